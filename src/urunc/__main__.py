@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The entry: reads the verb, imports that one module, turns errors into one message and an exit code.
+
+Leaves through `_exit`: there is nothing to tear down, and tearing down an interpreter takes a millisecond.
+"""
+
+from __future__ import annotations
+
+import posix
+import sys
+
+from urunc import OCI_VERSION, __version__, logs, timing
+from urunc.cli import VERBS
+from urunc.cli.options import GLOBAL, Arguments, describe, parse
+from urunc.errors import Error, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+VERSION = f"urunc version {__version__}\nspec: {OCI_VERSION}\n"
+
+
+def main() -> NoReturn:
+    """Run one verb and exit."""
+    try:
+        code = run(sys.argv[1:])
+    except Error as error:
+        logs.error(str(error))
+        code = error.exit_code
+    except BrokenPipeError:
+        code = 1  # the reader of our output has gone; it wants no message
+    except KeyboardInterrupt:
+        code = 130
+    except Exception as error:
+        if logs.debug:
+            raise
+        logs.error(f"internal error: {type(error).__name__}: {error} (--debug shows where; please report it)")
+        code = 1
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = code or 1
+    posix._exit(code)
+
+
+def run(argv: list[str]) -> int:
+    """Run the verb that these words ask for; its exit code."""
+    arguments = Arguments(argv)
+    used = parse(argv, GLOBAL, arguments, stop=True)
+    if arguments.has("--version"):
+        sys.stdout.write(VERSION)
+        return 0
+    rest = argv[used:]
+    if arguments.has("--help") or not rest or rest[0] == "help":
+        sys.stdout.write(_help())
+        return 0
+    verb = rest[0]
+    if verb not in VERBS:
+        raise UsageError(f"unknown verb '{verb}'", f"known: {', '.join(VERBS)}")
+    if verb == "create":
+        timing.stamp(0)
+    elif verb == "start":
+        timing.stamp(11)
+    module: Any = __import__(f"urunc.cli.{VERBS[verb]}", fromlist=("main",))
+    # an option of the whole program is taken after the verb too
+    parse(rest[1:], {**GLOBAL, **module.OPTIONS}, arguments, stop=False)
+    if arguments.has("--help"):
+        sys.stdout.write(f"usage: urunc {verb} {module.USAGE}\n\n{module.SUMMARY}\n\n{describe(module.OPTIONS)}")
+        return 0
+    _apply_globals(arguments)
+    code: int = module.main(arguments)
+    return code
+
+
+def _apply_globals(arguments: Arguments) -> None:
+    arguments.root = _absolute(arguments.get("--root") or arguments.root)
+    arguments.config_path = arguments.get("--config")
+    logs.path = arguments.get("--log")
+    log_format = arguments.get("--log-format", "text")
+    if log_format not in ("text", "json"):
+        raise UsageError(f"option '--log-format': '{log_format}' is neither text nor json")
+    logs.json_format = log_format == "json"
+    logs.debug = arguments.has("--debug")
+    if arguments.has("--systemd-cgroup"):
+        raise UsageError(
+            "option '--systemd-cgroup': not supported by this version", "use cgroupfs (leave the option out)"
+        )
+
+
+def _absolute(path: str) -> str:
+    path = path if path.startswith("/") else f"{posix.getcwd()}/{path}"
+    return path.rstrip("/") or "/"
+
+
+def _help() -> str:
+    lines = ["usage: urunc [GLOBAL OPTION...] VERB [OPTION...] [ID]\n", "Runs unikernels as OCI containers.\n"]
+    lines.append("verbs: (`urunc VERB --help` says more)")
+    lines.append("  " + "  ".join(VERBS) + "\n")
+    lines.append("global options:\n" + describe(GLOBAL))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`urunc create`: everything that can fail, up to a monitor that waits for `start`."""
+
+from __future__ import annotations
+
+import posix
+
+from urunc import container, image, spec, timing
+from urunc.cli.options import CREATE, Arguments
+from urunc.errors import SpecError, UsageError, reason
+from urunc.state import State
+
+OPTIONS = CREATE
+USAGE = "[OPTION...] ID"
+SUMMARY = "Make a container from a bundle, ready to start."
+
+
+def main(arguments: Arguments) -> int:
+    """Run the verb."""
+    create(arguments)
+    return 0
+
+
+def create(arguments: Arguments) -> State:
+    """What `create` and `run` share; becomes the ordinary runtime where the bundle is no unikernel."""
+    (identifier,) = arguments.only("container id")
+    config = arguments.config()
+    bundle = bundle_folder(arguments.get("--bundle"))
+    parsed = spec.load(bundle)
+    unikernel = image.read(parsed, config)
+    if unikernel is None:
+        from urunc.ordinary import hand_over
+
+        hand_over(arguments.argv, arguments.root, config)
+    timing.stamp(1)
+    return container.create(
+        arguments.root, identifier, parsed, unikernel, config, options(arguments)
+    )
+
+
+def options(arguments: Arguments) -> container.Options:
+    """The options of `create` as the container's life wants them."""
+    count = arguments.get("--preserve-fds", "0")
+    if not count.isdigit():
+        raise UsageError(f"option '--preserve-fds': '{count}' is no number")
+    pid_file = arguments.get("--pid-file")
+    if pid_file and not pid_file.startswith("/"):
+        pid_file = f"{posix.getcwd()}/{pid_file}"
+    return container.Options(
+        pid_file=pid_file,
+        preserve_fds=int(count),
+        pivot=not arguments.has("--no-pivot"),
+        keyring=not arguments.has("--no-new-keyring"),
+    )
+
+
+def bundle_folder(path: str) -> str:
+    """The absolute folder of a bundle."""
+    here = posix.getcwd()
+    if not path:
+        return here
+    try:
+        posix.stat(path)
+    except OSError as error:
+        raise SpecError(f"bundle '{path}': {reason(error)}", "--bundle names its folder") from None
+    return path.rstrip("/") if path.startswith("/") else f"{here}/{path.rstrip('/')}"

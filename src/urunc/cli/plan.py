@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`urunc plan`: what a bundle would become, without root and without changing anything.
+
+Prints what is decided, and the monitor's command line and steps as far as they are known: the network's
+facts come from `--facts FILE` or from a container that exists (`--id`); without them they are marked.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from urunc import container, image, spec
+from urunc.cli.create import bundle_folder
+from urunc.cli.options import BUNDLE, VALUE, Arguments
+from urunc.errors import SpecError, UsageError, reason
+from urunc.jsontext import dumps, loads
+from urunc.linux.files import read_text
+from urunc.net.facts import Interface, NetFacts
+from urunc.plan import nic_count
+from urunc.record import plain, rebuild, replace
+from urunc.state import load
+from urunc.steps import build
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from urunc.monitors import Launch
+    from urunc.plan import Plan
+
+OPTIONS = BUNDLE | {
+    "--id": (VALUE, "use the network's facts of this container"),
+    "--facts": (VALUE, "file with the network's facts, as `plan --format json` prints them"),
+    "--format": (VALUE, "text or json (default: text)"),
+}
+USAGE = "[OPTION...]"
+SUMMARY = "Show what a bundle would become; changes nothing."
+
+UNKNOWN = Interface(
+    name="(each interface)",
+    index=0,
+    mac="(its MAC)",
+    mtu=1500,
+    ipv4=(),
+    ipv6=(),
+    ipv4_gateway="",
+    ipv6_gateway="",
+    tap="(its TAP device)",
+)
+
+
+def main(arguments: Arguments) -> int:
+    """Run the verb."""
+    arguments.only()
+    form = arguments.get("--format", "text")
+    if form not in ("text", "json"):
+        raise UsageError(f"option '--format': '{form}' is neither text nor json")
+    config = arguments.config()
+    parsed = spec.load(bundle_folder(arguments.get("--bundle")))
+    unikernel = image.read(parsed, config)
+    if unikernel is None:
+        from urunc.ordinary import find
+
+        sys.stdout.write(f"an ordinary container: handed to {find(config)}\n")
+        return 0
+    identifier = arguments.get("--id", "ID")
+    prepared = container.prepare(identifier, parsed, unikernel, config)
+    net = _facts(arguments)
+    known = net is not None
+    if net is None:
+        net = NetFacts(
+            interfaces=(UNKNOWN,)[: 0 if prepared.plan.network == "none" else nic_count(prepared.plan)],
+            spare_taps=(),
+            dns=(),
+            search=(),
+        )
+    spare = len(prepared.plan.net_names or ()) - len(net.interfaces)
+    if spare > 0 and not net.spare_taps:
+        net = replace(net, spare_taps=("(an unconnected TAP device)",) * spare)
+    launch = prepared.realize(net)
+    chosen = prepared.plan
+    if chosen.uid is None:  # create reserves one of the range; show the first
+        first = config.get("users.first")
+        chosen = replace(chosen, uid=first, gid=first)
+    steps = build(
+        chosen, launch, parsed, f"{arguments.root}/{identifier}/root", keyring=True, pivot=True
+    )
+    if form == "json":
+        facts = plain(net) if known else None
+        document = {"plan": plain(prepared.plan), "net": facts, "launch": plain(launch)}
+        document["steps"] = [step.describe() for step in steps]
+        sys.stdout.write(dumps(document, indent=2) + "\n")
+        return 0
+    sys.stdout.write(_summary(prepared.plan, launch, net, known=known))
+    sys.stdout.write("steps:\n" + "".join(f"  {step.describe()}\n" for step in steps))
+    for path, text in launch.files.items():
+        sys.stdout.write(f"file {path}:\n{text}\n")
+    return 0
+
+
+def _facts(arguments: Arguments) -> NetFacts | None:
+    path = arguments.get("--facts")
+    if path:
+        try:
+            document = loads(read_text(path))
+            return rebuild(NetFacts, document.get("net", document))
+        except OSError as error:
+            raise SpecError(f"read facts '{path}': {reason(error)}") from None
+        except (ValueError, TypeError, AttributeError) as error:
+            raise SpecError(f"read facts '{path}': {error}") from None
+    if arguments.get("--id"):
+        return rebuild(NetFacts, load(arguments.root, arguments.get("--id")).data["net"])
+    return None
+
+
+def _summary(plan: Plan, launch: Launch, net: NetFacts, *, known: bool) -> str:
+    user = f"{plan.uid}:{plan.gid}" if plan.uid is not None else "one of the configured range"
+    rows = [
+        ("guest", f"{plan.guest} {plan.version}".strip()),
+        ("monitor", f"{plan.monitor} {plan.host.program.version} ({plan.host.program.path})"),
+        ("accelerator", f"{plan.accelerator} ({plan.accelerator_reason})"),
+        ("memory", f"{plan.memory_bytes >> 20} MiB, {plan.vcpus} vCPU"),
+        ("kernel", plan.kernel.source.path),
+    ]
+    if plan.initrd:
+        rows.append(("initrd", plan.initrd.source.path))
+    rows += [("disk", f"{disk.source.path} as {disk.target}") for disk in plan.disks]
+    rows.append(("network", plan.network if known or plan.network == "none" else "known after create's hooks"))
+    if known:
+        rows += [
+            ("interface", f"{item.name} {item.mac} {' '.join(item.ipv4) or '-'} through {item.tap}")
+            for item in net.interfaces
+        ]
+    rows.append(("user", user))
+    rows.append(("seccomp", {"own": "the monitor's own", "": "none"}.get(launch.seccomp, "urunc's list")))
+    rows += [("warning", text) for text in plan.warnings]
+    lines = [f"{name + ':':13}{text}" for name, text in rows]
+    lines.append("command line:")
+    lines += [f"  {_shell(word)}" for word in launch.argv]
+    return "\n".join(lines) + "\n"
+
+
+def _shell(word: str) -> str:
+    plain_word = word and all(letter.isalnum() or letter in "-_./=:,@%+" for letter in word)
+    return word if plain_word else "'" + word.replace("'", "'\\''") + "'"

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`urunc state`: the specification's state object."""
+
+from __future__ import annotations
+
+import sys
+
+from urunc.cli.options import Arguments
+from urunc.cli.verb import ours
+from urunc.jsontext import dumps
+from urunc.state import load
+
+OPTIONS: dict[str, tuple[str, str]] = {}
+USAGE = "ID"
+SUMMARY = "Print a container's state as JSON."
+
+
+def main(arguments: Arguments) -> int:
+    """Run the verb."""
+    state = load(arguments.root, ours(arguments))
+    sys.stdout.write(dumps(state.oci(), indent=2) + "\n")
+    return 0

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`urunc timeline`: the timestamps of a container's start, as a table with a bar per phase."""
+
+from __future__ import annotations
+
+import sys
+
+from urunc.cli.options import VALUE, Arguments
+from urunc.errors import HostError, NotFoundError, reason
+from urunc.jsontext import loads
+from urunc.linux.files import read_text
+from urunc.timing import NAMES
+
+OPTIONS = {"--file": (VALUE, "file of timestamps (default: the configured one)")}
+USAGE = "[--file FILE] [ID]"
+SUMMARY = "Show how long each phase of a start took (the last container's without an ID)."
+BAR_COLUMNS = 24
+HOW = "start containers with URUNC_TIMESTAMPS=1 in the environment"
+
+
+def main(arguments: Arguments) -> int:
+    """Run the verb."""
+    wanted = arguments.words[0] if arguments.words else ""
+    arguments.only(*(("container id",) if wanted else ()))
+    path = arguments.get("--file") or arguments.config().get("timestamps.file")
+    stamps = _read(path)
+    if not wanted and stamps:
+        wanted = stamps[-1][0]
+    mine = [(identifier, now_ns) for container, identifier, now_ns in stamps if container == wanted]
+    if not mine:
+        raise NotFoundError(f"timeline: no timestamps of '{wanted}' in '{path}'", HOW)
+    # an id may have been used before: its last life is what counts
+    births = [index for index, (identifier, _) in enumerate(mine) if identifier == 0]
+    mine = sorted(mine[births[-1] if births else 0 :], key=lambda item: item[1])
+    sys.stdout.write(render(wanted, mine))
+    return 0
+
+
+def _read(path: str) -> list[tuple[str, int, int]]:
+    try:
+        text = read_text(path, 1 << 26)
+    except OSError as error:
+        raise HostError(f"read timestamps '{path}': {reason(error)}", HOW) from None
+    found = []
+    for line in text.splitlines():
+        try:
+            entry = loads(line)
+            number = int(entry["timestampID"].removeprefix("TS"))
+            found.append((entry["containerID"], number, int(entry["timestampNS"])))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue  # a line cut short by a crash, or another program's
+    return found
+
+
+def render(container: str, stamps: list[tuple[int, int]]) -> str:
+    """The table for (timestamp id, nanoseconds) pairs in order of time; 80 columns."""
+    first_ns = stamps[0][1]
+    total_ns = max(stamps[-1][1] - first_ns, 1)
+    lines = [f"{container}: {total_ns / 1e6:.1f} ms", f"{'':5}{'phase':32}{'at ms':>8}{'took':>8}"]
+    before_ns = first_ns
+    for identifier, now_ns in stamps:
+        start = (before_ns - first_ns) * BAR_COLUMNS // total_ns
+        length = max((now_ns - first_ns) * BAR_COLUMNS // total_ns - start, 0)
+        bar = " " * start + ("█" * length or "▏")
+        at, took = (now_ns - first_ns) / 1e6, (now_ns - before_ns) / 1e6
+        name = NAMES.get(identifier, "?")
+        lines.append(f"TS{identifier:02} {name:32}{at:8.2f}{took:8.2f}  {bar}".rstrip())
+        before_ns = now_ns
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the administrator allows and sets: /etc/urunc/config.toml, then /etc/urunc/config.d/*.toml by name.
+
+Built-in values < file < drop-ins < annotations that the configuration allows. The files are read only where
+they exist: a TOML parser costs 18 ms. docs/configuration.md lists every key; `urunc config` prints the result
+and where each value came from.
+"""
+
+from __future__ import annotations
+
+from urunc.errors import ConfigError, reason
+from urunc.linux.files import exists, read_bytes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+DEFAULT_PATH = "/etc/urunc/config.toml"
+LIMIT_BYTES = 1 << 20
+
+# Key → built-in value, whose type is the key's; `*` stands for a name. Order is that of `urunc config`.
+SCHEMA: dict[str, Any] = {
+    "monitors.*.path": "",
+    "monitors.*.version": "",
+    "monitors.*.allowed": True,
+    "monitors.*.arguments": [],
+    "monitors.*.memory_mib": 256,
+    "monitors.*.vcpus": 1,
+    "monitors.*.accelerator": "auto",
+    "monitors.*.seccomp": True,
+    "monitors.*.run_as_root": False,
+    "guests.*.allowed": True,
+    "guests.*.cmdline": "",
+    "guests.*.storage": [],
+    "ordinary.runtime": "",
+    "users.first": 2_000_000_000,
+    "users.count": 65_536,
+    "annotations.allow": ["accelerator", "memory", "network", "vcpus"],
+    "annotations.host_devices": [],
+    "log.file": "",
+    "timestamps.file": "/var/log/urunc-timestamps.jsonl",
+    "timeouts.create_s": 60,
+    "timeouts.kill_s": 10,
+}
+
+BUILT_IN = "built in"
+
+
+class Config:
+    """Every set value by its dotted key, and the file that set it."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.sources: dict[str, str] = {}
+
+    def get(self, key: str) -> Any:
+        """A key's value, the built-in one where no file sets it."""
+        if key in self.values:
+            return self.values[key]
+        return SCHEMA[_pattern(key)]
+
+    def source(self, key: str) -> str:
+        """Where a key's value came from."""
+        return self.sources.get(key, BUILT_IN)
+
+    def names(self, section: str) -> list[str]:
+        """The names set below `monitors` or `guests`."""
+        return sorted({key.split(".")[1] for key in self.values if key.startswith(section + ".")})
+
+
+def load(path: str = "") -> Config:
+    """Read the configuration; raises ConfigError. A path that the caller names must exist."""
+    config = Config()
+    if path or exists(DEFAULT_PATH):
+        _read(config, path or DEFAULT_PATH)
+    folder = (path or DEFAULT_PATH).removesuffix(".toml") + ".d"
+    if exists(folder):
+        import posix
+
+        for name in sorted(posix.listdir(folder)):
+            if name.endswith(".toml"):
+                _read(config, f"{folder}/{name}")
+    return config
+
+
+def _pattern(key: str) -> str:
+    section, _, rest = key.partition(".")
+    if section in ("monitors", "guests"):
+        return f"{section}.*.{rest.partition('.')[2]}"
+    return key
+
+
+def _read(config: Config, path: str) -> None:
+    import tomllib
+
+    try:
+        text = read_bytes(path, LIMIT_BYTES).decode("utf-8")
+        document = tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(f"read configuration '{path}': {reason(error)}") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"read configuration '{path}': {error}") from None
+    for key, value in _flatten(document, "", 0):
+        pattern = _pattern(key)
+        if pattern not in SCHEMA:
+            place = f"{path}:{_line(text, key)}"
+            raise ConfigError(f"configuration '{place}': unknown key '{key}'", _suggest(pattern))
+        expected = SCHEMA[pattern]
+        ok = type(value) is type(expected) and (
+            not isinstance(value, list) or all(isinstance(item, str) for item in value)
+        )
+        if not ok:
+            place = f"{path}:{_line(text, key)}"
+            wanted = {str: "a string", bool: "true or false", int: "a whole number", list: "strings"}
+            raise ConfigError(f"configuration '{place}': '{key}' takes {wanted[type(expected)]}")
+        problem = _check(pattern, value)
+        if problem:
+            raise ConfigError(f"configuration '{path}:{_line(text, key)}': '{key}': {problem}")
+        config.values[key] = value
+        config.sources[key] = path
+
+
+def _check(pattern: str, value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool) and value < 1:
+        return f"{value} is not above zero"
+    if pattern == "users.first" and value > 0xFFFFFFFE:
+        return f"{value} is no user id"
+    if pattern == "monitors.*.accelerator" and value not in ("auto", "kvm", "tcg"):
+        return f"'{value}' is none of auto, kvm, tcg"
+    if pattern.endswith(".path") and value and not value.startswith("/"):
+        return f"'{value}' is not an absolute path"
+    if pattern == "annotations.allow":
+        unknown = [name for name in value if name not in SCHEMA[pattern]]
+        if unknown:
+            return f"unknown '{unknown[0]}', known: {', '.join(SCHEMA[pattern])}"
+    return ""
+
+
+def _flatten(table: dict[str, Any], prefix: str, depth: int) -> list[tuple[str, Any]]:
+    found = []
+    for name, value in table.items():
+        key = f"{prefix}.{name}" if prefix else name
+        if isinstance(value, dict) and value and depth < 3:
+            found += _flatten(value, key, depth + 1)
+        else:
+            found.append((key, value))
+    return found
+
+
+def _line(text: str, key: str) -> int:
+    """The line that sets a key: TOML's parser does not keep it."""
+    table: list[str] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        bare = line.split("#")[0].strip()
+        if bare.startswith("["):
+            table = [part.strip(" \"'") for part in bare.strip("[]").split(".")]
+            if ".".join(table) == key:
+                return number
+        elif "=" in bare:
+            parts = [part.strip(" \"'") for part in bare.split("=")[0].split(".")]
+            name = ".".join(table + parts)
+            if name == key or key.startswith(name + "."):
+                return number
+    return 1
+
+
+def _suggest(pattern: str) -> str:
+    head, _, last = pattern.rpartition(".")
+    siblings = sorted(key.rpartition(".")[2] for key in SCHEMA if key.rpartition(".")[0] == head)
+    if siblings:
+        return f"known here: {', '.join(siblings)}"
+    return f"known sections: {', '.join(sorted({key.split('.')[0] for key in SCHEMA}))}"

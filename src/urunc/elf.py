@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a unikernel's file says of itself: its format, its machine and its notes.
+
+Reads a bounded part of one open file; trusts no number in it. Formats: ELF (elf(5)), Linux's bzImage
+(Documentation/arch/x86/boot.rst) and arm64's Image (Documentation/arch/arm64/booting.rst).
+"""
+
+from __future__ import annotations
+
+import posix
+from _struct import error as StructError
+from _struct import unpack_from
+
+from urunc.errors import ImageError
+from urunc.record import record
+
+MACHINES = {62: "x86_64", 183: "aarch64", 40: "arm", 3: "i386", 243: "riscv", 22: "s390x"}
+PT_INTERP, PT_NOTE = 3, 4
+NOTES_LIMIT_BYTES = 1 << 20
+
+SOLO5_ABI1, SOLO5_MFT1 = 0x31494241, 0x3154464D
+SOLO5_TARGETS = {1: "hvt", 2: "spt", 3: "virtio", 4: "muen", 5: "xen"}
+XEN_ELFNOTE_PHYS32_ENTRY = 18
+_MFT_ENTRY_BYTES = 104  # struct mft_entry: name[68], u32 type, 16 bytes of properties, 16 of backing
+_MFT_KINDS = {1: "block", 2: "net"}
+
+
+@record
+class Binary:
+    """A kernel file. `format` is "elf", "bzimage", "image" or "" where it is none of these."""
+
+    format: str
+    machine: str
+    interpreter: str
+    pvh: bool
+    solo5_target: str
+    solo5_devices: tuple[tuple[str, str], ...]
+
+
+def inspect(fd: int, name: str) -> Binary:
+    """Read the facts of an open file; `name` is for messages. Raises ImageError where it is damaged."""
+    head = posix.pread(fd, 0x210, 0)
+    if head[:4] == b"\x7fELF":
+        try:
+            return _elf(fd, head)
+        except (StructError, ValueError) as error:
+            raise ImageError(f"read '{name}': damaged ELF file: {error}") from None
+    if head[0x202:0x206] == b"HdrS":
+        return _bare("bzimage", "x86_64")
+    if head[0x38:0x3C] == b"ARM\x64":
+        return _bare("image", "aarch64")
+    return _bare("", "")
+
+
+def _bare(form: str, machine: str) -> Binary:
+    return Binary(
+        format=form, machine=machine, interpreter="", pvh=False, solo5_target="", solo5_devices=()
+    )
+
+
+def _elf(fd: int, head: bytes) -> Binary:
+    if head[4] != 2 or head[5] != 1:
+        raise ValueError("not 64-bit little-endian")
+    (machine,) = unpack_from("<H", head, 18)
+    (offset,) = unpack_from("<Q", head, 32)
+    size, count = unpack_from("<HH", head, 54)
+    if size < 56 or count > 1024:
+        raise ValueError("implausible program headers")
+    table = posix.pread(fd, size * count, min(offset, 1 << 62))
+    interpreter, target, pvh = "", "", False
+    devices: tuple[tuple[str, str], ...] = ()
+    for index in range(count):
+        kind, _flags, start, _va, _pa, length = unpack_from("<IIQQQQ", table, index * size)
+        if kind == PT_INTERP:
+            interpreter = posix.pread(fd, min(length, 4096), start).rstrip(b"\0").decode("utf-8", "replace")
+        if kind != PT_NOTE:
+            continue
+        for owner, note, content in _notes(posix.pread(fd, min(length, NOTES_LIMIT_BYTES), start)):
+            if owner == b"Xen" and note == XEN_ELFNOTE_PHYS32_ENTRY:
+                pvh = True
+            elif owner == b"Solo5" and note == SOLO5_ABI1:
+                number = unpack_from("<I", content)[0]
+                target = SOLO5_TARGETS.get(number, str(number))
+            elif owner == b"Solo5" and note == SOLO5_MFT1:
+                devices = _manifest(content)
+    return Binary(
+        format="elf",
+        machine=MACHINES.get(machine, f"machine {machine}"),
+        interpreter=interpreter,
+        pvh=pvh,
+        solo5_target=target,
+        solo5_devices=devices,
+    )
+
+
+def _notes(segment: bytes) -> list[tuple[bytes, int, bytes]]:
+    found = []
+    offset = 0
+    while offset + 12 <= len(segment):
+        name_size, size, kind = unpack_from("<III", segment, offset)
+        start = offset + 12 + ((name_size + 3) & ~3)
+        if start + size > len(segment):
+            break
+        name = segment[offset + 12 : offset + 12 + name_size].rstrip(b"\0")
+        found.append((name, kind, segment[start : start + size]))
+        offset = start + ((size + 3) & ~3)
+    return found
+
+
+def _manifest(content: bytes) -> tuple[tuple[str, str], ...]:
+    """(name, "block" or "net") of each declared device, in order (Solo5's mft_abi.h, version 1)."""
+    start = (len(content) - 8) % _MFT_ENTRY_BYTES  # the structure is aligned to 8 within the note
+    version, entries = unpack_from("<II", content, start)
+    if version != 1 or entries > 64:
+        raise ValueError(f"Solo5 manifest of version {version} with {entries} entries")
+    devices = []
+    for index in range(entries):
+        offset = start + 8 + index * _MFT_ENTRY_BYTES
+        name, kind = unpack_from("<68sI", content, offset)
+        if kind in _MFT_KINDS:
+            devices.append((name.split(b"\0")[0].decode("ascii", "replace"), _MFT_KINDS[kind]))
+    return tuple(devices)

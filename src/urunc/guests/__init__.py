@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a guest framework wants to be told: the contract, and the table of those that are known.
+
+A guest turns a Request into words; no monitor's option appears here or in any guest. A guest's module is
+pure: it reads nothing and makes nothing. A new one is a module with a class `GUEST` names, an entry in
+BUILT_IN and a golden file; a package from outside registers its class under the entry-point group
+`urunc.guests`; one whose whole dialect is a line of text needs only `guests.NAME.cmdline` in the
+configuration (template.py).
+"""
+
+from __future__ import annotations
+
+from urunc.errors import ImageError
+from urunc.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from urunc.config import Config
+    from urunc.elf import Binary
+
+BUILT_IN = ("linux", "mewz", "mirage", "rumprun", "unikraft")
+
+
+@record
+class Nic:
+    """A network interface as the guest should see it; addresses are text, empty where there are none."""
+
+    name: str
+    mac: str
+    mtu: int
+    ipv4: str
+    ipv4_prefix: int
+    ipv4_gateway: str
+
+
+@record
+class Disk:
+    """A block device given to the guest, under the name that the guest knows it by ("" where by order)."""
+
+    name: str
+    read_only: bool
+    mount_point: str
+
+
+@record
+class Request:
+    """Everything that a guest may build its words from."""
+
+    args: tuple[str, ...]
+    env: tuple[str, ...]
+    hostname: str
+    version: str
+    architecture: str
+    initrd: bool
+    nics: tuple[Nic, ...]
+    disks: tuple[Disk, ...]
+    dns: tuple[str, ...]
+
+
+@record
+class Words:
+    """A guest's command line: the program's own name and what follows it.
+
+    `program` is "" where the guest has no use for one. A monitor that passes words separately keeps each as
+    one argument; one that passes a line joins them by blanks.
+    """
+
+    program: str
+    words: tuple[str, ...]
+
+
+@record
+class Devices:
+    """The devices that a guest's file declares, by name; None where it declares none and takes any."""
+
+    nets: tuple[str, ...] | None
+    blocks: tuple[str, ...] | None
+
+
+class Guest:
+    """A guest framework. Subclasses set the attributes and write `words`."""
+
+    name = ""
+    monitors: frozenset[str] = frozenset()
+    """The monitors it is known to run on; empty: any."""
+    storage: frozenset[str] = frozenset()
+    """What it can take its files from: "initrd", "block"."""
+    quirks: frozenset[str] = frozenset()
+    """Neutral words that a monitor may know: "isa-debug-exit", "pci", "tick"."""
+    block_mount_point = ""
+    """Where it mounts its first block device, if the image does not say."""
+    formats: frozenset[str] = frozenset(("elf",))
+    """The file formats of its kernels, as elf.Binary names them."""
+
+    def devices(self, binary: Binary) -> Devices:
+        """What the file declares."""
+        return Devices(nets=None, blocks=None)
+
+    def words(self, request: Request) -> Words:
+        """The command line; raises ImageError where the request cannot be said in this guest's dialect."""
+        raise NotImplementedError
+
+
+def manifest_devices(binary: Binary) -> Devices:
+    """The devices in a Solo5 guest's manifest."""
+    return Devices(
+        nets=tuple(name for name, kind in binary.solo5_devices if kind == "net"),
+        blocks=tuple(name for name, kind in binary.solo5_devices if kind == "block"),
+    )
+
+
+def known(name: str, config: Config) -> bool:
+    """Whether a guest of this name can be found, at what cost so ever."""
+    return name in BUILT_IN or name in config.names("guests") or name in _plugins()
+
+
+def names(config: Config) -> list[str]:
+    """Every known guest, for messages."""
+    return sorted({*BUILT_IN, *config.names("guests"), *_plugins()})
+
+
+def load(name: str, config: Config) -> Guest:
+    """The guest of a name; raises ImageError."""
+    if not config.get(f"guests.{name}.allowed"):
+        source = config.source(f"guests.{name}.allowed")
+        raise ImageError(f"guest '{name}': not allowed on this machine", f"set in {source}")
+    guest: Any
+    if name in BUILT_IN:
+        guest = getattr(__import__(f"urunc.guests.{name}", fromlist=("GUEST",)), "GUEST")()
+    elif config.get(f"guests.{name}.cmdline"):
+        from urunc.guests.template import Template
+
+        guest = Template(name, config.get(f"guests.{name}.cmdline"), config.get(f"guests.{name}.storage"))
+    else:
+        plugins = _plugins()
+        if name not in plugins:
+            raise ImageError(f"guest '{name}': unknown", f"known: {', '.join(names(config))}")
+        guest = plugins[name].load()()
+    checked: Guest = guest
+    return checked
+
+
+def _plugins() -> dict[str, Any]:
+    from urunc.plugins import entry_points
+
+    return entry_points("urunc.guests")
+
+
+def joined(words: Iterable[str], guest: str) -> str:
+    """Words as one line for a guest that splits it at blanks and knows no quoting."""
+    parts = list(words)
+    for word in parts:
+        if not word or word.split() != [word]:
+            raise ImageError(
+                f"command line of {guest}: the argument '{word}' is empty or holds blanks",
+                f"{guest} splits its command line at blanks; pass it in another form",
+            )
+    return " ".join(parts)

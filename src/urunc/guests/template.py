@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A guest without code: `guests.NAME.cmdline` in the configuration, a line with fields in braces.
+
+Fields: {args} {env} {ip} {prefix} {mask} {gateway} {dns} {hostname} {mac}. A word that holds a field without
+a value is left out.
+"""
+
+from __future__ import annotations
+
+from urunc.errors import ConfigError
+from urunc.guests import Guest, Request, Words, joined
+from urunc.net.ipv4 import dotted_mask
+
+FIELDS = ("args", "env", "ip", "prefix", "mask", "gateway", "dns", "hostname", "mac")
+
+
+class Template(Guest):
+    """A guest made from its line in the configuration."""
+
+    def __init__(self, name: str, line: str, storage: list[str]) -> None:
+        self.name = name
+        self.line = line
+        self.storage = frozenset(storage)
+
+    def words(self, request: Request) -> Words:
+        nic = request.nics[0] if request.nics else None
+        addressed = nic if nic and nic.ipv4 else None
+        values = {
+            "args": joined(request.args, self.name),
+            "env": joined(request.env, self.name),
+            "ip": addressed.ipv4 if addressed else "",
+            "prefix": str(addressed.ipv4_prefix) if addressed else "",
+            "mask": dotted_mask(addressed.ipv4_prefix) if addressed else "",
+            "gateway": addressed.ipv4_gateway if addressed else "",
+            "dns": request.dns[0] if request.dns else "",
+            "hostname": request.hostname,
+            "mac": nic.mac if nic else "",
+        }
+        return Words(program="", words=tuple(filter(None, map(lambda w: self._word(w, values), self.line.split()))))
+
+    def _word(self, word: str, values: dict[str, str]) -> str:
+        for name in FIELDS:
+            field = "{" + name + "}"
+            if field in word:
+                if not values[name]:
+                    return ""
+                word = word.replace(field, values[name])
+        if "{" in word and "}" in word:
+            raise ConfigError(
+                f"guests.{self.name}.cmdline: unknown field in '{word}'", f"known: {', '.join(FIELDS)}"
+            )
+        return word

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this machine has: KVM, the monitor's program and its libraries. Probes only; decides nothing.
+
+What a program is (its version, the libraries it loads) takes tens of milliseconds to find out, so it is kept
+in a cache whose key is the program's device, inode, size and time of change.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from urunc.elf import inspect
+from urunc.errors import HostError, ImageError, reason
+from urunc.jsontext import dumps, loads
+from urunc.linux.files import exists, make_directories, read_bytes, read_text, write_whole
+from urunc.monitors import Monitor, Program
+from urunc.record import plain, rebuild, record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from urunc.config import Config
+
+RUNTIME_DIRECTORY = "/run/urunc.d"
+"""What this machine's containers share, whatever their --root: reserved user ids, facts about programs."""
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@record
+class DeviceNode:
+    """A device of the host: `problem` says why it cannot be used, "" where it can."""
+
+    path: str
+    major: int
+    minor: int
+    mode: int
+    gid: int
+    problem: str
+
+
+@record
+class HostFacts:
+    """This machine, as far as one container's plan needs it."""
+
+    architecture: str
+    kvm: DeviceNode
+    tun: DeviceNode
+    nested: bool
+    program: Program
+
+
+def probe(monitor: Monitor, config: Config) -> HostFacts:
+    """Look at this machine for a monitor; raises HostError where its program is not to be had."""
+    architecture = posix.uname().machine
+    program, nested = _program(monitor, architecture, config)
+    return HostFacts(
+        architecture=architecture,
+        kvm=device("/dev/kvm", opened=True),
+        tun=device("/dev/net/tun", opened=False),
+        nested=nested,
+        program=program,
+    )
+
+
+def device(path: str, *, opened: bool) -> DeviceNode:
+    """A device node's facts; `opened`: also whether it opens."""
+    problem = ""
+    major = minor = mode = gid = 0
+    try:
+        facts = posix.stat(path)
+        major, minor = posix.major(facts.st_rdev), posix.minor(facts.st_rdev)
+        mode, gid = facts.st_mode & 0o777, facts.st_gid
+        if opened:
+            posix.close(posix.open(path, posix.O_RDWR | posix.O_CLOEXEC))
+    except OSError as error:
+        problem = reason(error)
+    return DeviceNode(path=path, major=major, minor=minor, mode=mode, gid=gid, problem=problem)
+
+
+def find_program(name: str) -> str:
+    """A program's path by PATH, links resolved; "" where it is not there."""
+    path = posix.environ.get(b"PATH", b"").decode("utf-8", "surrogateescape") or DEFAULT_PATH
+    for folder in path.split(":"):
+        candidate = f"{folder}/{name}"
+        if folder.startswith("/") and posix.access(candidate, posix.X_OK):
+            return candidate
+    return ""
+
+
+def _program(monitor: Monitor, architecture: str, config: Config) -> tuple[Program, bool]:
+    key = f"monitors.{monitor.name}.path"
+    path = config.get(key)
+    if path:
+        if not posix.access(path, posix.X_OK):
+            raise HostError(f"monitor '{monitor.name}': '{path}' is no program", f"set in {config.source(key)}")
+    else:
+        name = monitor.program_name(architecture)
+        path = find_program(name)
+        if not path:
+            raise HostError(
+                f"monitor '{monitor.name}': '{name}' is not installed",
+                f"install it on PATH, or set {key} in /etc/urunc/config.toml",
+            )
+    facts = posix.stat(path)
+    identity = f"{path} {facts.st_dev} {facts.st_ino} {facts.st_size} {facts.st_mtime_ns}"
+    cache = f"{RUNTIME_DIRECTORY}/programs/{monitor.name}.json"
+    try:
+        known = loads(read_text(cache))
+        if known["identity"] == identity:
+            return rebuild(Program, known["program"]), known["nested"]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # not there, or written by another version: found out anew
+    program = _inspect_program(monitor, path)
+    # every x86 hypervisor sets this flag for its guests; reading it can take milliseconds on large machines
+    nested = b" hypervisor " in read_bytes("/proc/cpuinfo", 8192)
+    try:
+        make_directories(f"{RUNTIME_DIRECTORY}/programs", 0o700)
+        entry = {"identity": identity, "program": plain(program), "nested": nested}
+        write_whole(cache, dumps(entry).encode())
+    except OSError:
+        pass  # a plan made without root has no cache to write to
+    return program, nested
+
+
+def _inspect_program(monitor: Monitor, path: str) -> Program:
+    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        binary = inspect(fd, path)
+    except ImageError as error:
+        raise HostError(f"monitor '{monitor.name}': {error.message}") from None
+    finally:
+        posix.close(fd)
+    if binary.format != "elf":
+        raise HostError(
+            f"monitor '{monitor.name}': '{path}' is not an ELF program",
+            f"a script cannot run in the monitor's own root; set monitors.{monitor.name}.path to the program",
+        )
+    libraries: list[str] = []
+    data = [candidate for candidate in monitor.data(path) if exists(candidate)]
+    if binary.interpreter:
+        libraries = [binary.interpreter]
+        for needed in [path, *(item for item in data if item.endswith(".so"))]:
+            libraries += [name for name in _libraries(binary.interpreter, needed) if name not in libraries]
+        if exists("/etc/ld.so.cache"):
+            libraries.append("/etc/ld.so.cache")
+    return Program(
+        path=path, version=_version(path), libraries=tuple(libraries), data=tuple(data)
+    )
+
+
+def _libraries(interpreter: str, path: str) -> list[str]:
+    """The shared libraries that the dynamic loader would load for a file (ld.so(8), --list)."""
+    found = []
+    for line in _capture([interpreter, "--list", path]).splitlines():
+        name, _, rest = line.strip().partition(" => ")
+        location = (rest or name).rpartition(" (0x")[0]
+        if location.startswith("/"):
+            found.append(location)
+    return found
+
+
+def _version(path: str) -> str:
+    """The first dotted number that `--version` prints; "" where it prints none."""
+    for word in _capture([path, "--version"]).split():
+        number = word.removeprefix("v").rstrip(",").partition("-")[0]
+        if "." in number and number.replace(".", "").isdigit():
+            return number
+    return ""
+
+
+def _capture(argv: list[str]) -> str:
+    """What a program prints on standard output and standard error, whatever its exit code."""
+    out, into = posix.pipe()
+    actions = [(posix.POSIX_SPAWN_DUP2, into, 1), (posix.POSIX_SPAWN_DUP2, into, 2)]
+    try:
+        pid = posix.posix_spawn(
+            argv[0],
+            argv,
+            {b"PATH": DEFAULT_PATH.encode(), b"LC_ALL": b"C"},
+            file_actions=actions,
+            setsigdef=(13, 25),  # SIGPIPE and SIGXFSZ, which CPython ignores
+        )
+    except OSError as error:
+        posix.close(out)
+        raise HostError(f"run '{argv[0]}': {reason(error)}") from None
+    finally:
+        posix.close(into)
+    parts = []
+    while part := posix.read(out, 65536):
+        parts.append(part)
+    posix.close(out)
+    posix.waitpid(pid, 0)
+    return b"".join(parts).decode("utf-8", "replace")

@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How an image says "I am a unikernel": annotations, or urunc.json in the root filesystem, and its files.
+
+Nothing here is trusted: paths are resolved below the root filesystem and must be regular files, sizes are
+bounded. Reads, and makes nothing.
+"""
+
+from __future__ import annotations
+
+import posix
+from errno import ENOENT, ENOTDIR
+
+from urunc import elf, guests, monitors
+from urunc.elf import Binary
+from urunc.errors import ImageError, reason
+from urunc.jsontext import loads
+from urunc.linux.files import S_IFBLK, S_IFMT, S_IFREG, open_in_root, read_descriptor
+from urunc.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from urunc.config import Config
+    from urunc.spec import Spec
+
+PREFIX = "com.urunc.unikernel."
+KEYS = (
+    "unikernelType",
+    "hypervisor",
+    "binary",
+    "cmdline",
+    "unikernelVersion",
+    "initrd",
+    "block",
+    "blkMntPoint",
+    "useDMBlock",
+    "mountRootfs",
+)
+OVERRIDES = ("accelerator", "memory", "network", "vcpus")
+FILE = "urunc.json"
+FILE_LIMIT_BYTES = 1 << 20
+
+
+@record
+class ImageFile:
+    """A file of the image: its path in the root filesystem, or a host device's path (`inside` False)."""
+
+    path: str
+    inside: bool
+    mode: int
+    uid: int
+    gid: int
+    inode: int
+    size_bytes: int
+
+
+@record
+class UnikernelImage:
+    """What an image asks for, with its files looked at."""
+
+    guest: str
+    monitor: str
+    kernel: ImageFile
+    binary: Binary
+    initrd: ImageFile | None
+    block: ImageFile | None
+    cmdline: str
+    version: str
+    block_mount_point: str
+    overrides: Mapping[str, str]
+
+
+def read(spec: Spec, config: Config) -> UnikernelImage | None:
+    """The image of a container; None where it is an ordinary one. Raises ImageError."""
+    found = {key: spec.annotations[PREFIX + key] for key in KEYS if PREFIX + key in spec.annotations}
+    source = "config.json: annotation"
+    if not found:
+        found = _from_file(spec.root)
+        source = FILE
+        if not found:
+            return None
+    values = _decode(found, source, config)
+    overrides = {key: spec.annotations[PREFIX + key] for key in OVERRIDES if PREFIX + key in spec.annotations}
+    for key in overrides:
+        if key not in config.get("annotations.allow"):
+            where = config.source("annotations.allow")
+            raise ImageError(f"annotation '{PREFIX}{key}': not allowed on this machine", f"set in {where}")
+    for key in ("useDMBlock", "mountRootfs"):
+        if values.get(key, "").lower() not in ("", "false", "true"):
+            raise ImageError(f"{source} '{key}': '{values[key]}' is neither true nor false")
+        if values.get(key, "").lower() == "true":
+            raise ImageError(
+                f"{source} '{key}': handing the root filesystem to the guest is not supported by this version",
+                "put a block image or an initrd into the image and name it by 'block' or 'initrd'",
+            )
+    kernel, binary = _kernel(spec.root, values.get("binary", ""), source)
+    initrd = values.get("initrd")
+    block = values.get("block")
+    return UnikernelImage(
+        guest=values["unikernelType"],
+        monitor=values["hypervisor"],
+        kernel=kernel,
+        binary=binary,
+        initrd=_file(spec.root, initrd, f"{source} 'initrd'") if initrd else None,
+        block=_block(spec.root, block, f"{source} 'block'", config) if block else None,
+        cmdline=values.get("cmdline", ""),
+        version=values.get("unikernelVersion", ""),
+        block_mount_point=values.get("blkMntPoint", ""),
+        overrides=overrides,
+    )
+
+
+def _from_file(root: str) -> dict[str, str]:
+    try:
+        fd = open_in_root(root, FILE)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        if error.errno == ENOTDIR:
+            return {}
+        raise ImageError(f"read '{FILE}' in '{root}': {reason(error)}") from None
+    try:
+        if posix.fstat(fd).st_mode & S_IFMT != S_IFREG:
+            raise ImageError(f"read '{FILE}' in '{root}': not a regular file")
+        content = read_descriptor(fd, FILE_LIMIT_BYTES)
+    finally:
+        posix.close(fd)
+    if len(content) > FILE_LIMIT_BYTES:
+        raise ImageError(f"read '{FILE}': larger than {FILE_LIMIT_BYTES} bytes")
+    try:
+        document: Any = loads(content.decode("utf-8"))
+    except ValueError as error:
+        raise ImageError(f"read '{FILE}': not JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise ImageError(f"read '{FILE}': expected an object of strings")
+    found = {}
+    for key, value in document.items():
+        short = key.removeprefix(PREFIX)
+        if short in KEYS:
+            if not isinstance(value, str):
+                raise ImageError(f"read '{FILE}': '{key}': expected a string")
+            found[short] = value
+    return found
+
+
+def _decode(found: dict[str, str], source: str, config: Config) -> dict[str, str]:
+    """The values as text: all plain or all base64, told apart by the two whose values are known words."""
+    for key in ("unikernelType", "hypervisor", "binary"):
+        if not found.get(key):
+            state = "empty" if key in found else "missing"
+            raise ImageError(f"{source} '{PREFIX}{key}': {state}", _known_hint(key, config))
+    decoded: dict[str, str] = {}
+    for key, value in found.items():
+        text = _base64(value)
+        if text is not None:
+            decoded[key] = text
+    pairs = [
+        ("unikernelType", lambda name: guests.known(name, config)),
+        ("hypervisor", monitors.known),
+    ]
+    words = {"linux", *guests.BUILT_IN, *monitors.BUILT_IN}
+    # built-in words first: looking further reads package metadata
+    for values in (found, decoded):
+        if all(values.get(key) in words for key, _ in pairs):
+            return _complete(values, found, source)
+    for values in (found, decoded):
+        if all(key in values and is_known(values[key]) for key, is_known in pairs):
+            return _complete(values, found, source)
+    for key, is_known in pairs:
+        value, other = found[key], decoded.get(key)
+        if not is_known(value) and not (other and is_known(other)):
+            as_base64 = f"; as base64 it says '{other}'" if other and other.isprintable() else ""
+            kind = "guest" if key == "unikernelType" else "monitor"
+            raise ImageError(
+                f"{source} '{PREFIX}{key}': unknown {kind} '{value}'{as_base64}", _known_hint(key, config)
+            )
+    raise ImageError(
+        f"{source}: 'unikernelType' and 'hypervisor' are not both plain text or both base64",
+        "write every value of the source the same way",
+    )
+
+
+def _complete(values: dict[str, str], found: dict[str, str], source: str) -> dict[str, str]:
+    for key, value in found.items():
+        if key not in values:
+            raise ImageError(f"{source} '{PREFIX}{key}': '{value}' is not base64, though the others are")
+        if "\0" in values[key]:
+            raise ImageError(f"{source} '{PREFIX}{key}': holds a NUL character")
+    return values
+
+
+def _base64(value: str) -> str | None:
+    from binascii import Error, a2b_base64
+
+    try:
+        return a2b_base64(value.encode(), strict_mode=True).decode("utf-8")
+    except (Error, ValueError):
+        return None
+
+
+def _known_hint(key: str, config: Config) -> str:
+    if key == "unikernelType":
+        return f"known guests: {', '.join(guests.names(config))}"
+    if key == "hypervisor":
+        return f"known monitors: {', '.join(monitors.names())}"
+    return "the path of the unikernel in the root filesystem"
+
+
+def _kernel(root: str, path: str, source: str) -> tuple[ImageFile, Binary]:
+    where = f"{source} 'binary'"
+    fd, facts = _open(root, path, where)
+    try:
+        return facts, elf.inspect(fd, path)
+    finally:
+        posix.close(fd)
+
+
+def _file(root: str, path: str, where: str) -> ImageFile:
+    fd, facts = _open(root, path, where)
+    posix.close(fd)
+    return facts
+
+
+def _open(root: str, path: str, where: str) -> tuple[int, ImageFile]:
+    depth = 0
+    for part in path.split("/"):
+        depth += -1 if part == ".." else 1 if part not in ("", ".") else 0
+        if depth < 0:
+            raise ImageError(f"{where}: '{path}' leads out of the root filesystem")
+    try:
+        fd = open_in_root(root, path, posix.O_NONBLOCK)
+    except OSError as error:
+        hint = ""
+        if error.errno == ENOENT:
+            hint = f"looked for it in '{root}'; symbolic links are followed inside it only"
+        raise ImageError(f"{where}: '{path}': {reason(error)}", hint) from None
+    facts = posix.fstat(fd)
+    if facts.st_mode & S_IFMT != S_IFREG:
+        posix.close(fd)
+        raise ImageError(f"{where}: '{path}': not a regular file")
+    return fd, _facts(path, facts, inside=True)
+
+
+def _block(root: str, path: str, where: str, config: Config) -> ImageFile:
+    patterns = config.get("annotations.host_devices")
+    if patterns and path.startswith("/dev/"):
+        from fnmatch import fnmatchcase
+        from os.path import normpath
+
+        if normpath(path) == path and any(fnmatchcase(path, pattern) for pattern in patterns):
+            try:
+                facts = posix.stat(path)
+            except OSError as error:
+                raise ImageError(f"{where}: host device '{path}': {reason(error)}") from None
+            if facts.st_mode & S_IFMT != S_IFBLK:
+                raise ImageError(f"{where}: host device '{path}': not a block device")
+            return _facts(path, facts, inside=False)
+    try:
+        return _file(root, path, where)
+    except ImageError as error:
+        if path.startswith("/dev/"):
+            hint = "host devices are given to guests only where `annotations.host_devices` allows them"
+            raise ImageError(error.message, hint) from None
+        raise
+
+
+def _facts(path: str, facts: posix.stat_result, *, inside: bool) -> ImageFile:
+    return ImageFile(
+        path=path,
+        inside=inside,
+        mode=facts.st_mode & 0o7777,
+        uid=facts.st_uid,
+        gid=facts.st_gid,
+        inode=facts.st_ino,
+        size_bytes=facts.st_size,
+    )

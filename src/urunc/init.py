@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The container's first process: from fresh namespaces to the monitor itself.
+
+Forked from the runtime (create), so all it needs is loaded already; after `PivotRoot` nothing can be
+imported, not even a codec. It joins the namespaces given by path, runs createContainer hooks, executes the
+steps as root in the container's namespaces, then waits, as the monitor's user without privileges and not
+dumpable (its pid namespace may be shared), until `start` opens its FIFO; then it becomes the monitor.
+
+Two FIFOs in the container's folder: `start` brings one JSON object (what changed since create); `started`
+carries an error back, or ends without a word when the monitor's execve closed it.
+"""
+
+from __future__ import annotations
+
+import posix
+from select import POLLIN, poll
+
+from urunc import hooks, timing
+from urunc.errors import Error, InitError, reason
+from urunc.jsontext import dumps, loads
+from urunc.linux import _linux, namespaces, seccomp
+from urunc.linux.files import read_descriptor, write_all
+from urunc.record import rebuild, record
+from urunc.spec import Hook
+from urunc.steps import PR_SET_DUMPABLE, PivotRoot, unpack
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+NAME = "urunc:[init]"
+"""The command name by which /proc tells a container that is created from one that runs: execve changes it."""
+START, STARTED = "start", "started"
+JOINED = ("ipc", "uts", "network", "cgroup")
+"""The namespaces that init enters by path itself; pid must be entered by its parent before the fork."""
+
+
+@record
+class Setup:
+    """What init knows from its birth."""
+
+    folder: str
+    image_root: str
+    join: dict[str, str]
+    keep_descriptors: int
+    start_hooks: tuple[Hook, ...]
+
+
+class Channel:
+    """One end of the talk between the runtime and init: JSON lines over two pipes."""
+
+    def __init__(self, read_fd: int, write_fd: int) -> None:
+        self.read_fd = read_fd
+        self.write_fd = write_fd
+        self._buffer = b""
+
+    def send(self, message: Any) -> None:
+        """Say something; BrokenPipeError where the other side is gone."""
+        write_all(self.write_fd, dumps(message).encode() + b"\n")
+
+    def receive(self, timeout_s: float | None = None) -> Any:
+        """The next message; None where the other side is gone, TimeoutError after the time limit."""
+        poller = poll()
+        poller.register(self.read_fd, POLLIN)
+        while b"\n" not in self._buffer:
+            if timeout_s is not None and not poller.poll(int(timeout_s * 1000)):
+                raise TimeoutError
+            part = posix.read(self.read_fd, 1 << 16)
+            if not part:
+                return None
+            self._buffer += part
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return loads(line.decode())
+
+    def close(self) -> None:
+        """Let go of both pipes."""
+        posix.close(self.read_fd)
+        posix.close(self.write_fd)
+
+
+def main(setup: Setup, channel: Channel) -> NoReturn:
+    """Everything init does; never returns."""
+    timing.stamp(4)
+    report = channel.write_fd
+    try:
+        started = _prepare(setup, channel)
+        report = started.started_fd
+        _wait_and_become(started)
+    except Error as error:
+        answer = {"error": error.message, "hint": error.hint}
+    except OSError as error:
+        named = f" '{error.filename}'" if error.filename else ""
+        answer = {"error": f"{reason(error)}{named}"}
+    except BaseException as error:  # a defect of ours: the runtime must hear of it all the same
+        answer = {"error": f"{type(error).__name__}: {error}"}
+    try:
+        posix.write(report, dumps(answer).encode() + b"\n")
+    finally:
+        posix._exit(1)
+
+
+class _Waiting:
+    """What is left in init's hands while it waits for `start`."""
+
+    def __init__(self) -> None:
+        self.start_fd = -1
+        self.started_fd = -1
+        self.helper: tuple[int, int] | None = None
+        self.launch: dict[str, Any] = {}
+        self.filter = b""
+        self.keep = 0
+
+
+def _prepare(setup: Setup, channel: Channel) -> _Waiting:
+    _linux.set_name(NAME)
+    _linux.prctl(PR_SET_DUMPABLE, 0)
+    posix.setsid()
+    waiting = _Waiting()
+    waiting.keep = 3 + setup.keep_descriptors
+    waiting.start_fd = posix.open(f"{setup.folder}/{START}", posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
+    waiting.started_fd = posix.open(f"{setup.folder}/{STARTED}", posix.O_RDWR | posix.O_CLOEXEC)
+    _close_others(
+        waiting.keep,
+        {channel.read_fd, channel.write_fd, waiting.start_fd, waiting.started_fd, timing.descriptor()},
+    )
+    timing.stamp(5)
+    for kind in JOINED:
+        if kind in setup.join:
+            namespaces.join(setup.join[kind], namespaces.KINDS[kind][0])
+    channel.send({"ok": True})
+    while True:
+        message = channel.receive()
+        if message is None:
+            posix._exit(1)  # the runtime is gone, and with it the only one who could start this container
+        if "hooks" in message:
+            programs = [rebuild(Hook, hook) for hook in message["hooks"]]
+            hooks.run_all("createContainer", programs, message["state"])
+            channel.send({"ok": True})
+            continue
+        timing.stamp(9)
+        _execute(setup, message, waiting)
+        channel.send({"ok": True})
+        channel.close()
+        return waiting
+
+
+def _execute(setup: Setup, message: Any, waiting: _Waiting) -> None:
+    for step in unpack(message["steps"]):
+        if isinstance(step, PivotRoot) and setup.start_hooks:
+            waiting.helper = _fork_helper(setup, waiting)
+        try:
+            step.execute()
+        except OSError as error:
+            raise InitError(f"{step.describe()}: {reason(error)}") from None
+    waiting.launch = message["launch"]
+    waiting.filter = bytes.fromhex(message["filter"])
+    _write_files(waiting.launch)
+
+
+def _write_files(launch: dict[str, Any]) -> None:
+    for path, text in launch["files"].items():
+        fd = posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600)
+        write_all(fd, text.encode())
+        posix.close(fd)
+
+
+def _fork_helper(setup: Setup, waiting: _Waiting) -> tuple[int, int]:
+    """A child that stays in the image's root, where startContainer hooks have their programs."""
+    ask_read, ask_write = posix.pipe()
+    answer_read, answer_write = posix.pipe()
+    if posix.fork() == 0:
+        try:
+            _close_others(3, {ask_read, answer_write})
+            posix.chdir(setup.image_root)
+            posix.chroot(".")
+            state = read_descriptor(ask_read).decode()
+            if state:
+                hooks.run_all("startContainer", setup.start_hooks, state)
+        except Error as error:
+            posix.write(answer_write, error.message.encode())
+        except OSError as error:
+            posix.write(answer_write, f"startContainer hooks: {reason(error)}".encode())
+        finally:
+            posix._exit(0)
+    posix.close(ask_read)
+    posix.close(answer_write)
+    return ask_write, answer_read
+
+
+def _wait_and_become(waiting: _Waiting) -> None:
+    poller = poll()
+    poller.register(waiting.start_fd, POLLIN)
+    poller.poll()
+    timing.stamp(14)
+    posix.set_blocking(waiting.start_fd, True)
+    message = loads(read_descriptor(waiting.start_fd).decode())
+    if message["launch"]:
+        waiting.launch = message["launch"]
+        _write_files(waiting.launch)
+    if waiting.helper:
+        ask, answer = waiting.helper
+        write_all(ask, message["state"].encode())
+        posix.close(ask)
+        problem = read_descriptor(answer).decode()
+        if problem:
+            raise InitError(problem)
+        posix.wait()
+    argv = waiting.launch["argv"]
+    _linux.default_signals()
+    _close_others(waiting.keep, {waiting.started_fd, timing.descriptor()})
+    timing.stamp(18)
+    if waiting.filter:
+        seccomp.install(waiting.filter)
+    try:
+        posix.execve(argv[0], argv, {})
+    except OSError as error:
+        raise InitError(f"exec monitor '{argv[0]}': {reason(error)}") from None
+
+
+def _close_others(first: int, keep: set[int]) -> None:
+    """Close every descriptor from `first` on but these."""
+    for fd in sorted(number for number in keep if number >= first):
+        if fd > first:
+            _linux.close_range(first, fd - 1, 0)
+        first = fd + 1
+    _linux.close_range(first, 0xFFFFFFFF, 0)

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a container leaves outside its namespaces: written down before it is made, removed newest first.
+
+A line of JSON per resource in the container's folder. Removing is idempotent and works from another process,
+later, and for what was only half made; a resource that cannot be removed stays in the journal, so that the
+next `delete` tries again.
+"""
+
+from __future__ import annotations
+
+import posix
+from errno import EBUSY, EEXIST, ENOTEMPTY
+
+from urunc.errors import HostError, reason
+from urunc.jsontext import dumps, loads
+from urunc.linux import cgroups
+from urunc.linux.files import (
+    append,
+    exists,
+    make_directories,
+    open_in_root,
+    read_text,
+    unlink,
+    write_whole,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+FILE = "journal"
+
+
+class Resource:
+    """Something that outlives the container's namespaces. `parameters` are the constructor's, as JSON."""
+
+    kind = ""
+
+    def parameters(self) -> dict[str, object]:
+        """What the constructor needs to name this resource again."""
+        return dict(self.__dict__)
+
+    def make(self) -> None:
+        """Bring it about; raises OSError."""
+        raise NotImplementedError
+
+    def remove(self) -> None:
+        """Take it back, also half made, also twice; raises OSError."""
+        raise NotImplementedError
+
+
+class Journal:
+    """The resources of one container, in its folder."""
+
+    def __init__(self, folder: str) -> None:
+        self.path = f"{folder}/{FILE}"
+
+    def make(self, resource: Resource) -> None:
+        """Record a resource, then make it. A failure leaves the record: `remove_all` takes back the half.
+
+        But what the kernel says is there already is another's: then the record goes, before anybody removes
+        by it what is not this container's.
+        """
+        append(self.path, _line(resource))
+        try:
+            resource.make()
+        except OSError as error:
+            if error.errno in (EEXIST, EBUSY):
+                self._write(self.resources()[:-1])
+            raise
+
+    def resources(self) -> list[Resource]:
+        """What is recorded, oldest first; a last line that a crash cut short was never made."""
+        try:
+            text = read_text(self.path, 1 << 24)
+        except FileNotFoundError:
+            return []
+        found = []
+        for line in text.splitlines():
+            try:
+                entry = loads(line)
+                kind = entry.pop("kind")
+            except (ValueError, KeyError):
+                continue
+            found.append(_class(kind)(**entry))
+        return found
+
+    def remove_all(self) -> None:
+        """Remove every resource, newest first; raises HostError after trying all."""
+        failed: list[str] = []
+        left: list[Resource] = []
+        for resource in reversed(self.resources()):
+            try:
+                resource.remove()
+            except OSError as error:
+                failed.append(f"{resource.kind}: {reason(error)}")
+                left.insert(0, resource)
+        if failed:
+            self._write(left)
+            raise HostError(f"clean up '{self.path}': {'; '.join(failed)}", "`delete` can be repeated")
+
+    def _write(self, resources: list[Resource]) -> None:
+        write_whole(self.path, b"".join(map(_line, resources)))
+
+
+def _line(resource: Resource) -> bytes:
+    return dumps({"kind": resource.kind, **resource.parameters()}).encode() + b"\n"
+
+
+def _class(kind: str) -> Any:
+    if kind in RESOURCES:
+        return RESOURCES[kind]
+    from urunc.net.connect import RESOURCES as NETWORK
+
+    return NETWORK[kind]
+
+
+class ControlGroups(Resource):
+    """The control groups of the container: one folder in each hierarchy, parents that others share left alone."""
+
+    kind = "cgroups"
+
+    def __init__(self, *, paths: list[str], parents: list[str]) -> None:
+        self.paths = paths
+        self.parents = parents
+        """Folders above that were not there, outermost first; removed only where nobody else uses them."""
+
+    def make(self) -> None:
+        for path in self.paths:
+            if cgroups.pids(path):
+                raise OSError(EBUSY, f"control group '{path}' has processes of others")
+        for path in (*self.parents, *self.paths):
+            cgroups.make(path)
+
+    def remove(self) -> None:
+        for path in self.paths:
+            self._remove(path)
+        for path in reversed(self.parents):
+            cgroups.remove(path)
+
+    def _remove(self, path: str) -> None:
+        # the processes are dead by now, but the kernel may still be reaping them
+        from time import sleep
+
+        for attempt in range(100):
+            if cgroups.remove(path):
+                return
+            for pid in cgroups.pids(path):
+                posix.kill(pid, 9)
+            sleep(0.001 * min(attempt + 1, 20))
+        raise OSError(ENOTEMPTY, f"control group '{path}' still has processes")
+
+
+class ReservedUser(Resource):
+    """A user id that no other container of this machine has, whatever its --root.
+
+    A file named by the id holds the folder of the container that has it; where that folder is gone the
+    reservation is void.
+    """
+
+    kind = "user"
+
+    def __init__(self, *, path: str, folder: str) -> None:
+        self.path = path
+        self.folder = folder
+
+    def make(self) -> None:
+        make_directories(self.path.rpartition("/")[0], 0o700)
+        flags = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC
+        try:
+            fd = posix.open(self.path, flags, 0o600)
+        except FileExistsError:
+            if exists(read_text(self.path)):
+                raise
+            unlink(self.path)
+            fd = posix.open(self.path, flags, 0o600)
+        posix.write(fd, self.folder.encode())
+        posix.close(fd)
+
+    def remove(self) -> None:
+        try:
+            if read_text(self.path) == self.folder:
+                unlink(self.path)
+        except FileNotFoundError:
+            pass
+
+
+class FileOwner(Resource):
+    """A file of the image that belongs to the monitor's user while the container lives: a disk it writes to."""
+
+    kind = "owner"
+
+    def __init__(
+        self, *, root: str, path: str, inode: int, uid: int, gid: int, before: list[int]
+    ) -> None:
+        self.root = root
+        self.path = path
+        self.inode = inode
+        self.uid = uid
+        self.gid = gid
+        self.before = before
+        """uid, gid and mode to give back."""
+
+    def make(self) -> None:
+        self._give(self.uid, self.gid, self.before[2] | 0o600)
+
+    def remove(self) -> None:
+        self._give(*self.before)
+
+    def _give(self, uid: int, gid: int, mode: int) -> None:
+        try:
+            fd = open_in_root(self.root, self.path, posix.O_RDONLY | posix.O_NONBLOCK)
+        except FileNotFoundError:
+            return
+        try:
+            if posix.fstat(fd).st_ino == self.inode:
+                posix.fchown(fd, uid, gid)
+                posix.fchmod(fd, mode)
+        finally:
+            posix.close(fd)
+
+
+RESOURCES = {cls.kind: cls for cls in (ControlGroups, ReservedUser, FileOwner)}

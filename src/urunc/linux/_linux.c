@@ -1,0 +1,422 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * System calls that Python's standard library lacks, and nothing else.
+ *
+ * Each function is one system call (or one call into libseccomp); policy, defaults and retries live in
+ * Python. Built against the stable ABI of CPython 3.11, so that one binary serves every later Python.
+ * A failure is an OSError with errno and, where there is one, the path.
+ */
+#define _GNU_SOURCE
+#define Py_LIMITED_API 0x030b0000
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/openat2.h>
+#include <linux/sched.h>
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef SYS_mount_setattr
+#define SYS_mount_setattr 442
+#endif
+
+/* struct mount_attr and struct clone_args (its first version, 64 bytes), as in the kernel's uapi: the C library's headers
+ * either lack them or clash with the kernel's. */
+struct urunc_mount_attr {
+    uint64_t attr_set, attr_clr, propagation, userns_fd;
+};
+
+struct urunc_clone_args {
+    uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls;
+};
+
+static PyObject *result(long rc)
+{
+    if (rc < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    return PyLong_FromLong(rc);
+}
+
+static PyObject *none_or_error(long rc, PyObject *path)
+{
+    if (rc < 0)
+        return PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, path);
+    Py_RETURN_NONE;
+}
+
+/* clone3(flags) -> pid, 0 in the child. The caller must be single-threaded. */
+static PyObject *linux_clone3(PyObject *self, PyObject *args)
+{
+    unsigned long long flags;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "K", &flags))
+        return NULL;
+    struct urunc_clone_args arguments;
+    memset(&arguments, 0, sizeof arguments);
+    arguments.flags = flags;
+    arguments.exit_signal = SIGCHLD;
+    PyOS_BeforeFork();
+    long pid = syscall(SYS_clone3, &arguments, sizeof arguments);
+    int error = errno;
+    if (pid == 0)
+        PyOS_AfterFork_Child();
+    else
+        PyOS_AfterFork_Parent();
+    errno = error;
+    return result(pid);
+}
+
+static PyObject *linux_setns(PyObject *self, PyObject *args)
+{
+    int fd, type;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "ii", &fd, &type))
+        return NULL;
+    return none_or_error(setns(fd, type), NULL);
+}
+
+static PyObject *linux_unshare(PyObject *self, PyObject *args)
+{
+    int flags;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "i", &flags))
+        return NULL;
+    return none_or_error(unshare(flags), NULL);
+}
+
+static PyObject *linux_mount(PyObject *self, PyObject *args)
+{
+    const char *source, *type, *data;
+    PyObject *target = NULL;
+    unsigned long flags;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "zO&zkz", &source, PyUnicode_FSConverter, &target, &type, &flags, &data))
+        return NULL;
+    PyObject *done = none_or_error(mount(source, PyBytes_AsString(target), type, flags, data), target);
+    Py_DECREF(target);
+    return done;
+}
+
+static PyObject *linux_umount2(PyObject *self, PyObject *args)
+{
+    PyObject *target = NULL;
+    int flags;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "O&i", PyUnicode_FSConverter, &target, &flags))
+        return NULL;
+    PyObject *done = none_or_error(umount2(PyBytes_AsString(target), flags), target);
+    Py_DECREF(target);
+    return done;
+}
+
+static PyObject *linux_open_tree(PyObject *self, PyObject *args)
+{
+    int dirfd;
+    PyObject *path = NULL;
+    unsigned int flags;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "iO&I", &dirfd, PyUnicode_FSConverter, &path, &flags))
+        return NULL;
+    long fd = syscall(SYS_open_tree, dirfd, PyBytes_AsString(path), flags);
+    PyObject *done = fd < 0 ? none_or_error(fd, path) : PyLong_FromLong(fd);
+    Py_DECREF(path);
+    return done;
+}
+
+/* move_mount(tree_fd, target): attach a tree from open_tree() at a path. */
+static PyObject *linux_move_mount(PyObject *self, PyObject *args)
+{
+    int from;
+    PyObject *target = NULL;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "iO&", &from, PyUnicode_FSConverter, &target))
+        return NULL;
+    long rc = syscall(SYS_move_mount, from, "", AT_FDCWD, PyBytes_AsString(target),
+                      0x04 /* MOVE_MOUNT_F_EMPTY_PATH */);
+    PyObject *done = none_or_error(rc, target);
+    Py_DECREF(target);
+    return done;
+}
+
+/* mount_setattr(dirfd, path, at_flags, attr_set, attr_clr, propagation) */
+static PyObject *linux_mount_setattr(PyObject *self, PyObject *args)
+{
+    int dirfd;
+    PyObject *path = NULL;
+    unsigned int at_flags;
+    unsigned long long set, clear, propagation;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "iO&IKKK", &dirfd, PyUnicode_FSConverter, &path, &at_flags, &set, &clear,
+                          &propagation))
+        return NULL;
+    struct urunc_mount_attr attributes = {set, clear, propagation, 0};
+    long rc = syscall(SYS_mount_setattr, dirfd, PyBytes_AsString(path), at_flags, &attributes,
+                      sizeof attributes);
+    PyObject *done = none_or_error(rc, path);
+    Py_DECREF(path);
+    return done;
+}
+
+static PyObject *linux_pivot_root(PyObject *self, PyObject *args)
+{
+    const char *new_root, *old_root;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "ss", &new_root, &old_root))
+        return NULL;
+    return none_or_error(syscall(SYS_pivot_root, new_root, old_root), NULL);
+}
+
+static PyObject *linux_openat2(PyObject *self, PyObject *args)
+{
+    int dirfd;
+    PyObject *path = NULL;
+    unsigned long long flags, mode, resolve;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "iO&KKK", &dirfd, PyUnicode_FSConverter, &path, &flags, &mode, &resolve))
+        return NULL;
+    struct open_how how;
+    memset(&how, 0, sizeof how);
+    how.flags = flags | O_CLOEXEC;
+    how.mode = mode;
+    how.resolve = resolve;
+    long fd = syscall(SYS_openat2, dirfd, PyBytes_AsString(path), &how, sizeof how);
+    PyObject *done = fd < 0 ? none_or_error(fd, path) : PyLong_FromLong(fd);
+    Py_DECREF(path);
+    return done;
+}
+
+static PyObject *linux_prctl(PyObject *self, PyObject *args)
+{
+    int option;
+    unsigned long a2 = 0, a3 = 0, a4 = 0, a5 = 0;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "i|kkkk", &option, &a2, &a3, &a4, &a5))
+        return NULL;
+    return result(prctl(option, a2, a3, a4, a5));
+}
+
+static PyObject *linux_set_name(PyObject *self, PyObject *args)
+{
+    const char *name;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "s", &name))
+        return NULL;
+    return none_or_error(prctl(PR_SET_NAME, name), NULL);
+}
+
+/* capset(mask): effective, permitted and inheritable all become this 64-bit mask. */
+static PyObject *linux_capset(PyObject *self, PyObject *args)
+{
+    unsigned long long mask;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "K", &mask))
+        return NULL;
+    struct {
+        uint32_t version;
+        int pid;
+    } header = {0x20080522 /* _LINUX_CAPABILITY_VERSION_3 */, 0};
+    struct {
+        uint32_t effective, permitted, inheritable;
+    } data[2];
+    for (int half = 0; half < 2; half++)
+        data[half].effective = data[half].permitted = data[half].inheritable =
+            (uint32_t)(mask >> (32 * half));
+    return none_or_error(syscall(SYS_capset, &header, data), NULL);
+}
+
+static PyObject *linux_sethostname(PyObject *self, PyObject *args)
+{
+    const char *name;
+    Py_ssize_t length;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "s#", &name, &length))
+        return NULL;
+    return none_or_error(sethostname(name, (size_t)length), NULL);
+}
+
+static PyObject *linux_setdomainname(PyObject *self, PyObject *args)
+{
+    const char *name;
+    Py_ssize_t length;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "s#", &name, &length))
+        return NULL;
+    return none_or_error(setdomainname(name, (size_t)length), NULL);
+}
+
+static PyObject *linux_close_range(PyObject *self, PyObject *args)
+{
+    unsigned int first, last, flags;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "III", &first, &last, &flags))
+        return NULL;
+    return none_or_error(syscall(SYS_close_range, first, last, flags), NULL);
+}
+
+static PyObject *linux_setrlimit(PyObject *self, PyObject *args)
+{
+    int resource;
+    unsigned long long soft, hard;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "iKK", &resource, &soft, &hard))
+        return NULL;
+    uint64_t limit[2] = {soft, hard}; /* struct rlimit64 */
+    return none_or_error(syscall(SYS_prlimit64, 0, resource, limit, NULL), NULL);
+}
+
+/* join_session_keyring(name): a new session keyring, so that the container sees none of the caller's keys. */
+static PyObject *linux_join_session_keyring(PyObject *self, PyObject *args)
+{
+    const char *name;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "s", &name))
+        return NULL;
+    return none_or_error(syscall(SYS_keyctl, 1 /* KEYCTL_JOIN_SESSION_KEYRING */, name), NULL);
+}
+
+/* default_signals(): every disposition default, nothing blocked. CPython ignores SIGPIPE and SIGXFSZ, and
+ * what is ignored or blocked stays so across execve (signal(7)). */
+static PyObject *linux_default_signals(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = SIG_DFL;
+    for (int number = 1; number < NSIG; number++)
+        sigaction(number, &action, NULL); /* SIGKILL, SIGSTOP and libc's own two refuse: nothing to reset */
+    sigset_t empty;
+    sigemptyset(&empty);
+    return none_or_error(sigprocmask(SIG_SETMASK, &empty, NULL), NULL);
+}
+
+/* set_seccomp(filter): install a classic BPF program for this thread; needs no_new_privs or CAP_SYS_ADMIN. */
+static PyObject *linux_set_seccomp(PyObject *self, PyObject *args)
+{
+    const char *filter;
+    Py_ssize_t length;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y#", &filter, &length))
+        return NULL;
+    struct sock_fprog program = {(unsigned short)((size_t)length / sizeof(struct sock_filter)),
+                                 (struct sock_filter *)(uintptr_t)filter};
+    return none_or_error(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program), NULL);
+}
+
+/* compile_seccomp(default_action, allow_action, names) -> bytes of struct sock_filter.
+ *
+ * libseccomp knows every architecture's system call numbers; it is loaded here and not linked, so that only
+ * the containers that need a filter of ours pay for it. A name that this architecture does not have is
+ * skipped. ImportError where the library is missing. */
+static PyObject *linux_compile_seccomp(PyObject *self, PyObject *args)
+{
+    unsigned int default_action, allow_action;
+    PyObject *names;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "IIO", &default_action, &allow_action, &names))
+        return NULL;
+    void *library = dlopen("libseccomp.so.2", RTLD_NOW | RTLD_LOCAL);
+    if (!library)
+        return PyErr_Format(PyExc_ImportError, "%s", dlerror());
+    void *(*init)(uint32_t) = (void *(*)(uint32_t))dlsym(library, "seccomp_init");
+    void (*release)(void *) = (void (*)(void *))dlsym(library, "seccomp_release");
+    int (*resolve)(const char *) = (int (*)(const char *))dlsym(library, "seccomp_syscall_resolve_name");
+    int (*add)(void *, uint32_t, int, unsigned int, ...) =
+        (int (*)(void *, uint32_t, int, unsigned int, ...))dlsym(library, "seccomp_rule_add");
+    int (*export)(void *, int) = (int (*)(void *, int))dlsym(library, "seccomp_export_bpf");
+    if (!init || !release || !resolve || !add || !export)
+        return PyErr_Format(PyExc_ImportError, "libseccomp.so.2 lacks a function that urunc needs");
+
+    PyObject *program = NULL;
+    int fd = -1;
+    void *context = init(default_action);
+    if (!context)
+        return PyErr_NoMemory();
+    Py_ssize_t count = PySequence_Size(names);
+    if (count < 0)
+        goto out;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *item = PySequence_GetItem(names, i);
+        const char *name = item ? PyUnicode_AsUTF8AndSize(item, NULL) : NULL;
+        int number = name ? resolve(name) : -1;
+        Py_XDECREF(item);
+        if (!name)
+            goto out;
+        if (number < 0)
+            continue;
+        int rc = add(context, allow_action, number, 0);
+        if (rc < 0) {
+            errno = -rc;
+            PyErr_SetFromErrno(PyExc_OSError);
+            goto out;
+        }
+    }
+    fd = (int)syscall(SYS_memfd_create, "urunc-seccomp", 1 /* MFD_CLOEXEC */);
+    if (fd < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        goto out;
+    }
+    int rc = export(context, fd);
+    if (rc < 0) {
+        errno = -rc;
+        PyErr_SetFromErrno(PyExc_OSError);
+        goto out;
+    }
+    char buffer[65536];
+    ssize_t size = pread(fd, buffer, sizeof buffer, 0);
+    if (size < 0)
+        PyErr_SetFromErrno(PyExc_OSError);
+    else
+        program = PyBytes_FromStringAndSize(buffer, size);
+out:
+    if (fd >= 0)
+        close(fd);
+    release(context);
+    return program;
+}
+
+static PyMethodDef methods[] = {
+    {"clone3", linux_clone3, METH_VARARGS, NULL},
+    {"setns", linux_setns, METH_VARARGS, NULL},
+    {"unshare", linux_unshare, METH_VARARGS, NULL},
+    {"mount", linux_mount, METH_VARARGS, NULL},
+    {"umount2", linux_umount2, METH_VARARGS, NULL},
+    {"open_tree", linux_open_tree, METH_VARARGS, NULL},
+    {"move_mount", linux_move_mount, METH_VARARGS, NULL},
+    {"mount_setattr", linux_mount_setattr, METH_VARARGS, NULL},
+    {"pivot_root", linux_pivot_root, METH_VARARGS, NULL},
+    {"openat2", linux_openat2, METH_VARARGS, NULL},
+    {"prctl", linux_prctl, METH_VARARGS, NULL},
+    {"set_name", linux_set_name, METH_VARARGS, NULL},
+    {"capset", linux_capset, METH_VARARGS, NULL},
+    {"sethostname", linux_sethostname, METH_VARARGS, NULL},
+    {"setdomainname", linux_setdomainname, METH_VARARGS, NULL},
+    {"close_range", linux_close_range, METH_VARARGS, NULL},
+    {"setrlimit", linux_setrlimit, METH_VARARGS, NULL},
+    {"join_session_keyring", linux_join_session_keyring, METH_VARARGS, NULL},
+    {"default_signals", linux_default_signals, METH_NOARGS, NULL},
+    {"set_seccomp", linux_set_seccomp, METH_VARARGS, NULL},
+    {"compile_seccomp", linux_compile_seccomp, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, "_linux", "System calls that Python's standard library lacks.", -1, methods,
+    NULL, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit__linux(void)
+{
+    return PyModule_Create(&module);
+}

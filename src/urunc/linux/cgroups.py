@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Control groups by cgroupfs: v1, v2, hybrid or none. Which files to write is the caller's business.
+
+A container has one folder per v1 hierarchy and one in the v2 tree where that has controllers
+(cgroups(7); Documentation/admin-guide/cgroup-v2.rst).
+"""
+
+from __future__ import annotations
+
+import posix
+from errno import EBUSY, ENOENT
+
+from urunc.linux.files import (
+    exists,
+    is_directory,
+    make_directories,
+    read_bytes,
+    read_text,
+    write_bytes,
+)
+
+ROOT = "/sys/fs/cgroup"
+UNIFIED = ""
+"""The key of the v2 tree among the hierarchies."""
+
+
+def hierarchies() -> dict[str, tuple[str, str]]:
+    """{controller: (mount point, this process's path below it)}; v1's named hierarchy is "systemd".
+
+    Controllers that share a v1 mount appear once. Only mount points in their usual places are seen: reading
+    every mount of a busy node takes milliseconds.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    seen = set()
+    for line in read_text("/proc/self/cgroup").splitlines():
+        _, controllers, own = line.split(":", 2)
+        for name in controllers.split(","):
+            name = name.removeprefix("name=")
+            folders = [f"{ROOT}/{name}"] if name else [ROOT, f"{ROOT}/unified"]
+            for folder in folders:
+                if exists(f"{folder}/cgroup.procs"):
+                    inode = posix.stat(folder).st_ino, posix.stat(folder).st_dev
+                    if inode not in seen:
+                        seen.add(inode)
+                        found[name] = (folder, own)
+                    break
+    return found
+
+
+def make(path: str) -> None:
+    """Make a control group; on v1 cpuset copies its parent's cpus and memory nodes, else nothing may join."""
+    make_directories(path)
+    if exists(f"{path}/cpuset.cpus") and exists(f"{path}/cpuset.cpu_exclusive"):
+        _inherit_cpuset(path)
+
+
+def _inherit_cpuset(path: str) -> None:
+    parent = path.rpartition("/")[0]
+    for name in ("cpuset.cpus", "cpuset.mems"):
+        if not read_bytes(f"{path}/{name}").strip():
+            if not read_bytes(f"{parent}/{name}").strip():
+                _inherit_cpuset(parent)
+            write_bytes(f"{path}/{name}", read_bytes(f"{parent}/{name}").strip())
+
+
+def enable_controllers(path: str) -> None:
+    """On v2, hand every controller that is at hand here down to the groups below (cgroup.subtree_control)."""
+    for controller in read_text(f"{path}/cgroup.controllers").split():
+        try:
+            write_bytes(f"{path}/cgroup.subtree_control", f"+{controller}".encode())
+        except OSError:
+            continue  # a group with processes of its own may not hand some down: a limit's write will tell
+
+
+def join(path: str, pid: int) -> None:
+    """Put a process into a group."""
+    write_bytes(f"{path}/cgroup.procs", str(pid).encode())
+
+
+def pids(path: str) -> list[int]:
+    """The processes of a group; none where the group is gone."""
+    try:
+        return [int(word) for word in read_bytes(f"{path}/cgroup.procs").split()]
+    except OSError:
+        return []
+
+
+def remove(path: str) -> bool:
+    """Remove a group without its parents; False while a process is still in it; gone already is fine."""
+    try:
+        posix.rmdir(path)
+    except OSError as error:
+        if error.errno == EBUSY:
+            return False
+        if error.errno != ENOENT:
+            raise
+    return True

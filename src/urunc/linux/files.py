@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files: read whole, written whole or not at all, and opened below a root that no path leads out of."""
+
+from __future__ import annotations
+
+import posix
+from errno import EEXIST, EINTR, ENOENT
+
+from urunc.linux import _linux
+
+AT_FDCWD = -100
+
+# openat2(2), Linux 5.6
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_IN_ROOT = 0x10
+
+S_IFMT = 0o170000
+S_IFDIR = 0o040000
+S_IFREG = 0o100000
+S_IFBLK = 0o060000
+
+
+def read_bytes(path: str, limit_bytes: int = 1 << 30) -> bytes:
+    """A file's content, at most `limit_bytes` and one byte more (so that a caller can tell it is longer)."""
+    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        return read_descriptor(fd, limit_bytes)
+    finally:
+        posix.close(fd)
+
+
+def read_descriptor(fd: int, limit_bytes: int = 1 << 30) -> bytes:
+    """What is left to read from a descriptor, bounded as in `read_bytes`."""
+    parts = []
+    wanted = limit_bytes + 1
+    while wanted > 0:
+        part = posix.read(fd, min(wanted, 1 << 20))
+        if not part:
+            break
+        parts.append(part)
+        wanted -= len(part)
+    return b"".join(parts)
+
+
+def read_text(path: str, limit_bytes: int = 1 << 20) -> str:
+    """A small file as text; bytes that are not UTF-8 are replaced."""
+    return read_bytes(path, limit_bytes).decode("utf-8", "replace")
+
+
+def write_all(fd: int, content: bytes) -> None:
+    """Every byte of it, however many writes that takes."""
+    view = memoryview(content)
+    while view:
+        view = view[posix.write(fd, view) :]
+
+
+def write_bytes(path: str, content: bytes) -> None:
+    """Write to a file that exists, as kernel interfaces want it: one open, one write."""
+    fd = posix.open(path, posix.O_WRONLY | posix.O_CLOEXEC)
+    try:
+        write_all(fd, content)
+    finally:
+        posix.close(fd)
+
+
+def write_whole(path: str, content: bytes, mode: int = 0o600) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part (rename(2))."""
+    temporary = f"{path}.{posix.getpid()}.tmp"
+    fd = posix.open(
+        temporary, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC | posix.O_NOFOLLOW, mode
+    )
+    try:
+        try:
+            write_all(fd, content)
+        finally:
+            posix.close(fd)
+        posix.rename(temporary, path)
+    except OSError:
+        unlink(temporary)
+        raise
+
+
+def append(path: str, content: bytes, mode: int = 0o600) -> None:
+    """Add to a file with one write."""
+    fd = posix.open(path, posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT | posix.O_CLOEXEC, mode)
+    try:
+        write_all(fd, content)
+    finally:
+        posix.close(fd)
+
+
+def unlink(path: str) -> None:
+    """Remove a file; that it is not there is fine."""
+    try:
+        posix.unlink(path)
+    except OSError as error:
+        if error.errno != ENOENT:
+            raise
+
+
+def make_directories(path: str, mode: int = 0o755) -> None:
+    """`mkdir -p`."""
+    try:
+        posix.mkdir(path, mode)
+    except OSError as error:
+        if error.errno == ENOENT and "/" in path.strip("/"):
+            make_directories(path.rstrip("/").rpartition("/")[0], mode)
+            make_directories(path, mode)
+        elif error.errno != EEXIST or not is_directory(path):
+            raise
+
+
+def remove_tree(path: str) -> None:
+    """Remove a folder and what is in it, following no symbolic link; that it is not there is fine."""
+    try:
+        entries = list(posix.scandir(path))
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            remove_tree(entry.path)
+        else:
+            unlink(entry.path)
+    posix.rmdir(path)
+
+
+def exists(path: str) -> bool:
+    """Whether something is at a path (a dangling link is nothing)."""
+    try:
+        posix.stat(path)
+    except OSError:
+        return False
+    return True
+
+
+def is_directory(path: str) -> bool:
+    """Whether a path leads to a folder."""
+    try:
+        return posix.stat(path).st_mode & S_IFMT == S_IFDIR
+    except OSError:
+        return False
+
+
+def open_in_root(root: str, path: str, flags: int = 0) -> int:
+    """A close-on-exec descriptor of a path resolved below `root`: `..` and links stay inside (openat2(2)).
+
+    `path` may be absolute: it starts at `root`.
+    """
+    root_fd = posix.open(root, posix.O_DIRECTORY | posix.O_CLOEXEC | O_PATH)
+    try:
+        while True:
+            try:
+                return _linux.openat2(
+                    root_fd, path, flags, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
+                )
+            except OSError as error:
+                if error.errno != EINTR:
+                    raise
+    finally:
+        posix.close(root_fd)
+
+
+O_PATH = 0o10000000

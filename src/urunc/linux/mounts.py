@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mounts: the flags of mount(2), mount_setattr(2) (Linux 5.12) and open_tree(2) (5.2), and three short uses."""
+
+from __future__ import annotations
+
+import posix
+
+from urunc.linux import _linux
+from urunc.linux.files import AT_FDCWD
+
+MS_RDONLY = 0x1
+MS_NOSUID = 0x2
+MS_NODEV = 0x4
+MS_NOEXEC = 0x8
+MS_MOVE = 0x2000
+MS_REC = 0x4000
+MS_PRIVATE = 0x40000
+
+MOUNT_ATTR_RDONLY = 0x1
+MOUNT_ATTR_NOSUID = 0x2
+MOUNT_ATTR_NODEV = 0x4
+MOUNT_ATTR_NOEXEC = 0x8
+
+AT_EMPTY_PATH = 0x1000
+OPEN_TREE_CLONE = 0x1
+OPEN_TREE_CLOEXEC = posix.O_CLOEXEC
+MNT_DETACH = 2
+
+
+def make_private() -> None:
+    """Cut every mount of this namespace off from the host's: nothing spreads in either direction."""
+    _linux.mount(None, "/", None, MS_REC | MS_PRIVATE, None)
+
+
+def mount_tmpfs(target: str, flags: int, options: str) -> None:
+    """An empty tmpfs at a folder (tmpfs(5): `size=`, `mode=`, `uid=`, `gid=`, `nr_inodes=`)."""
+    _linux.mount("tmpfs", target, "tmpfs", flags, options)
+
+
+def bind(source_fd: int, target: str, attributes: int) -> None:
+    """Make an open file or folder appear at `target` too, with MOUNT_ATTR_* from the first moment."""
+    tree = _linux.open_tree(source_fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH)
+    try:
+        _linux.mount_setattr(tree, "", AT_EMPTY_PATH, attributes, 0, 0)
+        _linux.move_mount(tree, target)
+    finally:
+        posix.close(tree)
+
+
+def make_read_only(target: str) -> None:
+    """Make one mount read-only; those below it keep what they have."""
+    _linux.mount_setattr(AT_FDCWD, target, 0, MOUNT_ATTR_RDONLY, 0, 0)
+
+
+def pivot(new_root: str) -> None:
+    """Make a mount point the root, and let go of the old one without a folder for it (pivot_root(2))."""
+    posix.chdir(new_root)
+    _linux.pivot_root(".", ".")
+    _linux.umount2(".", MNT_DETACH)
+    posix.chdir("/")
+
+
+def move_root(new_root: str) -> None:
+    """The same where the root is an initramfs: move the mount over it; the old one stays below, unreachable."""
+    posix.chdir(new_root)
+    _linux.mount(new_root, "/", None, MS_MOVE, None)
+    posix.chroot(".")
+    posix.chdir("/")

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Namespaces: their flags, entering one for a moment, and telling two apart."""
+
+from __future__ import annotations
+
+import posix
+
+from urunc.linux import _linux
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
+# OCI's word for it → (flag of clone3(2) and setns(2), file under /proc/PID/ns)
+KINDS = {
+    "mount": (0x00020000, "mnt"),
+    "cgroup": (0x02000000, "cgroup"),
+    "uts": (0x04000000, "uts"),
+    "ipc": (0x08000000, "ipc"),
+    "user": (0x10000000, "user"),
+    "pid": (0x20000000, "pid"),
+    "network": (0x40000000, "net"),
+    "time": (0x00000080, "time"),
+}
+
+CLONE_NEWNS = KINDS["mount"][0]
+CLONE_NEWPID = KINDS["pid"][0]
+CLONE_NEWNET = KINDS["network"][0]
+
+
+def open_namespace(path: str) -> int:
+    """A close-on-exec descriptor of a namespace's file."""
+    return posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+
+
+def identity(path: str) -> tuple[int, int]:
+    """(device, inode) of a namespace: what a path may later no longer lead to."""
+    facts = posix.stat(path)
+    return facts.st_dev, facts.st_ino
+
+
+def join(path: str, kind: int) -> None:
+    """Enter the namespace at a path for good; for pid, the children to come enter it (setns(2))."""
+    fd = open_namespace(path)
+    try:
+        _linux.setns(fd, kind)
+    finally:
+        posix.close(fd)
+
+
+def call_in_network(path: str, function: Callable[[], T]) -> T:
+    """Call a function in the network namespace at a path and come back, whatever happens.
+
+    The process must be single-threaded: a network namespace belongs to a thread.
+    """
+    home = open_namespace("/proc/self/ns/net")
+    try:
+        join(path, CLONE_NEWNET)
+        try:
+            return function()
+        finally:
+            _linux.setns(home, CLONE_NEWNET)
+    finally:
+        posix.close(home)

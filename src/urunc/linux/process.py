@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes named so that a reused pid is never mistaken for them: (boot id, pid, start time).
+
+proc_pid_stat(5): field 2 is the command in parentheses (which may hold anything), 3 the state, 22 the start
+time in clock ticks since boot.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from urunc.linux.files import read_bytes
+
+
+def stat(pid: int) -> tuple[str, str, int] | None:
+    """(command, one-letter state, start time in ticks) of a process; None where there is none."""
+    if pid <= 0:
+        return None
+    try:
+        text = read_bytes(f"/proc/{pid}/stat", 4096).decode("ascii", "replace")
+    except OSError:
+        return None
+    head, _, tail = text.rpartition(")")
+    fields = tail.split()
+    if len(fields) < 20:
+        return None
+    return head.partition("(")[2], fields[0], int(fields[19])
+
+
+def boot_id() -> str:
+    """This boot's identity: pids and start times repeat after a reboot (random(4))."""
+    return read_bytes("/proc/sys/kernel/random/boot_id", 64).decode("ascii").strip()
+
+
+def open_pidfd(pid: int, start_time: int) -> int | None:
+    """A pidfd of exactly this process; None where it is gone."""
+    try:
+        fd = posix.pidfd_open(pid)
+    except OSError:
+        return None
+    facts = stat(pid)
+    if facts is None or facts[2] != start_time:
+        posix.close(fd)
+        return None
+    return fd
+
+
+def send_signal(pidfd: int, number: int) -> bool:
+    """Signal a process through its pidfd; False where it has ended (pidfd_send_signal(2), Linux 5.1)."""
+    from _signal import pidfd_send_signal
+
+    try:
+        pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_gone(pidfd: int, timeout_s: float) -> bool:
+    """Wait until a process has ended (a zombie has); False after the time limit."""
+    from select import POLLIN, poll
+
+    poller = poll()
+    poller.register(pidfd, POLLIN)
+    return bool(poller.poll(int(timeout_s * 1000)))

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a monitor is told: the contract, and the table of those that are known.
+
+A monitor turns a Machine into a Launch; no guest's dialect appears here or in any monitor, and no monitor
+imports another. A monitor's module is pure. A new one is a module with a class that `MONITORS` names, an entry
+in BUILT_IN and a golden file; a package from outside registers its class under the entry-point group
+`urunc.monitors`.
+"""
+
+from __future__ import annotations
+
+from urunc.errors import ImageError
+from urunc.guests import Words
+from urunc.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from urunc.config import Config
+
+# monitor's name → its module
+BUILT_IN = {
+    "hvt": "urunc.monitors.solo5",
+    "spt": "urunc.monitors.solo5",
+    "qemu": "urunc.monitors.qemu",
+    "firecracker": "urunc.monitors.firecracker",
+}
+
+MIB = 1 << 20
+RUN = "/run"
+"""The one folder of the monitor's root that the monitor may write to."""
+
+
+@record
+class Program:
+    """A monitor's program on this host: what it is, and every file it needs to be loaded."""
+
+    path: str
+    version: str
+    libraries: tuple[str, ...]
+    data: tuple[str, ...]
+
+
+@record
+class MachineNic:
+    """A network device of the machine: frames go through a TAP device; `name` is the guest's for it."""
+
+    name: str
+    tap: str
+    mac: str
+
+
+@record
+class MachineDisk:
+    """A block device of the machine; `path` is in the monitor's root."""
+
+    name: str
+    path: str
+    read_only: bool
+
+
+@record
+class Machine:
+    """The machine that a guest asks for, in no monitor's words. Paths are in the monitor's root."""
+
+    id: str
+    architecture: str
+    accelerator: str
+    nested: bool
+    memory_bytes: int
+    vcpus: int
+    kernel: str
+    initrd: str
+    words: Words
+    nics: tuple[MachineNic, ...]
+    disks: tuple[MachineDisk, ...]
+    quirks: frozenset[str]
+    seccomp: bool
+    arguments: tuple[str, ...]
+
+
+@record
+class Launch:
+    """All that init needs to become the monitor.
+
+    `files` are written below RUN by the monitor's user before each start. `seccomp` is "own" where the
+    monitor filters its own system calls, else the names that our filter lets through, "" for no filter (the
+    administrator's choice alone).
+    """
+
+    argv: tuple[str, ...]
+    files: Mapping[str, str]
+    devices: tuple[str, ...]
+    seccomp: str
+
+
+class Monitor:
+    """A virtual machine monitor or sandbox monitor. Subclasses set the attributes and write `launch`."""
+
+    name = ""
+    architectures: frozenset[str] = frozenset(("x86_64", "aarch64"))
+    minimum_version: tuple[int, ...] = (0,)
+    needs_kvm = False
+    can_emulate = False
+    """Whether it can run without KVM, by emulation."""
+    max_nics = 1
+    max_disks = 1
+    max_vcpus = 1
+    takes_initrd = False
+    overhead_bytes = 0
+    """What it needs of the container's memory limit for itself (measured: docs/monitors.md)."""
+    solo5_target = ""
+    """The target in a guest's ABI note, where it runs only such guests."""
+    formats: Mapping[str, frozenset[str]] = {}
+    """architecture → kernel formats (elf.Binary.format) that it boots."""
+    stop_signal = 15
+    """What ends it when a stop request (SIGTERM, SIGINT, SIGQUIT, SIGHUP) comes for its guest."""
+
+    def program_name(self, architecture: str) -> str:
+        """The program to look for on PATH."""
+        raise NotImplementedError
+
+    def data(self, path: str) -> tuple[str, ...]:
+        """Files and folders beside the program and its libraries that it needs, as candidates."""
+        return ()
+
+    def launch(self, machine: Machine, program: Program) -> Launch:
+        """Its command line and files; pure."""
+        raise NotImplementedError
+
+
+def known(name: str) -> bool:
+    """Whether a monitor of this name can be found, at what cost so ever."""
+    return name in BUILT_IN or name in _plugins()
+
+
+def names() -> list[str]:
+    """Every known monitor, for messages."""
+    return sorted({*BUILT_IN, *_plugins()})
+
+
+def load(name: str, config: Config) -> Monitor:
+    """The monitor of a name; raises ImageError."""
+    if not config.get(f"monitors.{name}.allowed"):
+        source = config.source(f"monitors.{name}.allowed")
+        raise ImageError(f"monitor '{name}': not allowed on this machine", f"set in {source}")
+    monitor: Any
+    if name in BUILT_IN:
+        monitor = __import__(BUILT_IN[name], fromlist=("MONITORS",)).MONITORS[name]()
+    else:
+        plugins = _plugins()
+        if name not in plugins:
+            raise ImageError(f"monitor '{name}': unknown", f"known: {', '.join(names())}")
+        monitor = plugins[name].load()()
+    checked: Monitor = monitor
+    return checked
+
+
+def _plugins() -> dict[str, Any]:
+    from urunc.plugins import entry_points
+
+    return entry_points("urunc.monitors")

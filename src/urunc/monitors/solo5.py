@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Solo5's tenders: hvt (on KVM) and spt (a process with a handful of system calls).
+
+Both take `--mem`, one option per device that the guest's manifest declares, `--`, the unikernel and its
+arguments. A tender attaches to a TAP device only when it is up, opens a block file for reading and writing,
+and has one vCPU. spt filters its own system calls; hvt does not, so it gets the list below.
+"""
+
+from __future__ import annotations
+
+from urunc.monitors import MIB, Launch, Machine, Monitor, Program
+
+# What solo5-hvt needs from execve on, with and without devices (traced with v0.9.0 and v0.12.1, on glibc), and
+# what another C library or a signal may add.
+HVT_SYSTEM_CALLS = (
+    "access arch_prctl bind brk clock_gettime clone3 close dup epoll_create1 epoll_ctl epoll_pwait eventfd2 "
+    "execve exit exit_group fcntl fstat futex getpid getrandom getsockname gettid ioctl lseek madvise "
+    "memfd_create mmap mprotect munmap newfstatat open openat personality ppoll prctl pread64 prlimit64 pwrite64 "
+    "read readv recvmsg restart_syscall rseq rt_sigaction rt_sigprocmask rt_sigreturn sched_yield seccomp sendto "
+    "set_robust_list set_tid_address socket stat tgkill timerfd_create timerfd_settime write writev"
+)
+
+
+class Tender(Monitor):
+    """What both tenders share."""
+
+    formats = {"x86_64": frozenset(("elf",)), "aarch64": frozenset(("elf",))}
+    max_nics = 16
+    max_disks = 16
+    minimum_version = (0, 6)
+
+    def program_name(self, architecture: str) -> str:
+        return f"solo5-{self.name}"
+
+    def launch(self, machine: Machine, program: Program) -> Launch:
+        argv = [program.path, f"--mem={machine.memory_bytes // MIB}"]
+        for nic in machine.nics:
+            argv.append(f"--net:{nic.name}={nic.tap}")
+            if nic.mac:
+                argv.append(f"--net-mac:{nic.name}={nic.mac}")
+        argv += [f"--block:{disk.name}={disk.path}" for disk in machine.disks]
+        argv += [*machine.arguments, "--", machine.kernel, *machine.words.words]
+        devices = (*(("/dev/kvm",) if self.needs_kvm else ()), *(("/dev/net/tun",) if machine.nics else ()))
+        return Launch(argv=tuple(argv), files={}, devices=devices, seccomp=self.filter(machine))
+
+    def filter(self, machine: Machine) -> str:
+        """The Launch's `seccomp`."""
+        return "own"
+
+
+class Hvt(Tender):
+    """The hardware virtualized tender."""
+
+    name = "hvt"
+    solo5_target = "hvt"
+    needs_kvm = True
+    overhead_bytes = 4 * MIB
+
+    def filter(self, machine: Machine) -> str:
+        return HVT_SYSTEM_CALLS if machine.seccomp else ""
+
+
+class Spt(Tender):
+    """The sandboxed process tender."""
+
+    name = "spt"
+    solo5_target = "spt"
+    overhead_bytes = 4 * MIB
+    stop_signal = 9  # it has no handler for TERM, so as PID 1 of a namespace nothing but KILL ends it
+
+
+MONITORS = {"hvt": Hvt, "spt": Spt}

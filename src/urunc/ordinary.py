@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Containers that are not unikernels: handed to an ordinary OCI runtime, whole, by execve.
+
+The rule, here and nowhere else. `create`, `run` and `plan` look at the bundle: without unikernel annotations
+and without urunc.json it is ordinary. Every other verb looks at --root: ROOT/ID with a `journal` in it is
+urunc's; any other ROOT/ID is the ordinary runtime's; no ROOT/ID is nobody's. Both keep their containers in
+the same --root, each in folders of its own, so an id is taken for both.
+
+The runtime is `ordinary.runtime` of the configuration, else runc, else crun, by PATH. It gets the very
+arguments that urunc got, so output and exit codes are its own.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from urunc.errors import HostError, reason
+from urunc.host import find_program
+from urunc.linux import _linux
+from urunc.linux.files import is_directory
+from urunc.state import is_ours
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from urunc.config import Config
+
+RUNTIMES = ("runc", "crun")
+FOREIGN_OPTIONS = ("--config",)
+"""Options of ours that an ordinary runtime does not know."""
+
+
+def find(config: Config) -> str:
+    """The ordinary runtime's program; raises HostError."""
+    asked: str = config.get("ordinary.runtime")
+    if asked:
+        path = asked if asked.startswith("/") else find_program(asked)
+        if not path or not posix.access(path, posix.X_OK):
+            source = config.source("ordinary.runtime")
+            raise HostError(f"ordinary runtime '{asked}': no such program", f"set in {source}")
+        return path
+    for name in RUNTIMES:
+        path = find_program(name)
+        if path:
+            return path
+    raise HostError(
+        "the container is not a unikernel, and no ordinary runtime is installed",
+        "install runc or crun, or set ordinary.runtime; a unikernel has the annotation "
+        "com.urunc.unikernel.unikernelType or a urunc.json in its root filesystem",
+    )
+
+
+def is_ordinary(root: str, identifier: str) -> bool:
+    """Whether an id belongs to the ordinary runtime."""
+    return is_directory(f"{root}/{identifier}") and not is_ours(root, identifier)
+
+
+def hand_over(argv: list[str], root: str, config: Config) -> NoReturn:
+    """Become the ordinary runtime with our own arguments (without the program's name)."""
+    path = find(config)
+    arguments = []
+    skip = False
+    for word in argv:
+        if skip:
+            skip = False
+        elif word in FOREIGN_OPTIONS:
+            skip = True
+        elif not word.startswith(tuple(f"{option}=" for option in FOREIGN_OPTIONS)):
+            arguments.append(word)
+    if not any(word == "--root" or word.startswith("--root=") for word in arguments):
+        arguments = ["--root", root, *arguments]
+    _linux.default_signals()
+    try:
+        posix.execve(path, [path.rpartition("/")[2], *arguments], posix.environ)
+    except OSError as error:
+        raise HostError(f"exec ordinary runtime '{path}': {reason(error)}") from None

@@ -1,0 +1,385 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two decisions: `decide` says what is wanted, `realize` says it in the guest's and the monitor's words.
+
+Pure: everything here follows from the arguments. The network's facts come in between, because they are known
+only once hooks have run and devices were made. `urunc plan` prints both.
+"""
+
+from __future__ import annotations
+
+from urunc.errors import HostError, ImageError
+from urunc.guests import Disk, Guest, Nic, Request
+from urunc.host import HostFacts
+from urunc.image import ImageFile
+from urunc.monitors import MIB, Launch, Machine, MachineDisk, MachineNic, Monitor
+from urunc.net.facts import NetFacts
+from urunc.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from urunc.config import Config
+    from urunc.image import UnikernelImage
+    from urunc.spec import Spec
+
+KERNEL_FOLDER = "/guest"
+"""Where the unikernel is in the monitor's root."""
+ORCHESTRATED = ("/etc/resolv.conf", "/etc/hosts", "/etc/hostname", "/dev/termination-log", "/dev/shm")
+"""Mounts that an engine adds to every container, whether or not anybody asked."""
+
+
+@record
+class PlannedFile:
+    """A file of the image and where the monitor finds it."""
+
+    source: ImageFile
+    target: str
+    read_only: bool
+
+
+@record
+class Plan:
+    """What is wanted of one container, checked. JSON-able: `start` and `urunc plan` read it back."""
+
+    id: str
+    guest: str
+    monitor: str
+    accelerator: str
+    accelerator_reason: str
+    architecture: str
+    root: str
+    kernel: PlannedFile
+    initrd: PlannedFile | None
+    disks: tuple[PlannedFile, ...]
+    disk_names: tuple[str, ...]
+    disk_mount_points: tuple[str, ...]
+    net_names: tuple[str, ...] | None
+    max_nics: int
+    network: str
+    memory_bytes: int
+    vcpus: int
+    uid: int | None
+    gid: int | None
+    groups: tuple[int, ...]
+    args: tuple[str, ...]
+    env: tuple[str, ...]
+    hostname: str
+    version: str
+    seccomp: bool
+    stop_signal: int
+    arguments: tuple[str, ...]
+    host: HostFacts
+    warnings: tuple[str, ...]
+
+
+def decide(
+    identifier: str,
+    spec: Spec,
+    image: UnikernelImage,
+    guest: Guest,
+    monitor: Monitor,
+    host: HostFacts,
+    config: Config,
+) -> Plan:
+    """What this container shall be. Raises ImageError or HostError where it cannot be."""
+    warnings: list[str] = []
+    _check_pair(image, guest, monitor, host, config)
+    accelerator, why = _accelerator(image, monitor, host, config, warnings)
+    nets, disks, names = _devices(image, guest, monitor)
+    memory_bytes = _memory(spec, image, monitor, config)
+    vcpus = _vcpus(spec, image, monitor, config, warnings)
+    network = image.overrides.get("network", "dynamic")
+    if network not in ("dynamic", "none"):
+        raise ImageError(f"annotation 'network': '{network}' is unknown", "known: dynamic, none")
+    if network == "dynamic" and "network" not in spec.namespaces:
+        network = "none"
+        warnings.append("host network namespace: the guest has no network")
+    uid, gid = _user(spec, monitor, config)
+    _note_mounts(spec, warnings)
+    return Plan(
+        id=identifier,
+        guest=guest.name,
+        monitor=monitor.name,
+        accelerator=accelerator,
+        accelerator_reason=why,
+        architecture=host.architecture,
+        root=spec.root,
+        kernel=_planned(image.kernel, _kernel_target(image.kernel), read_only=True),
+        initrd=_planned(image.initrd, "/initrd", read_only=True) if image.initrd else None,
+        disks=tuple(
+            _planned(disk, f"/disk{index}" if disk.inside else f"/dev/disk{index}", read_only=False)
+            for index, disk in enumerate(disks)
+        ),
+        disk_names=names,
+        disk_mount_points=tuple(image.block_mount_point or guest.block_mount_point for _ in disks),
+        net_names=nets,
+        max_nics=monitor.max_nics,
+        network=network,
+        memory_bytes=memory_bytes,
+        vcpus=vcpus,
+        uid=uid,
+        gid=gid,
+        groups=_groups(host, accelerator),
+        args=spec.args or tuple(image.cmdline.split()),
+        env=spec.env,
+        hostname=spec.hostname,
+        version=image.version,
+        seccomp=config.get(f"monitors.{monitor.name}.seccomp"),
+        stop_signal=monitor.stop_signal,
+        arguments=tuple(config.get(f"monitors.{monitor.name}.arguments")),
+        host=host,
+        warnings=tuple(warnings),
+    )
+
+
+def realize(plan: Plan, net: NetFacts, guest: Guest, monitor: Monitor) -> Launch:
+    """The guest's words and the monitor's command line; raises ImageError where they cannot be said."""
+    nics, machine_nics = _nics(plan, net)
+    disks = tuple(
+        Disk(name=name, read_only=file.read_only, mount_point=mount_point)
+        for name, file, mount_point in zip(plan.disk_names, plan.disks, plan.disk_mount_points, strict=True)
+    )
+    words = guest.words(
+        Request(
+            args=plan.args,
+            env=plan.env,
+            hostname=plan.hostname,
+            version=plan.version,
+            architecture=plan.architecture,
+            initrd=plan.initrd is not None,
+            nics=nics,
+            disks=disks,
+            dns=net.dns,
+        )
+    )
+    machine = Machine(
+        id=plan.id,
+        architecture=plan.architecture,
+        accelerator=plan.accelerator,
+        nested=plan.host.nested,
+        memory_bytes=plan.memory_bytes,
+        vcpus=plan.vcpus,
+        kernel=plan.kernel.target,
+        initrd=plan.initrd.target if plan.initrd else "",
+        words=words,
+        nics=machine_nics,
+        disks=tuple(
+            MachineDisk(name=name, path=file.target, read_only=file.read_only)
+            for name, file in zip(plan.disk_names, plan.disks, strict=True)
+        ),
+        quirks=guest.quirks,
+        seccomp=plan.seccomp,
+        arguments=plan.arguments,
+    )
+    return monitor.launch(machine, plan.host.program)
+
+
+def nic_count(plan: Plan) -> int:
+    """How many interfaces this guest on this monitor can have."""
+    return plan.max_nics if plan.net_names is None else min(len(plan.net_names), plan.max_nics)
+
+
+def _check_pair(
+    image: UnikernelImage, guest: Guest, monitor: Monitor, host: HostFacts, config: Config
+) -> None:
+    if guest.monitors and monitor.name not in guest.monitors:
+        raise ImageError(
+            f"annotation 'hypervisor': {guest.name} does not run on {monitor.name}",
+            f"it runs on: {', '.join(sorted(guest.monitors))}",
+        )
+    if host.architecture not in monitor.architectures:
+        known = ", ".join(sorted(monitor.architectures))
+        raise HostError(f"monitor '{monitor.name}': does not run on {host.architecture}", f"known: {known}")
+    version = host.program.version
+    wanted = config.get(f"monitors.{monitor.name}.version")
+    if wanted and version != wanted and not version.startswith(wanted + "."):
+        source = config.source(f"monitors.{monitor.name}.version")
+        raise HostError(f"monitor '{monitor.name}': version {version} is not {wanted}", f"set in {source}")
+    if version and tuple(map(int, version.split("."))) < monitor.minimum_version:
+        least = ".".join(map(str, monitor.minimum_version))
+        raise HostError(
+            f"monitor '{monitor.name}': version {version} of '{host.program.path}' is too old",
+            f"{least} at least",
+        )
+    _check_binary(image, guest, monitor, host)
+
+
+def _check_binary(image: UnikernelImage, guest: Guest, monitor: Monitor, host: HostFacts) -> None:
+    binary, path = image.binary, image.kernel.path
+    if not binary.format:
+        raise ImageError(f"unikernel '{path}': neither an ELF file nor a Linux kernel image")
+    if binary.machine != host.architecture:
+        raise ImageError(f"unikernel '{path}': built for {binary.machine}, this machine is {host.architecture}")
+    if binary.format not in monitor.formats.get(host.architecture, ()):
+        hint = "Firecracker wants the uncompressed ELF kernel (vmlinux)" if binary.format == "bzimage" else ""
+        raise ImageError(f"unikernel '{path}': {monitor.name} does not boot a kernel of format {binary.format}", hint)
+    if binary.solo5_target != monitor.solo5_target:
+        built = f"built for Solo5's {binary.solo5_target}" if binary.solo5_target else "not built for Solo5"
+        hint = "build it for this target"
+        if binary.solo5_target in ("hvt", "spt"):
+            hint = f"set the annotation hypervisor to {binary.solo5_target}, or build it for this target"
+        raise ImageError(f"unikernel '{path}': {built}, asked to run on {monitor.name}", hint)
+    if image.initrd and not monitor.takes_initrd:
+        raise ImageError(f"annotation 'initrd': {monitor.name} has none", "use 'block'")
+    for asked, word in ((image.initrd, "initrd"), (image.block, "block")):
+        if asked and word not in guest.storage:
+            known = ", ".join(sorted(guest.storage)) or "none"
+            raise ImageError(f"annotation '{word}': {guest.name} cannot use it", f"it takes: {known}")
+
+
+def _accelerator(
+    image: UnikernelImage, monitor: Monitor, host: HostFacts, config: Config, warnings: list[str]
+) -> tuple[str, str]:
+    """("kvm", "tcg" or "none", why)."""
+    if not monitor.needs_kvm and not monitor.can_emulate:
+        return "none", f"{monitor.name} needs no virtualization"
+    asked, source = config.get(f"monitors.{monitor.name}.accelerator"), "configuration"
+    if "accelerator" in image.overrides:
+        asked, source = image.overrides["accelerator"], "annotation"
+    if asked not in ("auto", "kvm", "tcg"):
+        raise ImageError(f"annotation 'accelerator': '{asked}' is unknown", "known: auto, kvm, tcg")
+    if asked == "tcg":
+        if not monitor.can_emulate:
+            raise ImageError(f"accelerator 'tcg': {monitor.name} cannot emulate, it needs KVM")
+        return "tcg", f"asked for by {source}"
+    if not host.kvm.problem:
+        return "kvm", "/dev/kvm opens"
+    if monitor.can_emulate and asked == "auto":
+        warnings.append(f"/dev/kvm: {host.kvm.problem}: {monitor.name} emulates (TCG), many times slower")
+        return "tcg", f"/dev/kvm: {host.kvm.problem}"
+    raise HostError(
+        f"monitor '{monitor.name}': needs KVM, but /dev/kvm: {host.kvm.problem}",
+        "load the kvm module or enable virtualization in the firmware (or nested, on a virtual machine); "
+        "without KVM use qemu or spt",
+    )
+
+
+def _devices(
+    image: UnikernelImage, guest: Guest, monitor: Monitor
+) -> tuple[tuple[str, ...] | None, list[ImageFile], tuple[str, ...]]:
+    """(names of the declared net devices or None, disks, their names)."""
+    devices = guest.devices(image.binary)
+    disks = [image.block] if image.block else []
+    if devices.blocks is None:
+        return devices.nets, disks, tuple("" for _ in disks)
+    if len(devices.blocks) > len(disks):
+        names = ", ".join(f"'{name}'" for name in devices.blocks)
+        raise ImageError(
+            f"unikernel '{image.kernel.path}': declares the block devices {names}, but {len(disks)} given",
+            "name a block image by the annotation 'block'",
+        )
+    if len(disks) > len(devices.blocks):
+        raise ImageError(
+            f"annotation 'block': the unikernel '{image.kernel.path}' declares no block device",
+            "remove the annotation, or declare the device in the guest's manifest",
+        )
+    return devices.nets, disks, devices.blocks
+
+
+def _memory(spec: Spec, image: UnikernelImage, monitor: Monitor, config: Config) -> int:
+    """The guest's memory in bytes, whole MiB: what is asked for, within the limit less the monitor's own."""
+    wanted: int = config.get(f"monitors.{monitor.name}.memory_mib") * MIB
+    asked = image.overrides.get("memory")
+    if asked is not None:
+        wanted = _mebibytes(asked) * MIB
+    limit = spec.resources.memory_limit_bytes
+    if limit is None:
+        return wanted
+    room = (limit - monitor.overhead_bytes) // MIB * MIB
+    if room < MIB:
+        least = monitor.overhead_bytes + MIB
+        raise ImageError(
+            f"linux.resources.memory.limit: {limit} bytes are too few for {monitor.name}",
+            f"it needs {monitor.overhead_bytes} for itself: {least} at least",
+        )
+    if asked is not None and wanted > room:
+        raise ImageError(
+            f"annotation 'memory': {asked} does not fit into the memory limit of {limit} bytes",
+            f"{monitor.name} needs {monitor.overhead_bytes} for itself: raise the limit to "
+            f"{wanted + monitor.overhead_bytes}",
+        )
+    return wanted if asked is not None else room
+
+
+def _mebibytes(text: str) -> int:
+    number = text.removesuffix("MiB").removesuffix("Mi").removesuffix("M")
+    if not number.isdigit() or not 0 < int(number) < 1 << 24:
+        raise ImageError(f"annotation 'memory': '{text}' is no size", "whole MiB, for example 256Mi")
+    return int(number)
+
+
+def _vcpus(
+    spec: Spec, image: UnikernelImage, monitor: Monitor, config: Config, warnings: list[str]
+) -> int:
+    """vCPUs from the CPU quota, rounded up, else the configured number; never more than the monitor has."""
+    resources = spec.resources
+    count: int = config.get(f"monitors.{monitor.name}.vcpus")
+    if resources.cpu_quota_us:
+        period_us = resources.cpu_period_us or 100_000
+        count = -(-resources.cpu_quota_us // period_us)
+    asked = image.overrides.get("vcpus")
+    if asked is not None:
+        if not asked.isdigit() or int(asked) < 1:
+            raise ImageError(f"annotation 'vcpus': '{asked}' is no number above zero")
+        count = int(asked)
+    if count > monitor.max_vcpus:
+        if asked is not None or monitor.max_vcpus > 1:
+            warnings.append(f"{count} vCPUs wanted, {monitor.name} has {monitor.max_vcpus} at most")
+        count = monitor.max_vcpus
+    return count
+
+
+def _user(spec: Spec, monitor: Monitor, config: Config) -> tuple[int | None, int | None]:
+    """The monitor's user: the administrator's root, the specification's, or (None) one from the range."""
+    if config.get(f"monitors.{monitor.name}.run_as_root"):
+        return 0, 0
+    if spec.uid:
+        return spec.uid, spec.gid
+    return None, None
+
+
+def _groups(host: HostFacts, accelerator: str) -> tuple[int, ...]:
+    """The group that opens /dev/kvm, where there is one that does."""
+    kvm = host.kvm
+    return (kvm.gid,) if accelerator == "kvm" and kvm.gid and kvm.mode & 0o060 == 0o060 else ()
+
+
+def _kernel_target(file: ImageFile) -> str:
+    """The kernel keeps its name: some guests see it as their program's."""
+    return f"{KERNEL_FOLDER}/{file.path.rpartition('/')[2]}"
+
+
+def _planned(file: ImageFile, target: str, *, read_only: bool) -> PlannedFile:
+    return PlannedFile(source=file, target=target, read_only=read_only)
+
+
+def _note_mounts(spec: Spec, warnings: list[str]) -> None:
+    ignored = [
+        mount.destination
+        for mount in spec.mounts
+        if (mount.type == "bind" or "bind" in mount.options or "rbind" in mount.options)
+        and mount.destination not in ORCHESTRATED
+    ]
+    if ignored:
+        warnings.append(f"mounts that the guest does not see: {', '.join(ignored)}")
+
+
+def _nics(plan: Plan, net: NetFacts) -> tuple[tuple[Nic, ...], tuple[MachineNic, ...]]:
+    nics, machine = [], []
+    for index, interface in enumerate(net.interfaces):
+        name = plan.net_names[index] if plan.net_names is not None else ""
+        address, _, prefix = (interface.ipv4[0] if interface.ipv4 else "").partition("/")
+        nics.append(
+            Nic(
+                name=name,
+                mac=interface.mac,
+                mtu=interface.mtu,
+                ipv4=address,
+                ipv4_prefix=int(prefix or 0),
+                ipv4_gateway=interface.ipv4_gateway,
+            )
+        )
+        machine.append(MachineNic(name=name, tap=interface.tap, mac=interface.mac))
+    for index, tap in enumerate(net.spare_taps, len(net.interfaces)):
+        name = plan.net_names[index] if plan.net_names is not None else ""
+        machine.append(MachineNic(name=name, tap=tap, mac=""))
+    return tuple(nics), tuple(machine)

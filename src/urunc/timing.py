@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Timestamps of a start: one JSON line per phase, appended to a file; docs/timestamps.md explains each.
+
+Off unless `URUNC_TIMESTAMPS=1`; then one comparison per phase is all it costs. The file is opened before the
+container's init leaves the host's root, and inherited by it. A line is one `write` on an O_APPEND
+descriptor, so that concurrent containers do not mix.
+"""
+
+from __future__ import annotations
+
+import posix
+from time import clock_gettime_ns
+
+CLOCK_REALTIME = 0
+CLOCK_MONOTONIC = 1
+
+NAMES = {
+    0: "create invoked",
+    1: "spec read",
+    2: "state written",
+    3: "init about to be forked",
+    4: "init runs",
+    5: "init has its pipes and folder",
+    6: "init's pid known",
+    7: "createRuntime hooks done",
+    8: "init told to go on",
+    9: "init heard it",
+    10: "create ends",
+    11: "start invoked",
+    12: "state read",
+    13: "start sent to init",
+    14: "init heard start",
+    15: "network namespace joined",
+    16: "network ready",
+    17: "storage ready",
+    18: "execve of the monitor",
+}
+
+enabled = posix.environ.get(b"URUNC_TIMESTAMPS") == b"1"
+_fd = -1
+_container = ""
+_pending: list[tuple[int, int]] = []
+
+
+def open_file(path: str, container: str) -> None:
+    """Append to this file from now on, what was stamped so far included. The id must be checked already."""
+    global _fd, _container
+    if not enabled or _fd >= 0:
+        return
+    _fd = posix.open(path, posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT | posix.O_CLOEXEC, 0o644)
+    _container = container
+    for identifier, now_ns in _pending:
+        _write(identifier, now_ns)
+    _pending.clear()
+
+
+def stamp(identifier: int) -> None:
+    """Record that a phase was reached; `identifier` is a key of NAMES."""
+    if not enabled:
+        return
+    now_ns = clock_gettime_ns(CLOCK_REALTIME)
+    if _fd < 0:
+        _pending.append((identifier, now_ns))
+    else:
+        _write(identifier, now_ns)
+
+
+def descriptor() -> int:
+    """The open file's descriptor, -1 where there is none: init keeps it while it closes the others."""
+    return _fd
+
+
+def _write(identifier: int, now_ns: int) -> None:
+    line = (
+        f'{{"containerID":"{_container}","timestampID":"TS{identifier:02}",'
+        f'"timestampName":"{NAMES[identifier]}","timestampNS":{now_ns}}}\n'
+    )
+    posix.write(_fd, line.encode())
