@@ -58,7 +58,7 @@ def run(argv: list[str]) -> int:
     verb = rest[0]
     if verb not in VERBS:
         raise UsageError(f"unknown verb '{verb}'", f"known: {', '.join(VERBS)}")
-    if verb == "create":
+    if verb in ("create", "run"):
         timing.stamp(0)
     elif verb == "start":
         timing.stamp(11)

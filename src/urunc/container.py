@@ -140,11 +140,11 @@ class _Creation:
         self._choose_user()
         groups = limits.make(self.folder.identifier, self.spec, self.journal)
         self._give_disks()
-        self._fork(groups)
+        self._fork()
         self._run_hooks()
         net = self._connect()
         launch = self.prepared.realize(net)
-        self._finish(launch)
+        self._finish(launch, groups)
         self._record(net, launch)
         return self.state
 
@@ -204,7 +204,7 @@ class _Creation:
             except OSError as error:
                 raise HostError(f"give disk '{source.path}' to user {uid}: {reason(error)}") from None
 
-    def _fork(self, groups: list[str]) -> None:
+    def _fork(self) -> None:
         spec, path = self.spec, self.folder.path
         posix.mkfifo(f"{path}/{START}", 0o600)
         posix.mkfifo(f"{path}/{STARTED}", 0o600)
@@ -229,8 +229,6 @@ class _Creation:
         facts = process.stat(self.pid)
         self.state.data["pid"] = self.pid
         self.state.data["initProcess"] = (self.pid, facts[2] if facts else 0)
-        for group in groups:
-            cgroups.join(group, self.pid)
         self._hear()
 
     def _clone(self, flags: int, setup: Setup) -> int:
@@ -278,7 +276,7 @@ class _Creation:
             logs.detail("no interface in the network namespace: the guest has no network so far")
         return connect(net, plan, namespace, self.journal)
 
-    def _finish(self, launch: Launch) -> None:
+    def _finish(self, launch: Launch, groups: list[str]) -> None:
         timing.stamp(16)
         plan, options = self.prepared.plan, self.options
         root = f"{self.folder.path}/root"
@@ -291,6 +289,9 @@ class _Creation:
                 "filter": system_call_filter(launch),
             }
         )
+        # each join waits for a grace period of the kernel's: init takes its steps meanwhile
+        for group in groups:
+            cgroups.join(group, self.pid)
         self._hear()
         timing.stamp(17)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import posix
 
-from urunc import container
+from urunc import container, timing
 from urunc.cli.create import create
 from urunc.cli.options import CREATE, FLAG, Arguments
 from urunc.errors import WrongStatusError
@@ -28,6 +28,7 @@ def main(arguments: Arguments) -> int:
     try:
         if not detach:
             _forward_signals(state)
+        timing.stamp(11)
         container.start(arguments.root, state.id, config)
         if detach:
             return 0

@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * main.c - the platform-neutral part: tells on the console what the guest was
+ * given, then does what the words in the command line ask for.
+ */
+#include "probe.h"
+
+struct guest guest;
+
+static void report_initrd(void)
+{
+    struct cpio_entry entry;
+    size_t offset = 0;
+
+    json_raw(",\"initrd\":");
+    if (!guest.initrd) {
+        json_raw("null");
+        return;
+    }
+    json_raw("{\"size\":");
+    json_number(guest.initrd_size);
+    json_raw(",\"entries\":[");
+    for (int n = 0; n < MAX_INITRD_ENTRIES &&
+                    cpio_next(guest.initrd, guest.initrd_size, &offset, &entry);
+         n++) {
+        json_raw(n ? ",{\"name\":" : "{\"name\":");
+        json_string(entry.name, entry.name_len);
+        json_raw(",\"size\":");
+        json_number(entry.size);
+        json_raw("}");
+    }
+    json_raw("]}");
+}
+
+/* {"bus":"...","name":"..." - the name only where the platform has one. */
+static void report_device(unsigned index, const char *bus, const char *name)
+{
+    json_raw(index ? ",{\"bus\":" : "{\"bus\":");
+    json_cstring(bus);
+    if (name) {
+        json_raw(",\"name\":");
+        json_cstring(name);
+    }
+}
+
+static void report_disks(void)
+{
+    json_raw(",\"disks\":[");
+    for (unsigned i = 0; i < guest.ndisks; i++) {
+        const struct disk *disk = &guest.disks[i];
+
+        report_device(i, disk->bus, disk->name);
+        json_raw(",\"size\":");
+        json_number(disk->size);
+        json_raw(",\"first\":");
+        json_hex(disk->first, disk->first_len, "");
+        json_raw(disk->writable ? ",\"writable\":true}" : ",\"writable\":false}");
+    }
+    json_raw("]");
+}
+
+static void report_nics(void)
+{
+    json_raw(",\"nics\":[");
+    for (unsigned i = 0; i < guest.nnics; i++) {
+        const struct nic *nic = &guest.nics[i];
+
+        report_device(i, nic->bus, nic->name);
+        json_raw(",\"mac\":");
+        json_hex(nic->mac, 6, ":");
+        json_raw(",\"mtu\":");
+        if (nic->mtu >= 0)
+            json_number(nic->mtu);
+        else
+            json_raw("null");
+        json_raw("}");
+    }
+    json_raw("]");
+}
+
+static void report_others(void)
+{
+    json_raw(",\"others\":[");
+    for (unsigned i = 0; i < guest.nothers; i++) {
+        const struct other *other = &guest.others[i];
+
+        report_device(i, other->bus, NULL);
+        json_raw(",\"type\":");
+        json_number(other->type);
+        if (other->tag[0]) {
+            json_raw(",\"tag\":");
+            json_cstring(other->tag);
+        }
+        if (other->cid) {
+            json_raw(",\"cid\":");
+            json_number(other->cid);
+        }
+        json_raw("}");
+    }
+    json_raw("]");
+}
+
+static void report_ipconfig(const struct ipconfig *config)
+{
+    json_raw(",\"ip\":");
+    if (config->have_ip)
+        json_ipv4(config->ip);
+    else
+        json_raw("null");
+    json_raw(",\"prefix\":");
+    if (config->have_prefix)
+        json_number(config->prefix);
+    else
+        json_raw("null");
+    json_raw(",\"gateway\":");
+    if (config->have_gateway)
+        json_ipv4(config->gateway);
+    else
+        json_raw("null");
+}
+
+static void report(const struct ipconfig *config)
+{
+    json_raw("{\"probe\":1,\"boot\":");
+    json_cstring(guest.boot);
+    json_raw(",\"cmdline\":");
+    json_cstring(guest.cmdline);
+    json_raw(",\"memory\":");
+    json_number(guest.memory);
+    json_raw(",\"vcpus\":");
+    json_number(guest.vcpus);
+    report_initrd();
+    report_disks();
+    report_nics();
+    report_others();
+    report_ipconfig(config);
+    json_raw("}");
+    json_end_line();
+}
+
+static void begin_event(const char *name)
+{
+    json_raw("{\"probe\":1,\"event\":");
+    json_cstring(name);
+}
+
+static void end_event(void)
+{
+    json_raw("}");
+    json_end_line();
+}
+
+/*
+ * Answers the network until a "quit N" datagram comes (the result is N) or the
+ * time is over (the result is `code`); limit 0 is for ever.
+ */
+static unsigned serve(const struct ipconfig *config, uint64_t limit,
+                      unsigned code)
+{
+    static uint8_t frame[FRAME_MAX];
+    uint64_t start = platform_milliseconds();
+
+    begin_event("serving");
+    end_event();
+    net_announce(config);
+    for (;;) {
+        unsigned wait = 1000;
+        bool idle = true;
+
+        for (unsigned i = 0; i < guest.nnics; i++) {
+            struct nic *nic = &guest.nics[i];
+            size_t len = nic->receive(nic, frame, sizeof frame);
+
+            if (len) {
+                idle = false;
+                if (net_input(nic, config, frame, len, &code))
+                    return code;
+            }
+        }
+        if (limit) {
+            uint64_t elapsed = platform_milliseconds() - start;
+
+            if (elapsed >= limit)
+                return code;
+            if (limit - elapsed < wait)
+                wait = limit - elapsed;
+        }
+        if (idle)
+            platform_wait(wait);
+    }
+}
+
+/* Idles for ever. What the network brings is thrown away: unread frames would
+   end each wait at once where the monitor does the waiting. */
+static _Noreturn void hang(void)
+{
+    static uint8_t frame[FRAME_MAX];
+
+    for (;;) {
+        for (unsigned i = 0; i < guest.nnics; i++)
+            while (guest.nics[i].receive(&guest.nics[i], frame, sizeof frame))
+                ;
+        platform_wait(WAIT_FOREVER);
+    }
+}
+
+_Noreturn void probe_main(void)
+{
+    struct ipconfig config;
+    uint64_t code = 0, number;
+    const char *value;
+
+    platform_discover();
+    cmdline_ipconfig(guest.cmdline, &config);
+    report(&config);
+
+    value = cmdline_option(guest.cmdline, "probe.exit");
+    if (value && cmdline_number(value, &number))
+        code = number;
+
+    value = cmdline_option(guest.cmdline, "probe.fill");
+    if (value && cmdline_number(value, &number)) {
+        number = platform_fill(number);
+        begin_event("filled");
+        json_raw(",\"bytes\":");
+        json_number(number);
+        end_event();
+    }
+
+    if ((value = cmdline_option(guest.cmdline, "probe.serve"))) {
+        number = 0;
+        if (!cmdline_number(value, &number) || number)
+            code = serve(&config, number, code);
+    }
+
+    if (cmdline_option(guest.cmdline, "probe.hang"))
+        hang();
+
+    begin_event("exit");
+    json_raw(",\"code\":");
+    json_number(code);
+    end_event();
+    platform_exit(code);
+}

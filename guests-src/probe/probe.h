@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * probe.h - what the platform-neutral half (main.c, net.c, ...) and the
+ * platform half (platform_*.c, virtio*.c) of the probe guest know of each other.
+ *
+ * The probe is a freestanding program: no libc, no floating point, no SSE.
+ */
+#ifndef PROBE_H
+#define PROBE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define MAX_DISKS 16
+#define MAX_NICS 8
+#define MAX_OTHERS 16
+#define MAX_INITRD_ENTRIES 64
+#define CMDLINE_MAX (64 * 1024)
+#define FRAME_MAX 2048
+
+/* ---- what the guest was given; filled in by platform_discover() ---------- */
+
+struct disk {
+    const char *bus;  /* "mmio", "pci" or "solo5" */
+    const char *name; /* the manifest's name on Solo5, NULL elsewhere */
+    uint64_t size;    /* bytes */
+    bool writable;
+    unsigned first_len; /* how many bytes of first[] could be read: 0 or 16 */
+    uint8_t first[16];
+};
+
+struct nic {
+    const char *bus;
+    const char *name;
+    uint8_t mac[6];
+    int mtu;       /* -1: the device does not say */
+    void *device;  /* the platform's own */
+    /* Next frame into buf; its length, or 0 when none is waiting. */
+    size_t (*receive)(struct nic *nic, void *buf, size_t size);
+    void (*send)(struct nic *nic, const void *frame, size_t len);
+};
+
+/* A virtio device that is neither a disk nor a NIC: only reported. */
+struct other {
+    const char *bus;
+    unsigned type;  /* virtio device id: 9 = 9P, 19 = vsock, 26 = virtio-fs */
+    char tag[64];   /* the mount tag of a 9P or virtio-fs device, else "" */
+    uint64_t cid;   /* the context id of a vsock device, else 0 */
+};
+
+struct guest {
+    const char *boot; /* "pvh", "linux64", "hvt" or "spt" */
+    char cmdline[CMDLINE_MAX];
+    uint64_t memory; /* bytes of RAM */
+    unsigned vcpus;
+    const uint8_t *initrd; /* NULL: none */
+    size_t initrd_size;
+    struct disk disks[MAX_DISKS];
+    unsigned ndisks;
+    struct nic nics[MAX_NICS];
+    unsigned nnics;
+    struct other others[MAX_OTHERS];
+    unsigned nothers;
+};
+
+extern struct guest guest;
+
+/* The platform's entry code ends up here, with guest.boot set. */
+_Noreturn void probe_main(void);
+
+/* ---- the platform's side -------------------------------------------------- */
+
+void platform_discover(void);                 /* fills in `guest` */
+void platform_console(const char *text, size_t len);
+uint64_t platform_milliseconds(void);         /* monotonic, from any origin */
+void platform_wait(unsigned milliseconds);    /* until a frame may have come */
+#define WAIT_FOREVER (~0u)                    /* ... or never to be woken */
+uint64_t platform_fill(uint64_t bytes);       /* touch RAM; how much was there */
+_Noreturn void platform_exit(unsigned code);
+
+/* ---- cmdline.c ------------------------------------------------------------ */
+
+struct ipconfig {
+    bool have_ip, have_prefix, have_gateway;
+    uint32_t ip, gateway; /* host byte order */
+    unsigned prefix;
+};
+
+/* Finds the word `name` or `name=VALUE`; the value ("" without one) or NULL. */
+const char *cmdline_option(const char *cmdline, const char *name);
+bool cmdline_number(const char *text, uint64_t *value); /* decimal, K/M/G */
+void cmdline_ipconfig(const char *cmdline, struct ipconfig *config);
+
+/* ---- cpio.c --------------------------------------------------------------- */
+
+struct cpio_entry {
+    const char *name;
+    size_t name_len;
+    uint64_t size;
+};
+
+/* The next member of a (concatenated) newc archive from *offset on. */
+bool cpio_next(const uint8_t *image, size_t size, size_t *offset,
+               struct cpio_entry *entry);
+
+/* ---- json.c: writes one line to the console ------------------------------- */
+
+void json_raw(const char *text);
+void json_string(const char *bytes, size_t len); /* with quotes, escaped */
+void json_cstring(const char *text);
+void json_number(uint64_t value);
+void json_hex(const uint8_t *bytes, size_t len, const char *separator);
+void json_ipv4(uint32_t address);
+void json_end_line(void);
+
+/* ---- net.c ---------------------------------------------------------------- */
+
+void net_announce(const struct ipconfig *config);
+
+/* Handles one frame; true with *code set when a "quit N" datagram came. */
+bool net_input(struct nic *nic, const struct ipconfig *config, uint8_t *frame,
+               size_t len, unsigned *code);
+
+/* ---- util.c --------------------------------------------------------------- */
+
+void *memcpy(void *to, const void *from, size_t n);
+void *memset(void *to, int byte, size_t n);
+int memcmp(const void *a, const void *b, size_t n);
+size_t strlen(const char *s);
+bool starts_with(const char *s, const char *prefix);
+
+#endif
