@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The life of one container: create, start, kill, delete. The hall that every door leads through.
+"""The life of a container after `create`: start, kill, delete. The hall that every door leads through.
 
 Runs in the caller's process, in the host's namespaces, with its privilege. Each verb takes the container's
-lock, but for `kill`, which must not wait for a hook. A failed create leaves nothing behind.
+lock, but for `kill`, which must not wait for a hook. What is needed only where something changed, or where
+there are hooks, is imported there: each of these verbs is a process of its own, and an import is time.
 """
 
 from __future__ import annotations
@@ -10,357 +11,32 @@ from __future__ import annotations
 import posix
 from errno import ENXIO
 
-from urunc import OCI_VERSION, __version__, guests, hooks, image, limits, logs, monitors, timing
-from urunc.errors import Error, HostError, InitError, NotFoundError, SpecError, WrongStatusError, reason
-from urunc.host import RUNTIME_DIRECTORY, probe
-from urunc.init import START, STARTED, Channel, Setup
-from urunc.init import main as init_main
-from urunc.journal import FileOwner, Journal, ReservedUser
-from urunc.jsontext import dumps
-from urunc.linux import _linux, cgroups, namespaces, process
-from urunc.linux.files import read_descriptor, remove_tree, write_all
-from urunc.net.facts import NO_NETWORK, NetFacts
-from urunc.plan import Plan, decide, nic_count, realize
-from urunc.record import plain, rebuild, record, replace
-from urunc.spec import Hook, Spec
-from urunc.state import CREATED, CREATING, RUNNING, SCHEMA, STOPPED, Folder, State, check_id, load
-from urunc.steps import build, may_access, pack
+from urunc import logs, timing
+from urunc.errors import Error, HostError, InitError, NotFoundError, WrongStatusError
+from urunc.jsontext import dumps, loads
+from urunc.linux import process
+from urunc.linux.files import exists, read_descriptor, remove_tree, write_all
+from urunc.state import CREATED, FILE, RUNNING, START, STARTED, STOPPED, Folder, State, check_id, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from urunc.config import Config
-    from urunc.guests import Guest
-    from urunc.image import UnikernelImage
-    from urunc.monitors import Launch, Monitor
+    from urunc.net.facts import NetFacts
 
 SIGKILL = 9
 STOP_REQUESTS = frozenset((1, 2, 3, 15))  # SIGHUP, SIGINT, SIGQUIT, SIGTERM
-RESOLVER = "/etc/resolv.conf"
+HARMLESS = frozenset((0, SIGKILL, 18, 19))  # no signal, SIGKILL, SIGCONT, SIGSTOP
 
 
-@record
-class Options:
-    """What `create` and `run` are told beside the bundle."""
+def look(mode: str, count: int, namespace: str, resolver: str) -> NetFacts:
+    """The network that a guest of at most `count` interfaces shall have, as it is now."""
+    from urunc.net.facts import NO_NETWORK
 
-    pid_file: str = ""
-    preserve_fds: int = 0
-    pivot: bool = True
-    keyring: bool = True
-
-
-class Prepared:
-    """A container's plan with the two who can say it."""
-
-    def __init__(self, plan: Plan, guest: Guest, monitor: Monitor) -> None:
-        self.plan = plan
-        self.guest = guest
-        self.monitor = monitor
-
-    def realize(self, net: NetFacts) -> Launch:
-        return realize(self.plan, net, self.guest, self.monitor)
-
-
-def prepare(identifier: str, spec: Spec, unikernel: UnikernelImage, config: Config) -> Prepared:
-    """Decide what the container shall be; makes nothing and needs no root."""
-    guest = guests.load(unikernel.guest, config)
-    monitor = monitors.load(unikernel.monitor, config)
-    host = probe(monitor, config)
-    return Prepared(decide(identifier, spec, unikernel, guest, monitor, host, config), guest, monitor)
-
-
-def create(
-    root: str, identifier: str, spec: Spec, unikernel: UnikernelImage, config: Config, options: Options
-) -> State:
-    """Bring a container up to the point where only `start` is missing. Raises Error, leaving nothing."""
-    check_id(identifier)
-    if spec.terminal:
-        raise SpecError(
-            "config.json: process.terminal: terminals are not supported by this version of urunc",
-            "set it to false: the guest's console is standard output",
-        )
-    prepared = prepare(identifier, spec, unikernel, config)
-    for warning in prepared.plan.warnings:
-        logs.warn(warning)
-    timing.open_file(config.get("timestamps.file"), identifier)
-    folder = Folder(root, identifier)
-    folder.make()
-    creation = _Creation(folder, spec, prepared, config, options)
-    try:
-        state = creation.run()
-    except BaseException as error:
-        creation.roll_back()
-        if isinstance(error, OSError):
-            raise HostError(f"create '{identifier}': {_os_error(error)}") from None
-        raise
-    finally:
-        folder.unlock()
-    timing.stamp(10)
-    return state
-
-
-class _Creation:
-    """The steps of `create`, with what they made so far."""
-
-    def __init__(
-        self, folder: Folder, spec: Spec, prepared: Prepared, config: Config, options: Options
-    ) -> None:
-        self.folder = folder
-        self.spec = spec
-        self.prepared = prepared
-        self.config = config
-        self.options = options
-        self.journal = Journal(folder.path)
-        self.timeout_s: int = config.get("timeouts.create_s")
-        self.channel: Channel | None = None
-        self.pid = 0
-        self.hooked = False
-        creator = process.stat(posix.getpid())
-        self.state = State(
-            folder.path,
-            {
-                "schema": SCHEMA,
-                "urunc": __version__,
-                "ociVersion": OCI_VERSION,
-                "id": folder.identifier,
-                "pid": 0,
-                "bundle": spec.bundle,
-                "annotations": dict(spec.annotations),
-                "bootId": process.boot_id(),
-                "creatorProcess": (posix.getpid(), creator[2] if creator else 0),
-                "hooks": {
-                    kind: plain(spec.hooks[kind]) for kind in ("poststart", "poststop") if kind in spec.hooks
-                },
-            },
-        )
-
-    def run(self) -> State:
-        """Everything up to a waiting init."""
-        self.state.save()
-        timing.stamp(2)
-        self._choose_user()
-        groups = limits.make(self.folder.identifier, self.spec, self.journal)
-        self._give_disks()
-        self._fork()
-        self._run_hooks()
-        net = self._connect()
-        launch = self.prepared.realize(net)
-        self._finish(launch, groups)
-        self._record(net, launch)
-        return self.state
-
-    def roll_back(self) -> None:
-        """Take back everything; a failure here is a warning, for the error that led here matters more."""
-        if self.pid:
-            try:
-                posix.kill(self.pid, SIGKILL)  # our own child, not yet waited for: the pid is its
-                posix.waitpid(self.pid, 0)
-            except OSError:
-                pass
-        try:
-            self.journal.remove_all()
-            if self.hooked:
-                _run_poststop(self.state)
-            remove_tree(self.folder.path)
-        except (Error, OSError) as error:
-            logs.warn(f"clean up '{self.folder.identifier}': {error}")
-
-    def _choose_user(self) -> None:
-        plan = self.prepared.plan
-        if plan.uid is not None:
-            return
-        first, count = self.config.get("users.first"), self.config.get("users.count")
-        # start from the id's own place in the range: two containers seldom meet
-        offset = sum(ord(letter) * 31**index for index, letter in enumerate(plan.id[:64])) % count
-        for number in range(count):
-            uid = first + (offset + number) % count
-            path = f"{RUNTIME_DIRECTORY}/users/{uid}"
-            try:
-                self.journal.make(ReservedUser(path=path, folder=self.folder.path))
-            except FileExistsError:
-                continue
-            self.prepared.plan = replace(plan, uid=uid, gid=uid)
-            return
-        raise HostError(
-            f"choose a user: all {count} from {first} on are taken", "enlarge users.count in the configuration"
-        )
-
-    def _give_disks(self) -> None:
-        plan = self.prepared.plan
-        uid, gid = plan.uid or 0, plan.gid or 0
-        for disk in plan.disks:
-            source = disk.source
-            if not source.inside or may_access(disk, uid, gid, plan.groups):
-                continue
-            owner = FileOwner(
-                root=plan.root,
-                path=source.path,
-                inode=source.inode,
-                uid=uid,
-                gid=gid,
-                before=[source.uid, source.gid, source.mode],
-            )
-            try:
-                self.journal.make(owner)
-            except OSError as error:
-                raise HostError(f"give disk '{source.path}' to user {uid}: {reason(error)}") from None
-
-    def _fork(self) -> None:
-        spec, path = self.spec, self.folder.path
-        posix.mkfifo(f"{path}/{START}", 0o600)
-        posix.mkfifo(f"{path}/{STARTED}", 0o600)
-        setup = Setup(
-            folder=path,
-            image_root=spec.root,
-            join={kind: where for kind, where in spec.namespaces.items() if where},
-            keep_descriptors=self.options.preserve_fds,
-            start_hooks=spec.hooks.get("startContainer", ()),
-        )
-        self._to_init, self._from_init = posix.pipe(), posix.pipe()
-        flags = namespaces.CLONE_NEWNS
-        for kind, where in spec.namespaces.items():
-            if not where:
-                flags |= namespaces.KINDS[kind][0]
-        timing.stamp(3)
-        self.pid = self._clone(flags, setup)
-        timing.stamp(6)
-        posix.close(self._to_init[0])
-        posix.close(self._from_init[1])
-        self.channel = Channel(self._from_init[0], self._to_init[1])
-        facts = process.stat(self.pid)
-        self.state.data["pid"] = self.pid
-        self.state.data["initProcess"] = (self.pid, facts[2] if facts else 0)
-        self._hear()
-
-    def _clone(self, flags: int, setup: Setup) -> int:
-        where = setup.join.get("pid")
-        home = -1
-        if where:
-            # a pid namespace is entered by the children to come; ours comes back after the fork
-            home = namespaces.open_namespace("/proc/self/ns/pid")
-            try:
-                namespaces.join(where, namespaces.CLONE_NEWPID)
-            except OSError as error:
-                raise HostError(f"pid namespace '{where}': {reason(error)}") from None
-        pid = _linux.clone3(flags)
-        if pid == 0:
-            init_main(setup, Channel(self._to_init[0], self._from_init[1]))
-        if where:
-            _linux.setns(home, namespaces.CLONE_NEWPID)
-            posix.close(home)
-        return pid
-
-    def _run_hooks(self) -> None:
-        spec = self.spec
-        state = dumps(self.state.oci(CREATING))
-        for kind in ("prestart", "createRuntime"):
-            if kind in spec.hooks:
-                self.hooked = True
-                hooks.run_all(kind, spec.hooks[kind], state)
-        timing.stamp(7)
-        if "createContainer" in spec.hooks:
-            self.hooked = True
-            self._say({"hooks": plain(spec.hooks["createContainer"]), "state": state})
-            # each hook has its own time limit, so init's answer has none
-            self._hear(limited=False)
-
-    def _connect(self) -> NetFacts:
-        plan = self.prepared.plan
-        if plan.network == "none" and not plan.net_names:
-            return NO_NETWORK
-        from urunc.net.connect import connect
-
-        namespace = self.spec.namespaces.get("network") or f"/proc/{self.pid}/ns/net"
-        net = look(plan, namespace, resolver(self.spec))
-        timing.stamp(15)
-        if plan.network == "dynamic" and not net.interfaces:
-            logs.detail("no interface in the network namespace: the guest has no network so far")
-        return connect(net, plan, namespace, self.journal)
-
-    def _finish(self, launch: Launch, groups: list[str]) -> None:
-        timing.stamp(16)
-        plan, options = self.prepared.plan, self.options
-        root = f"{self.folder.path}/root"
-        steps = build(plan, launch, self.spec, root, keyring=options.keyring, pivot=options.pivot)
-        timing.stamp(8)
-        self._say(
-            {
-                "steps": pack(steps),
-                "launch": {"argv": launch.argv, "files": launch.files},
-                "filter": system_call_filter(launch),
-            }
-        )
-        # each join waits for a grace period of the kernel's: init takes its steps meanwhile
-        for group in groups:
-            cgroups.join(group, self.pid)
-        self._hear()
-        timing.stamp(17)
-
-    def _record(self, net: NetFacts, launch: Launch) -> None:
-        self.state.data.update(
-            ready=True,
-            created=_now(),
-            plan=plain(self.prepared.plan),
-            net=plain(net),
-            launch=plain(launch),
-            resolver=resolver(self.spec),
-            network=self.spec.namespaces.get("network", ""),
-        )
-        if self.options.pid_file:
-            from urunc.linux.files import write_whole
-
-            try:
-                write_whole(self.options.pid_file, str(self.pid).encode(), 0o644)
-            except OSError as error:
-                raise HostError(f"write pid file '{self.options.pid_file}': {reason(error)}") from None
-        self.state.save()
-
-    def _say(self, message: object) -> None:
-        assert self.channel
-        try:
-            self.channel.send(message)
-        except BrokenPipeError:
-            self._hear()
-
-    def _hear(self, *, limited: bool = True) -> None:
-        """Init's answer; raises what it reports."""
-        assert self.channel
-        try:
-            answer = self.channel.receive(self.timeout_s if limited else None)
-        except TimeoutError:
-            raise InitError(f"init did not answer within {self.timeout_s} s") from None
-        if answer is None:
-            raise InitError("init died while it was set up")
-        if "error" in answer:
-            raise InitError(answer["error"], answer.get("hint", ""))
-
-
-def look(plan: Plan, namespace: str, resolver_path: str) -> NetFacts:
-    """The network that the guest of this plan shall have, as it is now."""
-    if plan.network == "none":
+    if mode == "none":
         return NO_NETWORK
     from urunc.net.look import look as look_inside
 
-    return look_inside(namespace, resolver_path, nic_count(plan))
-
-
-def resolver(spec: Spec) -> str:
-    """The host's path of the container's resolv.conf, "" where it has none."""
-    for mount in spec.mounts:
-        if mount.destination == RESOLVER and mount.source.startswith("/"):
-            return mount.source
-    return ""
-
-
-def system_call_filter(launch: Launch) -> str:
-    """Our seccomp filter for a monitor that has none of its own, in hexadecimal; "" otherwise."""
-    if launch.seccomp in ("", "own"):
-        return ""
-    from urunc.linux.seccomp import compile_allow_list
-
-    try:
-        return compile_allow_list(tuple(launch.seccomp.split())).hex()
-    except ImportError as error:
-        raise HostError(f"seccomp filter: {error}", "install libseccomp (libseccomp2)") from None
+    return look_inside(namespace, resolver, count)
 
 
 def start(root: str, identifier: str, config: Config) -> State:
@@ -378,34 +54,32 @@ def start(root: str, identifier: str, config: Config) -> State:
         _let_go(state, changed)
     finally:
         folder.unlock()
-    for kind, programs in state.data["hooks"].items():
-        if kind == "poststart":
-            for number, hook in enumerate(programs):
-                try:
-                    hooks.run(f"{kind}[{number}]", rebuild(Hook, hook), dumps(state.oci(RUNNING)))
-                except Error as error:
-                    logs.warn(error.message)
+    _run_hooks(state, "poststart", RUNNING)
     return state
 
 
 def _look_again(state: State, config: Config) -> dict[str, object]:
     """What changed in the network since `create`, made good: a new launch, or nothing."""
-    if state.data["plan"]["network"] == "none":
+    mode = state.data["plan"]["network"]
+    if mode == "none":
         return {}
-    plan = rebuild(Plan, state.data["plan"])
-    before = rebuild(NetFacts, state.data["net"])
+    from urunc.net.facts import NetFacts, without_taps
+    from urunc.record import plain, rebuild
+
     namespace = state.data["network"] or f"/proc/{state.pid}/ns/net"
-    now = look(plan, namespace, state.data["resolver"])
-    bare = tuple(replace(interface, tap="") for interface in before.interfaces)
-    if replace(now, spare_taps=()) == replace(before, interfaces=bare, spare_taps=()):
+    now = look(mode, state.data["nicCount"], namespace, state.data["resolver"])
+    before = rebuild(NetFacts, state.data["net"])
+    if now == without_taps(before):
         return {}
+    from urunc import guests, monitors
+    from urunc.journal import Journal
     from urunc.net.connect import connect
+    from urunc.plan import Plan, realize
 
     logs.detail("the network changed between create and start")
-    net = connect(now, plan, namespace, Journal(state.folder), before)
-    guest = guests.load(plan.guest, config)
-    monitor = monitors.load(plan.monitor, config)
-    launch = realize(plan, net, guest, monitor)
+    plan = rebuild(Plan, state.data["plan"])
+    net = connect(now, namespace, plan, Journal(state.folder), before)
+    launch = realize(plan, net, guests.load(plan.guest, config), monitors.load(plan.monitor, config))
     state.data.update(net=plain(net), launch=plain(launch))
     state.save()
     return {"argv": launch.argv, "files": dict(launch.files)}
@@ -432,8 +106,6 @@ def _let_go(state: State, launch: dict[str, object]) -> None:
     finally:
         posix.close(answer)
     if said:
-        from urunc.jsontext import loads
-
         problem = loads(said.decode())
         raise InitError(f"start '{state.id}': {problem['error']}", problem.get("hint", ""))
 
@@ -452,7 +124,7 @@ def kill(state: State, number: int) -> None:
         if number in STOP_REQUESTS:
             # init, as PID 1, has no handler either: only SIGKILL ends a container that was never started
             number = SIGKILL if status == CREATED else state.data["plan"]["stop_signal"]
-        elif number not in (0, SIGKILL, 18, 19):
+        elif number not in HARMLESS:
             logs.detail(f"signal {number} means nothing to a guest: not sent")
             return
         if not process.send_signal(pidfd, number):
@@ -484,9 +156,11 @@ def delete(root: str, identifier: str, config: Config, *, force: bool) -> None:
                         "kill it first, or use --force",
                     )
                 _end(state, config.get("timeouts.kill_s"))
+        from urunc.journal import Journal
+
         Journal(folder.path).remove_all()
         if state:
-            _run_poststop(state)
+            run_poststop(state)
         remove_tree(folder.path)
     finally:
         folder.unlock()
@@ -494,9 +168,6 @@ def delete(root: str, identifier: str, config: Config, *, force: bool) -> None:
 
 def _load_for_delete(root: str, folder: Folder) -> State | None:
     """The state; None where `create` died before it wrote one."""
-    from urunc.linux.files import exists
-    from urunc.state import FILE
-
     if not exists(f"{folder.path}/{FILE}"):
         return None
     return load(root, folder.identifier)
@@ -513,23 +184,21 @@ def _end(state: State, timeout_s: float) -> None:
         raise HostError(f"delete '{state.id}': process {state.pid} did not end within {timeout_s} s")
 
 
-def _run_poststop(state: State) -> None:
-    for number, hook in enumerate(state.data["hooks"].get("poststop", ())):
+def run_poststop(state: State) -> None:
+    """The hooks of a container that is no more; their failures are warnings."""
+    _run_hooks(state, "poststop", STOPPED)
+
+
+def _run_hooks(state: State, kind: str, status: str) -> None:
+    programs = state.data["hooks"].get(kind)
+    if not programs:
+        return
+    from urunc import hooks
+    from urunc.record import rebuild
+    from urunc.spec import Hook
+
+    for number, hook in enumerate(programs):
         try:
-            hooks.run(f"poststop[{number}]", rebuild(Hook, hook), dumps(state.oci(STOPPED)))
+            hooks.run(f"{kind}[{number}]", rebuild(Hook, hook), dumps(state.oci(status)))
         except Error as error:
             logs.warn(error.message)
-
-
-def _now() -> str:
-    from time import gmtime, strftime
-
-    return strftime("%Y-%m-%dT%H:%M:%SZ", gmtime())
-
-
-def _os_error(error: OSError) -> str:
-    where = f" '{error.filename}'" if error.filename else ""
-    return f"{reason(error)}{where}"
-
-
-__all__ = ["Options", "Prepared", "create", "delete", "image", "kill", "look", "prepare", "start"]

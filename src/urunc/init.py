@@ -22,15 +22,13 @@ from urunc.linux import _linux, namespaces, seccomp
 from urunc.linux.files import read_descriptor, write_all
 from urunc.record import rebuild, record
 from urunc.spec import Hook
+from urunc.state import INIT_NAME, START, STARTED
 from urunc.steps import PR_SET_DUMPABLE, PivotRoot, unpack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-NAME = "urunc:[init]"
-"""The command name by which /proc tells a container that is created from one that runs: execve changes it."""
-START, STARTED = "start", "started"
 JOINED = ("ipc", "uts", "network", "cgroup")
 """The namespaces that init enters by path itself; pid must be entered by its parent before the fork."""
 
@@ -112,7 +110,7 @@ class _Waiting:
 
 
 def _prepare(setup: Setup, channel: Channel) -> _Waiting:
-    _linux.set_name(NAME)
+    _linux.set_name(INIT_NAME)
     _linux.prctl(PR_SET_DUMPABLE, 0)
     posix.setsid()
     waiting = _Waiting()

@@ -23,12 +23,11 @@ from urunc.linux.files import (
     unlink,
     write_whole,
 )
+from urunc.state import JOURNAL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-FILE = "journal"
 
 
 class Resource:
@@ -53,7 +52,7 @@ class Journal:
     """The resources of one container, in its folder."""
 
     def __init__(self, folder: str) -> None:
-        self.path = f"{folder}/{FILE}"
+        self.path = f"{folder}/{JOURNAL}"
 
     def make(self, resource: Resource) -> None:
         """Record a resource, then make it. A failure leaves the record: `remove_all` takes back the half.

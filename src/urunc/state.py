@@ -12,8 +12,6 @@ from fcntl import LOCK_EX, LOCK_UN, flock
 
 from urunc import OCI_VERSION
 from urunc.errors import ExistsError, HostError, NotFoundError, StateError, UsageError, reason
-from urunc.init import NAME as INIT_NAME
-from urunc.journal import FILE as JOURNAL
 from urunc.jsontext import dumps, loads
 from urunc.linux import process
 from urunc.linux.files import append, exists, make_directories, read_text, write_whole
@@ -24,6 +22,11 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 FILE = "state.json"
+JOURNAL = "journal"
+START, STARTED = "start", "started"
+"""The FIFOs between `start` and init (see init.py)."""
+INIT_NAME = "urunc:[init]"
+"""The command name by which /proc tells a container that is created from one that runs: execve changes it."""
 ID_LIMIT = 255
 ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import posix
 
-from urunc import container, image, spec, timing
+from urunc import creation, image, spec, timing
 from urunc.cli.options import CREATE, Arguments
 from urunc.errors import SpecError, UsageError, reason
 from urunc.state import State
@@ -33,12 +33,12 @@ def create(arguments: Arguments) -> State:
 
         hand_over(arguments.argv, arguments.root, config)
     timing.stamp(1)
-    return container.create(
+    return creation.create(
         arguments.root, identifier, parsed, unikernel, config, options(arguments)
     )
 
 
-def options(arguments: Arguments) -> container.Options:
+def options(arguments: Arguments) -> creation.Options:
     """The options of `create` as the container's life wants them."""
     count = arguments.get("--preserve-fds", "0")
     if not count.isdigit():
@@ -46,7 +46,7 @@ def options(arguments: Arguments) -> container.Options:
     pid_file = arguments.get("--pid-file")
     if pid_file and not pid_file.startswith("/"):
         pid_file = f"{posix.getcwd()}/{pid_file}"
-    return container.Options(
+    return creation.Options(
         pid_file=pid_file,
         preserve_fds=int(count),
         pivot=not arguments.has("--no-pivot"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from urunc import container, image, spec
+from urunc import creation, image, spec
 from urunc.cli.create import bundle_folder
 from urunc.cli.options import BUNDLE, VALUE, Arguments
 from urunc.errors import SpecError, UsageError, reason
@@ -62,7 +62,7 @@ def main(arguments: Arguments) -> int:
         sys.stdout.write(f"an ordinary container: handed to {find(config)}\n")
         return 0
     identifier = arguments.get("--id", "ID")
-    prepared = container.prepare(identifier, parsed, unikernel, config)
+    prepared = creation.prepare(identifier, parsed, unikernel, config)
     net = _facts(arguments)
     known = net is not None
     if net is None:

@@ -173,7 +173,7 @@ RESOURCES = {cls.kind: cls for cls in (Tap, Redirect)}
 
 
 def connect(
-    net: NetFacts, plan: Plan, namespace: str, journal: Journal, known: NetFacts | None = None
+    net: NetFacts, namespace: str, plan: Plan, journal: Journal, known: NetFacts | None = None
 ) -> NetFacts:
     """Give every interface a TAP device and the redirects; `known` interfaces have theirs from before.
 

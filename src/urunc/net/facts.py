@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from urunc.record import record
+from urunc.record import record, replace
 
 
 @record
@@ -37,3 +37,9 @@ class NetFacts:
 
 
 NO_NETWORK = NetFacts(interfaces=(), spare_taps=(), dns=(), search=())
+
+
+def without_taps(net: NetFacts) -> NetFacts:
+    """The facts as they were before any TAP device was made."""
+    bare = tuple(replace(interface, tap="") for interface in net.interfaces)
+    return replace(net, interfaces=bare, spare_taps=())
