@@ -7,7 +7,9 @@
  * A failure is an OSError with errno and, where there is one, the path.
  */
 #define _GNU_SOURCE
+#ifndef Py_LIMITED_API
 #define Py_LIMITED_API 0x030b0000
+#endif
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+# For those who live here; ./demo and ./test need nothing of it known.
+
+PYTHON ?= $(shell for p in /usr/bin/python3 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+CC ?= gcc
+PREFIX ?= /usr/local
+DESTDIR ?=
+BUILD := $(CURDIR)/build
+PARTS := $(BUILD)/parts
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/urunc/__init__.py)
+# the interpreter itself, not a shim or a virtual environment's link: each verb starts it
+INTERPRETER := $(shell $(PYTHON) -c 'import os, sys; print(os.path.realpath(sys.executable))')
+INCLUDE := $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')
+MODULE := src/urunc/linux/_linux.abi3.so
+VENV := .venv/bin
+PYTEST := PATH="$(BUILD)/prefix/bin:$(PARTS)/bin:$$PATH" $(VENV)/python -m pytest
+CFLAGS ?= -O2 -Wall -Wextra -Werror
+
+.PHONY: help build parts check unit root guest interop bench install uninstall clean
+
+help: ## show this
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+$(MODULE): src/urunc/linux/_linux.c
+	$(CC) $(CFLAGS) -Wno-cast-function-type -shared -fPIC -I$(INCLUDE) $< -o $@ -ldl
+
+build: $(MODULE) ## compile the module, install into build/prefix
+	@$(MAKE) --no-print-directory install PREFIX=$(BUILD)/prefix DESTDIR=
+
+parts: ## build the guests and monitors that the tests use, into build/parts
+	$(MAKE) --no-print-directory -C guests-src OUT=$(PARTS) PYTHON=$(PYTHON)
+
+check: build ## linters, types, layering
+	$(PYTEST) tests/style
+
+unit: build ## tests that need no root
+	$(PYTEST) tests/unit
+
+root: build ## tests with real mounts, namespaces and control groups
+	$(PYTEST) tests/root
+
+guest: build parts ## tests that boot real guests
+	$(PYTEST) tests/guest
+
+interop: build parts ## tests with other tools: runc
+	$(PYTEST) tests/interop
+
+bench: build parts ## times of a container's life against runc's
+	PATH="$(PARTS)/bin:$$PATH" $(PYTHON) bench/lifecycle --urunc $(BUILD)/prefix/bin/urunc --parts $(PARTS)
+
+install: $(MODULE) ## install below PREFIX (default /usr/local), beside other versions
+	@set -e; library="$(DESTDIR)$(PREFIX)/lib/urunc/$(VERSION)"; \
+	rm -rf "$$library.new"; mkdir -p "$$library.new" "$(DESTDIR)$(PREFIX)/bin"; \
+	(cd src && find urunc -name '*.py' -o -name '*.so') | while read -r file; do \
+		install -D -m 644 "src/$$file" "$$library.new/$$file"; done; \
+	$(INTERPRETER) -I -m compileall -q --invalidation-mode unchecked-hash \
+		-s "$$library.new" -p "$(PREFIX)/lib/urunc/$(VERSION)" "$$library.new"; \
+	$(INTERPRETER) -I launcher/bundle.py "$$library.new" "$(PREFIX)/lib/urunc/$(VERSION)"; \
+	rm -rf "$$library.old"; [ ! -e "$$library" ] || mv "$$library" "$$library.old"; \
+	mv "$$library.new" "$$library"; rm -rf "$$library.old"; \
+	$(CC) $(CFLAGS) -DPYTHON='"$(INTERPRETER)"' -DVERSION='"$(VERSION)"' launcher/urunc.c -static \
+		-o "$(DESTDIR)$(PREFIX)/bin/urunc.new"; \
+	mv "$(DESTDIR)$(PREFIX)/bin/urunc.new" "$(DESTDIR)$(PREFIX)/bin/urunc"
+	@echo "installed $(DESTDIR)$(PREFIX)/bin/urunc $(VERSION)"
+
+uninstall: ## remove what install put below PREFIX
+	rm -rf "$(DESTDIR)$(PREFIX)/lib/urunc/$(VERSION)" "$(DESTDIR)$(PREFIX)/bin/urunc"
+
+clean: ## remove what was built
+	rm -rf build $(MODULE)
