@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures that the tests share; what they are made of is in support.py."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+from support import Network, Urunc, need
+
+
+@pytest.fixture
+def urunc(tmp_path: pathlib.Path) -> Iterator[Urunc]:
+    """The installed urunc with state of its own."""
+    need("installed", "root")
+    runtime = Urunc(tmp_path)
+    yield runtime
+    runtime.clean()
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    """A container's network namespace, and a peer's, not yet connected."""
+    need("root", "tun")
+    made = Network()
+    yield made
+    made.remove()

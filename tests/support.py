@@ -1,0 +1,388 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tests share: bundles, the installed urunc, networks of their own, and the kernel before and after.
+
+What a test needs of the machine is probed, not guessed from the user id. A need named in URUNC_TEST_REQUIRE
+(comma-separated) is a failure where it is missing; any other is a skip that says what is missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import select
+import shutil
+import socket
+import struct
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+PROJECT = pathlib.Path(__file__).resolve().parent.parent
+PARTS = PROJECT / "build/parts"
+URUNC = PROJECT / "build/prefix/bin/urunc"
+PREFIX = "com.urunc.unikernel."
+os.environ["PATH"] = f"{PARTS}/bin:{os.environ['PATH']}:/usr/sbin:/sbin"
+
+
+def _opens(path: str) -> bool:
+    try:
+        os.close(os.open(path, os.O_RDWR))
+    except OSError:
+        return False
+    return True
+
+
+def _may_mount() -> bool:
+    return os.geteuid() == 0 and subprocess.run(["unshare", "-m", "-n", "true"]).returncode == 0
+
+
+PROBES: dict[str, Callable[[], bool]] = {
+    "root": _may_mount,
+    "kvm": lambda: _opens("/dev/kvm"),
+    "tun": lambda: _opens("/dev/net/tun"),
+    "qemu": lambda: shutil.which("qemu-system-x86_64") is not None,
+    "firecracker": lambda: shutil.which("firecracker") is not None,
+    "solo5": lambda: shutil.which("solo5-hvt") is not None,
+    "probe": lambda: (PARTS / "probe.pvh").exists(),
+    "linux": lambda: (PARTS / "linux/vmlinuz").exists(),
+    "runc": lambda: shutil.which("runc") is not None,
+    "installed": URUNC.exists,
+}
+_found: dict[str, bool] = {}
+
+
+def need(*names: str) -> None:
+    """Skip (or fail, where it is required) unless this machine has all of it."""
+    required = os.environ.get("URUNC_TEST_REQUIRE", "").split(",")
+    for name in names:
+        if name not in _found:
+            _found[name] = PROBES[name]()
+        if not _found[name]:
+            if name in required:
+                pytest.fail(f"this run requires {name}, and this machine has none")
+            pytest.skip(f"needs {name}")
+
+
+class Bundle:
+    """A bundle in a folder: `files` of the root filesystem by name, and a configuration to change."""
+
+    def __init__(self, path: pathlib.Path, guest: str = "", monitor: str = "", **annotations: str) -> None:
+        self.path = path
+        self.root = path / "rootfs"
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.config: dict[str, Any] = {
+            "ociVersion": "1.0.2",
+            "root": {"path": "rootfs"},
+            "process": {"user": {"uid": 0, "gid": 0}, "args": ["app"], "env": [], "cwd": "/"},
+            "annotations": {},
+            "linux": {
+                "namespaces": [
+                    {"type": kind} for kind in ("pid", "network", "mount", "ipc", "uts")
+                ],
+                "resources": {"memory": {"limit": 192 << 20}},
+            },
+        }
+        if guest:
+            named = {"unikernelType": guest, "hypervisor": monitor, "binary": "/unikernel", **annotations}
+            self.config["annotations"] = {PREFIX + key: value for key, value in named.items()}
+
+    def add(self, name: str, source: pathlib.Path | bytes) -> None:
+        """A file of the root filesystem, copied or written."""
+        target = self.root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(source, bytes):
+            target.write_bytes(source)
+        else:
+            shutil.copy(source, target)
+
+    def args(self, *words: str) -> None:
+        """The process's arguments."""
+        self.config["process"]["args"] = list(words)
+
+    def network(self, namespace: str) -> None:
+        """Join a network namespace by path instead of making one."""
+        for item in self.config["linux"]["namespaces"]:
+            if item["type"] == "network":
+                item["path"] = namespace
+
+    def write(self) -> pathlib.Path:
+        """Write config.json."""
+        (self.path / "config.json").write_text(json.dumps(self.config))
+        return self.path
+
+
+class Urunc:
+    """The installed urunc with a --root and a configuration of its own."""
+
+    def __init__(self, folder: pathlib.Path, program: str = str(URUNC)) -> None:
+        self.root = folder / "state"
+        self.config = folder / "urunc.toml"
+        self.stamps = folder / "timestamps.jsonl"
+        self.config.write_text(f'[timestamps]\nfile = "{self.stamps}"\n')
+        self.program = program
+        self.identifiers: list[str] = []
+
+    def command(self, *words: str) -> list[str]:
+        """The whole command line."""
+        return [self.program, "--root", str(self.root), "--config", str(self.config), *words]
+
+    def __call__(
+        self, *words: str, check: bool = True, timeout_s: float = 60, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a verb to its end."""
+        result = subprocess.run(
+            self.command(*words),
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            stdin=subprocess.DEVNULL,
+            env=os.environ | environment,
+        )
+        if check and result.returncode:
+            raise AssertionError(f"{' '.join(words)}: {result.returncode}\n{result.stdout}{result.stderr}")
+        return result
+
+    def new_id(self) -> str:
+        """A container id that this test removes in the end."""
+        identifier = f"t{uuid.uuid4().hex[:8]}"
+        self.identifiers.append(identifier)
+        return identifier
+
+    def create(self, bundle: Bundle, *options: str, **environment: str) -> Container:
+        """`create` with the guest's console in a file."""
+        identifier = self.new_id()
+        console = bundle.path / f"{identifier}.console"
+        with console.open("wb") as out:
+            result = subprocess.run(
+                self.command("create", "--bundle", str(bundle.write()), *options, identifier),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=60,
+                env=os.environ | environment,
+            )
+        if result.returncode:
+            raise AssertionError(result.stderr)
+        return Container(self, identifier, console)
+
+    def state(self, identifier: str) -> dict[str, Any]:
+        """What `state` prints."""
+        found: dict[str, Any] = json.loads(self("state", identifier).stdout)
+        return found
+
+    def clean(self) -> None:
+        """Remove what a failed test left."""
+        for identifier in self.identifiers:
+            self("delete", "--force", identifier, check=False)
+
+
+class Container:
+    """A created container and its console."""
+
+    def __init__(self, urunc: Urunc, identifier: str, console: pathlib.Path) -> None:
+        self.urunc = urunc
+        self.id = identifier
+        self.console = console
+        self.pid: int = urunc.state(identifier)["pid"]
+
+    def start(self, **environment: str) -> None:
+        """`start`."""
+        self.urunc("start", self.id, **environment)
+
+    def status(self) -> str:
+        """`state`'s status."""
+        return str(self.urunc.state(self.id)["status"])
+
+    def wait_for(self, text: str, timeout_s: float = 30) -> str:
+        """Wait until the console holds a text; returns the whole console."""
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end:
+            content = self.console.read_text(errors="replace")
+            if text in content:
+                return content
+            time.sleep(0.02)
+        raise AssertionError(f"no {text!r} on the console:\n{self.console.read_text(errors='replace')}")
+
+    def wait_stopped(self, timeout_s: float = 30) -> None:
+        """Wait for the monitor's end."""
+        with contextlib.suppress(ProcessLookupError):
+            pidfd = os.pidfd_open(self.pid)
+            assert select.select([pidfd], [], [], timeout_s)[0], "the monitor did not end"
+            os.close(pidfd)
+        assert self.status() == "stopped"
+
+    def delete(self, *options: str) -> None:
+        """`delete`."""
+        self.urunc("delete", *options, self.id)
+
+    def report(self) -> dict[str, Any]:
+        """The line of JSON with which the probe (or the tenders' double) says what it was given."""
+        text = self.wait_for('"cmdline"')
+        for line in text.splitlines():
+            if '"cmdline"' in line:
+                found: dict[str, Any] = json.loads(line)
+                return found
+        raise AssertionError(text)
+
+
+def ip(*words: str) -> str:
+    """iproute2's `ip`."""
+    return subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout
+
+
+class Network:
+    """Two network namespaces joined by a veth pair: `inside` is a container's, `outside` its peer's."""
+
+    inside_address = "10.123.0.2"
+    outside_address = "10.123.0.1"
+
+    def __init__(self) -> None:
+        name = uuid.uuid4().hex[:6]
+        self.inside = f"urunc-in-{name}"
+        self.outside = f"urunc-out-{name}"
+        self.path = f"/run/netns/{self.inside}"
+        for namespace in (self.inside, self.outside):
+            ip("netns", "add", namespace)
+            ip("-n", namespace, "link", "set", "lo", "up")
+
+    def connect(self, device: str = "eth0", mtu: int = 1500) -> None:
+        """Put an interface with an address and a default route into the container's namespace."""
+        ip("-n", self.outside, "link", "add", "peer0", "mtu", str(mtu), "type", "veth",
+           "peer", "name", device, "mtu", str(mtu), "netns", self.inside)  # fmt: skip
+        ip("-n", self.outside, "addr", "add", f"{self.outside_address}/24", "dev", "peer0")
+        ip("-n", self.outside, "link", "set", "peer0", "up")
+        ip("-n", self.inside, "addr", "add", f"{self.inside_address}/24", "dev", device)
+        ip("-n", self.inside, "link", "set", device, "up")
+        ip("-n", self.inside, "route", "add", "default", "via", self.outside_address)
+
+    def ping(self) -> None:
+        """The guest must answer."""
+        command = ["ip", "netns", "exec", self.outside, "ping", "-c1", "-W2", self.inside_address]
+        for _ in range(5):
+            if subprocess.run(command, capture_output=True).returncode == 0:
+                return
+        raise AssertionError("the guest does not answer ping")
+
+    def udp(self, payload: bytes) -> bytes:
+        """What the guest's UDP echo on port 7 answers."""
+        home = os.open("/proc/self/ns/net", os.O_RDONLY)
+        there = os.open(f"/run/netns/{self.outside}", os.O_RDONLY)
+        from urunc.linux import _linux
+
+        _linux.setns(there, 0x40000000)
+        try:
+            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        finally:
+            _linux.setns(home, 0x40000000)
+            os.close(home)
+            os.close(there)
+        with sock:
+            sock.settimeout(2)
+            for _ in range(5):
+                sock.sendto(payload, (self.inside_address, 7))
+                with contextlib.suppress(TimeoutError):
+                    return sock.recv(2048)
+        raise AssertionError("the guest does not answer UDP")
+
+    def remove(self) -> None:
+        """Take it down."""
+        for namespace in (self.inside, self.outside):
+            subprocess.run(["ip", "netns", "del", namespace], capture_output=True)
+
+
+def cpio(files: dict[str, bytes]) -> bytes:
+    """A newc archive (cpio(5)) of regular files."""
+    archive = b""
+    for number, (name, content) in enumerate([*files.items(), ("TRAILER!!!", b"")], 1):
+        mode = 0o100644 if name != "TRAILER!!!" else 0
+        fields = (number, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
+        entry = b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
+        entry += bytes(-len(entry) % 4)
+        archive += entry + content + bytes(-len(content) % 4)
+    return archive
+
+
+def kernel(*folders: pathlib.Path) -> dict[str, set[str]]:
+    """What the kernel holds: to be compared before and after something that must leave nothing."""
+    mounts = {
+        re.sub(r"^\d+ \d+ ", "", line)
+        for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines()
+    }
+    names = [line.split()[0] for line in ip("netns", "list").splitlines()]
+    links, qdiscs = set(), set()
+    for name in ["", *names]:
+        where = ["-n", name] if name else []
+        for line in ip(*where, "-o", "link").splitlines():
+            links.add(f"{name} {line.split(':')[1].strip()}")
+        shown = subprocess.run(["tc", *where, "qdisc"], capture_output=True, text=True).stdout
+        qdiscs |= {f"{name} {line}" for line in shown.splitlines()}
+    namespaces, processes = set(), set()
+    me = os.getpid()
+    for entry in pathlib.Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            for kind in ("net", "mnt", "pid", "ipc", "uts", "cgroup"):
+                namespaces.add(os.readlink(entry / "ns" / kind))
+            parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
+        except OSError:
+            continue
+        if command and ("urunc" in command or int(parent) == me):
+            processes.add(f"{entry.name} {command}")
+    groups = {path for path, _, _ in os.walk("/sys/fs/cgroup")}
+    files = {str(path) for folder in folders for path in folder.rglob("*")}
+    for shared in ("/run/urunc.d/users", "/tmp", "/run/urunc"):
+        with contextlib.suppress(FileNotFoundError):
+            files |= {f"{shared}/{name}" for name in os.listdir(shared)}
+    descriptors = {f"{fd}" for fd in os.listdir("/proc/self/fd")}
+    return {
+        "mounts": mounts,
+        "links": links,
+        "qdiscs": qdiscs,
+        "namespaces": namespaces,
+        "processes": processes,
+        "cgroups": groups,
+        "files": files,
+        "descriptors": descriptors,
+    }
+
+
+def assert_same(before: dict[str, set[str]], after: dict[str, set[str]]) -> None:
+    """The kernel holds what it held, no more and no less."""
+    changes = {
+        kind: {"new": sorted(after[kind] - before[kind]), "gone": sorted(before[kind] - after[kind])}
+        for kind in before
+        if before[kind] != after[kind]
+    }
+    assert not changes, json.dumps(changes, indent=2)
+
+
+@contextlib.contextmanager
+def nothing_left(*folders: pathlib.Path) -> Iterator[None]:
+    """Compare the kernel before and after the block."""
+    before = kernel(*folders)
+    yield
+    end = time.monotonic() + 2
+    while True:  # the kernel takes namespaces down in its own time
+        after = kernel(*folders)
+        if after == before or time.monotonic() > end:
+            break
+        time.sleep(0.05)
+    assert_same(before, after)
+
+
+def elf(machine: int = 62, notes: bytes = b"") -> bytes:
+    """A minimal ELF file with one note segment."""
+    header = b"\x7fELF\x02\x01\x01" + bytes(9)
+    header += struct.pack("<HHIQQQIHHHHHH", 2, machine, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    program = struct.pack("<IIQQQQQQ", 4, 4, 120, 0, 0, len(notes), len(notes), 4)
+    return header + program + notes
