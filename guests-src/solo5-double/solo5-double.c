@@ -481,12 +481,14 @@ static size_t take_memory(size_t memory)
     return memory;
 }
 
-/* Checks that the guest's segments fit `memory`, as loading them would. */
+/* Checks that the guest's segments fit `memory`, as loading them would.  Returns
+ * where the guest ends, with what it has beyond its file (.bss): a segment of
+ * that alone is nothing to load, but the guest needs the room. */
 static uint64_t check_segments(size_t memory)
 {
     Elf64_Ehdr elf;
     Elf64_Phdr *headers = read_headers(&elf);
-    uint64_t end = 0, last = 0;
+    uint64_t end = 0, last = 0, guest_end = 0;
 
     if (elf.e_entry < LOWEST_ADDRESS || elf.e_entry >= memory)
         refuse_executable("e_entry does not fall within the memory allocation range"
@@ -496,7 +498,11 @@ static uint64_t check_segments(size_t memory)
         const Elf64_Phdr *segment = &headers[i];
         uint64_t align = segment->p_align, top = 0;
 
-        if (segment->p_type != PT_LOAD || segment->p_filesz == 0)
+        if (segment->p_type != PT_LOAD)
+            continue;
+        if (segment->p_vaddr + segment->p_memsz > guest_end)
+            guest_end = segment->p_vaddr + segment->p_memsz;
+        if (segment->p_filesz == 0)
             continue;
         if (segment->p_vaddr < last)
             refuse_executable("phdr[%u].p_vaddr is not in ascending order", i);
@@ -522,7 +528,7 @@ static uint64_t check_segments(size_t memory)
         end = top;
     }
     free(headers);
-    return end;
+    return guest_end;
 }
 
 /* --- in place of the guest ------------------------------------------------ */

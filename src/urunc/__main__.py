@@ -35,7 +35,9 @@ def main() -> NoReturn:
     except Exception as error:
         if logs.debug:
             raise
-        logs.error(f"internal error: {type(error).__name__}: {error} (--debug shows where; please report it)")
+        logs.error(
+            f"internal error: {type(error).__name__}: {error} (--debug shows where; please report it)"
+        )
         code = 1
     try:
         sys.stdout.flush()
@@ -66,7 +68,9 @@ def run(argv: list[str]) -> int:
     # an option of the whole program is taken after the verb too
     parse(rest[1:], {**GLOBAL, **module.OPTIONS}, arguments, stop=False)
     if arguments.has("--help"):
-        sys.stdout.write(f"usage: urunc {verb} {module.USAGE}\n\n{module.SUMMARY}\n\n{describe(module.OPTIONS)}")
+        sys.stdout.write(
+            f"usage: urunc {verb} {module.USAGE}\n\n{module.SUMMARY}\n\n{describe(module.OPTIONS)}"
+        )
         return 0
     _apply_globals(arguments)
     code: int = module.main(arguments)
@@ -84,7 +88,8 @@ def _apply_globals(arguments: Arguments) -> None:
     logs.debug = arguments.has("--debug")
     if arguments.has("--systemd-cgroup"):
         raise UsageError(
-            "option '--systemd-cgroup': not supported by this version", "use cgroupfs (leave the option out)"
+            "option '--systemd-cgroup': not supported by this version",
+            "use cgroupfs (leave the option out)",
         )
 
 
@@ -94,7 +99,10 @@ def _absolute(path: str) -> str:
 
 
 def _help() -> str:
-    lines = ["usage: urunc [GLOBAL OPTION...] VERB [OPTION...] [ID]\n", "Runs unikernels as OCI containers.\n"]
+    lines = [
+        "usage: urunc [GLOBAL OPTION...] VERB [OPTION...] [ID]\n",
+        "Runs unikernels as OCI containers.\n",
+    ]
     lines.append("verbs: (`urunc VERB --help` says more)")
     lines.append("  " + "  ".join(VERBS) + "\n")
     lines.append("global options:\n" + describe(GLOBAL))

@@ -111,7 +111,12 @@ def _read(config: Config, path: str) -> None:
         )
         if not ok:
             place = f"{path}:{_line(text, key)}"
-            wanted = {str: "a string", bool: "true or false", int: "a whole number", list: "strings"}
+            wanted = {
+                str: "a string",
+                bool: "true or false",
+                int: "a whole number",
+                list: "strings",
+            }
             raise ConfigError(f"configuration '{place}': '{key}' takes {wanted[type(expected)]}")
         problem = _check(pattern, value)
         if problem:

@@ -21,7 +21,9 @@ NOTES_LIMIT_BYTES = 1 << 20
 SOLO5_ABI1, SOLO5_MFT1 = 0x31494241, 0x3154464D
 SOLO5_TARGETS = {1: "hvt", 2: "spt", 3: "virtio", 4: "muen", 5: "xen"}
 XEN_ELFNOTE_PHYS32_ENTRY = 18
-_MFT_ENTRY_BYTES = 104  # struct mft_entry: name[68], u32 type, 16 bytes of properties, 16 of backing
+_MFT_ENTRY_BYTES = (
+    104  # struct mft_entry: name[68], u32 type, 16 bytes of properties, 16 of backing
+)
 _MFT_KINDS = {1: "block", 2: "net"}
 
 
@@ -72,7 +74,9 @@ def _elf(fd: int, head: bytes) -> Binary:
     for index in range(count):
         kind, _flags, start, _va, _pa, length = unpack_from("<IIQQQQ", table, index * size)
         if kind == PT_INTERP:
-            interpreter = posix.pread(fd, min(length, 4096), start).rstrip(b"\0").decode("utf-8", "replace")
+            interpreter = (
+                posix.pread(fd, min(length, 4096), start).rstrip(b"\0").decode("utf-8", "replace")
+            )
         if kind != PT_NOTE:
             continue
         for owner, note, content in _notes(posix.pread(fd, min(length, NOTES_LIMIT_BYTES), start)):

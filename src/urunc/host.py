@@ -91,7 +91,9 @@ def _program(monitor: Monitor, architecture: str, config: Config) -> tuple[Progr
     path = config.get(key)
     if path:
         if not posix.access(path, posix.X_OK):
-            raise HostError(f"monitor '{monitor.name}': '{path}' is no program", f"set in {config.source(key)}")
+            raise HostError(
+                f"monitor '{monitor.name}': '{path}' is no program", f"set in {config.source(key)}"
+            )
     else:
         name = monitor.program_name(architecture)
         path = find_program(name)
@@ -139,12 +141,12 @@ def _inspect_program(monitor: Monitor, path: str) -> Program:
     if binary.interpreter:
         libraries = [binary.interpreter]
         for needed in [path, *(item for item in data if item.endswith(".so"))]:
-            libraries += [name for name in _libraries(binary.interpreter, needed) if name not in libraries]
+            libraries += [
+                name for name in _libraries(binary.interpreter, needed) if name not in libraries
+            ]
         if exists("/etc/ld.so.cache"):
             libraries.append("/etc/ld.so.cache")
-    return Program(
-        path=path, version=_version(path), libraries=tuple(libraries), data=tuple(data)
-    )
+    return Program(path=path, version=_version(path), libraries=tuple(libraries), data=tuple(data))
 
 
 def _libraries(interpreter: str, path: str) -> list[str]:

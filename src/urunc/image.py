@@ -74,7 +74,9 @@ class UnikernelImage:
 
 def read(spec: Spec, config: Config) -> UnikernelImage | None:
     """The image of a container; None where it is an ordinary one. Raises ImageError."""
-    found = {key: spec.annotations[PREFIX + key] for key in KEYS if PREFIX + key in spec.annotations}
+    found = {
+        key: spec.annotations[PREFIX + key] for key in KEYS if PREFIX + key in spec.annotations
+    }
     source = "config.json: annotation"
     if not found:
         found = _from_file(spec.root)
@@ -82,11 +84,15 @@ def read(spec: Spec, config: Config) -> UnikernelImage | None:
         if not found:
             return None
     values = _decode(found, source, config)
-    overrides = {key: spec.annotations[PREFIX + key] for key in OVERRIDES if PREFIX + key in spec.annotations}
+    overrides = {
+        key: spec.annotations[PREFIX + key] for key in OVERRIDES if PREFIX + key in spec.annotations
+    }
     for key in overrides:
         if key not in config.get("annotations.allow"):
             where = config.source("annotations.allow")
-            raise ImageError(f"annotation '{PREFIX}{key}': not allowed on this machine", f"set in {where}")
+            raise ImageError(
+                f"annotation '{PREFIX}{key}': not allowed on this machine", f"set in {where}"
+            )
     for key in ("useDMBlock", "mountRootfs"):
         if values.get(key, "").lower() not in ("", "false", "true"):
             raise ImageError(f"{source} '{key}': '{values[key]}' is neither true nor false")
@@ -174,7 +180,8 @@ def _decode(found: dict[str, str], source: str, config: Config) -> dict[str, str
             as_base64 = f"; as base64 it says '{other}'" if other and other.isprintable() else ""
             kind = "guest" if key == "unikernelType" else "monitor"
             raise ImageError(
-                f"{source} '{PREFIX}{key}': unknown {kind} '{value}'{as_base64}", _known_hint(key, config)
+                f"{source} '{PREFIX}{key}': unknown {kind} '{value}'{as_base64}",
+                _known_hint(key, config),
             )
     raise ImageError(
         f"{source}: 'unikernelType' and 'hypervisor' are not both plain text or both base64",
@@ -185,7 +192,9 @@ def _decode(found: dict[str, str], source: str, config: Config) -> dict[str, str
 def _complete(values: dict[str, str], found: dict[str, str], source: str) -> dict[str, str]:
     for key, value in found.items():
         if key not in values:
-            raise ImageError(f"{source} '{PREFIX}{key}': '{value}' is not base64, though the others are")
+            raise ImageError(
+                f"{source} '{PREFIX}{key}': '{value}' is not base64, though the others are"
+            )
         if "\0" in values[key]:
             raise ImageError(f"{source} '{PREFIX}{key}': holds a NUL character")
     return values
@@ -261,7 +270,9 @@ def _block(root: str, path: str, where: str, config: Config) -> ImageFile:
         return _file(root, path, where)
     except ImageError as error:
         if path.startswith("/dev/"):
-            hint = "host devices are given to guests only where `annotations.host_devices` allows them"
+            hint = (
+                "host devices are given to guests only where `annotations.host_devices` allows them"
+            )
             raise ImageError(error.message, hint) from None
         raise
 

@@ -27,7 +27,9 @@ def make(identifier: str, spec: Spec, journal: Journal) -> list[str]:
     limits = _limits(spec.resources, unified="memory" not in groups)
     if not groups:
         if limits:
-            raise HostError("linux.resources: this machine has no control groups to enforce limits with")
+            raise HostError(
+                "linux.resources: this machine has no control groups to enforce limits with"
+            )
         return []
     resource = ControlGroups(
         paths=list(groups.values()),
@@ -36,10 +38,14 @@ def make(identifier: str, spec: Spec, journal: Journal) -> list[str]:
     try:
         journal.make(resource)
     except OSError as error:
-        if error.errno in (13, 30) and not limits:  # EACCES, EROFS: control groups are not ours to use here
+        if (
+            error.errno in (13, 30) and not limits
+        ):  # EACCES, EROFS: control groups are not ours to use here
             return []
         hint = "" if error.filename else "choose another linux.cgroupsPath"
-        raise HostError(f"make control group: {error.strerror}: {error.filename or spec.cgroups_path}", hint) from None
+        raise HostError(
+            f"make control group: {error.strerror}: {error.filename or spec.cgroups_path}", hint
+        ) from None
     if "memory" not in groups and UNIFIED in groups:
         mount_point = cgroups.hierarchies()[UNIFIED][0]
         for path in (mount_point, *(p for p in resource.parents if p.startswith(mount_point))):
@@ -62,7 +68,9 @@ def _folder(mount_point: str, own: str, asked: str, identifier: str) -> str:
         )
     parts = asked.split("/")
     if ".." in parts or not asked.strip("/"):
-        raise SpecError(f"config.json: linux.cgroupsPath: '{asked}' does not name a group of its own")
+        raise SpecError(
+            f"config.json: linux.cgroupsPath: '{asked}' does not name a group of its own"
+        )
     if asked.startswith("/"):
         return mount_point + asked.rstrip("/")
     return f"{mount_point}{own.rstrip('/')}/{asked.rstrip('/')}"
@@ -87,7 +95,9 @@ def _limits(resources: Resources, *, unified: bool) -> list[tuple[str, str, str]
     if shares:
         # the specification's conversion: [2, 262144] → [1, 10000]
         weight = 1 + (max(shares, 2) - 2) * 9999 // 262142
-        limits.append(("cpu", "cpu.weight", str(weight)) if unified else ("cpu", "cpu.shares", str(shares)))
+        limits.append(
+            ("cpu", "cpu.weight", str(weight)) if unified else ("cpu", "cpu.shares", str(shares))
+        )
     if quota_us or period_us:
         if unified:
             limits.append(("cpu", "cpu.max", f"{quota_us or 'max'} {period_us or 100_000}"))

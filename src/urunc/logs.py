@@ -44,7 +44,9 @@ def _emit(level: str, message: str) -> None:
         else:
             line = f'time="{now}" level={level} msg={dumps(message)}'
         try:
-            fd = posix.open(path, posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT | posix.O_CLOEXEC, 0o644)
+            fd = posix.open(
+                path, posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT | posix.O_CLOEXEC, 0o644
+            )
         except OSError:
             pass
         else:

@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 
 KERNEL_FOLDER = "/guest"
 """Where the unikernel is in the monitor's root."""
-ORCHESTRATED = ("/etc/resolv.conf", "/etc/hosts", "/etc/hostname", "/dev/termination-log", "/dev/shm")
+ORCHESTRATED = (
+    "/etc/resolv.conf",
+    "/etc/hosts",
+    "/etc/hostname",
+    "/dev/termination-log",
+    "/dev/shm",
+)
 """Mounts that an engine adds to every container, whether or not anybody asked."""
 
 
@@ -136,7 +142,9 @@ def realize(plan: Plan, net: NetFacts, guest: Guest, monitor: Monitor) -> Launch
     nics, machine_nics = _nics(plan, net)
     disks = tuple(
         Disk(name=name, read_only=file.read_only, mount_point=mount_point)
-        for name, file, mount_point in zip(plan.disk_names, plan.disks, plan.disk_mount_points, strict=True)
+        for name, file, mount_point in zip(
+            plan.disk_names, plan.disks, plan.disk_mount_points, strict=True
+        )
     )
     words = guest.words(
         Request(
@@ -188,12 +196,16 @@ def _check_pair(
         )
     if host.architecture not in monitor.architectures:
         known = ", ".join(sorted(monitor.architectures))
-        raise HostError(f"monitor '{monitor.name}': does not run on {host.architecture}", f"known: {known}")
+        raise HostError(
+            f"monitor '{monitor.name}': does not run on {host.architecture}", f"known: {known}"
+        )
     version = host.program.version
     wanted = config.get(f"monitors.{monitor.name}.version")
     if wanted and version != wanted and not version.startswith(wanted + "."):
         source = config.source(f"monitors.{monitor.name}.version")
-        raise HostError(f"monitor '{monitor.name}': version {version} is not {wanted}", f"set in {source}")
+        raise HostError(
+            f"monitor '{monitor.name}': version {version} is not {wanted}", f"set in {source}"
+        )
     if version and tuple(map(int, version.split("."))) < monitor.minimum_version:
         least = ".".join(map(str, monitor.minimum_version))
         raise HostError(
@@ -208,12 +220,25 @@ def _check_binary(image: UnikernelImage, guest: Guest, monitor: Monitor, host: H
     if not binary.format:
         raise ImageError(f"unikernel '{path}': neither an ELF file nor a Linux kernel image")
     if binary.machine != host.architecture:
-        raise ImageError(f"unikernel '{path}': built for {binary.machine}, this machine is {host.architecture}")
+        raise ImageError(
+            f"unikernel '{path}': built for {binary.machine}, this machine is {host.architecture}"
+        )
     if binary.format not in monitor.formats.get(host.architecture, ()):
-        hint = "Firecracker wants the uncompressed ELF kernel (vmlinux)" if binary.format == "bzimage" else ""
-        raise ImageError(f"unikernel '{path}': {monitor.name} does not boot a kernel of format {binary.format}", hint)
+        hint = (
+            "Firecracker wants the uncompressed ELF kernel (vmlinux)"
+            if binary.format == "bzimage"
+            else ""
+        )
+        raise ImageError(
+            f"unikernel '{path}': {monitor.name} does not boot a kernel of format {binary.format}",
+            hint,
+        )
     if binary.solo5_target != monitor.solo5_target:
-        built = f"built for Solo5's {binary.solo5_target}" if binary.solo5_target else "not built for Solo5"
+        built = (
+            f"built for Solo5's {binary.solo5_target}"
+            if binary.solo5_target
+            else "not built for Solo5"
+        )
         hint = "build it for this target"
         if binary.solo5_target in ("hvt", "spt"):
             hint = f"set the annotation hypervisor to {binary.solo5_target}, or build it for this target"
@@ -223,7 +248,9 @@ def _check_binary(image: UnikernelImage, guest: Guest, monitor: Monitor, host: H
     for asked, word in ((image.initrd, "initrd"), (image.block, "block")):
         if asked and word not in guest.storage:
             known = ", ".join(sorted(guest.storage)) or "none"
-            raise ImageError(f"annotation '{word}': {guest.name} cannot use it", f"it takes: {known}")
+            raise ImageError(
+                f"annotation '{word}': {guest.name} cannot use it", f"it takes: {known}"
+            )
 
 
 def _accelerator(
@@ -244,7 +271,9 @@ def _accelerator(
     if not host.kvm.problem:
         return "kvm", "/dev/kvm opens"
     if monitor.can_emulate and asked == "auto":
-        warnings.append(f"/dev/kvm: {host.kvm.problem}: {monitor.name} emulates (TCG), many times slower")
+        warnings.append(
+            f"/dev/kvm: {host.kvm.problem}: {monitor.name} emulates (TCG), many times slower"
+        )
         return "tcg", f"/dev/kvm: {host.kvm.problem}"
     raise HostError(
         f"monitor '{monitor.name}': needs KVM, but /dev/kvm: {host.kvm.problem}",
@@ -303,7 +332,9 @@ def _memory(spec: Spec, image: UnikernelImage, monitor: Monitor, config: Config)
 def _mebibytes(text: str) -> int:
     number = text.removesuffix("MiB").removesuffix("Mi").removesuffix("M")
     if not number.isdigit() or not 0 < int(number) < 1 << 24:
-        raise ImageError(f"annotation 'memory': '{text}' is no size", "whole MiB, for example 256Mi")
+        raise ImageError(
+            f"annotation 'memory': '{text}' is no size", "whole MiB, for example 256Mi"
+        )
     return int(number)
 
 
@@ -381,5 +412,12 @@ def _nics(plan: Plan, net: NetFacts) -> tuple[tuple[Nic, ...], tuple[MachineNic,
         machine.append(MachineNic(name=name, tap=interface.tap, mac=interface.mac))
     for index, tap in enumerate(net.spare_taps, len(net.interfaces)):
         name = plan.net_names[index] if plan.net_names is not None else ""
-        machine.append(MachineNic(name=name, tap=tap, mac=""))
+        machine.append(MachineNic(name=name, tap=tap, mac=_spare_mac(plan.id, index)))
     return tuple(nics), tuple(machine)
+
+
+def _spare_mac(identifier: str, index: int) -> str:
+    """A locally administered address for a device that is connected to nothing: without one a Solo5 tender
+    wants /dev/urandom to make its own."""
+    number = sum(ord(letter) * 31**place for place, letter in enumerate(identifier)) + index
+    return f"02:{(number % (1 << 40)).to_bytes(5, 'big').hex(':')}"

@@ -107,7 +107,9 @@ def read_document(bundle: str) -> Any:
     try:
         content = read_bytes(path, CONFIG_LIMIT_BYTES)
     except OSError as error:
-        hint = "a bundle is a folder with a config.json and a root filesystem; `urunc spec` writes one"
+        hint = (
+            "a bundle is a folder with a config.json and a root filesystem; `urunc spec` writes one"
+        )
         raise SpecError(f"read '{path}': {reason(error)}", hint) from None
     if len(content) > CONFIG_LIMIT_BYTES:
         raise SpecError(f"read '{path}': larger than {CONFIG_LIMIT_BYTES} bytes")
@@ -220,7 +222,9 @@ class _Object:
         items = self.get(key, list) or []
         for index, item in enumerate(items):
             if type(item) is not str:
-                raise _wrong(f"{self.at(key)}[{index}]", f"expected a string, found {_WORDS[type(item)]}")
+                raise _wrong(
+                    f"{self.at(key)}[{index}]", f"expected a string, found {_WORDS[type(item)]}"
+                )
         return tuple(items)
 
     def text_map(self, key: str) -> dict[str, str]:
@@ -296,7 +300,9 @@ def _namespaces(linux: _Object) -> dict[str, str]:
         if kind in found:
             raise _wrong(item.at("type"), f"a second '{kind}' namespace")
         if kind in ("user", "time"):
-            raise _wrong(item.at("type"), f"'{kind}' namespaces are not supported by this version of urunc")
+            raise _wrong(
+                item.at("type"), f"'{kind}' namespaces are not supported by this version of urunc"
+            )
         if path and not path.startswith("/"):
             raise _wrong(item.at("path"), f"'{path}' is not an absolute path")
         found[kind] = path
@@ -319,4 +325,3 @@ def _resources(resources: _Object) -> Resources:
         cpuset_mems=cpu.text("mems"),
         pids_limit=pids_limit if pids_limit and pids_limit > 0 else None,
     )
-

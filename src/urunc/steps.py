@@ -79,7 +79,9 @@ class Tmpfs(Step):
     devices: bool
 
     def describe(self) -> str:
-        return f"tmpfs {self.target} size={self.size} mode={self.mode:o} owner={self.uid}:{self.gid}"
+        return (
+            f"tmpfs {self.target} size={self.size} mode={self.mode:o} owner={self.uid}:{self.gid}"
+        )
 
     def execute(self) -> None:
         flags = mounts.MS_NOSUID
@@ -112,9 +114,13 @@ class Bind(Step):
             make_directories(self.target)
         else:
             make_directories(self.target.rpartition("/")[0])
-            posix.close(posix.open(self.target, posix.O_WRONLY | posix.O_CREAT | posix.O_CLOEXEC, 0o444))
+            posix.close(
+                posix.open(self.target, posix.O_WRONLY | posix.O_CREAT | posix.O_CLOEXEC, 0o444)
+            )
         attributes = mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV
-        mounts.bind(fd, self.target, attributes | (mounts.MOUNT_ATTR_RDONLY if self.read_only else 0))
+        mounts.bind(
+            fd, self.target, attributes | (mounts.MOUNT_ATTR_RDONLY if self.read_only else 0)
+        )
         posix.close(fd)
 
 
@@ -315,7 +321,9 @@ def build(
     program = plan.host.program
     steps: list[Step] = [
         PrivateMounts(),
-        Tmpfs(target=root, size=ROOT_SIZE, mode=0o755, uid=0, gid=0, executable=True, devices=False),
+        Tmpfs(
+            target=root, size=ROOT_SIZE, mode=0o755, uid=0, gid=0, executable=True, devices=False
+        ),
     ]
     for path in dict.fromkeys((program.path, *program.libraries, *program.data)):
         steps.append(Bind(source=path, target=root + path, inside="", read_only=True))
@@ -323,10 +331,22 @@ def build(
     steps += [_image_file(file, plan, root, uid, gid) for file in files if file.source.inside]
     steps += [
         Tmpfs(
-            target=root + RUN, size=RUN_SIZE, mode=0o700, uid=uid, gid=gid, executable=False, devices=False
+            target=root + RUN,
+            size=RUN_SIZE,
+            mode=0o700,
+            uid=uid,
+            gid=gid,
+            executable=False,
+            devices=False,
         ),
         Tmpfs(
-            target=root + "/dev", size="64k", mode=0o755, uid=0, gid=0, executable=False, devices=True
+            target=root + "/dev",
+            size="64k",
+            mode=0o755,
+            uid=0,
+            gid=0,
+            executable=False,
+            devices=True,
         ),
     ]
     nodes = {"/dev/kvm": plan.host.kvm, "/dev/net/tun": plan.host.tun}
@@ -334,7 +354,9 @@ def build(
     for file in plan.disks:
         if not file.source.inside:
             steps.append(
-                Device(source=file.source.path, target=root + file.target, uid=uid, gid=gid, mode=0o600)
+                Device(
+                    source=file.source.path, target=root + file.target, uid=uid, gid=gid, mode=0o600
+                )
             )
     steps += [ReadOnly(target=root + "/dev"), ReadOnly(target=root)]
     if spec.oom_score_adj is not None:
@@ -343,7 +365,9 @@ def build(
         steps.append(HostName(hostname=spec.hostname, domainname=spec.domainname))
     if keyring:
         steps.append(Keyring(name=f"_ses.{plan.id}"))
-    steps += [ResourceLimit(type=limit.type, soft=limit.soft, hard=limit.hard) for limit in spec.rlimits]
+    steps += [
+        ResourceLimit(type=limit.type, soft=limit.soft, hard=limit.hard) for limit in spec.rlimits
+    ]
     steps.append(PivotRoot(target=root, move=not pivot))
     steps.append(User(uid=uid, gid=gid, groups=plan.groups))
     return steps

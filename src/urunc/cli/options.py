@@ -26,7 +26,15 @@ GLOBAL = {
     "--version": (FLAG, "print the version"),
     "--help": (FLAG, "print this help"),
 }
-ALIASES = {"-a": "--all", "-v": "--version", "-h": "--help", "-b": "--bundle", "-q": "--quiet", "-f": "--force", "-d": "--detach"}
+ALIASES = {
+    "-a": "--all",
+    "-v": "--version",
+    "-h": "--help",
+    "-b": "--bundle",
+    "-q": "--quiet",
+    "-f": "--force",
+    "-d": "--detach",
+}
 
 BUNDLE = {"--bundle": (VALUE, "the bundle's folder (default: where you are)")}
 CREATE = BUNDLE | {
@@ -59,7 +67,9 @@ class Arguments:
     def only(self, *names: str) -> list[str]:
         """The words, which must be exactly these; UsageError names what is missing or too much."""
         if len(self.words) < len(names):
-            raise UsageError(f"{names[len(self.words)]} missing", "urunc VERB --help shows the usage")
+            raise UsageError(
+                f"{names[len(self.words)]} missing", "urunc VERB --help shows the usage"
+            )
         if len(self.words) > len(names):
             raise UsageError(f"unexpected argument '{self.words[len(names)]}'")
         return self.words
@@ -71,7 +81,9 @@ class Arguments:
         return load(self.config_path)
 
 
-def parse(words: list[str], table: dict[str, tuple[str, str]], into: Arguments, *, stop: bool) -> int:
+def parse(
+    words: list[str], table: dict[str, tuple[str, str]], into: Arguments, *, stop: bool
+) -> int:
     """Read options (and with `stop` False words too) into `into`; returns how many words were used."""
     index = 0
     only_words = False
@@ -105,6 +117,8 @@ def parse(words: list[str], table: dict[str, tuple[str, str]], into: Arguments, 
 
 def describe(table: dict[str, tuple[str, str]]) -> str:
     """Help lines for a table of options."""
-    shown = {name: f"{name}{' VALUE' if kind == VALUE else ''}" for name, (kind, _) in table.items()}
+    shown = {
+        name: f"{name}{' VALUE' if kind == VALUE else ''}" for name, (kind, _) in table.items()
+    }
     width = max((len(text) for text in shown.values()), default=0)
     return "".join(f"  {shown[name]:{width}}  {text}\n" for name, (_, text) in table.items())

@@ -67,7 +67,9 @@ def main(arguments: Arguments) -> int:
     known = net is not None
     if net is None:
         net = NetFacts(
-            interfaces=(UNKNOWN,)[: 0 if prepared.plan.network == "none" else nic_count(prepared.plan)],
+            interfaces=(UNKNOWN,)[
+                : 0 if prepared.plan.network == "none" else nic_count(prepared.plan)
+            ],
             spare_taps=(),
             dns=(),
             search=(),
@@ -123,14 +125,21 @@ def _summary(plan: Plan, launch: Launch, net: NetFacts, *, known: bool) -> str:
     if plan.initrd:
         rows.append(("initrd", plan.initrd.source.path))
     rows += [("disk", f"{disk.source.path} as {disk.target}") for disk in plan.disks]
-    rows.append(("network", plan.network if known or plan.network == "none" else "known after create's hooks"))
+    rows.append(
+        (
+            "network",
+            plan.network if known or plan.network == "none" else "known after create's hooks",
+        )
+    )
     if known:
         rows += [
             ("interface", f"{item.name} {item.mac} {' '.join(item.ipv4) or '-'} through {item.tap}")
             for item in net.interfaces
         ]
     rows.append(("user", user))
-    rows.append(("seccomp", {"own": "the monitor's own", "": "none"}.get(launch.seccomp, "urunc's list")))
+    rows.append(
+        ("seccomp", {"own": "the monitor's own", "": "none"}.get(launch.seccomp, "urunc's list"))
+    )
     rows += [("warning", text) for text in plan.warnings]
     lines = [f"{name + ':':13}{text}" for name, text in rows]
     lines.append("command line:")

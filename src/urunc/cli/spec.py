@@ -48,7 +48,9 @@ def main(arguments: Arguments) -> int:
         },
     }
     try:
-        fd = posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o644)
+        fd = posix.open(
+            path, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o644
+        )
     except FileExistsError:
         raise ExistsError(f"write '{path}': there is one already", "remove it first") from None
     except OSError as error:

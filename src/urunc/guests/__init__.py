@@ -133,7 +133,9 @@ def load(name: str, config: Config) -> Guest:
     elif config.get(f"guests.{name}.cmdline"):
         from urunc.guests.template import Template
 
-        guest = Template(name, config.get(f"guests.{name}.cmdline"), config.get(f"guests.{name}.storage"))
+        guest = Template(
+            name, config.get(f"guests.{name}.cmdline"), config.get(f"guests.{name}.storage")
+        )
     else:
         plugins = _plugins()
         if name not in plugins:

@@ -36,7 +36,10 @@ class Template(Guest):
             "hostname": request.hostname,
             "mac": nic.mac if nic else "",
         }
-        return Words(program="", words=tuple(filter(None, map(lambda w: self._word(w, values), self.line.split()))))
+        return Words(
+            program="",
+            words=tuple(filter(None, map(lambda w: self._word(w, values), self.line.split()))),
+        )
 
     def _word(self, word: str, values: dict[str, str]) -> str:
         for name in FIELDS:
@@ -47,6 +50,7 @@ class Template(Guest):
                 word = word.replace(field, values[name])
         if "{" in word and "}" in word:
             raise ConfigError(
-                f"guests.{self.name}.cmdline: unknown field in '{word}'", f"known: {', '.join(FIELDS)}"
+                f"guests.{self.name}.cmdline: unknown field in '{word}'",
+                f"known: {', '.join(FIELDS)}",
             )
         return word

@@ -41,7 +41,9 @@ class Unikraft(Guest):
 def _network(nic: Nic, dns: tuple[str, ...]) -> str:
     """`netdev.ip=IP/PLEN:GW:DNS`; a field that is not known is left out, trailing colons with it."""
     servers = [server for server in dns if ":" not in server]
-    text = f"netdev.ip={nic.ipv4}/{nic.ipv4_prefix}:{nic.ipv4_gateway}:{servers[0] if servers else ''}"
+    text = (
+        f"netdev.ip={nic.ipv4}/{nic.ipv4_prefix}:{nic.ipv4_gateway}:{servers[0] if servers else ''}"
+    )
     return text.rstrip(":")
 
 

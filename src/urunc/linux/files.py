@@ -67,7 +67,9 @@ def write_whole(path: str, content: bytes, mode: int = 0o600) -> None:
     """Write a file so that a reader sees the old content or the new, never a part (rename(2))."""
     temporary = f"{path}.{posix.getpid()}.tmp"
     fd = posix.open(
-        temporary, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC | posix.O_NOFOLLOW, mode
+        temporary,
+        posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC | posix.O_NOFOLLOW,
+        mode,
     )
     try:
         try:

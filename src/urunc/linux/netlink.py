@@ -63,7 +63,9 @@ class Link:
 class Address:
     """An IPv4 or IPv6 address with its prefix length on a device."""
 
-    def __init__(self, family: int, prefix: int, scope: int, index: int, attributes: dict[int, bytes]) -> None:
+    def __init__(
+        self, family: int, prefix: int, scope: int, index: int, attributes: dict[int, bytes]
+    ) -> None:
         # on a point-to-point device IFA_ADDRESS is the peer, IFA_LOCAL the own address (ifaddr(3))
         value = attributes.get(IFA_LOCAL) or attributes.get(IFA_ADDRESS, b"")
         self.address = inet_ntop(family, value) if value else ""

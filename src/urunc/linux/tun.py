@@ -26,7 +26,9 @@ def create_tap(name: str, uid: int, gid: int) -> None:
     fd = posix.open("/dev/net/tun", posix.O_RDWR | posix.O_CLOEXEC)
     try:
         flags = IFF_TAP | IFF_NO_PI | IFF_TUN_EXCL
-        ioctl(fd, TUNSETIFF, name.encode().ljust(16, b"\0") + flags.to_bytes(2, "little") + bytes(22))
+        ioctl(
+            fd, TUNSETIFF, name.encode().ljust(16, b"\0") + flags.to_bytes(2, "little") + bytes(22)
+        )
         ioctl(fd, TUNSETOWNER, uid)
         ioctl(fd, TUNSETGROUP, gid)
         ioctl(fd, TUNSETPERSIST, 1)

@@ -32,7 +32,13 @@ class Firecracker(Monitor):
         return "firecracker"
 
     def launch(self, machine: Machine, program: Program) -> Launch:
-        argv = [program.path, "--id", _identifier(machine.id), "--api-sock", f"{RUN}/firecracker.sock"]
+        argv = [
+            program.path,
+            "--id",
+            _identifier(machine.id),
+            "--api-sock",
+            f"{RUN}/firecracker.sock",
+        ]
         argv += ["--config-file", f"{RUN}/firecracker.json", "--level", "Error"]
         if not machine.seccomp:
             argv.append("--no-seccomp")
@@ -55,7 +61,10 @@ def _configuration(machine: Machine) -> dict[str, object]:
         boot["initrd_path"] = machine.initrd
     return {
         "boot-source": boot,
-        "machine-config": {"vcpu_count": machine.vcpus, "mem_size_mib": machine.memory_bytes // MIB},
+        "machine-config": {
+            "vcpu_count": machine.vcpus,
+            "mem_size_mib": machine.memory_bytes // MIB,
+        },
         "drives": [
             {
                 "drive_id": disk.name or f"disk{index}",

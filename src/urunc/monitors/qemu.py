@@ -37,7 +37,11 @@ class Qemu(Monitor):
         # the accelerators are loadable modules in some builds (Debian's); display, audio and USB never load
         names = [f"accel-tcg-{arch}.so" for arch in ("x86_64", "aarch64")]
         folders = (f"lib/{arch}-linux-gnu/qemu" for arch in ("x86_64", "aarch64"))
-        return [f"{prefix}/{folder}/{name}" for folder in (*folders, "lib/qemu", "lib64/qemu") for name in names]
+        return [
+            f"{prefix}/{folder}/{name}"
+            for folder in (*folders, "lib/qemu", "lib64/qemu")
+            for name in names
+        ]
 
     def launch(self, machine: Machine, program: Program) -> Launch:
         x86 = machine.architecture == "x86_64"
@@ -45,7 +49,13 @@ class Qemu(Monitor):
         argv = [program.path, "-M", BOARDS[machine.architecture], "-accel", machine.accelerator]
         argv += ["-cpu", _cpu(machine, kvm=kvm), "-m", f"{machine.memory_bytes // MIB}M"]
         argv += ["-smp", str(machine.vcpus), "-nodefaults", "-no-user-config", "-display", "none"]
-        argv += ["-serial", "stdio", "-no-reboot", "-qmp", f"unix:{RUN}/qmp.sock,server=on,wait=off"]
+        argv += [
+            "-serial",
+            "stdio",
+            "-no-reboot",
+            "-qmp",
+            f"unix:{RUN}/qmp.sock,server=on,wait=off",
+        ]
         if machine.seccomp:
             argv += ["-sandbox", SANDBOX]
         if x86:
@@ -75,7 +85,9 @@ def _cpu(machine: Machine, *, kvm: bool) -> str:
     if not kvm:
         return "max"
     # with KVM inside a virtual machine, ARCH_CAPABILITIES makes QEMU 7.2 abort ("failed to set MSR 0x10a")
-    return "host,-arch-capabilities" if machine.nested and machine.architecture == "x86_64" else "host"
+    return (
+        "host,-arch-capabilities" if machine.nested and machine.architecture == "x86_64" else "host"
+    )
 
 
 def _escaped(value: str) -> str:

@@ -35,12 +35,13 @@ class Tender(Monitor):
     def launch(self, machine: Machine, program: Program) -> Launch:
         argv = [program.path, f"--mem={machine.memory_bytes // MIB}"]
         for nic in machine.nics:
-            argv.append(f"--net:{nic.name}={nic.tap}")
-            if nic.mac:
-                argv.append(f"--net-mac:{nic.name}={nic.mac}")
+            argv += [f"--net:{nic.name}={nic.tap}", f"--net-mac:{nic.name}={nic.mac}"]
         argv += [f"--block:{disk.name}={disk.path}" for disk in machine.disks]
         argv += [*machine.arguments, "--", machine.kernel, *machine.words.words]
-        devices = (*(("/dev/kvm",) if self.needs_kvm else ()), *(("/dev/net/tun",) if machine.nics else ()))
+        devices = (
+            *(("/dev/kvm",) if self.needs_kvm else ()),
+            *(("/dev/net/tun",) if machine.nics else ()),
+        )
         return Launch(argv=tuple(argv), files={}, devices=devices, seccomp=self.filter(machine))
 
     def filter(self, machine: Machine) -> str:
@@ -66,7 +67,9 @@ class Spt(Tender):
     name = "spt"
     solo5_target = "spt"
     overhead_bytes = 4 * MIB
-    stop_signal = 9  # it has no handler for TERM, so as PID 1 of a namespace nothing but KILL ends it
+    stop_signal = (
+        9  # it has no handler for TERM, so as PID 1 of a namespace nothing but KILL ends it
+    )
 
 
 MONITORS = {"hvt": Hvt, "spt": Spt}

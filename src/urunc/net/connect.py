@@ -118,7 +118,15 @@ class Redirect(NetworkResource):
     kind = "redirect"
 
     def __init__(
-        self, *, namespace: str, device: int, inode: int, interface: str, index: int, tap: str, own: bool
+        self,
+        *,
+        namespace: str,
+        device: int,
+        inode: int,
+        interface: str,
+        index: int,
+        tap: str,
+        own: bool,
     ) -> None:
         super().__init__(namespace=namespace, device=device, inode=inode)
         self.interface = interface
@@ -209,9 +217,13 @@ def _make_tap(place: dict[str, object], plan: Plan, mtu: int, journal: Journal) 
         except OSError as error:
             if error.errno == EBUSY:
                 continue  # another container's, made since we looked
-            raise HostError(f"make TAP device '{name}': {reason(error)}", _tun_hint(error)) from None
+            raise HostError(
+                f"make TAP device '{name}': {reason(error)}", _tun_hint(error)
+            ) from None
         return name
-    raise HostError(f"make TAP device: all of the names {TAP_NAME.format(0)} to {TAP_LIMIT - 1} are taken")
+    raise HostError(
+        f"make TAP device: all of the names {TAP_NAME.format(0)} to {TAP_LIMIT - 1} are taken"
+    )
 
 
 def _taken(namespace: str, name: str) -> bool:
@@ -225,7 +237,9 @@ def _taken(namespace: str, name: str) -> bool:
     return call_in_network(namespace, look)
 
 
-def _make_redirect(place: dict[str, object], interface: Interface, tap: str, journal: Journal) -> None:
+def _make_redirect(
+    place: dict[str, object], interface: Interface, tap: str, journal: Journal
+) -> None:
     def has_ingress() -> bool:
         netlink = Netlink()
         try:

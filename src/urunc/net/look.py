@@ -42,7 +42,9 @@ def _is_interface(link: Link) -> bool:
 
 
 def _interface(link: Link, addresses: list[Address], routes: list[Route]) -> Interface:
-    own = [address for address in addresses if address.index == link.index and not address.link_scope]
+    own = [
+        address for address in addresses if address.index == link.index and not address.link_scope
+    ]
     return Interface(
         name=link.name,
         index=link.index,
@@ -61,7 +63,10 @@ def _gateway(link: Link, routes: list[Route], *, ipv6: bool) -> str:
     defaults = [
         route
         for route in routes
-        if route.index == link.index and route.ipv6 == ipv6 and not route.destination and route.gateway
+        if route.index == link.index
+        and route.ipv6 == ipv6
+        and not route.destination
+        and route.gateway
     ]
     return min(defaults, key=lambda route: route.metric).gateway if defaults else ""
 
