@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The entry: reads the verb, imports that one module, turns errors into one message and an exit code.
+"""The entry: reads the verb, imports that one module, turns errors into one message and an exit
+code.
 
-Leaves through `_exit`: there is nothing to tear down, and tearing down an interpreter takes a millisecond.
+Leaves through `_exit`: there is nothing to tear down, and tearing down an interpreter takes a
+millisecond.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ def main() -> NoReturn:
         if logs.debug:
             raise
         logs.error(
-            f"internal error: {type(error).__name__}: {error} (--debug shows where; please report it)"
+            f"internal error: {type(error).__name__}: {error} "
+            "(--debug shows where; please report it)"
         )
         code = 1
     try:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the administrator allows and sets: /etc/urunc/config.toml, then /etc/urunc/config.d/*.toml by name.
+"""What the administrator allows and sets: /etc/urunc/config.toml, then /etc/urunc/config.d/*.toml
+by name.
 
-Built-in values < file < drop-ins < annotations that the configuration allows. The files are read only where
-they exist: a TOML parser costs 18 ms. docs/configuration.md lists every key; `urunc config` prints the result
-and where each value came from.
+Built-in values < file < drop-ins < annotations that the configuration allows. The files are read
+only where they exist: a TOML parser costs 18 ms. docs/configuration.md lists every key; `urunc
+config` prints the result and where each value came from.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 DEFAULT_PATH = "/etc/urunc/config.toml"
 LIMIT_BYTES = 1 << 20
 
-# Key → built-in value, whose type is the key's; `*` stands for a name. Order is that of `urunc config`.
+# Key → built-in value, whose type is the key's; `*` stands for a name. Order is that of `urunc
+# config`.
 SCHEMA: dict[str, Any] = {
     "monitors.*.path": "",
     "monitors.*.version": "",
@@ -170,7 +172,7 @@ def _line(text: str, key: str) -> int:
 
 
 def _suggest(pattern: str) -> str:
-    head, _, last = pattern.rpartition(".")
+    head = pattern.rpartition(".")[0]
     siblings = sorted(key.rpartition(".")[2] for key in SCHEMA if key.rpartition(".")[0] == head)
     if siblings:
         return f"known here: {', '.join(siblings)}"

@@ -122,8 +122,11 @@ def kill(state: State, number: int) -> None:
         raise WrongStatusError(f"kill '{state.id}': container not running")
     try:
         if number in STOP_REQUESTS:
-            # init, as PID 1, has no handler either: only SIGKILL ends a container that was never started
-            number = SIGKILL if status == CREATED else state.data["plan"]["stop_signal"]
+            number = state.data["plan"]["stop_signal"]
+            # PID 1 of a namespace is deaf to what it has no handler for: init, a monitor that has not set
+            # itself up yet, and those that never do; nothing in them could be asked to stop anyway
+            if not process.catches(state.pid, number):
+                number = SIGKILL
         elif number not in HARMLESS:
             logs.detail(f"signal {number} means nothing to a guest: not sent")
             return

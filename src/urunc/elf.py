@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a unikernel's file says of itself: its format, its machine and its notes.
 
-Reads a bounded part of one open file; trusts no number in it. Formats: ELF (elf(5)), Linux's bzImage
-(Documentation/arch/x86/boot.rst) and arm64's Image (Documentation/arch/arm64/booting.rst).
+Reads a bounded part of one open file; trusts no number in it. Formats: ELF (elf(5)), Linux's
+bzImage (Documentation/arch/x86/boot.rst) and arm64's Image (Documentation/arch/arm64/booting.rst).
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class Binary:
 
 
 def inspect(fd: int, name: str) -> Binary:
-    """Read the facts of an open file; `name` is for messages. Raises ImageError where it is damaged."""
+    """Read the facts of an open file; `name` is for messages. Raises ImageError where it is
+    damaged."""
     head = posix.pread(fd, 0x210, 0)
     if head[:4] == b"\x7fELF":
         try:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The errors that a user can meet, and nothing else.
 
-A message is lower case without a full stop, `operation 'object': reason`; the hint says what to do about
-it. Code raises or logs, never both; only `__main__` prints. No error class needs an import.
+A message is lower case without a full stop, `operation 'object': reason`; the hint says what to do
+about it. Code raises or logs, never both; only `__main__` prints. No error class needs an import.
 """
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """OCI hooks: programs that an engine wants run at given points of a container's life.
 
-Each gets the container's state on standard input, its own environment and nothing of ours, and its time
-limit. Runs in the runtime for most kinds, in init for createContainer, and in init's helper in the image's
-root for startContainer (config.md, POSIX-platform Hooks).
+Each gets the container's state on standard input, its own environment and nothing of ours, and its
+time limit. Runs in the runtime for most kinds, in init for createContainer, and in init's helper in
+the image's root for startContainer (config.md, POSIX-platform Hooks).
 """
 
 from __future__ import annotations

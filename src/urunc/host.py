@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this machine has: KVM, the monitor's program and its libraries. Probes only; decides nothing.
+"""What this machine has: KVM, the monitor's program and its libraries. Probes only; decides
+nothing.
 
-What a program is (its version, the libraries it loads) takes tens of milliseconds to find out, so it is kept
-in a cache whose key is the program's device, inode, size and time of change.
+What a program is (its version, the libraries it loads) takes tens of milliseconds to find out, so
+it is kept in a cache whose key is the program's device, inode, size and time of change.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from urunc.config import Config
 
 RUNTIME_DIRECTORY = "/run/urunc.d"
-"""What this machine's containers share, whatever their --root: reserved user ids, facts about programs."""
+"""What this machine's containers share, whatever their --root: reserved user ids, facts about
+programs."""
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -112,7 +114,8 @@ def _program(monitor: Monitor, architecture: str, config: Config) -> tuple[Progr
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not there, or written by another version: found out anew
     program = _inspect_program(monitor, path)
-    # every x86 hypervisor sets this flag for its guests; reading it can take milliseconds on large machines
+    # every x86 hypervisor sets this flag for its guests; reading it can take milliseconds on large
+    # machines
     nested = b" hypervisor " in read_bytes("/proc/cpuinfo", 8192)
     try:
         make_directories(f"{RUNTIME_DIRECTORY}/programs", 0o700)
@@ -134,7 +137,8 @@ def _inspect_program(monitor: Monitor, path: str) -> Program:
     if binary.format != "elf":
         raise HostError(
             f"monitor '{monitor.name}': '{path}' is not an ELF program",
-            f"a script cannot run in the monitor's own root; set monitors.{monitor.name}.path to the program",
+            "a script cannot run in the monitor's own root; "
+            f"set monitors.{monitor.name}.path to the program",
         )
     libraries: list[str] = []
     data = [candidate for candidate in monitor.data(path) if exists(candidate)]

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How an image says "I am a unikernel": annotations, or urunc.json in the root filesystem, and its files.
+"""How an image says "I am a unikernel": annotations, or urunc.json in the root filesystem, and its
+files.
 
-Nothing here is trusted: paths are resolved below the root filesystem and must be regular files, sizes are
-bounded. Reads, and makes nothing.
+Nothing here is trusted: paths are resolved below the root filesystem and must be regular files,
+sizes are bounded. Reads, and makes nothing.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ FILE_LIMIT_BYTES = 1 << 20
 
 @record
 class ImageFile:
-    """A file of the image: its path in the root filesystem, or a host device's path (`inside` False)."""
+    """A file of the image: its path in the root filesystem, or a host device's path (`inside`
+    False)."""
 
     path: str
     inside: bool
@@ -98,7 +100,8 @@ def read(spec: Spec, config: Config) -> UnikernelImage | None:
             raise ImageError(f"{source} '{key}': '{values[key]}' is neither true nor false")
         if values.get(key, "").lower() == "true":
             raise ImageError(
-                f"{source} '{key}': handing the root filesystem to the guest is not supported by this version",
+                f"{source} '{key}': handing the root filesystem to the guest is not supported "
+                "by this version",
                 "put a block image or an initrd into the image and name it by 'block' or 'initrd'",
             )
     kernel, binary = _kernel(spec.root, values.get("binary", ""), source)
@@ -152,7 +155,8 @@ def _from_file(root: str) -> dict[str, str]:
 
 
 def _decode(found: dict[str, str], source: str, config: Config) -> dict[str, str]:
-    """The values as text: all plain or all base64, told apart by the two whose values are known words."""
+    """The values as text: all plain or all base64, told apart by the two whose values are known
+    words."""
     for key in ("unikernelType", "hypervisor", "binary"):
         if not found.get(key):
             state = "empty" if key in found else "missing"

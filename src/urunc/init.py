@@ -29,6 +29,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+READY = b"."
 JOINED = ("ipc", "uts", "network", "cgroup")
 """The namespaces that init enters by path itself; pid must be entered by its parent before the fork."""
 
@@ -171,6 +172,7 @@ def _fork_helper(setup: Setup, waiting: _Waiting) -> tuple[int, int]:
             _close_others(3, {ask_read, answer_write})
             posix.chdir(setup.image_root)
             posix.chroot(".")
+            posix.write(answer_write, READY)
             state = read_descriptor(ask_read).decode()
             if state:
                 hooks.run_all("startContainer", setup.start_hooks, state)
@@ -182,6 +184,10 @@ def _fork_helper(setup: Setup, waiting: _Waiting) -> tuple[int, int]:
             posix._exit(0)
     posix.close(ask_read)
     posix.close(answer_write)
+    # it must be there before pivot_root, which moves every process that is still at the old root
+    said = posix.read(answer_read, 4096)
+    if said != READY:
+        raise InitError(said.decode())
     return ask_write, answer_read
 
 
@@ -197,7 +203,10 @@ def _wait_and_become(waiting: _Waiting) -> None:
         _write_files(waiting.launch)
     if waiting.helper:
         ask, answer = waiting.helper
-        write_all(ask, message["state"].encode())
+        try:
+            write_all(ask, message["state"].encode())
+        except BrokenPipeError:
+            pass  # it ended with an error, which is its answer
         posix.close(ask)
         problem = read_descriptor(answer).decode()
         if problem:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JSON without the `json` package, whose import costs as much as the whole interpreter's start (it is `re`).
+"""JSON without the `json` package, whose import costs as much as the whole interpreter's start (it
+is `re`).
 
-Parsing uses the C scanner inside CPython; whatever that refuses, and any Python without it, goes to `json`
-itself, so that the error is `json`'s. Writing is ours: what urunc writes is small. Fuzzed against `json` in
-the unit tests.
+Parsing uses the C scanner inside CPython; whatever that refuses, and any Python without it, goes to
+`json` itself, so that the error is `json`'s. Writing is ours: what urunc writes is small. Fuzzed
+against `json` in the unit tests.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class _Context:
     parse_float = float
     parse_int = int
     parse_constant = staticmethod(_refuse_constant)
-    memo: dict[str, str] = {}
+    memo: dict[str, str] = {}  # noqa: RUF012
 
 
 _BLANK = " \t\n\r"

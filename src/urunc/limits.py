@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The container's control groups: where they are, and what its resources write into them.
 
-cgroupfs only; v1, v2, hybrid, or none (then a container with limits is refused and one without runs).
+cgroupfs only; v1, v2, hybrid, or none (then a container with limits is refused and one without
+runs).
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ def _folder(mount_point: str, own: str, asked: str, identifier: str) -> str:
         return f"{mount_point}/urunc-{identifier}"
     if ":" in asked and not asked.startswith("/"):
         raise SpecError(
-            f"config.json: linux.cgroupsPath: '{asked}' is a systemd path, which this version does not support"
+            f"config.json: linux.cgroupsPath: '{asked}' is a systemd path, "
+            "which this version does not support"
         )
     parts = asked.split("/")
     if ".." in parts or not asked.strip("/"):

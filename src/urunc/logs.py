@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where warnings and errors go: the file of `--log`, in runc's two formats, else standard error.
 
-containerd, Docker and Podman read the last error of this file. Written with one `write` per line; a log that
-cannot be written is no reason to fail a container.
+containerd, Docker and Podman read the last error of this file. Written with one `write` per line; a
+log that cannot be written is no reason to fail a container.
 """
 
 from __future__ import annotations

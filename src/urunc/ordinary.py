@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Containers that are not unikernels: handed to an ordinary OCI runtime, whole, by execve.
 
-The rule, here and nowhere else. `create`, `run` and `plan` look at the bundle: without unikernel annotations
-and without urunc.json it is ordinary. Every other verb looks at --root: ROOT/ID with a `journal` in it is
-urunc's; any other ROOT/ID is the ordinary runtime's; no ROOT/ID is nobody's. Both keep their containers in
-the same --root, each in folders of its own, so an id is taken for both.
+The rule, here and nowhere else. `create`, `run` and `plan` look at the bundle: without unikernel
+annotations and without urunc.json it is ordinary. Every other verb looks at --root: ROOT/ID with a
+`journal` in it is urunc's; any other ROOT/ID is the ordinary runtime's; no ROOT/ID is nobody's.
+Both keep their containers in the same --root, each in folders of its own, so an id is taken for
+both.
 
-The runtime is `ordinary.runtime` of the configuration, else runc, else crun, by PATH. It gets the very
-arguments that urunc got, so output and exit codes are its own.
+The runtime is `ordinary.runtime` of the configuration, else runc, else crun, by PATH. It gets the
+very arguments that urunc got, so output and exit codes are its own.
 """
 
 from __future__ import annotations

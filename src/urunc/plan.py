@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two decisions: `decide` says what is wanted, `realize` says it in the guest's and the monitor's words.
+"""The two decisions: `decide` says what is wanted, `realize` says it in the guest's and the
+monitor's words.
 
-Pure: everything here follows from the arguments. The network's facts come in between, because they are known
-only once hooks have run and devices were made. `urunc plan` prints both.
+Pure: everything here follows from the arguments. The network's facts come in between, because they
+are known only once hooks have run and devices were made. `urunc plan` prints both.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class PlannedFile:
 
 @record
 class Plan:
-    """What is wanted of one container, checked. JSON-able: `start` and `urunc plan` read it back."""
+    """What is wanted of one container, checked. JSON-able: `start` and `urunc plan` read it
+    back."""
 
     id: str
     guest: str
@@ -138,7 +140,8 @@ def decide(
 
 
 def realize(plan: Plan, net: NetFacts, guest: Guest, monitor: Monitor) -> Launch:
-    """The guest's words and the monitor's command line; raises ImageError where they cannot be said."""
+    """The guest's words and the monitor's command line; raises ImageError where they cannot be
+    said."""
     nics, machine_nics = _nics(plan, net)
     disks = tuple(
         Disk(name=name, read_only=file.read_only, mount_point=mount_point)
@@ -305,7 +308,8 @@ def _devices(
 
 
 def _memory(spec: Spec, image: UnikernelImage, monitor: Monitor, config: Config) -> int:
-    """The guest's memory in bytes, whole MiB: what is asked for, within the limit less the monitor's own."""
+    """The guest's memory in bytes, whole MiB: what is asked for, within the limit less the
+    monitor's own."""
     wanted: int = config.get(f"monitors.{monitor.name}.memory_mib") * MIB
     asked = image.overrides.get("memory")
     if asked is not None:
@@ -341,7 +345,8 @@ def _mebibytes(text: str) -> int:
 def _vcpus(
     spec: Spec, image: UnikernelImage, monitor: Monitor, config: Config, warnings: list[str]
 ) -> int:
-    """vCPUs from the CPU quota, rounded up, else the configured number; never more than the monitor has."""
+    """vCPUs from the CPU quota, rounded up, else the configured number; never more than the monitor
+    has."""
     resources = spec.resources
     count: int = config.get(f"monitors.{monitor.name}.vcpus")
     if resources.cpu_quota_us:
@@ -360,7 +365,8 @@ def _vcpus(
 
 
 def _user(spec: Spec, monitor: Monitor, config: Config) -> tuple[int | None, int | None]:
-    """The monitor's user: the administrator's root, the specification's, or (None) one from the range."""
+    """The monitor's user: the administrator's root, the specification's, or (None) one from the
+    range."""
     if config.get(f"monitors.{monitor.name}.run_as_root"):
         return 0, 0
     if spec.uid:
@@ -417,7 +423,7 @@ def _nics(plan: Plan, net: NetFacts) -> tuple[tuple[Nic, ...], tuple[MachineNic,
 
 
 def _spare_mac(identifier: str, index: int) -> str:
-    """A locally administered address for a device that is connected to nothing: without one a Solo5 tender
-    wants /dev/urandom to make its own."""
+    """A locally administered address for a device that is connected to nothing: without one a Solo5
+    tender wants /dev/urandom to make its own."""
     number = sum(ord(letter) * 31**place for place, letter in enumerate(identifier)) + index
     return f"02:{(number % (1 << 40)).to_bytes(5, 'big').hex(':')}"

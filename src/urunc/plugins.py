@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Guests and monitors from other packages, by entry points; looked up only for names that are not built in.
+"""Guests and monitors from other packages, by entry points; looked up only for names that are not
+built in.
 
-Reading package metadata costs 50 ms. An isolated interpreter without `site` sees no site folders, so they are
-added here first.
+Reading package metadata costs 50 ms. An isolated interpreter without `site` sees no site folders,
+so they are added here first.
 """
 
 from __future__ import annotations

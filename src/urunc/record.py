@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plain records: what `dataclasses` would do, without its import (20 ms, twice an interpreter's start).
+"""Plain records: what `dataclasses` would do, without its import (20 ms, twice an interpreter's
+start).
 
-Type checkers see a frozen dataclass with keyword-only fields; at run time it is a class whose instances
-hold exactly their annotated fields. `plain` and `rebuild` turn records into JSON values and back.
+Type checkers see a frozen dataclass with keyword-only fields; at run time it is a class whose
+instances hold exactly their annotated fields. `plain` and `rebuild` turn records into JSON values
+and back.
 """
 
 from __future__ import annotations
@@ -78,7 +80,8 @@ def rebuild(cls: type[T], values: Mapping[str, Any]) -> T:
 
 
 def _value(annotation: str, value: Any, scope: Mapping[str, Any]) -> Any:
-    """One field's value from its JSON form; the annotation is text (`from __future__ import annotations`)."""
+    """One field's value from its JSON form; the annotation is text (`from __future__ import
+    annotations`)."""
     if annotation.endswith(" | None"):
         return None if value is None else _value(annotation[: -len(" | None")], value, scope)
     if annotation.startswith("tuple["):

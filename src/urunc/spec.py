@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """config.json → Spec: the OCI runtime specification's configuration with every shape check.
 
-Reads one file and touches nothing. Each message names the place as a JSON path (`process.args[0]`). What
-urunc has no use for is not copied; what it does not support yet and must not ignore is refused here.
+Reads one file and touches nothing. Each message names the place as a JSON path (`process.args[0]`).
+What urunc has no use for is not copied; what it does not support yet and must not ignore is refused
+here.
 """
 
 from __future__ import annotations
@@ -182,7 +183,8 @@ _WORDS = {
 
 
 class _Object:
-    """A JSON object with the path that leads to it; null and absent are the same, as in Go's decoder."""
+    """A JSON object with the path that leads to it; null and absent are the same, as in Go's
+    decoder."""
 
     def __init__(self, value: Any, path: str) -> None:
         if not isinstance(value, dict):

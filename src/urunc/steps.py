@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What init does to itself to become the monitor, as a list of named steps.
 
-`build` is pure: the list follows from the plan and the launch, and `urunc plan` prints it. The steps run in
-init, in the container's namespaces, as root until `User`; they die with the namespaces, so none needs an undo.
-Everything is imported before the first step: after `PivotRoot` there is nothing left to import from.
+`build` is pure: the list follows from the plan and the launch, and `urunc plan` prints it. The
+steps run in init, in the container's namespaces, as root until `User`; they die with the
+namespaces, so none needs an undo. Everything is imported before the first step: after `PivotRoot`
+there is nothing left to import from.
 """
 
 from __future__ import annotations
@@ -150,8 +151,8 @@ class Copy(Step):
 
 @record
 class Device(Step):
-    """A device node: the host's numbers and permissions; its owner is the monitor's user where those would
-    keep that user out."""
+    """A device node: the host's numbers and permissions; its owner is the monitor's user where
+    those would keep that user out."""
 
     source: str
     target: str
@@ -185,8 +186,8 @@ class ReadOnly(Step):
 
 @record
 class PivotRoot(Step):
-    """Make the monitor's root the root and let go of the host's; `move` where the host's root is an initramfs,
-    which pivot_root(2) refuses (--no-pivot)."""
+    """Make the monitor's root the root and let go of the host's; `move` where the host's root is an
+    initramfs, which pivot_root(2) refuses (--no-pivot)."""
 
     target: str
     move: bool
@@ -220,7 +221,8 @@ class HostName(Step):
 
 @record
 class OomScore(Step):
-    """How willingly the kernel kills this process when memory runs out; before the host's /proc is gone."""
+    """How willingly the kernel kills this process when memory runs out; before the host's /proc is
+    gone."""
 
     value: int
 
@@ -313,7 +315,8 @@ def unpack(values: list[Any]) -> list[Step]:
 def build(
     plan: Plan, launch: Launch, spec: Spec, root: str, *, keyring: bool, pivot: bool
 ) -> list[Step]:
-    """Every step from fresh namespaces to the monitor's user; `root` is where the monitor's root is mounted.
+    """Every step from fresh namespaces to the monitor's user; `root` is where the monitor's root is
+    mounted.
 
     The plan's user must have been chosen.
     """
@@ -402,7 +405,8 @@ def _devices(plan: Plan, launch: Launch) -> list[str]:
 
 
 def _device(node: DeviceNode, root: str, groups: tuple[int, ...], uid: int, gid: int) -> Device:
-    """A node as on the host where its permissions let the monitor's user in, else that user's own."""
+    """A node as on the host where its permissions let the monitor's user in, else that user's
+    own."""
     open_to_all = node.mode & 0o006 == 0o006
     if open_to_all or node.gid in groups:
         return Device(

@@ -131,6 +131,9 @@ def test_solo5(
                 "--ipv4=10.123.0.2/24 --ipv4-gateway=10.123.0.1 app probe.serve=30000"
             )
         assert report["memory"] == (192 - 4) << 20
+        signals = pathlib.Path(f"/proc/{container.pid}/status").read_text().split("SigBlk:")[1].split()
+        assert int(signals[0], 16) == 0, "blocked"
+        assert int(signals[2], 16) == 0, "ignored"
         (disk,) = report["disks"]
         assert disk["name"] == ("rootfs" if guest == "rumprun" else "storage")
         assert disk["size"] == len(BLOCK)
@@ -173,14 +176,14 @@ def test_linux_initrd(urunc: Urunc, network: Network, tmp_path: pathlib.Path) ->
     need("linux", "qemu")
     network.connect()
     bundle = _linux(tmp_path / "b", "qemu")
-    script = 'echo "args: $1|$2 env: $GREETING"; exec httpd -f -p 80 -h /www'
-    bundle.args("/init", "/bin/sh", "-c", script.replace('"', ""), "sh", "two words", "")
+    script = "echo args: $1/$2 env: $GREETING; exec httpd -f -p 80 -h /www"
+    bundle.args("/init", "/bin/sh", "-c", script, "sh", "two words", "")
     bundle.config["process"]["env"] = ["GREETING=good day"]
     bundle.network(network.path)
     with nothing_left(urunc.root):
         container = urunc.create(bundle)
         container.start()
-        container.wait_for("args: two words| env: good day", 60)
+        container.wait_for("args: two words/ env: good day", 60)
         network.ping()
         page = ""
         fetch = (

@@ -22,7 +22,8 @@ def main(arguments: Arguments) -> int:
 
 
 def create(arguments: Arguments) -> State:
-    """What `create` and `run` share; becomes the ordinary runtime where the bundle is no unikernel."""
+    """What `create` and `run` share; becomes the ordinary runtime where the bundle is no
+    unikernel."""
     (identifier,) = arguments.only("container id")
     config = arguments.config()
     bundle = bundle_folder(arguments.get("--bundle"))

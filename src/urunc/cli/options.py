@@ -84,7 +84,8 @@ class Arguments:
 def parse(
     words: list[str], table: dict[str, tuple[str, str]], into: Arguments, *, stop: bool
 ) -> int:
-    """Read options (and with `stop` False words too) into `into`; returns how many words were used."""
+    """Read options (and with `stop` False words too) into `into`; returns how many words were
+    used."""
     index = 0
     only_words = False
     while index < len(words):

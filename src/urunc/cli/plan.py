@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`urunc plan`: what a bundle would become, without root and without changing anything.
 
-Prints what is decided, and the monitor's command line and steps as far as they are known: the network's
-facts come from `--facts FILE` or from a container that exists (`--id`); without them they are marked.
+Prints what is decided, and the monitor's command line and steps as far as they are known: the
+network's facts come from `--facts FILE` or from a container that exists (`--id`); without them they
+are marked.
 """
 
 from __future__ import annotations

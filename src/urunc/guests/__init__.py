@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a guest framework wants to be told: the contract, and the table of those that are known.
 
-A guest turns a Request into words; no monitor's option appears here or in any guest. A guest's module is
-pure: it reads nothing and makes nothing. A new one is a module with a class `GUEST` names, an entry in
-BUILT_IN and a golden file; a package from outside registers its class under the entry-point group
-`urunc.guests`; one whose whole dialect is a line of text needs only `guests.NAME.cmdline` in the
-configuration (template.py).
+A guest turns a Request into words; no monitor's option appears here or in any guest. A guest's
+module is pure: it reads nothing and makes nothing. A new one is a module with a class `GUEST`
+names, an entry in BUILT_IN and a golden file; a package from outside registers its class under the
+entry-point group `urunc.guests`; one whose whole dialect is a line of text needs only
+`guests.NAME.cmdline` in the configuration (template.py).
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ BUILT_IN = ("linux", "mewz", "mirage", "rumprun", "unikraft")
 
 @record
 class Nic:
-    """A network interface as the guest should see it; addresses are text, empty where there are none."""
+    """A network interface as the guest should see it; addresses are text, empty where there are
+    none."""
 
     name: str
     mac: str
@@ -38,7 +39,8 @@ class Nic:
 
 @record
 class Disk:
-    """A block device given to the guest, under the name that the guest knows it by ("" where by order)."""
+    """A block device given to the guest, under the name that the guest knows it by ("" where by
+    order)."""
 
     name: str
     read_only: bool
@@ -64,8 +66,8 @@ class Request:
 class Words:
     """A guest's command line: the program's own name and what follows it.
 
-    `program` is "" where the guest has no use for one. A monitor that passes words separately keeps each as
-    one argument; one that passes a line joins them by blanks.
+    `program` is "" where the guest has no use for one. A monitor that passes words separately keeps
+    each as one argument; one that passes a line joins them by blanks.
     """
 
     program: str
@@ -74,7 +76,8 @@ class Words:
 
 @record
 class Devices:
-    """The devices that a guest's file declares, by name; None where it declares none and takes any."""
+    """The devices that a guest's file declares, by name; None where it declares none and takes
+    any."""
 
     nets: tuple[str, ...] | None
     blocks: tuple[str, ...] | None
@@ -100,7 +103,8 @@ class Guest:
         return Devices(nets=None, blocks=None)
 
     def words(self, request: Request) -> Words:
-        """The command line; raises ImageError where the request cannot be said in this guest's dialect."""
+        """The command line; raises ImageError where the request cannot be said in this guest's
+        dialect."""
         raise NotImplementedError
 
 
@@ -129,7 +133,7 @@ def load(name: str, config: Config) -> Guest:
         raise ImageError(f"guest '{name}': not allowed on this machine", f"set in {source}")
     guest: Any
     if name in BUILT_IN:
-        guest = getattr(__import__(f"urunc.guests.{name}", fromlist=("GUEST",)), "GUEST")()
+        guest = __import__(f"urunc.guests.{name}", fromlist=("GUEST",)).GUEST()
     elif config.get(f"guests.{name}.cmdline"):
         from urunc.guests.template import Template
 

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Linux with one application as its init: kernel parameters, environment, `--`, the application's arguments.
+"""Linux with one application as its init: kernel parameters, environment, `--`, the application's
+arguments.
 
-The kernel's own parser reads the line (lib/cmdline.c, init/main.c): blanks separate, a double quote groups
-and cannot be escaped, `NAME=VALUE` words that are no kernel parameter become init's environment (32 at most,
-else it panics), and the line ends at 2,048 bytes on x86 and arm64. What cannot be said so is refused here.
+The kernel's own parser reads the line (lib/cmdline.c, init/main.c): blanks separate, a double quote
+groups and cannot be escaped, `NAME=VALUE` words that are no kernel parameter become init's
+environment (32 at most, else it panics), and the line ends at 2,048 bytes on x86 and arm64. What
+cannot be said so is refused here.
 """
 
 from __future__ import annotations
@@ -16,12 +18,14 @@ LINE_LIMIT_BYTES = 2047
 ENVIRONMENT_LIMIT = 32 - 2  # MAX_INIT_ENVS, less HOME and TERM that the kernel sets itself
 CONSOLES = {"x86_64": "ttyS0", "aarch64": "ttyAMA0"}
 
-# An environment variable of one of these names would be taken by the kernel (Documentation/admin-guide/
-# kernel-parameters.txt); so is any name with a dot, which is a module's parameter.
+# An environment variable of one of these names would be taken by the kernel
+# (Documentation/admin-guide/kernel-parameters.txt); so is any name with a dot, which is a module's
+# parameter.
 KERNEL_PARAMETERS = frozenset(
-    "acpi console debug hugepages init initrd ip isolcpus lockdown loglevel maxcpus mem mitigations nfsroot "
-    "noapic nokaslr nosmp nosmt nr_cpus panic pci quiet rdinit reboot resume ro root rootdelay rootflags "
-    "rootfstype rootwait rw security selinux single smp swiotlb tsc vga".split()
+    "acpi console debug hugepages init initrd ip isolcpus lockdown loglevel maxcpus mem "  # noqa: SIM905
+    "mitigations nfsroot noapic nokaslr nosmp nosmt nr_cpus panic pci quiet rdinit reboot resume "
+    "ro root rootdelay rootflags rootfstype rootwait rw security selinux single smp swiotlb tsc "
+    "vga".split()
 )
 
 
@@ -48,12 +52,13 @@ class Linux(Guest):
         words += [_environment(variable) for variable in request.env]
         if len(request.env) > ENVIRONMENT_LIMIT:
             raise ImageError(
-                f"process.env: {len(request.env)} variables are more than the kernel takes ({ENVIRONMENT_LIMIT})",
+                f"process.env: {len(request.env)} variables are more than the kernel takes "
+                f"({ENVIRONMENT_LIMIT})",
                 "it panics past them; set fewer",
             )
         if request.args:
-            # with an initrd alone its own program is init; with a disk the kernel (or the initrd) mounts
-            # the disk first
+            # with an initrd alone its own program is init; with a disk the kernel (or the initrd)
+            # mounts the disk first
             verb = "rdinit" if request.initrd and not request.disks else "init"
             words.append(f"{verb}={_quoted(request.args[0], 'process.args[0]')}")
             if request.args[1:]:
@@ -83,7 +88,8 @@ def _environment(variable: str) -> str:
 def _quoted(word: str, where: str) -> str:
     if '"' in word or "\n" in word:
         raise ImageError(
-            f"{where}: a double quote or a line's end cannot be passed on the kernel's command line",
+            f"{where}: a double quote or a line's end cannot be passed on the kernel's "
+            "command line",
             "pass it in a file of the image",
         )
     return f'"{word}"' if not word or word.split() != [word] else word

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A guest without code: `guests.NAME.cmdline` in the configuration, a line with fields in braces.
 
-Fields: {args} {env} {ip} {prefix} {mask} {gateway} {dns} {hostname} {mac}. A word that holds a field without
-a value is left out.
+Fields: {args} {env} {ip} {prefix} {mask} {gateway} {dns} {hostname} {mac}. A word that holds a
+field without a value is left out.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Template(Guest):
         }
         return Words(
             program="",
-            words=tuple(filter(None, map(lambda w: self._word(w, values), self.line.split()))),
+            words=tuple(filter(None, (self._word(word, values) for word in self.line.split()))),
         )
 
     def _word(self, word: str, values: dict[str, str]) -> str:

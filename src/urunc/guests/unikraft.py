@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Unikraft: library parameters, `--`, then the application's arguments, on one line.
 
-From 0.16.1 on (and where the image gives no version) `netdev.ip` and `vfs.fstab`; before, a parameter each
-for address, gateway and mask. A list parameter is `NAME=[ a b ]`; its items are split at blanks.
+From 0.16.1 on (and where the image gives no version) `netdev.ip` and `vfs.fstab`; before, a
+parameter each for address, gateway and mask. A list parameter is `NAME=[ a b ]`; its items are
+split at blanks.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class Unikraft(Guest):
 
 
 def _network(nic: Nic, dns: tuple[str, ...]) -> str:
-    """`netdev.ip=IP/PLEN:GW:DNS`; a field that is not known is left out, trailing colons with it."""
+    """`netdev.ip=IP/PLEN:GW:DNS`; a field that is not known is left out, trailing colons with
+    it."""
     servers = [server for server in dns if ":" not in server]
     text = (
         f"netdev.ip={nic.ipv4}/{nic.ipv4_prefix}:{nic.ipv4_gateway}:{servers[0] if servers else ''}"

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Control groups by cgroupfs: v1, v2, hybrid or none. Which files to write is the caller's business.
+"""Control groups by cgroupfs: v1, v2, hybrid or none. Which files to write is the caller's
+business.
 
 A container has one folder per v1 hierarchy and one in the v2 tree where that has controllers
 (cgroups(7); Documentation/admin-guide/cgroup-v2.rst).
@@ -27,8 +28,8 @@ UNIFIED = ""
 def hierarchies() -> dict[str, tuple[str, str]]:
     """{controller: (mount point, this process's path below it)}; v1's named hierarchy is "systemd".
 
-    Controllers that share a v1 mount appear once. Only mount points in their usual places are seen: reading
-    every mount of a busy node takes milliseconds.
+    Controllers that share a v1 mount appear once. Only mount points in their usual places are seen:
+    reading every mount of a busy node takes milliseconds.
     """
     found: dict[str, tuple[str, str]] = {}
     seen = set()
@@ -48,7 +49,8 @@ def hierarchies() -> dict[str, tuple[str, str]]:
 
 
 def make(path: str) -> None:
-    """Make a control group; on v1 cpuset copies its parent's cpus and memory nodes, else nothing may join."""
+    """Make a control group; on v1 cpuset copies its parent's cpus and memory nodes, else nothing
+    may join."""
     make_directories(path)
     if exists(f"{path}/cpuset.cpus") and exists(f"{path}/cpuset.cpu_exclusive"):
         _inherit_cpuset(path)
@@ -64,7 +66,8 @@ def _inherit_cpuset(path: str) -> None:
 
 
 def enable_controllers(path: str) -> None:
-    """On v2, hand every controller that is at hand here down to the groups below (cgroup.subtree_control)."""
+    """On v2, hand every controller that is at hand here down to the groups below
+    (cgroup.subtree_control)."""
     for controller in read_text(f"{path}/cgroup.controllers").split():
         try:
             write_bytes(f"{path}/cgroup.subtree_control", f"+{controller}".encode())
@@ -86,7 +89,8 @@ def pids(path: str) -> list[int]:
 
 
 def remove(path: str) -> bool:
-    """Remove a group without its parents; False while a process is still in it; gone already is fine."""
+    """Remove a group without its parents; False while a process is still in it; gone already is
+    fine."""
     try:
         posix.rmdir(path)
     except OSError as error:

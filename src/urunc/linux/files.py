@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files: read whole, written whole or not at all, and opened below a root that no path leads out of."""
+"""Files: read whole, written whole or not at all, and opened below a root that no path leads out
+of."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ S_IFBLK = 0o060000
 
 
 def read_bytes(path: str, limit_bytes: int = 1 << 30) -> bytes:
-    """A file's content, at most `limit_bytes` and one byte more (so that a caller can tell it is longer)."""
+    """A file's content, at most `limit_bytes` and one byte more (so that a caller can tell it is
+    longer)."""
     fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
     try:
         return read_descriptor(fd, limit_bytes)
@@ -113,7 +115,8 @@ def make_directories(path: str, mode: int = 0o755) -> None:
 
 
 def remove_tree(path: str) -> None:
-    """Remove a folder and what is in it, following no symbolic link; that it is not there is fine."""
+    """Remove a folder and what is in it, following no symbolic link; that it is not there is
+    fine."""
     try:
         entries = list(posix.scandir(path))
     except FileNotFoundError:
@@ -144,7 +147,8 @@ def is_directory(path: str) -> bool:
 
 
 def open_in_root(root: str, path: str, flags: int = 0) -> int:
-    """A close-on-exec descriptor of a path resolved below `root`: `..` and links stay inside (openat2(2)).
+    """A close-on-exec descriptor of a path resolved below `root`: `..` and links stay inside
+    (openat2(2)).
 
     `path` may be absolute: it starts at `root`.
     """

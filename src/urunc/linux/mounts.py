@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mounts: the flags of mount(2), mount_setattr(2) (Linux 5.12) and open_tree(2) (5.2), and three short uses."""
+"""Mounts: the flags of mount(2), mount_setattr(2) (Linux 5.12) and open_tree(2) (5.2), and three
+short uses."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ MNT_DETACH = 2
 
 
 def make_private() -> None:
-    """Cut every mount of this namespace off from the host's: nothing spreads in either direction."""
+    """Cut every mount of this namespace off from the host's: nothing spreads in either
+    direction."""
     _linux.mount(None, "/", None, MS_REC | MS_PRIVATE, None)
 
 
@@ -38,7 +40,8 @@ def mount_tmpfs(target: str, flags: int, options: str) -> None:
 
 
 def bind(source_fd: int, target: str, attributes: int) -> None:
-    """Make an open file or folder appear at `target` too, with MOUNT_ATTR_* from the first moment."""
+    """Make an open file or folder appear at `target` too, with MOUNT_ATTR_* from the first
+    moment."""
     tree = _linux.open_tree(source_fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH)
     try:
         _linux.mount_setattr(tree, "", AT_EMPTY_PATH, attributes, 0, 0)
@@ -53,7 +56,8 @@ def make_read_only(target: str) -> None:
 
 
 def pivot(new_root: str) -> None:
-    """Make a mount point the root, and let go of the old one without a folder for it (pivot_root(2))."""
+    """Make a mount point the root, and let go of the old one without a folder for it
+    (pivot_root(2))."""
     posix.chdir(new_root)
     _linux.pivot_root(".", ".")
     _linux.umount2(".", MNT_DETACH)
@@ -61,7 +65,8 @@ def pivot(new_root: str) -> None:
 
 
 def move_root(new_root: str) -> None:
-    """The same where the root is an initramfs: move the mount over it; the old one stays below, unreachable."""
+    """The same where the root is an initramfs: move the mount over it; the old one stays below,
+    unreachable."""
     posix.chdir(new_root)
     _linux.mount(new_root, "/", None, MS_MOVE, None)
     posix.chroot(".")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """rtnetlink: what a network namespace holds, and the few changes urunc makes to it.
 
-Hand-written, because importing pyroute2 takes 200 ms and a whole container start takes a tenth of that. Only
-the messages that urunc needs (rtnetlink(7), linux/rtnetlink.h, linux/pkt_cls.h). A `Netlink` speaks to the
-namespace in which it was opened, wherever the thread goes later.
+Hand-written, because importing pyroute2 takes 200 ms and a whole container start takes a tenth of
+that. Only the messages that urunc needs (rtnetlink(7), linux/rtnetlink.h, linux/pkt_cls.h). A
+`Netlink` speaks to the namespace in which it was opened, wherever the thread goes later.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ class Address:
 
 
 class Route:
-    """A unicast route of the main table; destination "" is the default route, gateway "" is on the link."""
+    """A unicast route of the main table; destination "" is the default route, gateway "" is on the
+    link."""
 
     def __init__(self, family: int, prefix: int, scope: int, attributes: dict[int, bytes]) -> None:
         destination = attributes.get(RTA_DST, b"")
@@ -132,7 +133,8 @@ class Netlink:
         return found
 
     def has_qdisc(self, index: int, parent: int) -> bool:
-        """Whether a device has a queueing discipline below `parent` (TC_H_INGRESS: ingress or clsact)."""
+        """Whether a device has a queueing discipline below `parent` (TC_H_INGRESS: ingress or
+        clsact)."""
         for body in self._dump(RTM_GETQDISC, _tcmsg(index, 0, 0, 0)):
             its_index, _handle, its_parent = unpack_from("iII", body, 4)
             if its_index == index and its_parent == parent:
@@ -162,15 +164,16 @@ class Netlink:
     def redirect(self, source_index: int, target_index: int, priority: int) -> None:
         """Send every frame that arrives at one device out of another (tc-mirred(8)).
 
-        Works below `ingress` and `clsact`. u32 matches all there is with one empty key; matchall says the
-        same where a kernel lacks u32.
+        Works below `ingress` and `clsact`. u32 matches all there is with one empty key; matchall
+        says the same where a kernel lacks u32.
         """
         mirred = pack("IIiiiiI", 0, 0, TC_ACT_STOLEN, 0, 0, TCA_EGRESS_REDIR, target_index)
         action = _attribute(TCA_ACT_KIND, b"mirred\0") + _attribute(
             TCA_ACT_OPTIONS, _attribute(TCA_MIRRED_PARMS, mirred)
         )
         actions = _attribute(1, action)
-        # struct tc_u32_sel {flags TERMINAL, offshift, nkeys, offmask, off, offoff, hoff, hmask} and one key
+        # struct tc_u32_sel {flags TERMINAL, offshift, nkeys, offmask, off, offoff, hoff, hmask} and
+        # one key
         selector = pack("BBBxHHhhI", 1, 0, 1, 0, 0, 0, 0, 0) + pack("IIii", 0, 0, 0, 0)
         u32 = _attribute(TCA_U32_SEL, selector) + _attribute(TCA_U32_ACT, actions)
         matchall = _attribute(TCA_MATCHALL_ACT, actions)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Processes named so that a reused pid is never mistaken for them: (boot id, pid, start time).
 
-proc_pid_stat(5): field 2 is the command in parentheses (which may hold anything), 3 the state, 22 the start
-time in clock ticks since boot.
+proc_pid_stat(5): field 2 is the command in parentheses (which may hold anything), 3 the state, 22
+the start time in clock ticks since boot.
 """
 
 from __future__ import annotations
@@ -32,6 +32,16 @@ def boot_id() -> str:
     return read_bytes("/proc/sys/kernel/random/boot_id", 64).decode("ascii").strip()
 
 
+def catches(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal (proc_pid_status(5), SigCgt); False where it is gone."""
+    try:
+        text = read_bytes(f"/proc/{pid}/status", 1 << 16)
+    except OSError:
+        return False
+    mask = int(text.partition(b"\nSigCgt:")[2].split()[0], 16)
+    return bool(mask >> (number - 1) & 1)
+
+
 def open_pidfd(pid: int, start_time: int) -> int | None:
     """A pidfd of exactly this process; None where it is gone."""
     try:
@@ -46,7 +56,8 @@ def open_pidfd(pid: int, start_time: int) -> int | None:
 
 
 def send_signal(pidfd: int, number: int) -> bool:
-    """Signal a process through its pidfd; False where it has ended (pidfd_send_signal(2), Linux 5.1)."""
+    """Signal a process through its pidfd; False where it has ended (pidfd_send_signal(2), Linux
+    5.1)."""
     from _signal import pidfd_send_signal
 
     try:

@@ -14,7 +14,7 @@ install = _linux.set_seccomp
 def compile_allow_list(names: tuple[str, ...]) -> bytes:
     """The BPF program that lets these calls through and answers every other with ENOSYS.
 
-    ENOSYS is what a C library falls back on; a killed process would tell an attacker no more and a user less.
-    Raises ImportError where libseccomp (libseccomp.so.2) is missing.
+    ENOSYS is what a C library falls back on; a killed process would tell an attacker no more and a
+    user less. Raises ImportError where libseccomp (libseccomp.so.2) is missing.
     """
     return _linux.compile_seccomp(SCMP_ACT_ERRNO_ENOSYS, SCMP_ACT_ALLOW, names)

@@ -20,8 +20,9 @@ IFF_TUN_EXCL = 0x8000
 def create_tap(name: str, uid: int, gid: int) -> None:
     """Make a persistent TAP device in this thread's network namespace that this user may attach to.
 
-    One queue, with the flags that Solo5 and Firecracker attach with; both may set IFF_VNET_HDR themselves.
-    Raises OSError: EBUSY where the name is taken, ENOENT/EACCES/ENODEV where /dev/net/tun is.
+    One queue, with the flags that Solo5 and Firecracker attach with; both may set IFF_VNET_HDR
+    themselves. Raises OSError: EBUSY where the name is taken, ENOENT/EACCES/ENODEV where
+    /dev/net/tun is.
     """
     fd = posix.open("/dev/net/tun", posix.O_RDWR | posix.O_CLOEXEC)
     try:

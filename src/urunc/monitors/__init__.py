@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a monitor is told: the contract, and the table of those that are known.
 
-A monitor turns a Machine into a Launch; no guest's dialect appears here or in any monitor, and no monitor
-imports another. A monitor's module is pure. A new one is a module with a class that `MONITORS` names, an entry
-in BUILT_IN and a golden file; a package from outside registers its class under the entry-point group
-`urunc.monitors`.
+A monitor turns a Machine into a Launch; no guest's dialect appears here or in any monitor, and no
+monitor imports another. A monitor's module is pure. A new one is a module with a class that
+`MONITORS` names, an entry in BUILT_IN and a golden file; a package from outside registers its class
+under the entry-point group `urunc.monitors`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class Program:
 
 @record
 class MachineNic:
-    """A network device of the machine: frames go through a TAP device; `name` is the guest's for it."""
+    """A network device of the machine: frames go through a TAP device; `name` is the guest's for
+    it."""
 
     name: str
     tap: str
@@ -85,9 +86,9 @@ class Machine:
 class Launch:
     """All that init needs to become the monitor.
 
-    `files` are written below RUN by the monitor's user before each start. `seccomp` is "own" where the
-    monitor filters its own system calls, else the names that our filter lets through, "" for no filter (the
-    administrator's choice alone).
+    `files` are written below RUN by the monitor's user before each start. `seccomp` is "own" where
+    the monitor filters its own system calls, else the names that our filter lets through, "" for no
+    filter (the administrator's choice alone).
     """
 
     argv: tuple[str, ...]
@@ -97,7 +98,8 @@ class Launch:
 
 
 class Monitor:
-    """A virtual machine monitor or sandbox monitor. Subclasses set the attributes and write `launch`."""
+    """A virtual machine monitor or sandbox monitor. Subclasses set the attributes and write
+    `launch`."""
 
     name = ""
     architectures: frozenset[str] = frozenset(("x86_64", "aarch64"))

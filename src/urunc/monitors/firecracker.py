@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Firecracker: a configuration file, an API socket for what comes later, and its own seccomp filters.
+"""Firecracker: a configuration file, an API socket for what comes later, and its own seccomp
+filters.
 
-It adds ` virtio_mmio.device=…` words to the boot arguments, before a `--`. Its log goes to standard output,
-which is the guest's console, so only errors are logged. It ends with 0 whatever the guest did.
+It adds ` virtio_mmio.device=…` words to the boot arguments, before a `--`. Its log goes to standard
+output, which is the guest's console, so only errors are logged. It ends with 0 whatever the guest
+did.
 """
 
 from __future__ import annotations

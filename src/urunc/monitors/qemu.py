@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """QEMU's system emulators, with KVM or (where that is not to be had) their own code generator, TCG.
 
-The machine is the smallest that the guest can drive: a q35 (x86) or virt (aarch64) board with nothing but
-what is asked for. On x86 the firmware is qboot: SeaBIOS takes seconds where KVM is nested.
+The machine is the smallest that the guest can drive: a q35 (x86) or virt (aarch64) board with
+nothing but what is asked for. On x86 the firmware is qboot: SeaBIOS takes seconds where KVM is
+nested.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class Qemu(Monitor):
         return (f"{prefix}/share/qemu", f"{prefix}/share/seabios", *self._modules(prefix))
 
     def _modules(self, prefix: str) -> list[str]:
-        # the accelerators are loadable modules in some builds (Debian's); display, audio and USB never load
+        # the accelerators are loadable modules in some builds (Debian's); display, audio and USB
+        # never load
         names = [f"accel-tcg-{arch}.so" for arch in ("x86_64", "aarch64")]
         folders = (f"lib/{arch}-linux-gnu/qemu" for arch in ("x86_64", "aarch64"))
         return [
@@ -84,7 +86,8 @@ class Qemu(Monitor):
 def _cpu(machine: Machine, *, kvm: bool) -> str:
     if not kvm:
         return "max"
-    # with KVM inside a virtual machine, ARCH_CAPABILITIES makes QEMU 7.2 abort ("failed to set MSR 0x10a")
+    # with KVM inside a virtual machine, ARCH_CAPABILITIES makes QEMU 7.2 abort ("failed to set MSR
+    # 0x10a")
     return (
         "host,-arch-capabilities" if machine.nested and machine.architecture == "x86_64" else "host"
     )

@@ -1,23 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Solo5's tenders: hvt (on KVM) and spt (a process with a handful of system calls).
 
-Both take `--mem`, one option per device that the guest's manifest declares, `--`, the unikernel and its
-arguments. A tender attaches to a TAP device only when it is up, opens a block file for reading and writing,
-and has one vCPU. spt filters its own system calls; hvt does not, so it gets the list below.
+Both take `--mem`, one option per device that the guest's manifest declares, `--`, the unikernel and
+its arguments. A tender attaches to a TAP device only when it is up, opens a block file for reading
+and writing, and has one vCPU. spt filters its own system calls; hvt does not, so it gets the list
+below.
 """
 
 from __future__ import annotations
 
 from urunc.monitors import MIB, Launch, Machine, Monitor, Program
 
-# What solo5-hvt needs from execve on, with and without devices (traced with v0.9.0 and v0.12.1, on glibc), and
-# what another C library or a signal may add.
+# What solo5-hvt needs from execve on, with and without devices (traced with v0.9.0 and v0.12.1, on
+# glibc), and what another C library or a signal may add.
 HVT_SYSTEM_CALLS = (
-    "access arch_prctl bind brk clock_gettime clone3 close dup epoll_create1 epoll_ctl epoll_pwait eventfd2 "
-    "execve exit exit_group fcntl fstat futex getpid getrandom getsockname gettid ioctl lseek madvise "
-    "memfd_create mmap mprotect munmap newfstatat open openat personality ppoll prctl pread64 prlimit64 pwrite64 "
-    "read readv recvmsg restart_syscall rseq rt_sigaction rt_sigprocmask rt_sigreturn sched_yield seccomp sendto "
-    "set_robust_list set_tid_address socket stat tgkill timerfd_create timerfd_settime write writev"
+    "access arch_prctl bind brk clock_gettime clone3 close dup epoll_create1 epoll_ctl "
+    "epoll_pwait eventfd2 execve exit exit_group fcntl fstat futex getpid getrandom getsockname "
+    "gettid ioctl lseek madvise memfd_create mmap mprotect munmap newfstatat open openat "
+    "personality ppoll prctl pread64 prlimit64 pwrite64 read readv recvmsg restart_syscall rseq "
+    "rt_sigaction rt_sigprocmask rt_sigreturn sched_yield seccomp sendto set_robust_list "
+    "set_tid_address socket stat tgkill timerfd_create timerfd_settime write writev"
 )
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """TAP devices beside a namespace's interfaces, and the redirects that hand every frame both ways.
 
-Each is a resource in the container's journal before it is made, and is removed also when the monitor died
-first and the namespace lives on. A namespace is known by device and inode, not by a path that another may
-have taken since.
+Each is a resource in the container's journal before it is made, and is removed also when the
+monitor died first and the namespace lives on. A namespace is known by device and inode, not by a
+path that another may have taken since.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class NetworkResource(Resource):
             call_in_network(path, function)
 
     def _find(self) -> str:
-        """A path that leads to the namespace still: the recorded one, or where an engine has bound it."""
+        """A path that leads to the namespace still: the recorded one, or where an engine has bound
+        it."""
         try:
             if identity(self.namespace) == (self.device, self.inode):
                 return self.namespace
@@ -183,7 +184,8 @@ RESOURCES = {cls.kind: cls for cls in (Tap, Redirect)}
 def connect(
     net: NetFacts, namespace: str, plan: Plan, journal: Journal, known: NetFacts | None = None
 ) -> NetFacts:
-    """Give every interface a TAP device and the redirects; `known` interfaces have theirs from before.
+    """Give every interface a TAP device and the redirects; `known` interfaces have theirs from
+    before.
 
     Returns the facts with the devices' names. Raises HostError.
     """

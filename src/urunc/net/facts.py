@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was found out about a container's network, as plain records: known only once hooks have run."""
+"""What was found out about a container's network, as plain records: known only once hooks have
+run."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ from urunc.record import record, replace
 class Interface:
     """An Ethernet device of the namespace, and the TAP device that stands for it in the guest.
 
-    Addresses are `ADDRESS/PREFIX`, gateways are of the best default route through this device; empty where
-    there are none.
+    Addresses are `ADDRESS/PREFIX`, gateways are of the best default route through this device;
+    empty where there are none.
     """
 
     name: str
@@ -27,8 +28,8 @@ class Interface:
 
 @record
 class NetFacts:
-    """The whole network of a container. `spare_taps` are connected to nothing: devices that a guest's file
-    declares beyond the interfaces there are."""
+    """The whole network of a container. `spare_taps` are connected to nothing: devices that a
+    guest's file declares beyond the interfaces there are."""
 
     interfaces: tuple[Interface, ...]
     spare_taps: tuple[str, ...]

@@ -13,7 +13,8 @@ RESOLVER_LIMIT_BYTES = 1 << 16
 
 
 def look(namespace: str, resolver: str, count: int) -> NetFacts:
-    """The Ethernet devices of a namespace (by path), `eth0` first, at most `count`; no TAP device chosen yet.
+    """The Ethernet devices of a namespace (by path), `eth0` first, at most `count`; no TAP device
+    chosen yet.
 
     `resolver` is a resolv.conf's path, "" for none.
     """
@@ -37,7 +38,8 @@ def look(namespace: str, resolver: str, count: int) -> NetFacts:
 
 
 def _is_interface(link: Link) -> bool:
-    """Ethernet, and neither a TAP device (ours or another runtime's) nor one that every namespace has."""
+    """Ethernet, and neither a TAP device (ours or another runtime's) nor one that every namespace
+    has."""
     return not link.loopback and len(link.mac) == 17 and link.kind not in ("tun", "dummy", "ifb")
 
 
