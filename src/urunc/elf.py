@@ -8,7 +8,7 @@ bzImage (Documentation/arch/x86/boot.rst) and arm64's Image (Documentation/arch/
 from __future__ import annotations
 
 import posix
-from _struct import error as StructError
+from _struct import error as StructError  # type: ignore[attr-defined]
 from _struct import unpack_from
 
 from urunc.errors import ImageError
@@ -69,18 +69,22 @@ def _elf(fd: int, head: bytes) -> Binary:
     size, count = unpack_from("<HH", head, 54)
     if size < 56 or count > 1024:
         raise ValueError("implausible program headers")
-    table = posix.pread(fd, size * count, min(offset, 1 << 62))
+    table = posix.pread(fd, size * count, _seekable(offset))
     interpreter, target, pvh = "", "", False
     devices: tuple[tuple[str, str], ...] = ()
     for index in range(count):
         kind, _flags, start, _va, _pa, length = unpack_from("<IIQQQQ", table, index * size)
         if kind == PT_INTERP:
             interpreter = (
-                posix.pread(fd, min(length, 4096), start).rstrip(b"\0").decode("utf-8", "replace")
+                posix.pread(fd, min(length, 4096), _seekable(start))
+                .rstrip(b"\0")
+                .decode("utf-8", "replace")
             )
         if kind != PT_NOTE:
             continue
-        for owner, note, content in _notes(posix.pread(fd, min(length, NOTES_LIMIT_BYTES), start)):
+        for owner, note, content in _notes(
+            posix.pread(fd, min(length, NOTES_LIMIT_BYTES), _seekable(start))
+        ):
             if owner == b"Xen" and note == XEN_ELFNOTE_PHYS32_ENTRY:
                 pvh = True
             elif owner == b"Solo5" and note == SOLO5_ABI1:
@@ -96,6 +100,11 @@ def _elf(fd: int, head: bytes) -> Binary:
         solo5_target=target,
         solo5_devices=devices,
     )
+
+
+def _seekable(offset: int) -> int:
+    """An offset that pread(2) takes: one far past any file's end reads nothing."""
+    return min(offset, 1 << 40)
 
 
 def _notes(segment: bytes) -> list[tuple[bytes, int, bytes]]:

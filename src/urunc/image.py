@@ -20,7 +20,7 @@ from urunc.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from urunc.config import Config
@@ -166,7 +166,7 @@ def _decode(found: dict[str, str], source: str, config: Config) -> dict[str, str
         text = _base64(value)
         if text is not None:
             decoded[key] = text
-    pairs = [
+    pairs: list[tuple[str, Callable[[str], bool]]] = [
         ("unikernelType", lambda name: guests.known(name, config)),
         ("hypervisor", monitors.known),
     ]

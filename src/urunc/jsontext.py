@@ -13,13 +13,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+__all__ = ["dumps", "loads", "quote"]
+
 try:
     from _json import encode_basestring_ascii as quote
     from _json import make_scanner
 
     _SCAN = True
 except ImportError:  # a Python that is not CPython
-    from json.encoder import encode_basestring_ascii as quote  # type: ignore[assignment]
+    from json.encoder import encode_basestring_ascii as quote
 
     _SCAN = False
 
@@ -40,6 +42,7 @@ class _Context:
     memo: dict[str, str] = {}  # noqa: RUF012
 
 
+_CONTEXT: Any = _Context
 _BLANK = " \t\n\r"
 
 
@@ -47,7 +50,7 @@ def loads(text: str) -> Any:
     """The value of a JSON text; ValueError (with line and column) where it is none."""
     if _SCAN:
         try:
-            value, end = make_scanner(_Context)(text, len(text) - len(text.lstrip(_BLANK)))
+            value, end = make_scanner(_CONTEXT)(text, len(text) - len(text.lstrip(_BLANK)))
             if not text[end:].strip(_BLANK):
                 return value
         except (StopIteration, ValueError, RecursionError, SystemError):
@@ -75,7 +78,8 @@ def _dump(value: Any, indent: int, newline: str) -> str:
     if value is False:
         return "false"
     if isinstance(value, int | float):
-        return repr(value)
+        text = repr(value)
+        return text if "n" not in text else _refuse_constant(text)  # nan, inf
     inner = newline + " " * indent
     if isinstance(value, dict):
         colon = ": " if indent else ":"

@@ -244,7 +244,7 @@ def _check_binary(image: UnikernelImage, guest: Guest, monitor: Monitor, host: H
         )
         hint = "build it for this target"
         if binary.solo5_target in ("hvt", "spt"):
-            hint = f"set the annotation hypervisor to {binary.solo5_target}, or build it for this target"
+            hint = f"set the annotation hypervisor to {binary.solo5_target}, or {hint}"
         raise ImageError(f"unikernel '{path}': {built}, asked to run on {monitor.name}", hint)
     if image.initrd and not monitor.takes_initrd:
         raise ImageError(f"annotation 'initrd': {monitor.name} has none", "use 'block'")
@@ -280,8 +280,8 @@ def _accelerator(
         return "tcg", f"/dev/kvm: {host.kvm.problem}"
     raise HostError(
         f"monitor '{monitor.name}': needs KVM, but /dev/kvm: {host.kvm.problem}",
-        "load the kvm module or enable virtualization in the firmware (or nested, on a virtual machine); "
-        "without KVM use qemu or spt",
+        "load the kvm module or enable virtualization in the firmware (or nested, on a virtual "
+        "machine); without KVM use qemu or spt",
     )
 
 
@@ -296,7 +296,8 @@ def _devices(
     if len(devices.blocks) > len(disks):
         names = ", ".join(f"'{name}'" for name in devices.blocks)
         raise ImageError(
-            f"unikernel '{image.kernel.path}': declares the block devices {names}, but {len(disks)} given",
+            f"unikernel '{image.kernel.path}': declares the block devices {names}, "
+            f"but {len(disks)} given",
             "name a block image by the annotation 'block'",
         )
     if len(disks) > len(devices.blocks):
@@ -335,7 +336,7 @@ def _memory(spec: Spec, image: UnikernelImage, monitor: Monitor, config: Config)
 
 def _mebibytes(text: str) -> int:
     number = text.removesuffix("MiB").removesuffix("Mi").removesuffix("M")
-    if not number.isdigit() or not 0 < int(number) < 1 << 24:
+    if not number.isdecimal() or len(number) > 9 or not 0 < int(number) < 1 << 24:
         raise ImageError(
             f"annotation 'memory': '{text}' is no size", "whole MiB, for example 256Mi"
         )
@@ -354,7 +355,7 @@ def _vcpus(
         count = -(-resources.cpu_quota_us // period_us)
     asked = image.overrides.get("vcpus")
     if asked is not None:
-        if not asked.isdigit() or int(asked) < 1:
+        if not asked.isdecimal() or len(asked) > 9 or int(asked) < 1:
             raise ImageError(f"annotation 'vcpus': '{asked}' is no number above zero")
         count = int(asked)
     if count > monitor.max_vcpus:

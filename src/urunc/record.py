@@ -89,5 +89,5 @@ def _value(annotation: str, value: Any, scope: Mapping[str, Any]) -> Any:
         return tuple(_value(item, element, scope) for element in value)
     if annotation.startswith("frozenset["):
         return frozenset(value)
-    cls = scope.get(annotation)
+    cls: Any = scope.get(annotation)
     return rebuild(cls, value) if hasattr(cls, "record_fields") else value

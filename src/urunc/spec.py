@@ -11,6 +11,7 @@ from __future__ import annotations
 from urunc.errors import SpecError, reason
 from urunc.jsontext import loads
 from urunc.linux.files import read_bytes
+from urunc.linux.process import RLIMITS
 from urunc.record import record
 
 TYPE_CHECKING = False
@@ -134,13 +135,7 @@ def parse(document: Any, bundle: str) -> Spec:
         raise _wrong("ociVersion", f"'{oci_version}' is not a version 1 of the specification")
     root_path = root.text("path", required=True)
     args = process.texts("args")
-    for index, word in enumerate(args):
-        if "\0" in word:
-            raise _wrong(f"process.args[{index}]", "holds a NUL character")
-    env = process.texts("env")
-    for index, word in enumerate(env):
-        if "=" not in word.lstrip("=") or "\0" in word:
-            raise _wrong(f"process.env[{index}]", f"'{word}' is not NAME=VALUE")
+    env = _variables(process)
     cwd = process.text("cwd") or "/"
     if not cwd.startswith("/"):
         raise _wrong("process.cwd", f"'{cwd}' is not an absolute path")
@@ -156,7 +151,7 @@ def parse(document: Any, bundle: str) -> Spec:
         terminal=process.boolean("terminal"),
         uid=user.number("uid", maximum=0xFFFFFFFE) or 0,
         gid=user.number("gid", maximum=0xFFFFFFFE) or 0,
-        rlimits=tuple(_rlimit(item) for item in process.objects("rlimits")),
+        rlimits=_rlimits(process),
         oom_score_adj=process.number("oomScoreAdj", minimum=-1000, maximum=1000),
         annotations=top.text_map("annotations"),
         mounts=tuple(_mount(item) for item in top.objects("mounts")),
@@ -227,6 +222,8 @@ class _Object:
                 raise _wrong(
                     f"{self.at(key)}[{index}]", f"expected a string, found {_WORDS[type(item)]}"
                 )
+            if "\0" in item:
+                raise _wrong(f"{self.at(key)}[{index}]", "holds a NUL character")
         return tuple(items)
 
     def text_map(self, key: str) -> dict[str, str]:
@@ -247,6 +244,14 @@ class _Object:
         return value
 
 
+def _variables(holder: _Object) -> tuple[str, ...]:
+    env = holder.texts("env")
+    for index, word in enumerate(env):
+        if "=" not in word.lstrip("="):
+            raise _wrong(f"{holder.at('env')}[{index}]", f"'{word}' is not NAME=VALUE")
+    return env
+
+
 def _mount(item: _Object) -> Mount:
     return Mount(
         destination=item.text("destination", required=True),
@@ -256,12 +261,24 @@ def _mount(item: _Object) -> Mount:
     )
 
 
+def _rlimits(process: _Object) -> tuple[Rlimit, ...]:
+    found: dict[str, Rlimit] = {}
+    for item in process.objects("rlimits"):
+        limit = _rlimit(item)
+        if limit.type in found:
+            raise _wrong(item.at("type"), f"a second '{limit.type}'")
+        found[limit.type] = limit
+    return tuple(found.values())
+
+
 def _rlimit(item: _Object) -> Rlimit:
     limit = Rlimit(
         type=item.text("type", required=True),
         soft=item.number("soft", maximum=(1 << 64) - 1) or 0,
         hard=item.number("hard", maximum=(1 << 64) - 1) or 0,
     )
+    if not limit.type.startswith("RLIMIT_") or limit.type[7:] not in RLIMITS:
+        raise _wrong(item.at("type"), f"unknown limit '{limit.type}'")
     if limit.soft > limit.hard:
         raise _wrong(item.at("soft"), f"{limit.soft} is above the hard limit {limit.hard}")
     return limit
@@ -282,7 +299,7 @@ def _hooks(hooks: _Object) -> dict[str, tuple[Hook, ...]]:
                 Hook(
                     path=path,
                     args=item.texts("args") or (path,),
-                    env=item.texts("env"),
+                    env=_variables(item),
                     timeout_s=timeout_s or 0,
                 )
             )

@@ -21,6 +21,7 @@ from urunc.linux.files import (
     write_all,
     write_bytes,
 )
+from urunc.linux.process import RLIMITS
 from urunc.monitors import RUN
 from urunc.record import plain, rebuild, record
 
@@ -38,12 +39,6 @@ RUN_SIZE = "4m"
 PR_SET_NO_NEW_PRIVS = 38
 PR_CAPBSET_DROP = 24
 PR_SET_DUMPABLE = 4
-RLIMITS = {
-    name: number
-    for number, name in enumerate(
-        "CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE NICE RTPRIO RTTIME".split()
-    )
-}
 
 
 class Step:
@@ -264,7 +259,8 @@ class Keyring(Step):
         try:
             _linux.join_session_keyring(self.name)
         except OSError:
-            pass  # a kernel without keyrings, or a quota that is used up: nothing is shared then either
+            # a kernel without keyrings, or a quota that is used up: nothing is shared then either
+            pass
 
 
 @record
@@ -296,8 +292,8 @@ class User(Step):
 STEPS: dict[str, Any] = {
     cls.__name__: cls
     for cls in (
-        PrivateMounts, Tmpfs, Bind, Copy, Device, ReadOnly, PivotRoot, HostName, OomScore, ResourceLimit,
-        Keyring, User,
+        PrivateMounts, Tmpfs, Bind, Copy, Device, ReadOnly, PivotRoot, HostName, OomScore,
+        ResourceLimit, Keyring, User,
     )
 }  # fmt: skip
 

@@ -184,7 +184,7 @@ def test_hooks(urunc: Urunc, bundle: Bundle, tmp_path: pathlib.Path) -> None:
     kinds = ["prestart", "createRuntime", "createContainer", "poststart", "poststop"]
     bundle.config["hooks"] = {kind: [hook(kind)] for kind in kinds}
     bundle.config["hooks"]["startContainer"] = [
-        {"path": "/bin/busybox", "args": ["sh", "-c", "cat >/started"], "env": ["PATH=/bin"]}
+        {"path": "/bin/busybox", "args": ["sh", "-c", "busybox cat >/started"], "env": ["PATH=/bin"]}
     ]
     with nothing_left(urunc.root):
         container = urunc.create(bundle)

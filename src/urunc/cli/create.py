@@ -42,7 +42,7 @@ def create(arguments: Arguments) -> State:
 def options(arguments: Arguments) -> creation.Options:
     """The options of `create` as the container's life wants them."""
     count = arguments.get("--preserve-fds", "0")
-    if not count.isdigit():
+    if not count.isdecimal() or len(count) > 9:
         raise UsageError(f"option '--preserve-fds': '{count}' is no number")
     pid_file = arguments.get("--pid-file")
     if pid_file and not pid_file.startswith("/"):

@@ -24,9 +24,9 @@ def main(arguments: Arguments) -> int:
 
 def signal_number(text: str) -> int:
     """A signal's number from its number or name, with or without SIG."""
-    import _signal
+    import _signal  # type: ignore[import-not-found]
 
-    if text.isdigit():
+    if text.isdecimal() and len(text) < 9:
         number = int(text)
         if number < _signal.NSIG:
             return number

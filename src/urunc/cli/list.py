@@ -76,7 +76,7 @@ def _ordinary(arguments: Arguments, name: str) -> dict[str, Any]:
 
 
 def _print_table(containers: list[dict[str, Any]]) -> None:
-    rows = [COLUMNS]
+    rows: list[tuple[str, ...]] = [COLUMNS]
     rows += [tuple(str(item.get(name.lower(), "")) for name in COLUMNS) for item in containers]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     for row in rows:

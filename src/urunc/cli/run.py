@@ -43,7 +43,7 @@ def main(arguments: Arguments) -> int:
 
 def _forward_signals(state: State) -> None:
     """Hand the signals that a person or an engine sends to us on to the container."""
-    import _signal
+    import _signal  # type: ignore[import-not-found]
 
     def forward(number: int, _frame: object) -> None:
         try:

@@ -16,6 +16,7 @@ from urunc.net.ipv4 import dotted_mask
 
 LINE_LIMIT_BYTES = 2047
 ENVIRONMENT_LIMIT = 32 - 2  # MAX_INIT_ENVS, less HOME and TERM that the kernel sets itself
+ARGUMENT_LIMIT = 32 - 1  # MAX_INIT_ARGS, less init's own name
 CONSOLES = {"x86_64": "ttyS0", "aarch64": "ttyAMA0"}
 
 # An environment variable of one of these names would be taken by the kernel
@@ -61,6 +62,12 @@ class Linux(Guest):
             # mounts the disk first
             verb = "rdinit" if request.initrd and not request.disks else "init"
             words.append(f"{verb}={_quoted(request.args[0], 'process.args[0]')}")
+            if len(request.args) - 1 > ARGUMENT_LIMIT:
+                raise ImageError(
+                    f"process.args: {len(request.args) - 1} arguments are more than the kernel takes "
+                    f"({ARGUMENT_LIMIT})",
+                    "it panics past them; pass fewer",
+                )
             if request.args[1:]:
                 words.append("--")
                 words += [

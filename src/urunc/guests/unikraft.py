@@ -36,7 +36,8 @@ class Unikraft(Guest):
         words.append("--")
         if request.args[1:]:
             words.append(joined(request.args[1:], "unikraft"))
-        return Words(program=request.args[0] if request.args else "unikernel", words=tuple(words))
+        program = joined(request.args[:1], "unikraft") or "unikernel"
+        return Words(program=program, words=tuple(words))
 
 
 def _network(nic: Nic, dns: tuple[str, ...]) -> str:

@@ -13,7 +13,6 @@ from errno import EBUSY, ENOENT
 
 from urunc.linux.files import (
     exists,
-    is_directory,
     make_directories,
     read_bytes,
     read_text,
@@ -72,7 +71,8 @@ def enable_controllers(path: str) -> None:
         try:
             write_bytes(f"{path}/cgroup.subtree_control", f"+{controller}".encode())
         except OSError:
-            continue  # a group with processes of its own may not hand some down: a limit's write will tell
+            # a group with processes of its own may not hand some down: a limit's write will tell
+            continue
 
 
 def join(path: str, pid: int) -> None:

@@ -11,6 +11,15 @@ import posix
 
 from urunc.linux.files import read_bytes
 
+# getrlimit(2): the kernel's numbers are the order of the names, the same on x86_64 and aarch64
+RLIMITS = {
+    name: number
+    for number, name in enumerate(
+        "CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE NICE "  # noqa: SIM905
+        "RTPRIO RTTIME".split()
+    )
+}
+
 
 def stat(pid: int) -> tuple[str, str, int] | None:
     """(command, one-letter state, start time in ticks) of a process; None where there is none."""
@@ -58,7 +67,7 @@ def open_pidfd(pid: int, start_time: int) -> int | None:
 def send_signal(pidfd: int, number: int) -> bool:
     """Signal a process through its pidfd; False where it has ended (pidfd_send_signal(2), Linux
     5.1)."""
-    from _signal import pidfd_send_signal
+    from _signal import pidfd_send_signal  # type: ignore[import-not-found]
 
     try:
         pidfd_send_signal(pidfd, number)

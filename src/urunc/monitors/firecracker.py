@@ -27,7 +27,10 @@ class Firecracker(Monitor):
     max_vcpus = 32
     takes_initrd = True
     overhead_bytes = 8 * MIB
-    formats = {"x86_64": frozenset(("elf",)), "aarch64": frozenset(("image",))}
+    formats = {  # noqa: RUF012
+        "x86_64": frozenset(("elf",)),
+        "aarch64": frozenset(("image",)),
+    }
     stop_signal = 1  # as PID 1 of a namespace it has no handler for TERM and INT; it ends on HUP
 
     def program_name(self, architecture: str) -> str:

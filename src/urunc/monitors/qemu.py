@@ -25,7 +25,10 @@ class Qemu(Monitor):
     max_vcpus = 64
     takes_initrd = True
     overhead_bytes = 48 * MIB
-    formats = {"x86_64": frozenset(("elf", "bzimage")), "aarch64": frozenset(("elf", "image"))}
+    formats = {  # noqa: RUF012
+        "x86_64": frozenset(("elf", "bzimage")),
+        "aarch64": frozenset(("elf", "image")),
+    }
 
     def program_name(self, architecture: str) -> str:
         return f"qemu-system-{architecture}"
@@ -68,7 +71,8 @@ class Qemu(Monitor):
         if machine.initrd:
             argv += ["-initrd", machine.initrd]
         for index, disk in enumerate(machine.disks):
-            node = f"driver=raw,node-name=disk{index},file.driver=file,file.filename={_escaped(disk.path)}"
+            node = f"driver=raw,node-name=disk{index},file.driver=file,"
+            node += f"file.filename={_escaped(disk.path)}"
             argv += ["-blockdev", node + (",read-only=on" if disk.read_only else "")]
             argv += ["-device", f"virtio-blk-pci,drive=disk{index}"]
         for index, nic in enumerate(machine.nics):

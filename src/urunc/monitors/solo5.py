@@ -26,7 +26,10 @@ HVT_SYSTEM_CALLS = (
 class Tender(Monitor):
     """What both tenders share."""
 
-    formats = {"x86_64": frozenset(("elf",)), "aarch64": frozenset(("elf",))}
+    formats = {  # noqa: RUF012
+        "x86_64": frozenset(("elf",)),
+        "aarch64": frozenset(("elf",)),
+    }
     max_nics = 16
     max_disks = 16
     minimum_version = (0, 6)
