@@ -12,7 +12,7 @@ import posix
 import sys
 
 from urunc import OCI_VERSION, __version__, logs, timing
-from urunc.cli import VERBS
+from urunc.cli import ORDINARY_VERBS, VERBS
 from urunc.cli.options import GLOBAL, Arguments, describe, parse
 from urunc.errors import Error, UsageError
 
@@ -61,6 +61,11 @@ def run(argv: list[str]) -> int:
         sys.stdout.write(_help())
         return 0
     verb = rest[0]
+    if verb in ORDINARY_VERBS:
+        _apply_globals(arguments)
+        from urunc.ordinary import hand_over_verb
+
+        hand_over_verb(argv, rest, arguments.root, arguments.config())
     if verb not in VERBS:
         raise UsageError(f"unknown verb '{verb}'", f"known: {', '.join(VERBS)}")
     if verb in ("create", "run"):

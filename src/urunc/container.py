@@ -12,7 +12,7 @@ import posix
 from errno import ENXIO
 
 from urunc import logs, timing
-from urunc.errors import Error, HostError, InitError, NotFoundError, WrongStatusError
+from urunc.errors import Error, HostError, InitError, NotFoundError, StateError, WrongStatusError
 from urunc.jsontext import dumps, loads
 from urunc.linux import process
 from urunc.linux.files import exists, read_descriptor, remove_tree, write_all
@@ -149,7 +149,7 @@ def delete(root: str, identifier: str, config: Config, *, force: bool) -> None:
             return
         raise
     try:
-        state = _load_for_delete(root, folder)
+        state = _load_for_delete(root, folder, force=force)
         if state:
             status = state.status()
             if status != STOPPED:
@@ -169,11 +169,17 @@ def delete(root: str, identifier: str, config: Config, *, force: bool) -> None:
         folder.unlock()
 
 
-def _load_for_delete(root: str, folder: Folder) -> State | None:
-    """The state; None where `create` died before it wrote one."""
+def _load_for_delete(root: str, folder: Folder, *, force: bool) -> State | None:
+    """The state; None where `create` died before it wrote one, or (with `force`) where it cannot be read: the
+    journal alone tells what to remove then."""
     if not exists(f"{folder.path}/{FILE}"):
         return None
-    return load(root, folder.identifier)
+    try:
+        return load(root, folder.identifier)
+    except StateError:
+        if force:
+            return None
+        raise
 
 
 def _end(state: State, timeout_s: float) -> None:

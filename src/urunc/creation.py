@@ -218,7 +218,7 @@ class _Creation:
         self._to_init, self._from_init = posix.pipe(), posix.pipe()
         flags = namespaces.CLONE_NEWNS
         for kind, where in spec.namespaces.items():
-            if not where:
+            if not where and kind != "cgroup":  # init unshares that one itself, once it is in its groups
                 flags |= namespaces.KINDS[kind][0]
         timing.stamp(3)
         self.pid = self._clone(flags, setup)
@@ -282,18 +282,27 @@ class _Creation:
         root = f"{self.folder.path}/root"
         steps = build(plan, launch, self.spec, root, keyring=options.keyring, pivot=options.pivot)
         timing.stamp(8)
+        cgroup_first = self.spec.namespaces.get("cgroup") == ""
+        if cgroup_first:
+            self._join(groups)
         self._say(
             {
+                "unshare": namespaces.KINDS["cgroup"][0] if cgroup_first else 0,
                 "steps": pack(steps),
                 "launch": {"argv": launch.argv, "files": launch.files},
                 "filter": system_call_filter(launch),
             }
         )
-        # each join waits for a grace period of the kernel's: init takes its steps meanwhile
-        for group in groups:
-            cgroups.join(group, self.pid)
+        if not cgroup_first:
+            self._join(groups)
         self._hear()
         timing.stamp(17)
+
+    def _join(self, groups: list[str]) -> None:
+        """Put init into its groups. The first join waits for a grace period of the kernel's (13 ms here), so
+        init takes its steps meanwhile where it can."""
+        for group in groups:
+            cgroups.join(group, self.pid)
 
     def _record(self, net: NetFacts, launch: Launch) -> None:
         self.state.data.update(

@@ -29,7 +29,8 @@ _MFT_KINDS = {1: "block", 2: "net"}
 
 @record
 class Binary:
-    """A kernel file. `format` is "elf", "bzimage", "image" or "" where it is none of these."""
+    """A kernel file. `format` is "elf", "elf32" (an x86 kernel that a multiboot loader starts), "bzimage",
+    "image" or "" where it is none of these."""
 
     format: str
     machine: str
@@ -62,18 +63,22 @@ def _bare(form: str, machine: str) -> Binary:
 
 
 def _elf(fd: int, head: bytes) -> Binary:
-    if head[4] != 2 or head[5] != 1:
-        raise ValueError("not 64-bit little-endian")
+    if head[4] not in (1, 2) or head[5] != 1:
+        raise ValueError("not little-endian")
     (machine,) = unpack_from("<H", head, 18)
-    (offset,) = unpack_from("<Q", head, 32)
-    size, count = unpack_from("<HH", head, 54)
-    if size < 56 or count > 1024:
+    wide = head[4] == 2
+    (offset,) = unpack_from("<Q" if wide else "<I", head, 32 if wide else 28)
+    size, count = unpack_from("<HH", head, 54 if wide else 42)
+    if size < (56 if wide else 32) or count > 1024:
         raise ValueError("implausible program headers")
     table = posix.pread(fd, size * count, _seekable(offset))
     interpreter, target, pvh = "", "", False
     devices: tuple[tuple[str, str], ...] = ()
     for index in range(count):
-        kind, _flags, start, _va, _pa, length = unpack_from("<IIQQQQ", table, index * size)
+        if wide:
+            kind, _flags, start, _va, _pa, length = unpack_from("<IIQQQQ", table, index * size)
+        else:
+            kind, start, _va, _pa, length = unpack_from("<IIIII", table, index * size)
         if kind == PT_INTERP:
             interpreter = (
                 posix.pread(fd, min(length, 4096), _seekable(start))
@@ -93,7 +98,7 @@ def _elf(fd: int, head: bytes) -> Binary:
             elif owner == b"Solo5" and note == SOLO5_MFT1:
                 devices = _manifest(content)
     return Binary(
-        format="elf",
+        format="elf" if wide else "elf32",
         machine=MACHINES.get(machine, f"machine {machine}"),
         interpreter=interpreter,
         pvh=pvh,

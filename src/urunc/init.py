@@ -144,6 +144,8 @@ def _prepare(setup: Setup, channel: Channel) -> _Waiting:
 
 
 def _execute(setup: Setup, message: Any, waiting: _Waiting) -> None:
+    if message["unshare"]:
+        _linux.unshare(message["unshare"])
     for step in unpack(message["steps"]):
         if isinstance(step, PivotRoot) and setup.start_hooks:
             waiting.helper = _fork_helper(setup, waiting)

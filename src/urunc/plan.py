@@ -222,7 +222,8 @@ def _check_binary(image: UnikernelImage, guest: Guest, monitor: Monitor, host: H
     binary, path = image.binary, image.kernel.path
     if not binary.format:
         raise ImageError(f"unikernel '{path}': neither an ELF file nor a Linux kernel image")
-    if binary.machine != host.architecture:
+    runs = {host.architecture, *(("i386",) if host.architecture == "x86_64" else ())}
+    if binary.machine not in runs:
         raise ImageError(
             f"unikernel '{path}': built for {binary.machine}, this machine is {host.architecture}"
         )

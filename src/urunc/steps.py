@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from urunc.plan import Plan, PlannedFile
     from urunc.spec import Spec
 
-ROOT_SIZE = "16m"
+ROOT_BYTES = 16 << 20
 RUN_SIZE = "4m"
 PR_SET_NO_NEW_PRIVS = 38
 PR_CAPBSET_DROP = 24
@@ -318,15 +318,17 @@ def build(
     """
     uid, gid = plan.uid or 0, plan.gid or 0
     program = plan.host.program
+    files = [file for file in (plan.kernel, plan.initrd, *plan.disks) if file]
+    copied = sum(file.source.size_bytes for file in files if _is_copied(file, plan, uid, gid))
+    size = str(ROOT_BYTES + copied)
     steps: list[Step] = [
         PrivateMounts(),
         Tmpfs(
-            target=root, size=ROOT_SIZE, mode=0o755, uid=0, gid=0, executable=True, devices=False
+            target=root, size=size, mode=0o755, uid=0, gid=0, executable=True, devices=False
         ),
     ]
     for path in dict.fromkeys((program.path, *program.libraries, *program.data)):
         steps.append(Bind(source=path, target=root + path, inside="", read_only=True))
-    files = [file for file in (plan.kernel, plan.initrd, *plan.disks) if file]
     steps += [_image_file(file, plan, root, uid, gid) for file in files if file.source.inside]
     steps += [
         Tmpfs(
@@ -387,9 +389,13 @@ def may_access(file: PlannedFile, uid: int, gid: int, groups: tuple[int, ...]) -
     return granted & wanted == wanted
 
 
+def _is_copied(file: PlannedFile, plan: Plan, uid: int, gid: int) -> bool:
+    return file.read_only and not may_access(file, uid, gid, plan.groups)
+
+
 def _image_file(file: PlannedFile, plan: Plan, root: str, uid: int, gid: int) -> Step:
     target = root + file.target
-    if file.read_only and not may_access(file, uid, gid, plan.groups):
+    if _is_copied(file, plan, uid, gid):
         return Copy(source=file.source.path, target=target, inside=plan.root, uid=uid, gid=gid)
     return Bind(source=file.source.path, target=target, inside=plan.root, read_only=file.read_only)
 

@@ -12,7 +12,6 @@ import posix
 from time import clock_gettime_ns
 
 CLOCK_REALTIME = 0
-CLOCK_MONOTONIC = 1
 
 NAMES = {
     0: "create invoked",
@@ -47,7 +46,13 @@ def open_file(path: str, container: str) -> None:
     global _fd, _container
     if not enabled or _fd >= 0:
         return
-    _fd = posix.open(path, posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT | posix.O_CLOEXEC, 0o644)
+    try:
+        _fd = posix.open(path, posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT | posix.O_CLOEXEC, 0o644)
+    except OSError as error:
+        from urunc import logs
+
+        logs.warn(f"open timestamps file '{path}': {error.strerror}")
+        return
     _container = container
     for identifier, now_ns in _pending:
         _write(identifier, now_ns)

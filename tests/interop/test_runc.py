@@ -58,6 +58,12 @@ def test_whole_life_beside_a_guest(urunc: Urunc, bundle: Bundle, tmp_path: pathl
     assert taken.returncode == 1
     assert "already exists" in taken.stderr
     urunc("start", identifier)
+    done = urunc("exec", identifier, "/bin/sh", "-c", "echo inside; exit 7", check=False)
+    assert (done.returncode, done.stdout) == (7, "inside\n")
+    assert json.loads(urunc("ps", "--format", "json", identifier).stdout)
+    refused = urunc("exec", container.id, "/bin/sh", check=False)
+    assert refused.returncode == 1
+    assert "not supported for a unikernel" in refused.stderr
     urunc("kill", identifier, "KILL")
     for _ in range(100):
         if json.loads(urunc("state", identifier).stdout)["status"] == "stopped":

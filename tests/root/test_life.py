@@ -139,6 +139,48 @@ def test_second_look(urunc: Urunc, bundle: Bundle, network: Network, tmp_path: p
     assert "ingress" not in shown
 
 
+def test_second_guest_on_an_interface(urunc: Urunc, bundle: Bundle, network: Network) -> None:
+    """One guest at a time takes an interface over; the second is told so, and the first keeps it."""
+    network.connect()
+    bundle.args("app", "probe.serve=30000")
+    bundle.network(network.path)
+    first = urunc.create(bundle)
+    first.start()
+    with nothing_left(urunc.root):
+        refused = urunc("create", "--bundle", str(bundle.path), urunc.new_id(), check=False)
+    assert refused.returncode == 1
+    assert "another guest has taken it over" in refused.stderr
+    first.wait_for('"serving"')
+    network.ping()
+    first.delete("--force")
+
+
+def test_unreadable_state(urunc: Urunc, bundle: Bundle) -> None:
+    """delete --force needs the journal alone."""
+    with nothing_left(urunc.root):
+        container = urunc.create(bundle)
+        (urunc.root / container.id / "state.json").write_text("{")
+        refused = urunc("delete", container.id, check=False)
+        assert refused.returncode == 1
+        assert "--force" in refused.stderr
+        container.delete("--force")
+
+
+def test_cgroup_namespace(urunc: Urunc, bundle: Bundle) -> None:
+    """A new cgroup namespace has the container's own groups as its root."""
+    bundle.config["linux"]["namespaces"].append({"type": "cgroup"})
+    container = urunc.create(bundle)
+    container.start()
+    shown = subprocess.run(
+        ["nsenter", "-t", str(container.pid), "-C", "cat", f"/proc/{container.pid}/cgroup"],
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert shown
+    assert all(line.endswith(":/") for line in shown.splitlines()), shown
+    container.delete("--force")
+
+
 def test_interface_that_left(urunc: Urunc, bundle: Bundle, network: Network) -> None:
     """An interface that went between create and start is not the guest's."""
     network.connect()

@@ -15,3 +15,8 @@ VERBS = {
     "config": "config",
     "timeline": "timeline",
 }
+
+# verbs that this version knows for ordinary containers alone
+ORDINARY_VERBS = frozenset(
+    ("checkpoint", "events", "exec", "pause", "ps", "restore", "resume", "update")
+)

@@ -6,6 +6,7 @@ Options are accepted before and after the id, as `--name value` and `--name=valu
 
 from __future__ import annotations
 
+from urunc import logs
 from urunc.errors import UsageError
 
 TYPE_CHECKING = False
@@ -78,7 +79,9 @@ class Arguments:
         """The administrator's configuration."""
         from urunc.config import load
 
-        return load(self.config_path)
+        config = load(self.config_path)
+        logs.path = logs.path or config.get("log.file")
+        return config
 
 
 def parse(

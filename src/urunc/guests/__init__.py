@@ -92,28 +92,23 @@ class Guest:
     storage: frozenset[str] = frozenset()
     """What it can take its files from: "initrd", "block"."""
     quirks: frozenset[str] = frozenset()
-    """Neutral words that a monitor may know: "isa-debug-exit", "pci", "tick"."""
+    """Neutral words that a monitor may know: "isa-debug-exit"."""
     block_mount_point = ""
     """Where it mounts its first block device, if the image does not say."""
-    formats: frozenset[str] = frozenset(("elf",))
-    """The file formats of its kernels, as elf.Binary names them."""
 
     def devices(self, binary: Binary) -> Devices:
-        """What the file declares."""
-        return Devices(nets=None, blocks=None)
+        """What the file declares: the devices in its Solo5 manifest, where it has one."""
+        if not binary.solo5_target:
+            return Devices(nets=None, blocks=None)
+        return Devices(
+            nets=tuple(name for name, kind in binary.solo5_devices if kind == "net"),
+            blocks=tuple(name for name, kind in binary.solo5_devices if kind == "block"),
+        )
 
     def words(self, request: Request) -> Words:
         """The command line; raises ImageError where the request cannot be said in this guest's
         dialect."""
         raise NotImplementedError
-
-
-def manifest_devices(binary: Binary) -> Devices:
-    """The devices in a Solo5 guest's manifest."""
-    return Devices(
-        nets=tuple(name for name, kind in binary.solo5_devices if kind == "net"),
-        blocks=tuple(name for name, kind in binary.solo5_devices if kind == "block"),
-    )
 
 
 def known(name: str, config: Config) -> bool:

@@ -37,7 +37,6 @@ class Linux(Guest):
     monitors = frozenset(("qemu", "firecracker"))
     storage = frozenset(("initrd", "block"))
     quirks = frozenset(("isa-debug-exit",))
-    formats = frozenset(("elf", "bzimage", "image"))
 
     def words(self, request: Request) -> Words:
         words = ["panic=-1", f"console={CONSOLES.get(request.architecture, 'ttyS0')}", "reboot=k"]

@@ -11,7 +11,7 @@ class Mewz(Guest):
 
     name = "mewz"
     monitors = frozenset(("qemu",))
-    quirks = frozenset(("isa-debug-exit", "pci"))
+    quirks = frozenset(("isa-debug-exit",))
 
     def words(self, request: Request) -> Words:
         words = []

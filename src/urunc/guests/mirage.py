@@ -3,11 +3,7 @@
 
 from __future__ import annotations
 
-from urunc.guests import Devices, Guest, Request, Words, manifest_devices
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from urunc.elf import Binary
+from urunc.guests import Guest, Request, Words
 
 
 class Mirage(Guest):
@@ -16,9 +12,6 @@ class Mirage(Guest):
     name = "mirage"
     monitors = frozenset(("hvt", "spt"))
     storage = frozenset(("block",))
-
-    def devices(self, binary: Binary) -> Devices:
-        return manifest_devices(binary)
 
     def words(self, request: Request) -> Words:
         words = []

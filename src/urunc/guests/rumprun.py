@@ -6,13 +6,9 @@ Read by rumprun's own configuration parser, in this order of keys; each `env` is
 
 from __future__ import annotations
 
-from urunc.guests import Devices, Guest, Request, Words, manifest_devices
+from urunc.guests import Guest, Request, Words
 from urunc.jsontext import quote
 from urunc.net.ipv4 import contains
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from urunc.elf import Binary
 
 
 class Rumprun(Guest):
@@ -22,9 +18,6 @@ class Rumprun(Guest):
     monitors = frozenset(("hvt", "spt"))
     storage = frozenset(("block",))
     block_mount_point = "/data"
-
-    def devices(self, binary: Binary) -> Devices:
-        return manifest_devices(binary)
 
     def words(self, request: Request) -> Words:
         # an object with repeated `env` keys is no dict: the members are rendered one by one

@@ -21,23 +21,34 @@ class Unikraft(Guest):
     name = "unikraft"
     monitors = frozenset(("qemu", "firecracker"))
     storage = frozenset(("initrd",))
-    quirks = frozenset(("isa-debug-exit", "pci"))
+    quirks = frozenset(("isa-debug-exit",))
 
     def words(self, request: Request) -> Words:
         old = bool(request.version) and _version(request.version) < NEW_DIALECT
         words = []
         if request.env:
-            words.append(f"env.vars=[ {joined(request.env, 'unikraft')} ]")
+            words.append(f"env.vars=[ {' '.join(map(_item, request.env))} ]")
         nic = request.nics[0] if request.nics else None
         if nic and nic.ipv4:
             words.append(_old_network(nic) if old else _network(nic, request.dns))
         if request.initrd:
             words.append("vfs.rootfs=initrd" if old else 'vfs.fstab=[ "initrd0:/:extract:::" ]')
-        words.append("--")
+        if words:  # with nothing before it, the `--` itself would be an argument
+            words.append("--")
         if request.args[1:]:
             words.append(joined(request.args[1:], "unikraft"))
         program = joined(request.args[:1], "unikraft") or "unikernel"
         return Words(program=program, words=tuple(words))
+
+
+def _item(variable: str) -> str:
+    """An item of a list parameter; a bracket would end the list, also within quotes."""
+    if "]" in variable or '"' in variable or "\n" in variable:
+        raise ImageError(
+            f"process.env: unikraft's command line cannot hold '{variable}'",
+            "a bracket, a quote or a line's end would end its list of variables",
+        )
+    return f'"{variable}"' if variable.split() != [variable] else variable
 
 
 def _network(nic: Nic, dns: tuple[str, ...]) -> str:

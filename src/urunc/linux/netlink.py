@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_GETADDR, RTM_GETROUTE = 22, 26
 RTM_NEWQDISC, RTM_DELQDISC, RTM_GETQDISC = 36, 37, 38
-RTM_NEWTFILTER, RTM_DELTFILTER = 44, 45
+RTM_NEWTFILTER, RTM_DELTFILTER, RTM_GETTFILTER = 44, 45, 46
 
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
 NLM_F_EXCL, NLM_F_CREATE = 0x200, 0x400
@@ -138,6 +138,15 @@ class Netlink:
         for body in self._dump(RTM_GETQDISC, _tcmsg(index, 0, 0, 0)):
             its_index, _handle, its_parent = unpack_from("iII", body, 4)
             if its_index == index and its_parent == parent:
+                return True
+        return False
+
+    def has_filters(self, index: int, priority: int) -> bool:
+        """Whether a device has ingress filters of one priority."""
+        header = _tcmsg(index, 0, TC_H_CLSACT_INGRESS, 0)
+        for body in self._dump(RTM_GETTFILTER, header):
+            (info,) = unpack_from("I", body, 16)
+            if info >> 16 == priority:
                 return True
         return False
 

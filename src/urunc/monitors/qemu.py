@@ -26,7 +26,7 @@ class Qemu(Monitor):
     takes_initrd = True
     overhead_bytes = 48 * MIB
     formats = {  # noqa: RUF012
-        "x86_64": frozenset(("elf", "bzimage")),
+        "x86_64": frozenset(("elf", "elf32", "bzimage")),
         "aarch64": frozenset(("elf", "image")),
     }
 

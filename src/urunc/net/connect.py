@@ -242,14 +242,22 @@ def _taken(namespace: str, name: str) -> bool:
 def _make_redirect(
     place: dict[str, object], interface: Interface, tap: str, journal: Journal
 ) -> None:
-    def has_ingress() -> bool:
+    def has_ingress() -> tuple[bool, bool]:
         netlink = Netlink()
         try:
-            return netlink.has_qdisc(interface.index, TC_H_INGRESS)
+            if not netlink.has_qdisc(interface.index, TC_H_INGRESS):
+                return False, False
+            return True, netlink.has_filters(interface.index, FILTER_PRIORITY)
         finally:
             netlink.close()
 
-    own = not call_in_network(str(place["namespace"]), has_ingress)
+    there, taken = call_in_network(str(place["namespace"]), has_ingress)
+    if taken:
+        raise HostError(
+            f"redirect interface '{interface.name}': another guest has taken it over",
+            "one guest at a time can have an interface; give this one a namespace of its own, or no network",
+        )
+    own = not there
     redirect = Redirect(
         **place,  # type: ignore[arg-type]
         interface=interface.name,
