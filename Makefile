@@ -59,8 +59,9 @@ install: $(MODULE) ## install below PREFIX (default /usr/local), beside other ve
 	$(INTERPRETER) -I launcher/bundle.py "$$library.new" "$(PREFIX)/lib/urunc/$(VERSION)"; \
 	rm -rf "$$library.old"; [ ! -e "$$library" ] || mv "$$library" "$$library.old"; \
 	mv "$$library.new" "$$library"; rm -rf "$$library.old"; \
-	$(CC) $(CFLAGS) -DPYTHON='"$(INTERPRETER)"' -DVERSION='"$(VERSION)"' launcher/urunc.c -static \
-		-o "$(DESTDIR)$(PREFIX)/bin/urunc.new"; \
+	sed -e 's|@PYTHON@|$(INTERPRETER)|' -e 's|@LIBRARY@|$(PREFIX)/lib/urunc/$(VERSION)|' launcher/urunc.in \
+		>"$(DESTDIR)$(PREFIX)/bin/urunc.new"; \
+	chmod 755 "$(DESTDIR)$(PREFIX)/bin/urunc.new"; \
 	mv "$(DESTDIR)$(PREFIX)/bin/urunc.new" "$(DESTDIR)$(PREFIX)/bin/urunc"
 	@echo "installed $(DESTDIR)$(PREFIX)/bin/urunc $(VERSION)"
 

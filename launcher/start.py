@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The first Python code of the installed `urunc`: makes its modules importable from one file, and runs it.
+"""The first code of the installed `urunc`: makes its modules importable from one file, and runs it.
 
 The ordinary import of a module searches folders, then opens and checks a file; urunc's forty cost as much as a
-third of the interpreter's start. Here they are the entries of one file that `bundle.py` wrote at install; the
-modules stand beside it as files too, for people, tracebacks and whatever is imported later. Compiled by
-`bundle.py`, run as a .pyc.
+third of the interpreter's start. Here they are entries of one file, MODULES, that `bundle.py` wrote at install;
+they stand beside it as files too, for people, tracebacks and whatever is imported later. bin/urunc (urunc.in)
+runs this with MODULES and LIBRARY, the folder of both.
 """
 
 import sys
 from _frozen_importlib import ModuleSpec
-from marshal import load, loads
+from marshal import loads
 
-LIBRARY = __file__.rpartition("/")[0]
-with open(LIBRARY + "/modules", "rb") as file:
-    MODULES = load(file)
+MODULES = globals()["MODULES"]
+LIBRARY = globals()["LIBRARY"]
 
 
 class Bundle:
@@ -26,7 +25,7 @@ class Bundle:
         if entry is None:
             return None
         file, package, _ = entry
-        spec = ModuleSpec(name, Bundle, origin=LIBRARY + "/" + file, is_package=package)
+        spec = ModuleSpec(name, Bundle, origin=f"{LIBRARY}/{file}", is_package=package)
         spec.has_location = True
         if package:
             spec.submodule_search_locations.append(spec.origin.rpartition("/")[0])

@@ -69,9 +69,30 @@ def prepare(identifier: str, spec: Spec, unikernel: UnikernelImage, config: Conf
 
 
 def create(
-    root: str, identifier: str, spec: Spec, unikernel: UnikernelImage, config: Config, options: Options
+    root: str,
+    identifier: str,
+    spec: Spec,
+    unikernel: UnikernelImage,
+    config: Config,
+    options: Options,
+    joiner: cgroups.Joiner,
 ) -> State:
     """Bring a container up to the point where only `start` is missing. Raises Error, leaving nothing."""
+    try:
+        return _create(root, identifier, spec, unikernel, config, options, joiner)
+    finally:
+        joiner.cancel()
+
+
+def _create(
+    root: str,
+    identifier: str,
+    spec: Spec,
+    unikernel: UnikernelImage,
+    config: Config,
+    options: Options,
+    joiner: cgroups.Joiner,
+) -> State:
     check_id(identifier)
     if spec.terminal:
         raise SpecError(
@@ -84,7 +105,7 @@ def create(
     timing.open_file(config.get("timestamps.file"), identifier)
     folder = Folder(root, identifier)
     folder.make()
-    creation = _Creation(folder, spec, prepared, config, options)
+    creation = _Creation(folder, spec, prepared, config, options, joiner)
     try:
         state = creation.run()
     except BaseException as error:
@@ -102,7 +123,13 @@ class _Creation:
     """The steps of `create`, with what they made so far."""
 
     def __init__(
-        self, folder: Folder, spec: Spec, prepared: Prepared, config: Config, options: Options
+        self,
+        folder: Folder,
+        spec: Spec,
+        prepared: Prepared,
+        config: Config,
+        options: Options,
+        joiner: cgroups.Joiner,
     ) -> None:
         self.folder = folder
         self.spec = spec
@@ -114,6 +141,7 @@ class _Creation:
         self.channel: Channel | None = None
         self.pid = 0
         self.hooked = False
+        self.joiner = joiner
         creator = process.stat(posix.getpid())
         self.state = State(
             folder.path,
@@ -141,10 +169,11 @@ class _Creation:
         groups = limits.make(self.folder.identifier, self.spec, self.journal)
         self._give_disks()
         self._fork()
+        self.joiner.begin(self.pid, groups)
         self._run_hooks()
         net = self._connect()
         launch = self.prepared.realize(net)
-        self._finish(launch, groups)
+        self._finish(launch)
         self._record(net, launch)
         return self.state
 
@@ -157,6 +186,7 @@ class _Creation:
             except OSError:
                 pass
         try:
+            self.joiner.cancel()
             self.journal.remove_all()
             if self.hooked:
                 run_poststop(self.state)
@@ -276,7 +306,7 @@ class _Creation:
             logs.detail("no interface in the network namespace: the guest has no network so far")
         return connect(net, namespace, plan, self.journal)
 
-    def _finish(self, launch: Launch, groups: list[str]) -> None:
+    def _finish(self, launch: Launch) -> None:
         timing.stamp(16)
         plan, options = self.prepared.plan, self.options
         root = f"{self.folder.path}/root"
@@ -284,7 +314,7 @@ class _Creation:
         timing.stamp(8)
         cgroup_first = self.spec.namespaces.get("cgroup") == ""
         if cgroup_first:
-            self._join(groups)
+            self._join()
         self._say(
             {
                 "unshare": namespaces.KINDS["cgroup"][0] if cgroup_first else 0,
@@ -294,15 +324,16 @@ class _Creation:
             }
         )
         if not cgroup_first:
-            self._join(groups)
+            self._join()
         self._hear()
         timing.stamp(17)
 
-    def _join(self, groups: list[str]) -> None:
-        """Put init into its groups. The first join waits for a grace period of the kernel's (13 ms here), so
-        init takes its steps meanwhile where it can."""
-        for group in groups:
-            cgroups.join(group, self.pid)
+    def _join(self) -> None:
+        """Wait until init is in its groups."""
+        try:
+            self.joiner.finish()
+        except OSError as error:
+            raise HostError(f"join control groups: {reason(error)}") from None
 
     def _record(self, net: NetFacts, launch: Launch) -> None:
         self.state.data.update(

@@ -29,8 +29,8 @@ _MFT_KINDS = {1: "block", 2: "net"}
 
 @record
 class Binary:
-    """A kernel file. `format` is "elf", "elf32" (an x86 kernel that a multiboot loader starts), "bzimage",
-    "image" or "" where it is none of these."""
+    """A kernel file. `format` is "elf", "elf32" (an x86 kernel that a multiboot loader starts),
+    "bzimage", "image" or "" where it is none of these."""
 
     format: str
     machine: str
@@ -63,7 +63,7 @@ def _bare(form: str, machine: str) -> Binary:
 
 
 def _elf(fd: int, head: bytes) -> Binary:
-    if head[4] not in (1, 2) or head[5] != 1:
+    if head[4:6] not in (b"\1\1", b"\2\1"):
         raise ValueError("not little-endian")
     (machine,) = unpack_from("<H", head, 18)
     wide = head[4] == 2

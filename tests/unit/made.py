@@ -140,9 +140,7 @@ def note(owner: bytes, kind: int, content: bytes) -> bytes:
     return head + name + bytes(-len(name) % 4) + content + bytes(-len(content) % 4)
 
 
-def manifest(
-    *devices: tuple[str, int], version: int = 1, entries: int = -1, pad: int = 0
-) -> bytes:
+def manifest(*devices: tuple[str, int], version: int = 1, entries: int = -1, pad: int = 0) -> bytes:
     """A Solo5 manifest: version, count, then 104 bytes per device; `pad` bytes before it."""
     count = len(devices) if entries < 0 else entries
     body = bytes(pad) + struct.pack("<II", version, count)

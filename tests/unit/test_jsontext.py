@@ -14,15 +14,48 @@ from hypothesis import strategies as st
 from urunc import jsontext
 
 TEXT = st.text(st.characters(codec=None, exclude_categories=()))
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+SCALARS = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+)
 VALUES = st.recursive(
     SCALARS | TEXT,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
     max_leaves=20,
 )
 PIECES = st.sampled_from(
-    ["{", "}", "[", "]", ",", ":", '"', '"a"', "\\", "\\u00e9", "\\ud800", "1", "-", "0", ".5", "1e9"]
-    + ["E", "true", "false", "null", "NaN", "Infinity", "-Infinity", " ", "\n", "\t", "\r", "\f", "\0"]
+    [
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        ":",
+        '"',
+        '"a"',
+        "\\",
+        "\\u00e9",
+        "\\ud800",
+        "1",
+        "-",
+        "0",
+        ".5",
+        "1e9",
+    ]
+    + [
+        "E",
+        "true",
+        "false",
+        "null",
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        " ",
+        "\n",
+        "\t",
+        "\r",
+        "\f",
+        "\0",
+    ]
     + ["\u00a0", "\ufeff", "é", "'", "//"]
 )
 
@@ -52,7 +85,11 @@ def agree(text: str) -> None:
 
 @given(VALUES)
 def test_what_json_writes_is_read(value: Any) -> None:
-    for text in (json.dumps(value), json.dumps(value, indent=3), json.dumps(value, ensure_ascii=False)):
+    for text in (
+        json.dumps(value),
+        json.dumps(value, indent=3),
+        json.dumps(value, ensure_ascii=False),
+    ):
         assert repr(jsontext.loads(text)) == repr(json.loads(text))
 
 
@@ -99,7 +136,7 @@ def test_damaged_json_is_judged_as_by_json(value: Any, data: st.DataObject) -> N
         ("1" + "0" * 400, 10**400),
         ("-0", 0),
         ("1e400", math.inf),
-        ("\"\u00a0\"", "\u00a0"),
+        ('"\u00a0"', "\u00a0"),
         ('"\x7f"', "\x7f"),
     ],
 )
@@ -109,7 +146,19 @@ def test_values(text: str, value: Any) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["NaN", "[Infinity]", '{"a":-Infinity}', "\u00a01", "\f1", "1\v", "'a'", '"\n"', '"\0"', "{1:2}", "01"],
+    [
+        "NaN",
+        "[Infinity]",
+        '{"a":-Infinity}',
+        "\u00a01",
+        "\f1",
+        "1\v",
+        "'a'",
+        '"\n"',
+        '"\0"',
+        "{1:2}",
+        "01",
+    ],
 )
 def test_what_is_not_json_is_refused(text: str) -> None:
     with pytest.raises(ValueError):

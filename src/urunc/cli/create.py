@@ -5,10 +5,16 @@ from __future__ import annotations
 
 import posix
 
-from urunc import creation, image, spec, timing
+from urunc import image, spec, timing
 from urunc.cli.options import CREATE, Arguments
 from urunc.errors import SpecError, UsageError, reason
-from urunc.state import State
+from urunc.linux.cgroups import Joiner
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from urunc.state import State
 
 OPTIONS = CREATE
 USAGE = "[OPTION...] ID"
@@ -34,25 +40,29 @@ def create(arguments: Arguments) -> State:
 
         hand_over(arguments.argv, arguments.root, config)
     timing.stamp(1)
+    asked = options(arguments)
+    joiner = Joiner()  # before the imports of what creates: they take half the time that it waits for
+    from urunc import creation
+
     return creation.create(
-        arguments.root, identifier, parsed, unikernel, config, options(arguments)
+        arguments.root, identifier, parsed, unikernel, config, creation.Options(**asked), joiner
     )
 
 
-def options(arguments: Arguments) -> creation.Options:
-    """The options of `create` as the container's life wants them."""
+def options(arguments: Arguments) -> dict[str, Any]:
+    """The fields of creation.Options."""
     count = arguments.get("--preserve-fds", "0")
     if not count.isdecimal() or len(count) > 9:
         raise UsageError(f"option '--preserve-fds': '{count}' is no number")
     pid_file = arguments.get("--pid-file")
     if pid_file and not pid_file.startswith("/"):
         pid_file = f"{posix.getcwd()}/{pid_file}"
-    return creation.Options(
-        pid_file=pid_file,
-        preserve_fds=int(count),
-        pivot=not arguments.has("--no-pivot"),
-        keyring=not arguments.has("--no-new-keyring"),
-    )
+    return {
+        "pid_file": pid_file,
+        "preserve_fds": int(count),
+        "pivot": not arguments.has("--no-pivot"),
+        "keyring": not arguments.has("--no-new-keyring"),
+    }
 
 
 def bundle_folder(path: str) -> str:

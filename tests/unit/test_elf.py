@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a kernel's file says of itself: ELF files made by hand, Linux's image formats, and damage to both."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made import AARCH64, BLOCK, NET, elf, manifest, note, pvh_note, solo5_notes
+
+from urunc.elf import SOLO5_MFT1, Binary, inspect
+from urunc.errors import ImageError
+
+
+@contextlib.contextmanager
+def opened(content: bytes) -> Iterator[int]:
+    fd = os.memfd_create("binary")
+    try:
+        os.write(fd, content)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def look(content: bytes) -> Binary:
+    with opened(content) as fd:
+        return inspect(fd, "guest")
+
+
+def test_an_elf_file_without_notes() -> None:
+    assert look(elf()) == Binary(
+        format="elf", machine="x86_64", interpreter="", pvh=False, solo5_target="", solo5_devices=()
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "name"), [(62, "x86_64"), (AARCH64, "aarch64"), (40, "arm"), (999, "machine 999")]
+)
+def test_machines(number: int, name: str) -> None:
+    assert look(elf(machine=number)).machine == name
+
+
+def test_a_pvh_note() -> None:
+    assert look(elf(pvh_note())).pvh
+    assert not look(elf(note(b"Xen", 6, b"linux\0"))).pvh
+    assert not look(elf(note(b"GNU", 18, bytes(8)))).pvh
+
+
+def test_an_interpreter() -> None:
+    assert look(elf(interpreter=b"/lib64/ld-linux-x86-64.so.2\0")).interpreter == (
+        "/lib64/ld-linux-x86-64.so.2"
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "name"), [(1, "hvt"), (2, "spt"), (3, "virtio"), (4, "muen"), (5, "xen"), (9, "9")]
+)
+def test_solo5_targets(number: int, name: str) -> None:
+    assert look(elf(solo5_notes(number))).solo5_target == name
+
+
+@pytest.mark.parametrize("pad", [0, 4])
+def test_a_solo5_manifest(pad: int) -> None:
+    found = look(elf(solo5_notes(1, ("rootfs", BLOCK), ("tap", NET), ("n" * 67, NET), pad=pad)))
+    assert found.solo5_devices == (("rootfs", "block"), ("tap", "net"), ("n" * 67, "net"))
+
+
+def test_a_32_bit_file() -> None:
+    notes = pvh_note()
+    ident = b"\x7fELF\x01\x01\x01" + bytes(9)
+    head = struct.pack("<HHIIIIIHHHHHH", 2, 3, 1, 0, 52, 0, 0, 52, 32, 1, 0, 0, 0)
+    table = struct.pack("<IIIIIIII", 4, 84, 0, 0, len(notes), len(notes), 4, 4)
+    found = look(ident + head + table + notes)
+    assert (found.format, found.machine, found.pvh) == ("elf32", "i386", True)
+
+
+def test_reserved_manifest_entries_are_no_devices() -> None:
+    assert look(elf(solo5_notes(2, ("", 1 << 30), ("storage", BLOCK)))).solo5_devices == (
+        ("storage", "block"),
+    )
+
+
+def test_notes_of_others_stand_between() -> None:
+    notes = note(b"GNU", 3, b"12345") + pvh_note() + note(b"odd", 1, b"") + solo5_notes(2)
+    found = look(elf(notes))
+    assert (found.pvh, found.solo5_target) == (True, "spt")
+
+
+@pytest.mark.parametrize(
+    ("offset", "magic", "form", "machine"),
+    [(0x202, b"HdrS", "bzimage", "x86_64"), (0x38, b"ARM\x64", "image", "aarch64")],
+)
+def test_images_of_linux(offset: int, magic: bytes, form: str, machine: str) -> None:
+    found = look(bytes(offset) + magic + bytes(1024))
+    assert (found.format, found.machine) == (form, machine)
+    assert look(bytes(offset) + magic[:3]).format == ""
+
+
+@pytest.mark.parametrize("content", [b"", b"\x7fEL", b"#!/bin/sh\n", bytes(4096)])
+def test_other_files(content: bytes) -> None:
+    assert look(content).format == ""
+
+
+def patched(content: bytes, offset: int, form: str, value: int) -> bytes:
+    damaged = bytearray(content)
+    struct.pack_into(form, damaged, offset, value)
+    return bytes(damaged)
+
+
+GOOD = elf(solo5_notes(1, ("rootfs", BLOCK), ("tap", NET)), interpreter=b"/lib/ld.so\0")
+DAMAGED = [
+    (GOOD[:4], ""),
+    (GOOD[:5], ""),
+    (GOOD[:40], ""),
+    (GOOD[:80], ""),
+    (patched(GOOD, 4, "B", 1), "implausible program headers"),
+    (patched(GOOD, 4, "B", 3), "not little-endian"),
+    (patched(GOOD, 5, "B", 2), "not little-endian"),
+    (patched(GOOD, 54, "<H", 8), "implausible program headers"),
+    (patched(GOOD, 56, "<H", 5000), "implausible program headers"),
+    (patched(GOOD, 32, "<Q", 1 << 60), ""),
+    (elf(note(b"Solo5", SOLO5_MFT1, manifest(("a", NET), version=2))), "manifest of version 2"),
+    (elf(note(b"Solo5", SOLO5_MFT1, manifest(entries=65))), "with 65 entries"),
+    (elf(note(b"Solo5", SOLO5_MFT1, manifest(entries=2))), ""),
+    (elf(note(b"Solo5", SOLO5_MFT1, b"")), ""),
+    (elf(note(b"Solo5", 0x31494241, b"\1")), ""),
+]
+
+
+@pytest.mark.parametrize(("content", "words"), DAMAGED, ids=range(len(DAMAGED)))
+def test_damage_is_named(content: bytes, words: str) -> None:
+    with pytest.raises(ImageError) as caught:
+        look(content)
+    assert caught.value.message.startswith("read 'guest': damaged ELF file: ")
+    assert words in caught.value.message
+
+
+@pytest.mark.parametrize("start", [1 << 40, (1 << 63) - 1, 1 << 63, (1 << 64) - 1])
+def test_a_segment_far_outside_the_file_holds_nothing(start: int) -> None:
+    assert look(patched(GOOD, 64 + 8, "<Q", start)).solo5_target == ""
+    assert look(patched(GOOD, 64 + 56 + 8, "<Q", start)).interpreter == ""
+
+
+def test_a_note_longer_than_its_segment_is_left_out() -> None:
+    content = elf(solo5_notes(2))
+    notes = content.index(b"Solo5\0") - 12
+    assert look(patched(content, notes + 4, "<I", 0xFFFFFFFF)).solo5_target == ""
+    assert look(patched(content, notes, "<I", 0xFFFFFFFF)).solo5_target == ""
+
+
+def survives(content: bytes) -> None:
+    try:
+        found = look(content)
+    except ImageError:
+        return
+    assert found.format in ("elf", "elf32", "")
+
+
+@given(st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), max_size=12))
+def test_changed_bytes_raise_no_other_error(changes: list[tuple[int, int]]) -> None:
+    damaged = bytearray(GOOD)
+    for offset, value in changes:
+        damaged[offset] = value
+    survives(bytes(damaged))
+
+
+@given(st.integers(0, len(GOOD) // 8 - 1), st.integers(0, (1 << 64) - 1))
+def test_changed_words_raise_no_other_error(index: int, value: int) -> None:
+    survives(patched(GOOD, index * 8, "<Q", value))
+
+
+@given(st.integers(0, len(GOOD)))
+def test_a_cut_file_raises_no_other_error(length: int) -> None:
+    survives(GOOD[:length])
+
+
+@given(st.binary(max_size=600))
+def test_anything_after_the_magic_raises_no_other_error(content: bytes) -> None:
+    survives(b"\x7fELF\x02\x01" + content)

@@ -1,0 +1,354 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each guest's words, to the letter: with and without network, disk, initrd, environment and arguments."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from made import binary, config, solo5
+
+from urunc import guests
+from urunc.errors import ConfigError, ImageError
+from urunc.guests import Devices, Disk, Nic, Request, Words
+from urunc.guests.linux import ARGUMENT_LIMIT, ENVIRONMENT_LIMIT, LINE_LIMIT_BYTES
+
+
+def nic(**changes: Any) -> Nic:
+    values: dict[str, Any] = {
+        "name": "",
+        "mac": "02:42:ac:11:00:02",
+        "mtu": 1500,
+        "ipv4": "10.88.0.7",
+        "ipv4_prefix": 16,
+        "ipv4_gateway": "10.88.0.1",
+    }
+    return Nic(**{**values, **changes})
+
+
+def disk(*, read_only: bool = False, mount_point: str = "/data") -> Disk:
+    return Disk(name="rootfs", read_only=read_only, mount_point=mount_point)
+
+
+def words(guest: str, **changes: Any) -> Words:
+    values: dict[str, Any] = {
+        "args": (),
+        "env": (),
+        "hostname": "",
+        "version": "",
+        "architecture": "x86_64",
+        "initrd": False,
+        "nics": (),
+        "disks": (),
+        "dns": (),
+    }
+    return guests.load(guest, config()).words(Request(**{**values, **changes}))
+
+
+NO_ADDRESS = {"ipv4": "", "ipv4_prefix": 0, "ipv4_gateway": ""}
+OFF_LINK = {"ipv4": "10.1.2.3", "ipv4_prefix": 32, "ipv4_gateway": "169.254.1.1"}
+NO_GATEWAY = {"ipv4_gateway": ""}
+
+RUMPRUN_NET = '"net":{"if":"ukvmif0","cloner":"True","type":"inet","method":"static",'
+RUMPRUN = [
+    ({}, '{"cmdline":""}'),
+    ({"args": ("app", "-v", "8080")}, '{"cmdline":"app -v 8080"}'),
+    ({"args": ('say "hi"\\',)}, '{"cmdline":"say \\"hi\\"\\\\"}'),
+    (
+        {"args": ("app",), "env": ("A=1", "B=two words")},
+        '{"cmdline":"app","env":"A=1","env":"B=two words"}',
+    ),
+    (
+        {"nics": (nic(),)},
+        '{"cmdline":"",' + RUMPRUN_NET + '"addr":"10.88.0.7","mask":"16","gw":"10.88.0.1"}}',
+    ),
+    (
+        {"nics": (nic(**OFF_LINK),)},
+        '{"cmdline":"",' + RUMPRUN_NET + '"addr":"10.1.2.3","mask":"1","gw":"169.254.1.1"}}',
+    ),
+    (
+        {"nics": (nic(**NO_GATEWAY),)},
+        '{"cmdline":"",' + RUMPRUN_NET + '"addr":"10.88.0.7","mask":"16"}}',
+    ),
+    ({"nics": (nic(**NO_ADDRESS),)}, '{"cmdline":""}'),
+    (
+        {"disks": (disk(mount_point="/srv"),)},
+        '{"cmdline":"","blk":{"source":"etfs","path":"/dev/ld0a","fstype":"blk","mountpoint":"/srv"}}',
+    ),
+]
+
+
+@pytest.mark.parametrize(("request_", "expected"), RUMPRUN)
+def test_rumprun(request_: dict[str, Any], expected: str) -> None:
+    assert words("rumprun", **request_) == Words(program="", words=(expected,))
+    json.loads(expected)
+
+
+def test_rumprun_in_whole_is_in_the_order_of_its_parser() -> None:
+    (line,) = words("rumprun", args=("app",), env=("A=1",), nics=(nic(),), disks=(disk(),)).words
+    assert list(json.loads(line)) == ["cmdline", "env", "net", "blk"]
+
+
+UNIKRAFT = [
+    ({}, "unikernel", ()),
+    ({"args": ("app",)}, "app", ()),
+    ({"args": ("app", "-v", "8080")}, "app", ("-v 8080",)),
+    ({"args": ("app", "-v"), "env": ("A=1",)}, "app", ("env.vars=[ A=1 ]", "--", "-v")),
+    (
+        {"args": ("app", "-v"), "env": ("A=1", "B=2 3")},
+        "app",
+        ('env.vars=[ A=1 "B=2 3" ]', "--", "-v"),
+    ),
+    ({"nics": (nic(),)}, "unikernel", ("netdev.ip=10.88.0.7/16:10.88.0.1", "--")),
+    (
+        {"nics": (nic(),), "dns": ("fd00::1", "10.0.0.53", "10.0.0.54")},
+        "unikernel",
+        ("netdev.ip=10.88.0.7/16:10.88.0.1:10.0.0.53", "--"),
+    ),
+    (
+        {"nics": (nic(**NO_GATEWAY),), "dns": ("10.0.0.53",)},
+        "unikernel",
+        ("netdev.ip=10.88.0.7/16::10.0.0.53", "--"),
+    ),
+    ({"nics": (nic(**NO_GATEWAY),)}, "unikernel", ("netdev.ip=10.88.0.7/16", "--")),
+    ({"nics": (nic(**NO_ADDRESS),)}, "unikernel", ()),
+    ({"initrd": True}, "unikernel", ('vfs.fstab=[ "initrd0:/:extract:::" ]', "--")),
+    (
+        {
+            "args": ("app", "-v"),
+            "env": ("A=1",),
+            "initrd": True,
+            "nics": (nic(),),
+            "dns": ("10.0.0.53",),
+        },
+        "app",
+        (
+            "env.vars=[ A=1 ]",
+            "netdev.ip=10.88.0.7/16:10.88.0.1:10.0.0.53",
+            'vfs.fstab=[ "initrd0:/:extract:::" ]',
+            "--",
+            "-v",
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize("version", ["", "0.16.1", "v0.17.0", "0.18.0-abc", "1.0"])
+@pytest.mark.parametrize(("request_", "program", "expected"), UNIKRAFT)
+def test_unikraft(
+    request_: dict[str, Any], program: str, expected: tuple[str, ...], version: str
+) -> None:
+    assert words("unikraft", version=version, **request_) == Words(program=program, words=expected)
+
+
+@pytest.mark.parametrize("version", ["0.16.0", "0.15", "v0.10.0", "0.16"])
+def test_old_unikraft(version: str) -> None:
+    found = words(
+        "unikraft",
+        version=version,
+        args=("app", "-v"),
+        env=("A=1",),
+        initrd=True,
+        nics=(nic(ipv4_prefix=22),),
+        dns=("10.0.0.53",),
+    )
+    assert found.words == (
+        "env.vars=[ A=1 ]",
+        "netdev.ipv4_addr=10.88.0.7 netdev.ipv4_gw_addr=10.88.0.1 "
+        "netdev.ipv4_subnet_mask=255.255.252.0",
+        "vfs.rootfs=initrd",
+        "--",
+        "-v",
+    )
+    assert words("unikraft", version=version, nics=(nic(**NO_GATEWAY),)).words == (
+        "netdev.ipv4_addr=10.88.0.7 netdev.ipv4_subnet_mask=255.255.0.0",
+        "--",
+    )
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"args": ("app", "two words")}, "the argument 'two words' is empty or holds blanks"),
+        ({"args": ("app", "")}, "the argument '' is empty or holds blanks"),
+        ({"args": ("my app",)}, "the argument 'my app' is empty or holds blanks"),
+        ({"env": ("A=[1]",)}, "process.env: unikraft's command line cannot hold 'A=[1]'"),
+        ({"env": ('A="',)}, "process.env: unikraft's command line cannot hold"),
+        ({"version": "latest"}, "annotation 'unikernelVersion': 'latest' is not a version"),
+    ],
+)
+def test_unikraft_refuses(request_: dict[str, Any], message: str) -> None:
+    with pytest.raises(ImageError) as caught:
+        words("unikraft", **request_)
+    assert message in caught.value.message
+
+
+KERNEL = "panic=-1 console=ttyS0 reboot=k"
+LINUX = [
+    ({}, KERNEL),
+    ({"architecture": "aarch64"}, "panic=-1 console=ttyAMA0 reboot=k"),
+    ({"initrd": True}, f"{KERNEL} root=/dev/ram0 rw"),
+    ({"disks": (disk(),)}, f"{KERNEL} root=/dev/vda rw"),
+    ({"disks": (disk(read_only=True),)}, f"{KERNEL} root=/dev/vda ro"),
+    (
+        {"nics": (nic(),), "hostname": "box"},
+        f"{KERNEL} ip=10.88.0.7::10.88.0.1:255.255.0.0:box:eth0:off",
+    ),
+    (
+        {"nics": (nic(), nic(ipv4="10.2.0.1", ipv4_prefix=31, ipv4_gateway=""))},
+        f"{KERNEL} ip=10.88.0.7::10.88.0.1:255.255.0.0:urunc:eth0:off "
+        "ip=10.2.0.1:::255.255.255.254:urunc:eth1:off",
+    ),
+    ({"nics": (nic(**NO_ADDRESS),)}, KERNEL),
+    ({"env": ("A=1", "B=two words", "C=")}, f'{KERNEL} A=1 "B=two words" C='),
+    ({"args": ("/app",), "disks": (disk(),)}, f"{KERNEL} root=/dev/vda rw init=/app"),
+    ({"args": ("/app",), "initrd": True}, f"{KERNEL} root=/dev/ram0 rw rdinit=/app"),
+    (
+        {"args": ("/app",), "initrd": True, "disks": (disk(),)},
+        f"{KERNEL} root=/dev/vda rw init=/app",
+    ),
+    (
+        {"args": ("/app", "-c", "a b", "", "it's")},
+        f'{KERNEL} init=/app -- -c "a b" "" it\'s',
+    ),
+]
+
+
+@pytest.mark.parametrize(("request_", "expected"), LINUX)
+def test_linux(request_: dict[str, Any], expected: str) -> None:
+    assert words("linux", **request_) == Words(program="", words=(expected,))
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"args": ("/app", 'a"b')}, "process.args[1]: a double quote or a line's end"),
+        ({"args": ("/a\nb",)}, "process.args[0]: a double quote or a line's end"),
+        ({"env": ('A="',)}, "process.env 'A': a double quote or a line's end"),
+        ({"env": ("init=/bin/sh",)}, "process.env: 'init' would be taken as a kernel parameter"),
+        ({"env": ("panic=0",)}, "process.env: 'panic' would be taken as a kernel parameter"),
+        ({"env": ("usbcore.x=1",)}, "process.env: 'usbcore.x' would be taken as"),
+    ],
+)
+def test_linux_refuses(request_: dict[str, Any], message: str) -> None:
+    with pytest.raises(ImageError) as caught:
+        words("linux", **request_)
+    assert caught.value.message.startswith(message)
+
+
+def test_limits_of_linux() -> None:
+    assert (ENVIRONMENT_LIMIT, ARGUMENT_LIMIT, LINE_LIMIT_BYTES) == (30, 31, 2047)
+    variables = tuple(f"V{number}=1" for number in range(ENVIRONMENT_LIMIT + 1))
+    words("linux", env=variables[:-1])
+    with pytest.raises(ImageError, match=r"31 variables are more than the kernel takes \(30\)"):
+        words("linux", env=variables)
+    args = ("/app", *("x" * (ARGUMENT_LIMIT + 1)))
+    words("linux", args=args[:-1])
+    with pytest.raises(ImageError, match=r"32 arguments are more than the kernel takes \(31\)"):
+        words("linux", args=args)
+
+
+@pytest.mark.parametrize("letter", ["x", "é"])
+def test_the_line_of_linux_is_counted_in_bytes(letter: str) -> None:
+    room = LINE_LIMIT_BYTES - len(f"{KERNEL} A=")
+    size = len(letter.encode())
+    value = letter * (room // size)
+    assert words("linux", env=(f"A={value}",)).words[0].endswith(value)
+    with pytest.raises(ImageError, match="bytes are more than 2047"):
+        words("linux", env=(f"A={value}{letter}",))
+
+
+MIRAGE = [
+    ({}, ()),
+    ({"nics": (nic(),)}, ("--ipv4=10.88.0.7/16", "--ipv4-gateway=10.88.0.1")),
+    ({"nics": (nic(**NO_GATEWAY),)}, ("--ipv4=10.88.0.7/16",)),
+    ({"nics": (nic(**NO_ADDRESS),)}, ()),
+    (
+        {"nics": (nic(),), "args": ("-l", "two words", '"')},
+        ("--ipv4=10.88.0.7/16", "--ipv4-gateway=10.88.0.1", "-l", "two words", '"'),
+    ),
+]
+
+
+@pytest.mark.parametrize(("request_", "expected"), MIRAGE)
+def test_mirage(request_: dict[str, Any], expected: tuple[str, ...]) -> None:
+    assert words("mirage", **request_) == Words(program="", words=expected)
+
+
+MEWZ = [
+    ({}, ()),
+    ({"nics": (nic(),)}, ("ip=10.88.0.7/16", "gateway=10.88.0.1")),
+    ({"nics": (nic(**NO_GATEWAY),)}, ("ip=10.88.0.7/16",)),
+    ({"nics": (nic(**NO_ADDRESS),)}, ()),
+]
+
+
+@pytest.mark.parametrize(("request_", "expected"), MEWZ)
+def test_mewz(request_: dict[str, Any], expected: tuple[str, ...]) -> None:
+    assert words("mewz", **request_) == Words(program="", words=expected)
+
+
+LINE = (
+    "{args} env={env} addr={ip}/{prefix} m={mask} gw={gateway} dns={dns} h={hostname} mac={mac} -x"
+)
+TEMPLATE = [
+    ({}, ("-x",)),
+    (
+        {"args": ("a", "b"), "env": ("K=V",), "hostname": "box", "dns": ("10.0.0.53",)},
+        ("a b", "env=K=V", "dns=10.0.0.53", "h=box", "-x"),
+    ),
+    (
+        {"nics": (nic(**NO_GATEWAY),)},
+        ("addr=10.88.0.7/16", "m=255.255.0.0", "mac=02:42:ac:11:00:02", "-x"),
+    ),
+    ({"nics": (nic(**NO_ADDRESS),)}, ("mac=02:42:ac:11:00:02", "-x")),
+]
+
+
+def template(line: str, request_: dict[str, Any]) -> Words:
+    guest = guests.load("mine", config(guests__mine__cmdline=line))
+    whole: dict[str, Any] = {"args": (), "env": (), "hostname": "", "version": "", "dns": ()}
+    whole |= {"architecture": "x86_64", "initrd": False, "nics": (), "disks": (), **request_}
+    return guest.words(Request(**whole))
+
+
+@pytest.mark.parametrize(("request_", "expected"), TEMPLATE)
+def test_template(request_: dict[str, Any], expected: tuple[str, ...]) -> None:
+    assert template(LINE, request_) == Words(program="", words=expected)
+
+
+def test_template_refuses() -> None:
+    with pytest.raises(ConfigError, match=r"unknown field in '\{colour\}'") as caught:
+        template("{colour}", {})
+    assert "known: args, env, ip" in caught.value.hint
+    with pytest.raises(ImageError, match="the argument 'a b' is empty or holds blanks"):
+        template("{args}", {"args": ("a b",)})
+
+
+def test_template_storage_is_the_configuration_s() -> None:
+    made = guests.load(
+        "mine", config(guests__mine__cmdline="{args}", guests__mine__storage=["block"])
+    )
+    assert (made.name, made.storage) == ("mine", {"block"})
+
+
+@pytest.mark.parametrize("name", guests.BUILT_IN)
+def test_every_guest_loads_by_its_name(name: str) -> None:
+    assert guests.load(name, config()).name == name
+    with pytest.raises(ImageError, match=f"guest '{name}': not allowed") as caught:
+        guests.load(name, config(**{f"guests__{name}__allowed": False}))
+    assert caught.value.hint == "set in /etc/urunc/config.toml"
+
+
+def test_an_unknown_guest() -> None:
+    with pytest.raises(ImageError, match="guest 'beos': unknown"):
+        guests.load("beos", config())
+
+
+@pytest.mark.parametrize("name", guests.BUILT_IN)
+def test_declared_devices(name: str) -> None:
+    guest = guests.load(name, config())
+    assert guest.devices(binary()) == Devices(nets=None, blocks=None)
+    declared = solo5("hvt", ("rootfs", "block"), ("tap", "net"), ("tap1", "net"))
+    assert guest.devices(declared) == Devices(nets=("tap", "tap1"), blocks=("rootfs",))

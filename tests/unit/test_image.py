@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How an image says that it is a unikernel: annotations, urunc.json, and files that may lead nowhere else."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import pathlib
+import stat
+from typing import Any
+
+import pytest
+from made import config, document, elf, pvh_note
+
+from urunc import image, spec
+from urunc.config import Config
+from urunc.errors import ImageError
+from urunc.image import PREFIX, UnikernelImage
+
+PLAIN = {
+    "unikernelType": "unikraft",
+    "hypervisor": "qemu",
+    "binary": "/unikernel/app",
+    "cmdline": "app --flag",
+    "unikernelVersion": "0.17.0",
+    "initrd": "/initrd.cpio",
+    "block": "disk.img",
+    "blkMntPoint": "/mnt",
+}
+SOURCE = f"config.json: annotation '{PREFIX}"
+
+
+def encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def in_base64(values: dict[str, str]) -> dict[str, str]:
+    return {key: encoded(value) for key, value in values.items()}
+
+
+@pytest.fixture
+def bundle(tmp_path: pathlib.Path) -> pathlib.Path:
+    root = tmp_path / "rootfs"
+    (root / "unikernel").mkdir(parents=True)
+    (root / "unikernel/app").write_bytes(elf(pvh_note()))
+    (root / "initrd.cpio").write_bytes(b"070701")
+    (root / "disk.img").write_bytes(bytes(2048))
+    (tmp_path / "outside").write_bytes(elf())
+    return tmp_path
+
+
+def read(
+    bundle: pathlib.Path, values: dict[str, str], given: Config | None = None, **more: str
+) -> UnikernelImage | None:
+    annotations = {PREFIX + key: value for key, value in {**values, **more}.items()}
+    parsed = spec.parse(document(annotations=annotations), str(bundle))
+    return image.read(parsed, given or config())
+
+
+def refused(
+    bundle: pathlib.Path, values: dict[str, str], given: Config | None = None, **more: str
+) -> ImageError:
+    with pytest.raises(ImageError) as caught:
+        read(bundle, values, given, **more)
+    return caught.value
+
+
+def check_whole(found: UnikernelImage | None) -> None:
+    assert found
+    assert found.initrd and found.block
+    assert (found.guest, found.monitor) == ("unikraft", "qemu")
+    assert found.kernel.path == "/unikernel/app"
+    assert found.kernel.inside
+    assert (found.binary.format, found.binary.pvh) == ("elf", True)
+    assert (found.initrd.path, found.block.path) == ("/initrd.cpio", "disk.img")
+    assert found.block.size_bytes == 2048
+    assert (found.cmdline, found.version) == ("app --flag", "0.17.0")
+    assert found.block_mount_point == "/mnt"
+
+
+def test_plain_annotations(bundle: pathlib.Path) -> None:
+    check_whole(read(bundle, PLAIN))
+
+
+def test_base64_annotations(bundle: pathlib.Path) -> None:
+    check_whole(read(bundle, in_base64(PLAIN)))
+
+
+@pytest.mark.parametrize("prefix", ["", PREFIX])
+@pytest.mark.parametrize("base_64", [True, False])
+def test_a_file_in_the_root(bundle: pathlib.Path, prefix: str, base_64: bool) -> None:
+    values = in_base64(PLAIN) if base_64 else PLAIN
+    whole: dict[str, Any] = {prefix + key: value for key, value in values.items()}
+    (bundle / "rootfs/urunc.json").write_text(json.dumps({**whole, "other.key": 1}))
+    check_whole(read(bundle, {}))
+
+
+def test_annotations_come_before_the_file(bundle: pathlib.Path) -> None:
+    (bundle / "rootfs/urunc.json").write_text(json.dumps(in_base64({**PLAIN, "cmdline": "other"})))
+    check_whole(read(bundle, PLAIN))
+
+
+def test_an_ordinary_container(bundle: pathlib.Path) -> None:
+    assert read(bundle, {}) is None
+    (bundle / "rootfs/urunc.json").write_text('{"some": "thing"}')
+    assert read(bundle, {}) is None
+
+
+def test_an_ordinary_container_without_a_root(tmp_path: pathlib.Path) -> None:
+    assert read(tmp_path, {}) is None
+
+
+def test_a_source_that_is_half_base64(bundle: pathlib.Path) -> None:
+    error = refused(bundle, PLAIN, unikernelType=encoded("unikraft"))
+    assert "not both plain text or both base64" in error.message
+    error = refused(bundle, in_base64(PLAIN), cmdline="not base64!")
+    assert error.message == f"{SOURCE}cmdline': 'not base64!' is not base64, though the others are"
+
+
+UNKNOWN = [
+    ("unikernelType", "beos", "guest", "linux, mewz, mirage, rumprun, unikraft"),
+    ("hypervisor", "vmware", "monitor", "firecracker, hvt, qemu, spt"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "kind", "known"), UNKNOWN)
+def test_unknown_words_name_the_known(
+    bundle: pathlib.Path, key: str, value: str, kind: str, known: str
+) -> None:
+    error = refused(bundle, PLAIN, **{key: value})
+    assert error.message.startswith(f"{SOURCE}{key}': unknown {kind} '{value}'")
+    assert error.hint == f"known {kind}s: {known}"
+
+
+@pytest.mark.parametrize(("key", "value", "kind", "known"), UNKNOWN)
+def test_unknown_words_in_base64_show_both_readings(
+    bundle: pathlib.Path, key: str, value: str, kind: str, known: str
+) -> None:
+    error = refused(bundle, in_base64(PLAIN), **{key: encoded(value)})
+    assert f"unknown {kind} '{encoded(value)}'; as base64 it says '{value}'" in error.message
+    assert error.hint == f"known {kind}s: {known}"
+
+
+@pytest.mark.parametrize("key", ["unikernelType", "hypervisor", "binary"])
+@pytest.mark.parametrize("state", ["missing", "empty"])
+def test_required_keys(bundle: pathlib.Path, key: str, state: str) -> None:
+    values = {name: value for name, value in PLAIN.items() if name != key}
+    if state == "empty":
+        values[key] = ""
+    assert refused(bundle, values).message == f"{SOURCE}{key}': {state}"
+
+
+def test_a_guest_of_the_configuration_is_known(bundle: pathlib.Path) -> None:
+    found = read(bundle, PLAIN, config(guests__beos__cmdline="{args}"), unikernelType="beos")
+    assert found
+    assert found.guest == "beos"
+
+
+def test_nul_is_refused(bundle: pathlib.Path) -> None:
+    assert (
+        "holds a NUL character" in refused(bundle, in_base64(PLAIN), cmdline=encoded("a\0")).message
+    )
+
+
+FILES = {"binary": "binary", "initrd": "initrd", "block": "block"}
+
+
+@pytest.mark.parametrize("key", FILES)
+@pytest.mark.parametrize(
+    "path", ["../outside", "/../outside", "unikernel/../../outside", "a/../.."]
+)
+def test_dots_that_lead_out(bundle: pathlib.Path, key: str, path: str) -> None:
+    error = refused(bundle, PLAIN, **{key: path})
+    assert error.message.endswith(f"'{key}': '{path}' leads out of the root filesystem")
+
+
+@pytest.mark.parametrize("key", FILES)
+@pytest.mark.parametrize("target", ["../outside", "../../outside", "/outside", "ABSOLUTE"])
+def test_links_that_lead_out(bundle: pathlib.Path, key: str, target: str) -> None:
+    target = str(bundle / "outside") if target == "ABSOLUTE" else target
+    (bundle / "rootfs/link").symlink_to(target)
+    error = refused(bundle, PLAIN, **{key: "/link"})
+    assert "'/link': no such file or directory" in error.message
+    assert "followed inside it only" in error.hint
+
+
+def test_a_folder_that_is_a_link_out(bundle: pathlib.Path) -> None:
+    (bundle / "elsewhere").mkdir()
+    (bundle / "elsewhere/app").write_bytes(elf())
+    (bundle / "rootfs/folder").symlink_to("../elsewhere")
+    assert "no such file" in refused(bundle, PLAIN, binary="folder/app").message
+
+
+def test_magic_links_are_not_followed(bundle: pathlib.Path) -> None:
+    root = bundle / "rootfs"
+    (root / "loop").symlink_to("loop")
+    assert "'loop': too many levels" in refused(bundle, PLAIN, binary="loop").message
+
+
+@pytest.mark.parametrize(
+    "target", ["unikernel/app", "/unikernel/app", "./unikernel/../unikernel/app"]
+)
+def test_links_inside_are_followed(bundle: pathlib.Path, target: str) -> None:
+    (bundle / "rootfs/link").symlink_to(target)
+    found = read(bundle, PLAIN, binary="/link")
+    assert found
+    assert found.kernel.path == "/link"
+    assert found.kernel.inode == (bundle / "rootfs/unikernel/app").stat().st_ino
+
+
+@pytest.mark.parametrize("key", FILES)
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+def test_only_regular_files(bundle: pathlib.Path, key: str, kind: str) -> None:
+    if kind == "folder":
+        (bundle / "rootfs/odd").mkdir()
+    else:
+        os.mkfifo(bundle / "rootfs/odd")
+    assert refused(bundle, PLAIN, **{key: "odd"}).message.endswith("'odd': not a regular file")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"{", "read 'urunc.json': not JSON: "),
+        (b"\xff", "read 'urunc.json': not JSON: "),
+        (b"[]", "read 'urunc.json': expected an object of strings"),
+        (b'{"binary": 1}', "read 'urunc.json': 'binary': expected a string"),
+        (b" " * (image.FILE_LIMIT_BYTES + 1), "read 'urunc.json': larger than"),
+    ],
+)
+def test_a_broken_file_in_the_root(bundle: pathlib.Path, content: bytes, words: str) -> None:
+    (bundle / "rootfs/urunc.json").write_bytes(content)
+    assert refused(bundle, {}).message.startswith(words)
+
+
+def test_a_file_in_the_root_that_is_a_folder(bundle: pathlib.Path) -> None:
+    (bundle / "rootfs/urunc.json").mkdir()
+    assert "not a regular file" in refused(bundle, {}).message
+
+
+def test_a_host_device_is_refused(bundle: pathlib.Path) -> None:
+    error = refused(bundle, PLAIN, block="/dev/null")
+    assert "'block': '/dev/null': no such file or directory" in error.message
+    assert "annotations.host_devices" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("path", "pattern"),
+    [("/dev/../etc/passwd", "/dev/*"), ("/dev/sda", "/dev/sdb"), ("/dev//sda", "/dev/*")],
+)
+def test_a_host_device_outside_the_patterns(bundle: pathlib.Path, path: str, pattern: str) -> None:
+    error = refused(bundle, PLAIN, config(annotations__host_devices=[pattern]), block=path)
+    assert "no such file or directory" in error.message
+
+
+def test_an_allowed_host_device_must_be_one(bundle: pathlib.Path) -> None:
+    allowed = config(annotations__host_devices=["/dev/*"])
+    error = refused(bundle, PLAIN, allowed, block="/dev/null")
+    assert error.message.endswith("host device '/dev/null': not a block device")
+    error = refused(bundle, PLAIN, allowed, block="/dev/no-such-device")
+    assert "host device '/dev/no-such-device': no such file" in error.message
+
+
+def test_an_allowed_host_device(bundle: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = os.stat_result((stat.S_IFBLK | 0o660, 5, 6, 1, 0, 6, 0, 0, 0, 0))
+    real = image.posix.stat
+    monkeypatch.setattr(
+        image.posix, "stat", lambda path: facts if path == "/dev/vg/disk" else real(path)
+    )
+    found = read(
+        bundle, PLAIN, config(annotations__host_devices=["/dev/vg/*"]), block="/dev/vg/disk"
+    )
+    assert found and found.block
+    assert (found.block.path, found.block.inside, found.block.mode) == (
+        "/dev/vg/disk",
+        False,
+        0o660,
+    )
+
+
+def test_overrides(bundle: pathlib.Path) -> None:
+    found = read(bundle, PLAIN, memory="64Mi", vcpus="2")
+    assert found
+    assert found.overrides == {"memory": "64Mi", "vcpus": "2"}
+
+
+@pytest.mark.parametrize("key", image.OVERRIDES)
+def test_overrides_that_are_not_allowed(bundle: pathlib.Path, key: str) -> None:
+    error = refused(bundle, PLAIN, config(annotations__allow=[]), **{key: "1"})
+    assert error.message == f"annotation '{PREFIX}{key}': not allowed on this machine"
+    assert error.hint == "set in /etc/urunc/config.toml"
+
+
+@pytest.mark.parametrize("key", ["useDMBlock", "mountRootfs"])
+def test_the_root_filesystem_as_a_disk(bundle: pathlib.Path, key: str) -> None:
+    assert read(bundle, PLAIN, **{key: "false"})
+    assert "is neither true nor false" in refused(bundle, PLAIN, **{key: "yes"}).message
+    assert "is not supported by this version" in refused(bundle, PLAIN, **{key: "True"}).message
+
+
+def test_a_damaged_unikernel(bundle: pathlib.Path) -> None:
+    (bundle / "rootfs/unikernel/app").write_bytes(b"\x7fELF\x02\x01")
+    assert "read '/unikernel/app': damaged ELF file" in refused(bundle, PLAIN).message

@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+"""config.json → Spec: a table of broken configurations with the words that must be in the message, and
+a whole good one."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made import document
+
+from urunc import spec
+from urunc.errors import SpecError
+from urunc.spec import Hook, Mount, Resources, Rlimit
+
+
+def process(**changes: Any) -> dict[str, Any]:
+    return document(process={"args": ["app"], "cwd": "/", **changes})
+
+
+def linux(**members: Any) -> dict[str, Any]:
+    return document(linux=members)
+
+
+def hooks(hook: Any) -> dict[str, Any]:
+    return document(hooks={"createRuntime": [{"path": "/bin/true"}, hook]})
+
+
+def limit(**changes: Any) -> dict[str, Any]:
+    return process(rlimits=[{"type": "RLIMIT_CORE", "soft": 1, "hard": 2, **changes}])
+
+
+BROKEN = [
+    # missing, empty
+    ([], "the document: expected an object, found an array"),
+    (None, "the document: expected an object, found null"),
+    (document(root=None), "root: missing"),
+    (document(root={}), "root.path: missing"),
+    (document(root={"path": ""}), "root.path: empty"),
+    (document(process=None), "process: missing"),
+    (document(ociVersion=None), "ociVersion: missing"),
+    (document(ociVersion=""), "ociVersion: empty"),
+    # wrong types
+    (document(root=[]), "root: expected an object, found an array"),
+    (document(root={"path": 1}), "root.path: expected a string, found a whole number"),
+    (document(ociVersion=1.2), "ociVersion: expected a string, found a number"),
+    (document(hostname=True), "hostname: expected a string, found true or false"),
+    (document(annotations={"a": 1}), "annotations['a']: expected a string, found a whole number"),
+    (document(mounts={}), "mounts: expected an array, found an object"),
+    (document(mounts=["x"]), "mounts[0]: expected an object, found a string"),
+    (document(mounts=[{"source": "a"}]), "mounts[0].destination: missing"),
+    (process(args="app"), "process.args: expected an array, found a string"),
+    (process(args=["a", None]), "process.args[1]: expected a string, found null"),
+    (process(terminal="no"), "process.terminal: expected true or false, found a string"),
+    (process(user={"uid": "0"}), "process.user.uid: expected a whole number, found a string"),
+    (process(user={"uid": True}), "process.user.uid: expected a whole number, found true or false"),
+    (process(user={"uid": 1.0}), "process.user.uid: expected a whole number, found a number"),
+    # values
+    (document(ociVersion="2.0.0"), "ociVersion: '2.0.0' is not a version 1"),
+    (document(ociVersion="latest"), "ociVersion: 'latest' is not a version 1"),
+    (process(cwd="home"), "process.cwd: 'home' is not an absolute path"),
+    (process(env=["A=1", "B"]), "process.env[1]: 'B' is not NAME=VALUE"),
+    (process(env=["=x"]), "process.env[0]: '=x' is not NAME=VALUE"),
+    (process(user={"uid": -1}), "process.user.uid: -1 is not between 0 and 4294967294"),
+    (process(user={"gid": 1 << 32}), "process.user.gid: 4294967296 is not between"),
+    (process(oomScoreAdj=1001), "process.oomScoreAdj: 1001 is not between -1000 and 1000"),
+    # NUL characters
+    (document(root={"path": "a\0b"}), "root.path: holds a NUL character"),
+    (document(hostname="a\0"), "hostname: holds a NUL character"),
+    (process(args=["a", "b\0"]), "process.args[1]: holds a NUL character"),
+    (process(env=["A=\0"]), "process.env[0]: holds a NUL character"),
+    (hooks({"path": "/bin/x", "args": ["x", "\0"]}), "hooks.createRuntime[1].args[1]: holds a NUL"),
+    # resource limits
+    (limit(soft=3), "process.rlimits[0].soft: 3 is above the hard limit 2"),
+    (limit(hard=1 << 64), "process.rlimits[0].hard: 18446744073709551616 is not between"),
+    (limit(type=None), "process.rlimits[0].type: missing"),
+    (limit(type="RLIMIT_BEER"), "process.rlimits[0].type: unknown limit 'RLIMIT_BEER'"),
+    (limit(type="NOFILE"), "process.rlimits[0].type: unknown limit 'NOFILE'"),
+    (
+        process(rlimits=[{"type": "RLIMIT_AS"}, {"type": "RLIMIT_AS"}]),
+        "process.rlimits[1].type: a second 'RLIMIT_AS'",
+    ),
+    # namespaces
+    (linux(namespaces=[{"type": "net"}]), "linux.namespaces[0].type: unknown namespace 'net'"),
+    (linux(namespaces=[{}]), "linux.namespaces[0].type: missing"),
+    (
+        linux(namespaces=[{"type": "pid"}, {"type": "pid"}]),
+        "linux.namespaces[1].type: a second 'pid' namespace",
+    ),
+    (linux(namespaces=[{"type": "user"}]), "linux.namespaces[0].type: 'user' namespaces are not"),
+    (
+        linux(namespaces=[{"type": "network", "path": "ns"}]),
+        "linux.namespaces[0].path: 'ns' is not an absolute path",
+    ),
+    # resources
+    (
+        linux(resources={"memory": {"limit": -2}}),
+        "linux.resources.memory.limit: -2 is not between -1 and",
+    ),
+    (
+        linux(resources={"cpu": {"period": 1_000_001}}),
+        "linux.resources.cpu.period: 1000001 is not between 0 and 1000000",
+    ),
+    (
+        linux(resources={"cpu": {"cpus": 3}}),
+        "linux.resources.cpu.cpus: expected a string, found a whole number",
+    ),
+    # hooks
+    (hooks({}), "hooks.createRuntime[1].path: missing"),
+    (hooks({"path": "bin/x"}), "hooks.createRuntime[1].path: 'bin/x' is not an absolute path"),
+    (hooks({"path": "/x", "timeout": 0}), "hooks.createRuntime[1].timeout: 0 is not above zero"),
+    (hooks({"path": "/x", "timeout": -1}), "hooks.createRuntime[1].timeout: -1 is not between"),
+    (hooks({"path": "/x", "env": ["A"]}), "hooks.createRuntime[1].env[0]: 'A' is not NAME=VALUE"),
+]
+
+
+@pytest.mark.parametrize(("value", "words"), BROKEN, ids=[words for _, words in BROKEN])
+def test_broken(value: Any, words: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        spec.parse(value, "/bundle")
+    assert caught.value.message.startswith(f"config.json: {words}")
+
+
+FILES = [
+    (b'{"ociVersion": "1.2.0", "proc', "not JSON: "),
+    (b"", "not JSON: "),
+    (b'{"a": NaN}', "not JSON: NaN is not JSON"),
+    (b'{"a": "\xff"}', "not UTF-8 at byte 7"),
+    (b"[" * 300_000, "not JSON: nested too deeply"),
+    (b" " * (spec.CONFIG_LIMIT_BYTES + 1), f"larger than {spec.CONFIG_LIMIT_BYTES} bytes"),
+]
+
+
+@pytest.mark.parametrize(("content", "words"), FILES, ids=[words for _, words in FILES])
+def test_unreadable(content: bytes, words: str, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(SpecError) as caught:
+        spec.load(str(tmp_path))
+    assert f"'{tmp_path}/config.json': {words}" in caught.value.message
+
+
+def test_a_truncated_file_says_where(tmp_path: pathlib.Path) -> None:
+    text = json.dumps(document(), indent=2)
+    (tmp_path / "config.json").write_text(text[:-10])
+    with pytest.raises(SpecError, match=r"not JSON: .*line \d+ column \d+"):
+        spec.load(str(tmp_path))
+
+
+def test_no_file(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(SpecError, match="no such file or directory") as caught:
+        spec.load(str(tmp_path))
+    assert "urunc spec" in caught.value.hint
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists), st.data())
+def test_whatever_stands_there_no_other_error(value: Any, data: st.DataObject) -> None:
+    whole = full()
+    place: Any = whole
+    while isinstance(place, dict) and place:
+        key = data.draw(st.sampled_from(sorted(place)))
+        if data.draw(st.booleans()) or not isinstance(place[key], dict):
+            place[key] = value
+            break
+        place = place[key]
+    try:
+        spec.parse(whole, "/bundle")
+    except SpecError:
+        pass
+
+
+def full() -> dict[str, Any]:
+    return {
+        "ociVersion": "1.0.2-dev",
+        "root": {"path": "rootfs", "readonly": True},
+        "hostname": "box",
+        "domainname": "example",
+        "process": {
+            "terminal": False,
+            "user": {"uid": 1000, "gid": 100, "additionalGids": [1, 2]},
+            "args": ["app", "two words", ""],
+            "env": ["A=", "B=x=y"],
+            "cwd": "/home",
+            "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 1024, "hard": (1 << 64) - 1}],
+            "oomScoreAdj": -5,
+            "capabilities": {"bounding": ["CAP_KILL"]},
+        },
+        "annotations": {"a": "b"},
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/data", "source": "/srv", "options": ["rbind", "ro"]},
+        ],
+        "hooks": {
+            "prestart": [{"path": "/bin/a"}],
+            "poststop": [{"path": "/bin/b", "args": ["b", "c"], "env": ["K=V"], "timeout": 9}],
+            "startContainer": [],
+        },
+        "linux": {
+            "namespaces": [{"type": "pid"}, {"type": "network", "path": "/run/netns/a"}],
+            "cgroupsPath": "/a/b",
+            "resources": {
+                "memory": {"limit": 1 << 28, "swap": -1},
+                "cpu": {"shares": 512, "quota": 150000, "period": 100000, "cpus": "0-1"},
+                "pids": {"limit": 32},
+            },
+        },
+        "vm": {"hypervisor": {"path": "/unused"}},
+    }
+
+
+def test_a_full_configuration() -> None:
+    found = spec.parse(full(), "/bundle")
+    assert found == spec.Spec(
+        oci_version="1.0.2-dev",
+        bundle="/bundle",
+        root="/bundle/rootfs",
+        hostname="box",
+        domainname="example",
+        args=("app", "two words", ""),
+        env=("A=", "B=x=y"),
+        cwd="/home",
+        terminal=False,
+        uid=1000,
+        gid=100,
+        rlimits=(Rlimit(type="RLIMIT_NOFILE", soft=1024, hard=(1 << 64) - 1),),
+        oom_score_adj=-5,
+        annotations={"a": "b"},
+        mounts=(
+            Mount(destination="/proc", source="proc", type="proc", options=()),
+            Mount(destination="/data", source="/srv", type="", options=("rbind", "ro")),
+        ),
+        hooks={
+            "prestart": (Hook(path="/bin/a", args=("/bin/a",), env=(), timeout_s=0),),
+            "poststop": (Hook(path="/bin/b", args=("b", "c"), env=("K=V",), timeout_s=9),),
+        },
+        namespaces={"pid": "", "network": "/run/netns/a"},
+        cgroups_path="/a/b",
+        resources=Resources(
+            memory_limit_bytes=1 << 28,
+            cpu_shares=512,
+            cpu_quota_us=150000,
+            cpu_period_us=100000,
+            cpuset_cpus="0-1",
+            cpuset_mems="",
+            pids_limit=32,
+        ),
+    )
+
+
+def test_a_small_configuration() -> None:
+    found = spec.parse(
+        {"ociVersion": "1.2.0", "root": {"path": "/srv/root"}, "process": {"env": None}}, "/bundle"
+    )
+    assert (found.root, found.cwd, found.args, found.env) == ("/srv/root", "/", (), ())
+    assert (found.uid, found.oom_score_adj, found.resources.memory_limit_bytes) == (0, None, None)
+    assert (found.mounts, found.hooks, found.namespaces) == ((), {}, {})
+
+
+@pytest.mark.parametrize("value", [-1, 0, None])
+def test_no_limit_is_said_in_three_ways(value: int | None) -> None:
+    found = spec.parse(
+        linux(resources={"memory": {"limit": value}, "pids": {"limit": value}}), "/bundle"
+    )
+    assert found.resources.memory_limit_bytes is None
+    assert found.resources.pids_limit is None
