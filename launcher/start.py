@@ -2,14 +2,15 @@
 """The first code of the installed `urunc`: makes its modules importable from one file, and runs it.
 
 The ordinary import of a module searches folders, then opens and checks a file; urunc's forty cost as much as a
-third of the interpreter's start. Here they are entries of one file, MODULES, that `bundle.py` wrote at install;
-they stand beside it as files too, for people, tracebacks and whatever is imported later. bin/urunc (urunc.in)
-runs this with MODULES and LIBRARY, the folder of both.
+third of the interpreter's start. Here their code is in one file, and MODULES says where; `bundle.py` wrote both
+at install. They stand beside it as files too, for people and tracebacks. bin/urunc (urunc.in) runs this with
+MODULES and LIBRARY, the folder of all of it.
 """
 
 import sys
 from _frozen_importlib import ModuleSpec
 from marshal import loads
+from posix import O_CLOEXEC, O_RDONLY, close, open, pread
 
 MODULES = globals()["MODULES"]
 LIBRARY = globals()["LIBRARY"]
@@ -24,7 +25,7 @@ class Bundle:
         entry = MODULES.get(name)
         if entry is None:
             return None
-        file, package, _ = entry
+        file, package, _, _ = entry
         spec = ModuleSpec(name, Bundle, origin=f"{LIBRARY}/{file}", is_package=package)
         spec.has_location = True
         if package:
@@ -38,8 +39,12 @@ class Bundle:
 
     @staticmethod
     def exec_module(module):
-        """Run the module's code, which is unpacked only now."""
-        exec(loads(MODULES[module.__name__][2]), module.__dict__)
+        """Read the module's code and run it."""
+        _, _, offset, size = MODULES[module.__name__]
+        fd = open(LIBRARY + "/code", O_RDONLY | O_CLOEXEC)
+        code = pread(fd, size, offset)
+        close(fd)
+        exec(loads(code), module.__dict__)
 
 
 sys.meta_path.insert(0, Bundle)

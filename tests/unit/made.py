@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the unit tests are made from: configurations, images, machines and ELF files, none of them real."""
+"""What the unit tests are made from: configurations, images, machines and ELF files, none of them
+real."""
 
 from __future__ import annotations
 
@@ -161,7 +162,8 @@ def pvh_note() -> bytes:
 
 
 def elf(notes: bytes = b"", *, machine: int = X86_64, interpreter: bytes = b"") -> bytes:
-    """A 64-bit little-endian ELF file with a note segment and an interpreter, where they are given."""
+    """A 64-bit little-endian ELF file with a note segment and an interpreter, where they are
+    given."""
     segments = [(4, notes)] if notes else []
     segments += [(3, interpreter)] if interpreter else []
     ident = b"\x7fELF\x02\x01\x01" + bytes(9)

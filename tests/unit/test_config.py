@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The administrator's configuration: what wins, where a value came from, and errors with their line."""
+"""The administrator's configuration: what wins, where a value came from, and errors with their
+line."""
 
 from __future__ import annotations
 

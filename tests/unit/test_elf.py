@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a kernel's file says of itself: ELF files made by hand, Linux's image formats, and damage to both."""
+"""What a kernel's file says of itself: ELF files made by hand, Linux's image formats, and damage to
+both."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each guest's words, to the letter: with and without network, disk, initrd, environment and arguments."""
+"""Each guest's words, to the letter: with and without network, disk, initrd, environment and
+arguments."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How an image says that it is a unikernel: annotations, urunc.json, and files that may lead nowhere else."""
+"""How an image says that it is a unikernel: annotations, urunc.json, and files that may lead
+nowhere else."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records: made from keywords only, compared and hashed by value, and JSON values in both directions."""
+"""Records: made from keywords only, compared and hashed by value, and JSON values in both
+directions."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""config.json → Spec: a table of broken configurations with the words that must be in the message, and
-a whole good one."""
+"""config.json → Spec: a table of broken configurations with the words that must be in the message,
+and a whole good one."""
 
 from __future__ import annotations
 

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which modules each verb loads: exact, where a measured time is noise.
+
+An isolated interpreter without `site` imports what a verb's start imports; the modules that a bare
+one has are taken away. When a change is meant, print the table anew and put it in place of EXPECTED:
+
+    python tests/style/test_imports.py
+"""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+SOURCE = pathlib.Path(__file__).resolve().parent.parent.parent / "src"
+VERBS = ("create", "start", "state", "kill", "delete")
+
+EXPECTED: dict[str, str] = {
+    "": """
+        __future__
+        _json
+        errno
+        urunc
+        urunc.__main__
+        urunc.cli
+        urunc.cli.options
+        urunc.errors
+        urunc.jsontext
+        urunc.linux
+        urunc.linux._linux
+        urunc.linux.files
+        urunc.linux.process
+        urunc.logs
+        urunc.timing
+    """,
+    "create": """
+        _struct
+        urunc.cli.create
+        urunc.elf
+        urunc.guests
+        urunc.image
+        urunc.linux.cgroups
+        urunc.monitors
+        urunc.record
+        urunc.spec
+    """,
+    "start": """
+        fcntl
+        urunc.cli.start
+        urunc.cli.verb
+        urunc.container
+        urunc.state
+    """,
+    "state": """
+        fcntl
+        urunc.cli.state
+        urunc.cli.verb
+        urunc.state
+    """,
+    "kill": """
+        fcntl
+        urunc.cli.kill
+        urunc.cli.verb
+        urunc.container
+        urunc.state
+    """,
+    "delete": """
+        fcntl
+        urunc.cli.delete
+        urunc.cli.verb
+        urunc.container
+        urunc.state
+    """,
+}
+
+PROBE = """
+import sys
+bare = set(sys.modules)
+sys.path.insert(0, sys.argv[1])
+__import__("urunc.__main__")
+__import__("urunc.cli." + sys.argv[2])
+print(*sorted(set(sys.modules) - bare))
+"""
+
+
+def loaded(verb: str) -> set[str]:
+    """The modules that this verb's start loads."""
+    command = [sys.executable, "-I", "-S", "-c", PROBE, str(SOURCE), verb]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    return set(answer.stdout.split())
+
+
+def table() -> str:
+    """EXPECTED as it would have to be now: what all verbs share under "", the rest by verb."""
+    found = {verb: loaded(verb) for verb in VERBS}
+    shared = set.intersection(*found.values())
+    rows = {"": shared, **{verb: modules - shared for verb, modules in found.items()}}
+    lines = ["EXPECTED: dict[str, str] = {"]
+    for verb, modules in rows.items():
+        lines += [
+            f'    "{verb}": """',
+            *(f"        {name}" for name in sorted(modules)),
+            '    """,',
+        ]
+    return "\n".join([*lines, "}"])
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_modules(verb: str) -> None:
+    assert loaded(verb) == {*EXPECTED[""].split(), *EXPECTED[verb].split()}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(table() + "\n")
