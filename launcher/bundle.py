@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prepare an installed library for a quick start: `bundle.py BUILT FINAL`, run by the interpreter it is for.
+"""Prepare an installed library for a quick start: `bundle.py BUILT FINAL`, run by the interpreter
+it is for.
 
-Writes BUILT/code, the marshalled code of every module (and of `__future__`, which each of them imports), and
-BUILT/index: the code of `start` beside this file, and {name: (file, whether a package, offset, size)}. FINAL is
-where BUILT will stand: it is what tracebacks name. `make install` runs this.
+Writes BUILT/code, the marshalled code of every module (and of `__future__`, which each of them
+imports), and BUILT/index: the code of `start` beside this file, and {name: (file, whether a
+package, offset, size)}. FINAL is where BUILT will stand: it is what tracebacks name. `make install`
+runs this.
 """
 
 import __future__
@@ -34,8 +36,11 @@ def main() -> None:
 
 
 def marshalled(path: pathlib.Path, shown: pathlib.Path) -> bytes:
-    """A file's code, without its docstrings: they are a third of it, and nobody asks for them here."""
-    return marshal.dumps(compile(path.read_bytes(), str(shown), "exec", dont_inherit=True, optimize=2))
+    """A file's code, without its docstrings: they are a third of it, and nobody asks for them
+    here."""
+    return marshal.dumps(
+        compile(path.read_bytes(), str(shown), "exec", dont_inherit=True, optimize=2)
+    )
 
 
 if __name__ == "__main__":

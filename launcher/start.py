@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The first code of the installed `urunc`: makes its modules importable from one file, and runs it.
 
-The ordinary import of a module searches folders, then opens and checks a file; urunc's forty cost as much as a
-third of the interpreter's start. Here their code is in one file, and MODULES says where; `bundle.py` wrote both
-at install. They stand beside it as files too, for people and tracebacks. bin/urunc (urunc.in) runs this with
-MODULES and LIBRARY, the folder of all of it.
+The ordinary import of a module searches folders, then opens and checks a file; urunc's forty cost
+as much as a third of the interpreter's start. Here their code is in one file, and MODULES says
+where; `bundle.py` wrote both at install. They stand beside it as files too, for people and
+tracebacks. bin/urunc (urunc.in) runs this with MODULES and LIBRARY, the folder of all of it.
 """
 
 import sys
@@ -35,7 +35,7 @@ class Bundle:
     @staticmethod
     def create_module(spec):
         """Let the import system make it."""
-        return None
+        return
 
     @staticmethod
     def exec_module(module):

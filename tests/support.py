@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests share: bundles, the installed urunc, networks of their own, and the kernel before and after.
+"""What the tests share: bundles, the installed urunc, networks of their own, and the kernel before
+and after.
 
-What a test needs of the machine is probed, not guessed from the user id. A need named in URUNC_TEST_REQUIRE
-(comma-separated) is a failure where it is missing; any other is a skip that says what is missing.
+What a test needs of the machine is probed, not guessed from the user id. A need named in
+URUNC_TEST_REQUIRE (comma-separated) is a failure where it is missing; any other is a skip that says
+what is missing.
 """
 
 from __future__ import annotations
@@ -72,9 +74,12 @@ def need(*names: str) -> None:
 
 
 class Bundle:
-    """A bundle in a folder: `files` of the root filesystem by name, and a configuration to change."""
+    """A bundle in a folder: `files` of the root filesystem by name, and a configuration to
+    change."""
 
-    def __init__(self, path: pathlib.Path, guest: str = "", monitor: str = "", **annotations: str) -> None:
+    def __init__(
+        self, path: pathlib.Path, guest: str = "", monitor: str = "", **annotations: str
+    ) -> None:
         self.path = path
         self.root = path / "rootfs"
         self.root.mkdir(parents=True, exist_ok=True)
@@ -91,7 +96,12 @@ class Bundle:
             },
         }
         if guest:
-            named = {"unikernelType": guest, "hypervisor": monitor, "binary": "/unikernel", **annotations}
+            named = {
+                "unikernelType": guest,
+                "hypervisor": monitor,
+                "binary": "/unikernel",
+                **annotations,
+            }
             self.config["annotations"] = {PREFIX + key: value for key, value in named.items()}
 
     def add(self, name: str, source: pathlib.Path | bytes) -> None:
@@ -147,7 +157,9 @@ class Urunc:
             env=os.environ | environment,
         )
         if check and result.returncode:
-            raise AssertionError(f"{' '.join(words)}: {result.returncode}\n{result.stdout}{result.stderr}")
+            raise AssertionError(
+                f"{' '.join(words)}: {result.returncode}\n{result.stdout}{result.stderr}"
+            )
         return result
 
     def new_id(self) -> str:
@@ -209,7 +221,9 @@ class Container:
             if text in content:
                 return content
             time.sleep(0.02)
-        raise AssertionError(f"no {text!r} on the console:\n{self.console.read_text(errors='replace')}")
+        raise AssertionError(
+            f"no {text!r} on the console:\n{self.console.read_text(errors='replace')}"
+        )
 
     def wait_stopped(self, timeout_s: float = 30) -> None:
         """Wait for the monitor's end."""
@@ -242,7 +256,8 @@ def ip(*words: str) -> str:
 
 
 class Network:
-    """Two network namespaces joined by a veth pair: `inside` is a container's, `outside` its peer's."""
+    """Two network namespaces joined by a veth pair: `inside` is a container's, `outside` its
+    peer's."""
 
     inside_address = "10.123.0.2"
     outside_address = "10.123.0.1"
@@ -364,7 +379,10 @@ def kernel(*folders: pathlib.Path) -> dict[str, set[str]]:
 def assert_same(before: dict[str, set[str]], after: dict[str, set[str]]) -> None:
     """The kernel holds what it held, no more and no less."""
     changes = {
-        kind: {"new": sorted(after[kind] - before[kind]), "gone": sorted(before[kind] - after[kind])}
+        kind: {
+            "new": sorted(after[kind] - before[kind]),
+            "gone": sorted(before[kind] - after[kind]),
+        }
         for kind in before
         if before[kind] != after[kind]
     }

@@ -85,8 +85,10 @@ def _lz4_block(block, out):
 def _zstd(data):
     try:
         done = subprocess.run(
-            ["zstd", "-dc", "-q"], input=data, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, check=False,
+            ["zstd", "-dc", "-q"],
+            input=data,
+            capture_output=True,
+            check=False,
         )
     except FileNotFoundError:
         raise Refused("a zstd file, and there is no `zstd` program") from None
@@ -152,7 +154,9 @@ def modinfo(module, key):
     for name, _, _, _, offset, length in sections:
         if module.startswith(b".modinfo\x00", base + name):
             strings = module[offset : offset + length].split(b"\x00")
-            return [s.split(b"=", 1)[1].decode() for s in strings if s.startswith(key.encode() + b"=")]
+            return [
+                s.split(b"=", 1)[1].decode() for s in strings if s.startswith(key.encode() + b"=")
+            ]
     return []
 
 

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The life of a container after `create`: start, kill, delete. The hall that every door leads through.
+"""The life of a container after `create`: start, kill, delete. The hall that every door leads
+through.
 
-Runs in the caller's process, in the host's namespaces, with its privilege. Each verb takes the container's
-lock, but for `kill`, which must not wait for a hook. What is needed only where something changed, or where
-there are hooks, is imported there: each of these verbs is a process of its own, and an import is time.
+Runs in the caller's process, in the host's namespaces, with its privilege. Each verb takes the
+container's lock, but for `kill`, which must not wait for a hook. What is needed only where
+something changed, or where there are hooks, is imported there: each of these verbs is a process of
+its own, and an import is time.
 """
 
 from __future__ import annotations
@@ -16,7 +18,18 @@ from urunc.errors import Error, HostError, InitError, NotFoundError, StateError,
 from urunc.jsontext import dumps, loads
 from urunc.linux import process
 from urunc.linux.files import exists, read_descriptor, remove_tree, write_all
-from urunc.state import CREATED, FILE, RUNNING, START, STARTED, STOPPED, Folder, State, check_id, load
+from urunc.state import (
+    CREATED,
+    FILE,
+    RUNNING,
+    START,
+    STARTED,
+    STOPPED,
+    Folder,
+    State,
+    check_id,
+    load,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,7 +92,9 @@ def _look_again(state: State, config: Config) -> dict[str, object]:
     logs.detail("the network changed between create and start")
     plan = rebuild(Plan, state.data["plan"])
     net = connect(now, namespace, plan, Journal(state.folder), before)
-    launch = realize(plan, net, guests.load(plan.guest, config), monitors.load(plan.monitor, config))
+    launch = realize(
+        plan, net, guests.load(plan.guest, config), monitors.load(plan.monitor, config)
+    )
     state.data.update(net=plain(net), launch=plain(launch))
     state.save()
     return {"argv": launch.argv, "files": dict(launch.files)}
@@ -88,10 +103,14 @@ def _look_again(state: State, config: Config) -> dict[str, object]:
 def _let_go(state: State, launch: dict[str, object]) -> None:
     """Open init's FIFO and wait until it has become the monitor."""
     message = dumps({"launch": launch, "state": dumps(state.oci(CREATED))})
-    answer = posix.open(f"{state.folder}/{STARTED}", posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
+    answer = posix.open(
+        f"{state.folder}/{STARTED}", posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC
+    )
     try:
         timing.stamp(13)
-        fd = posix.open(f"{state.folder}/{START}", posix.O_WRONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
+        fd = posix.open(
+            f"{state.folder}/{START}", posix.O_WRONLY | posix.O_NONBLOCK | posix.O_CLOEXEC
+        )
         posix.set_blocking(fd, True)
         try:
             write_all(fd, message.encode())
@@ -113,8 +132,8 @@ def _let_go(state: State, launch: dict[str, object]) -> None:
 def kill(state: State, number: int) -> None:
     """Send a signal to a container, as its monitor understands it; raises WrongStatusError.
 
-    A stop request (SIGTERM and its kin) becomes what ends this monitor; other signals than SIGKILL, SIGSTOP
-    and SIGCONT mean nothing to a guest and would only hurt its monitor, so they end here.
+    A stop request (SIGTERM and its kin) becomes what ends this monitor; other signals than SIGKILL,
+    SIGSTOP and SIGCONT mean nothing to a guest and would only hurt its monitor, so they end here.
     """
     status = state.status()
     pidfd = state.pidfd() if status in (CREATED, RUNNING) else None
@@ -123,8 +142,9 @@ def kill(state: State, number: int) -> None:
     try:
         if number in STOP_REQUESTS:
             number = state.data["plan"]["stop_signal"]
-            # PID 1 of a namespace is deaf to what it has no handler for: init, a monitor that has not set
-            # itself up yet, and those that never do; nothing in them could be asked to stop anyway
+            # PID 1 of a namespace is deaf to what it has no handler for: init, a monitor that has
+            # not set itself up yet, and those that never do; nothing in them could be asked to stop
+            # anyway
             if not process.catches(state.pid, number):
                 number = SIGKILL
         elif number not in HARMLESS:
@@ -139,7 +159,8 @@ def kill(state: State, number: int) -> None:
 def delete(root: str, identifier: str, config: Config, *, force: bool) -> None:
     """Remove a stopped container and all that is left of it; with `force`, kill it first.
 
-    NotFoundError, WrongStatusError. With `force` an id without a container is no error, as with runc.
+    NotFoundError, WrongStatusError. With `force` an id without a container is no error, as with
+    runc.
     """
     folder = Folder(root, check_id(identifier))
     try:
@@ -170,8 +191,8 @@ def delete(root: str, identifier: str, config: Config, *, force: bool) -> None:
 
 
 def _load_for_delete(root: str, folder: Folder, *, force: bool) -> State | None:
-    """The state; None where `create` died before it wrote one, or (with `force`) where it cannot be read: the
-    journal alone tells what to remove then."""
+    """The state; None where `create` died before it wrote one, or (with `force`) where it cannot be
+    read: the journal alone tells what to remove then."""
     if not exists(f"{folder.path}/{FILE}"):
         return None
     try:
@@ -190,7 +211,9 @@ def _end(state: State, timeout_s: float) -> None:
     ended = process.wait_gone(pidfd, timeout_s)
     posix.close(pidfd)
     if not ended:
-        raise HostError(f"delete '{state.id}': process {state.pid} did not end within {timeout_s} s")
+        raise HostError(
+            f"delete '{state.id}': process {state.pid} did not end within {timeout_s} s"
+        )
 
 
 def run_poststop(state: State) -> None:

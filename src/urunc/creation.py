@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`create`: everything about a container that can fail, up to an init that waits to become the monitor.
+"""`create`: everything about a container that can fail, up to an init that waits to become the
+monitor.
 
-Runs in the caller's process, in the host's namespaces, with its privilege; forks init. A failure at any
-point takes back all that was made. container.py has the rest of a container's life: it is apart from this so
-that the other verbs do not load what only create needs.
+Runs in the caller's process, in the host's namespaces, with its privilege; forks init. A failure at
+any point takes back all that was made. container.py has the rest of a container's life: it is apart
+from this so that the other verbs do not load what only create needs.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ def prepare(identifier: str, spec: Spec, unikernel: UnikernelImage, config: Conf
     guest = guests.load(unikernel.guest, config)
     monitor = monitors.load(unikernel.monitor, config)
     host = probe(monitor, config)
-    return Prepared(decide(identifier, spec, unikernel, guest, monitor, host, config), guest, monitor)
+    return Prepared(
+        decide(identifier, spec, unikernel, guest, monitor, host, config), guest, monitor
+    )
 
 
 def create(
@@ -77,7 +80,8 @@ def create(
     options: Options,
     joiner: cgroups.Joiner,
 ) -> State:
-    """Bring a container up to the point where only `start` is missing. Raises Error, leaving nothing."""
+    """Bring a container up to the point where only `start` is missing. Raises Error, leaving
+    nothing."""
     try:
         return _create(root, identifier, spec, unikernel, config, options, joiner)
     finally:
@@ -156,7 +160,9 @@ class _Creation:
                 "bootId": process.boot_id(),
                 "creatorProcess": (posix.getpid(), creator[2] if creator else 0),
                 "hooks": {
-                    kind: plain(spec.hooks[kind]) for kind in ("poststart", "poststop") if kind in spec.hooks
+                    kind: plain(spec.hooks[kind])
+                    for kind in ("poststart", "poststop")
+                    if kind in spec.hooks
                 },
             },
         )
@@ -178,7 +184,8 @@ class _Creation:
         return self.state
 
     def roll_back(self) -> None:
-        """Take back everything; a failure here is a warning, for the error that led here matters more."""
+        """Take back everything; a failure here is a warning, for the error that led here matters
+        more."""
         if self.pid:
             try:
                 posix.kill(self.pid, SIGKILL)  # our own child, not yet waited for: the pid is its
@@ -211,7 +218,8 @@ class _Creation:
             self.prepared.plan = replace(plan, uid=uid, gid=uid)
             return
         raise HostError(
-            f"choose a user: all {count} from {first} on are taken", "enlarge users.count in the configuration"
+            f"choose a user: all {count} from {first} on are taken",
+            "enlarge users.count in the configuration",
         )
 
     def _give_disks(self) -> None:
@@ -232,7 +240,9 @@ class _Creation:
             try:
                 self.journal.make(owner)
             except OSError as error:
-                raise HostError(f"give disk '{source.path}' to user {uid}: {reason(error)}") from None
+                raise HostError(
+                    f"give disk '{source.path}' to user {uid}: {reason(error)}"
+                ) from None
 
     def _fork(self) -> None:
         spec, path = self.spec, self.folder.path
@@ -248,7 +258,9 @@ class _Creation:
         self._to_init, self._from_init = posix.pipe(), posix.pipe()
         flags = namespaces.CLONE_NEWNS
         for kind, where in spec.namespaces.items():
-            if not where and kind != "cgroup":  # init unshares that one itself, once it is in its groups
+            if (
+                not where and kind != "cgroup"
+            ):  # init unshares that one itself, once it is in its groups
                 flags |= namespaces.KINDS[kind][0]
         timing.stamp(3)
         self.pid = self._clone(flags, setup)
@@ -350,7 +362,9 @@ class _Creation:
             try:
                 write_whole(self.options.pid_file, str(self.pid).encode(), 0o644)
             except OSError as error:
-                raise HostError(f"write pid file '{self.options.pid_file}': {reason(error)}") from None
+                raise HostError(
+                    f"write pid file '{self.options.pid_file}': {reason(error)}"
+                ) from None
         self.state.save()
 
     def _say(self, message: object) -> None:
@@ -402,5 +416,3 @@ def _now() -> str:
 def _os_error(error: OSError) -> str:
     where = f" '{error.filename}'" if error.filename else ""
     return f"{reason(error)}{where}"
-
-

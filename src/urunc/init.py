@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The container's first process: from fresh namespaces to the monitor itself.
 
-Forked from the runtime (create), so all it needs is loaded already; after `PivotRoot` nothing can be
-imported, not even a codec. It joins the namespaces given by path, runs createContainer hooks, executes the
-steps as root in the container's namespaces, then waits, as the monitor's user without privileges and not
-dumpable (its pid namespace may be shared), until `start` opens its FIFO; then it becomes the monitor.
+Forked from the runtime (create), so all it needs is loaded already; after `PivotRoot` nothing can
+be imported, not even a codec. It joins the namespaces given by path, runs createContainer hooks,
+executes the steps as root in the container's namespaces, then waits, as the monitor's user without
+privileges and not dumpable (its pid namespace may be shared), until `start` opens its FIFO; then it
+becomes the monitor.
 
-Two FIFOs in the container's folder: `start` brings one JSON object (what changed since create); `started`
-carries an error back, or ends without a word when the monitor's execve closed it.
+Two FIFOs in the container's folder: `start` brings one JSON object (what changed since create);
+`started` carries an error back, or ends without a word when the monitor's execve closed it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 
 READY = b"."
 JOINED = ("ipc", "uts", "network", "cgroup")
-"""The namespaces that init enters by path itself; pid must be entered by its parent before the fork."""
+"""The namespaces that init enters by path itself; pid must be entered by its parent before the
+fork."""
 
 
 @record
@@ -58,7 +60,8 @@ class Channel:
         write_all(self.write_fd, dumps(message).encode() + b"\n")
 
     def receive(self, timeout_s: float | None = None) -> Any:
-        """The next message; None where the other side is gone, TimeoutError after the time limit."""
+        """The next message; None where the other side is gone, TimeoutError after the time
+        limit."""
         poller = poll()
         poller.register(self.read_fd, POLLIN)
         while b"\n" not in self._buffer:
@@ -116,11 +119,19 @@ def _prepare(setup: Setup, channel: Channel) -> _Waiting:
     posix.setsid()
     waiting = _Waiting()
     waiting.keep = 3 + setup.keep_descriptors
-    waiting.start_fd = posix.open(f"{setup.folder}/{START}", posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
+    waiting.start_fd = posix.open(
+        f"{setup.folder}/{START}", posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC
+    )
     waiting.started_fd = posix.open(f"{setup.folder}/{STARTED}", posix.O_RDWR | posix.O_CLOEXEC)
     _close_others(
         waiting.keep,
-        {channel.read_fd, channel.write_fd, waiting.start_fd, waiting.started_fd, timing.descriptor()},
+        {
+            channel.read_fd,
+            channel.write_fd,
+            waiting.start_fd,
+            waiting.started_fd,
+            timing.descriptor(),
+        },
     )
     timing.stamp(5)
     for kind in JOINED:
@@ -130,7 +141,9 @@ def _prepare(setup: Setup, channel: Channel) -> _Waiting:
     while True:
         message = channel.receive()
         if message is None:
-            posix._exit(1)  # the runtime is gone, and with it the only one who could start this container
+            posix._exit(
+                1
+            )  # the runtime is gone, and with it the only one who could start this container
         if "hooks" in message:
             programs = [rebuild(Hook, hook) for hook in message["hooks"]]
             hooks.run_all("createContainer", programs, message["state"])
@@ -160,7 +173,9 @@ def _execute(setup: Setup, message: Any, waiting: _Waiting) -> None:
 
 def _write_files(launch: dict[str, Any]) -> None:
     for path, text in launch["files"].items():
-        fd = posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600)
+        fd = posix.open(
+            path, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600
+        )
         write_all(fd, text.encode())
         posix.close(fd)
 

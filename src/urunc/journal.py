@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a container leaves outside its namespaces: written down before it is made, removed newest first.
+"""What a container leaves outside its namespaces: written down before it is made, removed newest
+first.
 
-A line of JSON per resource in the container's folder. Removing is idempotent and works from another process,
-later, and for what was only half made; a resource that cannot be removed stays in the journal, so that the
-next `delete` tries again.
+A line of JSON per resource in the container's folder. Removing is idempotent and works from another
+process, later, and for what was only half made; a resource that cannot be removed stays in the
+journal, so that the next `delete` tries again.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 
 
 class Resource:
-    """Something that outlives the container's namespaces. `parameters` are the constructor's, as JSON."""
+    """Something that outlives the container's namespaces. `parameters` are the constructor's, as
+    JSON."""
 
     kind = ""
 
@@ -55,10 +57,11 @@ class Journal:
         self.path = f"{folder}/{JOURNAL}"
 
     def make(self, resource: Resource) -> None:
-        """Record a resource, then make it. A failure leaves the record: `remove_all` takes back the half.
+        """Record a resource, then make it. A failure leaves the record: `remove_all` takes back the
+        half.
 
-        But what the kernel says is there already is another's: then the record goes, before anybody removes
-        by it what is not this container's.
+        But what the kernel says is there already is another's: then the record goes, before anybody
+        removes by it what is not this container's.
         """
         append(self.path, _line(resource))
         try:
@@ -96,7 +99,9 @@ class Journal:
                 left.insert(0, resource)
         if failed:
             self._write(left)
-            raise HostError(f"clean up '{self.path}': {'; '.join(failed)}", "`delete` can be repeated")
+            raise HostError(
+                f"clean up '{self.path}': {'; '.join(failed)}", "`delete` can be repeated"
+            )
 
     def _write(self, resources: list[Resource]) -> None:
         write_whole(self.path, b"".join(map(_line, resources)))
@@ -115,14 +120,16 @@ def _class(kind: str) -> Any:
 
 
 class ControlGroups(Resource):
-    """The control groups of the container: one folder in each hierarchy, parents that others share left alone."""
+    """The control groups of the container: one folder in each hierarchy, parents that others share
+    left alone."""
 
     kind = "cgroups"
 
     def __init__(self, *, paths: list[str], parents: list[str]) -> None:
         self.paths = paths
         self.parents = parents
-        """Folders above that were not there, outermost first; removed only where nobody else uses them."""
+        """Folders above that were not there, outermost first; removed only where nobody else uses
+        them."""
 
     def make(self) -> None:
         for path in self.paths:
@@ -153,8 +160,8 @@ class ControlGroups(Resource):
 class ReservedUser(Resource):
     """A user id that no other container of this machine has, whatever its --root.
 
-    A file named by the id holds the folder of the container that has it; where that folder is gone the
-    reservation is void.
+    A file named by the id holds the folder of the container that has it; where that folder is gone
+    the reservation is void.
     """
 
     kind = "user"
@@ -185,7 +192,8 @@ class ReservedUser(Resource):
 
 
 class FileOwner(Resource):
-    """A file of the image that belongs to the monitor's user while the container lives: a disk it writes to."""
+    """A file of the image that belongs to the monitor's user while the container lives: a disk it
+    writes to."""
 
     kind = "owner"
 

@@ -60,8 +60,8 @@ def is_ordinary(root: str, identifier: str) -> bool:
 def hand_over_verb(argv: list[str], rest: list[str], root: str, config: Config) -> NoReturn:
     """Become the ordinary runtime for a verb that only it has; `rest` is the verb and what follows.
 
-    Which of those words is the id only the runtime's own option table tells: it is the first that names a
-    container.
+    Which of those words is the id only the runtime's own option table tells: it is the first that
+    names a container.
     """
     for word in rest[1:]:
         if word and "/" not in word and is_directory(f"{root}/{word}"):

@@ -325,7 +325,9 @@ def _namespaces(linux: _Object) -> dict[str, str]:
         if path and not path.startswith("/"):
             raise _wrong(item.at("path"), f"'{path}' is not an absolute path")
         if path and kind == "mount":
-            raise _wrong(item.at("path"), "a monitor's mount namespace is always its own", "leave it out")
+            raise _wrong(
+                item.at("path"), "a monitor's mount namespace is always its own", "leave it out"
+            )
         found[kind] = path
     return found
 

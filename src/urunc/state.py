@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""state.json: what `create` wrote of a container, and its status, which is read from the kernel each time.
+"""state.json: what `create` wrote of a container, and its status, which is read from the kernel
+each time.
 
-Written whole or not at all. A folder below --root is urunc's if it holds a `journal`; any other is an
-ordinary runtime's (see ordinary.py). The folder is locked by flock(2) on itself.
+Written whole or not at all. A folder below --root is urunc's if it holds a `journal`; any other is
+an ordinary runtime's (see ordinary.py). The folder is locked by flock(2) on itself.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ JOURNAL = "journal"
 START, STARTED = "start", "started"
 """The FIFOs between `start` and init (see init.py)."""
 INIT_NAME = "urunc:[init]"
-"""The command name by which /proc tells a container that is created from one that runs: execve changes it."""
+"""The command name by which /proc tells a container that is created from one that runs: execve
+changes it."""
 ID_LIMIT = 255
 ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 
@@ -36,10 +38,13 @@ CREATING, CREATED, RUNNING, STOPPED = "creating", "created", "running", "stopped
 def check_id(identifier: str) -> str:
     """The id, if it is one; raises UsageError."""
     if not identifier or len(identifier) > ID_LIMIT:
-        raise UsageError(f"container id of {len(identifier)} characters: 1 to {ID_LIMIT} are allowed")
+        raise UsageError(
+            f"container id of {len(identifier)} characters: 1 to {ID_LIMIT} are allowed"
+        )
     if not ID_CHARACTERS.issuperset(identifier) or identifier in (".", ".."):
         raise UsageError(
-            f"container id '{identifier}': not allowed", "letters, digits and the characters _ + - . only"
+            f"container id '{identifier}': not allowed",
+            "letters, digits and the characters _ + - . only",
         )
     return identifier
 
@@ -95,7 +100,8 @@ class Folder:
             posix.close(fd)
 
     def unlock(self) -> None:
-        """Let others at it. A forked init may hold the descriptor too: the lock is released, not just closed."""
+        """Let others at it. A forked init may hold the descriptor too: the lock is released, not
+        just closed."""
         if self._fd >= 0:
             flock(self._fd, LOCK_UN)
             posix.close(self._fd)
@@ -126,7 +132,8 @@ class State:
 
     @property
     def pid(self) -> int:
-        """Init's (later the monitor's) pid in the runtime's pid namespace; 0 before there is one."""
+        """Init's (later the monitor's) pid in the runtime's pid namespace; 0 before there is
+        one."""
         return int(self.data["pid"])
 
     def save(self) -> None:
@@ -175,7 +182,9 @@ def load(root: str, identifier: str) -> State:
     except OSError:
         raise not_found(identifier) from None
     except ValueError as error:
-        raise StateError(f"read '{path}': {error}", "`urunc delete --force` removes the container") from None
+        raise StateError(
+            f"read '{path}': {error}", "`urunc delete --force` removes the container"
+        ) from None
     if data.get("schema") != SCHEMA:
         raise StateError(
             f"read '{path}': schema {data.get('schema')} is not {SCHEMA}",

@@ -323,9 +323,7 @@ def build(
     size = str(ROOT_BYTES + copied)
     steps: list[Step] = [
         PrivateMounts(),
-        Tmpfs(
-            target=root, size=size, mode=0o755, uid=0, gid=0, executable=True, devices=False
-        ),
+        Tmpfs(target=root, size=size, mode=0o755, uid=0, gid=0, executable=True, devices=False),
     ]
     for path in dict.fromkeys((program.path, *program.libraries, *program.data)):
         steps.append(Bind(source=path, target=root + path, inside="", read_only=True))

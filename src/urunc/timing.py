@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Timestamps of a start: one JSON line per phase, appended to a file; docs/timestamps.md explains each.
+"""Timestamps of a start: one JSON line per phase, appended to a file; docs/timestamps.md explains
+each.
 
-Off unless `URUNC_TIMESTAMPS=1`; then one comparison per phase is all it costs. The file is opened before the
-container's init leaves the host's root, and inherited by it. A line is one `write` on an O_APPEND
-descriptor, so that concurrent containers do not mix.
+Off unless `URUNC_TIMESTAMPS=1`; then one comparison per phase is all it costs. The file is opened
+before the container's init leaves the host's root, and inherited by it. A line is one `write` on an
+O_APPEND descriptor, so that concurrent containers do not mix.
 """
 
 from __future__ import annotations
@@ -42,12 +43,15 @@ _pending: list[tuple[int, int]] = []
 
 
 def open_file(path: str, container: str) -> None:
-    """Append to this file from now on, what was stamped so far included. The id must be checked already."""
+    """Append to this file from now on, what was stamped so far included. The id must be checked
+    already."""
     global _fd, _container
     if not enabled or _fd >= 0:
         return
     try:
-        _fd = posix.open(path, posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT | posix.O_CLOEXEC, 0o644)
+        _fd = posix.open(
+            path, posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT | posix.O_CLOEXEC, 0o644
+        )
     except OSError as error:
         from urunc import logs
 
@@ -71,7 +75,8 @@ def stamp(identifier: int) -> None:
 
 
 def descriptor() -> int:
-    """The open file's descriptor, -1 where there is none: init keeps it while it closes the others."""
+    """The open file's descriptor, -1 where there is none: init keeps it while it closes the
+    others."""
     return _fd
 
 

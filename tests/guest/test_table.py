@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every row of the table, booted: what was asked for arrives in the guest, down to the byte.
 
-The guest is the probe (guests-src/probe) or Debian's Linux kernel; the monitors are real, but for Solo5's
-tenders where they are not on PATH: then their contract double stands in, and its first line says so.
+The guest is the probe (guests-src/probe) or Debian's Linux kernel; the monitors are real, but for
+Solo5's tenders where they are not on PATH: then their contract double stands in, and its first line
+says so.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import subprocess
 import sys
 
 import pytest
+
 from support import PARTS, Bundle, Network, Urunc, cpio, need, nothing_left
 
 BLOCK = b"urunc test block!" + bytes(512 * 2048 - 17)
@@ -74,7 +76,9 @@ def test_unikraft(
             ("etc-motd", 1000),
         ]
         shown = subprocess.run(
-            ["ip", "-n", network.inside, "-o", "link", "show", "eth0"], capture_output=True, text=True
+            ["ip", "-n", network.inside, "-o", "link", "show", "eth0"],
+            capture_output=True,
+            text=True,
         ).stdout
         assert report["nics"][0]["mac"] in shown
         assert container.status() == "running"
@@ -122,7 +126,8 @@ def test_solo5(
         report = container.report()
         if guest == "rumprun":
             assert report["cmdline"] == (
-                '{"cmdline":"app probe.serve=30000","net":{"if":"ukvmif0","cloner":"True","type":"inet",'
+                '{"cmdline":"app probe.serve=30000","net":{"if":"ukvmif0","cloner":"True",'
+                '"type":"inet",'
                 '"method":"static","addr":"10.123.0.2","mask":"24","gw":"10.123.0.1"},'
                 '"blk":{"source":"etfs","path":"/dev/ld0a","fstype":"blk","mountpoint":"/data"}}'
             )
@@ -131,7 +136,9 @@ def test_solo5(
                 "--ipv4=10.123.0.2/24 --ipv4-gateway=10.123.0.1 app probe.serve=30000"
             )
         assert report["memory"] == (192 - 4) << 20
-        signals = pathlib.Path(f"/proc/{container.pid}/status").read_text().split("SigBlk:")[1].split()
+        signals = (
+            pathlib.Path(f"/proc/{container.pid}/status").read_text().split("SigBlk:")[1].split()
+        )
         assert int(signals[0], 16) == 0, "blocked"
         assert int(signals[2], 16) == 0, "ignored"
         (disk,) = report["disks"]
@@ -144,13 +151,17 @@ def test_solo5(
         container.wait_stopped()
         container.delete()
         after = (bundle.root / "disk.img").stat()
-        assert (after.st_uid, after.st_gid, after.st_mode) == (owner.st_uid, owner.st_gid, owner.st_mode)
+        assert (after.st_uid, after.st_gid, after.st_mode) == (
+            owner.st_uid,
+            owner.st_gid,
+            owner.st_mode,
+        )
 
 
 @pytest.mark.parametrize("tender", ["hvt", "spt"])
 def test_solo5_without_network(urunc: Urunc, tmp_path: pathlib.Path, tender: str) -> None:
-    """A declared net device without an interface gets a TAP device connected to nothing; the code is the
-    guest's."""
+    """A declared net device without an interface gets a TAP device connected to nothing; the code
+    is the guest's."""
     need("probe", "solo5", *(("kvm",) if tender == "hvt" else ()))
     bundle = Bundle(tmp_path / "b", "rumprun", tender, block="/disk.img", blkMntPoint="/srv")
     bundle.add("unikernel", PARTS / f"probe.{tender}")
@@ -172,7 +183,8 @@ def _linux(path: pathlib.Path, monitor: str, **annotations: str) -> Bundle:
 
 
 def test_linux_initrd(urunc: Urunc, network: Network, tmp_path: pathlib.Path) -> None:
-    """Debian's kernel on QEMU: arguments with blanks, environment, network, and a page over HTTP."""
+    """Debian's kernel on QEMU: arguments with blanks, environment, network, and a page over
+    HTTP."""
     need("linux", "qemu")
     network.connect()
     bundle = _linux(tmp_path / "b", "qemu")
@@ -210,9 +222,16 @@ def test_linux_block(urunc: Urunc, tmp_path: pathlib.Path) -> None:
     bundle = _linux(tmp_path / "b", "qemu", block="/rootfs.ext4")
     bundle.add("rootfs.ext4", PARTS / "linux/rootfs.ext4")
     before = (bundle.root / "rootfs.ext4").read_bytes()
-    bundle.args("/sbin/init", "/bin/sh", "-c", "grep -o root=/dev/vda /proc/cmdline; mount; echo w >/written; sync")
+    bundle.args(
+        "/sbin/init",
+        "/bin/sh",
+        "-c",
+        "grep -o root=/dev/vda /proc/cmdline; mount; echo w >/written; sync",
+    )
     with nothing_left(urunc.root):
-        result = urunc("run", "--bundle", str(bundle.write()), urunc.new_id(), check=False, timeout_s=90)
+        result = urunc(
+            "run", "--bundle", str(bundle.write()), urunc.new_id(), check=False, timeout_s=90
+        )
         assert "root=/dev/vda" in result.stdout, result.stdout + result.stderr
         assert "/dev/vda on / type ext4" in result.stdout
     assert (bundle.root / "rootfs.ext4").read_bytes() != before

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ordinary containers through urunc: runc's own output, exit codes and state, in the same --root."""
+"""Ordinary containers through urunc: runc's own output, exit codes and state, in the same
+--root."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import pathlib
 import subprocess
 
 import pytest
+
 from support import PARTS, Bundle, Urunc, need
 
 
@@ -50,7 +52,9 @@ def test_whole_life_beside_a_guest(urunc: Urunc, bundle: Bundle, tmp_path: pathl
     guest.add("unikernel", PARTS / "probe.pvh")
     guest.args("app", "probe.hang")
     container = urunc.create(guest)
-    listed = {item["id"]: item["status"] for item in json.loads(urunc("list", "--format", "json").stdout)}
+    listed = {
+        item["id"]: item["status"] for item in json.loads(urunc("list", "--format", "json").stdout)
+    }
     assert listed == {identifier: "created", container.id: "created"}
     taken = urunc("create", "--bundle", str(bundle.path), container.id, check=False)
     assert taken.returncode == 1

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bad input: one clear error that says what and where, exit code 1, and a kernel that holds what it held."""
+"""Bad input: one clear error that says what and where, exit code 1, and a kernel that holds what it
+held."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import subprocess
 from collections.abc import Callable
 
 import pytest
+
 from support import PREFIX, Bundle, Urunc, elf, need, nothing_left
 
 Change = Callable[[Bundle], object]
@@ -78,8 +80,14 @@ def broken_hook(kind: str) -> Change:
 
 
 CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
-    "args of the wrong type": (setting("process.args", "a b"), ("process.args", "expected an array")),
-    "an argument of the wrong type": (setting("process.args", ["a", 1]), ("process.args[1]", "string")),
+    "args of the wrong type": (
+        setting("process.args", "a b"),
+        ("process.args", "expected an array"),
+    ),
+    "an argument of the wrong type": (
+        setting("process.args", ["a", 1]),
+        ("process.args[1]", "string"),
+    ),
     "no process": (setting("process", None), ("process: missing",)),
     "an empty root path": (setting("root.path", ""), ("root.path: empty",)),
     "another version": (setting("ociVersion", "2.0.0"), ("ociVersion", "2.0.0")),
@@ -135,14 +143,18 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
     ),
     "a host device": (annotation("block", "/dev/sda"), ("/dev/sda", "host_devices")),
     "an initrd that is not there": (annotation("initrd", "/initrd"), ("'initrd'", "/initrd")),
-    "the root file system as a disk": (annotation("mountRootfs", "true"), ("mountRootfs", "not supported")),
+    "the root file system as a disk": (
+        annotation("mountRootfs", "true"),
+        ("mountRootfs", "not supported"),
+    ),
     "too little memory": (
         setting("linux.resources.memory.limit", 1 << 20),
         ("memory.limit", "at least"),
     ),
     "a network namespace that is gone": (
         setting(
-            "linux.namespaces", [{"type": "pid"}, {"type": "network", "path": "/run/netns/gone-urunc"}]
+            "linux.namespaces",
+            [{"type": "pid"}, {"type": "network", "path": "/run/netns/gone-urunc"}],
         ),
         ("/run/netns/gone-urunc", "no such file"),
     ),

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One container's life: status from the kernel, the second look, hooks, isolation, verbs at the same time."""
+"""One container's life: status from the kernel, the second look, hooks, isolation, verbs at the
+same time."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import subprocess
 import time
 
 import pytest
+
 from support import PARTS, Bundle, Network, Urunc, ip, need, nothing_left
 
 
@@ -70,7 +72,8 @@ def test_recorded_state(urunc: Urunc, bundle: Bundle) -> None:
 
 
 def test_isolation(urunc: Urunc, bundle: Bundle) -> None:
-    """The monitor's root, user, capabilities, filter, descriptors and signals, looked at from outside."""
+    """The monitor's root, user, capabilities, filter, descriptors and signals, looked at from
+    outside."""
     first = urunc.create(bundle)
     second = urunc.create(bundle)
     first.start()
@@ -103,7 +106,9 @@ def test_isolation(urunc: Urunc, bundle: Bundle) -> None:
         assert os.readlink(f"/proc/{first.pid}/ns/{kind}") != os.readlink(f"/proc/self/ns/{kind}")
     for entry in pathlib.Path(f"/proc/{first.pid}/fd").iterdir():
         target = os.readlink(entry)
-        assert int(entry.name) < 3 or target.startswith(("socket:", "anon_inode:", "/run/", "/dev/")), target
+        assert int(entry.name) < 3 or target.startswith(
+            ("socket:", "anon_inode:", "/run/", "/dev/")
+        ), target
     waiting = pathlib.Path(f"/proc/{second.pid}/fd")
     held = sorted(os.readlink(entry) for entry in waiting.iterdir() if int(entry.name) > 2)
     assert [item.rpartition("/")[2] for item in held] == ["start", "started"]
@@ -111,7 +116,9 @@ def test_isolation(urunc: Urunc, bundle: Bundle) -> None:
     second.delete("--force")
 
 
-def test_second_look(urunc: Urunc, bundle: Bundle, network: Network, tmp_path: pathlib.Path) -> None:
+def test_second_look(
+    urunc: Urunc, bundle: Bundle, network: Network, tmp_path: pathlib.Path
+) -> None:
     """An interface and a resolver that arrive between create and start are the guest's."""
     resolver = tmp_path / "resolv.conf"
     resolver.write_text("")
@@ -132,15 +139,20 @@ def test_second_look(urunc: Urunc, bundle: Bundle, network: Network, tmp_path: p
     assert "mtu 1400" in ip("-n", network.inside, "-o", "link", "show", "tap0_urunc")
     urunc("kill", container.id, "KILL")
     container.wait_stopped()
-    assert "tap0_urunc" in ip("-n", network.inside, "link")  # the namespace is kept: delete takes it back
+    assert "tap0_urunc" in ip(
+        "-n", network.inside, "link"
+    )  # the namespace is kept: delete takes it back
     container.delete()
     assert "tap0_urunc" not in ip("-n", network.inside, "link")
-    shown = subprocess.run(["tc", "-n", network.inside, "qdisc"], capture_output=True, text=True).stdout
+    shown = subprocess.run(
+        ["tc", "-n", network.inside, "qdisc"], capture_output=True, text=True
+    ).stdout
     assert "ingress" not in shown
 
 
 def test_second_guest_on_an_interface(urunc: Urunc, bundle: Bundle, network: Network) -> None:
-    """One guest at a time takes an interface over; the second is told so, and the first keeps it."""
+    """One guest at a time takes an interface over; the second is told so, and the first keeps
+    it."""
     network.connect()
     bundle.args("app", "probe.serve=30000")
     bundle.network(network.path)
@@ -214,7 +226,8 @@ def test_start_lets_go_at_once(urunc: Urunc, bundle: Bundle) -> None:
 
 
 def test_hooks(urunc: Urunc, bundle: Bundle, tmp_path: pathlib.Path) -> None:
-    """Each kind in its order, with the state on standard input; startContainer's in the image's root."""
+    """Each kind in its order, with the state on standard input; startContainer's in the image's
+    root."""
     need("linux")  # its build needs busybox-static, which these hooks run
     log = tmp_path / "hooks"
     bundle.add("bin/busybox", pathlib.Path("/bin/busybox"))
@@ -226,7 +239,11 @@ def test_hooks(urunc: Urunc, bundle: Bundle, tmp_path: pathlib.Path) -> None:
     kinds = ["prestart", "createRuntime", "createContainer", "poststart", "poststop"]
     bundle.config["hooks"] = {kind: [hook(kind)] for kind in kinds}
     bundle.config["hooks"]["startContainer"] = [
-        {"path": "/bin/busybox", "args": ["sh", "-c", "busybox cat >/started"], "env": ["PATH=/bin"]}
+        {
+            "path": "/bin/busybox",
+            "args": ["sh", "-c", "busybox cat >/started"],
+            "env": ["PATH=/bin"],
+        }
     ]
     with nothing_left(urunc.root):
         container = urunc.create(bundle)
@@ -254,7 +271,8 @@ def test_failing_start_hook(urunc: Urunc, bundle: Bundle) -> None:
 
 
 def test_verbs_at_the_same_time(urunc: Urunc, bundle: Bundle) -> None:
-    """create beside create and delete, kill beside start: one wins, the others say why, nothing is left."""
+    """create beside create and delete, kill beside start: one wins, the others say why, nothing is
+    left."""
     path = str(bundle.write())
     with nothing_left(urunc.root):
         for turn in range(4):
@@ -300,7 +318,13 @@ def test_killed_create_is_deleted(urunc: Urunc, bundle: Bundle) -> None:
         )
         for _ in range(200):
             path = urunc.root / identifier / "state.json"
-            if path.exists() and pathlib.Path(f"/proc/{create.pid}/task/{create.pid}/children").read_text().count(" ") > 1:
+            if (
+                path.exists()
+                and pathlib.Path(f"/proc/{create.pid}/task/{create.pid}/children")
+                .read_text()
+                .count(" ")
+                > 1
+            ):
                 break
             time.sleep(0.01)
         assert urunc.state(identifier)["status"] == "creating"

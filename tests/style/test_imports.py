@@ -2,7 +2,8 @@
 """Which modules each verb loads: exact, where a measured time is noise.
 
 An isolated interpreter without `site` imports what a verb's start imports; the modules that a bare
-one has are taken away. When a change is meant, print the table anew and put it in place of EXPECTED:
+one has are taken away. What a verb imports later, within its functions, is not seen here. When a
+change is meant, print the table anew and put it in place of EXPECTED:
 
     python tests/style/test_imports.py
 """

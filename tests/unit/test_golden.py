@@ -33,7 +33,7 @@ FIRST_USER = 2_000_000_000
 
 
 def read_image(parsed: spec.Spec, facts: dict[str, Any]) -> UnikernelImage:
-    """The image as its annotations say, over empty files; what the files would say is in `facts`."""
+    """The image as its annotations say, over empty files; what they would say is in `facts`."""
     root = pathlib.Path(parsed.root)
     for path in facts["files"]:
         file = root / path.lstrip("/")

@@ -331,7 +331,7 @@ def test_template_storage_is_the_configuration_s() -> None:
     made = guests.load(
         "mine", config(guests__mine__cmdline="{args}", guests__mine__storage=["block"])
     )
-    assert (made.name, made.storage) == ("mine", {"block"})
+    assert (made.name, made.storage) == ("mine", frozenset(("block",)))
 
 
 @pytest.mark.parametrize("name", guests.BUILT_IN)

@@ -8,6 +8,7 @@ import base64
 import json
 import os
 import pathlib
+import posix
 import stat
 from typing import Any
 
@@ -52,7 +53,7 @@ def bundle(tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 def read(
-    bundle: pathlib.Path, values: dict[str, str], given: Config | None = None, **more: str
+    bundle: pathlib.Path, values: dict[str, str], given: Config | None = None, /, **more: str
 ) -> UnikernelImage | None:
     annotations = {PREFIX + key: value for key, value in {**values, **more}.items()}
     parsed = spec.parse(document(annotations=annotations), str(bundle))
@@ -60,7 +61,7 @@ def read(
 
 
 def refused(
-    bundle: pathlib.Path, values: dict[str, str], given: Config | None = None, **more: str
+    bundle: pathlib.Path, values: dict[str, str], given: Config | None = None, /, **more: str
 ) -> ImageError:
     with pytest.raises(ImageError) as caught:
         read(bundle, values, given, **more)
@@ -265,10 +266,8 @@ def test_an_allowed_host_device_must_be_one(bundle: pathlib.Path) -> None:
 
 def test_an_allowed_host_device(bundle: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     facts = os.stat_result((stat.S_IFBLK | 0o660, 5, 6, 1, 0, 6, 0, 0, 0, 0))
-    real = image.posix.stat
-    monkeypatch.setattr(
-        image.posix, "stat", lambda path: facts if path == "/dev/vg/disk" else real(path)
-    )
+    real = posix.stat
+    monkeypatch.setattr(posix, "stat", lambda path: facts if path == "/dev/vg/disk" else real(path))
     found = read(
         bundle, PLAIN, config(annotations__host_devices=["/dev/vg/*"]), block="/dev/vg/disk"
     )

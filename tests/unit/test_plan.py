@@ -123,7 +123,7 @@ def test_the_annotation_comes_before_the_configuration() -> None:
 
 
 def test_asked_for_kvm_falls_back_to_nothing() -> None:
-    asked = {"overrides": {"accelerator": "kvm"}, "facts": host(**NO_KVM)}
+    asked: dict[str, Any] = {"overrides": {"accelerator": "kvm"}, "facts": host(**NO_KVM)}
     assert "needs KVM" in refused(HostError, "unikraft", "qemu", **asked).message
 
 
@@ -470,7 +470,10 @@ def test_files_and_their_places() -> None:
 
 
 def test_the_mount_point_of_the_disk() -> None:
-    declared = {"binary": solo5("hvt", ("rootfs", "block")), "block": image_file("/disk")}
+    declared: dict[str, Any] = {
+        "binary": solo5("hvt", ("rootfs", "block")),
+        "block": image_file("/disk"),
+    }
     assert planned("rumprun", "hvt", **declared).disk_mount_points == ("/data",)
     plan = planned("rumprun", "hvt", block_mount_point="/srv", **declared)
     assert plan.disk_mount_points == ("/srv",)

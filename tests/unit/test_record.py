@@ -50,7 +50,7 @@ def test_defaults_and_keywords() -> None:
     assert (leaf.name, leaf.size) == ("a", 3)
     assert leaf == Leaf(size=3, name="a")
     assert leaf != Leaf(name="a", size=4)
-    assert leaf != ("a", 3)
+    assert leaf.__eq__(("a", 3)) is False
     assert repr(leaf) == "Leaf(name='a', size=3)"
     assert len({leaf, Leaf(name="a"), Leaf(name="b")}) == 2
 

@@ -34,7 +34,7 @@ def limit(**changes: Any) -> dict[str, Any]:
     return process(rlimits=[{"type": "RLIMIT_CORE", "soft": 1, "hard": 2, **changes}])
 
 
-BROKEN = [
+BROKEN: list[tuple[Any, str]] = [
     # missing, empty
     ([], "the document: expected an object, found an array"),
     (None, "the document: expected an object, found null"),

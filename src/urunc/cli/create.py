@@ -41,7 +41,8 @@ def create(arguments: Arguments) -> State:
         hand_over(arguments.argv, arguments.root, config)
     timing.stamp(1)
     asked = options(arguments)
-    joiner = Joiner()  # before the imports of what creates: they take half the time that it waits for
+    # before the imports of what creates: they take half the time that it waits for
+    joiner = Joiner()
     from urunc import creation
 
     return creation.create(

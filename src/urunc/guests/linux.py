@@ -63,8 +63,8 @@ class Linux(Guest):
             words.append(f"{verb}={_quoted(request.args[0], 'process.args[0]')}")
             if len(request.args) - 1 > ARGUMENT_LIMIT:
                 raise ImageError(
-                    f"process.args: {len(request.args) - 1} arguments are more than the kernel takes "
-                    f"({ARGUMENT_LIMIT})",
+                    f"process.args: {len(request.args) - 1} arguments are more than the kernel "
+                    f"takes ({ARGUMENT_LIMIT})",
                     "it panics past them; pass fewer",
                 )
             if request.args[1:]:

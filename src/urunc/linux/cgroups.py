@@ -83,9 +83,9 @@ def join(path: str, pid: int) -> None:
 class Joiner:
     """A child that will put another process into groups, while the caller goes on.
 
-    The first write to a cgroup.procs waits for a grace period of the kernel's (RCU; 13 ms where it was measured),
-    and those that follow at once do not. So the child, made before anything else, first writes itself to where it
-    is already: the wait is over when there is somebody to join.
+    The first write to a cgroup.procs waits for a grace period of the kernel's (RCU; 13 ms where it
+    was measured), and those that follow at once do not. So the child, made before anything else,
+    first writes itself to where it is already: the wait is over when there is somebody to join.
     """
 
     def __init__(self) -> None:

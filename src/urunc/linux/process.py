@@ -42,7 +42,8 @@ def boot_id() -> str:
 
 
 def catches(pid: int, number: int) -> bool:
-    """Whether a process has a handler for a signal (proc_pid_status(5), SigCgt); False where it is gone."""
+    """Whether a process has a handler for a signal (proc_pid_status(5), SigCgt); False where it is
+    gone."""
     try:
         text = read_bytes(f"/proc/{pid}/status", 1 << 16)
     except OSError:

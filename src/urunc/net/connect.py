@@ -255,7 +255,8 @@ def _make_redirect(
     if taken:
         raise HostError(
             f"redirect interface '{interface.name}': another guest has taken it over",
-            "one guest at a time can have an interface; give this one a namespace of its own, or no network",
+            "one guest at a time can have an interface; give this one a namespace of its own, "
+            "or no network",
         )
     own = not there
     redirect = Redirect(
