@@ -55,6 +55,11 @@ def _emit(level: str, message: str) -> None:
             if level != "error":
                 return
     try:
-        posix.write(2, f"urunc: {'' if level == 'error' else level + ': '}{message}\n".encode())
+        posix.write(
+            2,
+            f"urunc: {'' if level == 'error' else level + ': '}{message}\n".encode(
+                "utf-8", "backslashreplace"
+            ),
+        )
     except OSError:
         pass

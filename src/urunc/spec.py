@@ -177,6 +177,16 @@ _WORDS = {
 }
 
 
+def _check_text(value: str, where: str) -> None:
+    if "\0" in value:
+        raise _wrong(where, "holds a NUL character")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:  # JSON's \ud800 alone: no file, argument or message can hold it
+            raise _wrong(where, "holds half of a surrogate pair") from None
+
+
 class _Object:
     """A JSON object with the path that leads to it; null and absent are the same, as in Go's
     decoder."""
@@ -211,8 +221,7 @@ class _Object:
         value: str = self.get(key, str, required=required) or ""
         if required and not value:
             raise _wrong(self.at(key), "empty")
-        if "\0" in value:
-            raise _wrong(self.at(key), "holds a NUL character")
+        _check_text(value, self.at(key))
         return value
 
     def texts(self, key: str) -> tuple[str, ...]:
@@ -222,8 +231,7 @@ class _Object:
                 raise _wrong(
                     f"{self.at(key)}[{index}]", f"expected a string, found {_WORDS[type(item)]}"
                 )
-            if "\0" in item:
-                raise _wrong(f"{self.at(key)}[{index}]", "holds a NUL character")
+            _check_text(item, f"{self.at(key)}[{index}]")
         return tuple(items)
 
     def text_map(self, key: str) -> dict[str, str]:
@@ -232,6 +240,8 @@ class _Object:
             if type(item) is not str:
                 where = f"{self.at(key)}[{name!r}]"
                 raise _wrong(where, f"expected a string, found {_WORDS[type(item)]}")
+            if not item.isascii():  # a NUL may be in an annotation that is not for us
+                _check_text(item.replace("\0", ""), f"{self.at(key)}[{name!r}]")
         return dict(items)
 
     def boolean(self, key: str) -> bool:

@@ -74,6 +74,9 @@ BROKEN: list[tuple[Any, str]] = [
     (process(args=["a", "b\0"]), "process.args[1]: holds a NUL character"),
     (process(env=["A=\0"]), "process.env[0]: holds a NUL character"),
     (hooks({"path": "/bin/x", "args": ["x", "\0"]}), "hooks.createRuntime[1].args[1]: holds a NUL"),
+    (process(args=["a", "\ud800"]), "process.args[1]: holds half of a surrogate pair"),
+    (document(hostname="\udc80"), "hostname: holds half of a surrogate pair"),
+    (document(annotations={"a": "\ud800"}), "annotations['a']: holds half of a surrogate pair"),
     # resource limits
     (limit(soft=3), "process.rlimits[0].soft: 3 is above the hard limit 2"),
     (limit(hard=1 << 64), "process.rlimits[0].hard: 18446744073709551616 is not between"),
