@@ -79,7 +79,11 @@ def load(path: str = "") -> Config:
     if exists(folder):
         import posix
 
-        for name in sorted(posix.listdir(folder)):
+        try:
+            names = sorted(posix.listdir(folder))
+        except OSError as error:
+            raise ConfigError(f"read configuration '{folder}': {reason(error)}") from None
+        for name in names:
             if name.endswith(".toml"):
                 _read(config, f"{folder}/{name}")
     return config
@@ -96,7 +100,10 @@ def _read(config: Config, path: str) -> None:
     import tomllib
 
     try:
-        text = read_bytes(path, LIMIT_BYTES).decode("utf-8")
+        content = read_bytes(path, LIMIT_BYTES)
+        if len(content) > LIMIT_BYTES:
+            raise ValueError(f"larger than {LIMIT_BYTES} bytes")
+        text = content.decode("utf-8")
         document = tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"read configuration '{path}': {reason(error)}") from None

@@ -61,6 +61,8 @@ def _become(hook: Hook, given: int, output: int) -> None:
         posix.execve(hook.path, list(hook.args), environment)
     except OSError as error:
         posix.write(2, f"exec: {reason(error)}".encode())
+    except BaseException as error:
+        posix.write(2, f"exec: {error}".encode())
     finally:
         posix._exit(127)
 

@@ -170,10 +170,10 @@ def _decode(found: dict[str, str], source: str, config: Config) -> dict[str, str
         ("unikernelType", lambda name: guests.known(name, config)),
         ("hypervisor", monitors.known),
     ]
-    words = {"linux", *guests.BUILT_IN, *monitors.BUILT_IN}
+    built_in = {"unikernelType": guests.BUILT_IN, "hypervisor": tuple(monitors.BUILT_IN)}
     # built-in words first: looking further reads package metadata
     for values in (found, decoded):
-        if all(values.get(key) in words for key, _ in pairs):
+        if all(values.get(key) in words for key, words in built_in.items()):
             return _complete(values, found, source)
     for values in (found, decoded):
         if all(key in values and is_known(values[key]) for key, is_known in pairs):

@@ -39,7 +39,7 @@ class _Context:
     parse_float = float
     parse_int = int
     parse_constant = staticmethod(_refuse_constant)
-    memo: dict[str, str] = {}  # noqa: RUF012
+    memo: dict[str, str] = {}
 
 
 _CONTEXT: Any = _Context

@@ -155,7 +155,7 @@ def realize(plan: Plan, net: NetFacts, guest: Guest, monitor: Monitor) -> Launch
             env=plan.env,
             hostname=plan.hostname,
             version=plan.version,
-            architecture=plan.architecture,
+            console=monitor.consoles.get(plan.architecture, "ttyS0"),
             initrd=plan.initrd is not None,
             nics=nics,
             disks=disks,

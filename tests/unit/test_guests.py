@@ -38,7 +38,7 @@ def words(guest: str, **changes: Any) -> Words:
         "env": (),
         "hostname": "",
         "version": "",
-        "architecture": "x86_64",
+        "console": "ttyS0",
         "initrd": False,
         "nics": (),
         "disks": (),
@@ -188,7 +188,7 @@ def test_unikraft_refuses(request_: dict[str, Any], message: str) -> None:
 KERNEL = "panic=-1 console=ttyS0 reboot=k"
 LINUX = [
     ({}, KERNEL),
-    ({"architecture": "aarch64"}, "panic=-1 console=ttyAMA0 reboot=k"),
+    ({"console": "ttyAMA0"}, "panic=-1 console=ttyAMA0 reboot=k"),
     ({"initrd": True}, f"{KERNEL} root=/dev/ram0 rw"),
     ({"disks": (disk(),)}, f"{KERNEL} root=/dev/vda rw"),
     ({"disks": (disk(read_only=True),)}, f"{KERNEL} root=/dev/vda ro"),
@@ -310,7 +310,7 @@ TEMPLATE = [
 def template(line: str, request_: dict[str, Any]) -> Words:
     guest = guests.load("mine", config(guests__mine__cmdline=line))
     whole: dict[str, Any] = {"args": (), "env": (), "hostname": "", "version": "", "dns": ()}
-    whole |= {"architecture": "x86_64", "initrd": False, "nics": (), "disks": (), **request_}
+    whole |= {"console": "ttyS0", "initrd": False, "nics": (), "disks": (), **request_}
     return guest.words(Request(**whole))
 
 

@@ -55,6 +55,11 @@ def options(arguments: Arguments) -> dict[str, Any]:
     count = arguments.get("--preserve-fds", "0")
     if not count.isdecimal() or len(count) > 9:
         raise UsageError(f"option '--preserve-fds': '{count}' is no number")
+    if arguments.get("--console-socket"):
+        raise UsageError(
+            "option '--console-socket': terminals are not supported by this version of urunc",
+            "set process.terminal to false and leave the option out",
+        )
     pid_file = arguments.get("--pid-file")
     if pid_file and not pid_file.startswith("/"):
         pid_file = f"{posix.getcwd()}/{pid_file}"

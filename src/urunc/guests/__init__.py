@@ -49,13 +49,14 @@ class Disk:
 
 @record
 class Request:
-    """Everything that a guest may build its words from."""
+    """Everything that a guest may build its words from; `console` is Linux's name for the machine's
+    serial port."""
 
     args: tuple[str, ...]
     env: tuple[str, ...]
     hostname: str
     version: str
-    architecture: str
+    console: str
     initrd: bool
     nics: tuple[Nic, ...]
     disks: tuple[Disk, ...]
@@ -92,7 +93,7 @@ class Guest:
     storage: frozenset[str] = frozenset()
     """What it can take its files from: "initrd", "block"."""
     quirks: frozenset[str] = frozenset()
-    """Neutral words that a monitor may know: "isa-debug-exit"."""
+    """Neutral words that a monitor may know: "isa-debug-exit", "virtio-modern" (no legacy)."""
     block_mount_point = ""
     """Where it mounts its first block device, if the image does not say."""
 

@@ -17,7 +17,6 @@ from urunc.net.ipv4 import dotted_mask
 LINE_LIMIT_BYTES = 2047
 ENVIRONMENT_LIMIT = 32 - 2  # MAX_INIT_ENVS, less HOME and TERM that the kernel sets itself
 ARGUMENT_LIMIT = 32 - 1  # MAX_INIT_ARGS, less init's own name
-CONSOLES = {"x86_64": "ttyS0", "aarch64": "ttyAMA0"}
 
 # An environment variable of one of these names would be taken by the kernel
 # (Documentation/admin-guide/kernel-parameters.txt); so is any name with a dot, which is a module's
@@ -39,7 +38,7 @@ class Linux(Guest):
     quirks = frozenset(("isa-debug-exit",))
 
     def words(self, request: Request) -> Words:
-        words = ["panic=-1", f"console={CONSOLES.get(request.architecture, 'ttyS0')}", "reboot=k"]
+        words = ["panic=-1", f"console={request.console}", "reboot=k"]
         if request.disks:
             words.append("root=/dev/vda " + ("ro" if request.disks[0].read_only else "rw"))
         elif request.initrd:
@@ -47,7 +46,7 @@ class Linux(Guest):
         for index, nic in enumerate(request.nics):
             if nic.ipv4:
                 mask = dotted_mask(nic.ipv4_prefix)
-                host = request.hostname or "urunc"
+                host = _host(request.hostname)
                 words.append(f"ip={nic.ipv4}::{nic.ipv4_gateway}:{mask}:{host}:eth{index}:off")
         words += [_environment(variable) for variable in request.env]
         if len(request.env) > ENVIRONMENT_LIMIT:
@@ -80,6 +79,15 @@ class Linux(Guest):
                 "the kernel would cut it; shorten the arguments or the environment",
             )
         return Words(program="", words=(line,))
+
+
+def _host(name: str) -> str:
+    if not all(letter.isalnum() or letter in "-_." for letter in name):
+        raise ImageError(
+            f"hostname: '{name}' cannot stand in the kernel's `ip=`",
+            "letters, digits, hyphens and dots only",
+        )
+    return name or "urunc"
 
 
 def _environment(variable: str) -> str:

@@ -11,7 +11,7 @@ class Mewz(Guest):
 
     name = "mewz"
     monitors = frozenset(("qemu",))
-    quirks = frozenset(("isa-debug-exit",))
+    quirks = frozenset(("isa-debug-exit", "virtio-modern"))
 
     def words(self, request: Request) -> Words:
         words = []

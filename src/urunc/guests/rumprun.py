@@ -21,6 +21,7 @@ class Rumprun(Guest):
 
     def words(self, request: Request) -> Words:
         # an object with repeated `env` keys is no dict: the members are rendered one by one
+        # existing images put a whole line into one argument, so blanks are joined, not refused
         members = [_member("cmdline", " ".join(request.args))]
         members += [_member("env", variable) for variable in request.env]
         nic = request.nics[0] if request.nics else None

@@ -54,7 +54,8 @@ def _item(variable: str) -> str:
 def _network(nic: Nic, dns: tuple[str, ...]) -> str:
     """`netdev.ip=IP/PLEN:GW:DNS`; a field that is not known is left out, trailing colons with
     it."""
-    servers = [server for server in dns if ":" not in server]
+    # a resolver on the namespace's loopback device is out of a guest's reach
+    servers = [server for server in dns if ":" not in server and not server.startswith("127.")]
     text = (
         f"netdev.ip={nic.ipv4}/{nic.ipv4_prefix}:{nic.ipv4_gateway}:{servers[0] if servers else ''}"
     )

@@ -117,6 +117,8 @@ class Monitor:
     """The target in a guest's ABI note, where it runs only such guests."""
     formats: Mapping[str, frozenset[str]] = {}
     """architecture → kernel formats (elf.Binary.format) that it boots."""
+    consoles: Mapping[str, str] = {}
+    """architecture → Linux's name for the machine's serial port, where it is not ttyS0."""
     stop_signal = 15
     """What ends it when a stop request (SIGTERM, SIGINT, SIGQUIT, SIGHUP) comes for its guest."""
 

@@ -27,7 +27,7 @@ class Firecracker(Monitor):
     max_vcpus = 32
     takes_initrd = True
     overhead_bytes = 8 * MIB
-    formats = {  # noqa: RUF012
+    formats = {
         "x86_64": frozenset(("elf",)),
         "aarch64": frozenset(("image",)),
     }

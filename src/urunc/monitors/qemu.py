@@ -25,7 +25,8 @@ class Qemu(Monitor):
     max_vcpus = 64
     takes_initrd = True
     overhead_bytes = 48 * MIB
-    formats = {  # noqa: RUF012
+    consoles = {"aarch64": "ttyAMA0"}
+    formats = {
         "x86_64": frozenset(("elf", "elf32", "bzimage")),
         "aarch64": frozenset(("elf", "image")),
     }
@@ -51,6 +52,7 @@ class Qemu(Monitor):
     def launch(self, machine: Machine, program: Program) -> Launch:
         x86 = machine.architecture == "x86_64"
         kvm = machine.accelerator == "kvm"
+        legacy_free = "virtio-modern" in machine.quirks
         argv = [program.path, "-M", BOARDS[machine.architecture], "-accel", machine.accelerator]
         argv += ["-cpu", _cpu(machine, kvm=kvm), "-m", f"{machine.memory_bytes // MIB}M"]
         argv += ["-smp", str(machine.vcpus), "-nodefaults", "-no-user-config", "-display", "none"]
@@ -77,7 +79,8 @@ class Qemu(Monitor):
             argv += ["-device", f"virtio-blk-pci,drive=disk{index}"]
         for index, nic in enumerate(machine.nics):
             argv += ["-netdev", f"tap,id=net{index},ifname={nic.tap},script=no,downscript=no"]
-            argv += ["-device", f"virtio-net-pci,netdev=net{index},mac={nic.mac},romfile="]
+            modern = ",disable-legacy=on,disable-modern=off" if legacy_free else ""
+            argv += ["-device", f"virtio-net-pci,netdev=net{index},mac={nic.mac},romfile={modern}"]
         if x86 and "isa-debug-exit" in machine.quirks:
             argv += ["-device", "isa-debug-exit,iobase=0x501,iosize=2"]
         argv += machine.arguments

@@ -26,7 +26,7 @@ HVT_SYSTEM_CALLS = (
 class Tender(Monitor):
     """What both tenders share."""
 
-    formats = {  # noqa: RUF012
+    formats = {
         "x86_64": frozenset(("elf",)),
         "aarch64": frozenset(("elf",)),
     }
