@@ -74,7 +74,7 @@ def start(root: str, identifier: str, config: Config) -> State:
 def _look_again(state: State, config: Config) -> dict[str, object]:
     """What changed in the network since `create`, made good: a new launch, or nothing."""
     mode = state.data["plan"]["network"]
-    if mode == "none":
+    if mode == "none" or not state.data["nicCount"]:
         return {}
     from urunc.net.facts import NetFacts, without_taps
     from urunc.record import plain, rebuild

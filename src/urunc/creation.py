@@ -78,25 +78,9 @@ def create(
     unikernel: UnikernelImage,
     config: Config,
     options: Options,
-    joiner: cgroups.Joiner,
 ) -> State:
     """Bring a container up to the point where only `start` is missing. Raises Error, leaving
     nothing."""
-    try:
-        return _create(root, identifier, spec, unikernel, config, options, joiner)
-    finally:
-        joiner.cancel()
-
-
-def _create(
-    root: str,
-    identifier: str,
-    spec: Spec,
-    unikernel: UnikernelImage,
-    config: Config,
-    options: Options,
-    joiner: cgroups.Joiner,
-) -> State:
     check_id(identifier)
     if spec.terminal:
         raise SpecError(
@@ -109,7 +93,7 @@ def _create(
     timing.open_file(config.get("timestamps.file"), identifier)
     folder = Folder(root, identifier)
     folder.make()
-    creation = _Creation(folder, spec, prepared, config, options, joiner)
+    creation = _Creation(folder, spec, prepared, config, options)
     try:
         state = creation.run()
     except BaseException as error:
@@ -133,7 +117,6 @@ class _Creation:
         prepared: Prepared,
         config: Config,
         options: Options,
-        joiner: cgroups.Joiner,
     ) -> None:
         self.folder = folder
         self.spec = spec
@@ -145,7 +128,7 @@ class _Creation:
         self.channel: Channel | None = None
         self.pid = 0
         self.hooked = False
-        self.joiner = joiner
+        self.joiner = cgroups.Joiner([], 0)
         creator = process.stat(posix.getpid())
         self.state = State(
             folder.path,
@@ -175,7 +158,7 @@ class _Creation:
         groups = limits.make(self.folder.identifier, self.spec, self.journal)
         self._give_disks()
         self._fork()
-        self.joiner.begin(self.pid, groups)
+        self.joiner = cgroups.Joiner(groups, self.pid)
         self._run_hooks()
         net = self._connect()
         launch = self.prepared.realize(net)
@@ -193,7 +176,10 @@ class _Creation:
             except OSError:
                 pass
         try:
-            self.joiner.cancel()
+            self.joiner.finish()
+        except OSError:
+            pass  # it found nobody to join any more
+        try:
             self.journal.remove_all()
             if self.hooked:
                 run_poststop(self.state)
@@ -307,7 +293,8 @@ class _Creation:
 
     def _connect(self) -> NetFacts:
         plan = self.prepared.plan
-        if plan.network == "none" and not plan.net_names:
+        if not plan.net_names and (plan.network == "none" or self._has_empty_network()):
+            timing.stamp(15)  # nothing to join it for
             return NO_NETWORK
         from urunc.net.connect import connect
 
@@ -317,6 +304,12 @@ class _Creation:
         if plan.network == "dynamic" and not net.interfaces:
             logs.detail("no interface in the network namespace: the guest has no network so far")
         return connect(net, namespace, plan, self.journal)
+
+    def _has_empty_network(self) -> bool:
+        """Whether the guest can have no interface, or its namespace is so new that none can be
+        there; `start` looks again in any case."""
+        fresh = self.spec.namespaces.get("network") == "" and not self.hooked
+        return fresh or not nic_count(self.prepared.plan)
 
     def _finish(self, launch: Launch) -> None:
         timing.stamp(16)

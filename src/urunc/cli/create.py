@@ -8,7 +8,6 @@ import posix
 from urunc import image, spec, timing
 from urunc.cli.options import CREATE, Arguments
 from urunc.errors import SpecError, UsageError, reason
-from urunc.linux.cgroups import Joiner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,14 +39,10 @@ def create(arguments: Arguments) -> State:
 
         hand_over(arguments.argv, arguments.root, config)
     timing.stamp(1)
-    asked = options(arguments)
-    # before the imports of what creates: they take half the time that it waits for
-    joiner = Joiner()
     from urunc import creation
 
-    return creation.create(
-        arguments.root, identifier, parsed, unikernel, config, creation.Options(**asked), joiner
-    )
+    asked = creation.Options(**options(arguments))
+    return creation.create(arguments.root, identifier, parsed, unikernel, config, asked)
 
 
 def options(arguments: Arguments) -> dict[str, Any]:

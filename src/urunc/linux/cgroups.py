@@ -81,48 +81,25 @@ def join(path: str, pid: int) -> None:
 
 
 class Joiner:
-    """A child that will put another process into groups, while the caller goes on.
+    """A child that puts another process into groups, while the caller goes on.
 
-    The first write to a cgroup.procs waits for a grace period of the kernel's (RCU; 13 ms where it
-    was measured), and those that follow at once do not. So the child, made before anything else,
-    first writes itself to where it is already: the wait is over when there is somebody to join.
+    On v1 and hybrid hosts the first write to a cgroup.procs waits for a grace period of the
+    kernel's (RCU; 13 ms where it was measured), with the lock that making a group needs: so this
+    comes after the groups are made.
     """
 
-    def __init__(self) -> None:
-        order, self._order = posix.pipe()
-        self._pid = posix.fork()
-        if self._pid:
-            posix.close(order)
+    def __init__(self, paths: list[str], pid: int) -> None:
+        self._pid = posix.fork() if paths else 0
+        if self._pid or not paths:
             return
         code = 0
         try:
-            posix.close(self._order)
-            self._wait_out_grace_period()
-            words = posix.read(order, 1 << 16).decode().split("\0")
-            for path in words[1:]:
-                join(path, int(words[0]))
+            for path in paths:
+                join(path, pid)
         except OSError as error:
             code = error.errno or 255
         finally:
             posix._exit(code)
-
-    @staticmethod
-    def _wait_out_grace_period() -> None:
-        for mount_point, own in hierarchies().values():
-            try:
-                join(mount_point + own.rstrip("/"), posix.getpid())
-            except OSError:
-                continue  # not ours to write to: joining will tell, if it must be
-            break
-
-    def begin(self, pid: int, paths: list[str]) -> None:
-        """Name the process and the groups."""
-        try:
-            posix.write(self._order, "\0".join((str(pid), *paths)).encode())
-        except BrokenPipeError:
-            pass  # it failed already: finish tells how
-        posix.close(self._order)
-        self._order = -1
 
     def finish(self) -> None:
         """Wait until it is done; raises OSError where it could not be."""
@@ -131,14 +108,6 @@ class Joiner:
             code = posix.waitstatus_to_exitcode(posix.waitpid(pid, 0)[1])
             if code:
                 raise OSError(code, posix.strerror(code))
-
-    def cancel(self) -> None:
-        """Join nobody, if it has not happened yet; the child leaves."""
-        if self._pid:
-            if self._order >= 0:
-                posix.close(self._order)
-            posix.waitpid(self._pid, 0)
-            self._pid = 0
 
 
 def pids(path: str) -> list[int]:
