@@ -54,6 +54,25 @@ def test_life(urunc: Urunc, bundle: Bundle, tmp_path: pathlib.Path) -> None:
         pid_file.unlink()
 
 
+def test_plan_changes_nothing(urunc: Urunc, bundle: Bundle) -> None:
+    """What a bundle would become, and with `--id` what a container was given."""
+    path = str(bundle.write())
+    urunc("plan", "--bundle", path)  # fills the cache of what is known of QEMU
+    with nothing_left(urunc.root, bundle.path):
+        text = urunc("plan", "--bundle", path).stdout
+    assert "accelerator: tcg (asked for by annotation)" in text
+    assert "  -kernel /guest/unikernel\n" in text
+    assert "user 2000000000:2000000000, no capabilities" in text
+    assert max(map(len, text.split("steps:")[0].splitlines())) <= 100
+    container = urunc.create(bundle)
+    document = json.loads(
+        urunc("plan", "--bundle", path, "--id", container.id, "--format", "json").stdout
+    )
+    recorded = json.loads((urunc.root / container.id / "state.json").read_text())
+    assert document["launch"] == recorded["launch"]
+    container.delete("--force")
+
+
 def test_recorded_state(urunc: Urunc, bundle: Bundle) -> None:
     """The state says its schema and its boot; a process of another boot is not this container's."""
     container = urunc.create(bundle)

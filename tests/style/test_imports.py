@@ -24,6 +24,7 @@ EXPECTED: dict[str, str] = {
         __future__
         _json
         errno
+        fcntl
         urunc
         urunc.__main__
         urunc.cli
@@ -35,61 +36,74 @@ EXPECTED: dict[str, str] = {
         urunc.linux.files
         urunc.linux.process
         urunc.logs
+        urunc.state
         urunc.timing
     """,
     "create": """
         _struct
+        select
         urunc.cli.create
+        urunc.container
+        urunc.creation
         urunc.elf
         urunc.guests
+        urunc.hooks
+        urunc.host
         urunc.image
+        urunc.init
+        urunc.journal
+        urunc.limits
         urunc.linux.cgroups
+        urunc.linux.mounts
+        urunc.linux.namespaces
+        urunc.linux.seccomp
         urunc.monitors
+        urunc.net
+        urunc.net.facts
+        urunc.plan
         urunc.record
         urunc.spec
+        urunc.steps
     """,
     "start": """
-        fcntl
         urunc.cli.start
         urunc.cli.verb
         urunc.container
-        urunc.state
     """,
     "state": """
-        fcntl
         urunc.cli.state
         urunc.cli.verb
-        urunc.state
     """,
     "kill": """
-        fcntl
         urunc.cli.kill
         urunc.cli.verb
         urunc.container
-        urunc.state
     """,
     "delete": """
-        fcntl
         urunc.cli.delete
         urunc.cli.verb
         urunc.container
-        urunc.state
     """,
 }
+
+# what a verb imports once it knows that the bundle is a unikernel's
+LATER = {"create": ("urunc.creation",)}
 
 PROBE = """
 import sys
 bare = set(sys.modules)
 sys.path.insert(0, sys.argv[1])
 __import__("urunc.__main__")
-__import__("urunc.cli." + sys.argv[2])
+for name in sys.argv[2:]:
+    __import__(name)
 print(*sorted(set(sys.modules) - bare))
 """
 
 
 def loaded(verb: str) -> set[str]:
     """The modules that this verb's start loads."""
-    command = [sys.executable, "-I", "-S", "-c", PROBE, str(SOURCE), verb]
+    modules = [f"urunc.cli.{verb}", *LATER.get(verb, ())]
+    command = [sys.executable, "-I", "-S", "-c", PROBE, str(SOURCE), *modules]
     answer = subprocess.run(command, capture_output=True, text=True, check=True)
     return set(answer.stdout.split())
 

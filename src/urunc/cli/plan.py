@@ -20,7 +20,7 @@ from urunc.net.facts import Interface, NetFacts
 from urunc.plan import nic_count
 from urunc.record import plain, rebuild, replace
 from urunc.state import load
-from urunc.steps import build
+from urunc.steps import Bind, build
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,7 +93,14 @@ def main(arguments: Arguments) -> int:
         sys.stdout.write(dumps(document, indent=2) + "\n")
         return 0
     sys.stdout.write(_summary(prepared.plan, launch, net, known=known))
-    sys.stdout.write("steps:\n" + "".join(f"  {step.describe()}\n" for step in steps))
+    own = {*chosen.host.program.libraries, *chosen.host.program.data}
+    sys.stdout.write("steps:\n")
+    shown = [step for step in steps if not (isinstance(step, Bind) and step.source in own)]
+    for step in shown:
+        sys.stdout.write(f"  {step.describe()}\n")
+        if isinstance(step, Bind) and step.source == chosen.host.program.path:
+            count = len(steps) - len(shown)
+            sys.stdout.write(f"  bind {count} of its libraries and data files read-only\n")
     for path, text in launch.files.items():
         sys.stdout.write(f"file {path}:\n{text}\n")
     return 0
@@ -144,8 +151,24 @@ def _summary(plan: Plan, launch: Launch, net: NetFacts, *, known: bool) -> str:
     rows += [("warning", text) for text in plan.warnings]
     lines = [f"{name + ':':13}{text}" for name, text in rows]
     lines.append("command line:")
-    lines += [f"  {_shell(word)}" for word in launch.argv]
+    lines += _command_lines(launch.argv)
     return "\n".join(lines) + "\n"
+
+
+def _command_lines(argv: tuple[str, ...]) -> list[str]:
+    """A line per option, with its value where that is a word of its own."""
+    lines: list[str] = []
+    for word in argv:
+        if (
+            lines
+            and not word.startswith("-")
+            and lines[-1].startswith("  -")
+            and " " not in lines[-1][2:]
+        ):
+            lines[-1] += f" {_shell(word)}"
+        else:
+            lines.append(f"  {_shell(word)}")
+    return lines
 
 
 def _shell(word: str) -> str:
