@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 def make(identifier: str, spec: Spec, journal: Journal) -> list[str]:
     """Make the container's groups with its limits and return their folders; raises HostError."""
+    hierarchies = cgroups.hierarchies()
     groups = {
         name: _folder(mount_point, own, spec.cgroups_path, identifier)
-        for name, (mount_point, own) in cgroups.hierarchies().items()
+        for name, (mount_point, own) in hierarchies.items()
     }
     limits = _limits(spec.resources, unified="memory" not in groups)
     if not groups:
@@ -48,7 +49,7 @@ def make(identifier: str, spec: Spec, journal: Journal) -> list[str]:
             f"make control group: {error.strerror}: {error.filename or spec.cgroups_path}", hint
         ) from None
     if "memory" not in groups and UNIFIED in groups:
-        mount_point = cgroups.hierarchies()[UNIFIED][0]
+        mount_point = hierarchies[UNIFIED][0]
         for path in (mount_point, *(p for p in resource.parents if p.startswith(mount_point))):
             cgroups.enable_controllers(path)
     for controller, file, value in limits:

@@ -12,9 +12,14 @@ import posix
 from _socket import AF_INET, AF_INET6, AF_NETLINK, SOCK_CLOEXEC, SOCK_RAW, inet_ntop, socket
 from _struct import pack, unpack_from
 
+from urunc.linux.namespaces import call_in_network
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_GETADDR, RTM_GETROUTE = 22, 26
@@ -239,6 +244,15 @@ class Netlink:
                         raise OSError(number, posix.strerror(number))
                     return
                 yield body
+
+
+def ask(namespace: str, question: Callable[[Netlink], T]) -> T:
+    """Call a function with a socket that speaks to the namespace at a path."""
+    netlink = call_in_network(namespace, Netlink)
+    try:
+        return question(netlink)
+    finally:
+        netlink.close()
 
 
 def _tcmsg(index: int, handle: int, parent: int, info: int) -> bytes:

@@ -14,7 +14,7 @@ from urunc.errors import HostError, reason
 from urunc.journal import Journal, Resource
 from urunc.linux.files import read_text
 from urunc.linux.namespaces import call_in_network, identity
-from urunc.linux.netlink import TC_H_INGRESS, Netlink
+from urunc.linux.netlink import TC_H_INGRESS, Netlink, ask
 from urunc.linux.tun import create_tap
 from urunc.net.facts import Interface, NetFacts
 from urunc.record import replace
@@ -42,13 +42,13 @@ class NetworkResource(Resource):
     def parameters(self) -> dict[str, object]:
         return {"namespace": self.namespace, "device": self.device, "inode": self.inode}
 
-    def inside(self, function: Callable[[], None]) -> None:
-        """Call a function in the namespace; nothing happens where the namespace is gone."""
-        path = self._find()
+    def ask(self, question: Callable[[Netlink], None]) -> None:
+        """Speak to the namespace; nothing happens where it is gone."""
+        path = self.find()
         if path:
-            call_in_network(path, function)
+            ask(path, question)
 
-    def _find(self) -> str:
+    def find(self) -> str:
         """A path that leads to the namespace still: the recorded one, or where an engine has bound
         it."""
         try:
@@ -86,20 +86,17 @@ class Tap(NetworkResource):
         }
 
     def make(self) -> None:
-        def make() -> None:
-            create_tap(self.name, self.uid, self.gid)
-            netlink = Netlink()
-            try:
-                # up even where nothing is connected: a Solo5 tender refuses a device that is down
-                netlink.set_link(_index(netlink, self.name), up=True, mtu=self.mtu)
-            finally:
-                netlink.close()
+        path = self.find()
+        if path:
+            call_in_network(path, lambda: create_tap(self.name, self.uid, self.gid))
+            ask(path, self._bring_up)
 
-        self.inside(make)
+    def _bring_up(self, netlink: Netlink) -> None:
+        # up even where nothing is connected: a Solo5 tender refuses a device that is down
+        netlink.set_link(_index(netlink, self.name), up=True, mtu=self.mtu)
 
     def remove(self) -> None:
-        def remove() -> None:
-            netlink = Netlink()
+        def remove(netlink: Netlink) -> None:
             try:
                 index = _index(netlink, self.name)
                 if index:
@@ -107,10 +104,8 @@ class Tap(NetworkResource):
             except OSError as error:
                 if error.errno != ENODEV:
                     raise
-            finally:
-                netlink.close()
 
-        self.inside(remove)
+        self.ask(remove)
 
 
 class Redirect(NetworkResource):
@@ -145,23 +140,18 @@ class Redirect(NetworkResource):
         }
 
     def make(self) -> None:
-        def make() -> None:
-            netlink = Netlink()
-            try:
-                tap = _index(netlink, self.tap)
-                if self.own:
-                    netlink.add_ingress(self.index)
-                netlink.add_ingress(tap)
-                netlink.redirect(self.index, tap, FILTER_PRIORITY)
-                netlink.redirect(tap, self.index, FILTER_PRIORITY)
-            finally:
-                netlink.close()
+        def make(netlink: Netlink) -> None:
+            tap = _index(netlink, self.tap)
+            if self.own:
+                netlink.add_ingress(self.index)
+            netlink.add_ingress(tap)
+            netlink.redirect(self.index, tap, FILTER_PRIORITY)
+            netlink.redirect(tap, self.index, FILTER_PRIORITY)
 
-        self.inside(make)
+        self.ask(make)
 
     def remove(self) -> None:
-        def remove() -> None:
-            netlink = Netlink()
+        def remove(netlink: Netlink) -> None:
             try:
                 if _index(netlink, self.interface) != self.index:
                     return  # another device of the same name, or none
@@ -172,10 +162,8 @@ class Redirect(NetworkResource):
             except OSError as error:
                 if error.errno not in (EINVAL, ENODEV, ENOENT):  # half made, or taken back already
                     raise
-            finally:
-                netlink.close()
 
-        self.inside(remove)
+        self.ask(remove)
 
 
 RESOURCES = {cls.kind: cls for cls in (Tap, Redirect)}
@@ -209,9 +197,11 @@ def connect(
 
 
 def _make_tap(place: dict[str, object], plan: Plan, mtu: int, journal: Journal) -> str:
+    links = ask(str(place["namespace"]), Netlink.links)
+    taken = {link.name for link in links}
     for number in range(TAP_LIMIT):
         name = TAP_NAME.format(number)
-        if _taken(str(place["namespace"]), name):
+        if name in taken:
             continue
         tap = Tap(**place, name=name, uid=plan.uid, gid=plan.gid, mtu=mtu)  # type: ignore[arg-type]
         try:
@@ -228,30 +218,15 @@ def _make_tap(place: dict[str, object], plan: Plan, mtu: int, journal: Journal) 
     )
 
 
-def _taken(namespace: str, name: str) -> bool:
-    def look() -> bool:
-        netlink = Netlink()
-        try:
-            return bool(_index(netlink, name))
-        finally:
-            netlink.close()
-
-    return call_in_network(namespace, look)
-
-
 def _make_redirect(
     place: dict[str, object], interface: Interface, tap: str, journal: Journal
 ) -> None:
-    def has_ingress() -> tuple[bool, bool]:
-        netlink = Netlink()
-        try:
-            if not netlink.has_qdisc(interface.index, TC_H_INGRESS):
-                return False, False
-            return True, netlink.has_filters(interface.index, FILTER_PRIORITY)
-        finally:
-            netlink.close()
+    def has_ingress(netlink: Netlink) -> tuple[bool, bool]:
+        if not netlink.has_qdisc(interface.index, TC_H_INGRESS):
+            return False, False
+        return True, netlink.has_filters(interface.index, FILTER_PRIORITY)
 
-    there, taken = call_in_network(str(place["namespace"]), has_ingress)
+    there, taken = ask(str(place["namespace"]), has_ingress)
     if taken:
         raise HostError(
             f"redirect interface '{interface.name}': another guest has taken it over",
