@@ -94,11 +94,6 @@ def _apply_globals(arguments: Arguments) -> None:
         raise UsageError(f"option '--log-format': '{log_format}' is neither text nor json")
     logs.json_format = log_format == "json"
     logs.debug = arguments.has("--debug")
-    if arguments.has("--systemd-cgroup"):
-        raise UsageError(
-            "option '--systemd-cgroup': not supported by this version",
-            "use cgroupfs (leave the option out)",
-        )
 
 
 def _absolute(path: str) -> str:

@@ -30,6 +30,7 @@ SCHEMA: dict[str, Any] = {
     "monitors.*.vcpus": 1,
     "monitors.*.accelerator": "auto",
     "monitors.*.seccomp": True,
+    "monitors.*.spec_seccomp": False,
     "monitors.*.run_as_root": False,
     "guests.*.allowed": True,
     "guests.*.cmdline": "",
@@ -37,12 +38,14 @@ SCHEMA: dict[str, Any] = {
     "ordinary.runtime": "",
     "users.first": 2_000_000_000,
     "users.count": 65_536,
+    "security.selinux_type": "",
     "annotations.allow": ["accelerator", "memory", "network", "vcpus"],
     "annotations.host_devices": [],
     "log.file": "",
     "timestamps.file": "/var/log/urunc-timestamps.jsonl",
     "timeouts.create_s": 60,
     "timeouts.kill_s": 10,
+    "timeouts.stop_s": 90,
 }
 
 BUILT_IN = "built in"

@@ -11,31 +11,50 @@ from __future__ import annotations
 
 import posix
 
-from urunc import OCI_VERSION, __version__, guests, hooks, limits, logs, monitors, timing
+from urunc import (
+    OCI_VERSION,
+    __version__,
+    attributes,
+    entry,
+    groups,
+    guests,
+    hooks,
+    logs,
+    monitors,
+    timing,
+)
 from urunc.container import look, run_poststop
+from urunc.devices import HARMLESS, DeviceRule
 from urunc.errors import Error, HostError, InitError, SpecError, reason
+from urunc.groups import Groups
 from urunc.host import RUNTIME_DIRECTORY, probe
 from urunc.init import Channel, Setup
 from urunc.init import main as init_main
 from urunc.journal import FileOwner, Journal, ReservedUser
 from urunc.jsontext import dumps
-from urunc.linux import _linux, cgroups, namespaces, process
-from urunc.linux.files import remove_tree, write_whole
+from urunc.linux import cgroups, namespaces, process
+from urunc.linux.files import S_IFBLK, S_IFMT, remove_tree, write_whole
 from urunc.net.facts import NO_NETWORK, NetFacts
 from urunc.plan import Plan, decide, nic_count, realize
 from urunc.record import plain, record, replace
+from urunc.sequence import HOST_IDS, build, device_nodes, may_access
+from urunc.sequence import Prepared as Ready
 from urunc.spec import Spec
 from urunc.state import CREATING, SCHEMA, START, STARTED, Folder, State, check_id
-from urunc.steps import build, may_access, pack
+from urunc.steps import pack
+from urunc.users import candidates, ids_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from urunc.config import Config
     from urunc.guests import Guest
     from urunc.image import UnikernelImage
     from urunc.monitors import Launch, Monitor
 
 SIGKILL = 9
+FIFO_FLAGS = posix.O_NONBLOCK | posix.O_CLOEXEC
 RESOLVER = "/etc/resolv.conf"
 
 
@@ -47,6 +66,8 @@ class Options:
     preserve_fds: int = 0
     pivot: bool = True
     keyring: bool = True
+    console_socket: str = ""
+    systemd: bool = False
 
 
 class Prepared:
@@ -82,10 +103,15 @@ def create(
     """Bring a container up to the point where only `start` is missing. Raises Error, leaving
     nothing."""
     check_id(identifier)
-    if spec.terminal:
+    if spec.terminal and not options.console_socket:
         raise SpecError(
-            "config.json: process.terminal: terminals are not supported by this version of urunc",
-            "set it to false: the guest's console is standard output",
+            "config.json: process.terminal: cannot allocate tty without a console socket",
+            "--console-socket names it; or set process.terminal to false",
+        )
+    if options.console_socket and not spec.terminal:
+        raise SpecError(
+            "option '--console-socket': config.json asks for no terminal",
+            "set process.terminal to true, or leave the option out",
         )
     prepared = prepare(identifier, spec, unikernel, config)
     for warning in prepared.plan.warnings:
@@ -129,6 +155,9 @@ class _Creation:
         self.pid = 0
         self.hooked = False
         self.joiner = cgroups.Joiner([], 0)
+        self.ids = HOST_IDS
+        self.ready = Ready()
+        self.groups = Groups({})
         creator = process.stat(posix.getpid())
         self.state = State(
             folder.path,
@@ -154,11 +183,23 @@ class _Creation:
         """Everything up to a waiting init."""
         self.state.save()
         timing.stamp(2)
+        spec = self.spec
+        self.ids = ids_of(spec.namespaces, spec.uid_mappings, spec.gid_mappings)
         self._choose_user()
-        groups = limits.make(self.folder.identifier, self.spec, self.journal)
+        if not self.options.systemd:
+            where = groups.locate(self.folder.identifier, spec.cgroups_path)
+            self.groups = groups.make(where, spec.resources, self.journal)
+            self._limit_devices()
         self._give_disks()
+        self._prepare()
         self._fork()
-        self.joiner = cgroups.Joiner(groups, self.pid)
+        if self.options.systemd:
+            self.groups = groups.make_by_systemd(
+                self.folder.identifier, spec.cgroups_path, spec.resources, self.pid,
+                self._device_rules(), self.journal,
+            )  # fmt: skip
+            self._limit_devices()
+        self.joiner = cgroups.Joiner(self.groups.folders, self.pid)
         self._run_hooks()
         net = self._connect()
         launch = self.prepared.realize(net)
@@ -188,25 +229,47 @@ class _Creation:
             logs.warn(f"clean up '{self.folder.identifier}': {error}")
 
     def _choose_user(self) -> None:
-        plan = self.prepared.plan
+        plan, spec, ids = self.prepared.plan, self.spec, self.ids
         if plan.uid is not None:
+            uid, gid = ids.users.to_host(plan.uid), ids.groups.to_host(plan.gid or 0)
+            if uid is None or gid is None:
+                raise SpecError(
+                    f"config.json: process.user: {plan.uid}:{plan.gid} is not mapped into the "
+                    "user namespace"
+                )
+            extra = tuple(ids.groups.to_host(group) for group in spec.additional_gids)
+            known = tuple(group for group in extra if group is not None)
+            self.prepared.plan = replace(plan, uid=uid, gid=gid, groups=(*plan.groups, *known))
             return
         first, count = self.config.get("users.first"), self.config.get("users.count")
-        # start from the id's own place in the range: two containers seldom meet
-        offset = sum(ord(letter) * 31**index for index, letter in enumerate(plan.id[:64])) % count
-        for number in range(count):
-            uid = first + (offset + number) % count
-            path = f"{RUNTIME_DIRECTORY}/users/{uid}"
-            try:
-                self.journal.make(ReservedUser(path=path, folder=self.folder.path))
-            except FileExistsError:
-                continue
-            self.prepared.plan = replace(plan, uid=uid, gid=uid)
+        for uid, gid in candidates(plan.id, ids, first, count):
+            if posix.geteuid() == 0:  # others have no users to choose from, and no one to meet
+                path = f"{RUNTIME_DIRECTORY}/users/{uid}"
+                try:
+                    self.journal.make(ReservedUser(path=path, folder=self.folder.path))
+                except FileExistsError:
+                    continue
+            self.prepared.plan = replace(plan, uid=uid, gid=gid)
             return
         raise HostError(
-            f"choose a user: all {count} from {first} on are taken",
+            "choose a user: every id of the range is taken",
             "enlarge users.count in the configuration",
         )
+
+    def _device_rules(self) -> tuple[DeviceRule, ...]:
+        """The devices that the monitor and hooks may open."""
+        plan = self.prepared.plan
+        rules = []
+        for node in device_nodes(plan, ("/dev/kvm",) if plan.accelerator == "kvm" else ()):
+            facts = posix.stat(node.source)
+            kind = "b" if facts.st_mode & S_IFMT == S_IFBLK else "c"
+            major, minor = posix.major(facts.st_rdev), posix.minor(facts.st_rdev)
+            rules.append(DeviceRule(type=kind, major=major, minor=minor))
+        return HARMLESS + tuple(rules)
+
+    def _limit_devices(self) -> None:
+        if self.groups.paths:
+            self.groups.allow_devices(self._device_rules())
 
     def _give_disks(self) -> None:
         plan = self.prepared.plan
@@ -230,52 +293,62 @@ class _Creation:
                     f"give disk '{source.path}' to user {uid}: {reason(error)}"
                 ) from None
 
+    def _prepare(self) -> None:
+        """What init cannot do for itself: where it has a user namespace of its own, device nodes
+        and the way to the image; its terminal's socket."""
+        from urunc import surroundings
+
+        self.ready = surroundings.prepare(
+            self.prepared.plan, self.spec, self.ids, self.config, self.options
+        )
+
     def _fork(self) -> None:
         spec, path = self.spec, self.folder.path
         posix.mkfifo(f"{path}/{START}", 0o600)
         posix.mkfifo(f"{path}/{STARTED}", 0o600)
+        posix.mkdir(f"{path}/root", 0o755)  # init in a user namespace may not
+        ready = self.ready
         setup = Setup(
-            folder=path,
             image_root=spec.root,
-            join={kind: where for kind, where in spec.namespaces.items() if where},
+            join=entry.by_init(spec.namespaces),
+            start_fd=posix.open(f"{path}/{START}", FIFO_FLAGS | posix.O_RDONLY),
+            started_fd=posix.open(f"{path}/{STARTED}", FIFO_FLAGS | posix.O_RDWR),
+            prepared=frozenset((ready.device_mount, ready.image_mount, ready.console_socket)),
             keep_descriptors=self.options.preserve_fds,
             start_hooks=spec.hooks.get("startContainer", ()),
         )
-        self._to_init, self._from_init = posix.pipe(), posix.pipe()
-        flags = namespaces.CLONE_NEWNS
-        for kind, where in spec.namespaces.items():
-            if (
-                not where and kind != "cgroup"
-            ):  # init unshares that one itself, once it is in its groups
-                flags |= namespaces.KINDS[kind][0]
+        to_init, from_init = posix.pipe(), posix.pipe()
+
+        def become_init() -> NoReturn:
+            init_main(setup, Channel(to_init[0], from_init[1]))
+
         timing.stamp(3)
-        self.pid = self._clone(flags, setup)
+        group = self._group_to_be_born_in()
+        self.pid = entry.fork_init(spec.namespaces, self.ids, spec.time_offsets, group, become_init)
         timing.stamp(6)
-        posix.close(self._to_init[0])
-        posix.close(self._from_init[1])
-        self.channel = Channel(self._from_init[0], self._to_init[1])
+        for fd in (
+            to_init[0],
+            from_init[1],
+            setup.start_fd,
+            setup.started_fd,
+            group,
+            *setup.prepared,
+        ):
+            if fd >= 0:
+                posix.close(fd)
+        self.channel = Channel(from_init[0], to_init[1])
         facts = process.stat(self.pid)
         self.state.data["pid"] = self.pid
         self.state.data["initProcess"] = (self.pid, facts[2] if facts else 0)
         self._hear()
 
-    def _clone(self, flags: int, setup: Setup) -> int:
-        where = setup.join.get("pid")
-        home = -1
-        if where:
-            # a pid namespace is entered by the children to come; ours comes back after the fork
-            home = namespaces.open_namespace("/proc/self/ns/pid")
-            try:
-                namespaces.join(where, namespaces.CLONE_NEWPID)
-            except OSError as error:
-                raise HostError(f"pid namespace '{where}': {reason(error)}") from None
-        pid = _linux.clone3(flags)
-        if pid == 0:
-            init_main(setup, Channel(self._to_init[0], self._from_init[1]))
-        if where:
-            _linux.setns(home, namespaces.CLONE_NEWPID)
-            posix.close(home)
-        return pid
+    def _group_to_be_born_in(self) -> int:
+        """A descriptor of the v2 group, where there is nothing but v2: init is in it from its first
+        moment, and nobody need join it (CLONE_INTO_CGROUP)."""
+        if list(self.groups.paths) != [cgroups.UNIFIED]:
+            return -1
+        folder = self.groups.paths[cgroups.UNIFIED]
+        return posix.open(folder, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
 
     def _run_hooks(self) -> None:
         spec = self.spec
@@ -313,9 +386,8 @@ class _Creation:
 
     def _finish(self, launch: Launch) -> None:
         timing.stamp(16)
-        plan, options = self.prepared.plan, self.options
         root = f"{self.folder.path}/root"
-        steps = build(plan, launch, self.spec, root, keyring=options.keyring, pivot=options.pivot)
+        steps = build(self.prepared.plan, launch, self.spec, root, self.ready)
         timing.stamp(8)
         cgroup_first = self.spec.namespaces.get("cgroup") == ""
         if cgroup_first:
@@ -325,13 +397,24 @@ class _Creation:
                 "unshare": namespaces.KINDS["cgroup"][0] if cgroup_first else 0,
                 "steps": pack(steps),
                 "launch": {"argv": launch.argv, "files": launch.files},
-                "filter": system_call_filter(launch),
+                "filters": self._filters(launch),
             }
         )
         if not cgroup_first:
             self._join()
         self._hear()
+        attributes.apply(self.pid, self.spec)
         timing.stamp(17)
+
+    def _filters(self, launch: Launch) -> list[str]:
+        """Seccomp programs in hexadecimal, in the order to install them: ours, and where the
+        administrator asks for it, the specification's."""
+        from urunc import filters
+
+        spec = self.spec.seccomp
+        if not self.config.get(f"monitors.{self.prepared.plan.monitor}.spec_seccomp"):
+            spec = None
+        return filters.compile_all(launch.seccomp, spec)
 
     def _join(self) -> None:
         """Wait until init is in its groups."""
@@ -349,6 +432,8 @@ class _Creation:
             launch=plain(launch),
             nicCount=nic_count(self.prepared.plan),
             resolver=resolver(self.spec),
+            groups=self.groups.record(),
+            resources=plain(self.spec.resources),
             network=self.spec.namespaces.get("network", ""),
         )
         if self.options.pid_file:
@@ -386,18 +471,6 @@ def resolver(spec: Spec) -> str:
         if mount.destination == RESOLVER and mount.source.startswith("/"):
             return mount.source
     return ""
-
-
-def system_call_filter(launch: Launch) -> str:
-    """Our seccomp filter for a monitor that has none of its own, in hexadecimal; "" otherwise."""
-    if launch.seccomp in ("", "own"):
-        return ""
-    from urunc.linux.seccomp import compile_allow_list
-
-    try:
-        return compile_allow_list(tuple(launch.seccomp.split())).hex()
-    except ImportError as error:
-        raise HostError(f"seccomp filter: {error}", "install libseccomp (libseccomp2)") from None
 
 
 def _now() -> str:

@@ -156,7 +156,7 @@ def _inspect_program(monitor: Monitor, path: str) -> Program:
 def _libraries(interpreter: str, path: str) -> list[str]:
     """The shared libraries that the dynamic loader would load for a file (ld.so(8), --list)."""
     found = []
-    for line in _capture([interpreter, "--list", path]).splitlines():
+    for line in capture([interpreter, "--list", path])[1].splitlines():
         name, _, rest = line.strip().partition(" => ")
         location = (rest or name).rpartition(" (0x")[0]
         if location.startswith("/"):
@@ -166,15 +166,15 @@ def _libraries(interpreter: str, path: str) -> list[str]:
 
 def _version(path: str) -> str:
     """The first dotted number that `--version` prints; "" where it prints none."""
-    for word in _capture([path, "--version"]).split():
+    for word in capture([path, "--version"])[1].split():
         number = word.removeprefix("v").rstrip(",").partition("-")[0]
         if "." in number and number.replace(".", "").isdigit():
             return number
     return ""
 
 
-def _capture(argv: list[str]) -> str:
-    """What a program prints on standard output and standard error, whatever its exit code."""
+def capture(argv: list[str]) -> tuple[int, str]:
+    """(exit code, what it prints on standard output and standard error) of a program."""
     out, into = posix.pipe()
     actions = [(posix.POSIX_SPAWN_DUP2, into, 1), (posix.POSIX_SPAWN_DUP2, into, 2)]
     try:
@@ -194,5 +194,5 @@ def _capture(argv: list[str]) -> str:
     while part := posix.read(out, 65536):
         parts.append(part)
     posix.close(out)
-    posix.waitpid(pid, 0)
-    return b"".join(parts).decode("utf-8", "replace")
+    code = posix.waitstatus_to_exitcode(posix.waitpid(pid, 0)[1])
+    return code, b"".join(parts).decode("utf-8", "replace")

@@ -23,26 +23,26 @@ from urunc.linux import _linux, namespaces, seccomp
 from urunc.linux.files import read_descriptor, write_all
 from urunc.record import rebuild, record
 from urunc.spec import Hook
-from urunc.state import INIT_NAME, START, STARTED
-from urunc.steps import PR_SET_DUMPABLE, PivotRoot, unpack
+from urunc.state import INIT_NAME
+from urunc.steps import PR_SET_DUMPABLE, PrivateMounts, unpack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 READY = b"."
-JOINED = ("ipc", "uts", "network", "cgroup")
-"""The namespaces that init enters by path itself; pid must be entered by its parent before the
-fork."""
 
 
 @record
 class Setup:
-    """What init knows from its birth."""
+    """What init knows from its birth: namespaces to join by path, and descriptors: of the FIFOs,
+    and of what the runtime prepared for the steps."""
 
-    folder: str
     image_root: str
     join: dict[str, str]
+    start_fd: int
+    started_fd: int
+    prepared: frozenset[int]
     keep_descriptors: int
     start_hooks: tuple[Hook, ...]
 
@@ -109,7 +109,7 @@ class _Waiting:
         self.started_fd = -1
         self.helper: tuple[int, int] | None = None
         self.launch: dict[str, Any] = {}
-        self.filter = b""
+        self.filters: list[bytes] = []
         self.keep = 0
 
 
@@ -119,10 +119,7 @@ def _prepare(setup: Setup, channel: Channel) -> _Waiting:
     posix.setsid()
     waiting = _Waiting()
     waiting.keep = 3 + setup.keep_descriptors
-    waiting.start_fd = posix.open(
-        f"{setup.folder}/{START}", posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC
-    )
-    waiting.started_fd = posix.open(f"{setup.folder}/{STARTED}", posix.O_RDWR | posix.O_CLOEXEC)
+    waiting.start_fd, waiting.started_fd = setup.start_fd, setup.started_fd
     _close_others(
         waiting.keep,
         {
@@ -131,12 +128,15 @@ def _prepare(setup: Setup, channel: Channel) -> _Waiting:
             waiting.start_fd,
             waiting.started_fd,
             timing.descriptor(),
+            *setup.prepared,
         },
     )
     timing.stamp(5)
-    for kind in JOINED:
-        if kind in setup.join:
-            namespaces.join(setup.join[kind], namespaces.KINDS[kind][0])
+    for kind, path in setup.join.items():
+        try:
+            namespaces.join(path, namespaces.KINDS[kind][0])
+        except OSError as error:
+            raise InitError(f"{kind} namespace '{path}': {reason(error)}") from None
     channel.send({"ok": True})
     while True:
         message = channel.receive()
@@ -160,14 +160,14 @@ def _execute(setup: Setup, message: Any, waiting: _Waiting) -> None:
     if message["unshare"]:
         _linux.unshare(message["unshare"])
     for step in unpack(message["steps"]):
-        if isinstance(step, PivotRoot) and setup.start_hooks:
-            waiting.helper = _fork_helper(setup, waiting)
         try:
             step.execute()
         except OSError as error:
             raise InitError(f"{step.describe()}: {reason(error)}") from None
+        if isinstance(step, PrivateMounts) and setup.start_hooks:
+            waiting.helper = _fork_helper(setup)
     waiting.launch = message["launch"]
-    waiting.filter = bytes.fromhex(message["filter"])
+    waiting.filters = [bytes.fromhex(text) for text in message["filters"]]
     _write_files(waiting.launch)
 
 
@@ -180,8 +180,9 @@ def _write_files(launch: dict[str, Any]) -> None:
         posix.close(fd)
 
 
-def _fork_helper(setup: Setup, waiting: _Waiting) -> tuple[int, int]:
-    """A child that stays in the image's root, where startContainer hooks have their programs."""
+def _fork_helper(setup: Setup) -> tuple[int, int]:
+    """A child that stays in the image's root, where startContainer hooks have their programs; made
+    before what is for the monitor alone: its labels, its terminal."""
     ask_read, ask_write = posix.pipe()
     answer_read, answer_write = posix.pipe()
     if posix.fork() == 0:
@@ -233,8 +234,8 @@ def _wait_and_become(waiting: _Waiting) -> None:
     _linux.default_signals()
     _close_others(waiting.keep, {waiting.started_fd, timing.descriptor()})
     timing.stamp(18)
-    if waiting.filter:
-        seccomp.install(waiting.filter)
+    for program in waiting.filters:
+        seccomp.install(program)
     try:
         posix.execve(argv[0], argv, {})
     except OSError as error:

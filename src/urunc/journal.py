@@ -157,6 +157,29 @@ class ControlGroups(Resource):
         raise OSError(ENOTEMPTY, f"control group '{path}' still has processes")
 
 
+class SystemdUnit(Resource):
+    """A scope or slice that systemd made for the container: `make` is the record alone, for
+    starting it takes what is known only to groups.py."""
+
+    kind = "unit"
+
+    def __init__(self, *, name: str, user: bool) -> None:
+        self.name = name
+        self.user = user
+
+    def make(self) -> None:
+        pass
+
+    def remove(self) -> None:
+        from urunc import systemd
+
+        bus = systemd.Bus(user=self.user)
+        try:
+            bus.stop_unit(self.name)
+        finally:
+            bus.close()
+
+
 class ReservedUser(Resource):
     """A user id that no other container of this machine has, whatever its --root.
 
@@ -227,4 +250,4 @@ class FileOwner(Resource):
             posix.close(fd)
 
 
-RESOURCES = {cls.kind: cls for cls in (ControlGroups, ReservedUser, FileOwner)}
+RESOURCES = {cls.kind: cls for cls in (ControlGroups, SystemdUnit, ReservedUser, FileOwner)}

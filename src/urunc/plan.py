@@ -317,7 +317,7 @@ def _memory(spec: Spec, image: UnikernelImage, monitor: Monitor, config: Config)
     if asked is not None:
         wanted = _mebibytes(asked) * MIB
     limit = spec.resources.memory_limit_bytes
-    if limit is None:
+    if limit is None or limit < 0:
         return wanted
     room = (limit - monitor.overhead_bytes) // MIB * MIB
     if room < MIB:
@@ -351,7 +351,7 @@ def _vcpus(
     has."""
     resources = spec.resources
     count: int = config.get(f"monitors.{monitor.name}.vcpus")
-    if resources.cpu_quota_us:
+    if resources.cpu_quota_us and resources.cpu_quota_us > 0:
         period_us = resources.cpu_period_us or 100_000
         count = -(-resources.cpu_quota_us // period_us)
     asked = image.overrides.get("vcpus")

@@ -8,11 +8,14 @@ here.
 
 from __future__ import annotations
 
+from urunc.document import Object
 from urunc.errors import SpecError, reason
 from urunc.jsontext import loads
 from urunc.linux.files import read_bytes
 from urunc.linux.process import RLIMITS
 from urunc.record import record
+from urunc.resources import Resources
+from urunc.resources import parse as parse_resources
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +32,27 @@ HOOKS = (
     "poststart",
     "poststop",
 )
+PROPAGATIONS = ("shared", "slave", "private", "unbindable")
+CLOCKS = ("monotonic", "boottime")
+IO_CLASSES = ("IOPRIO_CLASS_RT", "IOPRIO_CLASS_BE", "IOPRIO_CLASS_IDLE")
+"""ioprio_set(2)'s classes from 1 on."""
+SCHEDULERS = (
+    "SCHED_OTHER", "SCHED_FIFO", "SCHED_RR", "SCHED_BATCH", "SCHED_ISO", "SCHED_IDLE",
+    "SCHED_DEADLINE",
+)  # fmt: skip
+"""sched(7)'s policies by the kernel's number."""
+SCHEDULER_FLAGS = (
+    "SCHED_FLAG_RESET_ON_FORK", "SCHED_FLAG_RECLAIM", "SCHED_FLAG_DL_OVERRUN",
+    "SCHED_FLAG_KEEP_POLICY", "SCHED_FLAG_KEEP_PARAMS", "SCHED_FLAG_UTIL_CLAMP_MIN",
+    "SCHED_FLAG_UTIL_CLAMP_MAX",
+)  # fmt: skip
+"""sched_setattr(2)'s flags, by bit."""
+IPC_SYSCTLS = frozenset(
+    f"kernel/{name}"
+    for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni",
+                 "shm_rmid_forced")
+)  # fmt: skip
+"""ipc_namespaces(7)."""
 
 
 @record
@@ -61,16 +85,34 @@ class Rlimit:
 
 
 @record
-class Resources:
-    """What of linux.resources limits the monitor; None where the configuration says nothing."""
+class IdMapping:
+    """A range of ids: `size` from `container` on are `host` and on outside (user_namespaces(7))."""
 
-    memory_limit_bytes: int | None
-    cpu_shares: int | None
-    cpu_quota_us: int | None
-    cpu_period_us: int | None
-    cpuset_cpus: str
-    cpuset_mems: str
-    pids_limit: int | None
+    container: int
+    host: int
+    size: int
+
+
+@record
+class TimeOffset:
+    """What a clock (`monotonic`, `boottime`) is ahead inside (time_namespaces(7))."""
+
+    clock: str
+    seconds: int
+    nanoseconds: int
+
+
+@record
+class Scheduler:
+    """process.scheduler: sched_setattr(2) in its own words; times in nanoseconds."""
+
+    policy: str
+    nice: int
+    priority: int
+    flags: tuple[str, ...]
+    runtime_ns: int
+    deadline_ns: int
+    period_ns: int
 
 
 @record
@@ -86,14 +128,33 @@ class Spec:
     env: tuple[str, ...]
     cwd: str
     terminal: bool
+    console_size: tuple[int, ...]
+    """(rows, columns) of the terminal, empty where not said."""
     uid: int
     gid: int
+    additional_gids: tuple[int, ...]
+    umask: int | None
     rlimits: tuple[Rlimit, ...]
     oom_score_adj: int | None
+    io_priority: tuple[int, ...]
+    """(class, level) of ioprio_set(2), empty where not said."""
+    scheduler: Scheduler | None
+    apparmor_profile: str
+    selinux_label: str
+    mount_label: str
     annotations: Mapping[str, str]
     mounts: tuple[Mount, ...]
     hooks: Mapping[str, tuple[Hook, ...]]
     namespaces: Mapping[str, str]
+    uid_mappings: tuple[IdMapping, ...]
+    gid_mappings: tuple[IdMapping, ...]
+    time_offsets: tuple[TimeOffset, ...]
+    sysctls: Mapping[str, str]
+    rootfs_propagation: str
+    devices: tuple[str, ...]
+    """Paths of linux.devices: an application's, so a guest's monitor does not get them."""
+    seccomp: Any
+    """linux.seccomp as it stands, None where there is none."""
     cgroups_path: str
     resources: Resources
 
@@ -125,20 +186,26 @@ def read_document(bundle: str) -> Any:
 
 def parse(document: Any, bundle: str) -> Spec:
     """The Spec of a configuration's JSON value; `bundle` is the absolute folder it came from."""
-    top = _Object(document, "")
+    top = Object(document, "")
     root = top.object("root", required=True)
     process = top.object("process", required=True)
     user = process.object("user")
     linux = top.object("linux")
     oci_version = top.text("ociVersion", required=True)
     if oci_version.split(".")[0] != "1":
-        raise _wrong("ociVersion", f"'{oci_version}' is not a version 1 of the specification")
+        raise top.wrong("ociVersion", f"'{oci_version}' is not a version 1 of the specification")
     root_path = root.text("path", required=True)
     args = process.texts("args")
     env = _variables(process)
     cwd = process.text("cwd") or "/"
     if not cwd.startswith("/"):
-        raise _wrong("process.cwd", f"'{cwd}' is not an absolute path")
+        raise process.wrong("cwd", f"'{cwd}' is not an absolute path")
+    if linux.get("intelRdt", dict) is not None:
+        raise linux.wrong(
+            "intelRdt", "cache and bandwidth allocation is not supported", "leave it out"
+        )
+    linux.object("personality").one_of("domain", ("LINUX", "LINUX32"))
+    namespaces = _namespaces(linux)
     return Spec(
         oci_version=oci_version,
         bundle=bundle,
@@ -149,120 +216,43 @@ def parse(document: Any, bundle: str) -> Spec:
         env=env,
         cwd=cwd,
         terminal=process.boolean("terminal"),
+        console_size=_console_size(process.object("consoleSize")),
         uid=user.number("uid", maximum=0xFFFFFFFE) or 0,
         gid=user.number("gid", maximum=0xFFFFFFFE) or 0,
+        additional_gids=user.numbers("additionalGids", maximum=0xFFFFFFFE),
+        umask=user.number("umask", maximum=0o7777),
         rlimits=_rlimits(process),
         oom_score_adj=process.number("oomScoreAdj", minimum=-1000, maximum=1000),
+        io_priority=_io_priority(process.object("ioPriority")),
+        scheduler=_scheduler(process.object("scheduler")),
+        apparmor_profile=process.text("apparmorProfile"),
+        selinux_label=process.text("selinuxLabel"),
+        mount_label=linux.text("mountLabel"),
         annotations=top.text_map("annotations"),
         mounts=tuple(_mount(item) for item in top.objects("mounts")),
         hooks=_hooks(top.object("hooks")),
-        namespaces=_namespaces(linux),
+        namespaces=namespaces,
+        uid_mappings=_mappings(linux, "uidMappings", namespaces),
+        gid_mappings=_mappings(linux, "gidMappings", namespaces),
+        time_offsets=_time_offsets(linux, namespaces),
+        sysctls=_sysctls(linux, namespaces),
+        rootfs_propagation=linux.one_of("rootfsPropagation", PROPAGATIONS),
+        devices=tuple(_device(item) for item in linux.objects("devices")),
+        seccomp=linux.get("seccomp", dict),
         cgroups_path=linux.text("cgroupsPath"),
-        resources=_resources(linux.object("resources")),
+        resources=parse_resources(linux.object("resources")),
     )
 
 
-def _wrong(where: str, what: str, hint: str = "") -> SpecError:
-    return SpecError(f"config.json: {where}: {what}", hint)
-
-
-_WORDS = {
-    dict: "an object",
-    list: "an array",
-    str: "a string",
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    type(None): "null",
-}
-
-
-def _check_text(value: str, where: str) -> None:
-    if "\0" in value:
-        raise _wrong(where, "holds a NUL character")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:  # JSON's \ud800 alone: no file, argument or message can hold it
-            raise _wrong(where, "holds half of a surrogate pair") from None
-
-
-class _Object:
-    """A JSON object with the path that leads to it; null and absent are the same, as in Go's
-    decoder."""
-
-    def __init__(self, value: Any, path: str) -> None:
-        if not isinstance(value, dict):
-            raise _wrong(path or "the document", f"expected an object, found {_WORDS[type(value)]}")
-        self.value = value
-        self.path = path
-
-    def at(self, key: str) -> str:
-        return f"{self.path}.{key}" if self.path else key
-
-    def get(self, key: str, kind: type, *, required: bool = False) -> Any:
-        value = self.value.get(key)
-        if value is None:
-            if required:
-                raise _wrong(self.at(key), "missing")
-            return None
-        if type(value) is not kind:
-            raise _wrong(self.at(key), f"expected {_WORDS[kind]}, found {_WORDS[type(value)]}")
-        return value
-
-    def object(self, key: str, *, required: bool = False) -> _Object:
-        return _Object(self.get(key, dict, required=required) or {}, self.at(key))
-
-    def objects(self, key: str) -> list[_Object]:
-        items = self.get(key, list) or []
-        return [_Object(item, f"{self.at(key)}[{index}]") for index, item in enumerate(items)]
-
-    def text(self, key: str, *, required: bool = False) -> str:
-        value: str = self.get(key, str, required=required) or ""
-        if required and not value:
-            raise _wrong(self.at(key), "empty")
-        _check_text(value, self.at(key))
-        return value
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        items = self.get(key, list) or []
-        for index, item in enumerate(items):
-            if type(item) is not str:
-                raise _wrong(
-                    f"{self.at(key)}[{index}]", f"expected a string, found {_WORDS[type(item)]}"
-                )
-            _check_text(item, f"{self.at(key)}[{index}]")
-        return tuple(items)
-
-    def text_map(self, key: str) -> dict[str, str]:
-        items = self.get(key, dict) or {}
-        for name, item in items.items():
-            if type(item) is not str:
-                where = f"{self.at(key)}[{name!r}]"
-                raise _wrong(where, f"expected a string, found {_WORDS[type(item)]}")
-            if not item.isascii():  # a NUL may be in an annotation that is not for us
-                _check_text(item.replace("\0", ""), f"{self.at(key)}[{name!r}]")
-        return dict(items)
-
-    def boolean(self, key: str) -> bool:
-        return bool(self.get(key, bool))
-
-    def number(self, key: str, minimum: int = 0, maximum: int = 1 << 63) -> int | None:
-        value: int | None = self.get(key, int)
-        if value is not None and not minimum <= value <= maximum:
-            raise _wrong(self.at(key), f"{value} is not between {minimum} and {maximum}")
-        return value
-
-
-def _variables(holder: _Object) -> tuple[str, ...]:
+def _variables(holder: Object) -> tuple[str, ...]:
     env = holder.texts("env")
     for index, word in enumerate(env):
         if "=" not in word.lstrip("="):
-            raise _wrong(f"{holder.at('env')}[{index}]", f"'{word}' is not NAME=VALUE")
+            raise holder.wrong(f"env[{index}]", f"'{word}' is not NAME=VALUE")
     return env
 
 
-def _mount(item: _Object) -> Mount:
+def _mount(item: Object) -> Mount:
     return Mount(
         destination=item.text("destination", required=True),
         source=item.text("source"),
@@ -271,40 +261,40 @@ def _mount(item: _Object) -> Mount:
     )
 
 
-def _rlimits(process: _Object) -> tuple[Rlimit, ...]:
+def _rlimits(process: Object) -> tuple[Rlimit, ...]:
     found: dict[str, Rlimit] = {}
     for item in process.objects("rlimits"):
         limit = _rlimit(item)
         if limit.type in found:
-            raise _wrong(item.at("type"), f"a second '{limit.type}'")
+            raise item.wrong("type", f"a second '{limit.type}'")
         found[limit.type] = limit
     return tuple(found.values())
 
 
-def _rlimit(item: _Object) -> Rlimit:
+def _rlimit(item: Object) -> Rlimit:
     limit = Rlimit(
         type=item.text("type", required=True),
         soft=item.number("soft", maximum=(1 << 64) - 1) or 0,
         hard=item.number("hard", maximum=(1 << 64) - 1) or 0,
     )
     if not limit.type.startswith("RLIMIT_") or limit.type[7:] not in RLIMITS:
-        raise _wrong(item.at("type"), f"unknown limit '{limit.type}'")
+        raise item.wrong("type", f"unknown limit '{limit.type}'")
     if limit.soft > limit.hard:
-        raise _wrong(item.at("soft"), f"{limit.soft} is above the hard limit {limit.hard}")
+        raise item.wrong("soft", f"{limit.soft} is above the hard limit {limit.hard}")
     return limit
 
 
-def _hooks(hooks: _Object) -> dict[str, tuple[Hook, ...]]:
+def _hooks(hooks: Object) -> dict[str, tuple[Hook, ...]]:
     found = {}
     for name in HOOKS:
         programs = []
         for item in hooks.objects(name):
             path = item.text("path", required=True)
             if not path.startswith("/"):
-                raise _wrong(item.at("path"), f"'{path}' is not an absolute path")
+                raise item.wrong("path", f"'{path}' is not an absolute path")
             timeout_s = item.number("timeout")
             if timeout_s == 0:
-                raise _wrong(item.at("timeout"), "0 is not above zero")
+                raise item.wrong("timeout", "0 is not above zero")
             programs.append(
                 Hook(
                     path=path,
@@ -318,43 +308,144 @@ def _hooks(hooks: _Object) -> dict[str, tuple[Hook, ...]]:
     return found
 
 
-def _namespaces(linux: _Object) -> dict[str, str]:
+def _namespaces(linux: Object) -> dict[str, str]:
     found: dict[str, str] = {}
     for item in linux.objects("namespaces"):
         kind = item.text("type", required=True)
         path = item.text("path")
         if kind not in NAMESPACES:
             known = ", ".join(NAMESPACES)
-            raise _wrong(item.at("type"), f"unknown namespace '{kind}'", f"known: {known}")
+            raise item.wrong("type", f"unknown namespace '{kind}'", f"known: {known}")
         if kind in found:
-            raise _wrong(item.at("type"), f"a second '{kind}' namespace")
-        if kind in ("user", "time"):
-            raise _wrong(
-                item.at("type"), f"'{kind}' namespaces are not supported by this version of urunc"
-            )
+            raise item.wrong("type", f"a second '{kind}' namespace")
         if path and not path.startswith("/"):
-            raise _wrong(item.at("path"), f"'{path}' is not an absolute path")
+            raise item.wrong("path", f"'{path}' is not an absolute path")
         if path and kind == "mount":
-            raise _wrong(
-                item.at("path"), "a monitor's mount namespace is always its own", "leave it out"
+            raise item.wrong(
+                "path", "a monitor's mount namespace is always its own", "leave it out"
             )
         found[kind] = path
     return found
 
 
-def _resources(resources: _Object) -> Resources:
-    memory = resources.object("memory")
-    cpu = resources.object("cpu")
-    pids = resources.object("pids")
-    limit = memory.number("limit", minimum=-1)
-    quota = cpu.number("quota", minimum=-1)
-    pids_limit = pids.number("limit", minimum=-1)
-    return Resources(
-        memory_limit_bytes=limit if limit and limit > 0 else None,
-        cpu_shares=cpu.number("shares") or None,
-        cpu_quota_us=quota if quota and quota > 0 else None,
-        cpu_period_us=cpu.number("period", maximum=1_000_000) or None,
-        cpuset_cpus=cpu.text("cpus"),
-        cpuset_mems=cpu.text("mems"),
-        pids_limit=pids_limit if pids_limit and pids_limit > 0 else None,
+def _mappings(linux: Object, key: str, namespaces: dict[str, str]) -> tuple[IdMapping, ...]:
+    found = []
+    for item in linux.objects(key):
+        size = item.number("size", maximum=0xFFFFFFFF) or 0
+        if not size:
+            raise item.wrong("size", "0 ids are no range")
+        found.append(
+            IdMapping(
+                container=item.number("containerID", maximum=0xFFFFFFFE) or 0,
+                host=item.number("hostID", maximum=0xFFFFFFFE) or 0,
+                size=size,
+            )
+        )
+    if found and "user" not in namespaces:
+        raise linux.wrong(key, "id mappings without a user namespace", "add it to namespaces")
+    if namespaces.get("user") == "" and not any(item.container == 0 for item in found):
+        raise linux.wrong(key, "the new user namespace has no mapping for its id 0")
+    return tuple(found)
+
+
+def _time_offsets(linux: Object, namespaces: dict[str, str]) -> tuple[TimeOffset, ...]:
+    offsets = linux.object("timeOffsets")
+    for clock in offsets.value:
+        if clock not in CLOCKS:
+            raise offsets.wrong(clock, "no such clock", f"known: {', '.join(CLOCKS)}")
+    if offsets.value and namespaces.get("time") != "":
+        raise linux.wrong("timeOffsets", "there is no new time namespace to set them in")
+    return tuple(
+        TimeOffset(
+            clock=clock,
+            seconds=offsets.object(clock).number("secs", -(1 << 63)) or 0,
+            nanoseconds=offsets.object(clock).number("nanosecs", maximum=999_999_999) or 0,
+        )
+        for clock in offsets.value
     )
+
+
+def _sysctls(linux: Object, namespaces: dict[str, str]) -> dict[str, str]:
+    """Kernel parameters by their path below /proc/sys; only those that a namespace of the
+    container's own holds."""
+    found = {}
+    for name, value in linux.text_map("sysctl").items():
+        # sysctl(8): either separator, the first one tells which; the other one is then a name's
+        dot, slash = name.find("."), name.find("/")
+        if slash < 0 or 0 <= dot < slash:
+            path = name.translate({ord("."): "/", ord("/"): "."})
+        else:
+            path = name
+        if not path or ".." in path.split("/") or path.startswith("/"):
+            raise linux.wrong("sysctl", f"'{name}' is no kernel parameter")
+        kind = _namespace_of(path)
+        if not kind or kind not in namespaces:
+            raise linux.wrong(
+                "sysctl",
+                f"'{name}' is not in a namespace of the container's own",
+                f"it belongs to the {kind} namespace" if kind else "it is the whole machine's",
+            )
+        found[path] = value
+    return found
+
+
+def _namespace_of(path: str) -> str:
+    if path.startswith("net/"):
+        return "network"
+    if path in IPC_SYSCTLS or path.startswith("fs/mqueue/"):
+        return "ipc"
+    return "uts" if path == "kernel/domainname" else ""
+
+
+def _console_size(size: Object) -> tuple[int, ...]:
+    if not size.value:
+        return ()
+    return size.number("height", maximum=0xFFFF) or 0, size.number("width", maximum=0xFFFF) or 0
+
+
+def _io_priority(priority: Object) -> tuple[int, ...]:
+    if not priority.value:
+        return ()
+    name = priority.text("class", required=True)
+    if name not in IO_CLASSES:
+        raise priority.wrong("class", f"unknown '{name}'", f"known: {', '.join(IO_CLASSES)}")
+    return IO_CLASSES.index(name) + 1, priority.number("priority", maximum=7) or 0
+
+
+def _scheduler(scheduler: Object) -> Scheduler | None:
+    if not scheduler.value:
+        return None
+    policy = scheduler.text("policy", required=True)
+    if policy not in SCHEDULERS:
+        raise scheduler.wrong("policy", f"unknown '{policy}'", f"known: {', '.join(SCHEDULERS)}")
+    flags = scheduler.texts("flags")
+    for index, flag in enumerate(flags):
+        if flag not in SCHEDULER_FLAGS:
+            known = ", ".join(SCHEDULER_FLAGS)
+            raise scheduler.wrong(f"flags[{index}]", f"unknown '{flag}'", f"known: {known}")
+    nice = scheduler.number("nice", minimum=-20, maximum=19) or 0
+    priority = scheduler.number("priority", maximum=99) or 0
+    if priority and policy not in ("SCHED_FIFO", "SCHED_RR"):
+        raise scheduler.wrong("priority", f"{policy} has none")
+    times = [scheduler.number(key) or 0 for key in ("runtime", "deadline", "period")]
+    if any(times) and policy != "SCHED_DEADLINE":
+        raise scheduler.wrong("", f"runtime, deadline and period are SCHED_DEADLINE's: {policy}")
+    return Scheduler(
+        policy=policy,
+        nice=nice,
+        priority=priority,
+        flags=flags,
+        runtime_ns=times[0],
+        deadline_ns=times[1],
+        period_ns=times[2],
+    )
+
+
+def _device(item: Object) -> str:
+    path = item.text("path", required=True)
+    if not path.startswith("/"):
+        raise item.wrong("path", f"'{path}' is not an absolute path")
+    item.text("type", required=True)
+    if item.value["type"] not in ("c", "b", "u", "p"):
+        raise item.wrong("type", f"'{item.value['type']}' is none of c, b, u, p")
+    return path

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What init does to itself to become the monitor, as a list of named steps.
 
-`build` is pure: the list follows from the plan and the launch, and `urunc plan` prints it. The
-steps run in init, in the container's namespaces, as root until `User`; they die with the
-namespaces, so none needs an undo. Everything is imported before the first step: after `PivotRoot`
-there is nothing left to import from.
+Which steps a container takes is sequence.py's business. They run in init, in the container's
+namespaces, as root until `User`; they die with the namespaces, so none needs an undo. Everything is
+imported before the first step: after `PivotRoot` there is nothing left to import from.
 """
 
 from __future__ import annotations
@@ -16,29 +15,23 @@ from urunc.linux.files import (
     O_PATH,
     S_IFDIR,
     S_IFMT,
+    exists,
     make_directories,
     open_in_root,
     write_all,
     write_bytes,
 )
-from urunc.linux.process import RLIMITS
-from urunc.monitors import RUN
 from urunc.record import plain, rebuild, record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from urunc.host import DeviceNode
-    from urunc.monitors import Launch
-    from urunc.plan import Plan, PlannedFile
-    from urunc.spec import Spec
-
-ROOT_BYTES = 16 << 20
-RUN_SIZE = "4m"
 PR_SET_NO_NEW_PRIVS = 38
 PR_CAPBSET_DROP = 24
 PR_SET_DUMPABLE = 4
+TIOCSCTTY, TIOCSWINSZ, TIOCSPTLCK, TIOCGPTPEER = 0x540E, 0x5414, 0x40045431, 0x5441
+"""ioctl_tty(2), the same on x86_64 and aarch64."""
 
 
 class Step:
@@ -73,6 +66,8 @@ class Tmpfs(Step):
     gid: int
     executable: bool
     devices: bool
+    context: str = ""
+    """SELinux's label of its files."""
 
     def describe(self) -> str:
         return (
@@ -85,6 +80,8 @@ class Tmpfs(Step):
         flags |= 0 if self.devices else mounts.MS_NODEV
         make_directories(self.target)
         options = f"size={self.size},mode={self.mode:o},uid={self.uid},gid={self.gid}"
+        if self.context:
+            options += f',context="{self.context}"'
         mounts.mount_tmpfs(self.target, flags, options)
 
 
@@ -180,6 +177,114 @@ class ReadOnly(Step):
 
 
 @record
+class Attach(Step):
+    """A mount that the runtime prepared with its own privilege: in a user namespace of its own,
+    init could neither make device nodes nor look behind folders closed to it."""
+
+    descriptor: int
+    target: str
+    what: str
+
+    def describe(self) -> str:
+        return f"attach {self.what} at {self.target}"
+
+    def execute(self) -> None:
+        make_directories(self.target)
+        _linux.move_mount(self.descriptor, self.target)
+        posix.close(self.descriptor)
+
+
+@record
+class Detach(Step):
+    """Take a mount away that was needed for the steps before."""
+
+    target: str
+
+    def describe(self) -> str:
+        return f"detach {self.target}"
+
+    def execute(self) -> None:
+        _linux.umount2(self.target, mounts.MNT_DETACH)
+        posix.rmdir(self.target)
+
+
+@record
+class BindDevice(Step):
+    """A device node of the host as it is: where a user namespace forbids to make one."""
+
+    source: str
+    target: str
+
+    def describe(self) -> str:
+        return f"bind device {self.source} on {self.target}"
+
+    def execute(self) -> None:
+        make_directories(self.target.rpartition("/")[0])
+        posix.close(
+            posix.open(self.target, posix.O_WRONLY | posix.O_CREAT | posix.O_CLOEXEC, 0o444)
+        )
+        fd = posix.open(self.source, O_PATH | posix.O_CLOEXEC)
+        mounts.bind(fd, self.target, mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NOEXEC)
+        posix.close(fd)
+
+
+@record
+class Terminal(Step):
+    """A pseudoterminal as standard input, output and error; its other end goes to the engine.
+
+    The devices of both ends are in a devpts of the container's own, which nobody else sees; the
+    monitor gets descriptors only (pty(7), TIOCGPTPEER of Linux 4.13).
+    """
+
+    devpts: str
+    rows: int
+    columns: int
+    uid: int
+    gid: int
+    socket: int
+
+    def describe(self) -> str:
+        size = f" of {self.columns}x{self.rows}" if self.rows else ""
+        return f"terminal{size} on {self.devpts}"
+
+    def execute(self) -> None:
+        from fcntl import ioctl
+
+        make_directories(self.devpts)
+        flags = mounts.MS_NOSUID | mounts.MS_NOEXEC
+        _linux.mount("devpts", self.devpts, "devpts", flags, "newinstance,ptmxmode=0600,mode=0600")
+        noctty = posix.O_RDWR | posix.O_NOCTTY | posix.O_CLOEXEC
+        master = posix.open(f"{self.devpts}/ptmx", noctty)
+        ioctl(master, TIOCSPTLCK, bytes(4))
+        slave = ioctl(master, TIOCGPTPEER, noctty)
+        if self.rows or self.columns:
+            size = self.rows.to_bytes(2, "little") + self.columns.to_bytes(2, "little")
+            ioctl(master, TIOCSWINSZ, size + bytes(4))
+        posix.fchown(slave, self.uid, self.gid)
+        send_terminal(self.socket, master)
+        posix.close(self.socket)
+        posix.close(master)
+        ioctl(slave, TIOCSCTTY, 0)
+        for number in (0, 1, 2):
+            posix.dup2(slave, number)
+        posix.close(slave)
+
+
+@record
+class Propagation(Step):
+    """How mounts spread between this root and copies of its namespace (linux.rootfsPropagation);
+    nothing spreads to the host, which this root is cut off from."""
+
+    kind: str
+
+    def describe(self) -> str:
+        return f"make every mount {self.kind}"
+
+    def execute(self) -> None:
+        _linux.mount(None, "/", None, mounts.MS_REC | mounts.PROPAGATION[self.kind], None)
+
+
+@record
 class PivotRoot(Step):
     """Make the monitor's root the root and let go of the host's; `move` where the host's root is an
     initramfs, which pivot_root(2) refuses (--no-pivot)."""
@@ -215,35 +320,46 @@ class HostName(Step):
 
 
 @record
-class OomScore(Step):
-    """How willingly the kernel kills this process when memory runs out; before the host's /proc is
-    gone."""
+class Sysctl(Step):
+    """A kernel parameter of one of the container's namespaces, by its path below /proc/sys."""
 
-    value: int
+    path: str
+    value: str
 
     def describe(self) -> str:
-        return f"oom_score_adj {self.value}"
+        return f"sysctl {self.path}={self.value}"
 
     def execute(self) -> None:
-        try:
-            write_bytes("/proc/self/oom_score_adj", str(self.value).encode())
-        except PermissionError:
-            pass  # lowering it takes CAP_SYS_RESOURCE, which a nested host lacks; runc goes on too
+        write_bytes(f"/proc/sys/{self.path}", self.value.encode())
 
 
 @record
-class ResourceLimit(Step):
-    """setrlimit(2)."""
+class Label(Step):
+    """What a security module shall call the monitor from its execve on (AppArmor's profile,
+    SELinux's context); before the host's /proc is gone."""
 
-    type: str
-    soft: int
-    hard: int
+    files: tuple[str, ...]
+    value: str
 
     def describe(self) -> str:
-        return f"{self.type} {self.soft} {self.hard}"
+        return f"label '{self.value}' from execve on"
 
     def execute(self) -> None:
-        _linux.setrlimit(RLIMITS[self.type.removeprefix("RLIMIT_")], self.soft, self.hard)
+        path = next((file for file in self.files if exists(file)), self.files[-1])
+        write_bytes(path, self.value.encode())
+
+
+@record
+class Umask(Step):
+    """The permissions that new files do not get (umask(2))."""
+
+    mask: int
+
+    def describe(self) -> str:
+        return f"umask {self.mask:04o}"
+
+    def execute(self) -> None:
+        posix.umask(self.mask)
 
 
 @record
@@ -270,6 +386,8 @@ class User(Step):
     uid: int
     gid: int
     groups: tuple[int, ...]
+    keep_groups: bool
+    """Where setgroups(2) is denied: a user namespace that an ordinary user made."""
 
     def describe(self) -> str:
         groups = f" groups={','.join(map(str, self.groups))}" if self.groups else ""
@@ -281,7 +399,8 @@ class User(Step):
                 _linux.prctl(PR_CAPBSET_DROP, capability)
             except OSError:
                 break  # EINVAL: the kernel's last one is behind us
-        posix.setgroups(list(self.groups))
+        if not self.keep_groups:
+            posix.setgroups(list(self.groups))
         posix.setresgid(self.gid, self.gid, self.gid)
         posix.setresuid(self.uid, self.uid, self.uid)
         _linux.capset(0)
@@ -292,10 +411,20 @@ class User(Step):
 STEPS: dict[str, Any] = {
     cls.__name__: cls
     for cls in (
-        PrivateMounts, Tmpfs, Bind, Copy, Device, ReadOnly, PivotRoot, HostName, OomScore,
-        ResourceLimit, Keyring, User,
+        PrivateMounts, Tmpfs, Bind, Copy, Device, BindDevice, Attach, Detach, Terminal, ReadOnly,
+        Propagation, PivotRoot, HostName, Sysctl, Label, Umask, Keyring, User,
     )
 }  # fmt: skip
+
+
+def send_terminal(socket: int, master: int) -> None:
+    """Hand a terminal's engine side over through the console socket (SCM_RIGHTS, unix(7))."""
+    from _socket import SCM_RIGHTS, SOL_SOCKET
+    from _socket import socket as Socket
+
+    connection = Socket(fileno=socket)
+    connection.sendmsg([b"/dev/ptmx"], [(SOL_SOCKET, SCM_RIGHTS, master.to_bytes(4, "little"))])
+    connection.detach()
 
 
 def pack(steps: list[Step]) -> list[Any]:
@@ -306,110 +435,3 @@ def pack(steps: list[Step]) -> list[Any]:
 def unpack(values: list[Any]) -> list[Step]:
     """The steps that `pack` took apart."""
     return [rebuild(STEPS[name], fields) for name, fields in values]
-
-
-def build(
-    plan: Plan, launch: Launch, spec: Spec, root: str, *, keyring: bool, pivot: bool
-) -> list[Step]:
-    """Every step from fresh namespaces to the monitor's user; `root` is where the monitor's root is
-    mounted.
-
-    The plan's user must have been chosen.
-    """
-    uid, gid = plan.uid or 0, plan.gid or 0
-    program = plan.host.program
-    files = [file for file in (plan.kernel, plan.initrd, *plan.disks) if file]
-    copied = sum(file.source.size_bytes for file in files if _is_copied(file, plan, uid, gid))
-    size = str(ROOT_BYTES + copied)
-    steps: list[Step] = [
-        PrivateMounts(),
-        Tmpfs(target=root, size=size, mode=0o755, uid=0, gid=0, executable=True, devices=False),
-    ]
-    for path in dict.fromkeys((program.path, *program.libraries, *program.data)):
-        steps.append(Bind(source=path, target=root + path, inside="", read_only=True))
-    steps += [_image_file(file, plan, root, uid, gid) for file in files if file.source.inside]
-    steps += [
-        Tmpfs(
-            target=root + RUN,
-            size=RUN_SIZE,
-            mode=0o700,
-            uid=uid,
-            gid=gid,
-            executable=False,
-            devices=False,
-        ),
-        Tmpfs(
-            target=root + "/dev",
-            size="64k",
-            mode=0o755,
-            uid=0,
-            gid=0,
-            executable=False,
-            devices=True,
-        ),
-    ]
-    nodes = {"/dev/kvm": plan.host.kvm, "/dev/net/tun": plan.host.tun}
-    steps += [_device(nodes[path], root, plan.groups, uid, gid) for path in _devices(plan, launch)]
-    for file in plan.disks:
-        if not file.source.inside:
-            steps.append(
-                Device(
-                    source=file.source.path, target=root + file.target, uid=uid, gid=gid, mode=0o600
-                )
-            )
-    steps += [ReadOnly(target=root + "/dev"), ReadOnly(target=root)]
-    if spec.oom_score_adj is not None:
-        steps.append(OomScore(value=spec.oom_score_adj))
-    if (spec.hostname or spec.domainname) and "uts" in spec.namespaces:
-        steps.append(HostName(hostname=spec.hostname, domainname=spec.domainname))
-    if keyring:
-        steps.append(Keyring(name=f"_ses.{plan.id}"))
-    steps += [
-        ResourceLimit(type=limit.type, soft=limit.soft, hard=limit.hard) for limit in spec.rlimits
-    ]
-    steps.append(PivotRoot(target=root, move=not pivot))
-    steps.append(User(uid=uid, gid=gid, groups=plan.groups))
-    return steps
-
-
-def may_access(file: PlannedFile, uid: int, gid: int, groups: tuple[int, ...]) -> bool:
-    """Whether the monitor's user may open a file of the image as the plan wants it."""
-    source = file.source
-    wanted = 4 if file.read_only else 6
-    if uid == 0:
-        granted = 6
-    elif uid == source.uid:
-        granted = source.mode >> 6
-    elif source.gid in (gid, *groups):
-        granted = source.mode >> 3
-    else:
-        granted = source.mode
-    return granted & wanted == wanted
-
-
-def _is_copied(file: PlannedFile, plan: Plan, uid: int, gid: int) -> bool:
-    return file.read_only and not may_access(file, uid, gid, plan.groups)
-
-
-def _image_file(file: PlannedFile, plan: Plan, root: str, uid: int, gid: int) -> Step:
-    target = root + file.target
-    if _is_copied(file, plan, uid, gid):
-        return Copy(source=file.source.path, target=target, inside=plan.root, uid=uid, gid=gid)
-    return Bind(source=file.source.path, target=target, inside=plan.root, read_only=file.read_only)
-
-
-def _devices(plan: Plan, launch: Launch) -> list[str]:
-    """The launch's devices, and the one for a network that may arrive between create and start."""
-    late = ("/dev/net/tun",) if plan.network != "none" else ()
-    return list(dict.fromkeys((*launch.devices, *late)))
-
-
-def _device(node: DeviceNode, root: str, groups: tuple[int, ...], uid: int, gid: int) -> Device:
-    """A node as on the host where its permissions let the monitor's user in, else that user's
-    own."""
-    open_to_all = node.mode & 0o006 == 0o006
-    if open_to_all or node.gid in groups:
-        return Device(
-            source=node.path, target=root + node.path, uid=0, gid=node.gid, mode=node.mode & 0o666
-        )
-    return Device(source=node.path, target=root + node.path, uid=uid, gid=gid, mode=0o600)

@@ -158,7 +158,7 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
         ),
         ("/run/netns/gone-urunc", "no such file"),
     ),
-    "a terminal": (setting("process.terminal", True), ("process.terminal", "not supported")),
+    "a terminal": (setting("process.terminal", True), ("process.terminal", "console socket")),
     "a failing createRuntime hook": (
         broken_hook("createRuntime"),
         ("createRuntime[0]", "exit code 3", "why"),

@@ -17,14 +17,14 @@ from typing import Any
 import pytest
 from made import config, image_file
 
-from urunc import guests, image, monitors, spec
+from urunc import attributes, guests, image, monitors, spec
 from urunc.elf import Binary
 from urunc.host import HostFacts
 from urunc.image import ImageFile, UnikernelImage
 from urunc.net.facts import NetFacts
 from urunc.plan import decide, realize
 from urunc.record import rebuild, replace
-from urunc.steps import build
+from urunc.sequence import Prepared, build
 
 GOLDEN = pathlib.Path(__file__).resolve().parent.parent / "golden"
 UPDATE = os.environ.get("URUNC_UPDATE_GOLDEN") == "1"
@@ -68,13 +68,14 @@ def launched(name: str, bundle: pathlib.Path) -> dict[str, Any]:
     if plan.uid is None:  # create reserves one
         plan = replace(plan, uid=FIRST_USER, gid=FIRST_USER)
     launch = realize(plan, rebuild(NetFacts, facts["net"]), guest, monitor)
-    steps = build(plan, launch, parsed, "/root-of-monitor", keyring=True, pivot=True)
+    steps = build(plan, launch, parsed, "/root-of-monitor", Prepared())
     return {
         "argv": list(launch.argv),
         "files": {path: text.splitlines() for path, text in launch.files.items()},
         "devices": list(launch.devices),
         "seccomp": launch.seccomp,
         "steps": [step.describe() for step in steps],
+        "attributes": attributes.describe(parsed),
         "warnings": list(plan.warnings),
     }
 

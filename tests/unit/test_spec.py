@@ -15,7 +15,8 @@ from made import document
 
 from urunc import spec
 from urunc.errors import SpecError
-from urunc.spec import Hook, Mount, Resources, Rlimit
+from urunc.resources import Resources
+from urunc.spec import Hook, IdMapping, Mount, Rlimit, Scheduler, TimeOffset
 
 
 def process(**changes: Any) -> dict[str, Any]:
@@ -94,7 +95,49 @@ BROKEN: list[tuple[Any, str]] = [
         linux(namespaces=[{"type": "pid"}, {"type": "pid"}]),
         "linux.namespaces[1].type: a second 'pid' namespace",
     ),
-    (linux(namespaces=[{"type": "user"}]), "linux.namespaces[0].type: 'user' namespaces are not"),
+    (
+        linux(namespaces=[{"type": "user"}]),
+        "linux.uidMappings: the new user namespace has no mapping for its id 0",
+    ),
+    (
+        linux(uidMappings=[{"containerID": 0, "hostID": 5, "size": 1}]),
+        "linux.uidMappings: id mappings without a user namespace",
+    ),
+    (
+        linux(timeOffsets={"boottime": {"secs": 5}}),
+        "linux.timeOffsets: there is no new time namespace",
+    ),
+    (
+        linux(namespaces=[{"type": "time"}], timeOffsets={"realtime": {"secs": 5}}),
+        "linux.timeOffsets.realtime: no such clock",
+    ),
+    (linux(intelRdt={"closID": "a"}), "linux.intelRdt: cache and bandwidth"),
+    (linux(sysctl={"kernel.panic": "1"}), "linux.sysctl: 'kernel.panic' is not in a namespace"),
+    (linux(sysctl={"net.ipv4.ip_forward": "1"}), "linux.sysctl: 'net.ipv4.ip_forward' is not in"),
+    (
+        linux(namespaces=[{"type": "network"}], sysctl={"net/../kernel/panic": "1"}),
+        "linux.sysctl: 'net/../kernel/panic' is no kernel parameter",
+    ),
+    (linux(rootfsPropagation="rshared"), "linux.rootfsPropagation: unknown 'rshared'"),
+    (linux(devices=[{"path": "dev/a", "type": "c"}]), "linux.devices[0].path: 'dev/a' is not an"),
+    (linux(devices=[{"path": "/dev/a", "type": "x"}]), "linux.devices[0].type: 'x' is none of"),
+    (process(scheduler={"policy": "SCHED_FAST"}), "process.scheduler.policy: unknown 'SCHED_FAST'"),
+    (
+        process(scheduler={"policy": "SCHED_OTHER", "priority": 3}),
+        "process.scheduler.priority: SCHED_OTHER has none",
+    ),
+    (
+        process(ioPriority={"class": "IOPRIO_CLASS_RT", "priority": 8}),
+        "process.ioPriority.priority: 8 is not between 0 and 7",
+    ),
+    (
+        linux(resources={"hugepageLimits": [{"pageSize": "big", "limit": 1}]}),
+        "linux.resources.hugepageLimits[0].pageSize: 'big' is no size",
+    ),
+    (
+        linux(resources={"unified": {"../x": "1"}}),
+        "linux.resources.unified: '../x' is no file of a control group",
+    ),
     (
         linux(namespaces=[{"type": "network", "path": "ns"}]),
         "linux.namespaces[0].path: 'ns' is not an absolute path",
@@ -183,12 +226,21 @@ def full() -> dict[str, Any]:
         "domainname": "example",
         "process": {
             "terminal": False,
-            "user": {"uid": 1000, "gid": 100, "additionalGids": [1, 2]},
+            "user": {"uid": 1000, "gid": 100, "additionalGids": [5, 6], "umask": 0o27},
             "args": ["app", "two words", ""],
             "env": ["A=", "B=x=y"],
             "cwd": "/home",
             "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 1024, "hard": (1 << 64) - 1}],
+            "consoleSize": {"height": 25, "width": 80},
             "oomScoreAdj": -5,
+            "ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 4},
+            "scheduler": {
+                "policy": "SCHED_BATCH",
+                "nice": 3,
+                "flags": ["SCHED_FLAG_RESET_ON_FORK"],
+            },
+            "apparmorProfile": "box",
+            "selinuxLabel": "a:b:c:d",
             "capabilities": {"bounding": ["CAP_KILL"]},
         },
         "annotations": {"a": "b"},
@@ -202,7 +254,20 @@ def full() -> dict[str, Any]:
             "startContainer": [],
         },
         "linux": {
-            "namespaces": [{"type": "pid"}, {"type": "network", "path": "/run/netns/a"}],
+            "namespaces": [
+                {"type": "pid"},
+                {"type": "network", "path": "/run/netns/a"},
+                {"type": "user"},
+                {"type": "time"},
+            ],
+            "uidMappings": [{"containerID": 0, "hostID": 100000, "size": 65536}],
+            "gidMappings": [{"containerID": 0, "hostID": 200000, "size": 65536}],
+            "timeOffsets": {"boottime": {"secs": -7, "nanosecs": 5}},
+            "sysctl": {"net.ipv4.ip_forward": "1", "net/ipv4/conf/eth0.1/forwarding": "0"},
+            "rootfsPropagation": "slave",
+            "mountLabel": "a:b:e:d",
+            "devices": [{"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229}],
+            "seccomp": {"defaultAction": "SCMP_ACT_ALLOW"},
             "cgroupsPath": "/a/b",
             "resources": {
                 "memory": {"limit": 1 << 28, "swap": -1},
@@ -226,10 +291,26 @@ def test_a_full_configuration() -> None:
         env=("A=", "B=x=y"),
         cwd="/home",
         terminal=False,
+        console_size=(25, 80),
         uid=1000,
         gid=100,
+        additional_gids=(5, 6),
+        umask=0o27,
         rlimits=(Rlimit(type="RLIMIT_NOFILE", soft=1024, hard=(1 << 64) - 1),),
         oom_score_adj=-5,
+        io_priority=(2, 4),
+        scheduler=Scheduler(
+            policy="SCHED_BATCH",
+            nice=3,
+            priority=0,
+            flags=("SCHED_FLAG_RESET_ON_FORK",),
+            runtime_ns=0,
+            deadline_ns=0,
+            period_ns=0,
+        ),
+        apparmor_profile="box",
+        selinux_label="a:b:c:d",
+        mount_label="a:b:e:d",
         annotations={"a": "b"},
         mounts=(
             Mount(destination="/proc", source="proc", type="proc", options=()),
@@ -239,10 +320,18 @@ def test_a_full_configuration() -> None:
             "prestart": (Hook(path="/bin/a", args=("/bin/a",), env=(), timeout_s=0),),
             "poststop": (Hook(path="/bin/b", args=("b", "c"), env=("K=V",), timeout_s=9),),
         },
-        namespaces={"pid": "", "network": "/run/netns/a"},
+        namespaces={"pid": "", "network": "/run/netns/a", "user": "", "time": ""},
+        uid_mappings=(IdMapping(container=0, host=100000, size=65536),),
+        gid_mappings=(IdMapping(container=0, host=200000, size=65536),),
+        time_offsets=(TimeOffset(clock="boottime", seconds=-7, nanoseconds=5),),
+        sysctls={"net/ipv4/ip_forward": "1", "net/ipv4/conf/eth0.1/forwarding": "0"},
+        rootfs_propagation="slave",
+        devices=("/dev/fuse",),
+        seccomp={"defaultAction": "SCMP_ACT_ALLOW"},
         cgroups_path="/a/b",
         resources=Resources(
             memory_limit_bytes=1 << 28,
+            memory_swap_bytes=-1,
             cpu_shares=512,
             cpu_quota_us=150000,
             cpu_period_us=100000,
@@ -267,5 +356,5 @@ def test_no_limit_is_said_in_three_ways(value: int | None) -> None:
     found = spec.parse(
         linux(resources={"memory": {"limit": value}, "pids": {"limit": value}}), "/bundle"
     )
-    assert found.resources.memory_limit_bytes is None
-    assert found.resources.pids_limit is None
+    assert found.resources.memory_limit_bytes == (-1 if value == -1 else None)
+    assert found.resources.pids_limit == found.resources.memory_limit_bytes

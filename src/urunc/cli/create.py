@@ -50,20 +50,18 @@ def options(arguments: Arguments) -> dict[str, Any]:
     count = arguments.get("--preserve-fds", "0")
     if not count.isdecimal() or len(count) > 9:
         raise UsageError(f"option '--preserve-fds': '{count}' is no number")
-    if arguments.get("--console-socket"):
-        raise UsageError(
-            "option '--console-socket': terminals are not supported by this version of urunc",
-            "set process.terminal to false and leave the option out",
-        )
-    pid_file = arguments.get("--pid-file")
-    if pid_file and not pid_file.startswith("/"):
-        pid_file = f"{posix.getcwd()}/{pid_file}"
     return {
-        "pid_file": pid_file,
+        "pid_file": _absolute(arguments.get("--pid-file")),
+        "console_socket": _absolute(arguments.get("--console-socket")),
+        "systemd": arguments.has("--systemd-cgroup"),
         "preserve_fds": int(count),
         "pivot": not arguments.has("--no-pivot"),
         "keyring": not arguments.has("--no-new-keyring"),
     }
+
+
+def _absolute(path: str) -> str:
+    return f"{posix.getcwd()}/{path}" if path and not path.startswith("/") else path
 
 
 def bundle_folder(path: str) -> str:

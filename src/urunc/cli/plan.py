@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 
-from urunc import creation, image, spec
+from urunc import attributes, creation, image, spec
 from urunc.cli.create import bundle_folder
 from urunc.cli.options import BUNDLE, VALUE, Arguments
 from urunc.errors import SpecError, UsageError, reason
@@ -19,13 +19,17 @@ from urunc.linux.files import read_text
 from urunc.net.facts import Interface, NetFacts
 from urunc.plan import nic_count
 from urunc.record import plain, rebuild, replace
+from urunc.sequence import ATTACH, Prepared, build
 from urunc.state import load
-from urunc.steps import Bind, build
+from urunc.steps import Bind
+from urunc.users import candidates, ids_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from urunc.config import Config
     from urunc.monitors import Launch
     from urunc.plan import Plan
+    from urunc.spec import Spec
 
 OPTIONS = BUNDLE | {
     "--id": (VALUE, "use the network's facts of this container"),
@@ -80,16 +84,18 @@ def main(arguments: Arguments) -> int:
         net = replace(net, spare_taps=("(an unconnected TAP device)",) * spare)
     launch = prepared.realize(net)
     chosen = prepared.plan
-    if chosen.uid is None:  # create reserves one of the range; show the first
-        first = config.get("users.first")
-        chosen = replace(chosen, uid=first, gid=first)
-    steps = build(
-        chosen, launch, parsed, f"{arguments.root}/{identifier}/root", keyring=True, pivot=True
-    )
+    ready = _prepared(parsed, config)
+    if chosen.uid is None:  # create reserves one of the range; show the first that it tries
+        first, count = config.get("users.first"), config.get("users.count")
+        uid, gid = next(candidates("", ready.ids, first, count))
+        chosen = replace(chosen, uid=uid, gid=gid)
+    steps = build(chosen, launch, parsed, f"{arguments.root}/{identifier}/root", ready)
+    settings = attributes.describe(parsed)
     if form == "json":
         facts = plain(net) if known else None
         document = {"plan": plain(prepared.plan), "net": facts, "launch": plain(launch)}
         document["steps"] = [step.describe() for step in steps]
+        document["attributes"] = settings
         sys.stdout.write(dumps(document, indent=2) + "\n")
         return 0
     sys.stdout.write(_summary(prepared.plan, launch, net, known=known))
@@ -101,9 +107,24 @@ def main(arguments: Arguments) -> int:
         if isinstance(step, Bind) and step.source == chosen.host.program.path:
             count = len(steps) - len(shown)
             sys.stdout.write(f"  bind {count} of its libraries and data files read-only\n")
+    if settings:
+        sys.stdout.write("attributes:\n" + "".join(f"  {line}\n" for line in settings))
     for path, text in launch.files.items():
         sys.stdout.write(f"file {path}:\n{text}\n")
     return 0
+
+
+def _prepared(parsed: Spec, config: Config) -> Prepared:
+    """What create would have ready for init, with descriptors that stand for themselves."""
+    ids = ids_of(parsed.namespaces, parsed.uid_mappings, parsed.gid_mappings)
+    ready = Prepared(
+        ids=ids,
+        console_socket=0 if parsed.terminal else -1,
+        selinux_type=config.get("security.selinux_type"),
+    )
+    if ids.own:
+        ready = replace(ready, devices=ATTACH, device_mount=0, image_mount=0)
+    return ready
 
 
 def _facts(arguments: Arguments) -> NetFacts | None:

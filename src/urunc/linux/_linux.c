@@ -16,6 +16,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/bpf.h>
 #include <linux/filter.h>
 #include <linux/openat2.h>
 #include <linux/sched.h>
@@ -33,14 +34,23 @@
 #define SYS_mount_setattr 442
 #endif
 
-/* struct mount_attr and struct clone_args (its first version, 64 bytes), as in the kernel's uapi: the C library's headers
+/* struct mount_attr and struct clone_args (its third version, 88 bytes), as in the kernel's uapi: the C library's headers
  * either lack them or clash with the kernel's. */
 struct urunc_mount_attr {
     uint64_t attr_set, attr_clr, propagation, userns_fd;
 };
 
 struct urunc_clone_args {
-    uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls;
+    uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup;
+};
+
+/* struct sched_attr, its first version (sched_setattr(2)) */
+struct urunc_sched_attr {
+    uint32_t size, policy;
+    uint64_t flags;
+    int32_t nice;
+    uint32_t priority;
+    uint64_t runtime, deadline, period;
 };
 
 static PyObject *result(long rc)
@@ -57,17 +67,23 @@ static PyObject *none_or_error(long rc, PyObject *path)
     Py_RETURN_NONE;
 }
 
-/* clone3(flags) -> pid, 0 in the child. The caller must be single-threaded. */
+/* clone3(flags, cgroup_fd) -> pid, 0 in the child; a descriptor of -1: stay in the caller's groups. The caller must be
+ * single-threaded. A sibling (CLONE_PARENT) ends with its parent's own signal. */
 static PyObject *linux_clone3(PyObject *self, PyObject *args)
 {
     unsigned long long flags;
+    int cgroup;
     (void)self;
-    if (!PyArg_ParseTuple(args, "K", &flags))
+    if (!PyArg_ParseTuple(args, "Ki", &flags, &cgroup))
         return NULL;
     struct urunc_clone_args arguments;
     memset(&arguments, 0, sizeof arguments);
     arguments.flags = flags;
-    arguments.exit_signal = SIGCHLD;
+    arguments.exit_signal = flags & CLONE_PARENT ? 0 : SIGCHLD;
+    if (cgroup >= 0) {
+        arguments.flags |= 0x200000000ULL; /* CLONE_INTO_CGROUP, Linux 5.7 */
+        arguments.cgroup = (uint64_t)cgroup;
+    }
     PyOS_BeforeFork();
     long pid = syscall(SYS_clone3, &arguments, sizeof arguments);
     int error = errno;
@@ -266,15 +282,106 @@ static PyObject *linux_close_range(PyObject *self, PyObject *args)
     return none_or_error(syscall(SYS_close_range, first, last, flags), NULL);
 }
 
+/* setrlimit(pid, resource, soft, hard); pid 0 is the caller. */
 static PyObject *linux_setrlimit(PyObject *self, PyObject *args)
 {
-    int resource;
+    int pid, resource;
     unsigned long long soft, hard;
     (void)self;
-    if (!PyArg_ParseTuple(args, "iKK", &resource, &soft, &hard))
+    if (!PyArg_ParseTuple(args, "iiKK", &pid, &resource, &soft, &hard))
         return NULL;
     uint64_t limit[2] = {soft, hard}; /* struct rlimit64 */
-    return none_or_error(syscall(SYS_prlimit64, 0, resource, limit, NULL), NULL);
+    return none_or_error(syscall(SYS_prlimit64, pid, resource, limit, NULL), NULL);
+}
+
+/* sched_setattr(pid, policy, flags, nice, priority, runtime, deadline, period); times in nanoseconds. */
+static PyObject *linux_sched_setattr(PyObject *self, PyObject *args)
+{
+    int pid, nice;
+    unsigned int policy, priority;
+    unsigned long long flags, runtime, deadline, period;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "iIKiIKKK", &pid, &policy, &flags, &nice, &priority, &runtime, &deadline, &period))
+        return NULL;
+    struct urunc_sched_attr attributes = {sizeof attributes, policy, flags, nice, priority, runtime, deadline, period};
+    return none_or_error(syscall(SYS_sched_setattr, pid, &attributes, 0), NULL);
+}
+
+/* ioprio_set(pid, value): the class in the bits from 13 on, the level below (ioprio_set(2)). */
+static PyObject *linux_ioprio_set(PyObject *self, PyObject *args)
+{
+    int pid, value;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "ii", &pid, &value))
+        return NULL;
+    return none_or_error(syscall(SYS_ioprio_set, 1 /* IOPRIO_WHO_PROCESS */, pid, value), NULL);
+}
+
+/* load_device_program(instructions) -> descriptor of a BPF_PROG_TYPE_CGROUP_DEVICE program. */
+static PyObject *linux_load_device_program(PyObject *self, PyObject *args)
+{
+    const char *code;
+    Py_ssize_t length;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y#", &code, &length))
+        return NULL;
+    union bpf_attr attributes;
+    memset(&attributes, 0, sizeof attributes);
+    attributes.prog_type = BPF_PROG_TYPE_CGROUP_DEVICE;
+    attributes.insn_cnt = (uint32_t)((size_t)length / sizeof(struct bpf_insn));
+    attributes.insns = (uint64_t)(uintptr_t)code;
+    attributes.license = (uint64_t)(uintptr_t) "Apache-2.0";
+    return result(syscall(SYS_bpf, BPF_PROG_LOAD, &attributes, sizeof attributes));
+}
+
+/* attach_device_program(group, program): descriptors of a control group's folder and of a loaded program. */
+static PyObject *linux_attach_device_program(PyObject *self, PyObject *args)
+{
+    int group, program;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "ii", &group, &program))
+        return NULL;
+    union bpf_attr attributes;
+    memset(&attributes, 0, sizeof attributes);
+    attributes.target_fd = (uint32_t)group;
+    attributes.attach_bpf_fd = (uint32_t)program;
+    attributes.attach_type = BPF_CGROUP_DEVICE;
+    attributes.attach_flags = BPF_F_ALLOW_MULTI;
+    return none_or_error(syscall(SYS_bpf, BPF_PROG_ATTACH, &attributes, sizeof attributes), NULL);
+}
+
+/* new_tmpfs(options) -> descriptor of a tmpfs that is mounted nowhere yet (fsopen(2), Linux 5.2); options are
+ * (name, value) pairs. */
+static PyObject *linux_new_tmpfs(PyObject *self, PyObject *args)
+{
+    PyObject *options;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "O", &options))
+        return NULL;
+    int context = (int)syscall(SYS_fsopen, "tmpfs", 1 /* FSOPEN_CLOEXEC */);
+    if (context < 0)
+        return result(-1);
+    long rc = 0;
+    Py_ssize_t count = PySequence_Size(options);
+    for (Py_ssize_t i = 0; i < count && rc == 0; i++) {
+        const char *name, *value;
+        PyObject *pair = PySequence_GetItem(options, i);
+        if (!pair || !PyArg_ParseTuple(pair, "ss", &name, &value)) {
+            Py_XDECREF(pair);
+            close(context);
+            return NULL;
+        }
+        rc = syscall(SYS_fsconfig, context, 1 /* FSCONFIG_SET_STRING */, name, value, 0);
+        Py_DECREF(pair);
+    }
+    if (rc == 0)
+        rc = syscall(SYS_fsconfig, context, 6 /* FSCONFIG_CMD_CREATE */, NULL, NULL, 0);
+    if (rc == 0)
+        rc = syscall(SYS_fsmount, context, 1 /* FSMOUNT_CLOEXEC */, 0);
+    int error = errno;
+    close(context);
+    errno = error;
+    return result(rc);
 }
 
 /* join_session_keyring(name): a new session keyring, so that the container sees none of the caller's keys. */
@@ -316,17 +423,61 @@ static PyObject *linux_set_seccomp(PyObject *self, PyObject *args)
     return none_or_error(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program), NULL);
 }
 
-/* compile_seccomp(default_action, allow_action, names) -> bytes of struct sock_filter.
+/* compile_seccomp(default_action, rules) -> bytes of struct sock_filter. A rule is (name, action, conditions), a
+ * condition (argument, comparison, value, second value) with libseccomp's numbers.
  *
  * libseccomp knows every architecture's system call numbers; it is loaded here and not linked, so that only
  * the containers that need a filter of ours pay for it. A name that this architecture does not have is
  * skipped. ImportError where the library is missing. */
+struct urunc_condition { /* struct scmp_arg_cmp */
+    unsigned int argument;
+    int operator;
+    uint64_t value, second;
+};
+
+typedef int (*urunc_add_rule)(void *, uint32_t, int, unsigned int, const struct urunc_condition *);
+
+static int add_rule(void *context, PyObject *rule, int (*resolve)(const char *), urunc_add_rule add)
+{
+    const char *name;
+    unsigned int action;
+    PyObject *conditions;
+    struct urunc_condition given[6];
+    if (!PyArg_ParseTuple(rule, "sIO", &name, &action, &conditions))
+        return -1;
+    Py_ssize_t count = PySequence_Size(conditions);
+    if (count < 0 || count > 6) {
+        PyErr_SetString(PyExc_ValueError, "a system call has six arguments");
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        unsigned long long value, second;
+        PyObject *item = PySequence_GetItem(conditions, i);
+        int parsed = item && PyArg_ParseTuple(item, "IiKK", &given[i].argument, &given[i].operator, &value, &second);
+        Py_XDECREF(item);
+        if (!parsed)
+            return -1;
+        given[i].value = value;
+        given[i].second = second;
+    }
+    int number = resolve(name);
+    if (number < 0)
+        return 0;
+    int rc = add(context, action, number, (unsigned int)count, given);
+    if (rc < 0) {
+        errno = -rc;
+        PyErr_SetFromErrnoWithFilename(PyExc_OSError, name);
+        return -1;
+    }
+    return 0;
+}
+
 static PyObject *linux_compile_seccomp(PyObject *self, PyObject *args)
 {
-    unsigned int default_action, allow_action;
-    PyObject *names;
+    unsigned int default_action;
+    PyObject *rules;
     (void)self;
-    if (!PyArg_ParseTuple(args, "IIO", &default_action, &allow_action, &names))
+    if (!PyArg_ParseTuple(args, "IO", &default_action, &rules))
         return NULL;
     void *library = dlopen("libseccomp.so.2", RTLD_NOW | RTLD_LOCAL);
     if (!library)
@@ -334,8 +485,7 @@ static PyObject *linux_compile_seccomp(PyObject *self, PyObject *args)
     void *(*init)(uint32_t) = (void *(*)(uint32_t))dlsym(library, "seccomp_init");
     void (*release)(void *) = (void (*)(void *))dlsym(library, "seccomp_release");
     int (*resolve)(const char *) = (int (*)(const char *))dlsym(library, "seccomp_syscall_resolve_name");
-    int (*add)(void *, uint32_t, int, unsigned int, ...) =
-        (int (*)(void *, uint32_t, int, unsigned int, ...))dlsym(library, "seccomp_rule_add");
+    urunc_add_rule add = (urunc_add_rule)dlsym(library, "seccomp_rule_add_array");
     int (*export)(void *, int) = (int (*)(void *, int))dlsym(library, "seccomp_export_bpf");
     if (!init || !release || !resolve || !add || !export)
         return PyErr_Format(PyExc_ImportError, "libseccomp.so.2 lacks a function that urunc needs");
@@ -345,24 +495,15 @@ static PyObject *linux_compile_seccomp(PyObject *self, PyObject *args)
     void *context = init(default_action);
     if (!context)
         return PyErr_NoMemory();
-    Py_ssize_t count = PySequence_Size(names);
+    Py_ssize_t count = PySequence_Size(rules);
     if (count < 0)
         goto out;
     for (Py_ssize_t i = 0; i < count; i++) {
-        PyObject *item = PySequence_GetItem(names, i);
-        const char *name = item ? PyUnicode_AsUTF8AndSize(item, NULL) : NULL;
-        int number = name ? resolve(name) : -1;
-        Py_XDECREF(item);
-        if (!name)
+        PyObject *rule = PySequence_GetItem(rules, i);
+        int rc = rule ? add_rule(context, rule, resolve, add) : -1;
+        Py_XDECREF(rule);
+        if (rc < 0)
             goto out;
-        if (number < 0)
-            continue;
-        int rc = add(context, allow_action, number, 0);
-        if (rc < 0) {
-            errno = -rc;
-            PyErr_SetFromErrno(PyExc_OSError);
-            goto out;
-        }
     }
     fd = (int)syscall(SYS_memfd_create, "urunc-seccomp", 1 /* MFD_CLOEXEC */);
     if (fd < 0) {
@@ -406,6 +547,11 @@ static PyMethodDef methods[] = {
     {"setdomainname", linux_setdomainname, METH_VARARGS, NULL},
     {"close_range", linux_close_range, METH_VARARGS, NULL},
     {"setrlimit", linux_setrlimit, METH_VARARGS, NULL},
+    {"sched_setattr", linux_sched_setattr, METH_VARARGS, NULL},
+    {"ioprio_set", linux_ioprio_set, METH_VARARGS, NULL},
+    {"load_device_program", linux_load_device_program, METH_VARARGS, NULL},
+    {"attach_device_program", linux_attach_device_program, METH_VARARGS, NULL},
+    {"new_tmpfs", linux_new_tmpfs, METH_VARARGS, NULL},
     {"join_session_keyring", linux_join_session_keyring, METH_VARARGS, NULL},
     {"default_signals", linux_default_signals, METH_NOARGS, NULL},
     {"set_seccomp", linux_set_seccomp, METH_VARARGS, NULL},

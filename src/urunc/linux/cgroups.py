@@ -9,7 +9,7 @@ A container has one folder per v1 hierarchy and one in the v2 tree where that ha
 from __future__ import annotations
 
 import posix
-from errno import EBUSY, ENOENT
+from errno import EBUSY, ENOENT, ENOTSUP, ETIMEDOUT
 
 from urunc.linux.files import (
     exists,
@@ -27,23 +27,35 @@ UNIFIED = ""
 def hierarchies() -> dict[str, tuple[str, str]]:
     """{controller: (mount point, this process's path below it)}; v1's named hierarchy is "systemd".
 
-    Controllers that share a v1 mount appear once. Only mount points in their usual places are seen:
-    reading every mount of a busy node takes milliseconds.
+    Controllers that share a v1 mount have the same mount point. Only mount points in their usual
+    places are seen: reading every mount of a busy node takes milliseconds.
     """
     found: dict[str, tuple[str, str]] = {}
-    seen = set()
     for line in read_text("/proc/self/cgroup").splitlines():
         _, controllers, own = line.split(":", 2)
+        shared = ""
         for name in controllers.split(","):
             name = name.removeprefix("name=")
             folders = [f"{ROOT}/{name}"] if name else [ROOT, f"{ROOT}/unified"]
             for folder in folders:
-                if exists(f"{folder}/cgroup.procs"):
-                    inode = posix.stat(folder).st_ino, posix.stat(folder).st_dev
-                    if inode not in seen:
-                        seen.add(inode)
-                        found[name] = (folder, own)
+                if shared or exists(f"{folder}/cgroup.procs"):
+                    shared = shared or folder
+                    found[name] = (shared, own)
                     break
+    return found
+
+
+def in_user_namespace() -> bool:
+    """Whether this process's ids are another namespace's (user_namespaces(7))."""
+    return read_bytes("/proc/self/uid_map", 4096).split() != [b"0", b"0", b"4294967295"]
+
+
+def parents(path: str, mount_point: str) -> list[str]:
+    """A group and those above it up to the mount point, which comes first."""
+    found = [path]
+    while len(path) > len(mount_point):
+        path = path.rpartition("/")[0]
+        found.insert(0, path)
     return found
 
 
@@ -129,3 +141,58 @@ def remove(path: str) -> bool:
         if error.errno != ENOENT:
             raise
     return True
+
+
+def _freezer(paths: dict[str, str]) -> tuple[str, bool]:
+    """(folder, whether it is v1's) of the group that freezes; ("", False) where there is none."""
+    if "freezer" in paths:
+        return paths["freezer"], True
+    return paths.get(UNIFIED, ""), False
+
+
+def frozen(paths: dict[str, str]) -> bool:
+    """Whether the groups are frozen; False where they are gone."""
+    folder, v1 = _freezer(paths)
+    if not folder:
+        return False
+    try:
+        if v1:
+            return read_bytes(f"{folder}/freezer.state", 64).strip() != b"THAWED"
+        return read_bytes(f"{folder}/cgroup.freeze", 64).strip() == b"1"
+    except OSError:
+        return False
+
+
+def freeze(paths: dict[str, str], *, on: bool, timeout_s: float = 10) -> None:
+    """Stop every process of the groups, or let them go on; raises OSError, ETIMEDOUT too.
+
+    v1 may stay at FREEZING while a process forks: it is thawed a moment and asked again
+    (Documentation/admin-guide/cgroup-v1/freezer-subsystem.rst).
+    """
+    from time import monotonic, sleep
+
+    folder, v1 = _freezer(paths)
+    if not folder:
+        raise OSError(ENOTSUP, posix.strerror(ENOTSUP))
+    end = monotonic() + timeout_s
+    wanted = (b"FROZEN" if on else b"THAWED") if v1 else (b"1" if on else b"0")
+    file = f"{folder}/freezer.state" if v1 else f"{folder}/cgroup.freeze"
+    tries = 0
+    while True:
+        write_bytes(file, wanted)
+        for _ in range(50):
+            if v1:
+                done = read_bytes(file, 64).strip() == wanted
+            else:
+                done = b"frozen " + wanted in read_bytes(f"{folder}/cgroup.events", 4096)
+            if done:
+                return
+            sleep(0.0005)
+        tries += 1
+        if monotonic() > end:
+            if on:
+                write_bytes(file, b"THAWED" if v1 else b"0")
+            raise OSError(ETIMEDOUT, posix.strerror(ETIMEDOUT))
+        if v1 and on and tries % 4 == 0:
+            write_bytes(file, b"THAWED")
+            sleep(0.001)

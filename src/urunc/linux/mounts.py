@@ -16,6 +16,13 @@ MS_NOEXEC = 0x8
 MS_MOVE = 0x2000
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
+PROPAGATION = {
+    "unbindable": 0x20000,
+    "private": MS_PRIVATE,
+    "slave": 0x80000,
+    "shared": 0x100000,
+}
+"""mount_namespaces(7)'s kinds → mount(2)'s flags."""
 
 MOUNT_ATTR_RDONLY = 0x1
 MOUNT_ATTR_NOSUID = 0x2

@@ -65,3 +65,39 @@ def call_in_network(path: str, function: Callable[[], T]) -> T:
             _linux.setns(home, CLONE_NEWNET)
     finally:
         posix.close(home)
+
+
+def maps_of(path: str) -> list[list[tuple[int, int, int]]]:
+    """The id maps, users' and groups', of the user namespace at a path, as lines of (inside,
+    outside, size); outside is this process's view (user_namespaces(7))."""
+    from urunc.linux.files import read_descriptor, read_text
+
+    # a child enters it and waits, so that its maps can be read from out here, in our ids
+    ready, tell = posix.pipe()
+    hold, let_go = posix.pipe()
+    child = posix.fork()
+    if child == 0:
+        problem = 0
+        try:
+            posix.close(let_go)
+            join(path, KINDS["user"][0])
+        except OSError as error:
+            problem = error.errno or 1
+        posix.write(tell, bytes((problem,)))
+        posix.read(hold, 1)
+        posix._exit(0)
+    posix.close(tell)
+    posix.close(hold)
+    try:
+        answer = read_descriptor(ready, 0)
+        if answer != b"\0":
+            raise OSError(answer[0] if answer else 1, posix.strerror(answer[0] if answer else 1))
+        found = []
+        for name in ("uid_map", "gid_map"):
+            lines = [line.split() for line in read_text(f"/proc/{child}/{name}").splitlines()]
+            found.append([(int(words[0]), int(words[1]), int(words[2])) for words in lines])
+        return found
+    finally:
+        posix.close(ready)
+        posix.close(let_go)
+        posix.waitpid(child, 0)

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The device control group of a monitor: the devices that it needs, and no others.
+
+Pure: rules, v1's lines for them, and v2's program (BPF instructions; linux/device_program loads
+it). The specification's own list (linux.resources.devices) is an application's, which a guest does
+not run on the host; a monitor needs less than the least of them.
+"""
+
+from __future__ import annotations
+
+from urunc.record import record
+
+
+@record
+class DeviceRule:
+    """One device, or with minor None all of its driver, for reading, writing and mknod(2)."""
+
+    type: str
+    major: int
+    minor: int | None
+
+
+# What programs of hooks in the image's root expect to open: null, zero, full, random, urandom, tty;
+# and a terminal's two ends.
+HARMLESS = (
+    *(DeviceRule(type="c", major=1, minor=minor) for minor in (3, 5, 7, 8, 9)),
+    DeviceRule(type="c", major=5, minor=0),
+    DeviceRule(type="c", major=5, minor=2),
+    DeviceRule(type="c", major=136, minor=None),
+)
+
+
+def line(rule: DeviceRule) -> str:
+    """A rule as devices.allow takes it (cgroup-v1/devices.rst)."""
+    return f"{rule.type} {rule.major}:{'*' if rule.minor is None else rule.minor} rwm"
+
+
+# include/uapi/linux/bpf.h: struct bpf_cgroup_dev_ctx { u32 access_type, major, minor }, where the
+# low half of access_type is the type
+_LOAD_WORD, _MOVE, _AND, _JUMP_UNLESS_EQUAL, _EXIT = 0x61, 0xB7, 0x57, 0x55, 0x95
+_TYPES = {"b": 1, "c": 2}
+
+
+def program(rules: tuple[DeviceRule, ...]) -> bytes:
+    """The cgroup v2 program that allows these devices: compares type, major and minor of each rule
+    in turn (BPF_PROG_TYPE_CGROUP_DEVICE)."""
+    code = _instruction(_LOAD_WORD, 2, 1) + _instruction(_AND, 2, value=0xFFFF)
+    code += _instruction(_LOAD_WORD, 3, 1, offset=4) + _instruction(_LOAD_WORD, 4, 1, offset=8)
+    for rule in rules:
+        tests = [(2, _TYPES[rule.type]), (3, rule.major)]
+        if rule.minor is not None:
+            tests.append((4, rule.minor))
+        for number, (register, value) in enumerate(tests):
+            # past the tests that are left and the two instructions that allow
+            skip = len(tests) - number - 1 + 2
+            code += _instruction(_JUMP_UNLESS_EQUAL, register, offset=skip, value=value)
+        code += _instruction(_MOVE, 0, value=1) + _instruction(_EXIT)
+    return code + _instruction(_MOVE, 0) + _instruction(_EXIT)
+
+
+def _instruction(
+    code: int, target: int = 0, source: int = 0, offset: int = 0, value: int = 0
+) -> bytes:
+    registers = source << 4 | target
+    return bytes((code, registers)) + offset.to_bytes(2, "little") + value.to_bytes(4, "little")

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A JSON document read field by field, each with the path that leads to it in every complaint.
+
+Shared by config.json and by the resources that `update` reads. Touches nothing; knows no field.
+"""
+
+from __future__ import annotations
+
+from urunc.errors import SpecError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+CONFIG = "config.json"
+INT64_MAXIMUM = (1 << 63) - 1
+
+WORDS = {
+    dict: "an object",
+    list: "an array",
+    str: "a string",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    type(None): "null",
+}
+
+
+class Object:
+    """A JSON object with the path that leads to it; null and absent are the same, as in Go's
+    decoder."""
+
+    def __init__(self, value: Any, path: str, document: str = CONFIG) -> None:
+        self.path = path
+        self.document = document
+        if not isinstance(value, dict):
+            raise self.wrong("", f"expected an object, found {WORDS[type(value)]}")
+        self.value = value
+
+    def wrong(self, key: str, what: str, hint: str = "") -> SpecError:
+        """The error for a field of this object (or, without a key, for the object itself)."""
+        where = self.at(key) if key else self.path or "the document"
+        return SpecError(f"{self.document}: {where}: {what}", hint)
+
+    def at(self, key: str) -> str:
+        return f"{self.path}.{key}" if self.path else key
+
+    def get(self, key: str, kind: type, *, required: bool = False) -> Any:
+        value = self.value.get(key)
+        if value is None:
+            if required:
+                raise self.wrong(key, "missing")
+            return None
+        if type(value) is not kind:
+            raise self.wrong(key, f"expected {WORDS[kind]}, found {WORDS[type(value)]}")
+        return value
+
+    def object(self, key: str, *, required: bool = False) -> Object:
+        return Object(self.get(key, dict, required=required) or {}, self.at(key), self.document)
+
+    def objects(self, key: str) -> list[Object]:
+        items = self.get(key, list) or []
+        return [
+            Object(item, f"{self.at(key)}[{index}]", self.document)
+            for index, item in enumerate(items)
+        ]
+
+    def text(self, key: str, *, required: bool = False) -> str:
+        value: str = self.get(key, str, required=required) or ""
+        if required and not value:
+            raise self.wrong(key, "empty")
+        self._check_text(value, key)
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        items = self.get(key, list) or []
+        for index, item in enumerate(items):
+            if type(item) is not str:
+                raise self.wrong(f"{key}[{index}]", f"expected a string, found {WORDS[type(item)]}")
+            self._check_text(item, f"{key}[{index}]")
+        return tuple(items)
+
+    def text_map(self, key: str) -> dict[str, str]:
+        items = self.get(key, dict) or {}
+        for name, item in items.items():
+            if type(item) is not str:
+                where = f"{key}[{name!r}]"
+                raise self.wrong(where, f"expected a string, found {WORDS[type(item)]}")
+            if not item.isascii():  # a NUL may be in an annotation that is not for us
+                self._check_text(item.replace("\0", ""), f"{key}[{name!r}]")
+        return dict(items)
+
+    def boolean(self, key: str) -> bool:
+        return bool(self.get(key, bool))
+
+    def number(self, key: str, minimum: int = 0, maximum: int = 1 << 63) -> int | None:
+        value: int | None = self.get(key, int)
+        if value is not None and not minimum <= value <= maximum:
+            raise self.wrong(key, f"{value} is not between {minimum} and {maximum}")
+        return value
+
+    def numbers(self, key: str, minimum: int = 0, maximum: int = 1 << 63) -> tuple[int, ...]:
+        items = self.get(key, list) or []
+        for index, item in enumerate(items):
+            if type(item) is not int:
+                raise self.wrong(
+                    f"{key}[{index}]", f"expected a whole number, found {WORDS[type(item)]}"
+                )
+            if not minimum <= item <= maximum:
+                raise self.wrong(
+                    f"{key}[{index}]", f"{item} is not between {minimum} and {maximum}"
+                )
+        return tuple(items)
+
+    def one_of(self, key: str, known: tuple[str, ...]) -> str:
+        """A text that is one of these, or empty."""
+        value = self.text(key)
+        if value and value not in known:
+            raise self.wrong(key, f"unknown '{value}'", f"known: {', '.join(known)}")
+        return value
+
+    def _check_text(self, value: str, where: str) -> None:
+        if "\0" in value:
+            raise self.wrong(where, "holds a NUL character")
+        if not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:  # JSON's \ud800 alone: no file or argument can hold it
+                raise self.wrong(where, "holds half of a surrogate pair") from None

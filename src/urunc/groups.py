@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A container's control groups: where they are, making them, and writing limits into them.
+
+cgroup v1, v2, both (hybrid) or none; the groups are made here (cgroupfs) or by systemd, which gets
+a scope for the container and is asked over D-Bus. Runs in the runtime, with the host's privilege.
+What a limit means in a group's files is limits.py's business.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from urunc import limits, logs
+from urunc.errors import HostError, SpecError, reason
+from urunc.journal import ControlGroups, SystemdUnit
+from urunc.linux import cgroups
+from urunc.linux.cgroups import UNIFIED
+from urunc.linux.files import exists, read_text, write_bytes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from urunc.devices import DeviceRule
+    from urunc.journal import Journal
+    from urunc.resources import Resources
+
+REFUSED = (1, 13, 30)
+"""EPERM, EACCES, EROFS: control groups that are not ours to use."""
+
+
+class Groups:
+    """The groups of one container: `paths` by controller (UNIFIED for v2's), and systemd's unit."""
+
+    def __init__(self, paths: Mapping[str, str], unit: str = "") -> None:
+        self.paths = dict(paths)
+        self.unit = unit
+
+    def record(self) -> dict[str, Any]:
+        """What state.json keeps of it."""
+        return {"paths": self.paths, "unit": self.unit}
+
+    @property
+    def folders(self) -> list[str]:
+        """Every group's folder once, v2's last."""
+        return list(dict.fromkeys(self.paths[name] for name in sorted(self.paths, reverse=True)))
+
+    def folder(self, controller: str) -> str:
+        """The folder that a controller's files are in; "" where there is none."""
+        return self.paths.get(controller) or self.paths.get(UNIFIED, "")
+
+    def apply(self, resources: Resources) -> None:
+        """Write every limit; raises HostError or SpecError."""
+        settings = limits.lines(resources, self.paths)
+        if settings and not self.paths:
+            raise HostError(
+                "linux.resources: this machine has no control groups to enforce limits with"
+            )
+        if not settings:
+            return
+        settings = self._in_order(settings)
+        for controller, choices in settings:
+            folder = self.folder(controller)
+            for file, value in choices:
+                if file and (len(choices) == 1 or exists(f"{folder}/{file}")):
+                    self._write(folder, file, value)
+                    break
+            else:
+                if choices[-1][0]:
+                    names = " or ".join(file for file, _ in choices)
+                    raise HostError(f"limit '{names}': this machine's kernel has none")
+
+    def _in_order(self, settings: list[tuple[str, limits.Line]]) -> list[tuple[str, limits.Line]]:
+        """v1 wants memory and swap together never below memory: when both rise, the sum goes
+        first."""
+        names = [choices[0][0] for _, choices in settings]
+        low, both = "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"
+        if low in names and both in names:
+            first, second = names.index(low), names.index(both)
+            wanted = int(settings[first][1][0][1])
+            now = self.number("memory", both)
+            if now is not None and (wanted < 0 or wanted > now):
+                settings[first], settings[second] = settings[second], settings[first]
+        return settings
+
+    def _write(self, folder: str, file: str, value: str) -> None:
+        try:
+            write_bytes(f"{folder}/{file}", value.encode())
+        except OSError as error:
+            hint = ""
+            if not exists(f"{folder}/{file}"):
+                hint = f"this machine's control groups have no such file in {folder}"
+            raise HostError(f"limit '{file}' to '{value}': {reason(error)}", hint) from None
+
+    def number(self, controller: str, file: str) -> int | None:
+        """A file's one number; None where it has none (`max`, or no such file)."""
+        try:
+            return int(read_text(f"{self.folder(controller)}/{file}"))
+        except (OSError, ValueError):
+            return None
+
+    def allow_devices(self, rules: tuple[DeviceRule, ...]) -> None:
+        """Let the processes use these devices and no others; raises HostError.
+
+        Where a user namespace's root may not say so (as with runc), nothing more can be done: the
+        device nodes that there are were the host's choice.
+        """
+        from urunc import devices
+
+        v1 = self.paths.get("devices")
+        try:
+            if v1:
+                write_bytes(f"{v1}/devices.deny", b"a")
+                for rule in rules:
+                    write_bytes(f"{v1}/devices.allow", devices.line(rule).encode())
+            elif UNIFIED in self.paths:
+                from urunc.linux import device_program
+
+                device_program.attach(self.paths[UNIFIED], devices.program(rules))
+        except OSError as error:
+            if error.errno in REFUSED and cgroups.in_user_namespace():
+                return
+            raise HostError(f"device control group: {reason(error)}") from None
+
+    def pids(self) -> list[int]:
+        """Every process of the container, in the runtime's pid namespace."""
+        return cgroups.pids(self.folders[-1]) if self.paths else []
+
+
+def load(record: Mapping[str, Any]) -> Groups:
+    """The Groups that state.json keeps."""
+    return Groups(record["paths"], record["unit"])
+
+
+def locate(identifier: str, asked: str) -> Groups:
+    """Where cgroupfs puts the container's groups: `asked` is linux.cgroupsPath."""
+    parts = asked.split("/")
+    if asked and (".." in parts or not asked.strip("/")):
+        raise SpecError(
+            f"config.json: linux.cgroupsPath: '{asked}' does not name a group of its own"
+        )
+    if ":" in asked and not asked.startswith("/"):
+        raise SpecError(
+            f"config.json: linux.cgroupsPath: '{asked}' is for systemd's groups",
+            "--systemd-cgroup makes them",
+        )
+    paths = {}
+    for name, (mount_point, own) in cgroups.hierarchies().items():
+        if not asked:
+            paths[name] = f"{mount_point}/urunc-{identifier}"
+        elif asked.startswith("/"):
+            paths[name] = mount_point + asked.rstrip("/")
+        else:
+            paths[name] = f"{mount_point}{own.rstrip('/')}/{asked.rstrip('/')}"
+    return Groups(paths)
+
+
+def make(groups: Groups, resources: Resources, journal: Journal) -> Groups:
+    """Make the groups with their limits; raises HostError.
+
+    Where control groups are not ours to use (another user's, a read-only mount) and nothing is to
+    be limited, the container does without.
+    """
+    if not groups.paths:
+        groups.apply(resources)
+        return groups
+    resource = ControlGroups(
+        paths=groups.folders,
+        parents=[path for folder in groups.folders for path in _missing_parents(folder)],
+    )
+    try:
+        journal.make(resource)
+    except OSError as error:
+        if error.errno in REFUSED and not limits.lines(resources, groups.paths):
+            logs.detail(f"control groups: {reason(error)}: the container does without")
+            return Groups({})
+        hint = "" if error.filename else "choose another linux.cgroupsPath"
+        raise HostError(
+            f"make control group: {reason(error)}: {error.filename or groups.folders[0]}", hint
+        ) from None
+    _hand_down(groups, resource.parents)
+    groups.apply(resources)
+    return groups
+
+
+def _hand_down(groups: Groups, made: list[str]) -> None:
+    """On v2, let the groups above hand their controllers down."""
+    folder = groups.paths.get(UNIFIED)
+    if not folder:
+        return
+    mount_point = cgroups.hierarchies()[UNIFIED][0]
+    above = [path for path in made if path.startswith(f"{mount_point}/")]
+    first = (above[0] if above else folder).rpartition("/")[0]
+    for path in (*cgroups.parents(first, mount_point), *above):
+        cgroups.enable_controllers(path)
+
+
+def _missing_parents(folder: str) -> list[str]:
+    missing: list[str] = []
+    parent = folder.rpartition("/")[0]
+    while parent and not exists(parent):
+        missing.insert(0, parent)
+        parent = parent.rpartition("/")[0]
+    return missing
+
+
+def make_by_systemd(
+    identifier: str,
+    asked: str,
+    resources: Resources,
+    pid: int,
+    rules: tuple[DeviceRule, ...],
+    journal: Journal,
+) -> Groups:
+    """Have systemd make a scope (or slice) for a process, then the rest that it does not look
+    after; raises HostError, SpecError."""
+    from urunc import systemd
+
+    slice_name, unit = unit_name(identifier, asked)
+    hierarchies = cgroups.hierarchies()
+    if not hierarchies:
+        raise HostError("--systemd-cgroup: this machine has no control groups")
+    v1 = [name for name in hierarchies if name]
+    bus = systemd.Bus(user=posix.geteuid() != 0)
+    try:
+        journal.make(SystemdUnit(name=unit, user=posix.geteuid() != 0))
+        properties = systemd.properties(resources, v1) + systemd.device_properties(rules)
+        bus.start_unit(unit, slice_name, pid, properties)
+        own = bus.control_group(unit)
+    finally:
+        bus.close()
+    paths = {name: mount_point + own for name, (mount_point, _) in hierarchies.items()}
+    groups = Groups(paths, unit)
+    return make(groups, resources, journal)
+
+
+def unit_name(identifier: str, asked: str) -> tuple[str, str]:
+    """(slice, unit) of a `slice:prefix:name` path; the system's slice and `urunc-ID.scope` where
+    nothing is asked for."""
+    parts = asked.split(":") if asked else ["", "urunc", identifier]
+    if len(parts) != 3 or not parts[2]:
+        raise SpecError(
+            f"config.json: linux.cgroupsPath: '{asked}' is not of the form slice:prefix:name",
+            "with --systemd-cgroup it names a systemd slice and scope",
+        )
+    slice_name, prefix, name = parts
+    slice_name = slice_name or ("system.slice" if posix.geteuid() == 0 else "user.slice")
+    if name.endswith(".slice"):
+        return slice_name, name
+    return slice_name, f"{prefix}-{name}.scope" if prefix else f"{name}.scope"

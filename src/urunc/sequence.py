@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which steps a container's init takes, in which order: from fresh namespaces to the monitor's
+user.
+
+Pure: the list follows from the plan, the launch and what the runtime prepared; `urunc plan` prints
+it. What a step does is in steps.py.
+"""
+
+from __future__ import annotations
+
+from urunc.monitors import RUN
+from urunc.record import record
+from urunc.steps import (
+    Attach,
+    Bind,
+    BindDevice,
+    Copy,
+    Detach,
+    Device,
+    HostName,
+    Keyring,
+    Label,
+    PivotRoot,
+    PrivateMounts,
+    Propagation,
+    ReadOnly,
+    Step,
+    Sysctl,
+    Terminal,
+    Tmpfs,
+    Umask,
+    User,
+)
+from urunc.users import IdMap, Ids
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from urunc.host import DeviceNode
+    from urunc.monitors import Launch
+    from urunc.plan import Plan, PlannedFile
+    from urunc.spec import Spec
+
+ROOT_BYTES = 16 << 20
+RUN_SIZE = "4m"
+APPARMOR = ("/proc/self/attr/apparmor/exec", "/proc/self/attr/exec")
+SELINUX = ("/proc/self/attr/exec",)
+MAKE, ATTACH, BIND = "make", "attach", "bind"
+"""Ways to device nodes: init makes them; the runtime made them, for init in its user namespace may
+not; nobody may, so the host's are bound."""
+HOST_IDS = Ids(users=IdMap(ranges=()), groups=IdMap(ranges=()), own=False)
+
+
+@record
+class Prepared:
+    """What the runtime has ready for init: descriptors (-1 where none is needed) and choices."""
+
+    ids: Ids = HOST_IDS
+    devices: str = MAKE
+    device_mount: int = -1
+    image_mount: int = -1
+    console_socket: int = -1
+    keyring: bool = True
+    pivot: bool = True
+    keep_groups: bool = False
+    selinux_type: str = ""
+
+
+def build(plan: Plan, launch: Launch, spec: Spec, root: str, prepared: Prepared) -> list[Step]:
+    """Every step; `root` is where the monitor's root is mounted. The plan's user must have been
+    chosen."""
+    ids = prepared.ids
+    uid = ids.users.to_inner(plan.uid or 0) or 0
+    gid = ids.groups.to_inner(plan.gid or 0) or 0
+    program = plan.host.program
+    files = [file for file in (plan.kernel, plan.initrd, *plan.disks) if file]
+    copied = sum(file.source.size_bytes for file in files if _is_copied(file, plan))
+    steps: list[Step] = [
+        PrivateMounts(),
+        _tmpfs(root, str(ROOT_BYTES + copied), spec, mode=0o755, executable=True),
+    ]
+    for path in dict.fromkeys((program.path, *program.libraries, *program.data)):
+        steps.append(Bind(source=path, target=root + path, inside="", read_only=True))
+    image = plan.root
+    if prepared.image_mount >= 0:
+        image = f"{root}/.image"
+        steps.append(Attach(descriptor=prepared.image_mount, target=image, what="the image"))
+    steps += [
+        _image_file(file, plan, image, root, uid, gid) for file in files if file.source.inside
+    ]
+    if prepared.image_mount >= 0:
+        steps.append(Detach(target=image))
+    steps.append(_tmpfs(root + RUN, RUN_SIZE, spec, mode=0o700, uid=uid, gid=gid))
+    steps += _device_steps(plan, launch, spec, root, prepared)
+    if prepared.console_socket >= 0:
+        size = spec.console_size or (0, 0)
+        steps.append(
+            Terminal(
+                devpts=f"{root}/dev/pts",
+                rows=size[0],
+                columns=size[1],
+                uid=uid,
+                gid=gid,
+                socket=prepared.console_socket,
+            )
+        )
+    if prepared.devices != ATTACH:
+        steps.append(ReadOnly(target=f"{root}/dev"))
+    steps.append(ReadOnly(target=root))
+    steps += _names(plan, spec, prepared)
+    steps.append(PivotRoot(target=root, move=not prepared.pivot))
+    if spec.rootfs_propagation not in ("", "private"):
+        steps.append(Propagation(kind=spec.rootfs_propagation))
+    if spec.umask is not None:
+        steps.append(Umask(mask=spec.umask))
+    groups = tuple(
+        inner for group in plan.groups if (inner := ids.groups.to_inner(group)) is not None
+    )
+    steps.append(User(uid=uid, gid=gid, groups=groups, keep_groups=prepared.keep_groups))
+    return steps
+
+
+def _tmpfs(
+    target: str, size: str, spec: Spec, *, mode: int, uid: int = 0, gid: int = 0,
+    executable: bool = False, devices: bool = False,
+) -> Tmpfs:  # fmt: skip
+    return Tmpfs(
+        target=target, size=size, mode=mode, uid=uid, gid=gid, executable=executable,
+        devices=devices, context=spec.mount_label,
+    )  # fmt: skip
+
+
+def _device_steps(
+    plan: Plan, launch: Launch, spec: Spec, root: str, prepared: Prepared
+) -> list[Step]:
+    dev = f"{root}/dev"
+    if prepared.devices == ATTACH:
+        return [Attach(descriptor=prepared.device_mount, target=dev, what="device nodes")]
+    steps: list[Step] = [
+        _tmpfs(dev, "64k", spec, mode=0o755, devices=prepared.devices == MAKE),
+    ]
+    for device in device_nodes(plan, launch.devices):
+        if prepared.devices == BIND:
+            steps.append(BindDevice(source=device.source, target=root + device.target))
+        else:
+            steps.append(Device(**{**device.__dict__, "target": root + device.target}))
+    return steps
+
+
+def _names(plan: Plan, spec: Spec, prepared: Prepared) -> list[Step]:
+    """What the namespaces and security modules are told before the host's /proc is gone."""
+    steps: list[Step] = []
+    if (spec.hostname or spec.domainname) and "uts" in spec.namespaces:
+        steps.append(HostName(hostname=spec.hostname, domainname=spec.domainname))
+    steps += [Sysctl(path=path, value=value) for path, value in spec.sysctls.items()]
+    if prepared.keyring:
+        steps.append(Keyring(name=f"_ses.{plan.id}"))
+    if spec.apparmor_profile:
+        steps.append(Label(files=APPARMOR, value=f"exec {spec.apparmor_profile}"))
+    if spec.selinux_label:
+        label = selinux_label(spec.selinux_label, prepared.selinux_type)
+        steps.append(Label(files=SELINUX, value=label))
+    return steps
+
+
+def selinux_label(label: str, kind: str) -> str:
+    """A process's label, of another type where the administrator says which (`user:role:type:…`):
+    container_t may not open /dev/kvm."""
+    fields = label.split(":")
+    if kind and len(fields) > 2:
+        fields[2] = kind
+    return ":".join(fields)
+
+
+def device_nodes(plan: Plan, names: tuple[str, ...]) -> list[Device]:
+    """The nodes of the monitor's /dev: the launch's, the one for a network that may arrive between
+    create and start, and the host's disks that it was given."""
+    uid, gid = plan.uid or 0, plan.gid or 0
+    late = ("/dev/net/tun",) if plan.network != "none" else ()
+    known = {"/dev/kvm": plan.host.kvm, "/dev/net/tun": plan.host.tun}
+    nodes = [_device(known[path], plan.groups, uid, gid) for path in dict.fromkeys((*names, *late))]
+    nodes += [
+        Device(source=file.source.path, target=file.target, uid=uid, gid=gid, mode=0o600)
+        for file in plan.disks
+        if not file.source.inside
+    ]
+    return nodes
+
+
+def _device(node: DeviceNode, groups: tuple[int, ...], uid: int, gid: int) -> Device:
+    """A node as on the host where its permissions let the monitor's user in, else that user's
+    own."""
+    open_to_all = node.mode & 0o006 == 0o006
+    if open_to_all or node.gid in groups:
+        return Device(
+            source=node.path, target=node.path, uid=0, gid=node.gid, mode=node.mode & 0o666
+        )
+    return Device(source=node.path, target=node.path, uid=uid, gid=gid, mode=0o600)
+
+
+def may_access(file: PlannedFile, uid: int, gid: int, groups: tuple[int, ...]) -> bool:
+    """Whether the monitor's user may open a file of the image as the plan wants it."""
+    source = file.source
+    wanted = 4 if file.read_only else 6
+    if uid == 0:
+        granted = 6
+    elif uid == source.uid:
+        granted = source.mode >> 6
+    elif source.gid in (gid, *groups):
+        granted = source.mode >> 3
+    else:
+        granted = source.mode
+    return granted & wanted == wanted
+
+
+def _is_copied(file: PlannedFile, plan: Plan) -> bool:
+    return file.read_only and not may_access(file, plan.uid or 0, plan.gid or 0, plan.groups)
+
+
+def _image_file(file: PlannedFile, plan: Plan, image: str, root: str, uid: int, gid: int) -> Step:
+    target = root + file.target
+    if _is_copied(file, plan):
+        return Copy(source=file.source.path, target=target, inside=image, uid=uid, gid=gid)
+    return Bind(source=file.source.path, target=target, inside=image, read_only=file.read_only)

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the runtime has ready before init is forked, because init will not be able to do it.
+
+In a user namespace of its own init may not make device nodes, nor look behind folders that are
+closed to its root: the runtime mounts both where nobody sees them yet (fsmount(2), open_tree(2)),
+and init attaches them. An ordinary user has neither privilege; then the host's nodes are bound.
+Runs in the runtime; makes nothing but descriptors.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from urunc.errors import HostError, reason
+from urunc.linux import _linux, cgroups, mounts
+from urunc.linux.files import AT_FDCWD
+from urunc.sequence import ATTACH, BIND, MAKE, Prepared, device_nodes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from urunc.config import Config
+    from urunc.creation import Options
+    from urunc.plan import Plan
+    from urunc.spec import Spec
+    from urunc.users import Ids
+
+
+def prepare(plan: Plan, spec: Spec, ids: Ids, config: Config, options: Options) -> Prepared:
+    """Prepare for init; raises HostError."""
+    devices, device_mount, image_mount = MAKE, -1, -1
+    if posix.geteuid() != 0 or cgroups.in_user_namespace():
+        devices = BIND
+        _check_devices(plan)
+    elif ids.own:
+        devices = ATTACH
+        device_mount, image_mount = _mount_devices(plan), _mount_image(spec)
+    return Prepared(
+        ids=ids,
+        devices=devices,
+        device_mount=device_mount,
+        image_mount=image_mount,
+        console_socket=_connect(options.console_socket) if spec.terminal else -1,
+        keyring=options.keyring,
+        pivot=options.pivot,
+        keep_groups=posix.geteuid() != 0,
+        selinux_type=config.get("security.selinux_type"),
+    )
+
+
+def _nodes(plan: Plan) -> tuple[str, ...]:
+    return ("/dev/kvm",) if plan.accelerator == "kvm" else ()
+
+
+def _check_devices(plan: Plan) -> None:
+    """The host's own nodes must let the caller in: its permissions are all there is."""
+    for node in device_nodes(plan, _nodes(plan)):
+        try:
+            posix.close(posix.open(node.source, posix.O_RDWR | posix.O_CLOEXEC))
+        except OSError as error:
+            raise HostError(
+                f"device '{node.source}': {reason(error)}",
+                "in a user namespace no node can be made for the monitor: let this user open the "
+                "host's (a group such as kvm, kept by the engine), or use a monitor without it",
+            ) from None
+
+
+def _mount_devices(plan: Plan) -> int:
+    """A /dev for the monitor, with its nodes, mounted nowhere."""
+    try:
+        mount = _linux.new_tmpfs((("size", "64k"), ("mode", "755")))
+        folder = f"/proc/self/fd/{mount}"
+        posix.mkdir(f"{folder}/pts", 0o755)
+        posix.mkdir(f"{folder}/net", 0o755)
+        for node in device_nodes(plan, _nodes(plan)):
+            facts = posix.stat(node.source)
+            path = folder + node.target.removeprefix("/dev")
+            posix.mknod(path, facts.st_mode & 0o170000 | node.mode, facts.st_rdev)
+            posix.chmod(path, node.mode)
+            posix.chown(path, node.uid, node.gid)
+        attributes = mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NOEXEC | mounts.MOUNT_ATTR_RDONLY
+        _linux.mount_setattr(mount, "", mounts.AT_EMPTY_PATH, attributes, 0, 0)
+    except OSError as error:
+        raise HostError(f"make the monitor's devices: {reason(error)}") from None
+    return mount
+
+
+def _mount_image(spec: Spec) -> int:
+    """The image's root, mounted nowhere."""
+    flags = mounts.OPEN_TREE_CLONE | mounts.OPEN_TREE_CLOEXEC
+    try:
+        mount = _linux.open_tree(AT_FDCWD, spec.root, flags)
+        attributes = mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV | mounts.MOUNT_ATTR_NOEXEC
+        _linux.mount_setattr(mount, "", mounts.AT_EMPTY_PATH, attributes, 0, 0)
+    except OSError as error:
+        raise HostError(f"root.path '{spec.root}': {reason(error)}") from None
+    return mount
+
+
+def _connect(path: str) -> int:
+    """A connection to the engine's console socket."""
+    from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM
+    from _socket import socket as Socket
+
+    try:
+        connection = Socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
+        connection.connect(path)
+    except OSError as error:
+        raise HostError(
+            f"console socket '{path}': {reason(error)}", "the engine listens on it"
+        ) from None
+    descriptor: int = connection.detach()
+    return descriptor

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""User and group ids on both sides of a user namespace, and the choice of the monitor's own.
+
+A monitor runs under an id that no other container of the machine has (docs/decisions/0004): from
+the configured range, or, in a user namespace, from the ids mapped into it. Plans hold ids as the
+runtime sees them; only what init does inside speaks the container's.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from urunc.errors import HostError, SpecError, reason
+from urunc.linux.files import read_text
+from urunc.record import record
+from urunc.spec import IdMapping
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+EVERY = 0xFFFFFFFF
+
+
+@record
+class IdMap:
+    """One kind of ids, container's to the runtime's; no range at all: they are the same."""
+
+    ranges: tuple[IdMapping, ...]
+
+    def to_host(self, inner: int) -> int | None:
+        """The runtime's id for a container's; None where it is not mapped."""
+        if not self.ranges:
+            return inner
+        for item in self.ranges:
+            if item.container <= inner < item.container + item.size:
+                return item.host + inner - item.container
+        return None
+
+    def to_inner(self, host: int) -> int | None:
+        """The container's id for the runtime's; None where it is not mapped."""
+        if not self.ranges:
+            return host
+        for item in self.ranges:
+            if item.host <= host < item.host + item.size:
+                return item.container + host - item.host
+        return None
+
+
+@record
+class Ids:
+    """A container's ids. `joined`: the namespace is another's that is entered by path."""
+
+    users: IdMap
+    groups: IdMap
+    own: bool
+    """Whether the container has a user namespace of its own."""
+
+
+def ids_of(
+    namespaces: Mapping[str, str], users: tuple[IdMapping, ...], groups: tuple[IdMapping, ...]
+) -> Ids:
+    """The ids of a container that has these namespaces; for one that is joined, the kernel's own
+    word; raises HostError."""
+    if "user" not in namespaces:
+        return Ids(users=IdMap(ranges=()), groups=IdMap(ranges=()), own=False)
+    path = namespaces["user"]
+    if not path:
+        return Ids(users=IdMap(ranges=users), groups=IdMap(ranges=groups), own=True)
+    from urunc.linux.namespaces import maps_of
+
+    try:
+        inside = [
+            IdMap(ranges=tuple(IdMapping(container=a, host=b, size=c) for a, b, c in lines))
+            for lines in maps_of(path)
+        ]
+    except OSError as error:
+        raise HostError(f"user namespace '{path}': {reason(error)}") from None
+    return Ids(users=inside[0], groups=inside[1], own=True)
+
+
+def mapped(map_file: str = "/proc/self/uid_map") -> list[tuple[int, int]]:
+    """(first, size) of the ranges of ids that this process may use: all of them, but in a user
+    namespace."""
+    return [
+        (int(words[0]), int(words[2]))
+        for words in (line.split() for line in read_text(map_file).splitlines())
+    ]
+
+
+def candidates(identifier: str, ids: Ids, first: int, count: int) -> Iterator[tuple[int, int]]:
+    """(uid, gid) to try for a container's monitor, as the runtime sees them, best first; raises
+    HostError where there can be none."""
+    # start from the id's own place in the range: two containers seldom meet
+    place = sum(ord(letter) * 31**index for index, letter in enumerate(identifier[:64]))
+    if not ids.own:
+        first, count = _within(first, count)
+        for number in range(count):
+            uid = first + (place + number) % count
+            yield uid, uid
+        return
+    if posix.geteuid() != 0:
+        # an ordinary user's container: the monitor is that user, as the namespace's root without
+        # a capability
+        yield _inside(ids, 0)
+        return
+    # the upper half: engines give the lower ids to applications
+    largest = max(ids.users.ranges, key=lambda item: item.size)
+    half = largest.size // 2
+    for number in range(largest.size - half):
+        inner = largest.container + half + (place + number) % (largest.size - half)
+        if ids.groups.to_host(inner) is not None:
+            yield _inside(ids, inner)
+
+
+def _inside(ids: Ids, inner: int) -> tuple[int, int]:
+    uid, gid = ids.users.to_host(inner), ids.groups.to_host(inner)
+    if uid is None or gid is None:
+        raise SpecError(f"config.json: linux.uidMappings, linux.gidMappings: no {inner}")
+    return uid, gid
+
+
+def _within(first: int, count: int) -> tuple[int, int]:
+    """The part of the configured range that this process may use; in a user namespace that has
+    none of it, the upper part of what it has."""
+    ranges = mapped()
+    for start, size in ranges:
+        low, high = max(first, start), min(first + count, start + size, EVERY)
+        if low < high:
+            return low, high - low
+    start, size = max(ranges, key=lambda item: item[1])
+    if size < 2:
+        raise HostError(
+            "choose a user: this user namespace has one id only",
+            "give the container a process.user.uid, or map more ids",
+        )
+    return start + size // 2, size - size // 2
