@@ -12,15 +12,15 @@ import posix
 import sys
 
 from urunc import OCI_VERSION, __version__, logs, timing
-from urunc.cli import ORDINARY_VERBS, VERBS
-from urunc.cli.options import GLOBAL, Arguments, describe, parse
+from urunc.cli import FOREIGN, VERBS
+from urunc.cli.options import GLOBAL, Arguments, parse
 from urunc.errors import Error, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-VERSION = f"urunc version {__version__}\nspec: {OCI_VERSION}\n"
+VERSION = f"urunc version {__version__}\ncommit: {__version__}\nspec: {OCI_VERSION}\n"
 
 
 def main() -> NoReturn:
@@ -32,6 +32,8 @@ def main() -> NoReturn:
         code = error.exit_code
     except BrokenPipeError:
         code = 1  # the reader of our output has gone; it wants no message
+    except SystemExit:
+        code = 0
     except KeyboardInterrupt:
         code = 130
     except Exception as error:
@@ -57,28 +59,39 @@ def run(argv: list[str]) -> int:
         sys.stdout.write(VERSION)
         return 0
     rest = argv[used:]
-    if arguments.has("--help") or not rest or rest[0] == "help":
-        sys.stdout.write(_help())
+    if not rest or rest[0] in ("help", "h") or arguments.has("--help"):
+        from urunc.cli.help import overview
+
+        sys.stdout.write(overview(rest[1] if len(rest) > 1 and rest[0] == "help" else ""))
         return 0
     verb = rest[0]
-    if verb in ORDINARY_VERBS:
-        _apply_globals(arguments)
-        from urunc.ordinary import hand_over_verb
-
-        hand_over_verb(argv, rest, arguments.root, arguments.config())
     if verb not in VERBS:
         raise UsageError(f"unknown verb '{verb}'", f"known: {', '.join(VERBS)}")
     if verb in ("create", "run"):
         timing.stamp(0)
     elif verb == "start":
         timing.stamp(11)
+    if verb in FOREIGN and rest[1:2] not in (["--help"], ["-h"]):
+        _apply_globals(arguments)
+        from urunc.ordinary import hand_over_foreign
+
+        hand_over_foreign(argv, rest[1:], arguments.root, arguments.config())
     module: Any = __import__(f"urunc.cli.{VERBS[verb]}", fromlist=("main",))
+    if VERBS[verb] == "refused":
+        module.refuse(verb, rest[1:], arguments)
     # an option of the whole program is taken after the verb too
-    parse(rest[1:], {**GLOBAL, **module.OPTIONS}, arguments, stop=False)
+    parse(
+        rest[1:],
+        {**GLOBAL, **module.OPTIONS},
+        arguments,
+        stop=False,
+        aliases=getattr(module, "ALIASES", None),
+        free=hasattr(module, "FREE"),
+    )
     if arguments.has("--help"):
-        sys.stdout.write(
-            f"usage: urunc {verb} {module.USAGE}\n\n{module.SUMMARY}\n\n{describe(module.OPTIONS)}"
-        )
+        from urunc.cli.help import of_verb
+
+        sys.stdout.write(of_verb(verb, module))
         return 0
     _apply_globals(arguments)
     code: int = module.main(arguments)
@@ -99,17 +112,6 @@ def _apply_globals(arguments: Arguments) -> None:
 def _absolute(path: str) -> str:
     path = path if path.startswith("/") else f"{posix.getcwd()}/{path}"
     return path.rstrip("/") or "/"
-
-
-def _help() -> str:
-    lines = [
-        "usage: urunc [GLOBAL OPTION...] VERB [OPTION...] [ID]\n",
-        "Runs unikernels as OCI containers.\n",
-    ]
-    lines.append("verbs: (`urunc VERB --help` says more)")
-    lines.append("  " + "  ".join(VERBS) + "\n")
-    lines.append("global options:\n" + describe(GLOBAL))
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

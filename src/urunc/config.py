@@ -138,8 +138,9 @@ def _read(config: Config, path: str) -> None:
 
 
 def _check(pattern: str, value: Any) -> str:
-    if isinstance(value, int) and not isinstance(value, bool) and value < 1:
-        return f"{value} is not above zero"
+    least = 0 if pattern == "timeouts.stop_s" else 1
+    if isinstance(value, int) and not isinstance(value, bool) and value < least:
+        return f"{value} is below {least}" if not least else f"{value} is not above zero"
     if pattern == "users.first" and value > 0xFFFFFFFE:
         return f"{value} is no user id"
     if pattern == "monitors.*.accelerator" and value not in ("auto", "kvm", "tcg"):

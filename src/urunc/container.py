@@ -14,13 +14,23 @@ import posix
 from errno import ENXIO
 
 from urunc import logs, timing
-from urunc.errors import Error, HostError, InitError, NotFoundError, StateError, WrongStatusError
+from urunc.errors import (
+    Error,
+    HostError,
+    InitError,
+    MonitorError,
+    NotFoundError,
+    StateError,
+    WrongStatusError,
+    reason,
+)
 from urunc.jsontext import dumps, loads
-from urunc.linux import process
+from urunc.linux import _linux, process
 from urunc.linux.files import exists, read_descriptor, remove_tree, write_all
 from urunc.state import (
     CREATED,
     FILE,
+    PAUSED,
     RUNNING,
     START,
     STARTED,
@@ -37,7 +47,7 @@ if TYPE_CHECKING:
     from urunc.net.facts import NetFacts
 
 SIGKILL = 9
-STOP_REQUESTS = frozenset((1, 2, 3, 15))  # SIGHUP, SIGINT, SIGQUIT, SIGTERM
+STOP_REQUESTS = frozenset((2, 3, 15))  # SIGINT, SIGQUIT, SIGTERM
 HARMLESS = frozenset((0, SIGKILL, 18, 19))  # no signal, SIGKILL, SIGCONT, SIGSTOP
 
 
@@ -129,18 +139,21 @@ def _let_go(state: State, launch: dict[str, object]) -> None:
         raise InitError(f"start '{state.id}': {problem['error']}", problem.get("hint", ""))
 
 
-def kill(state: State, number: int) -> None:
+def kill(state: State, number: int, config: Config) -> None:
     """Send a signal to a container, as its monitor understands it; raises WrongStatusError.
 
-    A stop request (SIGTERM and its kin) becomes what ends this monitor; other signals than SIGKILL,
-    SIGSTOP and SIGCONT mean nothing to a guest and would only hurt its monitor, so they end here.
+    A stop request (SIGTERM, SIGINT, SIGQUIT) asks the guest where it listens and the monitor can
+    ask, and ends the monitor at once where not. Other signals than SIGKILL, SIGSTOP and SIGCONT
+    mean nothing to a guest and would only hurt its monitor, so they end here.
     """
     status = state.status()
-    pidfd = state.pidfd() if status in (CREATED, RUNNING) else None
+    pidfd = state.pidfd() if status in (CREATED, RUNNING, PAUSED) else None
     if pidfd is None:
         raise WrongStatusError(f"kill '{state.id}': container not running")
     try:
         if number in STOP_REQUESTS:
+            if status == RUNNING and _ask_to_stop(state, pidfd, config):
+                return
             number = state.data["plan"]["stop_signal"]
             # PID 1 of a namespace is deaf to what it has no handler for: init, a monitor that has
             # not set itself up yet, and those that never do; nothing in them could be asked to stop
@@ -152,8 +165,125 @@ def kill(state: State, number: int) -> None:
             return
         if not process.send_signal(pidfd, number):
             raise WrongStatusError(f"kill '{state.id}': container not running")
+        if number == SIGKILL and status == PAUSED:
+            _thaw(state)  # v1 keeps even the dead frozen
     finally:
         posix.close(pidfd)
+
+
+def _ask_to_stop(state: State, pidfd: int, config: Config) -> bool:
+    """Ask the guest to stop, with a deadline; False where it cannot be asked."""
+    how = state.data["plan"]["stop_order"]
+    if not how:
+        return False
+    from urunc.control import order
+
+    try:
+        order(state, how, config)
+    except MonitorError as error:
+        logs.warn(f"ask '{state.id}' to stop ({how}): {error.message}: its monitor is ended")
+        return False
+    deadline_s: int = config.get("timeouts.stop_s")
+    if deadline_s:
+        _leave_guard(state, pidfd, deadline_s)
+    return True
+
+
+def _leave_guard(state: State, pidfd: int, deadline_s: int) -> None:
+    """A child that outlives this verb, kills the container at the deadline and ends with it."""
+    if posix.fork():
+        return
+    try:
+        posix.setsid()
+        posix.chdir("/")
+        null = posix.open("/dev/null", posix.O_RDWR)
+        for number in (0, 1, 2):
+            posix.dup2(null, number)
+        held = posix.dup2(pidfd, 3)
+        _linux.close_range(4, 0xFFFFFFFF, 0)
+        if not process.wait_gone(held, deadline_s):
+            logs.warn(f"container '{state.id}' did not stop within {deadline_s} s: killed")
+            process.send_signal(held, SIGKILL)
+    finally:
+        posix._exit(0)
+
+
+def _thaw(state: State) -> None:
+    from urunc.linux.cgroups import freeze
+
+    try:
+        freeze(state.data["groups"]["paths"], on=False)
+    except OSError as error:
+        logs.warn(f"thaw '{state.id}': {reason(error)}")
+
+
+def pause(root: str, identifier: str, config: Config) -> None:
+    """Freeze a container; raises WrongStatusError, HostError."""
+    with locked(root, identifier) as state:
+        status = state.status()
+        if status not in (CREATED, RUNNING):
+            raise WrongStatusError(f"pause '{identifier}': container not running: {status}")
+        _order_clock(state, "pause", status, config)
+        _freeze(state, on=True)
+
+
+def resume(root: str, identifier: str, config: Config) -> None:
+    """Let a paused container go on; raises WrongStatusError, HostError."""
+    with locked(root, identifier) as state:
+        status = state.status()
+        if status != PAUSED:
+            raise WrongStatusError(f"resume '{identifier}': container not paused: {status}")
+        _freeze(state, on=False)
+        _order_clock(state, "resume", state.status(), config)
+
+
+def _freeze(state: State, *, on: bool) -> None:
+    from urunc.linux.cgroups import freeze
+
+    try:
+        freeze(state.data["groups"]["paths"], on=on)
+    except OSError as error:
+        verb = "pause" if on else "resume"
+        raise HostError(
+            f"{verb} '{state.id}': {reason(error)}",
+            "it takes a freezer control group (v1) or cgroup v2",
+        ) from None
+
+
+def _order_clock(state: State, what: str, status: str, config: Config) -> None:
+    """Have the monitor stop (or start) the guest's clock too, where it can: a guest that is only
+    frozen finds that time has jumped. Freezing is what pauses; so a failure is no more than a
+    warning."""
+    if status != RUNNING:
+        return
+    from urunc import monitors
+    from urunc.control import order
+
+    if what not in monitors.load(state.data["plan"]["monitor"], config).orders:
+        return
+    try:
+        order(state, what, config)
+    except MonitorError as error:
+        logs.warn(f"{what} '{state.id}': {error.message}: the guest's clock will jump")
+
+
+class locked:
+    """A container with its folder locked."""
+
+    def __init__(self, root: str, identifier: str) -> None:
+        self.folder = Folder(root, check_id(identifier))
+        self.root = root
+
+    def __enter__(self) -> State:
+        self.folder.lock()
+        try:
+            return load(self.root, self.folder.identifier)
+        except BaseException:
+            self.folder.unlock()
+            raise
+
+    def __exit__(self, *_error: object) -> None:
+        self.folder.unlock()
 
 
 def delete(root: str, identifier: str, config: Config, *, force: bool) -> None:
@@ -180,6 +310,7 @@ def delete(root: str, identifier: str, config: Config, *, force: bool) -> None:
                         "kill it first, or use --force",
                     )
                 _end(state, config.get("timeouts.kill_s"))
+            _report_end(state)
         from urunc.journal import Journal
 
         Journal(folder.path).remove_all()
@@ -208,12 +339,24 @@ def _end(state: State, timeout_s: float) -> None:
     if pidfd is None:
         return
     process.send_signal(pidfd, SIGKILL)
+    if state.data.get("groups") and state.paused():
+        _thaw(state)
     ended = process.wait_gone(pidfd, timeout_s)
     posix.close(pidfd)
     if not ended:
         raise HostError(
             f"delete '{state.id}': process {state.pid} did not end within {timeout_s} s"
         )
+
+
+def _report_end(state: State) -> None:
+    """Say so where memory ran out: nothing else of a killed monitor would."""
+    groups = state.data.get("groups")
+    if groups:
+        from urunc.linux.cgroups import oom_kills
+
+        if oom_kills(groups["paths"]):
+            logs.warn(f"container '{state.id}': its memory limit was reached: killed (OOM)")
 
 
 def run_poststop(state: State) -> None:

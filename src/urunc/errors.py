@@ -48,6 +48,16 @@ class InitError(Error):
     """The container's init could not set itself up; reported by it through its pipe."""
 
 
+class MonitorError(Error):
+    """A monitor that runs does not do what it is asked to."""
+
+
+class RefusedError(Error):
+    """A unikernel has no such thing; the exit code is what `exec` ends with where it fails."""
+
+    exit_code = 255
+
+
 class StateError(Error):
     """The container is not in a state that allows the operation."""
 

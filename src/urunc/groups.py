@@ -222,9 +222,9 @@ def make_by_systemd(
     if not hierarchies:
         raise HostError("--systemd-cgroup: this machine has no control groups")
     v1 = [name for name in hierarchies if name]
-    bus = systemd.Bus(user=posix.geteuid() != 0)
+    bus = systemd.Bus(user=systemd.is_user())
     try:
-        journal.make(SystemdUnit(name=unit, user=posix.geteuid() != 0))
+        journal.make(SystemdUnit(name=unit, user=systemd.is_user()))
         properties = systemd.properties(resources, v1) + systemd.device_properties(rules)
         bus.start_unit(unit, slice_name, pid, properties)
         own = bus.control_group(unit)

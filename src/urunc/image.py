@@ -38,6 +38,7 @@ KEYS = (
     "blkMntPoint",
     "useDMBlock",
     "mountRootfs",
+    "stopsOn",
 )
 OVERRIDES = ("accelerator", "memory", "network", "vcpus")
 FILE = "urunc.json"
@@ -71,6 +72,8 @@ class UnikernelImage:
     cmdline: str
     version: str
     block_mount_point: str
+    stops_on: tuple[str, ...] | None = None
+    """What the image says its guest listens to when it shall stop; None where it says nothing."""
     overrides: Mapping[str, str]
 
 
@@ -117,8 +120,18 @@ def read(spec: Spec, config: Config) -> UnikernelImage | None:
         cmdline=values.get("cmdline", ""),
         version=values.get("unikernelVersion", ""),
         block_mount_point=values.get("blkMntPoint", ""),
+        stops_on=_stops_on(values["stopsOn"], source) if "stopsOn" in values else None,
         overrides=overrides,
     )
+
+
+def _stops_on(text: str, source: str) -> tuple[str, ...]:
+    words = tuple(word.strip() for word in text.split(",") if word.strip() not in ("", "none"))
+    for word in words:
+        if word not in guests.STOP_REQUESTS:
+            known = ", ".join((*guests.STOP_REQUESTS, "none"))
+            raise ImageError(f"{source} 'stopsOn': '{word}' is unknown", f"known: {known}")
+    return words
 
 
 def _from_file(root: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import posix
 
-from urunc.errors import HostError, NotFoundError, WrongStatusError, reason
+from urunc.errors import HostError, reason
 from urunc.host import find_program
 from urunc.linux import _linux
 from urunc.linux.files import is_directory
@@ -57,21 +57,19 @@ def is_ordinary(root: str, identifier: str) -> bool:
     return is_directory(f"{root}/{identifier}") and not is_ours(root, identifier)
 
 
-def hand_over_verb(argv: list[str], rest: list[str], root: str, config: Config) -> NoReturn:
-    """Become the ordinary runtime for a verb that only it has; `rest` is the verb and what follows.
+def hand_over_foreign(argv: list[str], words: list[str], root: str, config: Config) -> str:
+    """Become the ordinary runtime if the verb's words name a container of its; else the id of ours
+    that they name, "" for none.
 
     Which of those words is the id only the runtime's own option table tells: it is the first that
     names a container.
     """
-    for word in rest[1:]:
-        if word and "/" not in word and is_directory(f"{root}/{word}"):
+    for word in words:
+        if word and "/" not in word and word not in (".", "..") and is_directory(f"{root}/{word}"):
             if is_ours(root, word):
-                raise WrongStatusError(
-                    f"{rest[0]} '{word}': not supported for a unikernel by this version",
-                    "the guest's console is the container's standard output",
-                )
+                return word
             hand_over(argv, root, config)
-    raise NotFoundError(f"{rest[0]}: container does not exist")
+    return ""
 
 
 def hand_over(argv: list[str], root: str, config: Config) -> NoReturn:

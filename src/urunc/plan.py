@@ -9,7 +9,7 @@ are known only once hooks have run and devices were made. `urunc plan` prints bo
 from __future__ import annotations
 
 from urunc.errors import HostError, ImageError
-from urunc.guests import Disk, Guest, Nic, Request
+from urunc.guests import STOP_REQUESTS, Disk, Guest, Nic, Request
 from urunc.host import HostFacts
 from urunc.image import ImageFile
 from urunc.monitors import MIB, Launch, Machine, MachineDisk, MachineNic, Monitor
@@ -64,6 +64,8 @@ class Plan:
     max_nics: int
     network: str
     memory_bytes: int
+    overhead_bytes: int
+    """What the monitor needs for itself beside the guest's memory."""
     vcpus: int
     uid: int | None
     gid: int | None
@@ -74,6 +76,8 @@ class Plan:
     version: str
     seccomp: bool
     stop_signal: int
+    stop_order: str
+    """How the monitor asks its guest to stop; "" where one of the two cannot."""
     arguments: tuple[str, ...]
     host: HostFacts
     warnings: tuple[str, ...]
@@ -123,6 +127,7 @@ def decide(
         max_nics=monitor.max_nics,
         network=network,
         memory_bytes=memory_bytes,
+        overhead_bytes=monitor.overhead_bytes,
         vcpus=vcpus,
         uid=uid,
         gid=gid,
@@ -133,6 +138,7 @@ def decide(
         version=image.version,
         seccomp=config.get(f"monitors.{monitor.name}.seccomp"),
         stop_signal=monitor.stop_signal,
+        stop_order=_stop_order(image, guest, monitor, host),
         arguments=tuple(config.get(f"monitors.{monitor.name}.arguments")),
         host=host,
         warnings=tuple(warnings),
@@ -380,6 +386,16 @@ def _groups(host: HostFacts, accelerator: str) -> tuple[int, ...]:
     """The group that opens /dev/kvm, where there is one that does."""
     kvm = host.kvm
     return (kvm.gid,) if accelerator == "kvm" and kvm.gid and kvm.mode & 0o060 == 0o060 else ()
+
+
+def _stop_order(image: UnikernelImage, guest: Guest, monitor: Monitor, host: HostFacts) -> str:
+    listens = guest.stops_on if image.stops_on is None else image.stops_on
+    for request in STOP_REQUESTS:
+        # no board of the other architectures has a PC's keyboard controller
+        fits = host.architecture == "x86_64" or request != "ctrl-alt-del"
+        if request in listens and request in monitor.orders and fits:
+            return request
+    return ""
 
 
 def _kernel_target(file: ImageFile) -> str:

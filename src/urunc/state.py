@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-SCHEMA = 1
+SCHEMA = 2
 FILE = "state.json"
 JOURNAL = "journal"
 START, STARTED = "start", "started"
@@ -33,6 +33,7 @@ ID_LIMIT = 255
 ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 
 CREATING, CREATED, RUNNING, STOPPED = "creating", "created", "running", "stopped"
+PAUSED = "paused"
 
 
 def check_id(identifier: str) -> str:
@@ -141,7 +142,8 @@ class State:
         write_whole(f"{self.folder}/{FILE}", dumps(self.data).encode())
 
     def status(self) -> str:
-        """What the kernel says: creating, created, running or stopped. A zombie is stopped."""
+        """What the kernel says: creating, created, running, paused or stopped. A zombie is
+        stopped."""
         who = "init" if self.pid else "creator"
         pid, start_time = self.data[f"{who}Process"]
         facts = process.stat(pid)
@@ -151,7 +153,15 @@ class State:
             return STOPPED
         if who == "creator" or not self.data.get("ready"):
             return CREATING
+        if self.paused():
+            return PAUSED
         return CREATED if facts[0] == INIT_NAME else RUNNING
+
+    def paused(self) -> bool:
+        """Whether its control groups are frozen."""
+        from urunc.linux.cgroups import frozen
+
+        return frozen(self.data["groups"]["paths"])
 
     def pidfd(self) -> int | None:
         """A pidfd of init (or the monitor); None where it has ended."""

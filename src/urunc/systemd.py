@@ -247,6 +247,13 @@ def _strerror(code: int) -> str:
     return posix.strerror(abs(code)).lower()
 
 
+def is_user() -> bool:
+    """Whether the caller's own manager is asked, not the system's."""
+    import posix
+
+    return posix.geteuid() != 0
+
+
 def properties(resources: Resources, v1: Collection[str]) -> list[Property]:
     """The limits that systemd knows of, as unit properties (systemd.resource-control(5)): what it
     was not told, it would take back when it reloads."""

@@ -42,10 +42,15 @@ EXPECTED: dict[str, str] = {
     "create": """
         _struct
         select
+        urunc.attributes
         urunc.cli.create
         urunc.container
         urunc.creation
+        urunc.devices
+        urunc.document
         urunc.elf
+        urunc.entry
+        urunc.groups
         urunc.guests
         urunc.hooks
         urunc.host
@@ -62,8 +67,11 @@ EXPECTED: dict[str, str] = {
         urunc.net.facts
         urunc.plan
         urunc.record
+        urunc.resources
+        urunc.sequence
         urunc.spec
         urunc.steps
+        urunc.users
     """,
     "start": """
         urunc.cli.start

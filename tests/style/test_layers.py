@@ -79,10 +79,14 @@ def test_guests_and_monitors_know_of_each_other_only_words() -> None:
     assert {item for item in ours("urunc.monitors") if "guests" in item} == {"urunc.guests"}
 
 
+# loaded only where systemd makes the control groups
+RARE = {"urunc.systemd": {"ctypes"}}
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_nothing_slow_is_imported_early(name: str) -> None:
     early = {item.partition(".")[0] for item in imports(name, functions=False)}
-    assert early & SLOW == set()
+    assert early & SLOW <= RARE.get(name, set())
 
 
 @pytest.mark.parametrize("file", FILES, ids=map(name_of, FILES))

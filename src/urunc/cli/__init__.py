@@ -10,13 +10,21 @@ VERBS = {
     "delete": "delete",
     "run": "run",
     "list": "list",
+    "ps": "ps",
+    "exec": "refused",
+    "pause": "pause",
+    "resume": "resume",
+    "update": "update",
+    "events": "events",
+    "checkpoint": "refused",
+    "restore": "refused",
+    "features": "features",
     "spec": "spec",
     "plan": "plan",
     "config": "config",
     "timeline": "timeline",
 }
 
-# verbs that this version knows for ordinary containers alone
-ORDINARY_VERBS = frozenset(
-    ("checkpoint", "events", "exec", "pause", "ps", "restore", "resume", "update")
-)
+# verbs whose options are the ordinary runtime's where the container is: its table may know more
+# than ours, so the container is looked for first
+FOREIGN = frozenset(("checkpoint", "events", "exec", "pause", "ps", "restore", "resume", "update"))

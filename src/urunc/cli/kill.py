@@ -7,7 +7,7 @@ from urunc import container
 from urunc.cli.options import FLAG, Arguments
 from urunc.cli.verb import ours
 from urunc.errors import UsageError
-from urunc.state import load
+from urunc.state import STOPPED, load
 
 OPTIONS = {"--all": (FLAG, "all processes; a guest's monitor is one")}
 USAGE = "[--all] ID [SIGNAL]"
@@ -18,12 +18,16 @@ def main(arguments: Arguments) -> int:
     """Run the verb."""
     name = arguments.words[1] if len(arguments.words) > 1 else ""
     identifier = ours(arguments, *(("signal",) if name else ()))
-    container.kill(load(arguments.root, identifier), signal_number(name or "SIGTERM"))
+    number = signal_number(name or "SIGTERM")
+    state = load(arguments.root, identifier)
+    if arguments.has("--all") and state.status() == STOPPED:
+        return 0  # as with runc: of no processes all have got it
+    container.kill(state, number, arguments.config())
     return 0
 
 
 def signal_number(text: str) -> int:
-    """A signal's number from its number or name, with or without SIG."""
+    """A signal's number from its number or name, with or without SIG, `RTMIN+3` too (signal(7))."""
     import _signal  # type: ignore[import-not-found]
 
     if text.isdecimal() and len(text) < 9:
@@ -31,9 +35,13 @@ def signal_number(text: str) -> int:
         if number < _signal.NSIG:
             return number
     else:
-        name = text.upper()
-        name = name if name.startswith("SIG") else f"SIG{name}"
-        found = getattr(_signal, name, None)
-        if isinstance(found, int):
-            return found
+        name = text.upper().removeprefix("SIG")
+        base, sign, offset = name.partition("+" if "+" in name else "-")
+        if base in ("RTMIN", "RTMAX") and (not sign or offset.isdecimal()):
+            number = getattr(_signal, f"SIG{base}") + int(f"{sign or '+'}{offset or 0}")
+            if _signal.SIGRTMIN <= number <= _signal.SIGRTMAX:
+                return int(number)
+        found = getattr(_signal, f"SIG{name}", None)
+        if isinstance(found, int) and not name.startswith("_"):
+            return int(found)
     raise UsageError(f"signal '{text}': unknown", "a name such as TERM or SIGTERM, or a number")

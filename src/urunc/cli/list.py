@@ -7,13 +7,17 @@ import posix
 import sys
 
 from urunc.cli.options import FLAG, VALUE, Arguments
-from urunc.errors import Error, UsageError
+from urunc.errors import Error, HostError, UsageError
 from urunc.jsontext import dumps
+from urunc.linux.files import is_directory
+from urunc.ordinary import hand_over
 from urunc.state import is_ours, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from urunc.state import State
 
 OPTIONS = {
     "--format": (VALUE, "table or json (default: table)"),
@@ -25,54 +29,59 @@ COLUMNS = ("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")
 
 
 def main(arguments: Arguments) -> int:
-    """Run the verb."""
+    """Run the verb; the ordinary runtime's own where all containers are its."""
     arguments.only()
     form = arguments.get("--format", "table")
     if form not in ("table", "json"):
         raise UsageError(f"option '--format': '{form}' is neither table nor json")
-    containers = _containers(arguments)
+    names = _names(arguments.root)
+    mine = [name for name in names if is_ours(arguments.root, name)]
+    if names and not mine:
+        hand_over(arguments.argv, arguments.root, arguments.config())
+    others = _ordinary(arguments) if len(mine) < len(names) else []
+    states = [state for name in mine if (state := _state(arguments.root, name))]
     if arguments.has("--quiet"):
-        sys.stdout.write("".join(f"{item['id']}\n" for item in containers))
+        found = [*(state.id for state in states), *(item["id"] for item in others)]
+        sys.stdout.write("".join(f"{identifier}\n" for identifier in sorted(found)))
     elif form == "json":
-        sys.stdout.write(dumps(containers) + "\n")
+        items = [*(state.oci() for state in states), *others]
+        sys.stdout.write(dumps(sorted(items, key=lambda item: str(item["id"]))) + "\n")
     else:
-        _print_table(containers)
+        rows = [
+            {**state.oci(), "created": state.data.get("created", ""), "owner": "root"}
+            for state in states
+        ]
+        _print_table(sorted([*rows, *others], key=lambda item: str(item["id"])))
     return 0
 
 
-def _containers(arguments: Arguments) -> list[dict[str, Any]]:
+def _names(root: str) -> list[str]:
     try:
-        names = sorted(posix.listdir(arguments.root))
+        return sorted(name for name in posix.listdir(root) if is_directory(f"{root}/{name}"))
     except FileNotFoundError:
         return []
-    found = []
-    for name in names:
-        try:
-            if is_ours(arguments.root, name):
-                state = load(arguments.root, name)
-                item = state.oci()
-                item["created"] = state.data.get("created", "")
-                item["owner"] = "root"
-            else:
-                item = _ordinary(arguments, name)
-        except Error:
-            continue  # being made or removed just now
-        found.append(item)
-    return found
 
 
-def _ordinary(arguments: Arguments, name: str) -> dict[str, Any]:
+def _state(root: str, name: str) -> State | None:
+    try:
+        return load(root, name)
+    except Error:
+        return None  # being made or removed just now
+
+
+def _ordinary(arguments: Arguments) -> list[dict[str, Any]]:
+    """The ordinary runtime's containers in the same --root."""
     import subprocess
 
     from urunc.jsontext import loads
     from urunc.ordinary import find
 
-    argv = [find(arguments.config()), "--root", arguments.root, "state", name]
+    argv = [find(arguments.config()), "--root", arguments.root, "list", "--format", "json"]
     answer = subprocess.run(argv, capture_output=True, text=True, check=False)
     if answer.returncode:
-        raise Error(answer.stderr.strip())
-    item: dict[str, Any] = loads(answer.stdout)
-    return item
+        raise HostError(f"list: {argv[0]}: {answer.stderr.strip()}")
+    # runc tries our containers' folders, too, and names them as it passes over them
+    return [item for item in loads(answer.stdout) or [] if not is_ours(arguments.root, item["id"])]
 
 
 def _print_table(containers: list[dict[str, Any]]) -> None:

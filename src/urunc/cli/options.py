@@ -85,10 +85,17 @@ class Arguments:
 
 
 def parse(
-    words: list[str], table: dict[str, tuple[str, str]], into: Arguments, *, stop: bool
+    words: list[str],
+    table: dict[str, tuple[str, str]],
+    into: Arguments,
+    *,
+    stop: bool,
+    aliases: dict[str, str] | None = None,
+    free: bool = False,
 ) -> int:
     """Read options (and with `stop` False words too) into `into`; returns how many words were
-    used."""
+    used. `aliases` are the verb's own short forms; with `free` an unknown option is a word."""
+    short = {**ALIASES, **(aliases or {})}
     index = 0
     only_words = False
     while index < len(words):
@@ -103,11 +110,14 @@ def parse(
             only_words = True
             continue
         name, equals, value = word.partition("=")
-        name = ALIASES.get(name, name)
+        name = short.get(name, name)
+        if name not in table and free:
+            into.words.append(word)
+            continue
         if name not in table:
             raise UsageError(f"unknown option '{name}'", "urunc --help lists them")
         if table[name][0] == FLAG:
-            value = value if equals else "true"
+            value = value.lower() if equals else "true"
             if value not in ("true", "false"):
                 raise UsageError(f"option '{name}': '{value}' is neither true nor false")
         elif not equals:

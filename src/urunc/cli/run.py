@@ -11,6 +11,10 @@ from urunc.cli.options import CREATE, FLAG, Arguments
 from urunc.errors import WrongStatusError
 from urunc.state import State
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from urunc.config import Config
+
 OPTIONS = CREATE | {
     "--detach": (FLAG, "leave it running and return"),
     "--keep": (FLAG, "do not delete it when it ends"),
@@ -27,7 +31,7 @@ def main(arguments: Arguments) -> int:
     detach = arguments.has("--detach")
     try:
         if not detach:
-            _forward_signals(state)
+            _forward_signals(state, config)
         timing.stamp(11)
         container.start(arguments.root, state.id, config)
         if detach:
@@ -41,13 +45,13 @@ def main(arguments: Arguments) -> int:
     return code
 
 
-def _forward_signals(state: State) -> None:
+def _forward_signals(state: State, config: Config) -> None:
     """Hand the signals that a person or an engine sends to us on to the container."""
     import _signal  # type: ignore[import-not-found]
 
     def forward(number: int, _frame: object) -> None:
         try:
-            container.kill(state, number)
+            container.kill(state, number, config)
         except WrongStatusError:
             pass  # it is ending already
 

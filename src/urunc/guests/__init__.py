@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from urunc.config import Config
     from urunc.elf import Binary
 
+STOP_REQUESTS = ("acpi-power-button", "ctrl-alt-del")
+"""Ways in which a machine can ask its guest to stop, the gentler first."""
 BUILT_IN = ("linux", "mewz", "mirage", "rumprun", "unikraft")
 
 
@@ -92,6 +94,9 @@ class Guest:
     """The monitors it is known to run on; empty: any."""
     storage: frozenset[str] = frozenset()
     """What it can take its files from: "initrd", "block"."""
+    stops_on: frozenset[str] = frozenset()
+    """Of STOP_REQUESTS those that every guest of this kind listens to; an image may say more of
+    itself (annotation stopsOn)."""
     quirks: frozenset[str] = frozenset()
     """Neutral words that a monitor may know: "isa-debug-exit", "virtio-modern" (no legacy)."""
     block_mount_point = ""

@@ -196,3 +196,16 @@ def freeze(paths: dict[str, str], *, on: bool, timeout_s: float = 10) -> None:
         if v1 and on and tries % 4 == 0:
             write_bytes(file, b"THAWED")
             sleep(0.001)
+
+
+def oom_kills(paths: dict[str, str]) -> int:
+    """How many processes of the groups were killed for want of memory (`oom_kill` of v1's
+    memory.oom_control and v2's memory.events); 0 where the groups are gone."""
+    v1 = paths.get("memory")
+    file = f"{v1}/memory.oom_control" if v1 else f"{paths.get(UNIFIED, '')}/memory.events"
+    try:
+        words = read_text(file).split()
+    except OSError:
+        return 0
+    pairs = dict(zip(words[::2], words[1::2], strict=False))
+    return int(pairs.get("oom_kill", 0))

@@ -65,6 +65,40 @@ def open_pidfd(pid: int, start_time: int) -> int | None:
     return fd
 
 
+PIDFD_GET_INFO = 0xC040FF0B
+PIDFD_INFO_EXIT = 1 << 3
+
+
+def exit_status(pidfd: int, pid: int, timeout_s: float = 1) -> int | None:
+    """The exit code of a process that has ended, negative where a signal ended it; None where the
+    kernel does not tell one who is not its parent.
+
+    From the pidfd once it has been waited for (Linux 6.15), from /proc while it is a zombie.
+    """
+    from fcntl import ioctl
+    from time import monotonic, sleep
+
+    end = monotonic() + timeout_s
+    while True:
+        info = bytearray(PIDFD_INFO_EXIT.to_bytes(8, "little") + bytes(56))
+        try:
+            ioctl(pidfd, PIDFD_GET_INFO, info)
+            if int.from_bytes(info[:8], "little") & PIDFD_INFO_EXIT:
+                return posix.waitstatus_to_exitcode(int.from_bytes(info[60:64], "little"))
+        except OSError:
+            pass  # an older kernel, or a process that is gone for it
+        try:
+            text = read_bytes(f"/proc/{pid}/stat", 4096).decode("ascii", "replace")
+            fields = text.rpartition(")")[2].split()
+            if fields[0] == "Z":
+                return posix.waitstatus_to_exitcode(int(fields[49]))
+        except (OSError, IndexError, ValueError):
+            pass
+        if monotonic() > end:
+            return None
+        sleep(0.01)
+
+
 def send_signal(pidfd: int, number: int) -> bool:
     """Signal a process through its pidfd; False where it has ended (pidfd_send_signal(2), Linux
     5.1)."""

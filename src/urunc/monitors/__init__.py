@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from urunc.config import Config
+    from urunc.control import Control
 
 # monitor's name → its module
 BUILT_IN = {
@@ -119,6 +120,13 @@ class Monitor:
     """architecture → kernel formats (elf.Binary.format) that it boots."""
     consoles: Mapping[str, str] = {}
     """architecture → Linux's name for the machine's serial port, where it is not ttyS0."""
+    control_socket = ""
+    """Where in its root it listens for orders; "" where it does not."""
+    orders: frozenset[str] = frozenset()
+    """What it can be told while it runs: of guests.STOP_REQUESTS those that it can hand to its
+    guest, and "pause" and "resume", which spare the guest's clock a jump."""
+    events_socket = ""
+    """Where in its root it tells what happens to its guest; "" where it does not."""
     stop_signal = 15
     """What ends it when a stop request (SIGTERM, SIGINT, SIGQUIT, SIGHUP) comes for its guest."""
 
@@ -129,6 +137,23 @@ class Monitor:
     def data(self, path: str) -> tuple[str, ...]:
         """Files and folders beside the program and its libraries that it needs, as candidates."""
         return ()
+
+    def order(self, control: Control, what: str) -> None:
+        """Carry out one of `orders`; raises MonitorError."""
+        raise NotImplementedError
+
+    def subscribe(self, control: Control) -> None:
+        """Have it tell its events on a connection to `events_socket`; raises MonitorError."""
+        raise NotImplementedError
+
+    def heard(self, control: Control) -> list[dict[str, str]]:
+        """What it has told since: each with `event`, and a `reason` where that is an end; raises
+        MonitorError where the connection ended."""
+        raise NotImplementedError
+
+    def ending(self, code: int) -> str:
+        """What an exit code of its means, in words."""
+        return f"{self.name} ended with exit code {code}"
 
     def launch(self, machine: Machine, program: Program) -> Launch:
         """Its command line and files; pure."""

@@ -9,11 +9,38 @@ did.
 
 from __future__ import annotations
 
+from urunc.errors import MonitorError
 from urunc.jsontext import dumps
 from urunc.monitors import MIB, RUN, Launch, Machine, Monitor, Program
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from urunc.control import Control
+
 ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-")
 ID_LIMIT = 64
+REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "ctrl-alt-del": ("PUT", "/actions", {"action_type": "SendCtrlAltDel"}),
+    "pause": ("PATCH", "/vm", {"state": "Paused"}),
+    "resume": ("PATCH", "/vm", {"state": "Resumed"}),
+}
+"""Orders as requests of its API (src/firecracker/swagger/firecracker.yaml)."""
+ENDINGS = {
+    0: "the guest shut down or reset",
+    1: "firecracker failed; its message is in the container's log",
+    148: "firecracker made a system call that its filter forbids",
+    149: "firecracker died of SIGBUS",
+    150: "firecracker died of SIGSEGV",
+    151: "firecracker died of SIGXFSZ",
+    152: "firecracker refused its configuration; its message is in the container's log",
+    153: "firecracker refused its arguments; its message is in the container's log",
+    154: "firecracker died of SIGXCPU",
+    156: "firecracker was told to stop",
+    157: "firecracker died of SIGILL",
+}
+"""Its exit codes (FcExitCode, src/vmm/src/lib.rs)."""
 
 
 class Firecracker(Monitor):
@@ -31,10 +58,26 @@ class Firecracker(Monitor):
         "x86_64": frozenset(("elf",)),
         "aarch64": frozenset(("image",)),
     }
+    control_socket = f"{RUN}/firecracker.sock"
+    orders = frozenset(REQUESTS)
     stop_signal = 1  # as PID 1 of a namespace it has no handler for TERM and INT; it ends on HUP
 
     def program_name(self, architecture: str) -> str:
         return "firecracker"
+
+    def order(self, control: Control, what: str) -> None:
+        method, path, body = REQUESTS[what]
+        text = dumps(body)
+        control.send(
+            f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(text)}\r\n\r\n{text}".encode()
+        )
+        status = control.line().decode("ascii", "replace")
+        if status.split()[1:2] not in (["200"], ["204"]):
+            raise MonitorError(f"{method} {path}: {status}")
+
+    def ending(self, code: int) -> str:
+        return ENDINGS.get(code) or super().ending(code)
 
     def launch(self, machine: Machine, program: Program) -> Launch:
         argv = [

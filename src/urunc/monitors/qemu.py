@@ -8,9 +8,45 @@ nested.
 
 from __future__ import annotations
 
+from urunc.errors import MonitorError
+from urunc.jsontext import dumps, loads
 from urunc.monitors import MIB, RUN, Launch, Machine, Monitor, Program
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from urunc.control import Control
+
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+COMMANDS: dict[str, dict[str, Any]] = {
+    "acpi-power-button": {"execute": "system_powerdown"},
+    "ctrl-alt-del": {
+        "execute": "send-key",
+        "arguments": {
+            "keys": [{"type": "qcode", "data": key} for key in ("ctrl", "alt", "delete")]
+        },
+    },
+    "pause": {"execute": "stop"},
+    "resume": {"execute": "cont"},
+}
+"""Orders in QMP (docs/interop/qemu-qmp-ref)."""
+TOLD = {
+    "SHUTDOWN": {
+        "": "the machine was shut down",
+        "guest-shutdown": "the guest shut down",
+        "guest-reset": "the guest reset (a reboot, or a triple fault)",
+        "guest-panic": "the guest panicked",
+        "host-signal": "qemu was told to stop by a signal",
+        "host-qmp-quit": "qemu was told to quit",
+    },
+    "GUEST_PANICKED": {"": "the guest panicked"},
+    "STOP": {"": ""},
+    "RESUME": {"": ""},
+    "POWERDOWN": {"": ""},
+    "WATCHDOG": {"": ""},
+}
+"""QMP's events that are passed on, by reason; the words are why the guest ended, where it did."""
 BOARDS = {"x86_64": "q35,sata=off,smbus=off,vmport=off", "aarch64": "virt"}
 
 
@@ -26,6 +62,9 @@ class Qemu(Monitor):
     takes_initrd = True
     overhead_bytes = 48 * MIB
     consoles = {"aarch64": "ttyAMA0"}
+    control_socket = f"{RUN}/qmp.sock"
+    orders = frozenset(COMMANDS)
+    events_socket = f"{RUN}/events.sock"
     formats = {
         "x86_64": frozenset(("elf", "elf32", "bzimage")),
         "aarch64": frozenset(("elf", "image")),
@@ -49,6 +88,34 @@ class Qemu(Monitor):
             for name in names
         ]
 
+    def order(self, control: Control, what: str) -> None:
+        self.subscribe(control)
+        _execute(control, COMMANDS[what])
+
+    def subscribe(self, control: Control) -> None:
+        control.line()  # its greeting
+        _execute(control, {"execute": "qmp_capabilities"})
+
+    def heard(self, control: Control) -> list[dict[str, str]]:
+        found = []
+        for line in control.lines():
+            answer = loads(line.decode())
+            event, data = str(answer.get("event", "")), answer.get("data", {})
+            if event not in TOLD:
+                continue
+            text = TOLD[event].get(str(data.get("reason", "")), TOLD[event][""])
+            found.append({"event": event, "reason": text} if text else {"event": event})
+        return found
+
+    def ending(self, code: int) -> str:
+        if code == 0:
+            return "the guest shut down or reset, or qemu was told to stop"
+        if code == 1:
+            return "qemu failed; its message is in the container's log"
+        if code % 2:
+            return f"the guest ended with {code >> 1} (isa-debug-exit)"
+        return super().ending(code)
+
     def launch(self, machine: Machine, program: Program) -> Launch:
         x86 = machine.architecture == "x86_64"
         kvm = machine.accelerator == "kvm"
@@ -62,6 +129,8 @@ class Qemu(Monitor):
             "-no-reboot",
             "-qmp",
             f"unix:{RUN}/qmp.sock,server=on,wait=off",
+            "-qmp",
+            f"unix:{RUN}/events.sock,server=on,wait=off",
         ]
         if machine.seccomp:
             argv += ["-sandbox", SANDBOX]
@@ -88,6 +157,16 @@ class Qemu(Monitor):
         return Launch(
             argv=tuple(argv), files={}, devices=devices, seccomp="own" if machine.seccomp else ""
         )
+
+
+def _execute(control: Control, command: dict[str, Any]) -> None:
+    control.send(dumps(command).encode() + b"\n")
+    while True:
+        answer = loads(control.line().decode())
+        if "error" in answer:
+            raise MonitorError(f"{command['execute']}: {answer['error'].get('desc')}")
+        if "return" in answer:
+            return  # anything else is an event
 
 
 def _cpu(machine: Machine, *, kvm: bool) -> str:

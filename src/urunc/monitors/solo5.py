@@ -49,6 +49,11 @@ class Tender(Monitor):
         )
         return Launch(argv=tuple(argv), files={}, devices=devices, seccomp=self.filter(machine))
 
+    def ending(self, code: int) -> str:
+        if code == 255:
+            return "the guest aborted"
+        return f"the guest ended with {code}"
+
     def filter(self, machine: Machine) -> str:
         """The Launch's `seccomp`."""
         return "own"

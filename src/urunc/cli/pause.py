@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`urunc pause`: freeze a container."""
+
+from __future__ import annotations
+
+from urunc import container
+from urunc.cli.options import Arguments
+from urunc.cli.verb import ours
+
+OPTIONS: dict[str, tuple[str, str]] = {}
+USAGE = "ID"
+SUMMARY = "Suspend a container."
+
+
+def main(arguments: Arguments) -> int:
+    """Run the verb."""
+    container.pause(arguments.root, ours(arguments), arguments.config())
+    return 0

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`urunc exec`, `checkpoint`, `restore`: the ordinary runtime's for its containers; what a
+unikernel has none of is refused at once, with what to do instead.
+
+Their options are not read: whatever they are, the answer is the same.
+"""
+
+from __future__ import annotations
+
+from urunc.cli.options import Arguments
+from urunc.errors import Error, NotFoundError, RefusedError, UsageError, WrongStatusError
+from urunc.ordinary import hand_over, hand_over_foreign
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+OPTIONS: dict[str, tuple[str, str]] = {}
+USAGE = {
+    "exec": "[OPTION...] ID COMMAND [ARGUMENT...]",
+    "checkpoint": "[OPTION...] ID",
+    "restore": "[OPTION...] ID",
+}
+SUMMARY = {
+    "exec": "Run a command in an ordinary container.",
+    "checkpoint": "Save an ordinary container.",
+    "restore": "Bring a saved ordinary container back.",
+}
+REASONS = {
+    "exec": (
+        "a unikernel has no processes to run a command in",
+        "its console is the container's log; reach it over the network, or debug beside it in a "
+        "sidecar container of the same pod",
+    ),
+    "checkpoint": (
+        "a unikernel's memory is its monitor's, which CRIU cannot save",
+        "stop it and start it anew",
+    ),
+    "restore": ("there is no checkpoint of a unikernel", "create it anew"),
+}
+
+
+def refuse(verb: str, words: list[str], arguments: Arguments) -> NoReturn:
+    """End with the reason, unless help is asked for; what is not a unikernel's has been handed over
+    before."""
+    if words[:1] in (["--help"], ["-h"]):
+        import sys
+
+        from urunc.cli.help import of_verb
+
+        sys.stdout.write(of_verb(verb, sys.modules[__name__]))
+        sys.stdout.flush()
+        raise SystemExit(0)
+    if verb == "restore":
+        _hand_over_new(arguments, words)
+    identifier = hand_over_foreign(arguments.argv, words, arguments.root, arguments.config())
+    if identifier:
+        what, instead = REASONS[verb]
+        problem: Error = WrongStatusError(f"{verb} '{identifier}': {what}", instead)
+    elif any(not word.startswith("-") for word in words):
+        problem = NotFoundError(f"{verb}: container does not exist")
+    else:
+        problem = UsageError(f"{verb}: container id missing")
+    if verb == "exec":
+        raise RefusedError(problem.message, problem.hint)
+    raise problem
+
+
+def _hand_over_new(arguments: Arguments, words: list[str]) -> None:
+    """`restore` makes a container: it is the ordinary runtime's where the bundle is."""
+    from urunc import image, spec
+    from urunc.cli.create import bundle_folder
+
+    bundle = ""
+    for index, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name in ("--bundle", "-b"):
+            bundle = value if equals else "".join(words[index + 1 : index + 2])
+    config = arguments.config()
+    if image.read(spec.load(bundle_folder(bundle)), config) is None:
+        hand_over(arguments.argv, arguments.root, config)
+    what, instead = REASONS["restore"]
+    raise WrongStatusError(f"restore: {what}", instead)

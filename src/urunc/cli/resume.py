@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`urunc resume`: let a paused container go on."""
+
+from __future__ import annotations
+
+from urunc import container
+from urunc.cli.options import Arguments
+from urunc.cli.verb import ours
+
+OPTIONS: dict[str, tuple[str, str]] = {}
+USAGE = "ID"
+SUMMARY = "Let a suspended container go on."
+
+
+def main(arguments: Arguments) -> int:
+    """Run the verb."""
+    container.resume(arguments.root, ours(arguments), arguments.config())
+    return 0

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`urunc update`: other limits for a container that lives."""
+
+from __future__ import annotations
+
+from urunc import limits, resources, update
+from urunc.cli.options import VALUE, Arguments
+from urunc.cli.verb import ours
+from urunc.document import Object
+from urunc.errors import SpecError, UsageError, reason
+from urunc.jsontext import loads
+from urunc.linux.files import read_bytes, read_descriptor
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# option → (where in linux.resources, what it is, help)
+FIELDS = {
+    "--blkio-weight": ("blockIO.weight", "number", "weight of block I/O, 10 to 1000"),
+    "--cpu-period": ("cpu.period", "number", "CPU period in microseconds"),
+    "--cpu-quota": ("cpu.quota", "number", "CPU time per period in microseconds"),
+    "--cpu-burst": ("cpu.burst", "number", "unused CPU time that may add up, in microseconds"),
+    "--cpu-share": ("cpu.shares", "number", "CPU shares beside other containers"),
+    "--cpu-rt-period": ("cpu.realtimePeriod", "number", "realtime period in microseconds"),
+    "--cpu-rt-runtime": ("cpu.realtimeRuntime", "number", "realtime time per period"),
+    "--cpuset-cpus": ("cpu.cpus", "text", "CPUs to use"),
+    "--cpuset-mems": ("cpu.mems", "text", "memory nodes to use"),
+    "--cpu-idle": ("cpu.idle", "number", "1: run when nothing else does (SCHED_IDLE)"),
+    "--memory": ("memory.limit", "size", "memory limit in bytes (suffixes k, m, g)"),
+    "--memory-reservation": ("memory.reservation", "size", "memory that is kept longest"),
+    "--memory-swap": ("memory.swap", "size", "limit of memory and swap together; -1: none"),
+    "--kernel-memory": ("memory.kernel", "size", "accepted and ignored, as by runc"),
+    "--kernel-memory-tcp": ("memory.kernelTCP", "size", "limit of TCP buffers"),
+    "--pids-limit": ("pids.limit", "number", "how many processes and threads"),
+}
+OPTIONS = {
+    "--resources": (VALUE, "file with a linux.resources object, - for standard input"),
+    **{name: (VALUE, text) for name, (_, _, text) in FIELDS.items()},
+    "--l3-cache-schema": (VALUE, "not supported"),
+    "--mem-bw-schema": (VALUE, "not supported"),
+}
+ALIASES = {"-r": "--resources", "-m": "--memory"}
+USAGE = "[OPTION...] ID"
+SUMMARY = "Change the limits of a container."
+LIMIT_BYTES = 1 << 20
+UNITS = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50}
+
+
+def main(arguments: Arguments) -> int:
+    """Run the verb."""
+    identifier = ours(arguments)
+    for option in ("--l3-cache-schema", "--mem-bw-schema"):
+        if arguments.get(option):
+            raise UsageError(f"option '{option}': cache and bandwidth allocation is not supported")
+    if arguments.get("--resources"):
+        document = _read(arguments.get("--resources"))
+    else:
+        document = _from_options(arguments)
+    wanted = resources.parse(Object(document, "", "resources"))
+    limits.lines(wanted, ())  # what no hierarchy could say is found before anything is written
+    update.update(arguments.root, identifier, wanted)
+    return 0
+
+
+def _read(path: str) -> Any:
+    try:
+        content = read_descriptor(0, LIMIT_BYTES) if path == "-" else read_bytes(path, LIMIT_BYTES)
+    except OSError as error:
+        raise SpecError(f"read resources '{path}': {reason(error)}") from None
+    if len(content) > LIMIT_BYTES:
+        raise SpecError(f"read resources '{path}': larger than {LIMIT_BYTES} bytes")
+    try:
+        return loads(content.decode())
+    except ValueError as error:
+        raise SpecError(f"read resources '{path}': not JSON: {error}") from None
+
+
+def _from_options(arguments: Arguments) -> dict[str, dict[str, Any]]:
+    document: dict[str, dict[str, Any]] = {}
+    for option, (place, kind, _) in FIELDS.items():
+        text = arguments.get(option)
+        if text:
+            section, _, field = place.partition(".")
+            document.setdefault(section, {})[field] = _value(option, kind, text)
+    return document
+
+
+def _value(option: str, kind: str, text: str) -> int | str:
+    if kind == "text":
+        return text
+    number, unit = text, ""
+    if kind == "size":
+        number = text.lower().removesuffix("ib").removesuffix("b").rstrip("kmgtp")
+        unit = text.lower().removesuffix("ib").removesuffix("b")[len(number) :]
+    digits = number.removeprefix("-")
+    if not digits.isdecimal() or len(digits) > 19 or unit not in UNITS:
+        raise UsageError(
+            f"option '{option}': '{text}' is no {kind}",
+            "a whole number" + (" with k, m or g" if kind == "size" else ""),
+        )
+    return int(number) << UNITS[unit]

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Talking to a monitor that runs: over the control socket in its own root.
+
+The monitor is not trusted: its root is entered as a root that no link leads out of, and the peer
+must be the monitor itself. Each answer has a time limit; one that does not come is an error, and
+the caller goes on without. What is said is the monitor's business (Monitor.order).
+"""
+
+from __future__ import annotations
+
+import posix
+
+from urunc.errors import MonitorError, reason
+from urunc.linux.files import O_PATH, open_in_root
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from urunc.config import Config
+    from urunc.state import State
+
+ANSWER_TIMEOUT_S = 2.0
+LINE_LIMIT_BYTES = 1 << 20
+
+
+class Control:
+    """A connection to a monitor's control socket (a Unix stream socket)."""
+
+    def __init__(self, pid: int, path: str) -> None:
+        from _socket import AF_UNIX, SO_PEERCRED, SOCK_CLOEXEC, SOCK_STREAM, SOL_SOCKET
+        from _socket import socket as Socket
+
+        self._buffer = b""
+        try:
+            fd = open_in_root(f"/proc/{pid}/root", path, O_PATH)
+            try:
+                self._socket = Socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
+                self._socket.settimeout(ANSWER_TIMEOUT_S)
+                self._socket.connect(f"/proc/self/fd/{fd}")
+            finally:
+                posix.close(fd)
+        except OSError as error:
+            raise MonitorError(f"control socket '{path}': {reason(error)}") from None
+        peer = int.from_bytes(self._socket.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)[:4], "little")
+        if peer != pid:
+            self._socket.close()
+            raise MonitorError(f"control socket '{path}': process {peer} answers, not the monitor")
+
+    def fileno(self) -> int:
+        """The socket's descriptor, to wait for what the monitor says of itself."""
+        return self._socket.fileno()
+
+    def send(self, content: bytes) -> None:
+        """Say something; raises MonitorError."""
+        try:
+            self._socket.sendall(content)
+        except OSError as error:
+            raise MonitorError(f"control socket: {reason(error)}") from None
+
+    def line(self) -> bytes:
+        """The next line, without its end; raises MonitorError after the time limit or at the
+        end."""
+        while b"\n" not in self._buffer:
+            try:
+                part = self._socket.recv(1 << 16)
+            except TimeoutError:
+                raise MonitorError(
+                    f"control socket: no answer within {ANSWER_TIMEOUT_S:g} s"
+                ) from None
+            except OSError as error:
+                raise MonitorError(f"control socket: {reason(error)}") from None
+            if not part or len(self._buffer) > LINE_LIMIT_BYTES:
+                raise MonitorError("control socket: closed in the middle of an answer")
+            self._buffer += part
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line.rstrip(b"\r")
+
+    def lines(self) -> list[bytes]:
+        """The whole lines that have come, without waiting; raises MonitorError at the end."""
+        from _socket import MSG_DONTWAIT
+
+        try:
+            part = self._socket.recv(1 << 16, MSG_DONTWAIT)
+        except BlockingIOError:
+            return []
+        except OSError as error:
+            raise MonitorError(f"control socket: {reason(error)}") from None
+        if not part and not self._buffer:
+            raise MonitorError("control socket: closed")
+        *whole, self._buffer = (self._buffer + part).split(b"\n")
+        if not part or len(self._buffer) > LINE_LIMIT_BYTES:
+            self._buffer = b""
+        return [line.rstrip(b"\r") for line in whole]
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()
+
+
+def order(state: State, what: str, config: Config) -> None:
+    """Have a container's monitor carry out an order (one of its `orders`); raises MonitorError."""
+    from urunc import monitors
+
+    monitor = monitors.load(state.data["plan"]["monitor"], config)
+    if what not in monitor.orders:
+        raise MonitorError(f"{monitor.name} knows no order '{what}'")
+    control = Control(state.pid, monitor.control_socket)
+    try:
+        monitor.order(control, what)
+    finally:
+        control.close()
