@@ -357,20 +357,23 @@ def kernel(*folders: pathlib.Path) -> dict[str, set[str]]:
             parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
         except OSError:
             continue
-        ours = any(str(folder) in command for folder in folders) or uid >= RESERVED_USERS
+        ours = any(str(folder) in command for folder in folders)
+        ours = ours or (uid >= RESERVED_USERS and not SHARED)
         if ours or int(parent) == me:
             processes.add(f"{entry.name} {command}")
     groups = {path for path, _, _ in os.walk("/sys/fs/cgroup")}
     if SHARED:  # others' come and go
-        groups = {path for path in groups if "urunc" in path}
+        groups = {path for path in groups if "urunc" in path and "overhead" not in path}
         namespaces.clear()
         mounts = {line for line in mounts if "urunc" in line}
-        links = {line for line in links if "urunc" in line}
-        qdiscs = {line for line in qdiscs if "urunc" in line}
+        links = {line for line in links if line.startswith("urunc-")}
+        qdiscs = {line for line in qdiscs if line.startswith("urunc-")}
     files = {str(path) for folder in folders for path in folder.rglob("*")}
     for shared in ("/run/urunc.d/users", "/tmp", "/run/urunc"):
         with contextlib.suppress(FileNotFoundError):
             files |= {f"{shared}/{name}" for name in os.listdir(shared)}
+    if SHARED:
+        files = {path for path in files if path.startswith(tuple(map(str, folders)))}
     descriptors = {f"{fd}" for fd in os.listdir("/proc/self/fd")}
     return {
         "mounts": mounts,

@@ -67,6 +67,8 @@ class Options:
     pivot: bool = True
     keyring: bool = True
     console_socket: str = ""
+    console_descriptor: int = -1
+    """A socket that is connected already, in place of a path."""
     systemd: bool = False
 
 
@@ -103,7 +105,7 @@ def create(
     """Bring a container up to the point where only `start` is missing. Raises Error, leaving
     nothing."""
     check_id(identifier)
-    if spec.terminal and not options.console_socket:
+    if spec.terminal and not options.console_socket and options.console_descriptor < 0:
         raise SpecError(
             "config.json: process.terminal: cannot allocate tty without a console socket",
             "--console-socket names it; or set process.terminal to false",
@@ -324,7 +326,9 @@ class _Creation:
 
         timing.stamp(3)
         group = self._group_to_be_born_in()
-        self.pid = entry.fork_init(spec.namespaces, self.ids, spec.time_offsets, group, become_init)
+        self.pid = entry.fork_init(
+            spec.namespaces, self.ids, spec.time_offsets, group, path, become_init
+        )
         timing.stamp(6)
         for fd in (
             to_init[0],
@@ -386,7 +390,8 @@ class _Creation:
 
     def _finish(self, launch: Launch) -> None:
         timing.stamp(16)
-        root = f"{self.folder.path}/root"
+        # in a user namespace init may not reach its folder but as the one that it is in
+        root = "root" if self.ids.own else f"{self.folder.path}/root"
         steps = build(self.prepared.plan, launch, self.spec, root, self.ready)
         timing.stamp(8)
         cgroup_first = self.spec.namespaces.get("cgroup") == ""

@@ -77,8 +77,24 @@ class UnikernelImage:
     overrides: Mapping[str, str]
 
 
-def read(spec: Spec, config: Config) -> UnikernelImage | None:
-    """The image of a container; None where it is an ordinary one. Raises ImageError."""
+def claims(document: Any, bundle: str) -> bool:
+    """Whether a configuration's JSON value is a unikernel's: by an annotation of ours, or a
+    urunc.json in its root filesystem. Whatever else is in it is the ordinary runtime's to judge
+    where not."""
+    if not isinstance(document, dict):
+        return True  # nobody's: the complaint is ours
+    annotations, root = document.get("annotations"), document.get("root")
+    if isinstance(annotations, dict) and any(PREFIX + key in annotations for key in KEYS):
+        return True
+    path = root.get("path") if isinstance(root, dict) else None
+    if not isinstance(path, str) or not path:
+        return False
+    found = _from_file(path if path.startswith("/") else f"{bundle}/{path}")
+    return bool(found)
+
+
+def read(spec: Spec, config: Config) -> UnikernelImage:
+    """The image of a container that claims to be a unikernel's. Raises ImageError."""
     found = {
         key: spec.annotations[PREFIX + key] for key in KEYS if PREFIX + key in spec.annotations
     }
@@ -86,8 +102,6 @@ def read(spec: Spec, config: Config) -> UnikernelImage | None:
     if not found:
         found = _from_file(spec.root)
         source = FILE
-        if not found:
-            return None
     values = _decode(found, source, config)
     overrides = {
         key: spec.annotations[PREFIX + key] for key in OVERRIDES if PREFIX + key in spec.annotations

@@ -84,7 +84,7 @@ def hand_over(argv: list[str], root: str, config: Config) -> NoReturn:
             skip = True
         elif not word.startswith(tuple(f"{option}=" for option in FOREIGN_OPTIONS)):
             arguments.append(word)
-    if not any(word == "--root" or word.startswith("--root=") for word in arguments):
+    if root and not any(word == "--root" or word.startswith("--root=") for word in arguments):
         arguments = ["--root", root, *arguments]
     _linux.default_signals()
     try:

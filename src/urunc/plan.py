@@ -73,6 +73,7 @@ class Plan:
     args: tuple[str, ...]
     env: tuple[str, ...]
     hostname: str
+    terminal: bool
     version: str
     seccomp: bool
     stop_signal: int
@@ -135,6 +136,7 @@ def decide(
         args=spec.args or tuple(image.cmdline.split()),
         env=spec.env,
         hostname=spec.hostname,
+        terminal=spec.terminal,
         version=image.version,
         seccomp=config.get(f"monitors.{monitor.name}.seccomp"),
         stop_signal=monitor.stop_signal,
@@ -184,6 +186,7 @@ def realize(plan: Plan, net: NetFacts, guest: Guest, monitor: Monitor) -> Launch
             for name, file in zip(plan.disk_names, plan.disks, strict=True)
         ),
         quirks=guest.quirks,
+        terminal=plan.terminal,
         seccomp=plan.seccomp,
         arguments=plan.arguments,
     )

@@ -62,6 +62,8 @@ class Prepared:
     keyring: bool = True
     pivot: bool = True
     keep_groups: bool = False
+    missing: frozenset[str] = frozenset()
+    """Device nodes of the host that cannot be had here and that the monitor may do without."""
     selinux_type: str = ""
 
 
@@ -139,6 +141,8 @@ def _device_steps(
         _tmpfs(dev, "64k", spec, mode=0o755, devices=prepared.devices == MAKE),
     ]
     for device in device_nodes(plan, launch.devices):
+        if device.source in prepared.missing:
+            continue
         if prepared.devices == BIND:
             steps.append(BindDevice(source=device.source, target=root + device.target))
         else:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import posix
 
+from urunc import logs
 from urunc.errors import HostError, reason
 from urunc.linux import _linux, cgroups, mounts
 from urunc.linux.files import AT_FDCWD
@@ -25,12 +26,16 @@ if TYPE_CHECKING:
     from urunc.users import Ids
 
 
+TUN = "/dev/net/tun"
+
+
 def prepare(plan: Plan, spec: Spec, ids: Ids, config: Config, options: Options) -> Prepared:
     """Prepare for init; raises HostError."""
     devices, device_mount, image_mount = MAKE, -1, -1
+    missing: frozenset[str] = frozenset()
     if posix.geteuid() != 0 or cgroups.in_user_namespace():
         devices = BIND
-        _check_devices(plan)
+        missing = _missing_devices(plan)
     elif ids.own:
         devices = ATTACH
         device_mount, image_mount = _mount_devices(plan), _mount_image(spec)
@@ -39,9 +44,10 @@ def prepare(plan: Plan, spec: Spec, ids: Ids, config: Config, options: Options) 
         devices=devices,
         device_mount=device_mount,
         image_mount=image_mount,
-        console_socket=_connect(options.console_socket) if spec.terminal else -1,
+        console_socket=_console(spec, options),
         keyring=options.keyring,
         pivot=options.pivot,
+        missing=missing,
         keep_groups=posix.geteuid() != 0,
         selinux_type=config.get("security.selinux_type"),
     )
@@ -51,17 +57,24 @@ def _nodes(plan: Plan) -> tuple[str, ...]:
     return ("/dev/kvm",) if plan.accelerator == "kvm" else ()
 
 
-def _check_devices(plan: Plan) -> None:
-    """The host's own nodes must let the caller in: its permissions are all there is."""
+def _missing_devices(plan: Plan) -> frozenset[str]:
+    """The host's own nodes must let the caller in: its permissions are all there is. Without a
+    network the guest can be."""
+    missing = []
     for node in device_nodes(plan, _nodes(plan)):
         try:
             posix.close(posix.open(node.source, posix.O_RDWR | posix.O_CLOEXEC))
         except OSError as error:
+            if node.source == TUN:
+                logs.warn(f"'{TUN}': {reason(error)}: the guest can have no network")
+                missing.append(TUN)
+                continue
             raise HostError(
                 f"device '{node.source}': {reason(error)}",
                 "in a user namespace no node can be made for the monitor: let this user open the "
                 "host's (a group such as kvm, kept by the engine), or use a monitor without it",
             ) from None
+    return frozenset(missing)
 
 
 def _mount_devices(plan: Plan) -> int:
@@ -94,6 +107,14 @@ def _mount_image(spec: Spec) -> int:
     except OSError as error:
         raise HostError(f"root.path '{spec.root}': {reason(error)}") from None
     return mount
+
+
+def _console(spec: Spec, options: Options) -> int:
+    if not spec.terminal:
+        return -1
+    if options.console_descriptor >= 0:
+        return options.console_descriptor
+    return _connect(options.console_socket)
 
 
 def _connect(path: str) -> int:

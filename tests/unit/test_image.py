@@ -103,14 +103,26 @@ def test_annotations_come_before_the_file(bundle: pathlib.Path) -> None:
     check_whole(read(bundle, PLAIN))
 
 
+def claims(bundle: pathlib.Path, **members: object) -> bool:
+    return image.claims({"root": {"path": "rootfs"}, **members}, str(bundle))
+
+
 def test_an_ordinary_container(bundle: pathlib.Path) -> None:
-    assert read(bundle, {}) is None
+    assert not claims(bundle)
+    assert not claims(bundle, annotations={"a": "b"}, linux={"intelRdt": {}})
     (bundle / "rootfs/urunc.json").write_text('{"some": "thing"}')
-    assert read(bundle, {}) is None
+    assert not claims(bundle)
+    assert not claims(bundle, root={"path": 5}, annotations=7)
 
 
 def test_an_ordinary_container_without_a_root(tmp_path: pathlib.Path) -> None:
-    assert read(tmp_path, {}) is None
+    assert not claims(tmp_path)
+
+
+def test_what_claims_to_be_a_unikernel(bundle: pathlib.Path) -> None:
+    assert claims(bundle, annotations={"com.urunc.unikernel.binary": "/x"})
+    (bundle / "rootfs/urunc.json").write_text('{"com.urunc.unikernel.binary": "/x"}')
+    assert claims(bundle)
 
 
 def test_a_source_that_is_half_base64(bundle: pathlib.Path) -> None:

@@ -8,9 +8,11 @@ import posix
 from urunc import image, spec, timing
 from urunc.cli.options import CREATE, Arguments
 from urunc.errors import SpecError, UsageError, reason
+from urunc.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from urunc.state import State
@@ -26,22 +28,28 @@ def main(arguments: Arguments) -> int:
     return 0
 
 
-def create(arguments: Arguments) -> State:
-    """What `create` and `run` share; becomes the ordinary runtime where the bundle is no
-    unikernel."""
+def create(arguments: Arguments, terminal: Callable[[], int] | None = None) -> State:
+    """What `create` and `run` share; becomes the ordinary runtime where the bundle is no unikernel.
+
+    `terminal` gives a socket's descriptor to send the terminal to, where one is asked for and the
+    caller takes it.
+    """
     (identifier,) = arguments.only("container id")
     config = arguments.config()
     bundle = bundle_folder(arguments.get("--bundle"))
-    parsed = spec.load(bundle)
-    unikernel = image.read(parsed, config)
-    if unikernel is None:
+    document = spec.read_document(bundle)
+    if not image.claims(document, bundle):
         from urunc.ordinary import hand_over
 
         hand_over(arguments.argv, arguments.root, config)
+    parsed = spec.parse(document, bundle)
+    unikernel = image.read(parsed, config)
     timing.stamp(1)
     from urunc import creation
 
     asked = creation.Options(**options(arguments))
+    if parsed.terminal and terminal:
+        asked = replace(asked, console_descriptor=terminal())
     return creation.create(arguments.root, identifier, parsed, unikernel, config, asked)
 
 

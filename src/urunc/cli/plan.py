@@ -59,13 +59,15 @@ def main(arguments: Arguments) -> int:
     if form not in ("text", "json"):
         raise UsageError(f"option '--format': '{form}' is neither text nor json")
     config = arguments.config()
-    parsed = spec.load(bundle_folder(arguments.get("--bundle")))
-    unikernel = image.read(parsed, config)
-    if unikernel is None:
+    bundle = bundle_folder(arguments.get("--bundle"))
+    document = spec.read_document(bundle)
+    if not image.claims(document, bundle):
         from urunc.ordinary import find
 
         sys.stdout.write(f"an ordinary container: handed to {find(config)}\n")
         return 0
+    parsed = spec.parse(document, bundle)
+    unikernel = image.read(parsed, config)
     identifier = arguments.get("--id", "ID")
     prepared = creation.prepare(identifier, parsed, unikernel, config)
     net = _facts(arguments)

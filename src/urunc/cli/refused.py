@@ -77,7 +77,8 @@ def _hand_over_new(arguments: Arguments, words: list[str]) -> None:
         if name in ("--bundle", "-b"):
             bundle = value if equals else "".join(words[index + 1 : index + 2])
     config = arguments.config()
-    if image.read(spec.load(bundle_folder(bundle)), config) is None:
+    folder = bundle_folder(bundle)
+    if not image.claims(spec.read_document(folder), folder):
         hand_over(arguments.argv, arguments.root, config)
     what, instead = REASONS["restore"]
     raise WrongStatusError(f"restore: {what}", instead)

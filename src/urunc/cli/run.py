@@ -5,15 +5,17 @@ from __future__ import annotations
 
 import posix
 
-from urunc import container, timing
+from urunc import container, logs, monitors, timing
 from urunc.cli.create import create
 from urunc.cli.options import CREATE, FLAG, Arguments
 from urunc.errors import WrongStatusError
+from urunc.events import ending
 from urunc.state import State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from urunc.config import Config
+    from urunc.terminal import Session
 
 OPTIONS = CREATE | {
     "--detach": (FLAG, "leave it running and return"),
@@ -27,26 +29,48 @@ FORWARDED = (1, 2, 3, 10, 12, 15)
 def main(arguments: Arguments) -> int:
     """Run the verb."""
     config = arguments.config()
-    state = create(arguments)
     detach = arguments.has("--detach")
+    session = None
+    if not detach and not arguments.get("--console-socket"):
+
+        def open_session() -> int:
+            from urunc.terminal import Session
+
+            nonlocal session
+            session = Session()
+            return session.init_end
+
+        state = create(arguments, open_session)
+    else:
+        state = create(arguments)
     try:
         if not detach:
-            _forward_signals(state, config)
+            _forward_signals(state, config, session)
+        if session:
+            session.take()
         timing.stamp(11)
         container.start(arguments.root, state.id, config)
         if detach:
             return 0
+        if session:
+            session.copy(posix.pidfd_open(state.pid))
         code = _wait(state.pid)
     except BaseException:
         container.delete(arguments.root, state.id, config, force=True)
         raise
+    finally:
+        if session:
+            session.close()
+    monitor = monitors.load(state.data["plan"]["monitor"], config)
+    logs.detail(f"container '{state.id}' ended: {ending(monitor, code)}")
     if not arguments.has("--keep"):
         container.delete(arguments.root, state.id, config, force=False)
-    return code
+    return code if code >= 0 else 128 - code
 
 
-def _forward_signals(state: State, config: Config) -> None:
-    """Hand the signals that a person or an engine sends to us on to the container."""
+def _forward_signals(state: State, config: Config, session: Session | None) -> None:
+    """Hand the signals that a person or an engine sends to us on to the container; a change of the
+    terminal's size, too."""
     import _signal  # type: ignore[import-not-found]
 
     def forward(number: int, _frame: object) -> None:
@@ -57,14 +81,15 @@ def _forward_signals(state: State, config: Config) -> None:
 
     for number in FORWARDED:
         _signal.signal(number, forward)
+    if session:
+        _signal.signal(_signal.SIGWINCH, lambda *_: session.resize())
 
 
 def _wait(pid: int) -> int:
-    """The exit code of our child, 128 and the signal's number where one ended it."""
+    """The exit code of our child, negative where a signal ended it."""
     while True:
         try:
             _, status = posix.waitpid(pid, 0)
         except InterruptedError:
             continue
-        code = posix.waitstatus_to_exitcode(status)
-        return code if code >= 0 else 128 - code
+        return posix.waitstatus_to_exitcode(status)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`urunc spec`: a config.json to start from, for a unikernel in ./rootfs."""
+"""`urunc spec`: a config.json to start from: a unikernel's where one of its options is given, else
+an ordinary container's, which the ordinary runtime writes."""
 
 from __future__ import annotations
 
@@ -7,15 +8,20 @@ import posix
 
 from urunc import OCI_VERSION
 from urunc.cli.create import bundle_folder
-from urunc.cli.options import BUNDLE, VALUE, Arguments
+from urunc.cli.options import BUNDLE, FLAG, VALUE, Arguments
 from urunc.errors import ExistsError, HostError, reason
 from urunc.image import PREFIX
 from urunc.jsontext import dumps
 
 OPTIONS = BUNDLE | {
-    "--type": (VALUE, "guest framework (default: unikraft)"),
+    "--type": (
+        VALUE,
+        "guest framework (default: unikraft); without any of these three options an "
+        "ordinary container's",
+    ),
     "--hypervisor": (VALUE, "monitor (default: qemu)"),
     "--binary": (VALUE, "the unikernel's path in the root filesystem (default: /unikernel)"),
+    "--rootless": (FLAG, "an ordinary container's for an ordinary user"),
 }
 USAGE = "[OPTION...]"
 SUMMARY = "Write a config.json to start from."
@@ -24,6 +30,10 @@ SUMMARY = "Write a config.json to start from."
 def main(arguments: Arguments) -> int:
     """Run the verb."""
     arguments.only()
+    if not any(arguments.get(option) for option in ("--type", "--hypervisor", "--binary")):
+        from urunc.ordinary import hand_over
+
+        hand_over(arguments.argv, "", arguments.config())
     path = f"{bundle_folder(arguments.get('--bundle'))}/config.json"
     document = {
         "ociVersion": OCI_VERSION,

@@ -75,6 +75,6 @@ def move_root(new_root: str) -> None:
     """The same where the root is an initramfs: move the mount over it; the old one stays below,
     unreachable."""
     posix.chdir(new_root)
-    _linux.mount(new_root, "/", None, MS_MOVE, None)
+    _linux.mount(".", "/", None, MS_MOVE, None)
     posix.chroot(".")
     posix.chdir("/")

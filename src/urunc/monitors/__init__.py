@@ -79,6 +79,8 @@ class Machine:
     nics: tuple[MachineNic, ...]
     disks: tuple[MachineDisk, ...]
     quirks: frozenset[str]
+    terminal: bool
+    """Whether standard input is a terminal, whose keys (Ctrl-C too) are the guest's."""
     seccomp: bool
     arguments: tuple[str, ...]
 

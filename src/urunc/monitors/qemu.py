@@ -123,9 +123,11 @@ class Qemu(Monitor):
         argv = [program.path, "-M", BOARDS[machine.architecture], "-accel", machine.accelerator]
         argv += ["-cpu", _cpu(machine, kvm=kvm), "-m", f"{machine.memory_bytes // MIB}M"]
         argv += ["-smp", str(machine.vcpus), "-nodefaults", "-no-user-config", "-display", "none"]
+        if machine.terminal:
+            argv += ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
+        else:
+            argv += ["-serial", "stdio"]
         argv += [
-            "-serial",
-            "stdio",
             "-no-reboot",
             "-qmp",
             f"unix:{RUN}/qmp.sock,server=on,wait=off",

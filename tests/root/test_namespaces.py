@@ -1,0 +1,347 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Namespaces of a guest's monitor (config-linux.md, Namespaces, User namespace mappings, Offset for
+Time Namespace): new ones, given ones, the host's; user and time in the order the kernel wants."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from support import PARTS, Bundle, Network, Urunc, need, nothing_left
+
+KINDS = {
+    "pid": "pid", "network": "net", "mount": "mnt", "ipc": "ipc", "uts": "uts", "user": "user",
+    "cgroup": "cgroup", "time": "time",
+}  # fmt: skip
+MAPPING = [{"containerID": 0, "hostID": 700_000, "size": 65_536}]
+
+
+@pytest.fixture
+def bundle(tmp_path: pathlib.Path) -> Bundle:
+    """The probe on Solo5's spt: nothing but Linux is needed."""
+    need("solo5", "probe")
+    made = Bundle(tmp_path / "b", "rumprun", "spt")
+    made.add("unikernel", PARTS / "probe-bare.spt")
+    made.args("probe.hang")
+    return made
+
+
+def kernel_s(pid: int | str, kind: str) -> str:
+    return os.readlink(f"/proc/{pid}/ns/{KINDS[kind]}")
+
+
+def namespaces(bundle: Bundle, *items: dict[str, str]) -> None:
+    bundle.config["linux"]["namespaces"] = list(items)
+
+
+@contextlib.contextmanager
+def holder(*options: str) -> Iterator[int]:
+    """A process in new namespaces; gives its pid."""
+    command = ["unshare", *options, "sh", "-c", "echo ready; exec sleep 100"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+        yield int(children.split()[0]) if children.split() else process.pid
+        for child in children.split():
+            os.kill(int(child), 9)
+        process.kill()
+
+
+def test_those_that_are_not_listed_are_the_host_s(urunc: Urunc, bundle: Bundle) -> None:
+    """ "If a namespace type is not specified in the namespaces array, the container MUST inherit the
+    runtime namespace"; a monitor's mounts are its own all the same."""
+    namespaces(bundle, {"type": "pid"})
+    with nothing_left(urunc.root):
+        container = urunc.create(bundle)
+        container.start()
+        for kind in ("network", "ipc", "uts", "cgroup", "user"):
+            assert kernel_s(container.pid, kind) == kernel_s("self", kind), kind
+        for kind in ("pid", "mount"):
+            assert kernel_s(container.pid, kind) != kernel_s("self", kind), kind
+        container.delete("--force")
+
+
+def test_given_ones_are_joined(urunc: Urunc, bundle: Bundle) -> None:
+    """ "path (string, OPTIONAL) - the runtime MUST place the container process in the namespace
+    associated with that path"."""
+    with (
+        nothing_left(urunc.root),
+        holder("-n", "-i", "-u", "-C", "-p", "-f", "--kill-child") as pid,
+    ):
+        given = ("network", "ipc", "uts", "cgroup", "pid")
+        items = [{"type": kind, "path": f"/proc/{pid}/ns/{KINDS[kind]}"} for kind in given]
+        namespaces(bundle, *items, {"type": "mount"})
+        container = urunc.create(bundle)
+        container.start()
+        for kind in given:
+            assert kernel_s(container.pid, kind) == kernel_s(pid, kind), kind
+        assert container.status() == "running"
+        container.delete("--force")
+
+
+def test_a_namespace_of_another_kind(urunc: Urunc, bundle: Bundle) -> None:
+    """ "the runtime MUST generate an error if the path is not associated with a namespace of type
+    type"."""
+    namespaces(bundle, {"type": "ipc", "path": "/proc/self/ns/uts"}, {"type": "mount"})
+    with nothing_left(urunc.root):
+        refused = urunc("create", "--bundle", str(bundle.write()), urunc.new_id(), check=False)
+    assert refused.returncode == 1
+    assert "ipc namespace '/proc/self/ns/uts': invalid argument" in refused.stderr
+
+
+def test_a_waiting_init_is_closed_to_its_neighbours(urunc: Urunc, bundle: Bundle) -> None:
+    """In a pid namespace that is shared, init gives away nothing while it waits: it cannot be
+    traced, and its files in /proc are root's."""
+    with holder("-p", "-f", "--kill-child") as pid:
+        namespaces(bundle, {"type": "pid", "path": f"/proc/{pid}/ns/pid"}, {"type": "mount"})
+        container = urunc.create(bundle)
+        facts = os.stat(f"/proc/{container.pid}/environ")
+        assert (facts.st_uid, facts.st_mode & 0o777) == (0, 0o400)
+        uid = int(
+            next(
+                line.split()[1]
+                for line in pathlib.Path(f"/proc/{container.pid}/status").read_text().splitlines()
+                if line.startswith("Uid:")
+            )
+        )
+        peek = subprocess.run(
+            ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups",
+             "ls", f"/proc/{container.pid}/fd"],
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert peek.returncode
+        assert "Permission denied" in peek.stderr
+        container.delete("--force")
+
+
+def monitor_facts(pid: int) -> dict[str, str]:
+    lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def user_namespace(bundle: Bundle) -> None:
+    bundle.config["linux"]["namespaces"] += [{"type": "user"}]
+    bundle.config["linux"] |= {"uidMappings": MAPPING, "gidMappings": MAPPING}
+
+
+def test_user_namespace(urunc: Urunc, bundle: Bundle) -> None:
+    """uidMappings and gidMappings; the other namespaces belong to the new one; the monitor runs
+    under a mapped id that is not the namespace's root, without a capability even there."""
+    user_namespace(bundle)
+    with nothing_left(urunc.root):
+        container = urunc.create(bundle)
+        for name in ("uid_map", "gid_map"):
+            words = pathlib.Path(f"/proc/{container.pid}/{name}").read_text().split()
+            assert words == ["0", "700000", "65536"]
+        container.start()
+        container.wait_for('"cmdline"')
+        facts = monitor_facts(container.pid)
+        assert 700_000 < int(facts["Uid"].split()[0]) < 765_536
+        assert facts["Groups"] == ""
+        assert int(facts["CapEff"], 16) == int(facts["CapBnd"], 16) == 0
+        for kind in ("user", "network", "mount", "ipc", "uts", "pid"):
+            assert kernel_s(container.pid, kind) != kernel_s("self", kind), kind
+        owner = subprocess.run(
+            ["lsns", "-n", "-o", "ONS", "-t", "net", "-p", str(container.pid)],
+            capture_output=True, text=True, check=True,
+        ).stdout.strip()  # fmt: skip
+        assert f"user:[{owner}]" == kernel_s(container.pid, "user")
+        container.delete("--force")
+
+
+def test_user_namespace_with_kvm_and_network(
+    urunc: Urunc, tmp_path: pathlib.Path, network: Network
+) -> None:
+    """Devices that nobody could make inside, a TAP device in a network namespace of the host's, a
+    disk of the image, an image behind a closed folder."""
+    need("solo5", "probe", "kvm")
+    closed = tmp_path / "closed"
+    made = Bundle(closed / "b", "rumprun", "hvt", block="/disk")
+    closed.chmod(0o700)
+    made.add("unikernel", PARTS / "probe.hvt")
+    made.add("disk", bytes(4096))
+    (made.root / "disk").chmod(0o600)
+    made.args("probe.serve=30000")
+    network.connect()
+    made.network(network.path)
+    user_namespace(made)
+    with nothing_left(urunc.root):
+        container = urunc.create(made)
+        container.start()
+        report = container.report()
+        assert report["disks"][0]["size"] == 4096
+        container.wait_for('"serving"')
+        network.ping()
+        container.delete("--force")
+        assert os.stat(made.root / "disk").st_uid == 0
+        assert os.stat(made.root / "disk").st_mode & 0o777 == 0o600
+
+
+def test_user_namespace_joined(urunc: Urunc, bundle: Bundle) -> None:
+    """As containers of a pod join the pod's: user, and a network namespace that belongs to it."""
+    with holder("-U", "-n", "-i") as pid:
+        for name in ("uid_map", "gid_map"):
+            pathlib.Path(f"/proc/{pid}/{name}").write_text("0 800000 1000")
+        bundle.config["linux"]["namespaces"] = [
+            {"type": "user", "path": f"/proc/{pid}/ns/user"},
+            {"type": "network", "path": f"/proc/{pid}/ns/net"},
+            {"type": "ipc", "path": f"/proc/{pid}/ns/ipc"},
+            *({"type": kind} for kind in ("pid", "mount", "uts")),
+        ]
+        with nothing_left(urunc.root):
+            container = urunc.create(bundle)
+            container.start()
+            container.wait_for('"cmdline"')
+            for kind in ("user", "network", "ipc"):
+                assert kernel_s(container.pid, kind) == kernel_s(pid, kind), kind
+            assert 800_000 < int(monitor_facts(container.pid)["Uid"].split()[0]) < 801_000
+            container.delete("--force")
+
+
+def test_a_user_that_is_not_mapped(urunc: Urunc, bundle: Bundle) -> None:
+    user_namespace(bundle)
+    bundle.config["process"]["user"] = {"uid": 70_000, "gid": 70_000}
+    with nothing_left(urunc.root):
+        refused = urunc("create", "--bundle", str(bundle.write()), urunc.new_id(), check=False)
+    assert "process.user: 70000:70000 is not mapped" in refused.stderr
+
+
+def test_the_specification_s_user_inside(urunc: Urunc, bundle: Bundle) -> None:
+    user_namespace(bundle)
+    bundle.config["process"]["user"] = {"uid": 33, "gid": 44, "additionalGids": [55]}
+    container = urunc.create(bundle)
+    container.start()
+    facts = monitor_facts(container.pid)
+    assert facts["Uid"].split()[0] == "700033"
+    assert facts["Gid"].split()[0] == "700044"
+    assert facts["Groups"] == "700055"
+    container.delete("--force")
+
+
+def test_time_namespace(urunc: Urunc, bundle: Bundle) -> None:
+    """timeOffsets are the monitor's clocks' (config-linux.md, Offset for Time Namespace)."""
+    bundle.config["linux"]["namespaces"] += [{"type": "time"}]
+    bundle.config["linux"]["timeOffsets"] = {
+        "monotonic": {"secs": 1_000_000, "nanosecs": 5},
+        "boottime": {"secs": 2_000_000},
+    }
+    with nothing_left(urunc.root):
+        container = urunc.create(bundle)
+        container.start()
+        assert kernel_s(container.pid, "time") != kernel_s("self", "time")
+        lines = pathlib.Path(f"/proc/{container.pid}/timens_offsets").read_text().split()
+        assert lines == ["monotonic", "1000000", "5", "boottime", "2000000", "0"]
+        container.delete("--force")
+
+
+def test_time_and_user_namespaces(urunc: Urunc, bundle: Bundle) -> None:
+    user_namespace(bundle)
+    bundle.config["linux"]["namespaces"] += [{"type": "time"}, {"type": "cgroup"}]
+    bundle.config["linux"]["timeOffsets"] = {"boottime": {"secs": 3}}
+    with nothing_left(urunc.root):
+        container = urunc.create(bundle)
+        container.start()
+        for kind in KINDS:
+            assert kernel_s(container.pid, kind) != kernel_s("self", kind), kind
+        container.delete("--force")
+
+
+def test_time_namespace_joined(urunc: Urunc, bundle: Bundle) -> None:
+    with holder("-T", "--boottime", "77", "-f", "--kill-child") as pid:
+        bundle.config["linux"]["namespaces"] += [{"type": "time", "path": f"/proc/{pid}/ns/time"}]
+        container = urunc.create(bundle)
+        container.start()
+        assert kernel_s(container.pid, "time") == kernel_s(pid, "time")
+        container.delete("--force")
+
+
+def test_start_container_hook_in_a_user_namespace(
+    urunc: Urunc, bundle: Bundle, ordinary_user: dict[str, Any]
+) -> None:
+    """The hook's process is the namespace's root, in the image's root."""
+    need("linux")  # its build needs busybox-static
+    bundle.path = ordinary_user["folder"] / "b"  # a way that the namespace's root can go
+    bundle.root = shutil.copytree(bundle.root, bundle.path / "rootfs")
+    user_namespace(bundle)
+    bundle.add("bin/busybox", pathlib.Path("/bin/busybox"))
+    (bundle.root / "out").mkdir()
+    os.chown(bundle.root / "out", 700_000, 700_000)
+    script = "busybox id -u >/out/uid; busybox cat /proc/self/uid_map 2>/dev/null; true"
+    bundle.config["hooks"] = {
+        "startContainer": [
+            {"path": "/bin/busybox", "args": ["sh", "-c", script], "env": ["PATH=/bin"]}
+        ]
+    }
+    container = urunc.create(bundle)
+    container.start()
+    assert (bundle.root / "out/uid").read_text() == "0\n"
+    assert os.stat(bundle.root / "out/uid").st_uid == 700_000
+    container.delete("--force")
+
+
+@pytest.fixture
+def ordinary_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """A folder of an ordinary user's, and the words that run a command as that user."""
+    folder = pathlib.Path("/var/tmp") / f"urunc-rootless-{os.getpid()}"
+    folder.mkdir(mode=0o755)
+    os.chown(folder, 65_533, 65_533)
+    yield {
+        "folder": folder,
+        "as": ["setpriv", "--reuid=65533", "--regid=65533", "--clear-groups", "--"],
+    }
+    shutil.rmtree(folder)
+
+
+def test_rootless(ordinary_user: dict[str, Any], bundle: Bundle) -> None:
+    """An ordinary user with its own id mapped: the monitor is that user, in its own namespaces,
+    without a capability; no control group, no TAP device, and nothing left."""
+    from support import URUNC
+
+    folder = ordinary_user["folder"]
+    shutil.copytree(bundle.path, folder / "b")
+    config = dict(bundle.config)
+    config["linux"] = {
+        "namespaces": [
+            {"type": kind} for kind in ("pid", "network", "mount", "ipc", "uts", "user")
+        ],
+        "uidMappings": [{"containerID": 0, "hostID": 65_533, "size": 1}],
+        "gidMappings": [{"containerID": 0, "hostID": 65_533, "size": 1}],
+    }
+    (folder / "b/config.json").write_text(json.dumps(config))
+    command = [*ordinary_user["as"], str(URUNC), "--root", f"{folder}/state"]
+    console = folder / "console"
+
+    def urunc(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, *words], capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )
+
+    with console.open("wb") as out:
+        made = subprocess.run(
+            [*command, "create", "--bundle", f"{folder}/b", "one"],
+            stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+        )  # fmt: skip
+    assert made.returncode == 0, console.read_text()
+    try:
+        started = urunc("start", "one")
+        assert started.returncode == 0, started.stderr
+        state = json.loads(urunc("state", "one").stdout)
+        assert state["status"] == "running"
+        facts = monitor_facts(state["pid"])
+        assert facts["Uid"].split()[0] == "65533"
+        assert int(facts["CapEff"], 16) == 0
+        assert kernel_s(state["pid"], "user") != kernel_s("self", "user")
+    finally:
+        removed = urunc("delete", "--force", "one")
+    assert removed.returncode == 0, removed.stderr
+    assert '"cmdline"' in console.read_text()
+    assert list((folder / "state").iterdir()) == []
