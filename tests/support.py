@@ -140,11 +140,21 @@ class Urunc:
         self.stamps = folder / "timestamps.jsonl"
         self.config.write_text(f'[timestamps]\nfile = "{self.stamps}"\n')
         self.program = program
+        self.prefix: list[str] = []
+        """Words before every command: those that run it in another place."""
         self.identifiers: list[str] = []
 
     def command(self, *words: str) -> list[str]:
         """The whole command line."""
-        return [self.program, "--root", str(self.root), "--config", str(self.config), *words]
+        return [
+            *self.prefix,
+            self.program,
+            "--root",
+            str(self.root),
+            "--config",
+            str(self.config),
+            *words,
+        ]
 
     def __call__(
         self, *words: str, check: bool = True, timeout_s: float = 60, **environment: str

@@ -55,6 +55,11 @@ bool cmdline_number(const char *text, uint64_t *value)
     return true;
 }
 
+bool cmdline_is(const char *text, const char *word)
+{
+    return starts_with(text, word) && is_end(text[strlen(word)]);
+}
+
 /* A dotted quad at *text; moves *text past it. */
 static bool parse_ipv4(const char **text, uint32_t *address)
 {

@@ -150,6 +150,78 @@ static void end_event(void)
     json_end_line();
 }
 
+static _Noreturn void leave(unsigned code)
+{
+    begin_event("exit");
+    json_raw(",\"code\":");
+    json_number(code);
+    end_event();
+    platform_exit(code);
+}
+
+/* ---- what goes on beside anything else: heartbeats, and requests to stop ---- */
+
+static const char *const stop_words[STOP_WAYS] = {
+    [STOP_CTRL_ALT_DEL] = "probe.ctrl-alt-del",
+    [STOP_POWER_BUTTON] = "probe.power-button",
+};
+static const char *const stop_names[STOP_WAYS] = {
+    [STOP_CTRL_ALT_DEL] = "ctrl-alt-del",
+    [STOP_POWER_BUTTON] = "acpi-power-button",
+};
+static bool listening[STOP_WAYS];
+static uint64_t stop_codes[STOP_WAYS];
+static uint64_t beat_period, next_beat; /* period 0: none */
+
+static void read_beside_words(void)
+{
+    const char *value;
+
+    for (unsigned way = 0; way < STOP_WAYS; way++)
+        if ((value = cmdline_option(guest.cmdline, stop_words[way]))) {
+            cmdline_number(value, &stop_codes[way]);
+            listening[way] = platform_listen(way);
+        }
+    if ((value = cmdline_option(guest.cmdline, "probe.beat")))
+        cmdline_number(value, &beat_period);
+}
+
+/* After a pause beats go on from now: those missed are not made up for. */
+static void beat(uint64_t now)
+{
+    begin_event("beat");
+    json_raw(",\"ms\":");
+    json_number(now);
+    end_event();
+    next_beat += beat_period;
+    if (next_beat <= now)
+        next_beat = now + beat_period;
+}
+
+/* To be called often; returns for how many milliseconds it need not be. */
+static unsigned attend(unsigned most)
+{
+    for (unsigned way = 0; way < STOP_WAYS; way++)
+        if (listening[way] && platform_asked(way)) {
+            begin_event("stop");
+            json_raw(",\"how\":");
+            json_cstring(stop_names[way]);
+            end_event();
+            leave(stop_codes[way]);
+        }
+    if (beat_period) {
+        uint64_t now = platform_milliseconds();
+
+        if (now >= next_beat)
+            beat(now);
+        if (next_beat - now < most)
+            return next_beat - now;
+    }
+    return most;
+}
+
+/* ---- what the guest does ------------------------------------------------------ */
+
 /*
  * Answers the network until a "quit N" datagram comes (the result is N) or the
  * time is over (the result is `code`); limit 0 is for ever.
@@ -164,7 +236,7 @@ static unsigned serve(const struct ipconfig *config, uint64_t limit,
     end_event();
     net_announce(config);
     for (;;) {
-        unsigned wait = 1000;
+        unsigned wait = attend(1000);
         bool idle = true;
 
         for (unsigned i = 0; i < guest.nnics; i++) {
@@ -190,17 +262,41 @@ static unsigned serve(const struct ipconfig *config, uint64_t limit,
     }
 }
 
+/* Keeps the processor busy; limit 0 is for ever. It computes for some
+   milliseconds at a time, be the processor fast or (nested KVM) emulated. */
+static void burn(uint64_t limit)
+{
+    uint64_t start = platform_milliseconds(), now = start;
+    unsigned rounds = 1000;
+
+    while (!limit || now - start < limit) {
+        uint64_t before = now;
+
+        attend(0);
+        for (volatile unsigned i = 0; i < rounds; i++)
+            ;
+        now = platform_milliseconds();
+        if (now - before < 2)
+            rounds *= 2;
+        else if (now - before > 8)
+            rounds = rounds / 2 + 1;
+    }
+}
+
 /* Idles for ever. What the network brings is thrown away: unread frames would
    end each wait at once where the monitor does the waiting. */
 static _Noreturn void hang(void)
 {
     static uint8_t frame[FRAME_MAX];
+    bool busy = beat_period;
 
+    for (unsigned way = 0; way < STOP_WAYS; way++)
+        busy = busy || listening[way];
     for (;;) {
         for (unsigned i = 0; i < guest.nnics; i++)
             while (guest.nics[i].receive(&guest.nics[i], frame, sizeof frame))
                 ;
-        platform_wait(WAIT_FOREVER);
+        platform_wait(busy ? attend(1000) : WAIT_FOREVER);
     }
 }
 
@@ -212,6 +308,7 @@ _Noreturn void probe_main(void)
 
     platform_discover();
     cmdline_ipconfig(guest.cmdline, &config);
+    read_beside_words(); /* before the report, after which requests may come */
     report(&config);
 
     value = cmdline_option(guest.cmdline, "probe.exit");
@@ -219,7 +316,8 @@ _Noreturn void probe_main(void)
         code = number;
 
     value = cmdline_option(guest.cmdline, "probe.fill");
-    if (value && cmdline_number(value, &number)) {
+    number = FILL_ALL;
+    if (value && (cmdline_is(value, "all") || cmdline_number(value, &number))) {
         number = platform_fill(number);
         begin_event("filled");
         json_raw(",\"bytes\":");
@@ -233,12 +331,20 @@ _Noreturn void probe_main(void)
             code = serve(&config, number, code);
     }
 
+    if ((value = cmdline_option(guest.cmdline, "probe.burn"))) {
+        number = 0;
+        cmdline_number(value, &number);
+        burn(number);
+    }
+
     if (cmdline_option(guest.cmdline, "probe.hang"))
         hang();
 
-    begin_event("exit");
-    json_raw(",\"code\":");
-    json_number(code);
-    end_event();
-    platform_exit(code);
+    if (cmdline_option(guest.cmdline, "probe.triple-fault"))
+        platform_crash();
+
+    if (cmdline_option(guest.cmdline, "probe.stray"))
+        platform_stray();
+
+    leave(code);
 }

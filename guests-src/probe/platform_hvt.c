@@ -78,6 +78,22 @@ _Noreturn void platform_exit(unsigned code)
         hypercall(HC_HALT, &arg);
 }
 
+_Noreturn void platform_crash(void)
+{
+    struct {
+        uint16_t limit;
+        uint64_t base;
+    } __attribute__((packed)) no_idt = {0, 0};
+
+    for (;;)
+        __asm__ volatile("lidt %0; ud2" : : "m"(no_idt));
+}
+
+_Noreturn void platform_stray(void)
+{
+    solo5_stray(boot_info->mem_size);
+}
+
 static bool block_read(unsigned handle, void *buf, size_t len)
 {
     struct {

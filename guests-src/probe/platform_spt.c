@@ -85,6 +85,18 @@ _Noreturn void platform_exit(unsigned code)
         system_call(SYS_EXIT_GROUP, code, 0, 0, 0, 0, 0);
 }
 
+/* A process has no more than this to offer. */
+_Noreturn void platform_crash(void)
+{
+    for (;;)
+        __asm__ volatile("ud2");
+}
+
+_Noreturn void platform_stray(void)
+{
+    solo5_stray(boot_info->mem_size);
+}
+
 static int host_fd(unsigned handle)
 {
     return (int)boot_info->mft->entries[handle].host;

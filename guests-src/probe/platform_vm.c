@@ -11,6 +11,19 @@ extern char image_start[], image_end[]; /* vm.lds */
 #define KEYBOARD_RESET 0xfe
 #define RESET_CYCLES 200000000 /* about 0.1 s */
 #define FAULT_CODE 125
+#define NOWHERE 0xfe000000ull /* neither memory nor a device */
+
+static _Noreturn void triple_fault(void)
+{
+    struct {
+        uint16_t limit;
+        uint64_t base;
+    } __attribute__((packed)) no_idt = {0, 0};
+
+    __asm__ volatile("lidt %0; ud2" : : "m"(no_idt));
+    for (;;)
+        __asm__ volatile("cli; hlt");
+}
 
 void platform_console(const char *text, size_t len)
 {
@@ -43,36 +56,57 @@ static uint64_t max64(uint64_t a, uint64_t b)
     return a > b ? a : b;
 }
 
-/* Writes to the pages of [start, end) while there are bytes to be filled. */
-static void fill_range(uint64_t start, uint64_t end, uint64_t *left,
-                       uint64_t *done)
+/* What the image, the initrd or the loader's tables (in the first MiB) need. */
+static bool is_used(uint64_t page)
 {
-    for (uint64_t page = (start + 4095) & ~4095ull;
-         page + 4096 <= end && *left; page += 4096) {
-        *(volatile uint8_t *)page = 1;
-        *done += 4096;
-        *left = *left > 4096 ? *left - 4096 : 0;
+    uint64_t initrd = (uintptr_t)guest.initrd;
+
+    return page < (uintptr_t)image_end ||
+           (page + 4096 > initrd && page < initrd + guest.initrd_size);
+}
+
+/* Writes to each usable page: to those in use without changing them, to the
+   others something that is not 0, in case the host looks for such pages. */
+static uint64_t fill_all(void)
+{
+    uint64_t done = 0;
+
+    for (unsigned i = 0; i < ram_ranges; i++) {
+        uint64_t start = ram[i].start, end = start + ram[i].size;
+
+        if (!map_range(start, end - start))
+            continue;
+        for (uint64_t page = start & ~4095ull; page < end; page += 4096) {
+            if (is_used(page))
+                rewrite8(page);
+            else
+                write8(page, 1);
+            done += 4096;
+        }
     }
+    return done;
 }
 
 /* Leaves alone the first MiB, everything up to the image's end, the initrd. */
 uint64_t platform_fill(uint64_t bytes)
 {
-    uint64_t initrd = (uintptr_t)guest.initrd;
-    uint64_t initrd_end = initrd + guest.initrd_size;
-    uint64_t left = bytes, done = 0;
+    uint64_t done = 0;
 
+    if (bytes == FILL_ALL)
+        return fill_all();
     for (unsigned i = 0; i < ram_ranges; i++) {
         uint64_t start = max64(ram[i].start, (uintptr_t)image_end);
         uint64_t end = ram[i].start + ram[i].size;
 
         if (start >= end || !map_range(start, end - start))
             continue;
-        if (initrd >= start && initrd < end) {
-            fill_range(start, initrd, &left, &done);
-            start = initrd_end;
+        for (uint64_t page = (start + 4095) & ~4095ull;
+             page + 4096 <= end && done < bytes; page += 4096) {
+            if (is_used(page))
+                continue;
+            write8(page, 1);
+            done += 4096;
         }
-        fill_range(start, end, &left, &done);
     }
     return done > bytes ? bytes : done;
 }
@@ -84,10 +118,6 @@ uint64_t platform_fill(uint64_t bytes)
  */
 _Noreturn void platform_exit(unsigned code)
 {
-    struct {
-        uint16_t limit;
-        uint64_t base;
-    } __attribute__((packed)) no_idt = {0, 0};
     uint64_t start = rdtsc();
 
     uart_drain();
@@ -95,9 +125,20 @@ _Noreturn void platform_exit(unsigned code)
     outb(KEYBOARD_PORT, KEYBOARD_RESET);
     while (rdtsc() - start < RESET_CYCLES)
         pause(); /* monitors may take their time to act on it */
-    __asm__ volatile("lidt %0; ud2" : : "m"(no_idt));
-    for (;;)
-        __asm__ volatile("cli; hlt");
+    triple_fault();
+}
+
+_Noreturn void platform_crash(void)
+{
+    uart_drain();
+    triple_fault();
+}
+
+_Noreturn void platform_stray(void)
+{
+    uart_drain();
+    __asm__ volatile("jmp *%0" : : "r"(NOWHERE));
+    __builtin_unreachable();
 }
 
 /* Any exception: say so, and leave with a code of its own. */

@@ -77,7 +77,15 @@ uint64_t platform_milliseconds(void);         /* monotonic, from any origin */
 void platform_wait(unsigned milliseconds);    /* until a frame may have come */
 #define WAIT_FOREVER (~0u)                    /* ... or never to be woken */
 uint64_t platform_fill(uint64_t bytes);       /* touch RAM; how much was there */
+#define FILL_ALL UINT64_MAX                   /* ... what is in use, too */
 _Noreturn void platform_exit(unsigned code);
+_Noreturn void platform_crash(void);          /* as a kernel dies that is lost */
+_Noreturn void platform_stray(void);          /* run what is no memory */
+
+/* How somebody outside may ask the guest to stop. */
+enum stop_way { STOP_CTRL_ALT_DEL, STOP_POWER_BUTTON, STOP_WAYS };
+bool platform_listen(enum stop_way way);      /* false: nothing to listen to */
+bool platform_asked(enum stop_way way);       /* since platform_listen() */
 
 /* ---- cmdline.c ------------------------------------------------------------ */
 
@@ -90,6 +98,7 @@ struct ipconfig {
 /* Finds the word `name` or `name=VALUE`; the value ("" without one) or NULL. */
 const char *cmdline_option(const char *cmdline, const char *name);
 bool cmdline_number(const char *text, uint64_t *value); /* decimal, K/M/G */
+bool cmdline_is(const char *text, const char *word); /* and ends there */
 void cmdline_ipconfig(const char *cmdline, struct ipconfig *config);
 
 /* ---- cpio.c --------------------------------------------------------------- */

@@ -72,11 +72,37 @@ void solo5_discover(const char *boot, const char *cmdline, uint64_t memory,
     }
 }
 
-/* Writes to each page from `from` on; leaves the top, where the stack is. */
+_Noreturn void solo5_stray(uint64_t memory)
+{
+    __asm__ volatile("jmp *%0" : : "r"(memory + (64 << 20)));
+    __builtin_unreachable();
+}
+
+/* Nobody can ask a Solo5 guest to stop. */
+bool platform_listen(enum stop_way way)
+{
+    (void)way;
+    return false;
+}
+
+bool platform_asked(enum stop_way way)
+{
+    (void)way;
+    return false;
+}
+
+/* Writes to each page from `from` on. The top, where the stack is, is left, or
+   written to without a change; what is below `from` the tender has written. */
 uint64_t solo5_fill(uint64_t from, uint64_t memory, uint64_t bytes)
 {
     uint64_t start = (from + 4095) & ~4095ull, done = 0;
 
+    if (bytes == FILL_ALL) {
+        bytes = solo5_fill(from, memory, memory);
+        for (done = start + bytes; done < memory; done += 4096)
+            __asm__ volatile("lock; orb $0, (%0)" : : "r"(done) : "memory", "cc");
+        return memory - start;
+    }
     for (; done < bytes && start + done + (1 << 20) < memory; done += 4096)
         *(volatile uint8_t *)(start + done) = 1;
     return done < bytes ? done : bytes;

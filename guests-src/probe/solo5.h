@@ -63,5 +63,6 @@ struct solo5_ops {
 void solo5_discover(const char *boot, const char *cmdline, uint64_t memory,
                     const struct mft *mft, const struct solo5_ops *ops);
 uint64_t solo5_fill(uint64_t from, uint64_t memory, uint64_t bytes);
+_Noreturn void solo5_stray(uint64_t memory);
 
 #endif

@@ -6,9 +6,6 @@
  */
 #include "vm.h"
 
-#define CONFIG_ADDRESS 0xcf8
-#define CONFIG_DATA 0xcfc
-
 #define PCI_ID 0x00
 #define PCI_COMMAND 0x04
 #define PCI_STATUS 0x06
@@ -36,19 +33,6 @@
 
 /* ---- configuration space ---------------------------------------------------- */
 
-typedef uint32_t pci_address; /* as CONFIG_ADDRESS wants it */
-
-static pci_address pci_function(unsigned bus, unsigned slot, unsigned function)
-{
-    return 0x80000000u | bus << 16 | slot << 11 | function << 8;
-}
-
-static uint32_t config_read32(pci_address dev, unsigned offset)
-{
-    outl(CONFIG_ADDRESS, dev | (offset & ~3u));
-    return inl(CONFIG_DATA);
-}
-
 static uint16_t config_read16(pci_address dev, unsigned offset)
 {
     return config_read32(dev, offset) >> (offset & 2) * 8;
@@ -57,12 +41,6 @@ static uint16_t config_read16(pci_address dev, unsigned offset)
 static uint8_t config_read8(pci_address dev, unsigned offset)
 {
     return config_read32(dev, offset) >> (offset & 3) * 8;
-}
-
-static void config_write32(pci_address dev, unsigned offset, uint32_t v)
-{
-    outl(CONFIG_ADDRESS, dev | offset);
-    outl(CONFIG_DATA, v);
 }
 
 /* ---- the transport ---------------------------------------------------------- */

@@ -33,6 +33,14 @@ static inline uint8_t inb(uint16_t port)
     return v;
 }
 
+static inline uint16_t inw(uint16_t port)
+{
+    uint16_t v;
+
+    __asm__ volatile("inw %1, %0" : "=a"(v) : "Nd"(port));
+    return v;
+}
+
 static inline uint32_t inl(uint16_t port)
 {
     uint32_t v;
@@ -84,6 +92,12 @@ static inline void write32(uint64_t addr, uint32_t v)
     __asm__ volatile("movl %0, (%1)" : : "r"(v), "r"(addr) : "memory");
 }
 
+/* A write that changes nothing, whatever a device may be writing there. */
+static inline void rewrite8(uint64_t addr)
+{
+    __asm__ volatile("lock; orb $0, (%0)" : : "r"(addr) : "memory", "cc");
+}
+
 static inline void pause(void)
 {
     __asm__ volatile("pause" : : : "memory");
@@ -95,6 +109,31 @@ static inline uint64_t rdtsc(void)
 
     __asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
     return (uint64_t)high << 32 | low;
+}
+
+/* ---- PCI's configuration space, by the old ports --------------------------- */
+
+#define CONFIG_ADDRESS 0xcf8
+#define CONFIG_DATA 0xcfc
+
+typedef uint32_t pci_address; /* as CONFIG_ADDRESS wants it */
+
+static inline pci_address pci_function(unsigned bus, unsigned slot,
+                                       unsigned function)
+{
+    return 0x80000000u | bus << 16 | slot << 11 | function << 8;
+}
+
+static inline uint32_t config_read32(pci_address dev, unsigned offset)
+{
+    outl(CONFIG_ADDRESS, dev | (offset & ~3u));
+    return inl(CONFIG_DATA);
+}
+
+static inline void config_write32(pci_address dev, unsigned offset, uint32_t v)
+{
+    outl(CONFIG_ADDRESS, dev | offset);
+    outl(CONFIG_DATA, v);
 }
 
 /* ---- uart.c --------------------------------------------------------------- */

@@ -9,7 +9,7 @@ A container has one folder per v1 hierarchy and one in the v2 tree where that ha
 from __future__ import annotations
 
 import posix
-from errno import EBUSY, ENOENT, ENOTSUP, ETIMEDOUT
+from errno import EBUSY, ENOTSUP, ETIMEDOUT
 
 from urunc.linux.files import (
     exists,
@@ -138,7 +138,7 @@ def remove(path: str) -> bool:
     except OSError as error:
         if error.errno == EBUSY:
             return False
-        if error.errno != ENOENT:
+        if exists(path):
             raise
     return True
 

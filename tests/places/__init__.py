@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Places: surroundings for the commands of a test that the machine itself does not offer.
+
+Each is a context manager and takes all of itself down when it is left. It must touch nothing of the
+host but what it says. All need root, and none a network.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+
+class Place:
+    """Where commands run; a subclass says how they get there."""
+
+    @property
+    def prefix(self) -> list[str]:
+        """The words before a command line that make it run here, with the caller's environment and
+        its folder (`/` where there is none of that name); its exit status is passed on."""
+        raise NotImplementedError
+
+    def run(
+        self, *command: str, check: bool = True, timeout_s: float = 60, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command here to its end."""
+        result = subprocess.run(
+            [*self.prefix, *command],
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            stdin=subprocess.DEVNULL,
+            env=os.environ | environment,
+        )
+        if check and result.returncode:
+            raise AssertionError(
+                f"{' '.join(command)}: {result.returncode}\n{result.stdout}{result.stderr}"
+            )
+        return result

@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Control groups of a guest's monitor (config-linux.md, Control groups): limits, devices, the
+freezer, on v1 and hybrid hosts, on v2, without any; what `update` changes."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from places.hierarchy import Hierarchy
+from support import PARTS, Bundle, Container, Urunc, need, nothing_left
+
+V1 = pathlib.Path("/sys/fs/cgroup")
+MIB = 1 << 20
+
+
+@pytest.fixture
+def bundle(tmp_path: pathlib.Path) -> Bundle:
+    """The probe on Solo5's spt: nothing but Linux is needed."""
+    need("solo5", "probe")
+    made = Bundle(tmp_path / "b", "rumprun", "spt")
+    made.add("unikernel", PARTS / "probe-bare.spt")
+    made.args("probe.hang")
+    made.config["linux"]["cgroupsPath"] = "/urunc-test/groups"
+    return made
+
+
+def group(controller: str, name: str = "urunc-test/groups") -> pathlib.Path:
+    folder = V1 / controller
+    if not (folder / "cgroup.procs").exists():
+        pytest.skip(f"no v1 hierarchy of {controller} here")
+    return folder / name
+
+
+def test_limits_on_v1(urunc: Urunc, bundle: Bundle) -> None:
+    """Each field of linux.resources is in the file that means it."""
+    bundle.config["linux"]["resources"] = {
+        "memory": {"limit": 96 * MIB, "reservation": 64 * MIB, "swappiness": 7,
+                   "swap": 128 * MIB, "disableOOMKiller": True},
+        "cpu": {"shares": 512, "quota": 50_000, "period": 100_000, "burst": 1000,
+                "cpus": "0", "mems": "0", "idle": 0},
+        "pids": {"limit": 20},
+    }  # fmt: skip
+    with nothing_left(urunc.root):
+        container = urunc.create(bundle)
+        expected = {
+            "memory/memory.limit_in_bytes": str(96 * MIB),
+            "memory/memory.soft_limit_in_bytes": str(64 * MIB),
+            "memory/memory.swappiness": "7",
+            "memory/memory.memsw.limit_in_bytes": str(128 * MIB),
+            "cpu/cpu.shares": "512",
+            "cpu/cpu.cfs_quota_us": "50000",
+            "cpu/cpu.cfs_period_us": "100000",
+            "cpu/cpu.cfs_burst_us": "1000",
+            "cpuset/cpuset.cpus": "0",
+            "cpuset/cpuset.mems": "0",
+            "pids/pids.max": "20",
+        }
+        for name, value in expected.items():
+            controller, _, file = name.partition("/")
+            assert (group(controller) / file).read_text().strip() == value, name
+        oom = (group("memory") / "memory.oom_control").read_text()
+        assert "oom_kill_disable 1" in oom
+        for line in pathlib.Path(f"/proc/{container.pid}/cgroup").read_text().splitlines():
+            assert line.endswith("/urunc-test/groups"), line
+        container.delete("--force")
+
+
+def test_what_the_kernel_refuses(urunc: Urunc, bundle: Bundle) -> None:
+    """An error that names the file and the value, and nothing left."""
+    bundle.config["linux"]["resources"] = {"cpu": {"cpus": "4095"}}
+    group("cpuset")
+    with nothing_left(urunc.root):
+        refused = urunc("create", "--bundle", str(bundle.write()), urunc.new_id(), check=False)
+    assert refused.returncode == 1
+    assert "limit 'cpuset.cpus' to '4095'" in refused.stderr
+
+
+def test_unified_where_there_is_v1(urunc: Urunc, bundle: Bundle) -> None:
+    group("memory")
+    bundle.config["linux"]["resources"] = {"unified": {"memory.high": "100000000"}}
+    refused = urunc("create", "--bundle", str(bundle.write()), urunc.new_id(), check=False)
+    assert "unified: 'memory.high': the memory controller of this machine is cgroup v1's" in (
+        refused.stderr
+    )
+
+
+def test_devices_on_v1(urunc: Urunc, bundle: Bundle) -> None:
+    """The monitor may open the devices it needs; a spec that allows everything changes nothing."""
+    bundle.config["linux"]["resources"] = {"devices": [{"allow": True, "access": "rwm"}]}
+    container = urunc.create(bundle)
+    allowed = set((group("devices") / "devices.list").read_text().splitlines())
+    tun = os.stat("/dev/net/tun").st_rdev
+    node = f"c {os.major(tun)}:{os.minor(tun)} rwm"
+    assert node in allowed
+    assert not any(line.startswith(("a", "b", "c *")) for line in allowed)
+    assert "c 1:1 rwm" not in allowed  # /dev/mem
+    container.delete("--force")
+
+
+def test_pids_limit_binds(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    """A monitor that wants more threads than it may have does not get them."""
+    need("qemu", "probe")
+    made = Bundle(tmp_path / "q", "unikraft", "qemu", accelerator="tcg", vcpus="8")
+    made.add("unikernel", PARTS / "probe.pvh")
+    made.args("app", "probe.hang")
+    made.config["linux"]["resources"] |= {"pids": {"limit": 3}}
+    container = urunc.create(made)
+    container.start()
+    container.wait_stopped()
+    text = container.console.read_text()
+    assert "Resource temporarily unavailable" in text or "qemu_thread_create" in text
+    container.delete()
+
+
+def burn(container: Container, seconds: float) -> float:
+    """The share of a CPU that a container has used over some seconds."""
+    usage = V1 / "cpuacct" / "urunc-test/groups/cpuacct.usage"
+    if usage.exists():
+        read = lambda: int(usage.read_text())  # noqa: E731
+    else:
+        stat = V1 / "urunc-test/groups/cpu.stat"
+        read = lambda: int(stat.read_text().split()[1]) * 1000  # noqa: E731
+    first, began = read(), time.monotonic_ns()
+    time.sleep(seconds)
+    return (read() - first) / (time.monotonic_ns() - began)
+
+
+def burning(tmp_path: pathlib.Path, **resources: Any) -> Bundle:
+    need("qemu", "probe")
+    made = Bundle(tmp_path / "q", "unikraft", "qemu", accelerator="tcg")
+    made.add("unikernel", PARTS / "probe.pvh")
+    made.args("app", "probe.burn")
+    made.config["linux"]["cgroupsPath"] = "/urunc-test/groups"
+    made.config["linux"]["resources"] |= resources
+    return made
+
+
+def test_cpu_quota_binds_and_update_changes_it(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    """A guest that burns gets its quota, at once another after `update`."""
+    made = burning(tmp_path, cpu={"quota": 20_000, "period": 100_000})
+    with nothing_left(urunc.root, tmp_path / "none"):
+        container = urunc.create(made)
+        container.start()
+        container.wait_for('"cmdline"')
+        before = burn(container, 1.0)
+        assert 0.05 < before < 0.3
+        urunc("update", "--cpu-quota", "60000", container.id)
+        after = burn(container, 1.0)
+        assert before * 1.5 < after < 0.75
+        container.delete("--force")
+
+
+def test_update_in_all_its_ways(urunc: Urunc, bundle: Bundle, tmp_path: pathlib.Path) -> None:
+    """By options, by a file, by standard input; what is not said stays."""
+    container = urunc.create(bundle)
+    container.start()
+    urunc("update", container.id, "--pids-limit", "31", "--cpu-share=300")
+    assert (group("pids") / "pids.max").read_text() == "31\n"
+    assert (group("cpu") / "cpu.shares").read_text() == "300\n"
+    resources = tmp_path / "resources.json"
+    resources.write_text(json.dumps({"pids": {"limit": 32}}))
+    urunc("update", "--resources", str(resources), container.id)
+    assert (group("pids") / "pids.max").read_text() == "32\n"
+    subprocess.run(
+        urunc.command("update", "-r", "-", container.id),
+        input=json.dumps({"cpu": {"shares": 400}, "pids": {"limit": -1}}), text=True, check=True,
+    )  # fmt: skip
+    assert (group("cpu") / "cpu.shares").read_text() == "400\n"
+    assert (group("pids") / "pids.max").read_text() == "max\n"
+    urunc("update", "-m", "1g", container.id)
+    assert (group("memory") / "memory.limit_in_bytes").read_text() == f"{1 << 30}\n"
+    for words, text in (
+        (("--memory", "lots"), "option '--memory': 'lots' is no size"),
+        (("--pids-limit", "x"), "option '--pids-limit': 'x' is no number"),
+        (("--l3-cache-schema", "L3:0=f"), "not supported"),
+        (("--resources", "/no/such"), "read resources '/no/such': no such file"),
+    ):
+        refused = urunc("update", *words, container.id, check=False)
+        assert refused.returncode == 1
+        assert text in refused.stderr
+    container.delete("--force")
+
+
+def test_memory_below_the_guest_s_is_refused(urunc: Urunc, bundle: Bundle) -> None:
+    """With the number that would do; the guest lives on under its old limit."""
+    container = urunc.create(bundle)
+    container.start()
+    plan = json.loads((urunc.root / container.id / "state.json").read_text())["plan"]
+    least = plan["memory_bytes"] + plan["overhead_bytes"]
+    refused = urunc("update", "--memory", str(least - 1), container.id, check=False)
+    assert refused.returncode == 1
+    assert f"{least} at least" in refused.stderr
+    assert (group("memory") / "memory.limit_in_bytes").read_text() == f"{192 * MIB}\n"
+    urunc("update", "--memory", str(least + (1 << 20)), container.id)
+    assert container.status() == "running"
+    container.delete("--force")
+
+
+def test_update_of_a_stopped_container(urunc: Urunc, bundle: Bundle) -> None:
+    container = urunc.create(bundle)
+    urunc("kill", container.id, "KILL")
+    container.wait_stopped()
+    refused = urunc("update", "--pids-limit", "5", container.id, check=False)
+    assert "container not running" in refused.stderr
+    container.delete()
+
+
+def test_limits_too_small(urunc: Urunc, bundle: Bundle) -> None:
+    """Refused with the number that would do."""
+    bundle.config["linux"]["resources"] = {"memory": {"limit": 3 * MIB}}
+    with nothing_left(urunc.root):
+        refused = urunc("create", "--bundle", str(bundle.write()), urunc.new_id(), check=False)
+    assert refused.returncode == 1
+    assert f"{3 * MIB} bytes are too few for spt" in refused.stderr
+    assert "at least" in refused.stderr
+
+
+@pytest.fixture
+def v2(urunc: Urunc) -> Iterator[Urunc]:
+    """urunc where nothing but the v2 hierarchy is mounted, with the controllers that it has."""
+    need("solo5", "probe")
+    with Hierarchy("v2") as place:
+        urunc.prefix = list(place.prefix)
+        yield urunc
+        urunc.clean()
+        urunc.identifiers.clear()
+        urunc.prefix = []
+    for folder in (V1 / "unified", V1):
+        for path in ("urunc-test/groups", "urunc-test"):
+            if (folder / path).exists():
+                (folder / path).rmdir()
+
+
+def unified(urunc: Urunc, file: str) -> str:
+    return subprocess.run(
+        [*urunc.prefix, "cat", f"/sys/fs/cgroup/urunc-test/groups/{file}"],
+        capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+
+
+def test_v2(v2: Urunc, bundle: Bundle) -> None:
+    """Born in its group (CLONE_INTO_CGROUP), its devices decided by a program, frozen, and gone."""
+    bundle.config["linux"]["resources"] = {}
+    container = v2.create(bundle)
+    assert unified(v2, "cgroup.procs") == str(container.pid)
+    container.start()
+    container.wait_for('"cmdline"')
+    state = json.loads((v2.root / container.id / "state.json").read_text())
+    assert state["groups"] == {"paths": {"": "/sys/fs/cgroup/urunc-test/groups"}, "unit": ""}
+    v2("pause", container.id)
+    assert container.status() == "paused"
+    assert "frozen 1" in unified(v2, "cgroup.events")
+    v2("kill", container.id, "KILL")
+    container.wait_stopped()
+    container.delete()
+
+
+def test_v2_devices(v2: Urunc, bundle: Bundle) -> None:
+    """What the monitor has no use for it may not open, whoever it is: a hook in its groups, as root
+    with the host's /dev, is stopped by the program."""
+    need("linux")  # its build needs busybox-static
+    bundle.config["linux"]["resources"] = {}
+    bundle.add("bin/busybox", pathlib.Path("/bin/busybox"))
+    (bundle.root / "dev").mkdir()
+    script = (
+        "busybox mknod /dev/null c 1 3; busybox mknod /dev/mem c 1 1; "
+        "echo >/dev/null && echo null; busybox head -c 1 /dev/mem >/dev/null; echo $?"
+    )
+    bundle.config["hooks"] = {
+        "startContainer": [
+            {"path": "/bin/busybox", "args": ["sh", "-c", f"({script}) >/out 2>&1"],
+             "env": ["PATH=/bin"]}
+        ]
+    }  # fmt: skip
+    container = v2.create(bundle)
+    container.start()
+    said = (bundle.root / "out").read_text()
+    assert "null\n" in said
+    assert "mknod: /dev/mem: Operation not permitted" in said
+    container.delete("--force")
+
+
+def test_v2_without_a_controller(v2: Urunc, bundle: Bundle) -> None:
+    """A limit that the hierarchy has no controller for is an error that says so."""
+    bundle.config["linux"]["resources"] = {"memory": {"limit": 64 * MIB}}
+    path = str(bundle.write())
+    refused = v2("create", "--bundle", path, v2.new_id(), check=False)
+    if refused.returncode == 0:
+        pytest.skip("this machine's v2 hierarchy has the memory controller")
+    assert "limit 'memory.max'" in refused.stderr
+    assert "no such file" in refused.stderr
+
+
+def test_no_control_groups_at_all(urunc: Urunc, bundle: Bundle) -> None:
+    """Without limits a guest runs; with one it is refused, for it would not be kept."""
+    with Hierarchy("none") as place:
+        urunc.prefix = list(place.prefix)
+        refused = urunc("create", "--bundle", str(bundle.write()), urunc.new_id(), check=False)
+        assert "no control groups to enforce limits with" in refused.stderr
+        bundle.config["linux"]["resources"] = {}
+        container = urunc.create(bundle)
+        container.start()
+        assert container.status() == "running"
+        assert json.loads(urunc("ps", "--format", "json", container.id).stdout) == [container.pid]
+        refused = urunc("pause", container.id, check=False)
+        assert "it takes a freezer control group" in refused.stderr
+        container.delete("--force")
+
+
+def test_control_groups_that_are_not_ours(urunc: Urunc, bundle: Bundle) -> None:
+    """Read-only ones, as in a container: without limits a guest runs."""
+    with Hierarchy("read-only") as place:
+        urunc.prefix = list(place.prefix)
+        refused = urunc("create", "--bundle", str(bundle.write()), urunc.new_id(), check=False)
+        assert "make control group: read-only file system" in refused.stderr
+        bundle.config["linux"]["resources"] = {}
+        container = urunc.create(bundle)
+        container.start()
+        container.delete("--force")
