@@ -26,6 +26,8 @@ from typing import Any
 
 import pytest
 
+from places.systemd import available as systemd_available
+
 PROJECT = pathlib.Path(__file__).resolve().parent.parent
 PARTS = PROJECT / "build/parts"
 URUNC = PROJECT / "build/prefix/bin/urunc"
@@ -57,6 +59,7 @@ PROBES: dict[str, Callable[[], bool]] = {
     "solo5": lambda: shutil.which("solo5-hvt") is not None,
     "probe": lambda: (PARTS / "probe.pvh").exists(),
     "linux": lambda: (PARTS / "linux/vmlinuz").exists(),
+    "systemd": systemd_available,
     "runc": lambda: shutil.which("runc") is not None,
     "installed": URUNC.exists,
 }

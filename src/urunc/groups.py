@@ -156,8 +156,9 @@ def locate(identifier: str, asked: str) -> Groups:
     return Groups(paths)
 
 
-def make(groups: Groups, resources: Resources, journal: Journal) -> Groups:
-    """Make the groups with their limits; raises HostError.
+def make(groups: Groups, resources: Resources, journal: Journal, member: int = 0) -> Groups:
+    """Make the groups with their limits; `member` is a process that is in them already. Raises
+    HostError.
 
     Where control groups are not ours to use (another user's, a read-only mount) and nothing is to
     be limited, the container does without.
@@ -168,6 +169,7 @@ def make(groups: Groups, resources: Resources, journal: Journal) -> Groups:
     resource = ControlGroups(
         paths=groups.folders,
         parents=[path for folder in groups.folders for path in _missing_parents(folder)],
+        member=member,
     )
     try:
         journal.make(resource)
@@ -232,7 +234,7 @@ def make_by_systemd(
         bus.close()
     paths = {name: mount_point + own for name, (mount_point, _) in hierarchies.items()}
     groups = Groups(paths, unit)
-    return make(groups, resources, journal)
+    return make(groups, resources, journal, pid)
 
 
 def unit_name(identifier: str, asked: str) -> tuple[str, str]:

@@ -125,15 +125,17 @@ class ControlGroups(Resource):
 
     kind = "cgroups"
 
-    def __init__(self, *, paths: list[str], parents: list[str]) -> None:
+    def __init__(self, *, paths: list[str], parents: list[str], member: int = 0) -> None:
         self.paths = paths
+        self.member = member
+        """The process that systemd has put into its groups already, 0 for none."""
         self.parents = parents
         """Folders above that were not there, outermost first; removed only where nobody else uses
         them."""
 
     def make(self) -> None:
         for path in self.paths:
-            if cgroups.pids(path):
+            if set(cgroups.pids(path)) - {self.member}:
                 raise OSError(EBUSY, f"control group '{path}' has processes of others")
         for path in (*self.parents, *self.paths):
             cgroups.make(path)
