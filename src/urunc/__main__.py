@@ -65,6 +65,8 @@ def run(argv: list[str]) -> int:
         sys.stdout.write(overview(rest[1] if len(rest) > 1 and rest[0] == "help" else ""))
         return 0
     verb = rest[0]
+    if verb not in VERBS and {"--help", "-h"} & set(rest[1:]):
+        raise UsageError(f"No help topic for '{verb}'", f"known: {', '.join(VERBS)}")
     if verb not in VERBS:
         raise UsageError(f"unknown verb '{verb}'", f"known: {', '.join(VERBS)}")
     if verb in ("create", "run"):

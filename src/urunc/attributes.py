@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the kernel keeps of a process and lets another set by its pid: limits, scheduling, the OOM
-score.
+"""What the kernel keeps of a process and lets another set by its pid: scheduling, the OOM score.
 
 Runs in the runtime, on an init that waits, with the host's privilege, which init has not in a user
-namespace; execve keeps all of it for the monitor. After init's own work, which a low limit would
-hinder.
+namespace; execve keeps all of it for the monitor.
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ from __future__ import annotations
 from urunc.errors import HostError, reason
 from urunc.linux import _linux
 from urunc.linux.files import write_bytes
-from urunc.linux.process import RLIMITS
 from urunc.spec import IO_CLASSES, SCHEDULER_FLAGS, SCHEDULERS
 
 TYPE_CHECKING = False
@@ -24,14 +21,6 @@ def apply(pid: int, spec: Spec) -> None:
     """Set what the specification's process says; raises HostError."""
     if spec.oom_score_adj is not None:
         _set_oom_score(pid, spec.oom_score_adj)
-    for limit in spec.rlimits:
-        try:
-            number = RLIMITS[limit.type.removeprefix("RLIMIT_")]
-            _linux.setrlimit(pid, number, limit.soft, limit.hard)
-        except OSError as error:
-            raise HostError(
-                f"process.rlimits: {limit.type} {limit.soft} {limit.hard}: {reason(error)}"
-            ) from None
     if spec.io_priority:
         kind, level = spec.io_priority
         try:
@@ -53,7 +42,6 @@ def apply(pid: int, spec: Spec) -> None:
 def describe(spec: Spec) -> list[str]:
     """One line for people for each thing that `apply` sets."""
     lines = [] if spec.oom_score_adj is None else [f"oom_score_adj {spec.oom_score_adj}"]
-    lines += [f"{limit.type} {limit.soft} {limit.hard}" for limit in spec.rlimits]
     if spec.io_priority:
         kind, level = spec.io_priority
         lines.append(f"{IO_CLASSES[kind - 1]} {level}")

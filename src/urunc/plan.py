@@ -108,6 +108,7 @@ def decide(
         warnings.append("host network namespace: the guest has no network")
     uid, gid = _user(spec, monitor, config)
     _note_mounts(spec, warnings)
+    _note_devices(spec, warnings)
     return Plan(
         id=identifier,
         guest=guest.name,
@@ -419,6 +420,12 @@ def _note_mounts(spec: Spec, warnings: list[str]) -> None:
     ]
     if ignored:
         warnings.append(f"mounts that the guest does not see: {', '.join(ignored)}")
+
+
+def _note_devices(spec: Spec, warnings: list[str]) -> None:
+    if spec.devices:
+        shown = ", ".join(spec.devices[:8]) + (", …" if len(spec.devices) > 8 else "")
+        warnings.append(f"devices that the guest does not have: {shown}")
 
 
 def _nics(plan: Plan, net: NetFacts) -> tuple[tuple[Nic, ...], tuple[MachineNic, ...]]:

@@ -24,6 +24,7 @@ from urunc.steps import (
     PrivateMounts,
     Propagation,
     ReadOnly,
+    ResourceLimit,
     Step,
     Sysctl,
     Terminal,
@@ -114,6 +115,9 @@ def build(plan: Plan, launch: Launch, spec: Spec, root: str, prepared: Prepared)
         steps.append(Propagation(kind=spec.rootfs_propagation))
     if spec.umask is not None:
         steps.append(Umask(mask=spec.umask))
+    steps += [
+        ResourceLimit(type=limit.type, soft=limit.soft, hard=limit.hard) for limit in spec.rlimits
+    ]
     groups = tuple(
         inner for group in plan.groups if (inner := ids.groups.to_inner(group)) is not None
     )

@@ -21,6 +21,7 @@ from urunc.linux.files import (
     write_all,
     write_bytes,
 )
+from urunc.linux.process import RLIMITS
 from urunc.record import plain, rebuild, record
 
 TYPE_CHECKING = False
@@ -363,6 +364,22 @@ class Umask(Step):
 
 
 @record
+class ResourceLimit(Step):
+    """setrlimit(2); by init itself, the last thing as root, for a low limit would hinder it and
+    another's limits take CAP_SYS_RESOURCE."""
+
+    type: str
+    soft: int
+    hard: int
+
+    def describe(self) -> str:
+        return f"{self.type} {self.soft} {self.hard}"
+
+    def execute(self) -> None:
+        _linux.setrlimit(0, RLIMITS[self.type.removeprefix("RLIMIT_")], self.soft, self.hard)
+
+
+@record
 class Keyring(Step):
     """A session keyring of its own."""
 
@@ -412,7 +429,8 @@ STEPS: dict[str, Any] = {
     cls.__name__: cls
     for cls in (
         PrivateMounts, Tmpfs, Bind, Copy, Device, BindDevice, Attach, Detach, Terminal, ReadOnly,
-        Propagation, PivotRoot, HostName, Sysctl, Label, Umask, Keyring, User,
+        Propagation, PivotRoot, HostName, Sysctl, Label, Umask, Keyring,
+        ResourceLimit, User,
     )
 }  # fmt: skip
 

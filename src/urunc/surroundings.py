@@ -14,7 +14,7 @@ import posix
 from urunc import logs
 from urunc.errors import HostError, reason
 from urunc.linux import _linux, cgroups, mounts
-from urunc.linux.files import AT_FDCWD
+from urunc.linux.files import AT_FDCWD, exists
 from urunc.sequence import ATTACH, BIND, MAKE, Prepared, device_nodes
 
 TYPE_CHECKING = False
@@ -31,6 +31,7 @@ TUN = "/dev/net/tun"
 
 def prepare(plan: Plan, spec: Spec, ids: Ids, config: Config, options: Options) -> Prepared:
     """Prepare for init; raises HostError."""
+    _check_labels(spec)
     devices, device_mount, image_mount = MAKE, -1, -1
     missing: frozenset[str] = frozenset()
     if posix.geteuid() != 0 or cgroups.in_user_namespace():
@@ -51,6 +52,24 @@ def prepare(plan: Plan, spec: Spec, ids: Ids, config: Config, options: Options) 
         keep_groups=posix.geteuid() != 0,
         selinux_type=config.get("security.selinux_type"),
     )
+
+
+def _check_labels(spec: Spec) -> None:
+    """A label that nobody enforces would be a promise not kept."""
+    if (
+        spec.apparmor_profile
+        and not exists("/sys/kernel/security/apparmor")
+        and not exists("/sys/module/apparmor")
+    ):
+        raise HostError(
+            f"process.apparmorProfile: '{spec.apparmor_profile}': this machine has no AppArmor",
+            "leave it out, or enable AppArmor",
+        )
+    if (spec.selinux_label or spec.mount_label) and not exists("/sys/fs/selinux/enforce"):
+        raise HostError(
+            "process.selinuxLabel, linux.mountLabel: this machine has no SELinux",
+            "leave them out, or enable SELinux",
+        )
 
 
 def _nodes(plan: Plan) -> tuple[str, ...]:

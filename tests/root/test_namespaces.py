@@ -57,8 +57,8 @@ def holder(*options: str) -> Iterator[int]:
 
 
 def test_those_that_are_not_listed_are_the_host_s(urunc: Urunc, bundle: Bundle) -> None:
-    """ "If a namespace type is not specified in the namespaces array, the container MUST inherit the
-    runtime namespace"; a monitor's mounts are its own all the same."""
+    """A kind that the array does not name is inherited from the runtime; a monitor's mounts are its
+    own all the same."""
     namespaces(bundle, {"type": "pid"})
     with nothing_left(urunc.root):
         container = urunc.create(bundle)
@@ -71,8 +71,7 @@ def test_those_that_are_not_listed_are_the_host_s(urunc: Urunc, bundle: Bundle) 
 
 
 def test_given_ones_are_joined(urunc: Urunc, bundle: Bundle) -> None:
-    """ "path (string, OPTIONAL) - the runtime MUST place the container process in the namespace
-    associated with that path"."""
+    """The container process is in the namespaces that the paths are associated with."""
     with (
         nothing_left(urunc.root),
         holder("-n", "-i", "-u", "-C", "-p", "-f", "--kill-child") as pid,
@@ -89,8 +88,7 @@ def test_given_ones_are_joined(urunc: Urunc, bundle: Bundle) -> None:
 
 
 def test_a_namespace_of_another_kind(urunc: Urunc, bundle: Bundle) -> None:
-    """ "the runtime MUST generate an error if the path is not associated with a namespace of type
-    type"."""
+    """A path that is not associated with a namespace of its type is an error."""
     namespaces(bundle, {"type": "ipc", "path": "/proc/self/ns/uts"}, {"type": "mount"})
     with nothing_left(urunc.root):
         refused = urunc("create", "--bundle", str(bundle.write()), urunc.new_id(), check=False)

@@ -21,7 +21,7 @@ def overview(verb: str = "") -> str:
         return of_verb(verb, _module(verb))
     lines = [
         "NAME:",
-        "   urunc - runs unikernels as OCI containers",
+        "   urunc - Open Container Initiative runtime for unikernels",
         "",
         "USAGE:",
         "   urunc [global options] command [command options] [arguments...]",

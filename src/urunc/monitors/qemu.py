@@ -104,6 +104,9 @@ class Qemu(Monitor):
             if event not in TOLD:
                 continue
             text = TOLD[event].get(str(data.get("reason", "")), TOLD[event][""])
+            if event == "STOP" and _status(control) == "internal-error":
+                # it stays, with a guest that will never run again
+                text = "KVM cannot run the guest (internal error); the monitor waits to be killed"
             found.append({"event": event, "reason": text} if text else {"event": event})
         return found
 
@@ -161,14 +164,18 @@ class Qemu(Monitor):
         )
 
 
-def _execute(control: Control, command: dict[str, Any]) -> None:
+def _execute(control: Control, command: dict[str, Any]) -> Any:
     control.send(dumps(command).encode() + b"\n")
     while True:
         answer = loads(control.line().decode())
         if "error" in answer:
             raise MonitorError(f"{command['execute']}: {answer['error'].get('desc')}")
         if "return" in answer:
-            return  # anything else is an event
+            return answer["return"]  # anything else is an event
+
+
+def _status(control: Control) -> str:
+    return str(_execute(control, {"execute": "query-status"}).get("status", ""))
 
 
 def _cpu(machine: Machine, *, kvm: bool) -> str:
