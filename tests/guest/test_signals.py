@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Signals, pauses and endings of guests on real monitors: who is asked to stop, who is ended, how
+soon, and what is said of it afterwards."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from support import PARTS, Bundle, Container, Urunc, need, nothing_left
+
+QUIET = ("WINCH", "HUP", "USR1", "SIGUSR2", "CONT", "URG", "PIPE", "ALRM", "RTMIN+3", "34", "0")
+
+
+def probe(tmp_path: pathlib.Path, monitor: str, *words: str, **annotations: str) -> Bundle:
+    """The probe on a monitor; `qemu` emulates, `qemu-kvm` does not."""
+    need("probe", *{"qemu-kvm": ("qemu", "kvm"), "firecracker": ("firecracker", "kvm")}.get(
+        monitor, (("solo5",) if monitor == "spt" else (monitor,))))  # fmt: skip
+    name = monitor.partition("-")[0]
+    extra = {"accelerator": "tcg"} if monitor == "qemu" else {}
+    guest = "rumprun" if monitor == "spt" else "unikraft"
+    made = Bundle(tmp_path / monitor, guest, name, **extra, **annotations)
+    made.add("unikernel", PARTS / ("probe-bare.spt" if monitor == "spt" else "probe.pvh"))
+    made.args("app", *words)
+    return made
+
+
+def running(urunc: Urunc, bundle: Bundle) -> Container:
+    container = urunc.create(bundle)
+    container.start()
+    container.wait_for('"cmdline"')
+    return container
+
+
+@pytest.mark.parametrize("monitor", ["qemu", "firecracker", "spt"])
+def test_what_means_nothing_to_a_guest_does_not_hurt_it(
+    urunc: Urunc, tmp_path: pathlib.Path, monitor: str
+) -> None:
+    container = running(urunc, probe(tmp_path, monitor, "probe.hang"))
+    for name in QUIET:
+        urunc("kill", container.id, name)
+    time.sleep(0.1)
+    assert container.status() == "running"
+    for name in ("NOPE", "99", "RTMIN+99", "-1"):
+        refused = urunc("kill", container.id, name, check=False)
+        assert refused.returncode == 1
+    container.delete("--force")
+
+
+@pytest.mark.parametrize("monitor", ["qemu", "firecracker", "spt"])
+@pytest.mark.parametrize("name", ["TERM", "SIGINT", "3"])
+def test_a_guest_that_cannot_be_asked_is_ended_at_once(
+    urunc: Urunc, tmp_path: pathlib.Path, monitor: str, name: str
+) -> None:
+    """Nobody waits for a time limit for nothing."""
+    container = running(urunc, probe(tmp_path, monitor, "probe.hang"))
+    began = time.monotonic()
+    urunc("kill", container.id, name)
+    container.wait_stopped()
+    assert time.monotonic() - began < 2
+    refused = urunc("kill", container.id, check=False)
+    assert "container not running" in refused.stderr
+    assert urunc("kill", "--all", container.id).returncode == 0
+    container.delete()
+
+
+ASKED = [
+    ("qemu", "ctrl-alt-del", "probe.ctrl-alt-del=3"),
+    ("qemu", "acpi-power-button", "probe.power-button=3"),
+    ("qemu-kvm", "ctrl-alt-del,acpi-power-button", "probe.power-button=3"),
+    ("firecracker", "ctrl-alt-del", "probe.ctrl-alt-del=3"),
+]
+
+
+@pytest.mark.parametrize(("monitor", "listens", "word"), ASKED)
+def test_a_guest_that_listens_is_asked(
+    urunc: Urunc, tmp_path: pathlib.Path, monitor: str, listens: str, word: str
+) -> None:
+    """By the gentlest way that both know; it ends by itself, with its own exit code."""
+    container = running(urunc, probe(tmp_path, monitor, word, "probe.hang", stopsOn=listens))
+    with nothing_left():
+        began = time.monotonic()
+        urunc("kill", container.id, "TERM")
+        assert time.monotonic() - began < 1  # kill does not wait for the guest
+        container.wait_stopped()
+        time.sleep(0.2)  # for whoever watched the deadline
+    text = container.console.read_text()
+    how = "acpi-power-button" if "power" in word else "ctrl-alt-del"
+    assert f'"event":"stop","how":"{how}"' in text
+    assert '"event":"exit","code":3' in text
+    container.delete()
+
+
+def test_a_guest_that_does_not_stop_is_killed_at_the_deadline(
+    urunc: Urunc, tmp_path: pathlib.Path
+) -> None:
+    with urunc.config.open("a") as file:
+        file.write("[timeouts]\nstop_s = 1\n")
+    bundle = probe(tmp_path, "qemu", "probe.hang", stopsOn="ctrl-alt-del")
+    container = running(urunc, bundle)
+    log = tmp_path / "log"
+    began = time.monotonic()
+    urunc("--log", str(log), "kill", container.id, "INT")
+    assert container.status() == "running"
+    container.wait_stopped()
+    assert 0.8 < time.monotonic() - began < 5
+    time.sleep(0.2)
+    assert "did not stop within 1 s: killed" in log.read_text()
+    container.delete()
+
+
+def test_a_monitor_that_does_not_answer(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    """One that is asked in vain (stopped by SIGSTOP here) is ended, after a short while."""
+    bundle = probe(tmp_path, "qemu", "probe.hang", stopsOn="ctrl-alt-del")
+    container = running(urunc, bundle)
+    urunc("kill", container.id, "STOP")
+    said = urunc("kill", container.id, "TERM")
+    assert "no answer within 2 s: its monitor is ended" in said.stderr.replace(" (", ": ")
+    urunc("kill", container.id, "CONT")
+    container.wait_stopped()
+    container.delete()
+
+
+def test_stops_on_what(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    bundle = probe(tmp_path, "qemu", "probe.hang", stopsOn="a loud noise")
+    refused = urunc("create", "--bundle", str(bundle.write()), urunc.new_id(), check=False)
+    assert "'stopsOn': 'a loud noise' is unknown" in refused.stderr
+
+
+def beats(container: Container) -> list[int]:
+    found = []
+    for line in container.console.read_text().splitlines():
+        if '"beat"' in line and line.endswith("}"):
+            found.append(json.loads(line)["ms"])
+    return found
+
+
+@pytest.mark.parametrize("monitor", ["qemu", "firecracker", "spt"])
+def test_pause_and_resume(urunc: Urunc, tmp_path: pathlib.Path, monitor: str) -> None:
+    """A paused guest does nothing, and goes on afterwards; each at its time only."""
+    bundle = probe(tmp_path, monitor, "probe.beat=50", "probe.hang")
+    with nothing_left(urunc.root):
+        container = running(urunc, bundle)
+        refused = urunc("resume", container.id, check=False)
+        assert "container not paused" in refused.stderr
+        urunc("pause", container.id)
+        assert container.status() == "paused"
+        text = container.console.read_text()
+        time.sleep(0.5)
+        assert container.console.read_text() == text
+        refused = urunc("pause", container.id, check=False)
+        assert "container not running" in refused.stderr
+        refused = urunc("delete", container.id, check=False)
+        assert "container is paused, not stopped" in refused.stderr
+        urunc("resume", container.id)
+        assert container.status() == "running"
+        if monitor != "spt":  # the tenders' double has no heart
+            seen = len(beats(container))
+            time.sleep(0.5)
+            assert len(beats(container)) > seen
+        urunc("pause", container.id)
+        urunc("kill", container.id, "KILL")  # reaches the frozen, too
+        container.wait_stopped()
+        container.delete()
+
+
+def test_a_paused_guest_s_clock_does_not_jump(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    container = running(urunc, probe(tmp_path, "qemu", "probe.beat=50", "probe.hang"))
+    time.sleep(0.3)
+    urunc("pause", container.id)
+    before = beats(container)[-1]
+    time.sleep(2)
+    urunc("resume", container.id)
+    time.sleep(0.4)
+    after = next(ms for ms in beats(container) if ms > before)
+    assert after - before < 1000
+    container.delete("--force")
+
+
+class Followed:
+    """`events` of a container, in a process of its own."""
+
+    def __init__(self, urunc: Urunc, container: Container) -> None:
+        self.path = container.console.with_suffix(".events")
+        with self.path.open("wb") as out:
+            self.process = subprocess.Popen(
+                urunc.command("events", "--interval", "200ms", container.id),
+                stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+            )  # fmt: skip
+        for _ in range(200):
+            if self.path.stat().st_size:
+                break
+            time.sleep(0.02)
+        time.sleep(0.3)  # until it listens to the monitor too
+
+    def all(self) -> list[dict[str, Any]]:
+        assert self.process.wait(30) == 0, self.path.read_text()
+        return [json.loads(line) for line in self.path.read_text().splitlines()]
+
+
+@pytest.fixture
+def follow(urunc: Urunc) -> Iterator[list[Followed]]:
+    made: list[Followed] = []
+    yield made
+    for item in made:
+        item.process.kill()
+        item.process.wait()
+
+
+ENDINGS = [
+    ("qemu", ["probe.burn=1500", "probe.exit=5"], "", 11, "the guest ended with 5"),
+    ("qemu", ["probe.burn=1500", "probe.triple-fault"], "", 0, "the guest reset"),
+    ("qemu", ["probe.hang"], "TERM", 0, "qemu was told to stop by a signal"),
+    ("qemu", ["probe.hang"], "KILL", 137, "qemu was killed by signal 9"),
+    ("firecracker", ["probe.burn=1500", "probe.exit=5"], "", 0, "the guest shut down or reset"),
+    ("firecracker", ["probe.hang"], "TERM", 156, "firecracker was told to stop"),
+    ("firecracker", ["probe.hang"], "KILL", 137, "firecracker was killed by signal 9"),
+    ("spt", ["probe.hang"], "TERM", 137, "spt was killed by signal 9"),
+]
+
+
+@pytest.mark.parametrize(("monitor", "words", "signal", "status", "reason"), ENDINGS)
+def test_why_it_ended(
+    urunc: Urunc, tmp_path: pathlib.Path, follow: list[Followed],
+    monitor: str, words: list[str], signal: str, status: int, reason: str,
+) -> None:  # fmt: skip
+    """`events` says it, with the exit code that an engine would see."""
+    container = running(urunc, probe(tmp_path, monitor, *words))
+    followed = Followed(urunc, container)
+    follow.append(followed)
+    if signal:
+        urunc("kill", container.id, signal)
+    found = followed.all()
+    assert found[0]["type"] == "stats"
+    assert found[0]["data"]["memory"]["usage"]["usage"] > 0
+    assert found[-1]["type"] == "exit"
+    assert found[-1]["data"]["status"] == status
+    assert reason in found[-1]["data"]["reason"]
+    refused = urunc("events", container.id, check=False)
+    assert "container not running" in refused.stderr
+    container.delete()
+
+
+def test_out_of_memory(urunc: Urunc, tmp_path: pathlib.Path, follow: list[Followed]) -> None:
+    """A monitor that the kernel kills for its memory: an event, a reason, and a line in delete's
+    log. (The limit is made smaller behind urunc's back: urunc would not.)"""
+    bundle = probe(tmp_path, "qemu", "probe.serve=1000", "probe.hang")
+    container = running(urunc, bundle)
+    limit = pathlib.Path(f"/sys/fs/cgroup/memory/urunc-{container.id}/memory.limit_in_bytes")
+    if not limit.exists():
+        limit = pathlib.Path(f"/sys/fs/cgroup/urunc-{container.id}/memory.max")
+    followed = Followed(urunc, container)
+    follow.append(followed)
+    hog = subprocess.Popen(
+        ["python3", "-c", "import sys; sys.stdin.read(1); a = bytearray(1 << 28)"],
+        stdin=subprocess.PIPE,
+    )
+    (limit.parent / "cgroup.procs").write_text(str(hog.pid))
+    assert hog.stdin
+    hog.stdin.write(b".")
+    hog.stdin.close()
+    hog.wait()
+    container.wait_stopped() if container.status() == "stopped" else urunc(
+        "kill", container.id, "KILL"
+    )
+    found = followed.all()
+    assert "oom" in [event["type"] for event in found]
+    assert found[-1]["data"]["reason"] == "killed: out of memory (OOM)"
+    container.wait_stopped()
+    removed = urunc("delete", container.id)
+    assert "its memory limit was reached: killed (OOM)" in removed.stderr
