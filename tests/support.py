@@ -26,6 +26,7 @@ from typing import Any
 
 import pytest
 
+from places.machine import available as machine_available
 from places.systemd import available as systemd_available
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent
@@ -60,6 +61,7 @@ PROBES: dict[str, Callable[[], bool]] = {
     "probe": lambda: (PARTS / "probe.pvh").exists(),
     "linux": lambda: (PARTS / "linux/vmlinuz").exists(),
     "systemd": systemd_available,
+    "machine": machine_available,
     "runc": lambda: shutil.which("runc") is not None,
     "installed": URUNC.exists,
 }

@@ -12,7 +12,7 @@ from urunc.errors import HostError, ImageError
 from urunc.guests import STOP_REQUESTS, Disk, Guest, Nic, Request
 from urunc.host import HostFacts
 from urunc.image import ImageFile
-from urunc.monitors import MIB, Launch, Machine, MachineDisk, MachineNic, Monitor
+from urunc.monitors import MIB, Launch, Machine, MachineDisk, MachineNic, Monitor, Need
 from urunc.net.facts import NetFacts
 from urunc.record import record
 
@@ -98,8 +98,9 @@ def decide(
     _check_pair(image, guest, monitor, host, config)
     accelerator, why = _accelerator(image, monitor, host, config, warnings)
     nets, disks, names = _devices(image, guest, monitor)
-    memory_bytes = _memory(spec, image, monitor, config)
     vcpus = _vcpus(spec, image, monitor, config, warnings)
+    need = monitor.need(vcpus, accelerator)
+    memory_bytes = _memory(spec, image, need, config, monitor)
     network = image.overrides.get("network", "dynamic")
     if network not in ("dynamic", "none"):
         raise ImageError(f"annotation 'network': '{network}' is unknown", "known: dynamic, none")
@@ -129,7 +130,7 @@ def decide(
         max_nics=monitor.max_nics,
         network=network,
         memory_bytes=memory_bytes,
-        overhead_bytes=monitor.overhead_bytes,
+        overhead_bytes=need.of(memory_bytes),
         vcpus=vcpus,
         uid=uid,
         gid=gid,
@@ -319,30 +320,36 @@ def _devices(
     return devices.nets, disks, devices.blocks
 
 
-def _memory(spec: Spec, image: UnikernelImage, monitor: Monitor, config: Config) -> int:
+def _memory(spec: Spec, image: UnikernelImage, need: Need, config: Config, monitor: Monitor) -> int:
     """The guest's memory in bytes, whole MiB: what is asked for, within the limit less the
     monitor's own."""
     wanted: int = config.get(f"monitors.{monitor.name}.memory_mib") * MIB
     asked = image.overrides.get("memory")
     if asked is not None:
         wanted = _mebibytes(asked) * MIB
+    files = image.kernel.size_bytes + (image.initrd.size_bytes if image.initrd else 0)
+    least = -(-files // MIB) * MIB or MIB
+    if asked is not None and wanted < least:
+        raise ImageError(
+            f"annotation 'memory': {asked} is less than the guest's files take",
+            f"{least // MIB} MiB at least",
+        )
     limit = spec.resources.memory_limit_bytes
     if limit is None or limit < 0:
         return wanted
-    room = (limit - monitor.overhead_bytes) // MIB * MIB
-    if room < MIB:
-        least = monitor.overhead_bytes + MIB
+    if need.limit_for(least) > limit:
         raise ImageError(
-            f"linux.resources.memory.limit: {limit} bytes are too few for {monitor.name}",
-            f"it needs {monitor.overhead_bytes} for itself: {least} at least",
+            f"linux.resources.memory.limit: {limit} bytes are too few: the guest's files take "
+            f"{files}, and {monitor.name} needs {need.of(least)} for itself",
+            f"{need.limit_for(least)} at least",
         )
-    if asked is not None and wanted > room:
+    if asked is not None and need.limit_for(wanted) > limit:
         raise ImageError(
             f"annotation 'memory': {asked} does not fit into the memory limit of {limit} bytes",
-            f"{monitor.name} needs {monitor.overhead_bytes} for itself: raise the limit to "
-            f"{wanted + monitor.overhead_bytes}",
+            f"{monitor.name} needs {need.of(wanted)} for itself: raise the limit to "
+            f"{need.limit_for(wanted)}",
         )
-    return wanted if asked is not None else room
+    return wanted if asked is not None else need.room_in(limit)
 
 
 def _mebibytes(text: str) -> int:

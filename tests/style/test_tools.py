@@ -11,7 +11,7 @@ import sys
 import pytest
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
-CHECKED = ("src", "tests/unit", "tests/style")
+CHECKED = ("src", "tests/unit", "tests/style", "tests/places")
 TOOLS = [
     ("ruff", "check"),
     ("ruff", "format", "--check", "--diff"),

@@ -30,6 +30,7 @@ BUILT_IN = {
 }
 
 MIB = 1 << 20
+GIB = 1 << 30
 RUN = "/run"
 """The one folder of the monitor's root that the monitor may write to."""
 
@@ -100,6 +101,30 @@ class Launch:
     seccomp: str
 
 
+@record
+class Need:
+    """What a monitor needs of the container's memory limit for itself."""
+
+    fixed_bytes: int
+    per_gib_bytes: int
+
+    def of(self, memory_bytes: int) -> int:
+        """With a guest of this memory."""
+        return self.fixed_bytes + -(-memory_bytes * self.per_gib_bytes // GIB)
+
+    def limit_for(self, memory_bytes: int) -> int:
+        """The smallest limit for a guest of this memory."""
+        return memory_bytes + self.of(memory_bytes)
+
+    def room_in(self, limit_bytes: int) -> int:
+        """The most memory, in whole MiB, that a guest can have within a limit."""
+        memory = (limit_bytes - self.fixed_bytes) * GIB // (GIB + self.per_gib_bytes)
+        memory = memory // MIB * MIB
+        while self.limit_for(memory) > limit_bytes:  # by a rounding at most
+            memory -= MIB
+        return memory
+
+
 class Monitor:
     """A virtual machine monitor or sandbox monitor. Subclasses set the attributes and write
     `launch`."""
@@ -114,8 +139,14 @@ class Monitor:
     max_disks = 1
     max_vcpus = 1
     takes_initrd = False
-    overhead_bytes = 0
-    """What it needs of the container's memory limit for itself (measured: docs/monitors.md)."""
+    overhead_mib = 0
+    """What it needs of the container's memory limit for itself, in MiB, beside what grows with the
+    machine (measured by bench/overhead: docs/monitors.md)."""
+    overhead_emulating_mib = 0
+    """The same where it emulates."""
+    overhead_per_vcpu_mib = 0
+    overhead_per_gib_mib = 0
+    """More for each vCPU, and for each GiB of the guest's memory (page tables)."""
     solo5_target = ""
     """The target in a guest's ABI note, where it runs only such guests."""
     formats: Mapping[str, frozenset[str]] = {}
@@ -156,6 +187,14 @@ class Monitor:
     def ending(self, code: int) -> str:
         """What an exit code of its means, in words."""
         return f"{self.name} ended with exit code {code}"
+
+    def need(self, vcpus: int, accelerator: str) -> Need:
+        """What it needs for itself with so many vCPUs."""
+        fixed = self.overhead_emulating_mib if accelerator == "tcg" else self.overhead_mib
+        return Need(
+            fixed_bytes=(fixed + vcpus * self.overhead_per_vcpu_mib) * MIB,
+            per_gib_bytes=self.overhead_per_gib_mib * MIB,
+        )
 
     def launch(self, machine: Machine, program: Program) -> Launch:
         """Its command line and files; pure."""

@@ -53,7 +53,7 @@ class Firecracker(Monitor):
     max_disks = 8
     max_vcpus = 32
     takes_initrd = True
-    overhead_bytes = 8 * MIB
+    overhead_mib = 8
     formats = {
         "x86_64": frozenset(("elf",)),
         "aarch64": frozenset(("image",)),

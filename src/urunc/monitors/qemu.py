@@ -60,7 +60,8 @@ class Qemu(Monitor):
     max_disks = 16
     max_vcpus = 64
     takes_initrd = True
-    overhead_bytes = 48 * MIB
+    overhead_mib = 48
+    overhead_emulating_mib = 48
     consoles = {"aarch64": "ttyAMA0"}
     control_socket = f"{RUN}/qmp.sock"
     orders = frozenset(COMMANDS)

@@ -65,7 +65,7 @@ class Hvt(Tender):
     name = "hvt"
     solo5_target = "hvt"
     needs_kvm = True
-    overhead_bytes = 4 * MIB
+    overhead_mib = 4
 
     def filter(self, machine: Machine) -> str:
         return HVT_SYSTEM_CALLS if machine.seccomp else ""
@@ -76,7 +76,7 @@ class Spt(Tender):
 
     name = "spt"
     solo5_target = "spt"
-    overhead_bytes = 4 * MIB
+    overhead_mib = 4
     stop_signal = (
         9  # it has no handler for TERM, so as PID 1 of a namespace nothing but KILL ends it
     )
