@@ -25,6 +25,12 @@ def warn(message: str) -> None:
         _emit("warning", message)
 
 
+def info(message: str) -> None:
+    """What happened, for the log file alone: nobody at a terminal wants it."""
+    if path:
+        _emit("info", message)
+
+
 def error(message: str) -> None:
     """The one error that ends this process; for `__main__` alone."""
     _emit("error", message)

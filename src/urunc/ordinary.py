@@ -30,6 +30,16 @@ if TYPE_CHECKING:
 RUNTIMES = ("runc", "crun")
 FOREIGN_OPTIONS = ("--config",)
 """Options of ours that an ordinary runtime does not know."""
+VALUE_OPTIONS = frozenset(
+    "--additional-gids -g --apparmor --blkio-weight --bundle -b --cap -c --cgroup --console-socket "  # noqa: SIM905
+    "--cpu-burst --cpu-idle --cpu-period --cpu-quota --cpu-rt-period --cpu-rt-runtime --cpu-share "
+    "--cpuset-cpus --cpuset-mems --cwd --empty-ns --env -e --format -f --image-path --interval "
+    "--kernel-memory --kernel-memory-tcp --l3-cache-schema --lsm-profile "
+    "--lsm-mount-context --manage-cgroups-mode --mem-bw-schema --memory -m --memory-reservation "
+    "--memory-swap --page-server --parent-path --pid-file --pids-limit --preserve-fds --process -p "
+    "--process-label --resources -r --status-fd --user -u --work-path".split()
+)
+"""Options of the verbs that only runc's table knows all of, that take a word of their own."""
 
 
 def find(config: Config) -> str:
@@ -59,17 +69,27 @@ def is_ordinary(root: str, identifier: str) -> bool:
 
 def hand_over_foreign(argv: list[str], words: list[str], root: str, config: Config) -> str:
     """Become the ordinary runtime if the verb's words name a container of its; else the id of ours
-    that they name, "" for none.
-
-    Which of those words is the id only the runtime's own option table tells: it is the first that
-    names a container.
-    """
-    for word in words:
+    that they name, "" for none."""
+    for word in _identifiers(words):
         if word and "/" not in word and word not in (".", "..") and is_directory(f"{root}/{word}"):
             if is_ours(root, word):
                 return word
             hand_over(argv, root, config)
     return ""
+
+
+def _identifiers(words: list[str]) -> list[str]:
+    """The words that may be the verb's container: the first that is neither an option nor an
+    option's value, as far as runc's options are known here; then any, for those that are not."""
+    value = False
+    for word in words:
+        if value:
+            value = False
+        elif not word.startswith("-"):
+            return [word, *words]
+        else:
+            value = word in VALUE_OPTIONS
+    return words
 
 
 def hand_over(argv: list[str], root: str, config: Config) -> NoReturn:

@@ -291,28 +291,46 @@ def ordinary_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str
     """A folder of an ordinary user's, and the words that run a command as that user."""
     folder = pathlib.Path("/var/tmp") / f"urunc-rootless-{os.getpid()}"
     folder.mkdir(mode=0o755)
-    os.chown(folder, 65_533, 65_533)
+    os.chown(folder, 65_534, 65_534)
     yield {
         "folder": folder,
-        "as": ["setpriv", "--reuid=65533", "--regid=65533", "--clear-groups", "--"],
+        "as": ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"],
     }
     shutil.rmtree(folder)
 
 
-def test_rootless(ordinary_user: dict[str, Any], bundle: Bundle) -> None:
-    """An ordinary user with its own id mapped: the monitor is that user, in its own namespaces,
-    without a capability; no control group, no TAP device, and nothing left."""
+SUBORDINATE = [
+    {"containerID": 0, "hostID": 65_534, "size": 1},
+    {"containerID": 1, "hostID": 600_000, "size": 1000},
+]
+
+
+@pytest.mark.parametrize("mappings", [SUBORDINATE[:1], SUBORDINATE])
+def test_rootless(
+    ordinary_user: dict[str, Any], bundle: Bundle, mappings: list[dict[str, int]]
+) -> None:
+    """An ordinary user with its own id mapped, and with subordinate ones (newuidmap(1)): the
+    monitor is that user, in its own namespaces, without a capability; no control group, no TAP
+    device, and nothing left."""
     from support import URUNC
 
     folder = ordinary_user["folder"]
     shutil.copytree(bundle.path, folder / "b")
+    first: list[str] = []
+    if len(mappings) > 1:
+        if not shutil.which("newuidmap") or not os.path.exists("/etc/subuid"):
+            pytest.skip("needs uidmap")
+        allowed = folder / "subid"
+        allowed.write_text("65534:600000:1000\n")
+        mounts = " && ".join(f"mount --bind {allowed} /etc/{name}" for name in ("subuid", "subgid"))
+        first = ["unshare", "-m", "sh", "-c", f'{mounts} && exec "$@"', "sh"]
     config = dict(bundle.config)
     config["linux"] = {
         "namespaces": [
             {"type": kind} for kind in ("pid", "network", "mount", "ipc", "uts", "user")
         ],
-        "uidMappings": [{"containerID": 0, "hostID": 65_533, "size": 1}],
-        "gidMappings": [{"containerID": 0, "hostID": 65_533, "size": 1}],
+        "uidMappings": mappings,
+        "gidMappings": mappings,
     }
     (folder / "b/config.json").write_text(json.dumps(config))
     command = [*ordinary_user["as"], str(URUNC), "--root", f"{folder}/state"]
@@ -325,7 +343,7 @@ def test_rootless(ordinary_user: dict[str, Any], bundle: Bundle) -> None:
 
     with console.open("wb") as out:
         made = subprocess.run(
-            [*command, "create", "--bundle", f"{folder}/b", "one"],
+            [*first, *command, "create", "--bundle", f"{folder}/b", "one"],
             stdin=subprocess.DEVNULL, stdout=out, stderr=out,
         )  # fmt: skip
     assert made.returncode == 0, console.read_text()
@@ -335,7 +353,11 @@ def test_rootless(ordinary_user: dict[str, Any], bundle: Bundle) -> None:
         state = json.loads(urunc("state", "one").stdout)
         assert state["status"] == "running"
         facts = monitor_facts(state["pid"])
-        assert facts["Uid"].split()[0] == "65533"
+        assert facts["Uid"].split()[0] == "65534"
+        lines = pathlib.Path(f"/proc/{state['pid']}/uid_map").read_text().splitlines()
+        assert [[int(word) for word in line.split()] for line in lines] == [
+            list(item.values()) for item in mappings
+        ]
         assert int(facts["CapEff"], 16) == 0
         assert kernel_s(state["pid"], "user") != kernel_s("self", "user")
     finally:

@@ -62,7 +62,7 @@ def main(arguments: Arguments) -> int:
         if session:
             session.close()
     monitor = monitors.load(state.data["plan"]["monitor"], config)
-    logs.detail(f"container '{state.id}' ended: {ending(monitor, code)}")
+    logs.info(f"container '{state.id}' ended: {ending(monitor, code)}")
     if not arguments.has("--keep"):
         container.delete(arguments.root, state.id, config, force=False)
     return code if code >= 0 else 128 - code
