@@ -37,8 +37,7 @@ from urunc.linux.files import S_IFBLK, S_IFMT, remove_tree, write_whole
 from urunc.net.facts import NO_NETWORK, NetFacts
 from urunc.plan import Plan, decide, nic_count, realize
 from urunc.record import plain, record, replace
-from urunc.sequence import HOST_IDS, build, device_nodes, may_access
-from urunc.sequence import Prepared as Ready
+from urunc.sequence import HOST_IDS, Ready, build, device_nodes, may_access
 from urunc.spec import Spec
 from urunc.state import CREATING, SCHEMA, START, STARTED, Folder, State, check_id
 from urunc.steps import pack

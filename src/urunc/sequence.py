@@ -52,7 +52,7 @@ HOST_IDS = Ids(users=IdMap(ranges=()), groups=IdMap(ranges=()), own=False)
 
 
 @record
-class Prepared:
+class Ready:
     """What the runtime has ready for init: descriptors (-1 where none is needed) and choices."""
 
     ids: Ids = HOST_IDS
@@ -68,10 +68,10 @@ class Prepared:
     selinux_type: str = ""
 
 
-def build(plan: Plan, launch: Launch, spec: Spec, root: str, prepared: Prepared) -> list[Step]:
+def build(plan: Plan, launch: Launch, spec: Spec, root: str, ready: Ready) -> list[Step]:
     """Every step; `root` is where the monitor's root is mounted. The plan's user must have been
     chosen."""
-    ids = prepared.ids
+    ids = ready.ids
     uid = ids.users.to_inner(plan.uid or 0) or 0
     gid = ids.groups.to_inner(plan.gid or 0) or 0
     program = plan.host.program
@@ -84,17 +84,17 @@ def build(plan: Plan, launch: Launch, spec: Spec, root: str, prepared: Prepared)
     for path in dict.fromkeys((program.path, *program.libraries, *program.data)):
         steps.append(Bind(source=path, target=root + path, inside="", read_only=True))
     image = plan.root
-    if prepared.image_mount >= 0:
+    if ready.image_mount >= 0:
         image = f"{root}/.image"
-        steps.append(Attach(descriptor=prepared.image_mount, target=image, what="the image"))
+        steps.append(Attach(descriptor=ready.image_mount, target=image, what="the image"))
     steps += [
         _image_file(file, plan, image, root, uid, gid) for file in files if file.source.inside
     ]
-    if prepared.image_mount >= 0:
+    if ready.image_mount >= 0:
         steps.append(Detach(target=image))
     steps.append(_tmpfs(root + RUN, RUN_SIZE, spec, mode=0o700, uid=uid, gid=gid))
-    steps += _device_steps(plan, launch, spec, root, prepared)
-    if prepared.console_socket >= 0:
+    steps += _device_steps(plan, launch, spec, root, ready)
+    if ready.console_socket >= 0:
         size = spec.console_size or (0, 0)
         steps.append(
             Terminal(
@@ -103,14 +103,14 @@ def build(plan: Plan, launch: Launch, spec: Spec, root: str, prepared: Prepared)
                 columns=size[1],
                 uid=uid,
                 gid=gid,
-                socket=prepared.console_socket,
+                socket=ready.console_socket,
             )
         )
-    if prepared.devices != ATTACH:
+    if ready.devices != ATTACH:
         steps.append(ReadOnly(target=f"{root}/dev"))
     steps.append(ReadOnly(target=root))
-    steps += _names(plan, spec, prepared)
-    steps.append(PivotRoot(target=root, move=not prepared.pivot))
+    steps += _names(plan, spec, ready)
+    steps.append(PivotRoot(target=root, move=not ready.pivot))
     if spec.rootfs_propagation not in ("", "private"):
         steps.append(Propagation(kind=spec.rootfs_propagation))
     if spec.umask is not None:
@@ -121,7 +121,7 @@ def build(plan: Plan, launch: Launch, spec: Spec, root: str, prepared: Prepared)
     groups = tuple(
         inner for group in plan.groups if (inner := ids.groups.to_inner(group)) is not None
     )
-    steps.append(User(uid=uid, gid=gid, groups=groups, keep_groups=prepared.keep_groups))
+    steps.append(User(uid=uid, gid=gid, groups=groups, keep_groups=ready.keep_groups))
     return steps
 
 
@@ -135,37 +135,35 @@ def _tmpfs(
     )  # fmt: skip
 
 
-def _device_steps(
-    plan: Plan, launch: Launch, spec: Spec, root: str, prepared: Prepared
-) -> list[Step]:
+def _device_steps(plan: Plan, launch: Launch, spec: Spec, root: str, ready: Ready) -> list[Step]:
     dev = f"{root}/dev"
-    if prepared.devices == ATTACH:
-        return [Attach(descriptor=prepared.device_mount, target=dev, what="device nodes")]
+    if ready.devices == ATTACH:
+        return [Attach(descriptor=ready.device_mount, target=dev, what="device nodes")]
     steps: list[Step] = [
-        _tmpfs(dev, "64k", spec, mode=0o755, devices=prepared.devices == MAKE),
+        _tmpfs(dev, "64k", spec, mode=0o755, devices=ready.devices == MAKE),
     ]
     for device in device_nodes(plan, launch.devices):
-        if device.source in prepared.missing:
+        if device.source in ready.missing:
             continue
-        if prepared.devices == BIND:
+        if ready.devices == BIND:
             steps.append(BindDevice(source=device.source, target=root + device.target))
         else:
             steps.append(Device(**{**device.__dict__, "target": root + device.target}))
     return steps
 
 
-def _names(plan: Plan, spec: Spec, prepared: Prepared) -> list[Step]:
+def _names(plan: Plan, spec: Spec, ready: Ready) -> list[Step]:
     """What the namespaces and security modules are told before the host's /proc is gone."""
     steps: list[Step] = []
     if (spec.hostname or spec.domainname) and "uts" in spec.namespaces:
         steps.append(HostName(hostname=spec.hostname, domainname=spec.domainname))
     steps += [Sysctl(path=path, value=value) for path, value in spec.sysctls.items()]
-    if prepared.keyring:
+    if ready.keyring:
         steps.append(Keyring(name=f"_ses.{plan.id}"))
     if spec.apparmor_profile:
         steps.append(Label(files=APPARMOR, value=f"exec {spec.apparmor_profile}"))
     if spec.selinux_label:
-        label = selinux_label(spec.selinux_label, prepared.selinux_type)
+        label = selinux_label(spec.selinux_label, ready.selinux_type)
         steps.append(Label(files=SELINUX, value=label))
     return steps
 

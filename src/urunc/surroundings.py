@@ -15,7 +15,7 @@ from urunc import logs
 from urunc.errors import HostError, reason
 from urunc.linux import _linux, cgroups, mounts
 from urunc.linux.files import AT_FDCWD, exists
-from urunc.sequence import ATTACH, BIND, MAKE, Prepared, device_nodes
+from urunc.sequence import ATTACH, BIND, MAKE, Ready, device_nodes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 TUN = "/dev/net/tun"
 
 
-def prepare(plan: Plan, spec: Spec, ids: Ids, config: Config, options: Options) -> Prepared:
+def prepare(plan: Plan, spec: Spec, ids: Ids, config: Config, options: Options) -> Ready:
     """Prepare for init; raises HostError."""
     _check_labels(spec)
     devices, device_mount, image_mount = MAKE, -1, -1
@@ -40,7 +40,7 @@ def prepare(plan: Plan, spec: Spec, ids: Ids, config: Config, options: Options) 
     elif ids.own:
         devices = ATTACH
         device_mount, image_mount = _mount_devices(plan), _mount_image(spec)
-    return Prepared(
+    return Ready(
         ids=ids,
         devices=devices,
         device_mount=device_mount,

@@ -7,12 +7,37 @@ host but what it says. All need root, and none a network.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 
 class Place:
-    """Where commands run; a subclass says how they get there."""
+    """Where commands run; a subclass says how they get there, and what it takes to be there."""
+
+    _left: contextlib.ExitStack
+
+    def boot(self, undo: contextlib.ExitStack) -> None:
+        """Bring it about; `undo` gets what takes it back, also half made."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as undo:
+            self.boot(undo)
+            self._left = undo.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._left.close()
 
     @property
     def prefix(self) -> list[str]:

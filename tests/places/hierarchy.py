@@ -9,9 +9,9 @@ not mounted here as well. On a host with v1 the v2 tree has few controllers or n
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
-from types import TracebackType
 
 from places import Place
 
@@ -44,7 +44,7 @@ class Hierarchy(Place):
     def __init__(self, kind: str) -> None:
         self._script = f"set -eu\n{KINDS[kind]}\necho ready\nread -r _"
 
-    def __enter__(self) -> Hierarchy:
+    def boot(self, undo: contextlib.ExitStack) -> None:
         self._holder = subprocess.Popen(
             ["unshare", "--mount", "--propagation", "private", "sh", "-c", self._script],
             stdin=subprocess.PIPE,  # whose end, also by this process's death, is the holder's
@@ -55,15 +55,7 @@ class Hierarchy(Place):
         assert self._holder.stdout
         if self._holder.stdout.readline() != "ready\n":
             raise AssertionError(f"no such hierarchy here: {self._holder.communicate()[1]}")
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._holder.communicate(timeout=10)
+        undo.callback(self._holder.communicate, timeout=10)
 
     @property
     def prefix(self) -> list[str]:

@@ -24,7 +24,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from types import TracebackType
 
 from places import Place
 
@@ -157,21 +156,6 @@ class Machine(Place):
         self.processors = processors
         self.timeout_s = timeout_s
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._left = contextlib.ExitStack()
-
-    def __enter__(self) -> Machine:
-        with contextlib.ExitStack() as undo:
-            self._boot(undo)
-            self._left = undo.pop_all()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._left.close()
 
     @property
     def prefix(self) -> list[str]:
@@ -183,7 +167,7 @@ class Machine(Place):
         logs = [self._here / name for name in names]
         return "\n".join(log.read_text(errors="replace") for log in logs if log.exists())
 
-    def _boot(self, undo: contextlib.ExitStack) -> None:
+    def boot(self, undo: contextlib.ExitStack) -> None:
         """Start the daemons and QEMU, and wait for the agent; `undo` is what takes it back."""
         self._here = here = pathlib.Path(tempfile.mkdtemp(prefix="urunc-test-"))
         undo.callback(shutil.rmtree, here)

@@ -30,7 +30,6 @@ import textwrap
 import threading
 import time
 import uuid
-from types import TracebackType
 
 from places import Place
 
@@ -289,21 +288,6 @@ class Systemd(Place):
         self.timeout_s = timeout_s
         self._enter: list[str] = []
         self._groups: list[str] = []
-        self._left = contextlib.ExitStack()
-
-    def __enter__(self) -> Systemd:
-        with contextlib.ExitStack() as undo:
-            self._boot(undo)
-            self._left = undo.pop_all()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._left.close()
 
     @property
     def prefix(self) -> list[str]:
@@ -313,7 +297,7 @@ class Systemd(Place):
         """systemd's console: its messages, and its units' output."""
         return self._terminal.text()
 
-    def _boot(self, undo: contextlib.ExitStack) -> None:
+    def boot(self, undo: contextlib.ExitStack) -> None:
         """Start systemd and wait for tests.service; `undo` is what takes it back."""
         name = f"urunc-test-{uuid.uuid4().hex[:8]}"
         here = tempfile.mkdtemp(prefix="urunc-test-")

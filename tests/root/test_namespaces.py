@@ -24,16 +24,6 @@ KINDS = {
 MAPPING = [{"containerID": 0, "hostID": 700_000, "size": 65_536}]
 
 
-@pytest.fixture
-def bundle(tmp_path: pathlib.Path) -> Bundle:
-    """The probe on Solo5's spt: nothing but Linux is needed."""
-    need("solo5", "probe")
-    made = Bundle(tmp_path / "b", "rumprun", "spt")
-    made.add("unikernel", PARTS / "probe-bare.spt")
-    made.args("probe.hang")
-    return made
-
-
 def kernel_s(pid: int | str, kind: str) -> str:
     return os.readlink(f"/proc/{pid}/ns/{KINDS[kind]}")
 

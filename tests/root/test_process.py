@@ -26,16 +26,6 @@ from support import PARTS, Bundle, Network, Urunc, need, nothing_left
 KINDS = ("bounding", "effective", "inheritable", "permitted", "ambient")
 
 
-@pytest.fixture
-def bundle(tmp_path: pathlib.Path) -> Bundle:
-    """The probe on Solo5's spt: nothing but Linux is needed."""
-    need("solo5", "probe")
-    made = Bundle(tmp_path / "b", "rumprun", "spt")
-    made.add("unikernel", PARTS / "probe-bare.spt")
-    made.args("probe.hang")
-    return made
-
-
 def facts(pid: int) -> dict[str, str]:
     lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}

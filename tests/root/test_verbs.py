@@ -11,18 +11,7 @@ import subprocess
 
 import pytest
 
-from support import PARTS, Bundle, Urunc, need, nothing_left
-
-
-@pytest.fixture
-def bundle(tmp_path: pathlib.Path) -> Bundle:
-    """The probe on Solo5's spt: nothing but Linux is needed."""
-    need("solo5", "probe")
-    made = Bundle(tmp_path / "b", "rumprun", "spt")
-    made.add("unikernel", PARTS / "probe-bare.spt")
-    made.args("probe.hang")
-    return made
-
+from support import Bundle, Urunc, nothing_left
 
 STATE = {"ociVersion", "id", "status", "pid", "bundle", "annotations"}
 

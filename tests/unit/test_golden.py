@@ -24,7 +24,7 @@ from urunc.image import ImageFile, UnikernelImage
 from urunc.net.facts import NetFacts
 from urunc.plan import decide, realize
 from urunc.record import rebuild, replace
-from urunc.sequence import Prepared, build
+from urunc.sequence import Ready, build
 
 GOLDEN = pathlib.Path(__file__).resolve().parent.parent / "golden"
 UPDATE = os.environ.get("URUNC_UPDATE_GOLDEN") == "1"
@@ -68,7 +68,7 @@ def launched(name: str, bundle: pathlib.Path) -> dict[str, Any]:
     if plan.uid is None:  # create reserves one
         plan = replace(plan, uid=FIRST_USER, gid=FIRST_USER)
     launch = realize(plan, rebuild(NetFacts, facts["net"]), guest, monitor)
-    steps = build(plan, launch, parsed, "/root-of-monitor", Prepared())
+    steps = build(plan, launch, parsed, "/root-of-monitor", Ready())
     return {
         "argv": list(launch.argv),
         "files": {path: text.splitlines() for path, text in launch.files.items()},

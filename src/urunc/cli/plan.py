@@ -19,7 +19,7 @@ from urunc.linux.files import read_text
 from urunc.net.facts import Interface, NetFacts
 from urunc.plan import nic_count
 from urunc.record import plain, rebuild, replace
-from urunc.sequence import ATTACH, Prepared, build
+from urunc.sequence import ATTACH, Ready, build
 from urunc.state import load
 from urunc.steps import Bind
 from urunc.users import candidates, ids_of
@@ -86,7 +86,7 @@ def main(arguments: Arguments) -> int:
         net = replace(net, spare_taps=("(an unconnected TAP device)",) * spare)
     launch = prepared.realize(net)
     chosen = prepared.plan
-    ready = _prepared(parsed, config)
+    ready = _ready(parsed, config)
     if chosen.uid is None:  # create reserves one of the range; show the first that it tries
         first, count = config.get("users.first"), config.get("users.count")
         uid, gid = next(candidates("", ready.ids, first, count))
@@ -116,10 +116,10 @@ def main(arguments: Arguments) -> int:
     return 0
 
 
-def _prepared(parsed: Spec, config: Config) -> Prepared:
+def _ready(parsed: Spec, config: Config) -> Ready:
     """What create would have ready for init, with descriptors that stand for themselves."""
     ids = ids_of(parsed.namespaces, parsed.uid_mappings, parsed.gid_mappings)
-    ready = Prepared(
+    ready = Ready(
         ids=ids,
         console_socket=0 if parsed.terminal else -1,
         selinux_type=config.get("security.selinux_type"),
