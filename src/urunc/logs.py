@@ -63,9 +63,7 @@ def _emit(level: str, message: str) -> None:
     try:
         posix.write(
             2,
-            f"urunc: {'' if level == 'error' else level + ': '}{message}\n".encode(
-                "utf-8", "backslashreplace"
-            ),
+            f"urunc: {level}: {message}\n".encode("utf-8", "backslashreplace"),
         )
     except OSError:
         pass

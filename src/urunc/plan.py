@@ -30,6 +30,8 @@ ORCHESTRATED = (
     "/etc/hostname",
     "/dev/termination-log",
     "/dev/shm",
+    "/run/.containerenv",
+    "/run/secrets",
 )
 """Mounts that an engine adds to every container, whether or not anybody asked."""
 
