@@ -159,6 +159,7 @@ class _Creation:
         self.ids = HOST_IDS
         self.ready = Ready()
         self.groups = Groups({})
+        self.born_in_group = False
         creator = process.stat(posix.getpid())
         self.state = State(
             folder.path,
@@ -200,7 +201,7 @@ class _Creation:
                 self._device_rules(), self.journal,
             )  # fmt: skip
             self._limit_devices()
-        self.joiner = cgroups.Joiner(self.groups.folders, self.pid)
+        self.joiner = cgroups.Joiner([] if self.born_in_group else self.groups.folders, self.pid)
         self._run_hooks()
         net = self._connect()
         launch = self.prepared.realize(net)
@@ -325,6 +326,7 @@ class _Creation:
 
         timing.stamp(3)
         group = self._group_to_be_born_in()
+        self.born_in_group = group >= 0
         self.pid = entry.fork_init(
             spec.namespaces, self.ids, spec.time_offsets, group, path, become_init
         )
@@ -348,7 +350,8 @@ class _Creation:
     def _group_to_be_born_in(self) -> int:
         """A descriptor of the v2 group, where there is nothing but v2: init is in it from its first
         moment, and nobody need join it (CLONE_INTO_CGROUP)."""
-        if list(self.groups.paths) != [cgroups.UNIFIED]:
+        spec = self.spec
+        if list(self.groups.paths) != [cgroups.UNIFIED] or entry.has_stage(spec.namespaces):
             return -1
         folder = self.groups.paths[cgroups.UNIFIED]
         return posix.open(folder, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)

@@ -67,23 +67,13 @@ def fork_init(
         # its children enter it; ours comes back after the fork
         home = namespaces.open_namespace("/proc/self/ns/pid")
         _join("pid", wanted["pid"])
-    pid = _clone(_flags(wanted), group)
+    pid = _linux.clone3(_flags(wanted), group)
     if pid == 0:
         main()
     if home >= 0:
         _linux.setns(home, namespaces.CLONE_NEWPID)
         posix.close(home)
     return pid
-
-
-def _clone(flags: int, group: int) -> int:
-    try:
-        return _linux.clone3(flags, group)
-    except OSError:
-        if group < 0:
-            raise
-        # a kernel before 5.7, or a group that may not be entered so: it is joined later
-        return _linux.clone3(flags, -1)
 
 
 def _flags(wanted: Mapping[str, str], but: tuple[str, ...] = ()) -> int:

@@ -166,6 +166,12 @@ def make(groups: Groups, resources: Resources, journal: Journal, member: int = 0
     if not groups.paths:
         groups.apply(resources)
         return groups
+    if cgroups.frozen(groups.paths):
+        raise HostError(
+            f"make control group: {groups.folders[0]}: it is there already, and frozen",
+            "whoever was in it may be paused: thaw or remove it, or choose another "
+            "linux.cgroupsPath",
+        )
     resource = ControlGroups(
         paths=groups.folders,
         parents=[path for folder in groups.folders for path in _missing_parents(folder)],

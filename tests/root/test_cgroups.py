@@ -88,6 +88,19 @@ def test_unified_where_there_is_v1(urunc: Urunc, bundle: Bundle) -> None:
     )
 
 
+def test_a_group_that_is_frozen(urunc: Urunc, bundle: Bundle) -> None:
+    """Whoever joins it stands still for good: refused, and the group is left as it is."""
+    folder = group("freezer")
+    folder.mkdir(parents=True)
+    (folder / "freezer.state").write_text("FROZEN")
+    with nothing_left(urunc.root):
+        refused = urunc("create", "--bundle", str(bundle.write()), urunc.new_id(), check=False)
+    assert refused.returncode == 1
+    assert "it is there already, and frozen" in refused.stderr
+    folder.rmdir()
+    folder.parent.rmdir()
+
+
 def test_devices_on_v1(urunc: Urunc, bundle: Bundle) -> None:
     """The monitor may open the devices it needs; a spec that allows everything changes nothing."""
     bundle.config["linux"]["resources"] = {"devices": [{"allow": True, "access": "rwm"}]}

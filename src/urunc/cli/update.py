@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from urunc import limits, resources, update
+from urunc import resources, update
 from urunc.cli.options import VALUE, Arguments
 from urunc.cli.verb import ours
 from urunc.document import Object
@@ -58,7 +58,6 @@ def main(arguments: Arguments) -> int:
     else:
         document = _from_options(arguments)
     wanted = resources.parse(Object(document, "", "resources"))
-    limits.lines(wanted, ())  # what no hierarchy could say is found before anything is written
     update.update(arguments.root, identifier, wanted)
     return 0
 
