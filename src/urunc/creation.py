@@ -14,7 +14,7 @@ import posix
 from urunc import (
     OCI_VERSION,
     __version__,
-    attributes,
+    devices,
     entry,
     groups,
     guests,
@@ -24,7 +24,6 @@ from urunc import (
     timing,
 )
 from urunc.container import look, run_poststop
-from urunc.devices import HARMLESS, DeviceRule
 from urunc.errors import Error, HostError, InitError, SpecError, reason
 from urunc.groups import Groups
 from urunc.host import RUNTIME_DIRECTORY, probe
@@ -33,11 +32,11 @@ from urunc.init import main as init_main
 from urunc.journal import FileOwner, Journal, ReservedUser
 from urunc.jsontext import dumps
 from urunc.linux import cgroups, namespaces, process
-from urunc.linux.files import S_IFBLK, S_IFMT, remove_tree, write_whole
+from urunc.linux.files import remove_tree, write_whole
 from urunc.net.facts import NO_NETWORK, NetFacts
 from urunc.plan import Plan, decide, nic_count, realize
 from urunc.record import plain, record, replace
-from urunc.sequence import HOST_IDS, Ready, build, device_nodes, may_access
+from urunc.sequence import HOST_IDS, Ready, build, may_access
 from urunc.spec import Spec
 from urunc.state import CREATING, SCHEMA, START, STARTED, Folder, State, check_id
 from urunc.steps import pack
@@ -198,7 +197,7 @@ class _Creation:
         if self.options.systemd:
             self.groups = groups.make_by_systemd(
                 self.folder.identifier, spec.cgroups_path, spec.resources, self.pid,
-                self._device_rules(), self.journal,
+                devices.of(self.prepared.plan), self.journal,
             )  # fmt: skip
             self._limit_devices()
         self.joiner = cgroups.Joiner([] if self.born_in_group else self.groups.folders, self.pid)
@@ -258,20 +257,9 @@ class _Creation:
             "enlarge users.count in the configuration",
         )
 
-    def _device_rules(self) -> tuple[DeviceRule, ...]:
-        """The devices that the monitor and hooks may open."""
-        plan = self.prepared.plan
-        rules = []
-        for node in device_nodes(plan, ("/dev/kvm",) if plan.accelerator == "kvm" else ()):
-            facts = posix.stat(node.source)
-            kind = "b" if facts.st_mode & S_IFMT == S_IFBLK else "c"
-            major, minor = posix.major(facts.st_rdev), posix.minor(facts.st_rdev)
-            rules.append(DeviceRule(type=kind, major=major, minor=minor))
-        return HARMLESS + tuple(rules)
-
     def _limit_devices(self) -> None:
         if self.groups.paths:
-            self.groups.allow_devices(self._device_rules())
+            self.groups.allow_devices(devices.of(self.prepared.plan))
 
     def _give_disks(self) -> None:
         plan = self.prepared.plan
@@ -298,6 +286,11 @@ class _Creation:
     def _prepare(self) -> None:
         """What init cannot do for itself: where it has a user namespace of its own, device nodes
         and the way to the image; its terminal's socket."""
+        spec, options = self.spec, self.options
+        usual = not (spec.terminal or spec.apparmor_profile or spec.selinux_label)
+        if usual and not (spec.mount_label or self.ids.own or cgroups.in_user_namespace()):
+            self.ready = Ready(keyring=options.keyring, pivot=options.pivot)
+            return
         from urunc import surroundings
 
         self.ready = surroundings.prepare(
@@ -410,17 +403,25 @@ class _Creation:
         if not cgroup_first:
             self._join()
         self._hear()
-        attributes.apply(self.pid, self.spec)
+        self._set_attributes()
         timing.stamp(17)
+
+    def _set_attributes(self) -> None:
+        spec = self.spec
+        if spec.io_priority or spec.scheduler or spec.oom_score_adj is not None:
+            from urunc import attributes
+
+            attributes.apply(self.pid, spec)
 
     def _filters(self, launch: Launch) -> list[str]:
         """Seccomp programs in hexadecimal, in the order to install them: ours, and where the
         administrator asks for it, the specification's."""
+        asked = self.config.get(f"monitors.{self.prepared.plan.monitor}.spec_seccomp")
+        spec = self.spec.seccomp if asked else None
+        if spec is None and launch.seccomp in ("", "own"):
+            return []
         from urunc import filters
 
-        spec = self.spec.seccomp
-        if not self.config.get(f"monitors.{self.prepared.plan.monitor}.spec_seccomp"):
-            spec = None
         return filters.compile_all(launch.seccomp, spec)
 
     def _join(self) -> None:

@@ -1,14 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """The device control group of a monitor: the devices that it needs, and no others.
 
-Pure: rules, v1's lines for them, and v2's program (BPF instructions; linux/device_program loads
-it). The specification's own list (linux.resources.devices) is an application's, which a guest does
-not run on the host; a monitor needs less than the least of them.
+Rules, v1's lines for them, and v2's program (BPF instructions; linux/device_program loads it). The
+specification's own list (linux.resources.devices) is an application's, which a guest does not run
+on the host; a monitor needs less than the least of them.
 """
 
 from __future__ import annotations
 
+import posix
+
+from urunc.linux.files import S_IFBLK, S_IFMT
 from urunc.record import record
+from urunc.sequence import device_nodes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from urunc.plan import Plan
 
 
 @record
@@ -28,6 +36,18 @@ HARMLESS = (
     DeviceRule(type="c", major=5, minor=2),
     DeviceRule(type="c", major=136, minor=None),
 )
+
+
+def of(plan: Plan) -> tuple[DeviceRule, ...]:
+    """The devices that a container's monitor and hooks may open; raises OSError where one is
+    gone."""
+    rules = []
+    for node in device_nodes(plan, ("/dev/kvm",) if plan.accelerator == "kvm" else ()):
+        facts = posix.stat(node.source)
+        kind = "b" if facts.st_mode & S_IFMT == S_IFBLK else "c"
+        major, minor = posix.major(facts.st_rdev), posix.minor(facts.st_rdev)
+        rules.append(DeviceRule(type=kind, major=major, minor=minor))
+    return HARMLESS + tuple(rules)
 
 
 def line(rule: DeviceRule) -> str:

@@ -42,7 +42,6 @@ EXPECTED: dict[str, str] = {
     "create": """
         _struct
         select
-        urunc.attributes
         urunc.cli.create
         urunc.container
         urunc.creation

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import pytest
 
+from urunc.cli.events import seconds
+from urunc.cli.kill import signal_number
 from urunc.cli.options import CREATE, FLAG, GLOBAL, VALUE, Arguments, describe, parse
 from urunc.errors import UsageError
 
@@ -90,3 +92,35 @@ def test_describe() -> None:
         "  --a           one\n  --file VALUE  two\n"
     )
     assert describe({}) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("TERM", 15), ("SIGTERM", 15), ("sigterm", 15), ("15", 15), ("0", 0), ("KILL", 9),
+        ("WINCH", 28), ("RTMIN", 34), ("SIGRTMIN+3", 37), ("RTMAX", 64), ("RTMAX-1", 63),
+    ],
+)  # fmt: skip
+def test_signals(text: str, number: int) -> None:
+    assert signal_number(text) == number
+
+
+@pytest.mark.parametrize(
+    "text", ["", "NOPE", "65", "-9", "SIG", "_DFL", "RTMIN-1", "RTMAX+1", "RTMIN+x", "RTMIN+"]
+)
+def test_no_signals(text: str) -> None:
+    with pytest.raises(UsageError, match="unknown"):
+        signal_number(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("5s", 5), ("100ms", 0.1), ("1m30s", 90), ("1.5h", 5400), ("1us", 1e-6)]
+)
+def test_times(text: str, expected: float) -> None:
+    assert seconds(text) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("text", ["", "5", "s", "5x", "1..5s", "0s", "-1s", ".s"])
+def test_no_times(text: str) -> None:
+    with pytest.raises(UsageError, match="--interval"):
+        seconds(text)
