@@ -95,6 +95,11 @@ while read -r number folder; do
     mkdir -p "./$folder"
     mount --bind "run/machine/$number" "./$folder"
 done <run/machine/shares
+read -r project <run/machine/project
+if [ ! -e "./$project" ]; then  # below a folder that the machine has its own of
+    mkdir -p "./$project"
+    mount --bind "/host$project" "./$project"
+fi
 ip link set lo up
 hostname machine
 
@@ -241,4 +246,5 @@ class Machine(Place):
         (here / "root").mkdir()
         (here / "shared/jobs").mkdir(parents=True)
         (here / "shared/agent").write_text(AGENT)
+        (here / "shared/project").write_text(f"{PROJECT}\n")
         (here / "shared/shares").write_text("")
