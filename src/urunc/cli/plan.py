@@ -108,6 +108,8 @@ def main(arguments: Arguments) -> int:
         sys.stdout.write(f"  {step.describe()}\n")
         if isinstance(step, Bind) and step.source == chosen.host.program.path:
             count = len(steps) - len(shown)
+            if not count:
+                continue
             sys.stdout.write(f"  bind {count} of its libraries and data files read-only\n")
     if settings:
         sys.stdout.write("attributes:\n" + "".join(f"  {line}\n" for line in settings))
@@ -150,7 +152,12 @@ def _summary(plan: Plan, launch: Launch, net: NetFacts, *, known: bool) -> str:
         ("guest", f"{plan.guest} {plan.version}".strip()),
         ("monitor", f"{plan.monitor} {plan.host.program.version} ({plan.host.program.path})"),
         ("accelerator", f"{plan.accelerator} ({plan.accelerator_reason})"),
-        ("memory", f"{plan.memory_bytes >> 20} MiB, {plan.vcpus} vCPU"),
+        (
+            "memory",
+            f"{plan.memory_bytes >> 20} MiB, and {-(-plan.overhead_bytes >> 20)} MiB for "
+            f"{plan.monitor} itself",
+        ),
+        ("vCPUs", str(plan.vcpus)),
         ("kernel", plan.kernel.source.path),
     ]
     if plan.initrd:
@@ -168,6 +175,7 @@ def _summary(plan: Plan, launch: Launch, net: NetFacts, *, known: bool) -> str:
             for item in net.interfaces
         ]
     rows.append(("user", user))
+    rows.append(("stop", _stop(plan)))
     rows.append(
         ("seccomp", {"own": "the monitor's own", "": "none"}.get(launch.seccomp, "urunc's list"))
     )
@@ -176,6 +184,12 @@ def _summary(plan: Plan, launch: Launch, net: NetFacts, *, known: bool) -> str:
     lines.append("command line:")
     lines += _command_lines(launch.argv)
     return "\n".join(lines) + "\n"
+
+
+def _stop(plan: Plan) -> str:
+    if plan.stop_order:
+        return f"asks the guest by {plan.stop_order}"
+    return f"ends {plan.monitor} by signal {plan.stop_signal}"
 
 
 def _command_lines(argv: tuple[str, ...]) -> list[str]:
