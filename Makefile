@@ -17,7 +17,7 @@ VENV := .venv/bin
 PYTEST := PATH="$(BUILD)/prefix/bin:$(PARTS)/bin:$$PATH" $(VENV)/python -m pytest
 CFLAGS ?= -O2 -Wall -Wextra -Werror
 
-.PHONY: help build parts check unit root guest interop bench install uninstall clean
+.PHONY: help build parts check unit root guest interop bench overhead install uninstall clean
 
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -48,6 +48,9 @@ interop: build parts ## tests with other tools: runc
 
 bench: build parts ## times of a container's life against runc's
 	PATH="$(PARTS)/bin:$$PATH" $(PYTHON) bench/lifecycle --urunc $(BUILD)/prefix/bin/urunc --parts $(PARTS)
+
+overhead: build parts ## measure what each monitor needs of the memory limit for itself
+	PATH="$(PARTS)/bin:$$PATH" $(PYTHON) bench/overhead --urunc $(BUILD)/prefix/bin/urunc --parts $(PARTS) --search
 
 install: $(MODULE) ## install below PREFIX (default /usr/local), beside other versions
 	@set -e; library="$(DESTDIR)$(PREFIX)/lib/urunc/$(VERSION)"; \

@@ -226,6 +226,11 @@ class Container:
         """`start`."""
         self.urunc("start", self.id, **environment)
 
+    def plan(self) -> dict[str, Any]:
+        """What was decided of it, as recorded."""
+        state = json.loads((self.urunc.root / self.id / "state.json").read_text())
+        return dict(state["plan"])
+
     def status(self) -> str:
         """`state`'s status."""
         return str(self.urunc.state(self.id)["status"])

@@ -4,7 +4,6 @@ container's limit holds both (docs/monitors.md, Memory overhead)."""
 
 from __future__ import annotations
 
-import json
 import pathlib
 
 import pytest
@@ -33,7 +32,7 @@ def test_all_of_it(
     bundle.network(network.path)
     container = urunc.create(bundle)
     container.start()
-    plan = json.loads((urunc.root / container.id / "state.json").read_text())["plan"]
+    plan = container.plan()
     assert plan["memory_bytes"] + plan["overhead_bytes"] <= limit_mib * MIB
     assert plan["memory_bytes"] + plan["overhead_bytes"] > (limit_mib - 2) * MIB
     report = container.report()

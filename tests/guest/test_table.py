@@ -68,8 +68,7 @@ def test_unikraft(
             line = f"app {line} virtio_mmio.device=4K@0xd0000000:5"
         assert report["cmdline"] == f"{line} -- probe.serve=30000 --flag"
         assert report["boot"] == boot
-        overhead_mib = {"qemu": 48, "firecracker": 8}[monitor]
-        assert report["memory"] == (192 - overhead_mib) << 20
+        assert report["memory"] == container.plan()["memory_bytes"]
         assert report["vcpus"] == 1
         assert [(item["name"], item["size"]) for item in report["initrd"]["entries"]] == [
             ("hello.txt", 5),
@@ -135,7 +134,7 @@ def test_solo5(
             assert report["cmdline"] == (
                 "--ipv4=10.123.0.2/24 --ipv4-gateway=10.123.0.1 app probe.serve=30000"
             )
-        assert report["memory"] == (192 - 4) << 20
+        assert report["memory"] == container.plan()["memory_bytes"]
         signals = (
             pathlib.Path(f"/proc/{container.pid}/status").read_text().split("SigBlk:")[1].split()
         )

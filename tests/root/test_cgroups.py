@@ -202,7 +202,7 @@ def test_memory_below_the_guest_s_is_refused(urunc: Urunc, bundle: Bundle) -> No
     """With the number that would do; the guest lives on under its old limit."""
     container = urunc.create(bundle)
     container.start()
-    plan = json.loads((urunc.root / container.id / "state.json").read_text())["plan"]
+    plan = container.plan()
     least = plan["memory_bytes"] + plan["overhead_bytes"]
     refused = urunc("update", "--memory", str(least - 1), container.id, check=False)
     assert refused.returncode == 1

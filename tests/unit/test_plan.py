@@ -139,16 +139,19 @@ def test_accelerators_that_cannot_be() -> None:
 
 # memory
 
+SMALLEST = (20 + 1 + 1) * MIB + 6 * MIB // 1024
+"""The limit for a guest of 1 MiB on QEMU: what that needs itself, a vCPU's, a GiB's share."""
+
 
 @pytest.mark.parametrize(
     ("monitor", "limit", "mebibytes"),
     [
         ("qemu", None, 256),
-        ("qemu", 256 * MIB, 208),
-        ("qemu", 256 * MIB - 1, 207),
-        ("qemu", 49 * MIB, 1),
-        ("firecracker", 128 * MIB, 120),
-        ("firecracker", 2048 * MIB, 2040),
+        ("qemu", -1, 256),
+        ("qemu", 256 * MIB, 233),
+        ("qemu", SMALLEST, 1),
+        ("firecracker", 128 * MIB, 123),
+        ("firecracker", 2048 * MIB, 2032),
     ],
 )
 def test_memory_is_the_limit_less_the_monitor_s_own(
@@ -156,14 +159,33 @@ def test_memory_is_the_limit_less_the_monitor_s_own(
 ) -> None:
     plan = planned("unikraft", monitor, configuration=resources(memory={"limit": limit}))
     assert plan.memory_bytes == mebibytes * MIB
+    if limit is not None and limit > 0:
+        assert 0 <= limit - plan.memory_bytes - plan.overhead_bytes < MIB + MIB // 64
+
+
+def test_what_a_monitor_needs_grows_with_the_machine() -> None:
+    small = planned("unikraft", "qemu", overrides={"memory": "64"})
+    large = planned("unikraft", "qemu", overrides={"memory": "4096", "vcpus": "4"})
+    emulated = planned("unikraft", "qemu", overrides={"memory": "64", "accelerator": "tcg"})
+    assert large.overhead_bytes > small.overhead_bytes + 20 * MIB
+    assert emulated.overhead_bytes > small.overhead_bytes + 32 * MIB
 
 
 def test_a_limit_that_is_too_small() -> None:
     error = refused(
-        ImageError, "unikraft", "qemu", configuration=resources(memory={"limit": 49 * MIB - 1})
+        ImageError, "unikraft", "qemu", configuration=resources(memory={"limit": SMALLEST - 1})
     )
-    assert error.message.startswith("linux.resources.memory.limit: 51380223 bytes are too few")
-    assert str(49 * MIB) in error.hint
+    assert f"{SMALLEST - 1} bytes are too few" in error.message
+    assert error.hint == f"{SMALLEST} at least"
+
+
+def test_a_limit_that_the_guest_s_files_do_not_fit_into() -> None:
+    big = image_file("/unikernel", size_bytes=40 * MIB)
+    error = refused(
+        ImageError, "unikraft", "qemu", kernel=big,
+        configuration=resources(memory={"limit": 50 * MIB}),
+    )  # fmt: skip
+    assert f"the guest's files take {40 * MIB}" in error.message
 
 
 def test_memory_without_a_limit_is_the_configuration_s() -> None:
@@ -185,11 +207,12 @@ def test_a_memory_annotation_that_is_no_size(text: str) -> None:
 
 def test_the_memory_annotation_within_the_limit() -> None:
     limit = resources(memory={"limit": 128 * MIB})
-    plan = planned("unikraft", "qemu", overrides={"memory": "80"}, configuration=limit)
-    assert plan.memory_bytes == 80 * MIB
-    error = refused(ImageError, "unikraft", "qemu", overrides={"memory": "81"}, configuration=limit)
-    assert "81 does not fit into the memory limit" in error.message
-    assert f"raise the limit to {129 * MIB}" in error.hint
+    plan = planned("unikraft", "qemu", overrides={"memory": "106"}, configuration=limit)
+    assert plan.memory_bytes == 106 * MIB
+    words = {"memory": "107"}
+    error = refused(ImageError, "unikraft", "qemu", overrides=words, configuration=limit)
+    assert "107 does not fit into the memory limit" in error.message
+    assert f"raise the limit to {128 * MIB + 107 * 6 * MIB // 1024}" in error.hint
 
 
 # vCPUs

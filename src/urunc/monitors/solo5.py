@@ -65,7 +65,8 @@ class Hvt(Tender):
     name = "hvt"
     solo5_target = "hvt"
     needs_kvm = True
-    overhead_mib = 4
+    overhead_mib = 2
+    overhead_per_gib_mib = 8
 
     def filter(self, machine: Machine) -> str:
         return HVT_SYSTEM_CALLS if machine.seccomp else ""
@@ -76,7 +77,8 @@ class Spt(Tender):
 
     name = "spt"
     solo5_target = "spt"
-    overhead_mib = 4
+    overhead_mib = 2
+    overhead_per_gib_mib = 2
     stop_signal = (
         9  # it has no handler for TERM, so as PID 1 of a namespace nothing but KILL ends it
     )
