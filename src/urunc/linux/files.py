@@ -5,7 +5,7 @@ of."""
 from __future__ import annotations
 
 import posix
-from errno import EEXIST, EINTR, ENOENT
+from errno import EAGAIN, EEXIST, EINTR, ENOENT
 
 from urunc.linux import _linux
 
@@ -14,6 +14,8 @@ AT_FDCWD = -100
 # openat2(2), Linux 5.6
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_IN_ROOT = 0x10
+RACES = 128
+"""How often a path is tried that the kernel lost sight of."""
 
 S_IFMT = 0o170000
 S_IFDIR = 0o040000
@@ -154,14 +156,17 @@ def open_in_root(root: str, path: str, flags: int = 0) -> int:
     """
     root_fd = posix.open(root, posix.O_DIRECTORY | posix.O_CLOEXEC | O_PATH)
     try:
-        while True:
+        for attempt in range(RACES):
             try:
                 return _linux.openat2(
                     root_fd, path, flags, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
                 )
             except OSError as error:
-                if error.errno != EINTR:
+                # EAGAIN: something was renamed or mounted on this machine while the kernel followed
+                # a `..`, so it cannot be sure that the path stayed inside
+                if error.errno not in (EINTR, EAGAIN) or attempt == RACES - 1:
                     raise
+        raise AssertionError
     finally:
         posix.close(root_fd)
 
