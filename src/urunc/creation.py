@@ -196,9 +196,8 @@ class _Creation:
         self._fork()
         if self.options.systemd:
             self.groups = groups.make_by_systemd(
-                self.folder.identifier, spec.cgroups_path, spec.resources, self.pid,
-                devices.of(self.prepared.plan), self.journal,
-            )  # fmt: skip
+                self.folder.identifier, spec, self.pid, devices.of(self.prepared.plan), self.journal
+            )
             self._limit_devices()
         self.joiner = cgroups.Joiner([] if self.born_in_group else self.groups.folders, self.pid)
         self._run_hooks()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from urunc.devices import DeviceRule
     from urunc.journal import Journal
     from urunc.resources import Resources
+    from urunc.spec import Spec
 
 REFUSED = (1, 13, 30)
 """EPERM, EACCES, EROFS: control groups that are not ours to use."""
@@ -214,18 +215,13 @@ def _missing_parents(folder: str) -> list[str]:
 
 
 def make_by_systemd(
-    identifier: str,
-    asked: str,
-    resources: Resources,
-    pid: int,
-    rules: tuple[DeviceRule, ...],
-    journal: Journal,
+    identifier: str, spec: Spec, pid: int, rules: tuple[DeviceRule, ...], journal: Journal
 ) -> Groups:
     """Have systemd make a scope (or slice) for a process, then the rest that it does not look
     after; raises HostError, SpecError."""
     from urunc import systemd
 
-    slice_name, unit = unit_name(identifier, asked)
+    slice_name, unit = unit_name(identifier, spec.cgroups_path)
     hierarchies = cgroups.hierarchies()
     if not hierarchies:
         raise HostError("--systemd-cgroup: this machine has no control groups")
@@ -233,14 +229,15 @@ def make_by_systemd(
     bus = systemd.Bus(user=systemd.is_user())
     try:
         journal.make(SystemdUnit(name=unit, user=systemd.is_user()))
-        properties = systemd.properties(resources, v1) + systemd.device_properties(rules)
+        properties = systemd.properties(spec.resources, v1) + systemd.device_properties(rules)
+        properties += systemd.annotated(spec.annotations)
         bus.start_unit(unit, slice_name, pid, properties)
         own = bus.control_group(unit)
     finally:
         bus.close()
     paths = {name: mount_point + own for name, (mount_point, _) in hierarchies.items()}
     groups = Groups(paths, unit)
-    return make(groups, resources, journal, pid)
+    return make(groups, spec.resources, journal, pid)
 
 
 def unit_name(identifier: str, asked: str) -> tuple[str, str]:

@@ -11,12 +11,12 @@ from __future__ import annotations
 import ctypes
 from ctypes import POINTER, byref, c_char_p, c_int, c_uint32, c_uint64, c_void_p
 
-from urunc.errors import HostError
+from urunc.errors import HostError, SpecError
 from urunc.limits import DEFAULT_PERIOD_US, cpu_weight, io_weight, swap_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
     from typing import Any
 
     from urunc.devices import DeviceRule
@@ -31,6 +31,8 @@ OBJECT = b"/org/freedesktop/systemd1"
 PRIVATE_SOCKET = b"unix:path=/run/systemd/private"
 TIMEOUT_US = 30_000_000
 INFINITY = (1 << 64) - 1
+ANNOTATION = "org.systemd.property."
+INTEGERS = {"i": ctypes.c_int32, "u": c_uint32, "x": ctypes.c_int64, "t": c_uint64}
 GONE = ("org.freedesktop.systemd1.NoSuchUnit", "org.freedesktop.systemd1.NotLoaded")
 
 
@@ -206,13 +208,9 @@ class Bus:
             code = library.sd_bus_message_append_basic(
                 message, c_int(ord("b")), byref(c_int(value))
             )
-        elif signature == "u":
+        elif signature in INTEGERS:
             code = library.sd_bus_message_append_basic(
-                message, c_int(ord("u")), byref(c_uint32(value))
-            )
-        elif signature == "t":
-            code = library.sd_bus_message_append_basic(
-                message, c_int(ord("t")), byref(c_uint64(value))
+                message, c_int(ord(signature)), byref(INTEGERS[signature](value))
             )
         elif signature == "ay":
             code = library.sd_bus_message_append_array(
@@ -291,6 +289,47 @@ def properties(resources: Resources, v1: Collection[str]) -> list[Property]:
         if resources.cpuset_mems:
             found.append(("AllowedMemoryNodes", "ay", mask(resources.cpuset_mems)))
     return found
+
+
+def annotated(annotations: Mapping[str, str]) -> list[Property]:
+    """Unit properties that annotations ask for (`org.systemd.property.NAME`), as runc and crun take
+    them: the value is a GVariant's text, and a name that ends in Sec is in seconds. Raises
+    SpecError."""
+    found = []
+    for key, text in annotations.items():
+        if not key.startswith(ANNOTATION):
+            continue
+        name = key.removeprefix(ANNOTATION)
+        signature, value = _variant(text)
+        if not name.isascii() or not name.isalnum() or len(name) < 3 or not signature:
+            raise SpecError(
+                f"config.json: annotation '{key}': '{text}' is no value",
+                "one of 'text', true, 5, uint64 5, ['text', 'text']",
+            )
+        if name.endswith("Sec") and not name.endswith("USec") and signature in INTEGERS:
+            name, signature, value = f"{name[:-3]}USec", "t", int(value) * 1_000_000
+        found.append((name, signature, value))
+    return found
+
+
+def _variant(text: str) -> tuple[str, Any]:
+    """(D-Bus signature, value) of the few kinds that unit properties have; ("", None) for others
+    (GVariant Text Format)."""
+    text = text.strip()
+    if text in ("true", "false"):
+        return "b", text == "true"
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        return "s", text[1:-1]
+    if text.startswith("[") and text.endswith("]"):
+        items = [_variant(item) for item in text[1:-1].split(",") if item.strip()]
+        if all(signature == "s" for signature, _ in items):
+            return "as", [value for _, value in items]
+        return "", None
+    word, _, number = text.rpartition(" ")
+    kinds = {"": "i", "int32": "i", "uint32": "u", "int64": "x", "uint64": "t"}
+    if word.strip() in kinds and number.lstrip("-").isdecimal() and len(number) < 21:
+        return kinds[word.strip()], int(number)
+    return "", None
 
 
 def device_properties(rules: tuple[DeviceRule, ...]) -> list[Property]:

@@ -107,6 +107,29 @@ def test_a_scope(urunc: Urunc, bundle: Bundle, place: Systemd) -> None:
     assert found == ""
 
 
+def test_properties_by_annotation(urunc: Urunc, bundle: Bundle, place: Systemd) -> None:
+    """As Podman and CRI-O give them."""
+    named = {"TimeoutStopUSec": "uint64 7000000", "CollectMode": "'inactive-or-failed'",
+             "RuntimeMaxSec": "500", "After": "['basic.target']"}  # fmt: skip
+    bundle.config["annotations"] |= {
+        f"org.systemd.property.{name}": value for name, value in named.items()
+    }
+    identifier, problem = create(urunc, bundle)
+    assert not problem
+    names = ("TimeoutStopUSec", "CollectMode", "RuntimeMaxUSec", "After")
+    facts = show(place, "urunc-box.scope", *names)
+    assert facts["TimeoutStopUSec"] == "7s"
+    assert facts["CollectMode"] == "inactive-or-failed"
+    assert facts["RuntimeMaxUSec"] == "8min 20s"
+    assert "basic.target" in facts["After"].split()
+    urunc("delete", "--force", identifier)
+    bundle.config["annotations"] = {
+        **bundle.config["annotations"], "org.systemd.property.CollectMode": "nonsense",
+    }  # fmt: skip
+    _, problem = create(urunc, bundle)
+    assert "org.systemd.property.CollectMode': 'nonsense' is no value" in problem
+
+
 def test_a_slice_that_is_not_there_yet(urunc: Urunc, bundle: Bundle, place: Systemd) -> None:
     """As Kubernetes names them."""
     bundle.config["linux"]["cgroupsPath"] = "kubepods-besteffort-pod7.slice:cri-containerd:abc"

@@ -209,3 +209,25 @@ def test_units() -> None:
     assert systemd.mask("0-2,7") == b"\x87"
     with pytest.raises(HostError, match="no list of numbers"):
         systemd.mask("all")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("CollectMode", "'inactive'", ("CollectMode", "s", "inactive")),
+        ("TimeoutStopUSec", "uint64 5", ("TimeoutStopUSec", "t", 5)),
+        ("TimeoutStopSec", "5", ("TimeoutStopUSec", "t", 5_000_000)),
+        ("SendSIGHUP", "true", ("SendSIGHUP", "b", True)),
+        ("OOMScoreAdjust", "int32 -5", ("OOMScoreAdjust", "i", -5)),
+        ("After", "['a.target', \"b.target\"]", ("After", "as", ["a.target", "b.target"])),
+    ],
+)
+def test_properties_by_annotation(name: str, text: str, expected: Any) -> None:
+    given = {f"org.systemd.property.{name}": text, "another": "x"}
+    assert systemd.annotated(given) == [expected]
+
+
+@pytest.mark.parametrize(("name", "text"), [("A", "true"), ("Name", "word"), ("Na me", "5")])
+def test_no_properties(name: str, text: str) -> None:
+    with pytest.raises(SpecError, match=r"org\.systemd\.property"):
+        systemd.annotated({f"org.systemd.property.{name}": text})
