@@ -194,12 +194,12 @@ def _leave_guard(state: State, pidfd: int, deadline_s: int) -> None:
     if posix.fork():
         return
     try:
+        held = posix.dup2(pidfd, 3)
         posix.setsid()
         posix.chdir("/")
         null = posix.open("/dev/null", posix.O_RDWR)
         for number in (0, 1, 2):
             posix.dup2(null, number)
-        held = posix.dup2(pidfd, 3)
         _linux.close_range(4, 0xFFFFFFFF, 0)
         if not process.wait_gone(held, deadline_s):
             logs.warn(f"container '{state.id}' did not stop within {deadline_s} s: killed")
@@ -224,7 +224,11 @@ def pause(root: str, identifier: str, config: Config) -> None:
         if status not in (CREATED, RUNNING):
             raise WrongStatusError(f"pause '{identifier}': container not running: {status}")
         _order_clock(state, "pause", status, config)
-        _freeze(state, on=True)
+        try:
+            _freeze(state, on=True)
+        except HostError:
+            _order_clock(state, "resume", status, config)
+            raise
 
 
 def resume(root: str, identifier: str, config: Config) -> None:
