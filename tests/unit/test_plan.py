@@ -139,7 +139,7 @@ def test_accelerators_that_cannot_be() -> None:
 
 # memory
 
-SMALLEST = (20 + 1 + 1) * MIB + 6 * MIB // 1024
+SMALLEST = (28 + 3 + 1) * MIB + 8 * MIB // 1024
 """The limit for a guest of 1 MiB on QEMU: what that needs itself, a vCPU's, a GiB's share."""
 
 
@@ -148,10 +148,10 @@ SMALLEST = (20 + 1 + 1) * MIB + 6 * MIB // 1024
     [
         ("qemu", None, 256),
         ("qemu", -1, 256),
-        ("qemu", 256 * MIB, 233),
+        ("qemu", 256 * MIB, 223),
         ("qemu", SMALLEST, 1),
-        ("firecracker", 128 * MIB, 123),
-        ("firecracker", 2048 * MIB, 2032),
+        ("firecracker", 128 * MIB, 122),
+        ("firecracker", 2048 * MIB, 2027),
     ],
 )
 def test_memory_is_the_limit_less_the_monitor_s_own(
@@ -207,12 +207,12 @@ def test_a_memory_annotation_that_is_no_size(text: str) -> None:
 
 def test_the_memory_annotation_within_the_limit() -> None:
     limit = resources(memory={"limit": 128 * MIB})
-    plan = planned("unikraft", "qemu", overrides={"memory": "106"}, configuration=limit)
-    assert plan.memory_bytes == 106 * MIB
-    words = {"memory": "107"}
+    plan = planned("unikraft", "qemu", overrides={"memory": "96"}, configuration=limit)
+    assert plan.memory_bytes == 96 * MIB
+    words = {"memory": "97"}
     error = refused(ImageError, "unikraft", "qemu", overrides=words, configuration=limit)
-    assert "107 does not fit into the memory limit" in error.message
-    assert f"raise the limit to {128 * MIB + 107 * 6 * MIB // 1024}" in error.hint
+    assert "97 does not fit into the memory limit" in error.message
+    assert f"raise the limit to {128 * MIB + 97 * 8 * MIB // 1024}" in error.hint
 
 
 # vCPUs

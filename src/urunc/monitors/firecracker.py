@@ -53,9 +53,9 @@ class Firecracker(Monitor):
     max_disks = 8
     max_vcpus = 32
     takes_initrd = True
-    overhead_mib = 3
+    overhead_mib = 4
     overhead_per_vcpu_mib = 1
-    overhead_per_gib_mib = 6
+    overhead_per_gib_mib = 8
     formats = {
         "x86_64": frozenset(("elf",)),
         "aarch64": frozenset(("image",)),

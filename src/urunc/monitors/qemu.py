@@ -62,10 +62,10 @@ class Qemu(Monitor):
     max_disks = 16
     max_vcpus = 64
     takes_initrd = True
-    overhead_mib = 20
-    overhead_emulating_mib = 52 + TRANSLATED_MIB
-    overhead_per_vcpu_mib = 1
-    overhead_per_gib_mib = 6
+    overhead_mib = 28
+    overhead_emulating_mib = 48 + TRANSLATED_MIB
+    overhead_per_vcpu_mib = 3
+    overhead_per_gib_mib = 8
     consoles = {"aarch64": "ttyAMA0"}
     control_socket = f"{RUN}/qmp.sock"
     orders = frozenset(COMMANDS)

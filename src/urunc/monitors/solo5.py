@@ -78,7 +78,7 @@ class Spt(Tender):
     name = "spt"
     solo5_target = "spt"
     overhead_mib = 2
-    overhead_per_gib_mib = 2
+    overhead_per_gib_mib = 3
     stop_signal = (
         9  # it has no handler for TERM, so as PID 1 of a namespace nothing but KILL ends it
     )
