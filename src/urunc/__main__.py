@@ -32,8 +32,6 @@ def main() -> NoReturn:
         code = error.exit_code
     except BrokenPipeError:
         code = 1  # the reader of our output has gone; it wants no message
-    except SystemExit:
-        code = 0
     except KeyboardInterrupt:
         code = 130
     except Exception as error:
@@ -73,14 +71,14 @@ def run(argv: list[str]) -> int:
         timing.stamp(0)
     elif verb == "start":
         timing.stamp(11)
+    module: Any = __import__(f"urunc.cli.{VERBS[verb]}", fromlist=("main",))
     if verb in FOREIGN and rest[1:2] not in (["--help"], ["-h"]):
         _apply_globals(arguments)
         from urunc.ordinary import hand_over_foreign
 
-        hand_over_foreign(argv, rest[1:], arguments.root, arguments.config())
-    module: Any = __import__(f"urunc.cli.{VERBS[verb]}", fromlist=("main",))
-    if VERBS[verb] == "refused":
-        module.refuse(verb, rest[1:], arguments)
+        identifier = hand_over_foreign(argv, rest[1:], arguments.root, arguments.config())
+        if VERBS[verb] == "refused":
+            module.refuse(verb, rest[1:], arguments, identifier)
     # an option of the whole program is taken after the verb too
     parse(
         rest[1:],

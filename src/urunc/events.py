@@ -101,12 +101,16 @@ class _Follower:
         from urunc.control import Control
 
         try:
-            self.listener = Control(self.state.pid, self.monitor.events_socket)
-            self.monitor.subscribe(self.listener)
+            listener = Control(self.state.pid, self.monitor.events_socket)
         except MonitorError:
-            self.listener = None  # not there yet: the next round tries again
+            return  # not there yet: the next round tries again
+        try:
+            self.monitor.subscribe(listener)
+        except MonitorError:
+            listener.close()  # somebody else follows: QMP serves one at a time
             return
-        poller.register(self.listener.fileno(), POLLIN)
+        self.listener = listener
+        poller.register(listener.fileno(), POLLIN)
 
     def _hear(self, poller: Any) -> Iterator[dict[str, Any]]:
         assert self.listener is not None

@@ -225,11 +225,11 @@ def make_by_systemd(
     hierarchies = cgroups.hierarchies()
     if not hierarchies:
         raise HostError("--systemd-cgroup: this machine has no control groups")
-    v1 = [name for name in hierarchies if name]
     bus = systemd.Bus(user=systemd.is_user())
     try:
         journal.make(SystemdUnit(name=unit, user=systemd.is_user()))
-        properties = systemd.properties(spec.resources, v1) + systemd.device_properties(rules)
+        properties = systemd.properties(spec.resources, hierarchies)
+        properties += systemd.device_properties(rules)
         properties += systemd.annotated(spec.annotations)
         bus.start_unit(unit, slice_name, pid, properties)
         own = bus.control_group(unit)

@@ -159,11 +159,6 @@ class Spec:
     resources: Resources
 
 
-def load(bundle: str) -> Spec:
-    """Read and check `bundle`/config.json; raises SpecError."""
-    return parse(read_document(bundle), bundle)
-
-
 def read_document(bundle: str) -> Any:
     """The JSON value of a bundle's config.json, unchecked but for being JSON."""
     path = f"{bundle}/config.json"

@@ -54,12 +54,10 @@ def _to_write(wanted: Resources, after: Resources, group: groups.Groups) -> Reso
 
 def _tell_systemd(group: groups.Groups, after: Resources) -> None:
     from urunc import systemd
-    from urunc.linux.cgroups import hierarchies
 
     bus = systemd.Bus(user=systemd.is_user())
     try:
-        v1 = [name for name in hierarchies() if name]
-        bus.set_properties(group.unit, systemd.properties(after, v1))
+        bus.set_properties(group.unit, systemd.properties(after, group.paths))
     finally:
         bus.close()
 

@@ -49,7 +49,7 @@ class IdMap:
 
 @record
 class Ids:
-    """A container's ids. `joined`: the namespace is another's that is entered by path."""
+    """A container's users and groups."""
 
     users: IdMap
     groups: IdMap
@@ -79,12 +79,12 @@ def ids_of(
     return Ids(users=inside[0], groups=inside[1], own=True)
 
 
-def mapped(map_file: str = "/proc/self/uid_map") -> list[tuple[int, int]]:
+def mapped() -> list[tuple[int, int]]:
     """(first, size) of the ranges of ids that this process may use: all of them, but in a user
     namespace."""
     return [
         (int(words[0]), int(words[2]))
-        for words in (line.split() for line in read_text(map_file).splitlines())
+        for words in (line.split() for line in read_text("/proc/self/uid_map").splitlines())
     ]
 
 

@@ -132,11 +132,13 @@ def test_pids_limit_binds(urunc: Urunc, tmp_path: pathlib.Path) -> None:
 def burn(container: Container, seconds: float) -> float:
     """The share of a CPU that a container has used over some seconds."""
     usage = V1 / "cpuacct" / "urunc-test/groups/cpuacct.usage"
-    if usage.exists():
-        read = lambda: int(usage.read_text())  # noqa: E731
-    else:
-        stat = V1 / "urunc-test/groups/cpu.stat"
-        read = lambda: int(stat.read_text().split()[1]) * 1000  # noqa: E731
+    stat = V1 / "urunc-test/groups/cpu.stat"
+
+    def read() -> int:
+        if usage.exists():
+            return int(usage.read_text())
+        return int(stat.read_text().split()[1]) * 1000
+
     first, began = read(), time.monotonic_ns()
     time.sleep(seconds)
     return (read() - first) / (time.monotonic_ns() - began)

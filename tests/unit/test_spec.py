@@ -185,7 +185,7 @@ FILES = [
 def test_unreadable(content: bytes, words: str, tmp_path: pathlib.Path) -> None:
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(SpecError) as caught:
-        spec.load(str(tmp_path))
+        spec.read_document(str(tmp_path))
     assert f"'{tmp_path}/config.json': {words}" in caught.value.message
 
 
@@ -193,12 +193,12 @@ def test_a_truncated_file_says_where(tmp_path: pathlib.Path) -> None:
     text = json.dumps(document(), indent=2)
     (tmp_path / "config.json").write_text(text[:-10])
     with pytest.raises(SpecError, match=r"not JSON: .*line \d+ column \d+"):
-        spec.load(str(tmp_path))
+        spec.read_document(str(tmp_path))
 
 
 def test_no_file(tmp_path: pathlib.Path) -> None:
     with pytest.raises(SpecError, match="no such file or directory") as caught:
-        spec.load(str(tmp_path))
+        spec.read_document(str(tmp_path))
     assert "urunc spec" in caught.value.hint
 
 

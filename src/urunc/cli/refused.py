@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from urunc.cli.options import Arguments
 from urunc.errors import Error, NotFoundError, RefusedError, UsageError, WrongStatusError
-from urunc.ordinary import hand_over, hand_over_foreign
+from urunc.ordinary import hand_over
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,20 +40,11 @@ REASONS = {
 }
 
 
-def refuse(verb: str, words: list[str], arguments: Arguments) -> NoReturn:
-    """End with the reason, unless help is asked for; what is not a unikernel's has been handed over
-    before."""
-    if words[:1] in (["--help"], ["-h"]):
-        import sys
-
-        from urunc.cli.help import of_verb
-
-        sys.stdout.write(of_verb(verb, sys.modules[__name__]))
-        sys.stdout.flush()
-        raise SystemExit(0)
+def refuse(verb: str, words: list[str], arguments: Arguments, identifier: str) -> NoReturn:
+    """End with the reason; `identifier` is the unikernel's container that the words name, "" for
+    none: what is the ordinary runtime's has been handed over before."""
     if verb == "restore":
         _hand_over_new(arguments, words)
-    identifier = hand_over_foreign(arguments.argv, words, arguments.root, arguments.config())
     if identifier:
         what, instead = REASONS[verb]
         problem: Error = WrongStatusError(f"{verb} '{identifier}': {what}", instead)
