@@ -12,21 +12,22 @@ TUNSETOWNER = 0x400454CC
 TUNSETGROUP = 0x400454CE
 
 IFF_TAP = 0x0002
+IFF_MULTI_QUEUE = 0x0100
 IFF_NO_PI = 0x1000
 IFF_VNET_HDR = 0x4000
 IFF_TUN_EXCL = 0x8000
 
 
-def create_tap(name: str, uid: int, gid: int) -> None:
+def create_tap(name: str, uid: int, gid: int, *, multiqueue: bool = False) -> None:
     """Make a persistent TAP device in this thread's network namespace that this user may attach to.
 
-    One queue, with the flags that Solo5 and Firecracker attach with; both may set IFF_VNET_HDR
-    themselves. Raises OSError: EBUSY where the name is taken, ENOENT/EACCES/ENODEV where
-    /dev/net/tun is.
+    Whether it has several queues must be as the monitor attaches with (EINVAL there else); it says
+    itself whether frames carry a virtio header (IFF_VNET_HDR), and which offloads its guest took.
+    Raises OSError: EBUSY where the name is taken, ENOENT/EACCES/ENODEV where /dev/net/tun is.
     """
     fd = posix.open("/dev/net/tun", posix.O_RDWR | posix.O_CLOEXEC)
     try:
-        flags = IFF_TAP | IFF_NO_PI | IFF_TUN_EXCL
+        flags = IFF_TAP | IFF_NO_PI | IFF_TUN_EXCL | (IFF_MULTI_QUEUE if multiqueue else 0)
         ioctl(
             fd, TUNSETIFF, name.encode().ljust(16, b"\0") + flags.to_bytes(2, "little") + bytes(22)
         )

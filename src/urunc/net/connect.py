@@ -14,7 +14,7 @@ from urunc.errors import HostError, reason
 from urunc.journal import Journal, Resource
 from urunc.linux.files import read_text
 from urunc.linux.namespaces import call_in_network, identity
-from urunc.linux.netlink import TC_H_INGRESS, Netlink, ask
+from urunc.linux.rtnetlink import TC_H_INGRESS, Rtnetlink, ask
 from urunc.linux.tun import create_tap
 from urunc.net.facts import Interface, NetFacts
 from urunc.record import replace

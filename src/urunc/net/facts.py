@@ -1,46 +1,100 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was found out about a container's network, as plain records: known only once hooks have
-run."""
+"""What was found out about a container's network, and what its guest gets of it, as plain records:
+known only once hooks have run."""
 
 from __future__ import annotations
 
-from urunc.record import record, replace
+from urunc.record import record
+
+
+@record
+class Address:
+    """An address of an interface. `on_link` says whether the others of its subnet are reached
+    directly: not so where the prefix has no route of its own (CNI's ptp, point-to-point)."""
+
+    address: str
+    prefix: int
+    on_link: bool
+
+
+@record
+class Route:
+    """A route; gateway "" is on the link, destination 0.0.0.0/0 or ::/0 the default route."""
+
+    destination: str
+    gateway: str
+    metric: int
 
 
 @record
 class Interface:
-    """An Ethernet device of the namespace, and the TAP device that stands for it in the guest.
+    """An Ethernet device as the guest gets it, and the TAP device that stands for it ("" before it
+    is made).
 
-    Addresses are `ADDRESS/PREFIX`, gateways are of the best default route through this device;
-    empty where there are none.
+    `routes` are those that do not follow from the addresses, on-link ones first. `gateway_mac` is
+    the IPv4 gateway's hardware address where somebody wrote it down in the namespace for good:
+    then nobody may be there to answer ARP for it.
     """
 
     name: str
     index: int
     mac: str
     mtu: int
-    ipv4: tuple[str, ...]
-    ipv6: tuple[str, ...]
-    ipv4_gateway: str
-    ipv6_gateway: str
+    ipv4: tuple[Address, ...]
+    ipv6: tuple[Address, ...]
+    routes: tuple[Route, ...]
+    gateway_mac: str
     tap: str
 
 
 @record
+class Found:
+    """What a namespace holds, and what the container's files say, before anything is made.
+
+    `others` are interfaces beyond the number that the guest can have. `dns`, `search` are of
+    resolv.conf, `hosts` are lines of the hosts file (`ADDRESS NAME...`) but for loopback's.
+    `resolver_ports` are the UDP and TCP port that the first name server listens on, where that is
+    a loopback address of the namespace (0: nobody does).
+    """
+
+    interfaces: tuple[Interface, ...]
+    others: tuple[str, ...]
+    dns: tuple[str, ...]
+    search: tuple[str, ...]
+    hosts: tuple[str, ...]
+    resolver_ports: tuple[int, ...]
+
+
+@record
 class NetFacts:
-    """The whole network of a container. `spare_taps` are connected to nothing: devices that a
-    guest's file declares beyond the interfaces there are."""
+    """The whole network of a guest. `spare_taps` are connected to nothing: devices that a guest's
+    file declares beyond the interfaces there are. `dns` are addresses that the guest can reach."""
 
     interfaces: tuple[Interface, ...]
     spare_taps: tuple[str, ...]
     dns: tuple[str, ...]
     search: tuple[str, ...]
+    hosts: tuple[str, ...]
 
 
-NO_NETWORK = NetFacts(interfaces=(), spare_taps=(), dns=(), search=())
+NOTHING = Found(interfaces=(), others=(), dns=(), search=(), hosts=(), resolver_ports=(0, 0))
+NO_NETWORK = NetFacts(interfaces=(), spare_taps=(), dns=(), search=(), hosts=())
 
 
-def without_taps(net: NetFacts) -> NetFacts:
-    """The facts as they were before any TAP device was made."""
-    bare = tuple(replace(interface, tap="") for interface in net.interfaces)
-    return replace(net, interfaces=bare, spare_taps=())
+def default_route(interface: Interface, *, ipv6: bool) -> Route | None:
+    """The best default route through an interface, of one family."""
+    wanted = "::/0" if ipv6 else "0.0.0.0/0"
+    routes = [route for route in interface.routes if route.destination == wanted]
+    return min(routes, key=lambda route: route.metric) if routes else None
+
+
+def local_mac(identifier: str, index: int) -> str:
+    """A locally administered hardware address that follows from a container's id, for a device
+    that has none to take over: without one a Solo5 tender wants /dev/urandom to make its own."""
+    number = sum(ord(letter) * 31**place for place, letter in enumerate(identifier)) + index
+    return f"02:{(number % (1 << 40)).to_bytes(5, 'big').hex(':')}"
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address is the machine's own loopback, which no other machine can reach."""
+    return address.startswith("127.") or address == "::1"

@@ -17,9 +17,14 @@ def dotted(value: int) -> str:
     return ".".join(str(value >> shift & 0xFF) for shift in (24, 16, 8, 0))
 
 
+def mask(prefix: int) -> int:
+    """A prefix length as a mask."""
+    return (1 << 32) - (1 << (32 - prefix))
+
+
 def dotted_mask(prefix: int) -> str:
     """A prefix length as a dotted mask."""
-    return dotted((1 << 32) - (1 << (32 - prefix)))
+    return dotted(mask(prefix))
 
 
 def contains(address: str, prefix: int, other: str) -> bool:

@@ -1,92 +1,209 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the container's network namespace and resolver file say, as NetFacts; changes nothing."""
+"""What the container's network namespace, its resolv.conf and its hosts file say, as Found; changes
+nothing."""
 
 from __future__ import annotations
 
 from urunc.errors import HostError, reason
 from urunc.linux.files import read_text
 from urunc.linux.namespaces import call_in_network
-from urunc.linux.netlink import Address, Link, Netlink, Route
-from urunc.net.facts import Interface, NetFacts
+from urunc.linux.rtnetlink import Address as KernelAddress
+from urunc.linux.rtnetlink import Link, Neighbour, Rtnetlink
+from urunc.linux.rtnetlink import Route as KernelRoute
+from urunc.net import ipv4
+from urunc.net.facts import Address, Found, Interface, Route, default_route, is_loopback
+from urunc.record import replace
 
-RESOLVER_LIMIT_BYTES = 1 << 16
+FILE_LIMIT_BYTES = 1 << 16
+HOSTS_LIMIT = 64
+MTU_LIMIT = 65535 - 14
+"""Most that a TAP device takes: its frames have the Ethernet header beside (drivers/net/tun.c)."""
+NO_MAC = "00:00:00:00:00:00"
+FAKE = ("dummy", "ifb")
+"""Kinds that carry nothing to anywhere."""
+STACKED = ("vlan", "macvlan", "macvtap", "ipvlan", "ipvtap")
+LISTEN = "0A"
+"""A TCP socket's state in /proc/net/tcp."""
 
 
-def look(namespace: str, resolver: str, count: int) -> NetFacts:
-    """The Ethernet devices of a namespace (by path), `eth0` first, at most `count`; no TAP device
-    chosen yet.
+def look(namespace: str, resolver: str, hosts: str, count: int) -> Found:
+    """The Ethernet devices of a namespace (by path), `eth0` first, at most `count`, and the rest.
 
-    `resolver` is a resolv.conf's path, "" for none.
+    `resolver` and `hosts` are paths of a resolv.conf and a hosts file, "" for none.
     """
     try:
-        netlink = call_in_network(namespace, Netlink)
+        netlink = call_in_network(namespace, Rtnetlink)
     except OSError as error:
-        raise HostError(f"network namespace '{namespace}': {reason(error)}") from None
+        raise HostError(
+            f"network namespace '{namespace}': {reason(error)}",
+            "whoever made it has removed it; make the container again",
+        ) from None
     try:
-        links, addresses, routes = netlink.links(), netlink.addresses(), netlink.routes()
+        links, addresses = netlink.links(), netlink.addresses()
+        routes, neighbours = netlink.routes(), netlink.neighbours()
     finally:
         netlink.close()
-    candidates = [link for link in links if _is_interface(link)]
+    candidates = [link for link in links if _is_interface(link, addresses)]
+    taken = {link.index for link in candidates}
+    candidates = [link for link in candidates if not _rides(link, taken)]
     candidates.sort(key=lambda link: (link.name != "eth0", link.index))
     dns, search = read_resolver(resolver) if resolver else ((), ())
-    return NetFacts(
-        interfaces=tuple(_interface(link, addresses, routes) for link in candidates[:count]),
-        spare_taps=(),
+    return Found(
+        interfaces=tuple(
+            _interface(link, addresses, routes, neighbours) for link in candidates[:count]
+        ),
+        others=tuple(link.name for link in candidates[count:]),
         dns=dns,
         search=search,
+        hosts=read_hosts(hosts) if hosts else (),
+        resolver_ports=_listening(namespace, dns),
     )
 
 
-def _is_interface(link: Link) -> bool:
-    """Ethernet, and neither a TAP device (ours or another runtime's) nor one that every namespace
-    has."""
-    return not link.loopback and len(link.mac) == 17 and link.kind not in ("tun", "dummy", "ifb")
+def is_own_tap(name: str) -> bool:
+    """Whether a device's name is one that urunc gives to its TAP devices."""
+    number = name.removeprefix("tap").removesuffix("_urunc")
+    return name == f"tap{number}_urunc" and number.isdecimal()
 
 
-def _interface(link: Link, addresses: list[Address], routes: list[Route]) -> Interface:
-    own = [
-        address for address in addresses if address.index == link.index and not address.link_scope
+def _is_interface(link: Link, addresses: list[KernelAddress]) -> bool:
+    """Ethernet, set up by somebody, and a way out of the namespace."""
+    if link.loopback or len(link.mac) != len(NO_MAC) or link.mac == NO_MAC:
+        return False
+    if link.kind in FAKE or link.master or is_own_tap(link.name):
+        return False
+    addressed = any(address.index == link.index and address.usable for address in addresses)
+    # a TAP device is a way out where somebody gave it an address (slirp4netns, pasta); else it is
+    # another machine's
+    return addressed or (link.up and link.kind != "tun")
+
+
+def _rides(link: Link, taken: set[int]) -> bool:
+    """Whether a device gets its frames from one that the guest takes over, all frames of it."""
+    return link.kind in STACKED and link.lower in taken
+
+
+def _interface(
+    link: Link,
+    addresses: list[KernelAddress],
+    routes: list[KernelRoute],
+    neighbours: list[Neighbour],
+) -> Interface:
+    own_routes = [route for route in routes if route.index == link.index]
+    on_link = {route.destination for route in own_routes if not route.gateway}
+    told: dict[bool, list[Address]] = {False: [], True: []}
+    implied = {"fe80::/64"}
+    for item in addresses:
+        if item.index != link.index or item.link_scope or not item.usable:
+            continue
+        network = network_of(item.address, item.prefix)
+        if network in on_link:
+            implied.add(network)
+        told[item.ipv6].append(
+            Address(address=item.address, prefix=item.prefix, on_link=network in on_link)
+        )
+    others = [
+        Route(
+            destination=route.destination or ("::/0" if route.ipv6 else "0.0.0.0/0"),
+            gateway=route.gateway,
+            metric=route.metric,
+        )
+        for route in own_routes
+        if route.gateway or route.destination not in implied
     ]
-    return Interface(
+    interface = Interface(
         name=link.name,
         index=link.index,
         mac=link.mac,
-        mtu=link.mtu,
-        ipv4=tuple(f"{item.address}/{item.prefix}" for item in own if not item.ipv6),
-        ipv6=tuple(f"{item.address}/{item.prefix}" for item in own if item.ipv6),
-        ipv4_gateway=_gateway(link, routes, ipv6=False),
-        ipv6_gateway=_gateway(link, routes, ipv6=True),
+        mtu=min(link.mtu, MTU_LIMIT),
+        ipv4=tuple(told[False]),
+        ipv6=tuple(told[True]),
+        routes=tuple(sorted(others, key=lambda route: route.gateway != "")),
+        gateway_mac="",
         tap="",
     )
+    gateway = default_route(interface, ipv6=False)
+    for neighbour in neighbours:
+        if gateway and neighbour.index == link.index and neighbour.address == gateway.gateway:
+            return replace(interface, gateway_mac=neighbour.mac)
+    return interface
 
 
-def _gateway(link: Link, routes: list[Route], *, ipv6: bool) -> str:
-    """The gateway of the default route with the lowest metric through this device."""
-    defaults = [
-        route
-        for route in routes
-        if route.index == link.index
-        and route.ipv6 == ipv6
-        and not route.destination
-        and route.gateway
-    ]
-    return min(defaults, key=lambda route: route.metric).gateway if defaults else ""
+def network_of(address: str, prefix: int) -> str:
+    """`10.0.0.5`, 24 → `10.0.0.0/24`, in the kernel's way to write it."""
+    if ":" not in address:
+        return f"{ipv4.dotted(ipv4.number(address) & ipv4.mask(prefix))}/{prefix}"
+    from _socket import AF_INET6, inet_ntop, inet_pton
+
+    number = int.from_bytes(inet_pton(AF_INET6, address), "big")
+    number &= (1 << 128) - (1 << (128 - prefix))
+    return f"{inet_ntop(AF_INET6, number.to_bytes(16, 'big'))}/{prefix}"
 
 
 def read_resolver(path: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(name servers, search domains) of a resolv.conf(5); nothing where it cannot be read."""
-    try:
-        text = read_text(path, RESOLVER_LIMIT_BYTES)
-    except OSError:
-        return (), ()
     servers: list[str] = []
     search: tuple[str, ...] = ()
-    for line in text.splitlines():
-        words = line.split("#")[0].split(";")[0].split()
-        if len(words) < 2:
-            continue
-        if words[0] == "nameserver":
+    for words in _lines(path, "#;"):
+        if words[0] == "nameserver" and len(words) > 1:
             servers.append(words[1])
-        elif words[0] in ("search", "domain"):
+        elif words[0] in ("search", "domain") and len(words) > 1:
             search = tuple(words[1:])
-    return tuple(servers), search
+    return tuple(dict.fromkeys(servers)), search
+
+
+def read_hosts(path: str) -> tuple[str, ...]:
+    """Lines of a hosts(5) file that mean something to another machine: no loopback, no
+    multicast."""
+    found = [
+        " ".join(words)
+        for words in _lines(path, "#")
+        if len(words) > 1
+        and not is_loopback(words[0])
+        and not words[0].startswith(("fe00:", "ff00:", "ff02:"))
+    ]
+    return tuple(dict.fromkeys(found))[:HOSTS_LIMIT]
+
+
+def _lines(path: str, comments: str) -> list[list[str]]:
+    try:
+        text = read_text(path, FILE_LIMIT_BYTES)
+    except OSError:
+        return []
+    lines = []
+    for line in text.splitlines():
+        for letter in comments:
+            line = line.partition(letter)[0]
+        if line.split():
+            lines.append(line.split())
+    return lines
+
+
+def _listening(namespace: str, dns: tuple[str, ...]) -> tuple[int, int]:
+    """The UDP and TCP port on which somebody listens at the first loopback name server: 53, or, as
+    Docker's resolver, another one that rules of the namespace's output lead to."""
+    address = loopback_resolver(dns)
+    if not address:
+        return 0, 0
+    return call_in_network(namespace, lambda: (_port("udp", address), _port("tcp", address)))
+
+
+def loopback_resolver(dns: tuple[str, ...]) -> str:
+    """The first name server that is at a loopback address, "" where none is."""
+    return next((server for server in dns if server.startswith("127.")), "")
+
+
+def _port(protocol: str, address: str) -> int:
+    number = ipv4.number(address)
+    wanted = f"{int.from_bytes(number.to_bytes(4, 'little'), 'big'):08X}"
+    ports = set()
+    for line in read_text(f"/proc/thread-self/net/{protocol}", 1 << 22).splitlines()[1:]:
+        words = line.split()
+        local, _, port = words[1].partition(":")
+        if protocol == "tcp" and words[3] != LISTEN:
+            continue
+        if local == wanted:
+            ports.add(int(port, 16))
+        elif local == "00000000" and int(port, 16) == 53:
+            return 53
+    return 53 if 53 in ports else min(ports, default=0)

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The annotation `ports`: which ports of a shared network namespace are a guest's.
+
+    8080  8080/tcp  53/udp  80:8080  8000-8010/tcp  *
+
+with commas between. Without a protocol it is TCP and UDP. `80:8080` leads port 80 to the guest's
+8080; `*` is every other port that nobody in the namespace listens on. Pure.
+"""
+
+from __future__ import annotations
+
+from urunc.errors import ImageError
+from urunc.record import record
+
+PROTOCOLS = ("tcp", "udp")
+HINT = "for example '8080/tcp,53/udp', '80:8080', '8000-8010', '*'"
+
+
+@record
+class Ports:
+    """Ports `first` to `last` of one protocol that lead to the guest's `target` (0: the same)."""
+
+    protocol: str
+    first: int
+    last: int
+    target: int
+
+    def meets(self, other: Ports) -> bool:
+        """Whether a port is in both."""
+        return (
+            self.protocol == other.protocol
+            and self.first <= other.last
+            and other.first <= self.last
+        )
+
+    def name(self) -> str:
+        """As the annotation would have it."""
+        numbers = str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+        return numbers + (f":{self.target}" if self.target else "") + f"/{self.protocol}"
+
+
+def parse(text: str) -> tuple[tuple[Ports, ...], bool]:
+    """(ports, whether all others too); raises ImageError."""
+    found: list[Ports] = []
+    others = False
+    for word in (part.strip() for part in text.split(",")):
+        if word == "*":
+            others = True
+            continue
+        for ports in _ports(word):
+            taken = next((item for item in found if item.meets(ports)), None)
+            if taken:
+                raise ImageError(f"annotation 'ports': '{word}': '{taken.name()}' has it already")
+            found.append(ports)
+    return tuple(found), others
+
+
+def _ports(word: str) -> list[Ports]:
+    numbers, slash, protocol = word.partition("/")
+    outer, colon, target = numbers.partition(":")
+    first, dash, last = outer.partition("-")
+    if slash and protocol not in PROTOCOLS:
+        raise ImageError(f"annotation 'ports': '{word}': no protocol '{protocol}'", HINT)
+    if colon and dash:
+        raise ImageError(f"annotation 'ports': '{word}': a range cannot lead elsewhere", HINT)
+    low, high = _port(first, word), _port(last if dash else first, word)
+    if low > high:
+        raise ImageError(f"annotation 'ports': '{word}': {low} is above {high}", HINT)
+    to = _port(target, word) if colon else 0
+    return [
+        Ports(protocol=name, first=low, last=high, target=0 if to == low else to)
+        for name in ((protocol,) if slash else PROTOCOLS)
+    ]
+
+
+def _port(text: str, word: str) -> int:
+    if not text.isdecimal() or len(text) > 5 or not 0 < int(text) < 65536:
+        raise ImageError(f"annotation 'ports': '{word}': '{text}' is no port (1 to 65535)", HINT)
+    return int(text)

@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a guest's network leaves in its namespace: TAP devices, redirects, rules, forwarding.
+
+Each is in the container's journal before it is made, and is removed also when the monitor died
+first and the namespace lives on: Docker, Podman and CNI keep it. A namespace is known by device and
+inode, not by a path that another may have taken since. What is set on a TAP device (addresses,
+sysctls, filters) goes with it.
+"""
+
+from __future__ import annotations
+
+from errno import EINVAL, ENODEV, ENOENT
+
+from urunc.journal import Resource
+from urunc.linux import nftables, rtnetlink
+from urunc.linux.files import read_text, write_bytes
+from urunc.linux.namespaces import call_in_network, identity
+from urunc.linux.nftables import FILTER, FORWARD, INET, Chain
+from urunc.linux.rtnetlink import TC_H_INGRESS, Rtnetlink
+from urunc.linux.tun import create_tap
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SHARED_GROUP = 0x75727563
+"""The group of devices (`ip link show group`) of TAP devices that share their namespace."""
+FILTER_PRIORITY = 49000
+"""Ours among the filters of an interface: behind those of others, and found again by it."""
+FORWARDING = "urunc_forwarding"
+"""The table that says that the namespace forwards only because guests share it."""
+SYSCTL = "/proc/sys/net"
+IPV4_FORWARDING, IPV6_FORWARDING = "ipv4/ip_forward", "ipv6/conf/all/forwarding"
+
+
+class NetworkResource(Resource):
+    """What is made in a network namespace."""
+
+    def __init__(self, *, namespace: str, device: int, inode: int) -> None:
+        self.namespace = namespace
+        self.device = device
+        self.inode = inode
+
+    def parameters(self) -> dict[str, object]:
+        names = ("namespace", "device", "inode", *self.names)
+        return {name: self.__dict__[name] for name in names}
+
+    names: tuple[str, ...] = ()
+    """The constructor's parameters beside the namespace's."""
+
+    def ask(self, question: Callable[[Rtnetlink], None]) -> None:
+        """Speak to the namespace; nothing happens where it is gone."""
+        path = self.find()
+        if path:
+            rtnetlink.ask(path, question)
+
+    def find(self) -> str:
+        """A path that leads to the namespace still: the recorded one, or where an engine has bound
+        it."""
+        try:
+            if identity(self.namespace) == (self.device, self.inode):
+                return self.namespace
+        except OSError:
+            pass
+        for line in read_text("/proc/self/mountinfo", 1 << 24).splitlines():
+            fields = line.split(" ")
+            if len(fields) > 4 and fields[3] == f"net:[{self.inode}]":
+                return fields[4]
+        return ""
+
+
+class Tap(NetworkResource):
+    """A persistent TAP device that the monitor's user may attach to."""
+
+    kind = "tap"
+    names = ("name", "uid", "gid", "mtu", "multiqueue", "group", "addresses")
+
+    def __init__(
+        self, *, namespace: str, device: int, inode: int, name: str, uid: int, gid: int, mtu: int,
+        multiqueue: bool = False, group: int = 0, addresses: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
+        super().__init__(namespace=namespace, device=device, inode=inode)
+        self.name = name
+        self.uid = uid
+        self.gid = gid
+        self.mtu = mtu
+        self.multiqueue = multiqueue
+        self.group = group
+        self.addresses = tuple(addresses)
+
+    def make(self) -> None:
+        path = self.find()
+        if path:
+            call_in_network(
+                path, lambda: create_tap(self.name, self.uid, self.gid, multiqueue=self.multiqueue)
+            )
+            rtnetlink.ask(path, self._set_up)
+
+    def _set_up(self, netlink: Rtnetlink) -> None:
+        index = netlink.index(self.name)
+        # up even where nothing is connected: a Solo5 tender refuses a device that is down
+        netlink.set_link(index, up=True, mtu=self.mtu, group=self.group)
+        for address in self.addresses:
+            own, _, prefix = address.partition("/")
+            netlink.add_address(index, own, int(prefix))
+
+    def remove(self) -> None:
+        def remove(netlink: Rtnetlink) -> None:
+            index = netlink.index(self.name)
+            if index:
+                try:
+                    netlink.delete_link(index)
+                except OSError as error:
+                    if error.errno != ENODEV:
+                        raise
+
+        self.ask(remove)
+
+
+class Redirect(NetworkResource):
+    """Every frame that arrives at an interface goes out of a TAP device, and back."""
+
+    kind = "redirect"
+    names = ("interface", "index", "tap", "own")
+
+    def __init__(
+        self, *, namespace: str, device: int, inode: int, interface: str, index: int, tap: str,
+        own: bool,
+    ) -> None:  # fmt: skip
+        super().__init__(namespace=namespace, device=device, inode=inode)
+        self.interface = interface
+        self.index = index
+        self.tap = tap
+        self.own = own
+        """Whether the ingress discipline is ours to remove, or stood there before."""
+
+    def make(self) -> None:
+        def make(netlink: Rtnetlink) -> None:
+            tap = netlink.index(self.tap)
+            if self.own:
+                netlink.add_ingress(self.index)
+            netlink.add_ingress(tap)
+            netlink.redirect(self.index, tap, FILTER_PRIORITY)
+            netlink.redirect(tap, self.index, FILTER_PRIORITY)
+
+        self.ask(make)
+
+    def remove(self) -> None:
+        def remove(netlink: Rtnetlink) -> None:
+            if all(link.index != self.index for link in netlink.links()):
+                return
+            try:
+                netlink.delete_filters(self.index, FILTER_PRIORITY)
+            except OSError as error:
+                if error.errno not in (EINVAL, ENODEV, ENOENT):  # half made, or taken back already
+                    raise
+            if not self.own or netlink.filters(self.index):
+                return  # others use it by now
+            try:
+                if netlink.has_qdisc(self.index, TC_H_INGRESS):
+                    netlink.delete_ingress(self.index)
+            except OSError as error:
+                if error.errno not in (EINVAL, ENODEV, ENOENT):
+                    raise
+
+        self.ask(remove)
+
+
+class Rules(NetworkResource):
+    """A table of nftables; what is in it is not recorded: it goes as a whole."""
+
+    kind = "rules"
+    names = ("family", "table")
+
+    def __init__(
+        self, *, namespace: str, device: int, inode: int, family: int, table: str,
+        chains: tuple[Chain, ...] = (),
+    ) -> None:  # fmt: skip
+        super().__init__(namespace=namespace, device=device, inode=inode)
+        self.family = family
+        self.table = table
+        self.chains = chains
+
+    def make(self) -> None:
+        path = self.find()
+        if path:
+            nftables.ask(path, lambda rules: rules.add_table(self.family, self.table, self.chains))
+
+    def remove(self) -> None:
+        path = self.find()
+        if path:
+            remove_table(path, self.family, self.table)
+
+
+class Forwarding(NetworkResource):
+    """The namespace forwards packets, between the guests that share it and the rest alone.
+
+    It may have done so before; the guests come and go in any order, and who finds it on cannot
+    know why. So a table of nftables says that it is on for the guests' sake (and keeps the
+    namespace from being a router between its own interfaces); the last guest to go turns it off.
+    """
+
+    kind = "forwarding"
+    names = ("ipv6",)
+
+    def __init__(self, *, namespace: str, device: int, inode: int, ipv6: bool) -> None:
+        super().__init__(namespace=namespace, device=device, inode=inode)
+        self.ipv6 = ipv6
+
+    def make(self) -> None:
+        path = self.find()
+        if path:
+            call_in_network(path, lambda: self._turn_on(path))
+
+    def _turn_on(self, path: str) -> None:
+        wanted = [IPV4_FORWARDING, *((IPV6_FORWARDING,) if self.ipv6 else ())]
+        off = [name for name in wanted if read_text(f"{SYSCTL}/{name}").strip() == "0"]
+        if not off:
+            return
+        listening = []
+        for link in rtnetlink.ask(path, Rtnetlink.links) if IPV6_FORWARDING in off else ():
+            name = f"ipv6/conf/{link.name}/accept_ra"
+            try:
+                # a host that forwards does not hear router advertisements but with 2, and its
+                # default route may be one (Documentation/networking/ip-sysctl.rst)
+                if read_text(f"{SYSCTL}/{name}").strip() == "1":
+                    listening.append(link.name)
+            except OSError:
+                pass  # a device without IPv6
+        guests = nftables.group(SHARED_GROUP)
+        rules = (
+            guests + nftables.accept(),
+            nftables.group(SHARED_GROUP, out=True) + nftables.accept(),
+            nftables.drop(),
+        )
+        chains = [Chain(name="forward", kind="filter", hook=FORWARD, priority=FILTER, rules=rules)]
+        chains += [Chain(name=f"accept_ra_{name}", rules=()) for name in listening]
+        chains += [Chain(name=_was_off(name), rules=()) for name in off]
+        nftables.ask(path, lambda table: table.add_table(INET, FORWARDING, tuple(chains)))
+        for name in listening:
+            write_bytes(f"{SYSCTL}/ipv6/conf/{name}/accept_ra", b"2")
+        for name in off:
+            write_bytes(f"{SYSCTL}/{name}", b"1")
+
+    def remove(self) -> None:
+        path = self.find()
+        if path:
+            call_in_network(path, lambda: self._turn_off(path))
+
+    def _turn_off(self, path: str) -> None:
+        if any(link.group == SHARED_GROUP for link in rtnetlink.ask(path, Rtnetlink.links)):
+            return
+        chains = nftables.ask(path, lambda table: table.chains(INET))
+        ours = {chain for table, chain in chains if table == FORWARDING}
+        for name in (IPV4_FORWARDING, IPV6_FORWARDING):
+            if _was_off(name) in ours:
+                write_bytes(f"{SYSCTL}/{name}", b"0")
+        for chain in ours:
+            name = chain.removeprefix("accept_ra_")
+            if name != chain:
+                try:
+                    write_bytes(f"{SYSCTL}/ipv6/conf/{name}/accept_ra", b"1")
+                except OSError:
+                    pass  # the device is gone
+        if ours:
+            remove_table(path, INET, FORWARDING)
+
+
+def _was_off(sysctl: str) -> str:
+    return f"was_off_{sysctl.replace('/', '_')}"
+
+
+def remove_table(path: str, family: int, table: str) -> None:
+    """Remove a table of a namespace; that it is not there is fine."""
+    try:
+        nftables.ask(path, lambda rules: rules.delete_table(family, table))
+    except FileNotFoundError:
+        pass
+
+
+RESOURCES = {cls.kind: cls for cls in (Tap, Redirect, Rules, Forwarding)}

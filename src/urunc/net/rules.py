@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of nftables that a guest's network takes, as data. Pure.
+
+Frames that are redirected between an interface and a TAP device pass no rule of the namespace.
+These are for what is not redirected: the loopback resolver, ARP for a gateway that nobody answers
+for, and a guest that shares its namespace.
+"""
+
+from __future__ import annotations
+
+from urunc.linux.nftables import (
+    DSTNAT,
+    FILTER,
+    INGRESS,
+    INPUT,
+    LAST,
+    NFPROTO_IPV4,
+    NFPROTO_IPV6,
+    OUTPUT,
+    POSTROUTING,
+    PREROUTING,
+    SRCNAT,
+    TCP,
+    UDP,
+    Chain,
+    accept,
+    answer_arp,
+    arp_request,
+    arp_request_for,
+    destination,
+    destination_port,
+    dnat,
+    drop,
+    family,
+    frame_for,
+    group,
+    interface,
+    masquerade,
+    of_this_namespace,
+    protocol,
+    set_destination,
+    set_source,
+    socket_listens,
+    source,
+    to_this_host,
+    was_translated,
+)
+from urunc.net.ports import Ports
+from urunc.net.resources import SHARED_GROUP
+from urunc.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Rule = tuple[bytes, ...]
+
+PROTOCOLS = {"tcp": TCP, "udp": UDP}
+CLAIM = "claim"
+"""Chains of this prefix are there to be seen by others: the ports that a guest has."""
+
+
+@record
+class Relay:
+    """The way to a resolver on the namespace's loopback: queries to `address` go to `target`,
+    at a UDP and a TCP port of its own."""
+
+    address: str
+    target: str
+    udp_port: int
+    tcp_port: int
+
+
+def relay_chains(tap: str, relay: Relay, guest: str, stand_in: str) -> tuple[Chain, ...]:
+    """For a guest that has an interface to itself: its own address is the namespace's, too. So its
+    queries come from `stand_in` (netdev_chains), and the answers to that are given back to it
+    behind all routing."""
+    return (
+        Chain(name="prerouting", kind="nat", hook=PREROUTING, priority=DSTNAT,
+              rules=_to_resolver(tap, relay)),
+        Chain(name="input", kind="filter", hook=INPUT, priority=FILTER,
+              rules=(interface(tap) + was_translated(other=True) + drop(),)),
+        Chain(name="postrouting", kind="filter", hook=POSTROUTING, priority=LAST,
+              rules=(interface(tap, out=True) + destination(stand_in) + set_destination(guest),)),
+    )  # fmt: skip
+
+
+def netdev_chains(
+    tap: str,
+    tap_index: int,
+    relay: Relay | None,
+    stand_in: str,
+    gateway: tuple[str, str, str, str] | None,
+) -> tuple[Chain, ...]:
+    """What happens to frames of a TAP device that are not redirected.
+
+    `gateway` is (address, its MAC, the guest's address, the guest's MAC) where ARP is answered in
+    the gateway's place; an address "" is every address but the guest's own.
+    """
+    rules: list[Rule] = []
+    if relay:
+        # a guest may send them to its gateway's hardware address
+        rules.append(frame_for(relay.address) + to_this_host() + set_source(stand_in))
+        rules.append(arp_request_for(relay.address) + accept())
+    if gateway:
+        address, mac, guest, guest_mac = gateway
+        asked = arp_request_for(address) if address else arp_request_for(guest, other=True)
+        rules.append(asked + answer_arp(mac, guest_mac, tap_index))
+        rules.append(arp_request() + drop())
+    return (Chain(name="ingress", kind="filter", hook=INGRESS, device=tap, rules=tuple(rules)),)
+
+
+def shared_chains(
+    tap: str,
+    guests: tuple[str, ...],
+    ports: tuple[Ports, ...],
+    relay: Relay | None,
+    *,
+    others: bool,
+) -> tuple[Chain, ...]:
+    """For a guest that shares its namespace: `guests` are its addresses, one of a family.
+
+    Inbound connections to its ports, also from the namespace itself and to localhost, lead to it;
+    its own leave under the namespace's addresses.
+    """
+    prerouting: list[Rule] = list(_to_resolver(tap, relay)) if relay else []
+    output: list[Rule] = []
+    rest: list[Rule] = []
+    postrouting: list[Rule] = [interface(tap, out=True) + source("127.0.0.0", 8) + masquerade()]
+    for guest in guests:
+        its_family = family(NFPROTO_IPV6 if ":" in guest else NFPROTO_IPV4)
+        for item in ports:
+            rule = its_family + of_this_namespace() + protocol(PROTOCOLS[item.protocol])
+            rule += destination_port(item.first, item.last) + dnat(guest, item.target)
+            prerouting.append(rule)
+            output.append(rule)
+        for number in PROTOCOLS.values() if others else ():
+            inbound = group(SHARED_GROUP, other=True) + its_family + of_this_namespace()
+            inbound += protocol(number)
+            rest.append(inbound + socket_listens() + accept())
+            rest.append(inbound + dnat(guest))
+        out = source(guest) + group(SHARED_GROUP, out=True, other=True) + masquerade()
+        hairpin = source(guest) + interface(tap, out=True) + masquerade()
+        postrouting += [out, hairpin]
+    claims = [f"{CLAIM}_{item.protocol}_{item.first}_{item.last}" for item in ports]
+    claims += [f"{CLAIM}_{name}_any" for name in PROTOCOLS if others]
+    # localhost of the namespace is out of the guest's reach, but for what was translated to it
+    local = interface(tap) + destination("127.0.0.0", 8) + was_translated(other=True) + drop()
+    return (
+        *(Chain(name=name, rules=()) for name in claims),
+        Chain(name="prerouting", kind="nat", hook=PREROUTING, priority=DSTNAT,
+              rules=tuple(prerouting)),
+        # behind the ports of every guest, in whatever order they came
+        Chain(name="others", kind="nat", hook=PREROUTING, priority=DSTNAT + 1, rules=tuple(rest)),
+        Chain(name="output", kind="nat", hook=OUTPUT, priority=DSTNAT, rules=tuple(output)),
+        Chain(name="postrouting", kind="nat", hook=POSTROUTING, priority=SRCNAT,
+              rules=tuple(postrouting)),
+        Chain(name="input", kind="filter", hook=INPUT, priority=FILTER, rules=(local,)),
+    )  # fmt: skip
+
+
+def claimed(chains: list[tuple[str, str]]) -> list[tuple[str, Ports | None, str]]:
+    """(table, ports or None for all others, protocol) that the guests of a namespace have."""
+    found: list[tuple[str, Ports | None, str]] = []
+    for table, chain in chains:
+        words = chain.split("_")
+        if words[0] != CLAIM or len(words) < 3:
+            continue
+        if words[2] == "any":
+            found.append((table, None, words[1]))
+        elif len(words) == 4 and words[2].isdecimal() and words[3].isdecimal():
+            first, last = int(words[2]), int(words[3])
+            ports = Ports(protocol=words[1], first=first, last=last, target=0)
+            found.append((table, ports, words[1]))
+    return found
+
+
+def _to_resolver(tap: str, relay: Relay) -> tuple[Rule, ...]:
+    asked = interface(tap) + destination(relay.address)
+    return tuple(
+        asked + protocol(number) + destination_port(53) + dnat(relay.target, port)
+        for number, port in ((UDP, relay.udp_port), (TCP, relay.tcp_port))
+        if port
+    )
