@@ -35,11 +35,14 @@ SCHEMA: dict[str, Any] = {
     "guests.*.allowed": True,
     "guests.*.cmdline": "",
     "guests.*.storage": [],
+    "network.mode": "dynamic",
+    "network.shared_containers": ["user-container"],
+    "network.shared_subnets": ["172.16.0.0/16", "192.168.0.0/16"],
     "ordinary.runtime": "",
     "users.first": 2_000_000_000,
     "users.count": 65_536,
     "security.selinux_type": "",
-    "annotations.allow": ["accelerator", "memory", "network", "vcpus"],
+    "annotations.allow": ["accelerator", "memory", "network", "ports", "vcpus"],
     "annotations.host_devices": [],
     "log.file": "",
     "timestamps.file": "/var/log/urunc-timestamps.jsonl",
@@ -145,6 +148,12 @@ def _check(pattern: str, value: Any) -> str:
         return f"{value} is no user id"
     if pattern == "monitors.*.accelerator" and value not in ("auto", "kvm", "tcg"):
         return f"'{value}' is none of auto, kvm, tcg"
+    if pattern == "network.mode" and value not in ("dynamic", "shared", "none"):
+        return f"'{value}' is none of dynamic, shared, none"
+    if pattern == "network.shared_subnets":
+        wrong = [subnet for subnet in value if not _is_subnet(subnet)]
+        if wrong or not value:
+            return f"'{''.join(wrong[:1])}' is no IPv4 network of /8 to /24, as in 172.16.0.0/16"
     if pattern.endswith(".path") and value and not value.startswith("/"):
         return f"'{value}' is not an absolute path"
     if pattern == "annotations.allow":
@@ -152,6 +161,15 @@ def _check(pattern: str, value: Any) -> str:
         if unknown:
             return f"unknown '{unknown[0]}', known: {', '.join(SCHEMA[pattern])}"
     return ""
+
+
+def _is_subnet(text: str) -> bool:
+    from ipaddress import IPv4Network
+
+    try:
+        return 8 <= IPv4Network(text).prefixlen <= 24
+    except ValueError:
+        return False
 
 
 def _flatten(table: dict[str, Any], prefix: str, depth: int) -> list[tuple[str, Any]]:

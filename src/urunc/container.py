@@ -44,22 +44,41 @@ from urunc.state import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from urunc.config import Config
-    from urunc.net.facts import NetFacts
+    from urunc.journal import Journal
+    from urunc.net.facts import Found, NetFacts
+    from urunc.plan import Plan
 
 SIGKILL = 9
 STOP_REQUESTS = frozenset((2, 3, 15))  # SIGINT, SIGQUIT, SIGTERM
 HARMLESS = frozenset((0, SIGKILL, 18, 19))  # no signal, SIGKILL, SIGCONT, SIGSTOP
 
 
-def look(mode: str, count: int, namespace: str, resolver: str) -> NetFacts:
-    """The network that a guest of at most `count` interfaces shall have, as it is now."""
-    from urunc.net.facts import NO_NETWORK
-
-    if mode == "none":
-        return NO_NETWORK
+def look(plan: Plan, namespace: str, files: dict[str, str]) -> Found:
+    """What there is now of network for a guest; `files` are its resolv.conf and hosts file."""
     from urunc.net.look import look as look_inside
+    from urunc.plan import nic_count
 
-    return look_inside(namespace, resolver, count)
+    # a guest that shares the namespace has to know all of it
+    count = 1 << 16 if plan.network == "shared" else nic_count(plan)
+    return look_inside(namespace, files["resolver"], files["hosts"], count)
+
+
+def connect(
+    found: Found, namespace: str, plan: Plan, journal: Journal, known: NetFacts | None = None
+) -> NetFacts:
+    """Have the guest get what was found, in the way that its plan says."""
+    if found.others and plan.network == "dynamic" and plan.max_nics:
+        names = ", ".join(found.others[:8]) + (", …" if len(found.others) > 8 else "")
+        logs.warn(f"interfaces beyond those that the guest can have: {names}")
+    from urunc.net.connect import Place
+    from urunc.net.connect import connect as take_over
+
+    place = Place(namespace, plan, journal)
+    if plan.network == "shared":
+        from urunc.net.share import share
+
+        return share(found, place, known)
+    return take_over(found, place, known)
 
 
 def start(root: str, identifier: str, config: Config) -> State:
@@ -83,29 +102,29 @@ def start(root: str, identifier: str, config: Config) -> State:
 
 def _look_again(state: State, config: Config) -> dict[str, object]:
     """What changed in the network since `create`, made good: a new launch, or nothing."""
-    mode = state.data["plan"]["network"]
-    if mode == "none" or not state.data["nicCount"]:
+    if not state.data["nicCount"]:
         return {}
-    from urunc.net.facts import NetFacts, without_taps
+    from urunc.net.facts import Found, NetFacts
+    from urunc.net.telling import omissions
+    from urunc.plan import Plan, realize
     from urunc.record import plain, rebuild
 
+    plan = rebuild(Plan, state.data["plan"])
     namespace = state.data["network"] or f"/proc/{state.pid}/ns/net"
-    now = look(mode, state.data["nicCount"], namespace, state.data["resolver"])
-    before = rebuild(NetFacts, state.data["net"])
-    if now == without_taps(before):
+    now = look(plan, namespace, state.data["files"])
+    if now == rebuild(Found, state.data["found"]):
         return {}
     from urunc import guests, monitors
     from urunc.journal import Journal
-    from urunc.net.connect import connect
-    from urunc.plan import Plan, realize
 
     logs.detail("the network changed between create and start")
-    plan = rebuild(Plan, state.data["plan"])
-    net = connect(now, namespace, plan, Journal(state.folder), before)
-    launch = realize(
-        plan, net, guests.load(plan.guest, config), monitors.load(plan.monitor, config)
-    )
-    state.data.update(net=plain(net), launch=plain(launch))
+    known = rebuild(NetFacts, state.data["net"])
+    net = connect(now, namespace, plan, Journal(state.folder), known)
+    guest = guests.load(plan.guest, config)
+    for omission in omissions(net, guest):
+        logs.warn(omission)
+    launch = realize(plan, net, guest, monitors.load(plan.monitor, config))
+    state.data.update(found=plain(now), net=plain(net), launch=plain(launch))
     state.save()
     return {"argv": launch.argv, "files": dict(launch.files)}
 

@@ -23,7 +23,7 @@ from urunc import (
     monitors,
     timing,
 )
-from urunc.container import look, run_poststop
+from urunc.container import connect, look, run_poststop
 from urunc.errors import Error, HostError, InitError, SpecError, reason
 from urunc.groups import Groups
 from urunc.host import RUNTIME_DIRECTORY, probe
@@ -33,7 +33,8 @@ from urunc.journal import FileOwner, Journal, ReservedUser
 from urunc.jsontext import dumps
 from urunc.linux import cgroups, namespaces, process
 from urunc.linux.files import remove_tree, write_whole
-from urunc.net.facts import NO_NETWORK, NetFacts
+from urunc.net.facts import NO_NETWORK, NOTHING, NetFacts
+from urunc.net.telling import omissions
 from urunc.plan import Plan, decide, nic_count, realize
 from urunc.record import plain, record, replace
 from urunc.sequence import HOST_IDS, Ready, build, may_access
@@ -53,7 +54,8 @@ if TYPE_CHECKING:
 
 SIGKILL = 9
 FIFO_FLAGS = posix.O_NONBLOCK | posix.O_CLOEXEC
-RESOLVER = "/etc/resolv.conf"
+NETWORK_FILES = {"resolver": "/etc/resolv.conf", "hosts": "/etc/hosts"}
+"""Files that engines mount into every container, which say something of its network."""
 
 
 @record
@@ -159,6 +161,7 @@ class _Creation:
         self.ready = Ready()
         self.groups = Groups({})
         self.born_in_group = False
+        self.found = NOTHING
         creator = process.stat(posix.getpid())
         self.state = State(
             folder.path,
@@ -202,6 +205,8 @@ class _Creation:
         self.joiner = cgroups.Joiner([] if self.born_in_group else self.groups.folders, self.pid)
         self._run_hooks()
         net = self._connect()
+        for omission in omissions(net, self.prepared.guest):
+            logs.warn(omission)
         launch = self.prepared.realize(net)
         self._finish(launch)
         self._record(net, launch)
@@ -364,23 +369,24 @@ class _Creation:
 
     def _connect(self) -> NetFacts:
         plan = self.prepared.plan
-        if not plan.net_names and (plan.network == "none" or self._has_empty_network()):
+        if self._has_empty_network() and not plan.net_names:
             timing.stamp(15)  # nothing to join it for
             return NO_NETWORK
-        from urunc.net.connect import connect
-
         namespace = self.spec.namespaces.get("network") or f"/proc/{self.pid}/ns/net"
-        net = look(plan.network, nic_count(plan), namespace, resolver(self.spec))
+        if plan.network != "none":
+            self.found = look(plan, namespace, network_files(self.spec))
+            if not self.found.interfaces:
+                logs.detail("no interface in the network namespace: no network so far")
         timing.stamp(15)
-        if plan.network == "dynamic" and not net.interfaces:
-            logs.detail("no interface in the network namespace: the guest has no network so far")
-        return connect(net, namespace, plan, self.journal)
+        return connect(self.found, namespace, plan, self.journal)
 
     def _has_empty_network(self) -> bool:
         """Whether the guest can have no interface, or its namespace is so new that none can be
         there; `start` looks again in any case."""
+        plan = self.prepared.plan
         fresh = self.spec.namespaces.get("network") == "" and not self.hooked
-        return fresh or not nic_count(self.prepared.plan)
+        alone = fresh and plan.network != "shared"
+        return alone or plan.network == "none" or not nic_count(plan)
 
     def _finish(self, launch: Launch) -> None:
         timing.stamp(16)
@@ -431,14 +437,16 @@ class _Creation:
             raise HostError(f"join control groups: {reason(error)}") from None
 
     def _record(self, net: NetFacts, launch: Launch) -> None:
+        plan = self.prepared.plan
         self.state.data.update(
             ready=True,
             created=_now(),
-            plan=plain(self.prepared.plan),
+            plan=plain(plan),
             net=plain(net),
             launch=plain(launch),
-            nicCount=nic_count(self.prepared.plan),
-            resolver=resolver(self.spec),
+            nicCount=0 if plan.network == "none" else nic_count(plan),
+            found=plain(self.found),
+            files=network_files(self.spec),
             groups=self.groups.record(),
             resources=plain(self.spec.resources),
             network=self.spec.namespaces.get("network", ""),
@@ -472,12 +480,11 @@ class _Creation:
             raise InitError(answer["error"], answer.get("hint", ""))
 
 
-def resolver(spec: Spec) -> str:
-    """The host's path of the container's resolv.conf, "" where it has none."""
-    for mount in spec.mounts:
-        if mount.destination == RESOLVER and mount.source.startswith("/"):
-            return mount.source
-    return ""
+def network_files(spec: Spec) -> dict[str, str]:
+    """The host's paths of the container's NETWORK_FILES, "" where it has none."""
+    sources = {mount.destination: mount.source for mount in spec.mounts}
+    found = {name: sources.get(path, "") for name, path in NETWORK_FILES.items()}
+    return {name: path if path.startswith("/") else "" for name, path in found.items()}
 
 
 def _now() -> str:

@@ -40,7 +40,9 @@ KEYS = (
     "mountRootfs",
     "stopsOn",
 )
-OVERRIDES = ("accelerator", "memory", "network", "vcpus")
+OVERRIDES = ("accelerator", "memory", "network", "ports", "vcpus")
+CONTAINER_NAMES = ("io.kubernetes.cri.container-name", "io.kubernetes.container.name")
+"""Annotations by which containerd and CRI-O tell a container's name in its pod."""
 FILE = "urunc.json"
 FILE_LIMIT_BYTES = 1 << 20
 
@@ -75,6 +77,8 @@ class UnikernelImage:
     stops_on: tuple[str, ...] | None = None
     """What the image says its guest listens to when it shall stop; None where it says nothing."""
     overrides: Mapping[str, str]
+    container_name: str = ""
+    """The container's name in its pod, "" where it is in none."""
 
 
 def claims(document: Any, bundle: str) -> bool:
@@ -103,9 +107,9 @@ def read(spec: Spec, config: Config) -> UnikernelImage:
         found = _from_file(spec.root)
         source = FILE
     values = _decode(found, source, config)
-    overrides = {
-        key: spec.annotations[PREFIX + key] for key in OVERRIDES if PREFIX + key in spec.annotations
-    }
+    names = [spec.annotations[key] for key in CONTAINER_NAMES if key in spec.annotations]
+    container_name = names[0] if names else ""
+    overrides = _overrides(spec.annotations, container_name)
     for key in overrides:
         if key not in config.get("annotations.allow"):
             where = config.source("annotations.allow")
@@ -136,7 +140,20 @@ def read(spec: Spec, config: Config) -> UnikernelImage:
         block_mount_point=values.get("blkMntPoint", ""),
         stops_on=_stops_on(values["stopsOn"], source) if "stopsOn" in values else None,
         overrides=overrides,
+        container_name=container_name,
     )
+
+
+def _overrides(annotations: Mapping[str, str], container_name: str) -> dict[str, str]:
+    """What a container asks for itself. The annotations of a pod are those of all its containers:
+    `KEY.NAME` is for the container of a name alone, and goes before `KEY`."""
+    found = {}
+    for key in OVERRIDES:
+        for name in (f"{key}.{container_name}", key) if container_name else (key,):
+            if PREFIX + name in annotations:
+                found[key] = annotations[PREFIX + name]
+                break
+    return found
 
 
 def _stops_on(text: str, source: str) -> tuple[str, ...]:

@@ -114,7 +114,7 @@ def _line(resource: Resource) -> bytes:
 def _class(kind: str) -> Any:
     if kind in RESOURCES:
         return RESOURCES[kind]
-    from urunc.net.connect import RESOURCES as NETWORK
+    from urunc.net.resources import RESOURCES as NETWORK
 
     return NETWORK[kind]
 

@@ -9,11 +9,12 @@ are known only once hooks have run and devices were made. `urunc plan` prints bo
 from __future__ import annotations
 
 from urunc.errors import HostError, ImageError
-from urunc.guests import STOP_REQUESTS, Disk, Guest, Nic, Request
+from urunc.guests import STOP_REQUESTS, Disk, Guest, Request
 from urunc.host import HostFacts
 from urunc.image import ImageFile
-from urunc.monitors import MIB, Launch, Machine, MachineDisk, MachineNic, Monitor, Need
-from urunc.net.facts import NetFacts
+from urunc.monitors import MIB, Launch, Machine, MachineDisk, Monitor, Need
+from urunc.net.facts import NetFacts, Ports
+from urunc.net.telling import nics, other_hosts
 from urunc.record import record
 
 TYPE_CHECKING = False
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 KERNEL_FOLDER = "/guest"
 """Where the unikernel is in the monitor's root."""
+NETWORK_MODES = ("dynamic", "shared", "none")
 ORCHESTRATED = (
     "/etc/resolv.conf",
     "/etc/hosts",
@@ -65,6 +67,14 @@ class Plan:
     net_names: tuple[str, ...] | None
     max_nics: int
     network: str
+    """`dynamic`: the guest takes the namespace's interfaces over; `shared`: it is behind NAT in
+    it; `none`."""
+    network_reason: str
+    ports: tuple[Ports, ...]
+    other_ports: bool
+    shared_subnets: tuple[str, ...]
+    queues: int
+    """Pairs of queues of each network device."""
     memory_bytes: int
     overhead_bytes: int
     """What the monitor needs for itself beside the guest's memory."""
@@ -103,12 +113,8 @@ def decide(
     vcpus = _vcpus(spec, image, monitor, config, warnings)
     need = monitor.need(vcpus, accelerator)
     memory_bytes = _memory(spec, image, need, config, monitor)
-    network = image.overrides.get("network", "dynamic")
-    if network not in ("dynamic", "none"):
-        raise ImageError(f"annotation 'network': '{network}' is unknown", "known: dynamic, none")
-    if network == "dynamic" and "network" not in spec.namespaces:
-        network = "none"
-        warnings.append("host network namespace: the guest has no network")
+    network, network_reason = _network(spec, image, config, warnings)
+    ports, other_ports = _ports(spec, image, network)
     uid, gid = _user(spec, monitor, config)
     _note_mounts(spec, warnings)
     _note_devices(spec, warnings)
@@ -131,6 +137,11 @@ def decide(
         net_names=nets,
         max_nics=monitor.max_nics,
         network=network,
+        network_reason=network_reason,
+        ports=ports,
+        other_ports=other_ports,
+        shared_subnets=tuple(config.get("network.shared_subnets")),
+        queues=min(vcpus, monitor.max_queues),
         memory_bytes=memory_bytes,
         overhead_bytes=need.of(memory_bytes),
         vcpus=vcpus,
@@ -154,7 +165,7 @@ def decide(
 def realize(plan: Plan, net: NetFacts, guest: Guest, monitor: Monitor) -> Launch:
     """The guest's words and the monitor's command line; raises ImageError where they cannot be
     said."""
-    nics, machine_nics = _nics(plan, net)
+    guest_nics, machine_nics = nics(plan.id, plan.net_names, plan.queues, net)
     disks = tuple(
         Disk(name=name, read_only=file.read_only, mount_point=mount_point)
         for name, file, mount_point in zip(
@@ -169,9 +180,11 @@ def realize(plan: Plan, net: NetFacts, guest: Guest, monitor: Monitor) -> Launch
             version=plan.version,
             console=monitor.consoles.get(plan.architecture, "ttyS0"),
             initrd=plan.initrd is not None,
-            nics=nics,
+            nics=guest_nics,
             disks=disks,
             dns=net.dns,
+            search=net.search,
+            hosts=other_hosts(net),
         )
     )
     machine = Machine(
@@ -199,7 +212,8 @@ def realize(plan: Plan, net: NetFacts, guest: Guest, monitor: Monitor) -> Launch
 
 def nic_count(plan: Plan) -> int:
     """How many interfaces this guest on this monitor can have."""
-    return plan.max_nics if plan.net_names is None else min(len(plan.net_names), plan.max_nics)
+    count = plan.max_nics if plan.net_names is None else min(len(plan.net_names), plan.max_nics)
+    return min(count, 1) if plan.network == "shared" else count
 
 
 def _check_pair(
@@ -385,6 +399,41 @@ def _vcpus(
     return count
 
 
+def _network(
+    spec: Spec, image: UnikernelImage, config: Config, warnings: list[str]
+) -> tuple[str, str]:
+    """(mode, why)."""
+    if "network" in image.overrides:
+        mode, why = image.overrides["network"], "asked for by annotation"
+        if mode not in NETWORK_MODES:
+            known = ", ".join(NETWORK_MODES)
+            raise ImageError(f"annotation 'network': '{mode}' is unknown", f"known: {known}")
+    elif image.container_name in config.get("network.shared_containers"):
+        mode, why = "shared", f"for containers named '{image.container_name}'"
+    else:
+        mode, why = config.get("network.mode"), f"configuration: {config.source('network.mode')}"
+    if mode != "none" and "network" not in spec.namespaces:
+        warnings.append("host network namespace: the guest has no network")
+        return "none", "host network namespace"
+    return mode, why
+
+
+def _ports(spec: Spec, image: UnikernelImage, network: str) -> tuple[tuple[Ports, ...], bool]:
+    """(ports of a shared namespace that lead to the guest, whether all others do, too)."""
+    text = image.overrides.get("ports", "")
+    if not text and network == "shared":
+        # what Knative, and many a platform besides, tells its application to listen on
+        variables = dict(variable.partition("=")[::2] for variable in spec.env)
+        text = variables.get("PORT", "")
+        text = text if text.isdecimal() else ""
+    if not text:
+        return (), False
+    from urunc.net.ports import parse
+
+    ports, others = parse(text)
+    return (ports, others) if network == "shared" else ((), False)
+
+
 def _user(spec: Spec, monitor: Monitor, config: Config) -> tuple[int | None, int | None]:
     """The monitor's user: the administrator's root, the specification's, or (None) one from the
     range."""
@@ -435,32 +484,3 @@ def _note_devices(spec: Spec, warnings: list[str]) -> None:
     if spec.devices:
         shown = ", ".join(spec.devices[:8]) + (", …" if len(spec.devices) > 8 else "")
         warnings.append(f"devices that the guest does not have: {shown}")
-
-
-def _nics(plan: Plan, net: NetFacts) -> tuple[tuple[Nic, ...], tuple[MachineNic, ...]]:
-    nics, machine = [], []
-    for index, interface in enumerate(net.interfaces):
-        name = plan.net_names[index] if plan.net_names is not None else ""
-        address, _, prefix = (interface.ipv4[0] if interface.ipv4 else "").partition("/")
-        nics.append(
-            Nic(
-                name=name,
-                mac=interface.mac,
-                mtu=interface.mtu,
-                ipv4=address,
-                ipv4_prefix=int(prefix or 0),
-                ipv4_gateway=interface.ipv4_gateway,
-            )
-        )
-        machine.append(MachineNic(name=name, tap=interface.tap, mac=interface.mac))
-    for index, tap in enumerate(net.spare_taps, len(net.interfaces)):
-        name = plan.net_names[index] if plan.net_names is not None else ""
-        machine.append(MachineNic(name=name, tap=tap, mac=_spare_mac(plan.id, index)))
-    return tuple(nics), tuple(machine)
-
-
-def _spare_mac(identifier: str, index: int) -> str:
-    """A locally administered address for a device that is connected to nothing: without one a Solo5
-    tender wants /dev/urandom to make its own."""
-    number = sum(ord(letter) * 31**place for place, letter in enumerate(identifier)) + index
-    return f"02:{(number % (1 << 40)).to_bytes(5, 'big').hex(':')}"

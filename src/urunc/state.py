@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-SCHEMA = 2
+SCHEMA = 3
 FILE = "state.json"
 JOURNAL = "journal"
 START, STARTED = "start", "started"

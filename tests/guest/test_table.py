@@ -61,7 +61,7 @@ def test_unikraft(
         container.start()
         report = container.report()
         line = (
-            "env.vars=[ A=1 B=2 ] netdev.ip=10.123.0.2/24:10.123.0.1:10.123.0.53 "
+            "env.vars=[ A=1 B=2 ] netdev.ip=10.123.0.2/24:10.123.0.1:10.123.0.53:::example.org "
             'vfs.fstab=[ "initrd0:/:extract:::" ]'
         )
         if monitor == "firecracker":

@@ -64,6 +64,7 @@ EXPECTED: dict[str, str] = {
         urunc.monitors
         urunc.net
         urunc.net.facts
+        urunc.net.telling
         urunc.plan
         urunc.record
         urunc.resources

@@ -15,7 +15,7 @@ SLOW = {
     *("argparse", "ctypes", "dataclasses", "json", "logging", "os", "pathlib", "re"),
     *("subprocess", "typing"),
 }
-HELPERS = {"errors", "jsontext", "record", "net.ipv4"}
+HELPERS = {"errors", "jsontext", "record", "net.facts", "net.ipv4"}
 
 
 def name_of(file: pathlib.Path) -> str:

@@ -12,7 +12,7 @@ from urunc.elf import SOLO5_ABI1, SOLO5_MFT1, XEN_ELFNOTE_PHYS32_ENTRY, Binary
 from urunc.host import DeviceNode, HostFacts
 from urunc.image import ImageFile, UnikernelImage
 from urunc.monitors import Program
-from urunc.net.facts import Interface, NetFacts
+from urunc.net.facts import Address, Interface, NetFacts, Route
 
 MIB = 1 << 20
 X86_64, AARCH64 = 62, 183
@@ -120,10 +120,10 @@ def interface(**changes: Any) -> Interface:
         "index": 2,
         "mac": "02:42:ac:11:00:02",
         "mtu": 1500,
-        "ipv4": ("10.88.0.7/16",),
+        "ipv4": (Address(address="10.88.0.7", prefix=16, on_link=True),),
         "ipv6": (),
-        "ipv4_gateway": "10.88.0.1",
-        "ipv6_gateway": "",
+        "routes": (Route(destination="0.0.0.0/0", gateway="10.88.0.1", metric=0),),
+        "gateway_mac": "",
         "tap": "urunc0",
     }
     return Interface(**{**values, **changes})
@@ -131,7 +131,7 @@ def interface(**changes: Any) -> Interface:
 
 def net(*interfaces: Interface, dns: tuple[str, ...] = (), spare: tuple[str, ...] = ()) -> NetFacts:
     """A network of these interfaces."""
-    return NetFacts(interfaces=interfaces, spare_taps=spare, dns=dns, search=())
+    return NetFacts(interfaces=interfaces, spare_taps=spare, dns=dns, search=(), hosts=())
 
 
 def note(owner: bytes, kind: int, content: bytes) -> bytes:

@@ -74,7 +74,7 @@ def test_names(file: pathlib.Path) -> None:
     [
         ("[monitors.qemu]\n\nvcpu = 1\n", 3, "unknown key 'monitors.qemu.vcpu'", "vcpus"),
         ("# first\nuser.first = 3\n", 2, "unknown key 'user.first'", "users"),
-        ("\n\n[network]\nkind = 1\n", 4, "unknown key 'network.kind'", "monitors"),
+        ("\n\n[network]\nkind = 1\n", 4, "unknown key 'network.kind'", "shared_subnets"),
         ("colour = 1\n", 1, "unknown key 'colour'", "known sections: annotations, guests"),
         ("[monitors]\nqemu = true\n", 2, "unknown key 'monitors.qemu'", "accelerator"),
         ("[log]\nfile.name = 'x'\n", 2, "unknown key 'log.file.name'", ""),
@@ -107,11 +107,23 @@ def test_unknown_keys(file: pathlib.Path, text: str, line: int, words: str, hint
             2,
             "'monitors.qemu.accelerator': 'xen' is none of auto, kvm, tcg",
         ),
+        (
+            "[network]\nmode = 'bridge'\n",
+            2,
+            "'network.mode': 'bridge' is none of dynamic, shared, none",
+        ),
+        (
+            "[network]\nshared_subnets = ['10.0.0.0/8', '10.0.0.1/16']\n",
+            2,
+            "'network.shared_subnets': '10.0.0.1/16' is no IPv4 network of /8 to /24, as in "
+            "172.16.0.0/16",
+        ),
         ("[monitors.spt]\npath = 'a/b'\n", 2, "'monitors.spt.path': 'a/b' is not an absolute path"),
         (
             "[annotations]\nallow = ['vcpus', 'vcpu']\n",
             2,
-            "'annotations.allow': unknown 'vcpu', known: accelerator, memory, network, vcpus",
+            "'annotations.allow': unknown 'vcpu', known: accelerator, memory, network, ports, "
+            "vcpus",
         ),
     ],
 )

@@ -14,6 +14,7 @@ from urunc import guests
 from urunc.errors import ConfigError, ImageError
 from urunc.guests import Devices, Disk, Nic, Request, Words
 from urunc.guests.linux import ARGUMENT_LIMIT, ENVIRONMENT_LIMIT, LINE_LIMIT_BYTES
+from urunc.net.facts import Route
 
 
 def nic(**changes: Any) -> Nic:
@@ -23,7 +24,13 @@ def nic(**changes: Any) -> Nic:
         "mtu": 1500,
         "ipv4": "10.88.0.7",
         "ipv4_prefix": 16,
+        "ipv4_subnet": 16,
         "ipv4_gateway": "10.88.0.1",
+        "ipv6": "",
+        "ipv6_prefix": 0,
+        "ipv6_gateway": "",
+        "more": (),
+        "routes": (Route(destination="0.0.0.0/0", gateway="10.88.0.1", metric=0),),
     }
     return Nic(**{**values, **changes})
 
@@ -43,13 +50,39 @@ def words(guest: str, **changes: Any) -> Words:
         "nics": (),
         "disks": (),
         "dns": (),
+        "search": (),
+        "hosts": (),
     }
     return guests.load(guest, config()).words(Request(**{**values, **changes}))
 
 
-NO_ADDRESS = {"ipv4": "", "ipv4_prefix": 0, "ipv4_gateway": ""}
-OFF_LINK = {"ipv4": "10.1.2.3", "ipv4_prefix": 32, "ipv4_gateway": "169.254.1.1"}
-NO_GATEWAY = {"ipv4_gateway": ""}
+NO_ADDRESS = {"ipv4": "", "ipv4_prefix": 0, "ipv4_subnet": 0, "ipv4_gateway": "", "routes": ()}
+OFF_LINK = {
+    "ipv4": "10.1.2.3",
+    "ipv4_prefix": 32,
+    "ipv4_subnet": 32,
+    "ipv4_gateway": "169.254.1.1",
+    "routes": (
+        Route(destination="169.254.1.1/32", gateway="", metric=0),
+        Route(destination="0.0.0.0/0", gateway="169.254.1.1", metric=0),
+    ),
+}
+SECOND = {"ipv4": "10.2.0.1", "ipv4_prefix": 31, "ipv4_gateway": "", "routes": ()}
+SIX = {
+    "ipv6": "fd00::7",
+    "ipv6_prefix": 64,
+    "ipv6_gateway": "fe80::1",
+    "routes": (
+        Route(destination="0.0.0.0/0", gateway="10.88.0.1", metric=0),
+        Route(destination="::/0", gateway="fe80::1", metric=1024),
+    ),
+}
+ONLY_SIX = {
+    **SIX,
+    **NO_ADDRESS,
+    "routes": (Route(destination="::/0", gateway="fe80::1", metric=1024),),
+}
+NO_GATEWAY = {"ipv4_gateway": "", "routes": ()}
 
 RUMPRUN_NET = '"net":{"if":"ukvmif0","cloner":"True","type":"inet","method":"static",'
 RUMPRUN = [
@@ -73,6 +106,16 @@ RUMPRUN = [
         '{"cmdline":"",' + RUMPRUN_NET + '"addr":"10.88.0.7","mask":"16"}}',
     ),
     ({"nics": (nic(**NO_ADDRESS),)}, '{"cmdline":""}'),
+    (  # as CNI's ptp leaves it: the subnet holds the gateway, though nothing else of it is near
+        {"nics": (nic(ipv4_prefix=32),)},
+        '{"cmdline":"",' + RUMPRUN_NET + '"addr":"10.88.0.7","mask":"16","gw":"10.88.0.1"}}',
+    ),
+    (
+        {"nics": (nic(**ONLY_SIX),)},
+        '{"cmdline":"",'
+        + RUMPRUN_NET.replace("inet", "inet6")
+        + '"addr":"fd00::7","mask":"64","gw":"fe80::1"}}',
+    ),
     (
         {"disks": (disk(mount_point="/srv"),)},
         '{"cmdline":"","blk":{"source":"etfs","path":"/dev/ld0a","fstype":"blk","mountpoint":"/srv"}}',
@@ -105,7 +148,22 @@ UNIKRAFT = [
     (
         {"nics": (nic(),), "dns": ("fd00::1", "10.0.0.53", "10.0.0.54")},
         "unikernel",
-        ("netdev.ip=10.88.0.7/16:10.88.0.1:10.0.0.53", "--"),
+        ("netdev.ip=10.88.0.7/16:10.88.0.1:10.0.0.53:10.0.0.54", "--"),
+    ),
+    (
+        {"nics": (nic(), nic(**NO_ADDRESS), nic(**SECOND)), "dns": ("10.0.0.53",)},
+        "unikernel",
+        ("netdev.ip=10.88.0.7/16:10.88.0.1:10.0.0.53", "netdev.ip=", "netdev.ip=10.2.0.1/31", "--"),
+    ),
+    (
+        {"nics": (nic(),), "hostname": "box", "search": ("a.example", "b.example")},
+        "unikernel",
+        ("netdev.ip=10.88.0.7/16:10.88.0.1:::box:a.example", "--"),
+    ),
+    (
+        {"nics": (nic(**OFF_LINK),)},
+        "unikernel",
+        ("netdev.ip=10.1.2.3/32:169.254.1.1", "--"),
     ),
     (
         {"nics": (nic(**NO_GATEWAY),), "dns": ("10.0.0.53",)},
@@ -197,9 +255,51 @@ LINUX = [
         f"{KERNEL} ip=10.88.0.7::10.88.0.1:255.255.0.0:box:eth0:off",
     ),
     (
-        {"nics": (nic(), nic(ipv4="10.2.0.1", ipv4_prefix=31, ipv4_gateway=""))},
+        {"nics": (nic(), nic(**SECOND))},
         f"{KERNEL} ip=10.88.0.7::10.88.0.1:255.255.0.0:urunc:eth0:off "
         "ip=10.2.0.1:::255.255.255.254:urunc:eth1:off",
+    ),
+    (  # a gateway that is not on the link: the kernel's `ip=` cannot say how it is reached
+        {"nics": (nic(**OFF_LINK),)},
+        f"{KERNEL} ip=10.1.2.3::169.254.1.1:255.255.255.255:urunc:eth0:off "
+        "urunc.eth0=route=169.254.1.1/32,route=0.0.0.0/0@169.254.1.1",
+    ),
+    (  # of two gateways the better one is the kernel's
+        {
+            "nics": (
+                nic(routes=(Route(destination="0.0.0.0/0", gateway="10.88.0.1", metric=50),)),
+                nic(
+                    ipv4="10.2.0.1",
+                    ipv4_gateway="10.2.0.9",
+                    routes=(Route(destination="0.0.0.0/0", gateway="10.2.0.9", metric=20),),
+                ),
+            )
+        },
+        f"{KERNEL} ip=10.88.0.7:::255.255.0.0:urunc:eth0:off "
+        "urunc.eth0=route=0.0.0.0/0@10.88.0.1%50 "
+        "ip=10.2.0.1::10.2.0.9:255.255.0.0:urunc:eth1:off",
+    ),
+    (
+        {"nics": (nic(mtu=1400, more=("10.88.0.8/16", "fd00::8/64"), **SIX),)},
+        f"{KERNEL} ip=10.88.0.7::10.88.0.1:255.255.0.0:urunc:eth0:off "
+        "urunc.eth0=mtu=1400,addr=fd00::7/64,addr=10.88.0.8/16,addr=fd00::8/64,"
+        "route=::/0@fe80::1",
+    ),
+    ({"nics": (nic(**ONLY_SIX),)}, f"{KERNEL} urunc.eth0=addr=fd00::7/64,route=::/0@fe80::1"),
+    (
+        {
+            "nics": (nic(),),
+            "dns": ("10.0.0.53", "10.0.0.54"),
+            "search": ("a.example", "b.example"),
+            "hosts": ("10.0.0.9 db db.example",),
+        },
+        f"{KERNEL} ip=10.88.0.7::10.88.0.1:255.255.0.0:urunc:eth0:off:10.0.0.53:10.0.0.54 "
+        "urunc.search=a.example,b.example urunc.hosts=10.0.0.9@db@db.example",
+    ),
+    (
+        {"nics": (nic(),), "dns": ("fd00::53", "10.0.0.53")},
+        f"{KERNEL} ip=10.88.0.7::10.88.0.1:255.255.0.0:urunc:eth0:off:10.0.0.53 "
+        "urunc.dns=fd00::53,10.0.0.53",
     ),
     ({"nics": (nic(**NO_ADDRESS),)}, KERNEL),
     ({"env": ("A=1", "B=two words", "C=")}, f'{KERNEL} A=1 "B=two words" C='),
@@ -293,6 +393,7 @@ def test_mewz(request_: dict[str, Any], expected: tuple[str, ...]) -> None:
 LINE = (
     "{args} env={env} addr={ip}/{prefix} m={mask} gw={gateway} dns={dns} h={hostname} mac={mac} -x"
 )
+LINE_SIX = "a={ipv6}/{ipv6_prefix} g={ipv6_gateway} mtu={mtu} d={dns2} s={search}"
 TEMPLATE = [
     ({}, ("-x",)),
     (
@@ -310,6 +411,7 @@ TEMPLATE = [
 def template(line: str, request_: dict[str, Any]) -> Words:
     guest = guests.load("mine", config(guests__mine__cmdline=line))
     whole: dict[str, Any] = {"args": (), "env": (), "hostname": "", "version": "", "dns": ()}
+    whole |= {"search": (), "hosts": ()}
     whole |= {"console": "ttyS0", "initrd": False, "nics": (), "disks": (), **request_}
     return guest.words(Request(**whole))
 
@@ -317,6 +419,14 @@ def template(line: str, request_: dict[str, Any]) -> Words:
 @pytest.mark.parametrize(("request_", "expected"), TEMPLATE)
 def test_template(request_: dict[str, Any], expected: tuple[str, ...]) -> None:
     assert template(LINE, request_) == Words(program="", words=expected)
+
+
+def test_template_ipv6() -> None:
+    request = {"nics": (nic(**SIX),), "dns": ("10.0.0.53", "fd00::53"), "search": ("a", "b")}
+    expected = ("a=fd00::7/64", "g=fe80::1", "mtu=1500", "d=fd00::53", "s=a,b")
+    assert template(LINE_SIX, request).words == expected
+    assert guests.load("mine", config(guests__mine__cmdline=LINE_SIX)).takes_ipv6
+    assert not guests.load("mine", config(guests__mine__cmdline=LINE)).takes_ipv6
 
 
 def test_template_refuses() -> None:

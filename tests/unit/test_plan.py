@@ -364,7 +364,7 @@ REFUSED = [
         "qemu",
         {"overrides": {"network": "bridge"}},
         "annotation 'network': 'bridge' is unknown",
-        "known: dynamic, none",
+        "known: dynamic, shared, none",
     ),
 ]
 

@@ -16,7 +16,8 @@ from urunc.cli.options import BUNDLE, VALUE, Arguments
 from urunc.errors import SpecError, UsageError, reason
 from urunc.jsontext import dumps, loads
 from urunc.linux.files import read_text
-from urunc.net.facts import Interface, NetFacts
+from urunc.net.facts import Interface, NetFacts, Route
+from urunc.net.telling import omissions
 from urunc.plan import nic_count
 from urunc.record import plain, rebuild, replace
 from urunc.sequence import ATTACH, Ready, build
@@ -46,8 +47,8 @@ UNKNOWN = Interface(
     mtu=1500,
     ipv4=(),
     ipv6=(),
-    ipv4_gateway="",
-    ipv6_gateway="",
+    routes=(),
+    gateway_mac="",
     tap="(its TAP device)",
 )
 
@@ -80,6 +81,7 @@ def main(arguments: Arguments) -> int:
             spare_taps=(),
             dns=(),
             search=(),
+            hosts=(),
         )
     spare = len(prepared.plan.net_names or ()) - len(net.interfaces)
     if spare > 0 and not net.spare_taps:
@@ -100,7 +102,8 @@ def main(arguments: Arguments) -> int:
         document["attributes"] = settings
         sys.stdout.write(dumps(document, indent=2) + "\n")
         return 0
-    sys.stdout.write(_summary(prepared.plan, launch, net, known=known))
+    unsaid = omissions(net, prepared.guest)
+    sys.stdout.write(_summary(prepared.plan, launch, net, unsaid, known=known))
     own = {*chosen.host.program.libraries, *chosen.host.program.data}
     sys.stdout.write("steps:\n")
     shown = [step for step in steps if not (isinstance(step, Bind) and step.source in own)]
@@ -146,7 +149,7 @@ def _facts(arguments: Arguments) -> NetFacts | None:
     return None
 
 
-def _summary(plan: Plan, launch: Launch, net: NetFacts, *, known: bool) -> str:
+def _summary(plan: Plan, launch: Launch, net: NetFacts, unsaid: list[str], *, known: bool) -> str:
     user = f"{plan.uid}:{plan.gid}" if plan.uid is not None else "one of the configured range"
     rows = [
         ("guest", f"{plan.guest} {plan.version}".strip()),
@@ -163,27 +166,48 @@ def _summary(plan: Plan, launch: Launch, net: NetFacts, *, known: bool) -> str:
     if plan.initrd:
         rows.append(("initrd", plan.initrd.source.path))
     rows += [("disk", f"{disk.source.path} as {disk.target}") for disk in plan.disks]
-    rows.append(
-        (
-            "network",
-            plan.network if known or plan.network == "none" else "known after create's hooks",
-        )
-    )
-    if known:
-        rows += [
-            ("interface", f"{item.name} {item.mac} {' '.join(item.ipv4) or '-'} through {item.tap}")
-            for item in net.interfaces
-        ]
+    rows += _network(plan, net, known=known)
     rows.append(("user", user))
     rows.append(("stop", _stop(plan)))
     rows.append(
         ("seccomp", {"own": "the monitor's own", "": "none"}.get(launch.seccomp, "urunc's list"))
     )
-    rows += [("warning", text) for text in plan.warnings]
+    rows += [("warning", text) for text in (*plan.warnings, *unsaid)]
     lines = [f"{name + ':':13}{text}" for name, text in rows]
     lines.append("command line:")
     lines += _command_lines(launch.argv)
     return "\n".join(lines) + "\n"
+
+
+MODES = {
+    "dynamic": "the guest takes the namespace's interfaces over",
+    "shared": "the guest is behind NAT in the namespace",
+    "none": "no network",
+}
+
+
+def _network(plan: Plan, net: NetFacts, *, known: bool) -> list[tuple[str, str]]:
+    rows = [("network", f"{plan.network} ({plan.network_reason}): {MODES[plan.network]}")]
+    if plan.network == "shared":
+        ports = [item.name() for item in plan.ports] + ["all others"] * plan.other_ports
+        rows.append(("ports", ", ".join(ports) or "none: nobody reaches the guest"))
+    if not known:
+        if plan.network != "none":
+            rows.append(("interfaces", "known after create's hooks"))
+        return rows
+    for item in net.interfaces:
+        addresses = [f"{address.address}/{address.prefix}" for address in (*item.ipv4, *item.ipv6)]
+        text = f"{item.name} {item.mac} MTU {item.mtu} {' '.join(addresses) or 'no address'}"
+        rows.append(("interface", f"{text} through {item.tap}"))
+        rows += [("route", f"{_route(route)} dev {item.name}") for route in item.routes]
+    if net.dns:
+        rows.append(("name server", " ".join(net.dns)))
+    return rows
+
+
+def _route(route: Route) -> str:
+    via = f" via {route.gateway}" if route.gateway else ""
+    return f"{route.destination}{via}" + (f" metric {route.metric}" if route.metric else "")
 
 
 def _stop(plan: Plan) -> str:

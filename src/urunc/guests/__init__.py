@@ -11,6 +11,7 @@ entry-point group `urunc.guests`; one whose whole dialect is a line of text need
 from __future__ import annotations
 
 from urunc.errors import ImageError
+from urunc.net.facts import Route
 from urunc.record import record
 
 TYPE_CHECKING = False
@@ -29,14 +30,26 @@ BUILT_IN = ("linux", "mewz", "mirage", "rumprun", "unikraft")
 @record
 class Nic:
     """A network interface as the guest should see it; addresses are text, empty where there are
-    none."""
+    none.
+
+    The first IPv4 and IPv6 address, with the prefix that is on the link in truth: 32 or 128 where
+    even the gateway is reached by a route of its own. `ipv4_subnet` is the prefix as configured.
+    `more` are further addresses (ADDRESS/PREFIX). `routes` are all that do not follow from the
+    addresses, default routes (0.0.0.0/0, ::/0) too, on-link ones first.
+    """
 
     name: str
     mac: str
     mtu: int
     ipv4: str
     ipv4_prefix: int
+    ipv4_subnet: int
     ipv4_gateway: str
+    ipv6: str
+    ipv6_prefix: int
+    ipv6_gateway: str
+    more: tuple[str, ...]
+    routes: tuple[Route, ...]
 
 
 @record
@@ -63,6 +76,10 @@ class Request:
     nics: tuple[Nic, ...]
     disks: tuple[Disk, ...]
     dns: tuple[str, ...]
+    """Name servers, all within the guest's reach."""
+    search: tuple[str, ...]
+    hosts: tuple[str, ...]
+    """Lines of the hosts file: ADDRESS NAME…"""
 
 
 @record
@@ -94,6 +111,10 @@ class Guest:
     """The monitors it is known to run on; empty: any."""
     storage: frozenset[str] = frozenset()
     """What it can take its files from: "initrd", "block"."""
+    takes_ipv6 = False
+    """Whether it can be told an IPv6 address."""
+    max_addressed = 1
+    """How many interfaces it can be told addresses of."""
     stops_on: frozenset[str] = frozenset()
     """Of STOP_REQUESTS those that every guest of this kind listens to; an image may say more of
     itself (annotation stopsOn)."""

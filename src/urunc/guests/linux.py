@@ -2,6 +2,10 @@
 """Linux with one application as its init: kernel parameters, environment, `--`, the application's
 arguments.
 
+The kernel's own `ip=` holds one IPv4 address and a gateway of an interface, and two name servers.
+What it cannot hold is in words of ours for the guest's first program (docs/guests.md): their names
+have a dot, so the kernel leaves them alone.
+
 The kernel's own parser reads the line (lib/cmdline.c, init/main.c): blanks separate, a double quote
 groups and cannot be escaped, `NAME=VALUE` words that are no kernel parameter become init's
 environment (32 at most, else it panics), and the line ends at 2,048 bytes on x86 and arm64. What
@@ -11,11 +15,18 @@ cannot be said so is refused here.
 from __future__ import annotations
 
 from urunc.errors import ImageError
-from urunc.guests import Guest, Request, Words
+from urunc.guests import Guest, Nic, Request, Words
 from urunc.net.ipv4 import dotted_mask
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from urunc.net.facts import Route
 
 LINE_LIMIT_BYTES = 2047
 ENVIRONMENT_LIMIT = 32 - 2  # MAX_INIT_ENVS, less HOME and TERM that the kernel sets itself
+NAME_SERVERS = 2  # in `ip=`
+VIRTIO_MTU = 1500
+DEFAULT = "0.0.0.0/0"
 ARGUMENT_LIMIT = 32 - 1  # MAX_INIT_ARGS, less init's own name
 
 # An environment variable of one of these names would be taken by the kernel
@@ -36,6 +47,8 @@ class Linux(Guest):
     monitors = frozenset(("qemu", "firecracker"))
     storage = frozenset(("initrd", "block"))
     quirks = frozenset(("isa-debug-exit",))
+    takes_ipv6 = True
+    max_addressed = 1 << 16
 
     def words(self, request: Request) -> Words:
         words = ["panic=-1", f"console={request.console}", "reboot=k"]
@@ -43,11 +56,7 @@ class Linux(Guest):
             words.append("root=/dev/vda " + ("ro" if request.disks[0].read_only else "rw"))
         elif request.initrd:
             words.append("root=/dev/ram0 rw")
-        for index, nic in enumerate(request.nics):
-            if nic.ipv4:
-                mask = dotted_mask(nic.ipv4_prefix)
-                host = _host(request.hostname)
-                words.append(f"ip={nic.ipv4}::{nic.ipv4_gateway}:{mask}:{host}:eth{index}:off")
+        words += _network(request)
         words += [_environment(variable) for variable in request.env]
         if len(request.env) > ENVIRONMENT_LIMIT:
             raise ImageError(
@@ -79,6 +88,62 @@ class Linux(Guest):
                 "the kernel would cut it; shorten the arguments or the environment",
             )
         return Words(program="", words=(line,))
+
+
+def _network(request: Request) -> list[str]:
+    words = []
+    servers = [server for server in request.dns if ":" not in server][:NAME_SERVERS]
+    # of several gateways the kernel would take the last one
+    best = min((_metric(nic) for nic in request.nics if nic.ipv4_gateway), default=0)
+    for index, nic in enumerate(request.nics):
+        gateway = nic.ipv4_gateway if nic.ipv4_gateway and _metric(nic) == best else ""
+        if nic.ipv4:
+            mask, host = dotted_mask(nic.ipv4_prefix), _host(request.hostname)
+            dns = "".join(f":{server}" for server in servers)
+            words.append(f"ip={nic.ipv4}::{gateway}:{mask}:{host}:eth{index}:off{dns}")
+            servers = []
+        items = _items(nic, gateway)
+        if items:
+            words.append(f"urunc.eth{index}={','.join(items)}")
+    if len(request.dns) > NAME_SERVERS or any(":" in server for server in request.dns):
+        words.append(f"urunc.dns={','.join(request.dns)}")
+    if request.search:
+        words.append(f"urunc.search={','.join(request.search)}")
+    if request.hosts and request.nics:
+        hosts = (line.replace(" ", "@") for line in request.hosts)
+        words.append(f"urunc.hosts={','.join(hosts)}")
+    return words
+
+
+def _metric(nic: Nic) -> int:
+    return min(route.metric for route in nic.routes if route.destination == DEFAULT)
+
+
+def _items(nic: Nic, gateway: str) -> list[str]:
+    """What an interface has beside what its `ip=` says, in the order to set it up."""
+    items = []
+    if nic.mtu != VIRTIO_MTU:
+        items.append(f"mtu={nic.mtu}")
+    if nic.ipv6:
+        items.append(f"addr={nic.ipv6}/{nic.ipv6_prefix}")
+    items += [f"addr={address}" for address in nic.more]
+    on_link = {route.destination for route in nic.routes if not route.gateway}
+    for route in nic.routes:
+        # the guest needs not be told again what `ip=` says, but for a gateway that is not on the
+        # link: the kernel refuses it
+        said = gateway and (route.destination, route.gateway) == (DEFAULT, gateway)
+        if said and f"{gateway}/32" not in on_link:
+            continue
+        items.append(_route(route))
+    return items
+
+
+def _route(route: Route) -> str:
+    # metrics below 1024 are the kernel's own for IPv6, and of use only where there are several
+    text = f"route={route.destination}"
+    if route.gateway:
+        text += f"@{route.gateway}"
+    return text + (f"%{route.metric}" if route.metric not in (0, 1024) else "")
 
 
 def _host(name: str) -> str:

@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MirageOS on Solo5: options and arguments, each a word of its own."""
+"""MirageOS on Solo5: options and arguments, each a word of its own.
+
+A unikernel refuses options that it was not built with. Those for IPv6 are in every dual-stack one,
+which is the default from MirageOS 4 on; so beside an IPv4 address they are used where the image
+says such a version.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +17,7 @@ class Mirage(Guest):
     name = "mirage"
     monitors = frozenset(("hvt", "spt"))
     storage = frozenset(("block",))
+    takes_ipv6 = True
 
     def words(self, request: Request) -> Words:
         words = []
@@ -20,7 +26,16 @@ class Mirage(Guest):
             words.append(f"--ipv4={nic.ipv4}/{nic.ipv4_prefix}")
             if nic.ipv4_gateway:
                 words.append(f"--ipv4-gateway={nic.ipv4_gateway}")
+        if nic and nic.ipv6 and (not nic.ipv4 or _is_dual_stack(request.version)):
+            words.append(f"--ipv6={nic.ipv6}/{nic.ipv6_prefix}")
+            if nic.ipv6_gateway:
+                words.append(f"--ipv6-gateway={nic.ipv6_gateway}")
         return Words(program="", words=(*words, *request.args))
+
+
+def _is_dual_stack(version: str) -> bool:
+    major = version.removeprefix("v").partition(".")[0]
+    return major.isdecimal() and int(major) >= 4
 
 
 GUEST = Mirage

@@ -6,7 +6,7 @@ Read by rumprun's own configuration parser, in this order of keys; each `env` is
 
 from __future__ import annotations
 
-from urunc.guests import Guest, Request, Words
+from urunc.guests import Guest, Nic, Request, Words
 from urunc.jsontext import quote
 from urunc.net.ipv4 import contains
 
@@ -18,6 +18,7 @@ class Rumprun(Guest):
     monitors = frozenset(("hvt", "spt"))
     storage = frozenset(("block",))
     block_mount_point = "/data"
+    takes_ipv6 = True
 
     def words(self, request: Request) -> Words:
         # an object with repeated `env` keys is no dict: the members are rendered one by one
@@ -25,8 +26,9 @@ class Rumprun(Guest):
         members = [_member("cmdline", " ".join(request.args))]
         members += [_member("env", variable) for variable in request.env]
         nic = request.nics[0] if request.nics else None
-        if nic and nic.ipv4:
-            members.append(f'"net":{{{_net(nic.ipv4, nic.ipv4_prefix, nic.ipv4_gateway)}}}')
+        # its configuration has one address: IPv6 is for a container that has nothing else
+        if nic and (nic.ipv4 or nic.ipv6):
+            members.append(f'"net":{{{_net(nic) if nic.ipv4 else _net6(nic)}}}')
         if request.disks:
             block = (
                 _member("source", "etfs"),
@@ -38,16 +40,24 @@ class Rumprun(Guest):
         return Words(program="", words=("{" + ",".join(members) + "}",))
 
 
-def _net(address: str, prefix: int, gateway: str) -> str:
+def _net(nic: Nic) -> str:
     # NetBSD refuses a gateway outside the subnet: then the widest mask makes it a neighbour
-    on_link = not gateway or contains(address, prefix, gateway)
+    on_link = not nic.ipv4_gateway or contains(nic.ipv4, nic.ipv4_subnet, nic.ipv4_gateway)
+    return _static("inet", nic.ipv4, nic.ipv4_subnet if on_link else 1, nic.ipv4_gateway)
+
+
+def _net6(nic: Nic) -> str:
+    return _static("inet6", nic.ipv6, nic.ipv6_prefix, nic.ipv6_gateway)
+
+
+def _static(family: str, address: str, prefix: int, gateway: str) -> str:
     members = [
         _member("if", "ukvmif0"),
         _member("cloner", "True"),
-        _member("type", "inet"),
+        _member("type", family),
         _member("method", "static"),
         _member("addr", address),
-        _member("mask", str(prefix if on_link else 1)),
+        _member("mask", str(prefix)),
     ]
     if gateway:
         members.append(_member("gw", gateway))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A guest without code: `guests.NAME.cmdline` in the configuration, a line with fields in braces.
 
-Fields: {args} {env} {ip} {prefix} {mask} {gateway} {dns} {hostname} {mac}. A word that holds a
-field without a value is left out.
+Fields: {args} {env} {ip} {prefix} {mask} {gateway} {ipv6} {ipv6_prefix} {ipv6_gateway} {mtu} {dns}
+{dns2} {search} {hostname} {mac}. A word that holds a field without a value is left out.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from urunc.errors import ConfigError
 from urunc.guests import Guest, Request, Words, joined
 from urunc.net.ipv4 import dotted_mask
 
-FIELDS = ("args", "env", "ip", "prefix", "mask", "gateway", "dns", "hostname", "mac")
+FIELDS = (
+    "args", "env", "ip", "prefix", "mask", "gateway", "ipv6", "ipv6_prefix", "ipv6_gateway", "mtu",
+    "dns", "dns2", "search", "hostname", "mac",
+)  # fmt: skip
 
 
 class Template(Guest):
@@ -21,10 +24,12 @@ class Template(Guest):
         self.name = name
         self.line = line
         self.storage = frozenset(storage)
+        self.takes_ipv6 = "{ipv6}" in line
 
     def words(self, request: Request) -> Words:
         nic = request.nics[0] if request.nics else None
         addressed = nic if nic and nic.ipv4 else None
+        addressed6 = nic if nic and nic.ipv6 else None
         values = {
             "args": joined(request.args, self.name),
             "env": joined(request.env, self.name),
@@ -32,7 +37,13 @@ class Template(Guest):
             "prefix": str(addressed.ipv4_prefix) if addressed else "",
             "mask": dotted_mask(addressed.ipv4_prefix) if addressed else "",
             "gateway": addressed.ipv4_gateway if addressed else "",
+            "ipv6": addressed6.ipv6 if addressed6 else "",
+            "ipv6_prefix": str(addressed6.ipv6_prefix) if addressed6 else "",
+            "ipv6_gateway": addressed6.ipv6_gateway if addressed6 else "",
+            "mtu": str(nic.mtu) if nic else "",
             "dns": request.dns[0] if request.dns else "",
+            "dns2": request.dns[1] if len(request.dns) > 1 else "",
+            "search": ",".join(request.search),
             "hostname": request.hostname,
             "mac": nic.mac if nic else "",
         }

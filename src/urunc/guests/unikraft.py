@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Unikraft: library parameters, `--`, then the application's arguments, on one line.
 
-From 0.16.1 on (and where the image gives no version) `netdev.ip` and `vfs.fstab`; before, a
-parameter each for address, gateway and mask. A list parameter is `NAME=[ a b ]`; its items are
-split at blanks.
+From 0.16.1 on (and where the image gives no version) `netdev.ip`, once for each interface, and
+`vfs.fstab`; before, a parameter each for address, gateway and mask of one interface. A list
+parameter is `NAME=[ a b ]`; its items are split at blanks.
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ class Unikraft(Guest):
     monitors = frozenset(("qemu", "firecracker"))
     storage = frozenset(("initrd",))
     quirks = frozenset(("isa-debug-exit",))
+    max_addressed = 4  # LIBUKNETDEV_EINFO_LIBPARAM_MAXCOUNT of a default build
 
     def words(self, request: Request) -> Words:
         old = bool(request.version) and _version(request.version) < NEW_DIALECT
         words = []
         if request.env:
             words.append(f"env.vars=[ {' '.join(map(_item, request.env))} ]")
-        nic = request.nics[0] if request.nics else None
-        if nic and nic.ipv4:
-            words.append(_old_network(nic) if old else _network(nic, request.dns))
+        if old:
+            words += [_old_network(nic) for nic in request.nics[:1] if nic.ipv4]
+        else:
+            words += _network(request)
         if request.initrd:
             words.append("vfs.rootfs=initrd" if old else 'vfs.fstab=[ "initrd0:/:extract:::" ]')
         if words:  # with nothing before it, the `--` itself would be an argument
@@ -51,15 +53,20 @@ def _item(variable: str) -> str:
     return f'"{variable}"' if variable.split() != [variable] else variable
 
 
-def _network(nic: Nic, dns: tuple[str, ...]) -> str:
-    """`netdev.ip=IP/PLEN:GW:DNS`; a field that is not known is left out, trailing colons with
-    it."""
-    # a resolver on the namespace's loopback device is out of a guest's reach
-    servers = [server for server in dns if ":" not in server and not server.startswith("127.")]
-    text = (
-        f"netdev.ip={nic.ipv4}/{nic.ipv4_prefix}:{nic.ipv4_gateway}:{servers[0] if servers else ''}"
-    )
-    return text.rstrip(":")
+def _network(request: Request) -> list[str]:
+    """`netdev.ip=IP/PLEN:GW:DNS:DNS:HOST:DOMAIN` for each interface in turn; a field that is not
+    known is left out, trailing colons with it. Name servers and names are the first one's."""
+    nics = list(request.nics[: Unikraft.max_addressed])
+    while nics and not nics[-1].ipv4:
+        nics.pop()
+    servers = [server for server in request.dns if ":" not in server][:2]
+    shared = [*servers, *[""] * (2 - len(servers)), request.hostname, *request.search[:1]]
+    words = []
+    for nic in nics:
+        address = f"{nic.ipv4}/{nic.ipv4_prefix}" if nic.ipv4 else ""
+        words.append("netdev.ip=" + ":".join((address, nic.ipv4_gateway, *shared)).rstrip(":"))
+        shared = []
+    return words
 
 
 def _old_network(nic: Nic) -> str:

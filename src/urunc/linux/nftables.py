@@ -23,7 +23,6 @@ from urunc.linux.netlink import (
     nested,
     text,
 )
-from urunc.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,17 +58,20 @@ SOCKET_WILDCARD = 2
 FIB_SADDR, FIB_DADDR, FIB_ADDRTYPE, RTN_LOCAL = 1, 2, 3, 2
 
 
-@record
 class Chain:
     """A chain with its rules, each the list of its expressions; without a hook ("" kind) it is only
     there to be seen."""
 
-    name: str
-    rules: tuple[tuple[bytes, ...], ...]
-    kind: str = ""
-    hook: int = 0
-    priority: int = 0
-    device: str = ""
+    def __init__(
+        self, *, name: str, rules: tuple[tuple[bytes, ...], ...], kind: str = "", hook: int = 0,
+        priority: int = 0, device: str = "",
+    ) -> None:  # fmt: skip
+        self.name = name
+        self.rules = rules
+        self.kind = kind
+        self.hook = hook
+        self.priority = priority
+        self.device = device
 
 
 class Nftables(Socket):
@@ -164,7 +166,9 @@ def destination(address: str, prefix: int = 0) -> tuple[bytes, ...]:
 def arp_request_for(address: str, *, other: bool = False) -> tuple[bytes, ...]:
     """An ARP request, for this IPv4 address or for any other (netdev tables)."""
     wanted = inet_pton(AF_INET, address)
-    return arp_request() + _compared(_payload(NETWORK, 24, 4), wanted, NOT_EQUAL if other else EQUAL)
+    return arp_request() + _compared(
+        _payload(NETWORK, 24, 4), wanted, NOT_EQUAL if other else EQUAL
+    )
 
 
 def arp_request() -> tuple[bytes, ...]:

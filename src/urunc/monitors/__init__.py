@@ -53,6 +53,9 @@ class MachineNic:
     name: str
     tap: str
     mac: str
+    mtu: int
+    queues: int
+    """Pairs of queues; more than one: the TAP device has several, too."""
 
 
 @record
@@ -136,6 +139,8 @@ class Monitor:
     can_emulate = False
     """Whether it can run without KVM, by emulation."""
     max_nics = 1
+    max_queues = 1
+    """Pairs of queues that a network device can have."""
     max_disks = 1
     max_vcpus = 1
     takes_initrd = False

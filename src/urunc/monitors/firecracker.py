@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-")
 ID_LIMIT = 64
+ETHERNET_MTU = 1500
+"""What a guest takes it for where nobody says."""
+TELLS_MTU = (1, 16)
+"""The first version that can tell its guest another."""
 REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "ctrl-alt-del": ("PUT", "/actions", {"action_type": "SendCtrlAltDel"}),
     "pause": ("PATCH", "/vm", {"state": "Paused"}),
@@ -96,13 +100,15 @@ class Firecracker(Monitor):
         devices = ("/dev/kvm", *(("/dev/net/tun",) if machine.nics else ()))
         return Launch(
             argv=tuple(argv),
-            files={f"{RUN}/firecracker.json": dumps(_configuration(machine), indent=2)},
+            files={f"{RUN}/firecracker.json": dumps(_configuration(machine, program), indent=2)},
             devices=devices,
             seccomp="own" if machine.seccomp else "",
         )
 
 
-def _configuration(machine: Machine) -> dict[str, object]:
+def _configuration(machine: Machine, program: Program) -> dict[str, object]:
+    version = tuple(map(int, program.version.split("."))) if program.version else ()
+    tells_mtu = version >= TELLS_MTU
     boot = {
         "kernel_image_path": machine.kernel,
         "boot_args": " ".join(filter(None, (machine.words.program, *machine.words.words))),
@@ -126,6 +132,7 @@ def _configuration(machine: Machine) -> dict[str, object]:
         ],
         "network-interfaces": [
             {"iface_id": f"net{index}", "guest_mac": nic.mac, "host_dev_name": nic.tap}
+            | ({"mtu": nic.mtu} if tells_mtu and nic.mtu != ETHERNET_MTU else {})
             for index, nic in enumerate(machine.nics)
         ],
     }

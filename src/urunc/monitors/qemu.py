@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from urunc.errors import MonitorError
 from urunc.jsontext import dumps, loads
-from urunc.monitors import MIB, RUN, Launch, Machine, Monitor, Program
+from urunc.monitors import MIB, RUN, Launch, Machine, MachineNic, Monitor, Program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ TOLD = {
 """QMP's events that are passed on, by reason; the words are why the guest ended, where it did."""
 TRANSLATED_MIB = 32
 """Memory for translated code: by itself TCG takes an eighth of the host's, up to 1 GiB."""
+ETHERNET_MTU = 1500
+"""What a guest takes it for where nobody says."""
 BOARDS = {"x86_64": "q35,sata=off,smbus=off,vmport=off", "aarch64": "virt"}
 
 
@@ -59,6 +61,7 @@ class Qemu(Monitor):
     minimum_version = (5, 0)
     can_emulate = True
     max_nics = 16
+    max_queues = 8
     max_disks = 16
     max_vcpus = 64
     takes_initrd = True
@@ -158,9 +161,8 @@ class Qemu(Monitor):
             argv += ["-blockdev", node + (",read-only=on" if disk.read_only else "")]
             argv += ["-device", f"virtio-blk-pci,drive=disk{index}"]
         for index, nic in enumerate(machine.nics):
-            argv += ["-netdev", f"tap,id=net{index},ifname={nic.tap},script=no,downscript=no"]
-            modern = ",disable-legacy=on,disable-modern=off" if legacy_free else ""
-            argv += ["-device", f"virtio-net-pci,netdev=net{index},mac={nic.mac},romfile={modern}"]
+            argv += ["-netdev", _backend(nic, index)]
+            argv += ["-device", _network_device(nic, index, modern=legacy_free)]
         if x86 and "isa-debug-exit" in machine.quirks:
             argv += ["-device", "isa-debug-exit,iobase=0x501,iosize=2"]
         argv += machine.arguments
@@ -168,6 +170,22 @@ class Qemu(Monitor):
         return Launch(
             argv=tuple(argv), files={}, devices=devices, seccomp="own" if machine.seccomp else ""
         )
+
+
+def _backend(nic: MachineNic, index: int) -> str:
+    """QEMU itself asks the TAP device for virtio headers, and for the offloads that its guest
+    takes."""
+    queues = f",queues={nic.queues}" if nic.queues > 1 else ""
+    return f"tap,id=net{index},ifname={nic.tap},script=no,downscript=no{queues}"
+
+
+def _network_device(nic: MachineNic, index: int, *, modern: bool) -> str:
+    words = f"virtio-net-pci,netdev=net{index},mac={nic.mac},romfile="
+    if nic.mtu != ETHERNET_MTU:
+        words += f",host_mtu={nic.mtu}"
+    if nic.queues > 1:  # a vector for each queue, the control queue's, and the device's own
+        words += f",mq=on,vectors={2 * nic.queues + 2}"
+    return words + (",disable-legacy=on,disable-modern=off" if modern else "")
 
 
 def _execute(control: Control, command: dict[str, Any]) -> Any:

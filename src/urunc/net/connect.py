@@ -1,264 +1,304 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TAP devices beside a namespace's interfaces, and the redirects that hand every frame both ways.
+"""From what a namespace holds to what the guest has: makes TAP devices, redirects and rules.
 
-Each is a resource in the container's journal before it is made, and is removed also when the
-monitor died first and the namespace lives on. A namespace is known by device and inode, not by a
-path that another may have taken since.
+`dynamic`: the guest takes every interface over. `shared` is in share.py. Both are called by
+`create`, and by `start` again where something has changed: what is there already (`known`) stays.
+Runs with the host's privilege in the host's namespaces.
 """
 
 from __future__ import annotations
 
-from errno import EBUSY, EEXIST, EINVAL, ENODEV, ENOENT
+from errno import EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, EPERM
 
+from urunc import logs
 from urunc.errors import HostError, reason
-from urunc.journal import Journal, Resource
-from urunc.linux.files import read_text
+from urunc.journal import Journal
+from urunc.linux import rtnetlink
+from urunc.linux.files import write_bytes
 from urunc.linux.namespaces import call_in_network, identity
-from urunc.linux.rtnetlink import TC_H_INGRESS, Rtnetlink, ask
-from urunc.linux.tun import create_tap
-from urunc.net.facts import Interface, NetFacts
+from urunc.linux.rtnetlink import TC_H_INGRESS, Rtnetlink
+from urunc.net.facts import Found, Interface, NetFacts, Route, default_route, is_loopback
+from urunc.net.look import loopback_resolver
+from urunc.net.resources import FILTER_PRIORITY, SHARED_GROUP, SYSCTL, Redirect, Rules, Tap
 from urunc.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from typing import Any
 
+    from urunc.linux.nftables import Chain
+    from urunc.net.rules import Relay
     from urunc.plan import Plan
 
 TAP_NAME = "tap{}_urunc"
 TAP_LIMIT = 100
-FILTER_PRIORITY = 49000
-"""Ours among the filters of an interface: behind those of others, and found again by it."""
+LEFT_PRIORITIES = RESOLVER_ARP, RESOLVER_IPV4, GATEWAY_ARP = (48000, 48001, 48002)
+"""Of the filters on a TAP device for what is not redirected."""
+ANOTHER_GUEST = (
+    "one guest at a time can take an interface over: give this one a namespace of its own, or all "
+    "guests of this one the annotation 'network' with 'shared'"
+)
 
 
-class NetworkResource(Resource):
-    """What is made in a network namespace."""
+class Place:
+    """A container's network namespace, with what is recorded for it."""
 
-    def __init__(self, *, namespace: str, device: int, inode: int) -> None:
+    def __init__(self, namespace: str, plan: Plan, journal: Journal) -> None:
         self.namespace = namespace
-        self.device = device
-        self.inode = inode
+        self.plan = plan
+        self.journal = journal
+        self.device, self.inode = identity(namespace)
 
-    def parameters(self) -> dict[str, object]:
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What every resource of this namespace is made with."""
         return {"namespace": self.namespace, "device": self.device, "inode": self.inode}
 
-    def ask(self, question: Callable[[Netlink], None]) -> None:
-        """Speak to the namespace; nothing happens where it is gone."""
-        path = self.find()
-        if path:
-            ask(path, question)
+    def make_tap(self, mtu: int, *, group: int = 0, number: int = -1,
+                 addresses: tuple[str, ...] = ()) -> str:  # fmt: skip
+        """A TAP device of the first free name, or of this number; "" where that is taken."""
+        taken = {link.name for link in rtnetlink.ask(self.namespace, Rtnetlink.links)}
+        for candidate in range(TAP_LIMIT) if number < 0 else (number,):
+            name = TAP_NAME.format(candidate)
+            if name in taken:
+                continue
+            tap = Tap(
+                **self.identity, name=name, uid=self.plan.uid or 0, gid=self.plan.gid or 0, mtu=mtu,
+                multiqueue=self.plan.queues > 1, group=group, addresses=addresses,
+            )  # fmt: skip
+            try:
+                self.journal.make(tap)
+            except OSError as error:
+                if error.errno == EBUSY:
+                    continue  # another container's, made since we looked
+                raise HostError(
+                    f"make TAP device '{name}': {reason(error)}", _tun_hint(error)
+                ) from None
+            return name
+        if number >= 0:
+            return ""
+        last = TAP_NAME.format(TAP_LIMIT - 1)
+        raise HostError(
+            f"make TAP device: all of the names {TAP_NAME.format(0)} to {last} are taken",
+            f"`ip link delete {TAP_NAME.format(0)}` in the namespace removes one that nobody uses",
+        )
 
-    def find(self) -> str:
-        """A path that leads to the namespace still: the recorded one, or where an engine has bound
-        it."""
+    def make_rules(self, family: int, table: str, chains: tuple[Chain, ...]) -> None:
+        """A table of rules, in place of the one that `create` made."""
+        rules = Rules(**self.identity, family=family, table=table, chains=chains)
         try:
-            if identity(self.namespace) == (self.device, self.inode):
-                return self.namespace
-        except OSError:
-            pass
-        for line in read_text("/proc/self/mountinfo", 1 << 24).splitlines():
-            fields = line.split(" ")
-            if len(fields) > 4 and fields[3] == f"net:[{self.inode}]":
-                return fields[4]
-        return ""
+            rules.remove()
+            self.journal.make(rules)
+        except OSError as error:
+            raise HostError(
+                f"make rules of nftables '{table}': {reason(error)}",
+                "the kernel needs nf_tables with nat (nf_tables, nft_chain_nat, nft_fib_inet, "
+                "nft_socket, nft_ct, nft_masq modules)",
+            ) from None
+
+    def set_on_tap(self, tap: str, sysctls: tuple[str, ...]) -> None:
+        """Turn sysctls of a TAP device on."""
+
+        def write() -> None:
+            for name in sysctls:
+                write_bytes(f"{SYSCTL}/ipv4/conf/{tap}/{name}", b"1")
+
+        try:
+            call_in_network(self.namespace, write)
+        except OSError as error:
+            raise HostError(
+                f"set sysctl of '{tap}': {reason(error)}", "/proc/sys must be writable"
+            ) from None
 
 
-class Tap(NetworkResource):
-    """A persistent TAP device that the monitor's user may attach to."""
-
-    kind = "tap"
-
-    def __init__(
-        self, *, namespace: str, device: int, inode: int, name: str, uid: int, gid: int, mtu: int
-    ) -> None:
-        super().__init__(namespace=namespace, device=device, inode=inode)
-        self.name = name
-        self.uid = uid
-        self.gid = gid
-        self.mtu = mtu
-
-    def parameters(self) -> dict[str, object]:
-        return super().parameters() | {
-            "name": self.name,
-            "uid": self.uid,
-            "gid": self.gid,
-            "mtu": self.mtu,
-        }
-
-    def make(self) -> None:
-        path = self.find()
-        if path:
-            call_in_network(path, lambda: create_tap(self.name, self.uid, self.gid))
-            ask(path, self._bring_up)
-
-    def _bring_up(self, netlink: Netlink) -> None:
-        # up even where nothing is connected: a Solo5 tender refuses a device that is down
-        netlink.set_link(_index(netlink, self.name), up=True, mtu=self.mtu)
-
-    def remove(self) -> None:
-        def remove(netlink: Netlink) -> None:
-            try:
-                index = _index(netlink, self.name)
-                if index:
-                    netlink.delete_link(index)
-            except OSError as error:
-                if error.errno != ENODEV:
-                    raise
-
-        self.ask(remove)
+def number_of(tap: str) -> int:
+    """Which of the TAP devices of our names this is."""
+    return int(tap.removeprefix("tap").removesuffix("_urunc"))
 
 
-class Redirect(NetworkResource):
-    """Every frame that arrives at an interface goes out of a TAP device, and back."""
-
-    kind = "redirect"
-
-    def __init__(
-        self,
-        *,
-        namespace: str,
-        device: int,
-        inode: int,
-        interface: str,
-        index: int,
-        tap: str,
-        own: bool,
-    ) -> None:
-        super().__init__(namespace=namespace, device=device, inode=inode)
-        self.interface = interface
-        self.index = index
-        self.tap = tap
-        self.own = own
-        """Whether the ingress discipline is ours to remove, or stood there before."""
-
-    def parameters(self) -> dict[str, object]:
-        return super().parameters() | {
-            "interface": self.interface,
-            "index": self.index,
-            "tap": self.tap,
-            "own": self.own,
-        }
-
-    def make(self) -> None:
-        def make(netlink: Netlink) -> None:
-            tap = _index(netlink, self.tap)
-            if self.own:
-                netlink.add_ingress(self.index)
-            netlink.add_ingress(tap)
-            netlink.redirect(self.index, tap, FILTER_PRIORITY)
-            netlink.redirect(tap, self.index, FILTER_PRIORITY)
-
-        self.ask(make)
-
-    def remove(self) -> None:
-        def remove(netlink: Netlink) -> None:
-            try:
-                if _index(netlink, self.interface) != self.index:
-                    return  # another device of the same name, or none
-                if self.own:
-                    netlink.delete_ingress(self.index)
-                else:
-                    netlink.delete_filters(self.index, FILTER_PRIORITY)
-            except OSError as error:
-                if error.errno not in (EINVAL, ENODEV, ENOENT):  # half made, or taken back already
-                    raise
-
-        self.ask(remove)
+def table_of(tap: str) -> str:
+    """The name of the tables of rules of a TAP device."""
+    return f"urunc_tap{number_of(tap)}"
 
 
-RESOURCES = {cls.kind: cls for cls in (Tap, Redirect)}
+def connect(found: Found, place: Place, known: NetFacts | None = None) -> NetFacts:
+    """Give every interface a TAP device and the redirects; `known` ones have theirs from before.
 
-
-def connect(
-    net: NetFacts, namespace: str, plan: Plan, journal: Journal, known: NetFacts | None = None
-) -> NetFacts:
-    """Give every interface a TAP device and the redirects; `known` interfaces have theirs from
-    before.
-
-    Returns the facts with the devices' names. Raises HostError.
+    Returns the guest's network. Raises HostError.
     """
-    device, inode = identity(namespace)
-    place = {"namespace": namespace, "device": device, "inode": inode}
-    old = {(item.name, item.index): item for item in known.interfaces} if known else {}
+    sharing = [
+        link.name
+        for link in rtnetlink.ask(place.namespace, Rtnetlink.links)
+        if link.group == SHARED_GROUP
+    ]
+    if found.interfaces and sharing:
+        raise HostError(
+            f"redirect interface '{found.interfaces[0].name}': a guest behind '{sharing[0]}' "
+            "shares the namespace",
+            ANOTHER_GUEST,
+        )
+    old = {item.index: item for item in known.interfaces} if known else {}
     spare = list(known.spare_taps) if known else []
     connected: list[Interface] = []
-    for interface in net.interfaces:
-        before = old.get((interface.name, interface.index))
+    for interface in found.interfaces:
+        before = old.get(interface.index)
         if before:
-            connected.append(replace(interface, tap=before.tap))
-            continue
-        tap = spare.pop(0) if spare else _make_tap(place, plan, interface.mtu, journal)
-        _make_redirect(place, interface, tap, journal)
+            tap = before.tap
+        else:
+            tap = spare.pop(0) if spare else place.make_tap(interface.mtu)
+            if not _redirect(place, interface, tap):
+                spare.append(tap)
+                continue
         connected.append(replace(interface, tap=tap))
-    wanted = len(plan.net_names or ()) - len(connected)
+    if known:
+        _follow_mtu(place, connected)
+    wanted = len(place.plan.net_names or ()) - len(connected)
     while len(spare) < wanted:
-        spare.append(_make_tap(place, plan, 1500, journal))
-    return replace(net, interfaces=tuple(connected), spare_taps=tuple(spare[: max(wanted, 0)]))
-
-
-def _make_tap(place: dict[str, object], plan: Plan, mtu: int, journal: Journal) -> str:
-    links = ask(str(place["namespace"]), Netlink.links)
-    taken = {link.name for link in links}
-    for number in range(TAP_LIMIT):
-        name = TAP_NAME.format(number)
-        if name in taken:
-            continue
-        tap = Tap(**place, name=name, uid=plan.uid, gid=plan.gid, mtu=mtu)  # type: ignore[arg-type]
-        try:
-            journal.make(tap)
-        except OSError as error:
-            if error.errno == EBUSY:
-                continue  # another container's, made since we looked
-            raise HostError(
-                f"make TAP device '{name}': {reason(error)}", _tun_hint(error)
-            ) from None
-        return name
-    raise HostError(
-        f"make TAP device: all of the names {TAP_NAME.format(0)} to {TAP_LIMIT - 1} are taken"
+        spare.append(place.make_tap(1500))
+    dns = _reachable(found, place, connected, known)
+    return NetFacts(
+        interfaces=tuple(connected),
+        spare_taps=tuple(spare[: max(wanted, 0)]),
+        dns=dns,
+        search=found.search,
+        hosts=found.hosts,
     )
 
 
-def _make_redirect(
-    place: dict[str, object], interface: Interface, tap: str, journal: Journal
-) -> None:
-    def has_ingress(netlink: Netlink) -> tuple[bool, bool]:
-        if not netlink.has_qdisc(interface.index, TC_H_INGRESS):
-            return False, False
-        return True, netlink.has_filters(interface.index, FILTER_PRIORITY)
+def _redirect(place: Place, interface: Interface, tap: str) -> bool:
+    """Connect an interface; False where it has vanished since it was looked at."""
 
-    there, taken = ask(str(place["namespace"]), has_ingress)
-    if taken:
-        raise HostError(
-            f"redirect interface '{interface.name}': another guest has taken it over",
-            "one guest at a time can have an interface; give this one a namespace of its own, "
-            "or no network",
-        )
-    own = not there
-    redirect = Redirect(
-        **place,  # type: ignore[arg-type]
-        interface=interface.name,
-        index=interface.index,
-        tap=tap,
-        own=own,
-    )
+    def look(netlink: Rtnetlink) -> tuple[bool, bool]:
+        there = netlink.has_qdisc(interface.index, TC_H_INGRESS)
+        return there, there and FILTER_PRIORITY in netlink.filters(interface.index)
+
     try:
-        journal.make(redirect)
+        there, taken = rtnetlink.ask(place.namespace, look)
+        if taken:
+            raise HostError(
+                f"redirect interface '{interface.name}': another guest has taken it over",
+                ANOTHER_GUEST,
+            )
+        redirect = Redirect(
+            **place.identity, interface=interface.name, index=interface.index, tap=tap,
+            own=not there,
+        )  # fmt: skip
+        place.journal.make(redirect)
     except OSError as error:
+        if error.errno == ENODEV:
+            logs.warn(f"interface '{interface.name}' vanished while it was connected")
+            return False
         hint = ""
         if error.errno == EEXIST:
-            hint = "another container uses this interface: one guest at a time can take it over"
+            hint = ANOTHER_GUEST
         elif error.errno in (ENOENT, EINVAL):
+            # the kernel says EINVAL, too, of a device that is no more
+            links = rtnetlink.ask(place.namespace, Rtnetlink.links)
+            if all(link.index != interface.index for link in links):
+                logs.warn(f"interface '{interface.name}' vanished while it was connected")
+                return False
             hint = "the kernel needs sch_ingress, act_mirred and cls_u32 or cls_matchall"
         raise HostError(f"redirect interface '{interface.name}': {reason(error)}", hint) from None
+    return True
 
 
-def _index(netlink: Netlink, name: str) -> int:
-    """A device's index, 0 where there is none of this name."""
-    for link in netlink.links():
-        if link.name == name:
-            return link.index
-    return 0
+def _follow_mtu(place: Place, interfaces: list[Interface]) -> None:
+    def follow(netlink: Rtnetlink) -> None:
+        links = {link.name: link for link in netlink.links()}
+        for interface in interfaces:
+            link = links.get(interface.tap)
+            if link and link.mtu != interface.mtu:
+                netlink.set_link(link.index, up=True, mtu=interface.mtu)
+
+    rtnetlink.ask(place.namespace, follow)
+
+
+def _reachable(
+    found: Found, place: Place, interfaces: list[Interface], known: NetFacts | None
+) -> tuple[str, ...]:
+    """Name servers as the guest can reach them, once the ways to what is not redirected are
+    made; `interfaces` are changed where the guest has to know of one."""
+    addressed = next((interface for interface in interfaces if interface.ipv4), None)
+    resolver = loopback_resolver(found.dns)
+    relay = stand_in = None
+    if resolver and addressed:
+        from urunc.net.rules import Relay
+
+        # two addresses of no network: the resolver's, and the one that the guest's queries have in
+        # the namespace, where the guest's own is the namespace's too
+        first = 2 * number_of(addressed.tap) + 1
+        address, stand_in = f"169.254.53.{first}", f"169.254.53.{first + 1}"
+        relay = Relay(
+            address=address, target=resolver,
+            udp_port=found.resolver_ports[0] or 53, tcp_port=found.resolver_ports[1] or 53,
+        )  # fmt: skip
+    for number, interface in enumerate(interfaces):
+        if relay and interface is addressed and not default_route(interface, ipv6=False):
+            way = Route(destination=f"{relay.address}/32", gateway="", metric=0)
+            interfaces[number] = replace(interface, routes=(way, *interface.routes))
+        if interface.gateway_mac or interface is addressed:
+            its_relay = relay if interface is addressed else None
+            if its_relay or interface.gateway_mac or known:
+                _leave(place, interface, its_relay, stand_in or "")
+    return told(found.dns, relay.address if relay else "")
+
+
+def told(dns: tuple[str, ...], relay: str) -> tuple[str, ...]:
+    """Name servers with `relay` in place of those on loopback; without one, those are left out."""
+    servers = (relay if is_loopback(server) else server for server in dns)
+    if not relay and any(map(is_loopback, dns)):
+        logs.warn("name server on loopback: out of the guest's reach, which has no IPv4 address")
+    return tuple(dict.fromkeys(filter(None, servers)))
+
+
+def _leave(place: Place, interface: Interface, relay: Relay | None, stand_in: str) -> None:
+    """Set up what a redirected TAP device leaves to the namespace: its resolver, and ARP for a
+    gateway that has its hardware address by decree."""
+    from urunc.linux.nftables import INET, NETDEV
+    from urunc.net.rules import netdev_chains, relay_chains
+
+    tap, guest = interface.tap, interface.ipv4[0] if interface.ipv4 else None
+    answered = guest if interface.gateway_mac else None
+    route = default_route(interface, ipv6=False)
+    gateway = route.gateway if route and answered else ""
+    # where nobody else is on the link, the gateway stands for everybody
+    everybody = bool(answered and not answered.on_link)
+
+    def set_up(netlink: Rtnetlink) -> int:
+        index = netlink.index(tap)
+        for priority in netlink.filters(index) & set(LEFT_PRIORITIES):
+            netlink.delete_filters(index, priority)
+        if relay:
+            try:
+                netlink.add_address(index, relay.address, 32, stand_in)
+            except FileExistsError:
+                pass  # made by `create`
+            netlink.add_neighbour(index, stand_in, interface.mac)
+            netlink.leave_arp(index, RESOLVER_ARP, relay.address)
+            netlink.leave_ipv4(index, RESOLVER_IPV4, relay.address)
+        if gateway:
+            netlink.leave_arp(index, GATEWAY_ARP, "" if everybody else gateway)
+        return index
+
+    try:
+        index = rtnetlink.ask(place.namespace, set_up)
+    except OSError as error:
+        hint = "it takes CAP_NET_ADMIN over the network namespace" if error.errno == EPERM else ""
+        raise HostError(f"set up TAP device '{tap}': {reason(error)}", hint) from None
+    table = table_of(tap)
+    if relay and guest:
+        # an answer to the guest's ARP: its address is the namespace's own; a way to loopback
+        place.set_on_tap(tap, ("accept_local", "route_localnet"))
+        place.make_rules(INET, table, relay_chains(tap, relay, guest.address, stand_in))
+    if relay or gateway:
+        asked = None
+        if guest and gateway:
+            address = "" if everybody else gateway
+            asked = (address, interface.gateway_mac, guest.address, interface.mac)
+        place.make_rules(NETDEV, table, netdev_chains(tap, index, relay, stand_in, asked))
 
 
 def _tun_hint(error: OSError) -> str:
-    return "load the tun module" if error.errno in (ENOENT, ENODEV) else ""
+    if error.errno in (ENOENT, ENODEV):
+        return "load the tun module"
+    return "it takes CAP_NET_ADMIN over the network namespace" if error.errno == EPERM else ""

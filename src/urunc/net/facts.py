@@ -77,6 +77,29 @@ class NetFacts:
     hosts: tuple[str, ...]
 
 
+@record
+class Ports:
+    """Ports `first` to `last` of one protocol that lead to the guest's `target` (0: the same)."""
+
+    protocol: str
+    first: int
+    last: int
+    target: int
+
+    def meets(self, other: Ports) -> bool:
+        """Whether a port is in both."""
+        return (
+            self.protocol == other.protocol
+            and self.first <= other.last
+            and other.first <= self.last
+        )
+
+    def name(self) -> str:
+        """As the annotation would have it."""
+        numbers = str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+        return numbers + (f":{self.target}" if self.target else "") + f"/{self.protocol}"
+
+
 NOTHING = Found(interfaces=(), others=(), dns=(), search=(), hosts=(), resolver_ports=(0, 0))
 NO_NETWORK = NetFacts(interfaces=(), spare_taps=(), dns=(), search=(), hosts=())
 

@@ -10,33 +10,10 @@ with commas between. Without a protocol it is TCP and UDP. `80:8080` leads port 
 from __future__ import annotations
 
 from urunc.errors import ImageError
-from urunc.record import record
+from urunc.net.facts import Ports
 
 PROTOCOLS = ("tcp", "udp")
 HINT = "for example '8080/tcp,53/udp', '80:8080', '8000-8010', '*'"
-
-
-@record
-class Ports:
-    """Ports `first` to `last` of one protocol that lead to the guest's `target` (0: the same)."""
-
-    protocol: str
-    first: int
-    last: int
-    target: int
-
-    def meets(self, other: Ports) -> bool:
-        """Whether a port is in both."""
-        return (
-            self.protocol == other.protocol
-            and self.first <= other.last
-            and other.first <= self.last
-        )
-
-    def name(self) -> str:
-        """As the annotation would have it."""
-        numbers = str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
-        return numbers + (f":{self.target}" if self.target else "") + f"/{self.protocol}"
 
 
 def parse(text: str) -> tuple[tuple[Ports, ...], bool]:

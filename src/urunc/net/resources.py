@@ -12,16 +12,17 @@ from __future__ import annotations
 from errno import EINVAL, ENODEV, ENOENT
 
 from urunc.journal import Resource
-from urunc.linux import nftables, rtnetlink
+from urunc.linux import rtnetlink
 from urunc.linux.files import read_text, write_bytes
 from urunc.linux.namespaces import call_in_network, identity
-from urunc.linux.nftables import FILTER, FORWARD, INET, Chain
 from urunc.linux.rtnetlink import TC_H_INGRESS, Rtnetlink
 from urunc.linux.tun import create_tap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from urunc.linux.nftables import Chain
 
 SHARED_GROUP = 0x75727563
 """The group of devices (`ip link show group`) of TAP devices that share their namespace."""
@@ -182,6 +183,8 @@ class Rules(NetworkResource):
         self.chains = chains
 
     def make(self) -> None:
+        from urunc.linux import nftables
+
         path = self.find()
         if path:
             nftables.ask(path, lambda rules: rules.add_table(self.family, self.table, self.chains))
@@ -213,6 +216,9 @@ class Forwarding(NetworkResource):
             call_in_network(path, lambda: self._turn_on(path))
 
     def _turn_on(self, path: str) -> None:
+        from urunc.linux import nftables
+        from urunc.linux.nftables import FILTER, FORWARD, INET, Chain
+
         wanted = [IPV4_FORWARDING, *((IPV6_FORWARDING,) if self.ipv6 else ())]
         off = [name for name in wanted if read_text(f"{SYSCTL}/{name}").strip() == "0"]
         if not off:
@@ -248,6 +254,9 @@ class Forwarding(NetworkResource):
             call_in_network(path, lambda: self._turn_off(path))
 
     def _turn_off(self, path: str) -> None:
+        from urunc.linux import nftables
+        from urunc.linux.nftables import INET
+
         if any(link.group == SHARED_GROUP for link in rtnetlink.ask(path, Rtnetlink.links)):
             return
         chains = nftables.ask(path, lambda table: table.chains(INET))
@@ -272,6 +281,8 @@ def _was_off(sysctl: str) -> str:
 
 def remove_table(path: str, family: int, table: str) -> None:
     """Remove a table of a namespace; that it is not there is fine."""
+    from urunc.linux import nftables
+
     try:
         nftables.ask(path, lambda rules: rules.delete_table(family, table))
     except FileNotFoundError:

@@ -45,7 +45,7 @@ from urunc.linux.nftables import (
     to_this_host,
     was_translated,
 )
-from urunc.net.ports import Ports
+from urunc.net.facts import Ports
 from urunc.net.resources import SHARED_GROUP
 from urunc.record import record
 

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A guest that shares its network namespace with others: a private address on a TAP device of its
+own, behind NAT.
+
+The namespace keeps its interfaces, so its sidecars and other guests go on as they are. Called by
+`create`, and by `start` again where something has changed.
+"""
+
+from __future__ import annotations
+
+from errno import EPERM
+
+from urunc import logs
+from urunc.errors import HostError, reason
+from urunc.linux import nftables, rtnetlink
+from urunc.linux.nftables import INET, Nftables
+from urunc.linux.rtnetlink import Rtnetlink
+from urunc.net import ipv4
+from urunc.net.connect import TAP_LIMIT, TAP_NAME, Place, number_of, table_of, told
+from urunc.net.facts import Address, Found, Interface, NetFacts, Route, local_mac
+from urunc.net.look import loopback_resolver
+from urunc.net.resources import FILTER_PRIORITY, SHARED_GROUP, Forwarding
+from urunc.net.rules import Relay, claimed, shared_chains
+
+IPV6_NETWORK = "fd75:7275:6e63:{:x}::"
+"""A /64 for each TAP device (RFC 4193, with a fixed id: it never leaves its namespace)."""
+
+
+def share(found: Found, place: Place, known: NetFacts | None = None) -> NetFacts:
+    """Give the guest its device and the namespace its rules. Raises HostError."""
+    _refuse_taken(found, place)
+    ipv6 = any(interface.ipv6 for interface in found.interfaces)
+    try:
+        place.journal.make(Forwarding(**place.identity, ipv6=ipv6))
+    except OSError as error:
+        hint = "it takes CAP_NET_ADMIN over the network namespace, and a writable /proc/sys"
+        raise HostError(f"forward packets of the namespace: {reason(error)}", hint) from None
+    mtu = min((interface.mtu for interface in found.interfaces), default=1500)
+    if known and known.interfaces:
+        before = known.interfaces[0]
+        tap, subnet = before.tap, _subnet_of(before)
+        _follow(place, tap, mtu, ipv6=ipv6)
+    else:
+        tap, subnet = _make_tap(found, place, mtu, ipv6=ipv6)
+    place.set_on_tap(tap, ("route_localnet",))
+    interface = _interface(place, tap, subnet, mtu, ipv6=ipv6)
+    gateway = interface.routes[0].gateway
+    relay = None
+    resolver = loopback_resolver(found.dns)
+    if resolver:
+        relay = Relay(
+            address=gateway, target=resolver,
+            udp_port=found.resolver_ports[0] or 53, tcp_port=found.resolver_ports[1] or 53,
+        )  # fmt: skip
+    guests = tuple(address.address for address in (*interface.ipv4, *interface.ipv6))
+    plan = place.plan
+    chains = shared_chains(tap, guests, plan.ports, relay, others=plan.other_ports)
+    place.make_rules(INET, table_of(tap), chains)
+    return NetFacts(
+        interfaces=(interface,),
+        spare_taps=known.spare_taps if known else _spare(place),
+        dns=told(found.dns, gateway),
+        search=found.search,
+        hosts=found.hosts,
+    )
+
+
+def _refuse_taken(found: Found, place: Place) -> None:
+    """Refuse interfaces that a guest has taken over, and ports that another guest has."""
+
+    def redirected(netlink: Rtnetlink) -> str:
+        for interface in found.interfaces:
+            if FILTER_PRIORITY in netlink.filters(interface.index):
+                return interface.name
+        return ""
+
+    taken = rtnetlink.ask(place.namespace, redirected)
+    if taken:
+        raise HostError(
+            f"share the network namespace: a guest has taken interface '{taken}' over",
+            "give that guest the annotation 'network' with 'shared', too",
+        )
+    own = {table_of(link.name) for link in _own_taps(place)}
+    chains = nftables.ask(place.namespace, lambda tables: Nftables.chains(tables, INET))
+    for table, ports, protocol in claimed(chains):
+        if table in own:
+            continue
+        if ports is None and place.plan.other_ports:
+            raise HostError(
+                f"annotation 'ports': '*': another guest of the namespace ({table}) has all other "
+                f"{protocol} ports",
+                "one guest can have them; name the ports of the rest",
+            )
+        for mine in place.plan.ports:
+            if ports and ports.meets(mine):
+                raise HostError(
+                    f"annotation 'ports': '{mine.name()}': another guest of the namespace "
+                    f"({table}) has it",
+                    "a port leads to one guest",
+                )
+
+
+def _own_taps(place: Place) -> list[rtnetlink.Link]:
+    recorded = {
+        resource.__dict__["name"] for resource in place.journal.resources()
+        if resource.kind == "tap"
+    }  # fmt: skip
+    return [
+        link for link in rtnetlink.ask(place.namespace, Rtnetlink.links) if link.name in recorded
+    ]
+
+
+def _make_tap(found: Found, place: Place, mtu: int, *, ipv6: bool) -> tuple[str, str]:
+    """(TAP device, the first three parts of its subnet): its number is the subnet's, too, so two
+    guests never have the same."""
+    used = _used(place)
+    for number in range(TAP_LIMIT):
+        subnet = _free_subnet(place.plan.shared_subnets, number, used)
+        if not subnet:
+            continue
+        addresses = [f"{subnet}.1/24"]
+        if ipv6:
+            addresses.append(f"{_ipv6(number)}1/64")
+        tap = place.make_tap(mtu, group=SHARED_GROUP, number=number, addresses=tuple(addresses))
+        if tap:
+            return tap, subnet
+    raise HostError(
+        f"share the network namespace: no free subnet, or no name {TAP_NAME.format('N')}, is left",
+        "`network.shared_subnets` in the configuration names subnets to choose from",
+    )
+
+
+def _used(place: Place) -> list[tuple[int, int]]:
+    """(network, prefix) of all that the namespace has addresses in or routes to."""
+
+    def look(netlink: Rtnetlink) -> list[str]:
+        found = [f"{item.address}/{item.prefix}" for item in netlink.addresses() if not item.ipv6]
+        found += [item.destination for item in netlink.routes() if not item.ipv6]
+        return [network for network in found if network]
+
+    used = []
+    for network in rtnetlink.ask(place.namespace, look):
+        address, _, prefix = network.partition("/")
+        used.append((ipv4.number(address), int(prefix)))
+    return used
+
+
+def _free_subnet(pools: tuple[str, ...], number: int, used: list[tuple[int, int]]) -> str:
+    """The first three parts of the number'th /24 of the first pool where it is free."""
+    for pool in pools:
+        address, _, prefix = pool.partition("/")
+        # 172.16.1.0 is the first of 172.16.0.0/16: as others have it, and as .0 confuses people
+        place = number + 1 if int(prefix) < 24 else number
+        if place >= 1 << (24 - int(prefix)):
+            continue
+        network = (ipv4.number(address) & ipv4.mask(int(prefix))) + (place << 8)
+        shared = (
+            (network ^ other) & ipv4.mask(min(24, its_prefix)) == 0 for other, its_prefix in used
+        )
+        if not any(shared):
+            return ipv4.dotted(network).rpartition(".")[0]
+    return ""
+
+
+def _subnet_of(interface: Interface) -> str:
+    return interface.ipv4[0].address.rpartition(".")[0]
+
+
+def _ipv6(number: int) -> str:
+    return IPV6_NETWORK.format(number + 1)
+
+
+def _follow(place: Place, tap: str, mtu: int, *, ipv6: bool) -> None:
+    """What changed between `create` and `start`, on the device that is there."""
+
+    def follow(netlink: Rtnetlink) -> None:
+        index = netlink.index(tap)
+        netlink.set_link(index, up=True, mtu=mtu, group=SHARED_GROUP)
+        if ipv6:
+            try:
+                netlink.add_address(index, f"{_ipv6(number_of(tap))}1", 64)
+            except FileExistsError:
+                pass
+
+    try:
+        rtnetlink.ask(place.namespace, follow)
+    except OSError as error:
+        hint = "it takes CAP_NET_ADMIN over the network namespace" if error.errno == EPERM else ""
+        raise HostError(f"set up TAP device '{tap}': {reason(error)}", hint) from None
+
+
+def _interface(place: Place, tap: str, subnet: str, mtu: int, *, ipv6: bool) -> Interface:
+    index = rtnetlink.ask(place.namespace, lambda netlink: Rtnetlink.index(netlink, tap))
+    routes = [Route(destination="0.0.0.0/0", gateway=f"{subnet}.1", metric=0)]
+    private: tuple[Address, ...] = ()
+    if ipv6:
+        network = _ipv6(number_of(tap))
+        private = (Address(address=f"{network}2", prefix=64, on_link=True),)
+        routes.append(Route(destination="::/0", gateway=f"{network}1", metric=0))
+    return Interface(
+        name=tap,
+        index=index,
+        mac=local_mac(place.plan.id, 0),
+        mtu=mtu,
+        ipv4=(Address(address=f"{subnet}.2", prefix=24, on_link=True),),
+        ipv6=private,
+        routes=tuple(routes),
+        gateway_mac="",
+        tap=tap,
+    )
+
+
+def _spare(place: Place) -> tuple[str, ...]:
+    """Devices beyond the one that a guest's file declares are connected to nothing."""
+    declared = place.plan.net_names or ()
+    if len(declared) > 1:
+        logs.detail("shared network: the guest's other network devices are connected to nothing")
+    return tuple(place.make_tap(1500) for _ in declared[1:])
