@@ -63,6 +63,7 @@ PROBES: dict[str, Callable[[], bool]] = {
     "systemd": systemd_available,
     "machine": machine_available,
     "runc": lambda: shutil.which("runc") is not None,
+    "nft": lambda: shutil.which("nft") is not None,
     "installed": URUNC.exists,
 }
 _found: dict[str, bool] = {}

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Our messages to nf_tables, read back by nft(8): it must show each rule in its own language."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from support import Network, ip, need
+from urunc.linux import nftables
+from urunc.linux.nftables import (
+    DSTNAT,
+    FILTER,
+    FORWARD,
+    INET,
+    INGRESS,
+    INPUT,
+    LAST,
+    NETDEV,
+    NFPROTO_IPV6,
+    OUTPUT,
+    POSTROUTING,
+    PREROUTING,
+    SRCNAT,
+    TCP,
+    UDP,
+    Chain,
+    Nftables,
+    accept,
+    answer_arp,
+    arp_request,
+    arp_request_for,
+    destination,
+    destination_port,
+    dnat,
+    drop,
+    family,
+    frame_for,
+    group,
+    interface,
+    masquerade,
+    of_this_namespace,
+    protocol,
+    set_destination,
+    set_source,
+    socket_listens,
+    source,
+    to_this_host,
+    was_translated,
+)
+
+MAC, OTHER_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
+RULES = [
+    (
+        ("nat", PREROUTING, DSTNAT),
+        interface("eth0", other=True)
+        + of_this_namespace()
+        + protocol(TCP)
+        + destination_port(80, 90)
+        + dnat("172.16.1.2", 8080),
+        'iifname != "eth0" fib daddr type local tcp dport 80-90 dnat ip to 172.16.1.2:8080',
+    ),
+    (
+        ("nat", OUTPUT, DSTNAT),
+        destination("169.254.53.1") + protocol(UDP) + destination_port(53) + dnat("127.0.0.11", 9),
+        "ip daddr 169.254.53.1 udp dport 53 dnat ip to 127.0.0.11:9",
+    ),
+    (
+        ("nat", PREROUTING, DSTNAT + 1),
+        group(7, other=True) + socket_listens() + accept(),
+        "iifgroup != 7 socket wildcard >= 0 accept",
+    ),
+    (
+        ("nat", PREROUTING, DSTNAT),
+        family(NFPROTO_IPV6) + dnat("fd00::2"),
+        "meta nfproto ipv6 dnat ip6 to fd00::2",
+    ),
+    (
+        ("nat", POSTROUTING, SRCNAT),
+        interface("eth0", out=True) + source("127.0.0.0", 8) + masquerade(),
+        'oifname "eth0" ip saddr 127.0.0.0/8 masquerade',
+    ),
+    (("nat", POSTROUTING, SRCNAT), source("fd00::", 64) + masquerade(),
+     "ip6 saddr fd00::/64 masquerade"),
+    (("filter", INPUT, FILTER), was_translated(other=True) + drop(), "ct status ! dnat drop"),
+    (("filter", INPUT, FILTER), was_translated() + accept(), "ct status dnat accept"),
+    (("filter", FORWARD, FILTER), group(7) + group(8, out=True) + drop(),
+     "iifgroup 7 oifgroup 8 drop"),
+    (
+        ("filter", POSTROUTING, LAST),
+        destination("169.254.53.2") + set_destination("10.0.0.2"),
+        "ip daddr 169.254.53.2 ip daddr set 10.0.0.2",
+    ),
+    (
+        ("netdev", INGRESS, FILTER),
+        frame_for("169.254.53.1") + to_this_host() + set_source("169.254.53.2"),
+        "ip daddr 169.254.53.1 meta pkttype set host ip saddr set 169.254.53.2",
+    ),
+    (("netdev", INGRESS, FILTER), arp_request() + drop(), "arp operation request drop"),
+    (
+        ("netdev", INGRESS, FILTER),
+        arp_request_for("10.0.0.2", other=True) + answer_arp(MAC, OTHER_MAC, 1),
+        "arp operation request arp daddr ip != 10.0.0.2 arp saddr ip set arp daddr ip "
+        "arp daddr ip set arp saddr ip @ll,0,48 set 0x20000000002 @ll,48,48 set 0x20000000001 "
+        f'arp operation set reply arp saddr ether set {MAC} arp daddr ether set {OTHER_MAC} '
+        'fwd to "lo"',
+    ),
+]  # fmt: skip
+
+
+@pytest.fixture
+def tables() -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+    """nft(8) in a namespace of its own."""
+    need("root", "nft")
+    network = Network()
+    network.connect()
+
+    def nft(*words: str) -> subprocess.CompletedProcess[str]:
+        command = ["ip", "netns", "exec", network.inside, "nft", *words]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    nft.path = network.path  # type: ignore[attr-defined]
+    yield nft
+    network.remove()
+
+
+def add(path: str, its_family: int, *chains: Chain) -> None:
+    nftables.ask(path, lambda socket: socket.add_table(its_family, "mine", chains))
+
+
+@pytest.mark.parametrize(("hook", "rule", "expected"), RULES, ids=[row[2][:40] for row in RULES])
+def test_nft_reads_it(
+    tables: Callable[..., subprocess.CompletedProcess[str]],
+    hook: tuple[str, int, int],
+    rule: tuple[bytes, ...],
+    expected: str,
+) -> None:
+    kind, number, priority = hook
+    netdev = kind == "netdev"
+    chain = Chain(
+        name="c", kind="filter" if netdev else kind, hook=number, priority=priority,
+        device="eth0" if netdev else "", rules=(rule,),
+    )  # fmt: skip
+    add(tables.path, NETDEV if netdev else INET, chain)  # type: ignore[attr-defined]
+    shown = tables("list", "ruleset")
+    assert shown.returncode == 0, shown.stderr
+    assert expected in [line.strip() for line in shown.stdout.splitlines()], shown.stdout
+
+
+def test_a_table_is_made_whole_or_not_at_all(
+    tables: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    path = tables.path  # type: ignore[attr-defined]
+    wrong = Chain(name="c", kind="nat", hook=FORWARD, rules=())  # no such hook for nat
+    with pytest.raises(OSError):
+        add(path, INET, Chain(name="a", rules=()), wrong)
+    assert tables("list", "ruleset").stdout == ""
+    add(path, INET, Chain(name="a", rules=()), Chain(name="b", rules=()))
+    with pytest.raises(FileExistsError):
+        add(path, INET)
+    found = nftables.ask(path, lambda socket: Nftables.chains(socket, INET))
+    assert found == [("mine", "a"), ("mine", "b")]
+    nftables.ask(path, lambda socket: socket.delete_table(INET, "mine"))
+    with contextlib.suppress(FileNotFoundError):
+        nftables.ask(path, lambda socket: socket.delete_table(INET, "mine"))
+        raise AssertionError("removed twice")
+    assert tables("list", "ruleset").stdout == ""
+    assert "eth0" in ip("-n", path.rpartition("/")[2], "link")
