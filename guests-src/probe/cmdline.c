@@ -19,7 +19,8 @@ static bool is_digit(char c)
     return c >= '0' && c <= '9';
 }
 
-const char *cmdline_option(const char *cmdline, const char *name)
+/* The value of the word that is preceded by `skip` words of the same name. */
+static const char *find(const char *cmdline, const char *name, unsigned skip)
 {
     size_t len = strlen(name);
 
@@ -28,12 +29,26 @@ const char *cmdline_option(const char *cmdline, const char *name)
             continue;
         if (!starts_with(p, name))
             continue;
-        if (p[len] == '=')
-            return p + len + 1;
-        if (is_end(p[len]))
-            return "";
+        if (p[len] != '=' && !is_end(p[len]))
+            continue;
+        if (!skip--)
+            return p[len] == '=' ? p + len + 1 : "";
     }
     return NULL;
+}
+
+const char *cmdline_option(const char *cmdline, const char *name)
+{
+    return find(cmdline, name, 0);
+}
+
+size_t cmdline_length(const char *text)
+{
+    size_t n = 0;
+
+    while (!is_end(text[n]))
+        n++;
+    return n;
 }
 
 bool cmdline_number(const char *text, uint64_t *value)
@@ -118,28 +133,24 @@ static void set_gateway(const char *text, struct ipconfig *config)
     config->have_gateway = parse_ipv4(&text, &config->gateway);
 }
 
-/* IP, IP/PLEN; *rest is what follows. */
-static bool set_ip(const char *text, struct ipconfig *config, const char **rest)
+/* IP or IP/PLEN */
+static bool set_ip(const char *text, struct ipconfig *config)
 {
     if (!parse_ipv4(&text, &config->ip))
         return false;
     config->have_ip = true;
-    if (*text == '/') {
+    if (*text == '/')
         set_prefix(++text, config);
-        while (is_digit(*text))
-            text++;
-    }
-    *rest = text;
     return true;
 }
 
-/* The field after the next colon, or NULL when the word ends before. */
-static const char *next_field(const char *text)
+/* The field after that many colons, or NULL when the word ends before. */
+static const char *field(const char *text, unsigned number)
 {
-    while (!is_end(*text))
+    while (number && !is_end(*text))
         if (*text++ == ':')
-            return text;
-    return NULL;
+            number--;
+    return number ? NULL : text;
 }
 
 /* The value of "key": "value" or "key": value anywhere in the text. */
@@ -161,60 +172,125 @@ static const char *json_value(const char *text, const char *quoted_key)
     return NULL;
 }
 
-void cmdline_ipconfig(const char *cmdline, struct ipconfig *config)
+/* Unikraft: netdev.ip=IP/PLEN:GW:DNS0:DNS1:HOST:DOMAIN, once for each NIC */
+#define UNIKRAFT_GATEWAY 1
+#define UNIKRAFT_DNS 2
+
+static bool from_unikraft(const char *cmdline, unsigned number,
+                          struct ipconfig *config)
 {
-    const char *value, *rest;
+    const char *value = find(cmdline, "netdev.ip", number), *text;
 
-    memset(config, 0, sizeof *config);
+    if (!value || !set_ip(value, config))
+        return false;
+    if ((text = field(value, UNIKRAFT_GATEWAY)))
+        set_gateway(text, config);
+    return true;
+}
 
-    /* Unikraft: netdev.ip=IP/PLEN:GW:DNS */
-    if ((value = cmdline_option(cmdline, "netdev.ip")) &&
-        set_ip(value, config, &rest)) {
-        if (*rest == ':')
-            set_gateway(rest + 1, config);
-        return;
-    }
+/* Unikraft before 0.16: one word each */
+static bool from_old_unikraft(const char *cmdline, struct ipconfig *config)
+{
+    const char *value = cmdline_option(cmdline, "netdev.ipv4_addr");
 
-    /* Unikraft before 0.16: one word each */
-    if ((value = cmdline_option(cmdline, "netdev.ipv4_addr")) &&
-        set_ip(value, config, &rest)) {
-        if ((value = cmdline_option(cmdline, "netdev.ipv4_gw_addr")))
-            set_gateway(value, config);
-        if ((value = cmdline_option(cmdline, "netdev.ipv4_subnet_mask")))
-            set_prefix(value, config);
-        return;
-    }
+    if (!value || !set_ip(value, config))
+        return false;
+    if ((value = cmdline_option(cmdline, "netdev.ipv4_gw_addr")))
+        set_gateway(value, config);
+    if ((value = cmdline_option(cmdline, "netdev.ipv4_subnet_mask")))
+        set_prefix(value, config);
+    return true;
+}
 
-    /* Linux: ip=IP:SERVER:GW:MASK:...; Mewz: ip=IP/PLEN gateway=GW */
-    if ((value = cmdline_option(cmdline, "ip")) &&
-        set_ip(value, config, &rest)) {
-        const char *field = next_field(rest); /* the boot server */
+/* Linux: ip=IP:SERVER:GW:MASK:HOST:DEVICE:AUTOCONF:DNS0:DNS1, for each NIC */
+#define LINUX_GATEWAY 2
+#define LINUX_MASK 3
+#define LINUX_DEVICE 5
+#define LINUX_DNS 7
 
-        if (field && (field = next_field(field))) {
-            set_gateway(field, config);
-            if ((field = next_field(field)))
-                set_prefix(field, config);
-        }
-        if (!config->have_gateway &&
+/* The number in the device's name ethN; without one, the word's place counts. */
+static unsigned linux_number(const char *value, unsigned place)
+{
+    const char *device = field(value, LINUX_DEVICE);
+    unsigned n = 0;
+
+    if (!device || !starts_with(device, "eth") || !is_digit(device[3]))
+        return place;
+    for (device += 3; is_digit(*device); device++)
+        n = n * 10 + (*device - '0');
+    return n;
+}
+
+static bool from_linux(const char *cmdline, unsigned number,
+                       struct ipconfig *config)
+{
+    const char *value, *text;
+
+    for (unsigned place = 0; (value = find(cmdline, "ip", place)); place++) {
+        if (linux_number(value, place) != number || !set_ip(value, config))
+            continue;
+        if ((text = field(value, LINUX_GATEWAY)))
+            set_gateway(text, config);
+        if ((text = field(value, LINUX_MASK)))
+            set_prefix(text, config);
+        /* Mewz: ip=IP/PLEN gateway=GW */
+        if (!number && !config->have_gateway &&
             (value = cmdline_option(cmdline, "gateway")))
             set_gateway(value, config);
-        return;
+        return true;
     }
+    return false;
+}
 
-    /* MirageOS: --ipv4=IP/PLEN --ipv4-gateway=GW */
-    if ((value = cmdline_option(cmdline, "--ipv4")) &&
-        set_ip(value, config, &rest)) {
-        if ((value = cmdline_option(cmdline, "--ipv4-gateway")))
-            set_gateway(value, config);
-        return;
-    }
+/* MirageOS: --ipv4=IP/PLEN --ipv4-gateway=GW */
+static bool from_mirage(const char *cmdline, struct ipconfig *config)
+{
+    const char *value = cmdline_option(cmdline, "--ipv4");
 
-    /* Rumprun: "addr":"IP","mask":"PLEN","gw":"GW" */
-    if ((value = json_value(cmdline, "\"addr\"")) &&
-        set_ip(value, config, &rest)) {
-        if ((value = json_value(cmdline, "\"mask\"")))
-            set_prefix(value, config);
-        if ((value = json_value(cmdline, "\"gw\"")))
-            set_gateway(value, config);
+    if (!value || !set_ip(value, config))
+        return false;
+    if ((value = cmdline_option(cmdline, "--ipv4-gateway")))
+        set_gateway(value, config);
+    return true;
+}
+
+/* Rumprun: "addr":"IP","mask":"PLEN","gw":"GW" */
+static bool from_rumprun(const char *cmdline, struct ipconfig *config)
+{
+    const char *value = json_value(cmdline, "\"addr\"");
+
+    if (!value || !set_ip(value, config))
+        return false;
+    if ((value = json_value(cmdline, "\"mask\"")))
+        set_prefix(value, config);
+    if ((value = json_value(cmdline, "\"gw\"")))
+        set_gateway(value, config);
+    return true;
+}
+
+void cmdline_ipconfig(const char *cmdline, unsigned number,
+                      struct ipconfig *config)
+{
+    memset(config, 0, sizeof *config);
+    if (from_unikraft(cmdline, number, config) ||
+        (!number && from_old_unikraft(cmdline, config)) ||
+        from_linux(cmdline, number, config))
+        return;
+    if (!number && !from_mirage(cmdline, config))
+        from_rumprun(cmdline, config);
+}
+
+unsigned cmdline_dns(const char *cmdline, uint32_t servers[MAX_DNS])
+{
+    const char *value = cmdline_option(cmdline, "netdev.ip"), *text;
+    unsigned first = UNIKRAFT_DNS, n = 0;
+
+    if (!value) {
+        value = cmdline_option(cmdline, "ip");
+        first = LINUX_DNS;
     }
+    for (unsigned i = 0; value && i < MAX_DNS; i++)
+        if ((text = field(value, first + i)) && parse_ipv4(&text, &servers[n]))
+            n++;
+    return n;
 }

@@ -59,6 +59,25 @@ static void report_disks(void)
     json_raw("]");
 }
 
+static void report_ipconfig(const struct ipconfig *config)
+{
+    json_raw(",\"ip\":");
+    if (config->have_ip)
+        json_ipv4(config->ip);
+    else
+        json_raw("null");
+    json_raw(",\"prefix\":");
+    if (config->have_prefix)
+        json_number(config->prefix);
+    else
+        json_raw("null");
+    json_raw(",\"gateway\":");
+    if (config->have_gateway)
+        json_ipv4(config->gateway);
+    else
+        json_raw("null");
+}
+
 static void report_nics(void)
 {
     json_raw(",\"nics\":[");
@@ -73,6 +92,7 @@ static void report_nics(void)
             json_number(nic->mtu);
         else
             json_raw("null");
+        report_ipconfig(&nic->config);
         json_raw("}");
     }
     json_raw("]");
@@ -100,26 +120,25 @@ static void report_others(void)
     json_raw("]");
 }
 
-static void report_ipconfig(const struct ipconfig *config)
+/* What the command line says of the network, also where there is no NIC. */
+static void report_network(void)
 {
-    json_raw(",\"ip\":");
-    if (config->have_ip)
-        json_ipv4(config->ip);
-    else
-        json_raw("null");
-    json_raw(",\"prefix\":");
-    if (config->have_prefix)
-        json_number(config->prefix);
-    else
-        json_raw("null");
-    json_raw(",\"gateway\":");
-    if (config->have_gateway)
-        json_ipv4(config->gateway);
-    else
-        json_raw("null");
+    struct ipconfig config;
+    uint32_t servers[MAX_DNS];
+    unsigned n = cmdline_dns(guest.cmdline, servers);
+
+    cmdline_ipconfig(guest.cmdline, 0, &config);
+    report_ipconfig(&config);
+    json_raw(",\"dns\":[");
+    for (unsigned i = 0; i < n; i++) {
+        if (i)
+            json_raw(",");
+        json_ipv4(servers[i]);
+    }
+    json_raw("]");
 }
 
-static void report(const struct ipconfig *config)
+static void report(void)
 {
     json_raw("{\"probe\":1,\"boot\":");
     json_cstring(guest.boot);
@@ -133,7 +152,7 @@ static void report(const struct ipconfig *config)
     report_disks();
     report_nics();
     report_others();
-    report_ipconfig(config);
+    report_network();
     json_raw("}");
     json_end_line();
 }
@@ -222,19 +241,62 @@ static unsigned attend(unsigned most)
 
 /* ---- what the guest does ------------------------------------------------------ */
 
+static uint8_t frame[FRAME_MAX]; /* the one that is looked at */
+
+/* Asks the first name server; beside that, only ARP requests are answered. */
+static void resolve(const char *name)
+{
+    struct lookup lookup;
+    size_t name_len = cmdline_length(name);
+    bool going_on = lookup_begin(&lookup, name, name_len), idle;
+
+    while (going_on && lookup_continue(&lookup, platform_milliseconds())) {
+        unsigned wait = attend(100), unused;
+
+        idle = true;
+        for (unsigned i = 0; i < guest.nnics; i++) {
+            struct nic *nic = &guest.nics[i];
+            size_t len = nic->receive(nic, frame, sizeof frame);
+
+            if (!len)
+                continue;
+            idle = false;
+            if (lookup_input(&lookup, nic, frame, len))
+                going_on = false;
+            else if (len >= ETH_SIZE && get16(frame + 12) == ETHERTYPE_ARP)
+                net_input(nic, frame, len, &unused);
+        }
+        if (going_on && idle)
+            platform_wait(wait);
+    }
+
+    begin_event("resolved");
+    json_raw(",\"name\":");
+    json_string(name, name_len);
+    json_raw(",\"address\":");
+    if (lookup.have_address)
+        json_ipv4(lookup.address);
+    else
+        json_raw("null");
+    json_raw(",\"rcode\":");
+    if (lookup.have_rcode)
+        json_number(lookup.rcode);
+    else
+        json_raw("null");
+    end_event();
+}
+
 /*
  * Answers the network until a "quit N" datagram comes (the result is N) or the
  * time is over (the result is `code`); limit 0 is for ever.
  */
-static unsigned serve(const struct ipconfig *config, uint64_t limit,
-                      unsigned code)
+static unsigned serve(uint64_t limit, unsigned code)
 {
-    static uint8_t frame[FRAME_MAX];
     uint64_t start = platform_milliseconds();
 
     begin_event("serving");
     end_event();
-    net_announce(config);
+    net_announce();
     for (;;) {
         unsigned wait = attend(1000);
         bool idle = true;
@@ -245,7 +307,7 @@ static unsigned serve(const struct ipconfig *config, uint64_t limit,
 
             if (len) {
                 idle = false;
-                if (net_input(nic, config, frame, len, &code))
+                if (net_input(nic, frame, len, &code))
                     return code;
             }
         }
@@ -287,7 +349,6 @@ static void burn(uint64_t limit)
    end each wait at once where the monitor does the waiting. */
 static _Noreturn void hang(void)
 {
-    static uint8_t frame[FRAME_MAX];
     bool busy = beat_period;
 
     for (unsigned way = 0; way < STOP_WAYS; way++)
@@ -302,14 +363,14 @@ static _Noreturn void hang(void)
 
 _Noreturn void probe_main(void)
 {
-    struct ipconfig config;
     uint64_t code = 0, number;
     const char *value;
 
     platform_discover();
-    cmdline_ipconfig(guest.cmdline, &config);
+    for (unsigned i = 0; i < guest.nnics; i++)
+        cmdline_ipconfig(guest.cmdline, i, &guest.nics[i].config);
     read_beside_words(); /* before the report, after which requests may come */
-    report(&config);
+    report();
 
     value = cmdline_option(guest.cmdline, "probe.exit");
     if (value && cmdline_number(value, &number))
@@ -325,10 +386,13 @@ _Noreturn void probe_main(void)
         end_event();
     }
 
+    if ((value = cmdline_option(guest.cmdline, "probe.resolve")))
+        resolve(value);
+
     if ((value = cmdline_option(guest.cmdline, "probe.serve"))) {
         number = 0;
         if (!cmdline_number(value, &number) || number)
-            code = serve(&config, number, code);
+            code = serve(number, code);
     }
 
     if ((value = cmdline_option(guest.cmdline, "probe.burn"))) {

@@ -1,44 +1,40 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * net.c - just enough of a network: announces its address, answers ARP and ICMP
- * echo requests, and echoes UDP datagrams sent to port 7. Replies are made in
- * place, in the frame that came. Fragments are not handled.
+ * net.c - just enough of a network: each NIC announces its address, answers ARP
+ * and ICMP echo requests, and echoes UDP datagrams sent to port 7. Replies are
+ * made in place, in the frame that came. Fragments are not handled.
  */
 #include "probe.h"
 
-#define ETH_SIZE 14
-#define ETHERTYPE_IPV4 0x0800
-#define ETHERTYPE_ARP 0x0806
-#define PROTO_ICMP 1
-#define PROTO_UDP 17
 #define ECHO_PORT 7
+#define IPV4_SIZE 20
+#define UDP_SIZE 8
 
-static uint16_t get16(const uint8_t *p)
+uint16_t get16(const uint8_t *p)
 {
     return p[0] << 8 | p[1];
 }
 
-static uint32_t get32(const uint8_t *p)
+uint32_t get32(const uint8_t *p)
 {
     return (uint32_t)get16(p) << 16 | get16(p + 2);
 }
 
-static void put16(uint8_t *p, uint16_t v)
+void put16(uint8_t *p, uint16_t v)
 {
     p[0] = v >> 8;
     p[1] = v;
 }
 
-static void put32(uint8_t *p, uint32_t v)
+void put32(uint8_t *p, uint32_t v)
 {
     put16(p, v >> 16);
     put16(p + 2, v);
 }
 
-static uint16_t checksum(const uint8_t *p, size_t len)
+/* Of the bytes, and of what has been summed up already. */
+static uint16_t checksum(const uint8_t *p, size_t len, uint32_t sum)
 {
-    uint32_t sum = 0;
-
     for (; len > 1; len -= 2, p += 2)
         sum += get16(p);
     if (len)
@@ -48,26 +44,30 @@ static uint16_t checksum(const uint8_t *p, size_t len)
     return ~sum;
 }
 
-/* An ARP request for its own address: whoever is already waiting to send to the
-   guest need not ask again, which takes a second. */
-void net_announce(const struct ipconfig *config)
+void net_ask(struct nic *nic, uint32_t address)
 {
     static const uint8_t start[] = {
         0xff, 0xff, 0xff, 0xff, 0xff, 0xff, /* to all */
         0,    0,    0,    0,    0,    0,    0x08, 0x06,
         0,    1,    8,    0,    6,    4,    0,    1, /* an ARP request */
     };
-    struct nic *nic = &guest.nics[0];
-    uint8_t frame[ETH_SIZE + 28] = {0};
+    uint8_t frame[ETH_SIZE + ARP_SIZE] = {0};
 
-    if (!config->have_ip || !guest.nnics)
-        return;
     memcpy(frame, start, sizeof start);
     memcpy(frame + 6, nic->mac, 6);
     memcpy(frame + 22, nic->mac, 6);
-    put32(frame + 28, config->ip);
-    put32(frame + 38, config->ip);
+    put32(frame + 28, nic->config.ip);
+    put32(frame + 38, address);
     nic->send(nic, frame, sizeof frame);
+}
+
+/* An ARP request for its own address: whoever is already waiting to send to the
+   guest need not ask again, which takes a second. */
+void net_announce(void)
+{
+    for (unsigned i = 0; i < guest.nnics; i++)
+        if (guest.nics[i].config.have_ip)
+            net_ask(&guest.nics[i], guest.nics[i].config.ip);
 }
 
 /* Sends the frame back to the station it came from. */
@@ -78,22 +78,19 @@ static void reply(struct nic *nic, uint8_t *frame, size_t len)
     nic->send(nic, frame, len);
 }
 
-static void arp_input(struct nic *nic, const struct ipconfig *config,
-                      uint8_t *frame, size_t len)
+static void arp_input(struct nic *nic, uint8_t *frame, size_t len)
 {
     static const uint8_t request[8] = {0, 1, 8, 0, 6, 4, 0, 1};
     uint8_t *arp = frame + ETH_SIZE;
 
-    if (nic != &guest.nics[0]) /* the address is the first NIC's */
-        return;
-    if (len < ETH_SIZE + 28 || memcmp(arp, request, sizeof request) ||
-        get32(arp + 24) != config->ip)
+    if (len < ETH_SIZE + ARP_SIZE || memcmp(arp, request, sizeof request) ||
+        get32(arp + 24) != nic->config.ip)
         return;
     arp[7] = 2;                      /* a reply */
     memcpy(arp + 18, arp + 8, 10);   /* to whoever asked */
     memcpy(arp + 8, nic->mac, 6);
-    put32(arp + 14, config->ip);
-    reply(nic, frame, ETH_SIZE + 28);
+    put32(arp + 14, nic->config.ip);
+    reply(nic, frame, ETH_SIZE + ARP_SIZE);
 }
 
 /* "quit N" at the start of a datagram */
@@ -111,35 +108,79 @@ static bool is_quit(const uint8_t *data, size_t len, unsigned *code)
     return digits > 0;
 }
 
-static bool ipv4_input(struct nic *nic, const struct ipconfig *config,
-                       uint8_t *frame, size_t len, unsigned *code)
+uint8_t *net_payload(const struct nic *nic, uint8_t *frame, size_t len,
+                     unsigned protocol, uint8_t **ip, size_t *size)
 {
-    uint8_t *ip = frame + ETH_SIZE;
+    uint8_t *packet = frame + ETH_SIZE;
     size_t header, total;
 
-    if (len < ETH_SIZE + 20 || ip[0] >> 4 != 4)
-        return false;
-    header = (ip[0] & 15) * 4;
-    total = get16(ip + 2);
-    if (header < 20 || total < header || total > len - ETH_SIZE)
-        return false;
-    if (get16(ip + 6) & 0x3fff) /* a fragment */
-        return false;
-    if (get32(ip + 16) != config->ip)
-        return false;
+    if (len < ETH_SIZE + IPV4_SIZE || get16(frame + 12) != ETHERTYPE_IPV4 ||
+        packet[0] >> 4 != 4 || packet[9] != protocol)
+        return NULL;
+    header = (packet[0] & 15) * 4;
+    total = get16(packet + 2);
+    if (header < IPV4_SIZE || total < header + 8 || total > len - ETH_SIZE)
+        return NULL; /* both protocols' headers have 8 bytes */
+    if (get16(packet + 6) & 0x3fff) /* a fragment */
+        return NULL;
+    if (!nic->config.have_ip || get32(packet + 16) != nic->config.ip)
+        return NULL;
+    if (protocol == PROTO_UDP && (get16(packet + header + 4) < UDP_SIZE ||
+                                  get16(packet + header + 4) > total - header))
+        return NULL;
+    *ip = packet;
+    *size = total - header;
+    return packet + header;
+}
 
-    uint8_t *payload = ip + header;
-    size_t payload_len = total - header;
+static void put_ip_checksum(uint8_t *ip)
+{
+    put16(ip + 10, 0);
+    put16(ip + 10, checksum(ip, (ip[0] & 15) * 4, 0));
+}
+
+void net_send_udp(struct nic *nic, const struct udp *udp, uint8_t *frame,
+                  size_t payload_len)
+{
+    static const uint8_t start[] = {
+        0x08, 0x00, 0x45, 0, 0, 0, 0, 0, 0, 0, 64, PROTO_UDP,
+    };
+    uint8_t *ip = frame + ETH_SIZE, *header = ip + IPV4_SIZE;
+    size_t len = UDP_SIZE + payload_len;
+    uint16_t sum;
+
+    memcpy(frame, udp->station, 6);
+    memcpy(frame + 6, nic->mac, 6);
+    memcpy(frame + 12, start, sizeof start);
+    put16(ip + 2, IPV4_SIZE + len);
+    put32(ip + 12, nic->config.ip);
+    put32(ip + 16, udp->to);
+    put_ip_checksum(ip);
+    put16(header, udp->from_port);
+    put16(header + 2, udp->to_port);
+    put16(header + 4, len);
+    put16(header + 6, 0);
+    /* It covers the addresses, which lie in front of it, too. */
+    sum = checksum(ip + 12, 8 + len, PROTO_UDP + len);
+    put16(header + 6, sum ? sum : 0xffff);
+    nic->send(nic, frame, ETH_SIZE + IPV4_SIZE + len);
+}
+
+static bool ipv4_input(struct nic *nic, uint8_t *frame, size_t len,
+                       unsigned *code)
+{
+    uint8_t *ip, *payload;
+    size_t size;
     bool quit = false;
 
-    if (ip[9] == PROTO_ICMP && payload_len >= 8 && payload[0] == 8) {
+    if ((payload = net_payload(nic, frame, len, PROTO_ICMP, &ip, &size)) &&
+        payload[0] == 8) {
         payload[0] = 0; /* echo reply */
         put16(payload + 2, 0);
-        put16(payload + 2, checksum(payload, payload_len));
-    } else if (ip[9] == PROTO_UDP && payload_len >= 8 &&
-               get16(payload + 2) == ECHO_PORT &&
-               get16(payload + 4) >= 8 && get16(payload + 4) <= payload_len) {
-        quit = is_quit(payload + 8, get16(payload + 4) - 8, code);
+        put16(payload + 2, checksum(payload, size, 0));
+    } else if ((payload = net_payload(nic, frame, len, PROTO_UDP, &ip, &size)) &&
+               get16(payload + 2) == ECHO_PORT) {
+        quit = is_quit(payload + UDP_SIZE, get16(payload + 4) - UDP_SIZE, code);
         /* Swapping ports and addresses leaves the UDP checksum as it is. */
         put16(payload + 2, get16(payload));
         put16(payload, ECHO_PORT);
@@ -148,25 +189,23 @@ static bool ipv4_input(struct nic *nic, const struct ipconfig *config,
     }
 
     memcpy(ip + 16, ip + 12, 4);
-    put32(ip + 12, config->ip);
+    put32(ip + 12, nic->config.ip);
     ip[8] = 64; /* time to live */
-    put16(ip + 10, 0);
-    put16(ip + 10, checksum(ip, header));
-    reply(nic, frame, ETH_SIZE + total);
+    put_ip_checksum(ip);
+    reply(nic, frame, ETH_SIZE + get16(ip + 2));
     return quit;
 }
 
-bool net_input(struct nic *nic, const struct ipconfig *config, uint8_t *frame,
-               size_t len, unsigned *code)
+bool net_input(struct nic *nic, uint8_t *frame, size_t len, unsigned *code)
 {
-    if (!config->have_ip || len < ETH_SIZE)
+    if (!nic->config.have_ip || len < ETH_SIZE)
         return false;
     switch (get16(frame + 12)) {
     case ETHERTYPE_ARP:
-        arp_input(nic, config, frame, len);
+        arp_input(nic, frame, len);
         return false;
     case ETHERTYPE_IPV4:
-        return ipv4_input(nic, config, frame, len, code);
+        return ipv4_input(nic, frame, len, code);
     }
     return false;
 }

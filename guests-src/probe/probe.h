@@ -17,7 +17,8 @@
 #define MAX_OTHERS 16
 #define MAX_INITRD_ENTRIES 64
 #define CMDLINE_MAX (64 * 1024)
-#define FRAME_MAX 2048
+#define MAX_DNS 2
+#define FRAME_MAX (9 * 1024) /* an MTU of 9000, its Ethernet header, and some */
 
 /* ---- what the guest was given; filled in by platform_discover() ---------- */
 
@@ -30,12 +31,20 @@ struct disk {
     uint8_t first[16];
 };
 
+/* An address, as the command line tells it. */
+struct ipconfig {
+    bool have_ip, have_prefix, have_gateway;
+    uint32_t ip, gateway; /* host byte order */
+    unsigned prefix;
+};
+
 struct nic {
     const char *bus;
     const char *name;
     uint8_t mac[6];
     int mtu;       /* -1: the device does not say */
     void *device;  /* the platform's own */
+    struct ipconfig config; /* main.c's */
     /* Next frame into buf; its length, or 0 when none is waiting. */
     size_t (*receive)(struct nic *nic, void *buf, size_t size);
     void (*send)(struct nic *nic, const void *frame, size_t len);
@@ -89,17 +98,17 @@ bool platform_asked(enum stop_way way);       /* since platform_listen() */
 
 /* ---- cmdline.c ------------------------------------------------------------ */
 
-struct ipconfig {
-    bool have_ip, have_prefix, have_gateway;
-    uint32_t ip, gateway; /* host byte order */
-    unsigned prefix;
-};
-
 /* Finds the word `name` or `name=VALUE`; the value ("" without one) or NULL. */
 const char *cmdline_option(const char *cmdline, const char *name);
 bool cmdline_number(const char *text, uint64_t *value); /* decimal, K/M/G */
 bool cmdline_is(const char *text, const char *word); /* and ends there */
-void cmdline_ipconfig(const char *cmdline, struct ipconfig *config);
+size_t cmdline_length(const char *text); /* of the word that begins here */
+
+/* The address of the NIC with that number, from 0. */
+void cmdline_ipconfig(const char *cmdline, unsigned number,
+                      struct ipconfig *config);
+/* The name servers, in host byte order; how many. */
+unsigned cmdline_dns(const char *cmdline, uint32_t servers[MAX_DNS]);
 
 /* ---- cpio.c --------------------------------------------------------------- */
 
@@ -125,11 +134,63 @@ void json_end_line(void);
 
 /* ---- net.c ---------------------------------------------------------------- */
 
-void net_announce(const struct ipconfig *config);
+#define ETH_SIZE 14
+#define ETHERTYPE_IPV4 0x0800
+#define ETHERTYPE_ARP 0x0806
+#define ARP_SIZE 28
+#define PROTO_ICMP 1
+#define PROTO_UDP 17
+
+uint16_t get16(const uint8_t *p); /* in network byte order, as they are sent */
+uint32_t get32(const uint8_t *p);
+void put16(uint8_t *p, uint16_t v);
+void put32(uint8_t *p, uint32_t v);
+
+void net_announce(void);
+void net_ask(struct nic *nic, uint32_t address); /* an ARP request */
+
+/* What a frame carries as the given IPv4 protocol for this NIC, with its size;
+   NULL: something else. *ip is the packet's header. */
+uint8_t *net_payload(const struct nic *nic, uint8_t *frame, size_t len,
+                     unsigned protocol, uint8_t **ip, size_t *size);
+
+/* Sends the UDP datagram whose payload lies in the frame at UDP_PAYLOAD. */
+#define UDP_PAYLOAD (ETH_SIZE + 20 + 8)
+struct udp {
+    const uint8_t *station; /* whom the frame goes to */
+    uint32_t to;
+    uint16_t from_port, to_port;
+};
+void net_send_udp(struct nic *nic, const struct udp *udp, uint8_t *frame,
+                  size_t payload_len);
 
 /* Handles one frame; true with *code set when a "quit N" datagram came. */
-bool net_input(struct nic *nic, const struct ipconfig *config, uint8_t *frame,
-               size_t len, unsigned *code);
+bool net_input(struct nic *nic, uint8_t *frame, size_t len, unsigned *code);
+
+/* ---- resolve.c: one question to a name server ----------------------------- */
+
+struct lookup {
+    struct nic *nic;
+    uint32_t server, next_hop; /* host byte order */
+    const char *name;
+    size_t name_len;
+    bool have_station;
+    uint8_t station[6]; /* the next hop's */
+    uint64_t asked;     /* when, in milliseconds */
+    unsigned tries;
+    uint16_t id, port;
+    bool have_rcode, have_address; /* the answer */
+    unsigned rcode;
+    uint32_t address;
+};
+
+/* False: there is nobody to ask, or no way there, or that is no name. */
+bool lookup_begin(struct lookup *lookup, const char *name, size_t name_len);
+/* Asks (again) when it is time to; false: it has given up. */
+bool lookup_continue(struct lookup *lookup, uint64_t now);
+/* Looks at a frame; true: it was the answer. */
+bool lookup_input(struct lookup *lookup, struct nic *nic, uint8_t *frame,
+                  size_t len);
 
 /* ---- util.c --------------------------------------------------------------- */
 

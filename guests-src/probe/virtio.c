@@ -205,7 +205,7 @@ struct net_header {
 #define LEGACY_HEADER_SIZE 10
 
 struct net_buffer {
-    uint8_t bytes[FRAME_MAX];
+    uint8_t bytes[sizeof(struct net_header) + FRAME_MAX];
 };
 
 static struct net_buffer receive_buffers[MAX_NICS][QUEUE_SIZE];
@@ -247,7 +247,7 @@ static void net_send(struct nic *nic, const void *frame, size_t len)
     uint8_t *bytes = transmit_buffers[nic_index(nic)].bytes;
     size_t skip = header_size(dev);
 
-    if (len > FRAME_MAX - skip)
+    if (len > FRAME_MAX)
         return;
     memset(bytes, 0, skip);
     memcpy(bytes + skip, frame, len);
@@ -283,8 +283,8 @@ static void net_found(struct virtio *dev)
     struct queue *queue = &dev->queues[RECEIVE];
     for (unsigned i = 0; i < QUEUE_SIZE; i++) {
         queue->memory->desc[i] = (struct descriptor){
-            (uintptr_t)receive_buffers[nic_index(nic)][i].bytes, FRAME_MAX,
-            DESC_WRITE, 0};
+            (uintptr_t)receive_buffers[nic_index(nic)][i].bytes,
+            sizeof(struct net_buffer), DESC_WRITE, 0};
         offer(queue, i);
     }
     finish(dev);

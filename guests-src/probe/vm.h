@@ -179,8 +179,8 @@ unsigned count_vcpus(void);
 #define VIRTIO_F_VERSION_1 (1ull << 32)
 
 /* Firecracker passes no frame on while the receive buffers on offer hold less
-   than 64 KiB in all: with 2 KiB each, 64 of them are well enough. */
-#define QUEUE_SIZE 64
+   than 64 KiB in all: with 9 KiB each, 16 of them are well enough. */
+#define QUEUE_SIZE 16
 
 struct queue_memory;
 

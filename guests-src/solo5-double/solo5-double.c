@@ -114,6 +114,7 @@ struct device {
     off_t size;           /* block */
     uint16_t sector_size; /* block */
     uint8_t mac[6];       /* net */
+    int mtu;              /* net */
 };
 
 static struct device devices[ENTRIES_MAX];
@@ -259,7 +260,7 @@ static struct device *declared(const char *name, uint32_t type)
 }
 
 /* Opens a tap that exists and is up; -1 and errno where it cannot be had. */
-static int attach_tap(const char *name)
+static int attach_tap(const char *name, int *mtu)
 {
     if (name[0] == '@') {
         /* A descriptor that is open already.  Solo5 0.12 asks the interface
@@ -313,6 +314,8 @@ static int attach_tap(const char *name)
 
         if (any == -1 || ioctl(any, SIOCGIFMTU, &request) == -1)
             problem = errno;
+        else
+            *mtu = request.ifr_mtu;
         if (any != -1)
             close(any);
     }
@@ -333,7 +336,7 @@ static bool net_option(const char *option)
     if (sscanf(option, "--net:%67[A-Za-z0-9]=%19s", name, interface) != 2 ||
         (device = declared(name, NET_BASIC)) == NULL)
         return false;
-    device->fd = attach_tap(interface);
+    device->fd = attach_tap(interface, &device->mtu);
     if (device->fd < 0) {
         warnx("Could not attach interface: %s: %s", interface, strerror(errno));
         return false;
@@ -605,8 +608,8 @@ static void report(size_t memory)
 
         if (devices[i].type != NET_BASIC)
             continue;
-        printf("%s{\"name\":\"%s\",\"mac\":\"%02x:%02x:%02x:%02x:%02x:%02x\"}", comma,
-               devices[i].name, mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
+        printf("%s{\"name\":\"%s\",\"mac\":\"%02x:%02x:%02x:%02x:%02x:%02x\",\"mtu\":%d}", comma,
+               devices[i].name, mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], devices[i].mtu);
         comma = ",";
     }
     printf("]}\n");
@@ -749,7 +752,7 @@ static int serve(int ms, int code)
     printf("{\"double\":\"" TENDER "\",\"event\":\"serving\"}\n");
     fflush(stdout);
     while (quit < 0) {
-        uint8_t frame[2048];
+        uint8_t frame[9 * 1024]; /* an MTU of 9000 and a header */
         uint64_t now = now_ms();
 
         if (ms >= 0 && now >= end)
