@@ -18,7 +18,6 @@ from urunc.linux.files import write_bytes
 from urunc.linux.namespaces import call_in_network, identity
 from urunc.linux.rtnetlink import TC_H_INGRESS, Rtnetlink
 from urunc.net.facts import Found, Interface, NetFacts, Route, default_route, is_loopback
-from urunc.net.look import loopback_resolver
 from urunc.net.resources import FILTER_PRIORITY, SHARED_GROUP, SYSCTL, Redirect, Rules, Tap
 from urunc.record import replace
 
@@ -219,19 +218,15 @@ def _reachable(
     """Name servers as the guest can reach them, once the ways to what is not redirected are
     made; `interfaces` are changed where the guest has to know of one."""
     addressed = next((interface for interface in interfaces if interface.ipv4), None)
-    resolver = loopback_resolver(found.dns)
-    relay = stand_in = None
-    if resolver and addressed:
+    relay, stand_in = None, ""
+    if found.resolver and addressed:
         from urunc.net.rules import Relay
 
         # two addresses of no network: the resolver's, and the one that the guest's queries have in
         # the namespace, where the guest's own is the namespace's too
         first = 2 * number_of(addressed.tap) + 1
-        address, stand_in = f"169.254.53.{first}", f"169.254.53.{first + 1}"
-        relay = Relay(
-            address=address, target=resolver,
-            udp_port=found.resolver_ports[0] or 53, tcp_port=found.resolver_ports[1] or 53,
-        )  # fmt: skip
+        stand_in = f"169.254.53.{first + 1}"
+        relay = Relay(address=f"169.254.53.{first}", resolver=found.resolver)
     for number, interface in enumerate(interfaces):
         if relay and interface is addressed and not default_route(interface, ipv6=False):
             way = Route(destination=f"{relay.address}/32", gateway="", metric=0)
@@ -239,7 +234,7 @@ def _reachable(
         if interface.gateway_mac or interface is addressed:
             its_relay = relay if interface is addressed else None
             if its_relay or interface.gateway_mac or known:
-                _leave(place, interface, its_relay, stand_in or "")
+                _leave(place, interface, its_relay, stand_in)
     return told(found.dns, relay.address if relay else "")
 
 

@@ -48,13 +48,22 @@ class Interface:
 
 
 @record
+class Resolver:
+    """A name server on the namespace's loopback, and the UDP and TCP port that it listens on; ""
+    is one that listens at every address of the namespace."""
+
+    address: str
+    udp_port: int
+    tcp_port: int
+
+
+@record
 class Found:
     """What a namespace holds, and what the container's files say, before anything is made.
 
     `others` are interfaces beyond the number that the guest can have. `dns`, `search` are of
     resolv.conf, `hosts` are lines of the hosts file (`ADDRESS NAME...`) but for loopback's.
-    `resolver_ports` are the UDP and TCP port that the first name server listens on, where that is
-    a loopback address of the namespace (0: nobody does).
+    `resolver` is who listens at the first name server that is a loopback address.
     """
 
     interfaces: tuple[Interface, ...]
@@ -62,7 +71,7 @@ class Found:
     dns: tuple[str, ...]
     search: tuple[str, ...]
     hosts: tuple[str, ...]
-    resolver_ports: tuple[int, ...]
+    resolver: Resolver | None
 
 
 @record
@@ -100,7 +109,7 @@ class Ports:
         return numbers + (f":{self.target}" if self.target else "") + f"/{self.protocol}"
 
 
-NOTHING = Found(interfaces=(), others=(), dns=(), search=(), hosts=(), resolver_ports=(0, 0))
+NOTHING = Found(interfaces=(), others=(), dns=(), search=(), hosts=(), resolver=None)
 NO_NETWORK = NetFacts(interfaces=(), spare_taps=(), dns=(), search=(), hosts=())
 
 

@@ -11,7 +11,15 @@ from urunc.linux.rtnetlink import Address as KernelAddress
 from urunc.linux.rtnetlink import Link, Neighbour, Rtnetlink
 from urunc.linux.rtnetlink import Route as KernelRoute
 from urunc.net import ipv4
-from urunc.net.facts import Address, Found, Interface, Route, default_route, is_loopback
+from urunc.net.facts import (
+    Address,
+    Found,
+    Interface,
+    Resolver,
+    Route,
+    default_route,
+    is_loopback,
+)
 from urunc.record import replace
 
 FILE_LIMIT_BYTES = 1 << 16
@@ -22,6 +30,8 @@ NO_MAC = "00:00:00:00:00:00"
 FAKE = ("dummy", "ifb")
 """Kinds that carry nothing to anywhere."""
 STACKED = ("vlan", "macvlan", "macvtap", "ipvlan", "ipvtap")
+DNS_PORT = 53
+EVERYWHERE = ""
 LISTEN = "0A"
 """A TCP socket's state in /proc/net/tcp."""
 
@@ -56,7 +66,7 @@ def look(namespace: str, resolver: str, hosts: str, count: int) -> Found:
         dns=dns,
         search=search,
         hosts=read_hosts(hosts) if hosts else (),
-        resolver_ports=_listening(namespace, dns),
+        resolver=_resolver(namespace, dns),
     )
 
 
@@ -179,31 +189,37 @@ def _lines(path: str, comments: str) -> list[list[str]]:
     return lines
 
 
-def _listening(namespace: str, dns: tuple[str, ...]) -> tuple[int, int]:
-    """The UDP and TCP port on which somebody listens at the first loopback name server: 53, or, as
-    Docker's resolver, another one that rules of the namespace's output lead to."""
-    address = loopback_resolver(dns)
+def _resolver(namespace: str, dns: tuple[str, ...]) -> Resolver | None:
+    """Who listens at the first loopback name server: on port 53, or, as Docker's resolver, on
+    others that rules of the namespace's output lead to."""
+    address = next((server for server in dns if server.startswith("127.")), "")
     if not address:
-        return 0, 0
-    return call_in_network(namespace, lambda: (_port("udp", address), _port("tcp", address)))
-
-
-def loopback_resolver(dns: tuple[str, ...]) -> str:
-    """The first name server that is at a loopback address, "" where none is."""
-    return next((server for server in dns if server.startswith("127.")), "")
-
-
-def _port(protocol: str, address: str) -> int:
+        return None
+    udp, tcp = call_in_network(namespace, lambda: (_ports("udp"), _ports("tcp")))
+    if DNS_PORT in udp.get(EVERYWHERE, ()):
+        return Resolver(address="", udp_port=DNS_PORT, tcp_port=DNS_PORT)
     number = ipv4.number(address)
     wanted = f"{int.from_bytes(number.to_bytes(4, 'little'), 'big'):08X}"
-    ports = set()
-    for line in read_text(f"/proc/thread-self/net/{protocol}", 1 << 22).splitlines()[1:]:
-        words = line.split()
-        local, _, port = words[1].partition(":")
-        if protocol == "tcp" and words[3] != LISTEN:
-            continue
-        if local == wanted:
-            ports.add(int(port, 16))
-        elif local == "00000000" and int(port, 16) == 53:
-            return 53
-    return 53 if 53 in ports else min(ports, default=0)
+    ports = [
+        DNS_PORT if DNS_PORT in found else min(found)
+        for found in (of.get(wanted) or {DNS_PORT} for of in (udp, tcp))
+    ]
+    return Resolver(address=address, udp_port=ports[0], tcp_port=ports[1])
+
+
+def _ports(protocol: str) -> dict[str, set[int]]:
+    """The ports of this thread's namespace that somebody listens on, by address in the kernel's
+    hexadecimal; EVERYWHERE is all addresses, also of a socket for both families."""
+    found: dict[str, set[int]] = {}
+    for name in (protocol, f"{protocol}6"):
+        try:
+            lines = read_text(f"/proc/thread-self/net/{name}", 1 << 22).splitlines()[1:]
+        except FileNotFoundError:
+            continue  # a kernel without IPv6
+        for line in lines:
+            words = line.split()
+            address, _, port = words[1].partition(":")
+            if protocol == "udp" or words[3] == LISTEN:
+                address = EVERYWHERE if not address.strip("0") else address
+                found.setdefault(address, set()).add(int(port, 16))
+    return found

@@ -45,7 +45,7 @@ from urunc.linux.nftables import (
     to_this_host,
     was_translated,
 )
-from urunc.net.facts import Ports
+from urunc.net.facts import Ports, Resolver
 from urunc.net.resources import SHARED_GROUP
 from urunc.record import record
 
@@ -53,6 +53,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     Rule = tuple[bytes, ...]
 
+DNS_PORT = 53
 PROTOCOLS = {"tcp": TCP, "udp": UDP}
 CLAIM = "claim"
 """Chains of this prefix are there to be seen by others: the ports that a guest has."""
@@ -60,24 +61,25 @@ CLAIM = "claim"
 
 @record
 class Relay:
-    """The way to a resolver on the namespace's loopback: queries to `address` go to `target`,
-    at a UDP and a TCP port of its own."""
+    """An address of the namespace at which the guest reaches a resolver on the namespace's
+    loopback."""
 
     address: str
-    target: str
-    udp_port: int
-    tcp_port: int
+    resolver: Resolver
 
 
 def relay_chains(tap: str, relay: Relay, guest: str, stand_in: str) -> tuple[Chain, ...]:
     """For a guest that has an interface to itself: its own address is the namespace's, too. So its
     queries come from `stand_in` (netdev_chains), and the answers to that are given back to it
     behind all routing."""
+    queries: tuple[Rule, ...] = ()
+    if not relay.resolver.address:
+        queries = tuple(rule + accept() for rule, _ in _queries(tap, relay))
     return (
         Chain(name="prerouting", kind="nat", hook=PREROUTING, priority=DSTNAT,
               rules=_to_resolver(tap, relay)),
         Chain(name="input", kind="filter", hook=INPUT, priority=FILTER,
-              rules=(interface(tap) + was_translated(other=True) + drop(),)),
+              rules=(*queries, interface(tap) + was_translated(other=True) + drop())),
         Chain(name="postrouting", kind="filter", hook=POSTROUTING, priority=LAST,
               rules=(interface(tap, out=True) + destination(stand_in) + set_destination(guest),)),
     )  # fmt: skip
@@ -174,9 +176,17 @@ def claimed(chains: list[tuple[str, str]]) -> list[tuple[str, Ports | None, str]
 
 
 def _to_resolver(tap: str, relay: Relay) -> tuple[Rule, ...]:
+    """To where the resolver listens. One that does at every address hears the guest's queries as
+    they are: translated ones it might answer from another address than they were sent to."""
+    target = relay.resolver.address
+    return tuple(rule + dnat(target, port) for rule, port in _queries(tap, relay) if target)
+
+
+def _queries(tap: str, relay: Relay) -> tuple[tuple[Rule, int], ...]:
+    """(what a query looks like, the resolver's port) over UDP and TCP."""
     asked = interface(tap) + destination(relay.address)
+    resolver = relay.resolver
     return tuple(
-        asked + protocol(number) + destination_port(53) + dnat(relay.target, port)
-        for number, port in ((UDP, relay.udp_port), (TCP, relay.tcp_port))
-        if port
+        (asked + protocol(number) + destination_port(DNS_PORT), port)
+        for number, port in ((UDP, resolver.udp_port), (TCP, resolver.tcp_port))
     )

@@ -18,7 +18,6 @@ from urunc.linux.rtnetlink import Rtnetlink
 from urunc.net import ipv4
 from urunc.net.connect import TAP_LIMIT, TAP_NAME, Place, number_of, table_of, told
 from urunc.net.facts import Address, Found, Interface, NetFacts, Route, local_mac
-from urunc.net.look import loopback_resolver
 from urunc.net.resources import FILTER_PRIORITY, SHARED_GROUP, Forwarding
 from urunc.net.rules import Relay, claimed, shared_chains
 
@@ -45,13 +44,7 @@ def share(found: Found, place: Place, known: NetFacts | None = None) -> NetFacts
     place.set_on_tap(tap, ("route_localnet",))
     interface = _interface(place, tap, subnet, mtu, ipv6=ipv6)
     gateway = interface.routes[0].gateway
-    relay = None
-    resolver = loopback_resolver(found.dns)
-    if resolver:
-        relay = Relay(
-            address=gateway, target=resolver,
-            udp_port=found.resolver_ports[0] or 53, tcp_port=found.resolver_ports[1] or 53,
-        )  # fmt: skip
+    relay = Relay(address=gateway, resolver=found.resolver) if found.resolver else None
     guests = tuple(address.address for address in (*interface.ipv4, *interface.ipv6))
     plan = place.plan
     chains = shared_chains(tap, guests, plan.ports, relay, others=plan.other_ports)
