@@ -113,8 +113,8 @@ def test_probe_on_firecracker(podman: Podman) -> None:
         report = reports(podman)[-1]
         assert len(reports(podman)) == times
         assert report["ip"] == podman.address("guest", "app")
-        name_server = podman.gateway("app")
-        assert f"netdev.ip={report['ip']}/24:{name_server}:{name_server} " in report["cmdline"]
+        name_server = gateway = podman.gateway("app")
+        assert f"netdev.ip={report['ip']}/24:{gateway}:{name_server}" in report["cmdline"]
         podman("restart", "guest")
     podman("stop", "guest")
     podman("rm", "guest")

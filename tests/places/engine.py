@@ -222,13 +222,13 @@ class Engine(Place):
         """What a UDP port answers to the place's host; nothing where it is silent."""
         return self.run(sys.executable, "-I", "-c", UDP, address, str(port), payload).stdout.strip()
 
-    def wait_for(self, container: str, text: str, timeout_s: float = 30) -> str:
-        """Wait until a container's log holds a text; returns the whole log."""
+    def wait_for(self, container: str, text: str, times: int = 1, timeout_s: float = 30) -> str:
+        """Wait until a container's log holds a text so many times; returns the whole log."""
         end = time.monotonic() + timeout_s
         while True:
             result = self("logs", container, check=False)
             log = result.stdout + result.stderr
-            if text in log:
+            if log.count(text) >= times:
                 return log
             if time.monotonic() > end:
                 raise AssertionError(f"no {text!r} in the log of {container}:\n{log}")
