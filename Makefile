@@ -43,7 +43,7 @@ root: build ## tests with real mounts, namespaces and control groups
 guest: build parts ## tests that boot real guests
 	$(PYTEST) tests/guest
 
-interop: build parts ## tests with other tools: runc
+interop: build parts ## tests with other tools: runc, Docker, Podman
 	$(PYTEST) tests/interop
 
 bench: build parts ## times of a container's life against runc's

@@ -26,7 +26,9 @@ from typing import Any
 
 import pytest
 
+from places.docker import available as docker_available
 from places.machine import available as machine_available
+from places.podman import available as podman_available
 from places.systemd import available as systemd_available
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent
@@ -62,6 +64,8 @@ PROBES: dict[str, Callable[[], bool]] = {
     "linux": lambda: (PARTS / "linux/vmlinuz").exists(),
     "systemd": systemd_available,
     "machine": machine_available,
+    "docker": docker_available,
+    "podman": podman_available,
     "runc": lambda: shutil.which("runc") is not None,
     "nft": lambda: shutil.which("nft") is not None,
     "installed": URUNC.exists,
@@ -361,7 +365,9 @@ def kernel(*folders: pathlib.Path) -> dict[str, set[str]]:
     links, qdiscs = set(), set()
     for name in ["", *names]:
         where = ["-n", name] if name else []
-        for line in ip(*where, "-o", "link").splitlines():
+        # without `check`: on a shared machine a namespace may be gone since it was listed
+        shown = subprocess.run(["ip", *where, "-o", "link"], capture_output=True, text=True).stdout
+        for line in shown.splitlines():
             links.add(f"{name} {line.split(':')[1].strip()}")
         shown = subprocess.run(["tc", *where, "qdisc"], capture_output=True, text=True).stdout
         qdiscs |= {f"{name} {line}" for line in shown.splitlines()}
@@ -422,17 +428,22 @@ def assert_same(before: dict[str, set[str]], after: dict[str, set[str]]) -> None
 
 
 @contextlib.contextmanager
-def nothing_left(*folders: pathlib.Path) -> Iterator[None]:
-    """Compare the kernel before and after the block."""
-    before = kernel(*folders)
+def unchanged(look: Callable[[], dict[str, set[str]]], timeout_s: float = 2) -> Iterator[None]:
+    """Compare what `look` finds before and after the block."""
+    before = look()
     yield
-    end = time.monotonic() + 2
+    end = time.monotonic() + timeout_s
     while True:  # the kernel takes namespaces down in its own time
-        after = kernel(*folders)
+        after = look()
         if after == before or time.monotonic() > end:
             break
         time.sleep(0.05)
     assert_same(before, after)
+
+
+def nothing_left(*folders: pathlib.Path) -> contextlib.AbstractContextManager[None]:
+    """Compare the kernel before and after the block."""
+    return unchanged(lambda: kernel(*folders))
 
 
 def elf(machine: int = 62, notes: bytes = b"") -> bytes:

