@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from places.cni import OUTSIDE, UPLINK, Namespace, Node, Pod, bare, bridge, ptp
-from support import PARTS, RUN, Bundle, Container, Urunc, need, nothing_left, unchanged
+from support import PARTS, RUN, Bundle, Container, Urunc, need, network_unchanged, nothing_left
 
 FIREWALL = ({"type": "firewall"}, {"type": "tuning"})
 PORTS = [
@@ -325,7 +325,7 @@ def test_guest_answers(
     urunc: Urunc, node: Node, tmp_path: pathlib.Path, row: Row, guest: Guest
 ) -> None:
     pod, other = silent(row.pod(node)), row.pod(node)
-    with nothing_left(urunc.root), unchanged(pod.path):
+    with nothing_left(urunc.root), network_unchanged(pod.path):
         container = create(urunc, guest, pod, tmp_path / "b")
         container.start()
         guest.wait(container)
@@ -391,7 +391,7 @@ def test_guest_without_ipv6(
     log = tmp_path / "log"
     urunc.options += ["--log", str(log)]
     pod = silent(connect(node))
-    with nothing_left(urunc.root), unchanged(pod.path):
+    with nothing_left(urunc.root), network_unchanged(pod.path):
         bundle = guest.bundle(tmp_path / "b")
         bundle.args("app", "probe.hang")
         bundle.network(pod.path)
