@@ -498,3 +498,8 @@ def elf(machine: int = 62, notes: bytes = b"") -> bytes:
     header += struct.pack("<HHIQQQIHHHHHH", 2, machine, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0)
     program = struct.pack("<IIQQQQQQ", 4, 4, 120, 0, 0, len(notes), len(notes), 4)
     return header + program + notes
+
+
+def network_unchanged(path: str) -> contextlib.AbstractContextManager[None]:
+    """Compare the network namespace at a path before and after the block."""
+    return unchanged(lambda: network_state(path))

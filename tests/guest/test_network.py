@@ -20,17 +20,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from places.cni import OUTSIDE, UPLINK, Namespace, Node, Pod, bare, bridge, network, ptp
-from support import (
-    PARTS,
-    RUN,
-    Bundle,
-    Container,
-    Urunc,
-    need,
-    network_state,
-    nothing_left,
-    unchanged,
-)
+from support import PARTS, RUN, Bundle, Container, Urunc, need, network_unchanged, nothing_left
 
 FIREWALL = ({"type": "firewall"}, {"type": "tuning"})
 PORTS = [
@@ -351,7 +341,7 @@ def test_guest_answers(
     urunc: Urunc, node: Node, tmp_path: pathlib.Path, row: Row, guest: Guest
 ) -> None:
     pod, other = silent(row.pod(node)), row.pod(node)
-    with nothing_left(urunc.root), unchanged(lambda: network_state(pod.path)):
+    with nothing_left(urunc.root), network_unchanged(pod.path):
         container = create(urunc, guest, pod, tmp_path / "b")
         container.start()
         guest.wait(container)
@@ -418,7 +408,7 @@ def test_probe_with_ipv6_alone(
     log = tmp_path / "log"
     urunc.options += ["--log", str(log)]
     pod = silent(connect(node))
-    with nothing_left(urunc.root), unchanged(lambda: network_state(pod.path)):
+    with nothing_left(urunc.root), network_unchanged(pod.path):
         bundle = guest.bundle(tmp_path / "b")
         bundle.args("app", "probe.hang")
         bundle.network(pod.path)

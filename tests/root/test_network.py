@@ -28,9 +28,8 @@ from support import (
     Urunc,
     ip,
     need,
-    network_state,
+    network_unchanged,
     nothing_left,
-    unchanged,
 )
 
 GATEWAY = Network.outside_address
@@ -150,7 +149,7 @@ def second(pod: Network, name: str, address: str) -> None:
 def same(pod: Network) -> contextlib.AbstractContextManager[None]:
     """Compare the container's namespace, once its links are up, before and after the block."""
     wait(lambda: "NO-CARRIER" not in ip("-n", pod.inside, "link", "show", "up"))
-    return unchanged(lambda: network_state(pod.path), timeout_s=0)
+    return network_unchanged(pod.path)
 
 
 @pytest.mark.parametrize(("mode", "cycles"), [("dynamic", 200), ("shared", 50)])
