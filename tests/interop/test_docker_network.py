@@ -119,3 +119,16 @@ def test_probe_on_firecracker(docker: Docker) -> None:
         docker("restart", "guest")
     docker("stop", "guest")
     docker("rm", "guest")
+
+
+def test_probe_on_solo5(docker: Docker) -> None:
+    """A MirageOS dialect's guest, by a published UDP port."""
+    need("solo5")
+    guest(docker, "run -d", "--network", "app", "-p", "7007:7/udp", image="solo5")
+    docker.wait_for("guest", '"serving"')
+    assert docker.udp("127.0.0.1", 7007, "by lo") == "by lo"
+    address, gateway = docker.address("guest", "app"), docker.gateway("app")
+    assert f"--ipv4-gateway={gateway}" in docker("logs", "guest").stdout
+    assert docker.udp(address, 7, "by address") == "by address"
+    docker("stop", "-t", "3", "guest")
+    docker("rm", "guest")

@@ -122,6 +122,19 @@ def test_probe_on_firecracker(podman: Podman) -> None:
     podman("rm", "guest")
 
 
+def test_probe_on_solo5(podman: Podman) -> None:
+    """A MirageOS dialect's guest, by a published UDP port."""
+    need("solo5")
+    guest(podman, "run -d", "--network", "app", "-p", "7007:7/udp", image="solo5")
+    podman.wait_for("guest", '"serving"')
+    assert podman.udp("127.0.0.1", 7007, "by lo") == "by lo"
+    address, gateway = podman.address("guest", "app"), podman.gateway("app")
+    assert f"--ipv4-gateway={gateway}" in podman("logs", "guest").stdout
+    assert podman.udp(address, 7, "by address") == "by address"
+    podman("stop", "-t", "3", "guest")
+    podman("rm", "guest")
+
+
 def test_user_namespace(podman: Podman) -> None:
     """With one Podman brings the interface between the runtime's `create` and `start`."""
     need("kvm", "firecracker")
