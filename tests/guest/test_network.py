@@ -300,8 +300,7 @@ ROWS = {
     # Solo5's probe declares one device
     "two interfaces": Row(by_two, (LINUX, FIRECRACKER), interfaces=2),
     "MTU 1400": Row(by_narrow, mtu=1400),
-    # Solo5 knows no other MTU than 1500
-    "MTU 9000": Row(by_wide, (LINUX, FIRECRACKER), mtu=9000),
+    "MTU 9000": Row(by_wide, mtu=9000),
     "ports": Row(by_ports),
     "bandwidth": Row(by_limited),
     "macvlan": Row(by_macvlan, node=False),
