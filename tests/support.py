@@ -26,6 +26,7 @@ from typing import Any
 
 import pytest
 
+from places.cni import available as cni_available
 from places.docker import available as docker_available
 from places.machine import available as machine_available
 from places.podman import available as podman_available
@@ -38,6 +39,8 @@ URUNC = PROJECT / "build/prefix/bin/urunc"
 RESERVED_USERS = 2_000_000_000
 SHARED = os.environ.get("URUNC_TEST_SHARED_MACHINE") == "1"
 """Whether others make and remove things on this machine: then less is compared."""
+RUN = f"r{uuid.uuid4().hex[:4]}"
+"""In the names of what these tests make: others may be running the same ones."""
 PREFIX = "com.urunc.unikernel."
 os.environ["PATH"] = f"{PARTS}/bin:{os.environ['PATH']}:/usr/sbin:/sbin"
 
@@ -68,6 +71,7 @@ PROBES: dict[str, Callable[[], bool]] = {
     "docker": docker_available,
     "podman": podman_available,
     "rootless": rootless_available,
+    "cni": cni_available,
     "runc": lambda: shutil.which("runc") is not None,
     "nft": lambda: shutil.which("nft") is not None,
     "installed": URUNC.exists,
@@ -154,6 +158,8 @@ class Urunc:
         self.program = program
         self.prefix: list[str] = []
         """Words before every command: those that run it in another place."""
+        self.options: list[str] = []
+        """Global options of every command."""
         self.identifiers: list[str] = []
 
     def command(self, *words: str) -> list[str]:
@@ -165,6 +171,7 @@ class Urunc:
             str(self.root),
             "--config",
             str(self.config),
+            *self.options,
             *words,
         ]
 
@@ -188,7 +195,7 @@ class Urunc:
 
     def new_id(self) -> str:
         """A container id that this test removes in the end."""
-        identifier = f"t{uuid.uuid4().hex[:8]}"
+        identifier = f"t{RUN}{uuid.uuid4().hex[:8]}"
         self.identifiers.append(identifier)
         return identifier
 
@@ -292,7 +299,7 @@ class Network:
     outside_address = "10.123.0.1"
 
     def __init__(self) -> None:
-        name = uuid.uuid4().hex[:6]
+        name = RUN + uuid.uuid4().hex[:6]
         self.inside = f"urunc-in-{name}"
         self.outside = f"urunc-out-{name}"
         self.path = f"/run/netns/{self.inside}"
@@ -370,6 +377,8 @@ def kernel(*folders: pathlib.Path) -> dict[str, set[str]]:
         for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines()
     }
     names = [line.split()[0] for line in ip("netns", "list").splitlines()]
+    if SHARED:  # others' may go while they are looked at
+        names = [name for name in names if RUN in name]
     links, qdiscs = set(), set()
     for name in ["", *names]:
         where = ["-n", name] if name else []
@@ -398,11 +407,11 @@ def kernel(*folders: pathlib.Path) -> dict[str, set[str]]:
             processes.add(f"{entry.name} {command}")
     groups = {path for path, _, _ in os.walk("/sys/fs/cgroup")}
     if SHARED:  # others' come and go
-        groups = {path for path in groups if "urunc" in path and "overhead" not in path}
+        groups = {path for path in groups if RUN in path}
         namespaces.clear()
-        mounts = {line for line in mounts if "urunc" in line}
-        links = {line for line in links if line.startswith("urunc-")}
-        qdiscs = {line for line in qdiscs if line.startswith("urunc-")}
+        mounts = {line for line in mounts if RUN in line}
+        links = {line for line in links if RUN in line.split()[0]}
+        qdiscs = {line for line in qdiscs if RUN in line.split()[0]}
     files = {str(path) for folder in folders for path in folder.rglob("*")}
     for shared in ("/run/urunc.d/users", "/tmp", "/run/urunc"):
         with contextlib.suppress(FileNotFoundError):
@@ -435,6 +444,41 @@ def assert_same(before: dict[str, set[str]], after: dict[str, set[str]]) -> None
     assert not changes, json.dumps(changes, indent=2)
 
 
+def network_state(path: str) -> dict[str, set[str]]:
+    """What the network namespace at a path holds, by the command that shows it: to be compared, as
+    `kernel`'s. Counters and what else changes by itself are left out."""
+
+    def show(command: str) -> set[str]:
+        enter = ["nsenter", f"--net={path}", *command.split()]
+        result = subprocess.run(enter, capture_output=True, text=True)
+        lines = (result.stdout + result.stderr).splitlines()
+        # the kernel gives a device without a queue the usual length with any discipline, for good
+        return {re.sub(r" (qlen \d+)?$", "", line) for line in lines}
+
+    commands = (
+        "ip -d link",
+        "ip addr",
+        "ip rule",
+        "ip -6 rule",
+        "ip -4 route show table all",
+        "ip -6 route show table all",
+        "ip neigh show nud permanent",
+        "ip neigh show proxy",
+        "tc qdisc",
+        "nft list ruleset",
+        "sysctl --all --ignore --pattern ^net",
+    )
+    shown = {command: show(command) for command in commands}
+    settings = shown[commands[-1]]
+    settings -= {line for line in settings if "conntrack_count" in line or "stable_secret" in line}
+    devices = [re.match(r"\d+: ([^@:]+)", line) for line in shown[commands[0]]]
+    for device in filter(None, devices):
+        for where in ("root", "ingress", "egress"):
+            command = f"tc filter show dev {device[1]} {where}"
+            shown[command] = show(command)
+    return shown
+
+
 @contextlib.contextmanager
 def unchanged(look: Callable[[], dict[str, set[str]]], timeout_s: float = 2) -> Iterator[None]:
     """Compare what `look` finds before and after the block."""
@@ -460,3 +504,8 @@ def elf(machine: int = 62, notes: bytes = b"") -> bytes:
     header += struct.pack("<HHIQQQIHHHHHH", 2, machine, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0)
     program = struct.pack("<IIQQQQQQ", 4, 4, 120, 0, 0, len(notes), len(notes), 4)
     return header + program + notes
+
+
+def network_unchanged(path: str) -> contextlib.AbstractContextManager[None]:
+    """Compare the network namespace at a path before and after the block."""
+    return unchanged(lambda: network_state(path))

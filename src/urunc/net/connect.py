@@ -95,12 +95,12 @@ class Place:
                 "nft_socket, nft_ct, nft_masq modules)",
             ) from None
 
-    def set_on_tap(self, tap: str, sysctls: tuple[str, ...]) -> None:
-        """Turn sysctls of a TAP device on."""
+    def set_on_tap(self, tap: str, **sysctls: int) -> None:
+        """Set sysctls (net.ipv4.conf) of a TAP device."""
 
         def write() -> None:
-            for name in sysctls:
-                write_bytes(f"{SYSCTL}/ipv4/conf/{tap}/{name}", b"1")
+            for name, value in sysctls.items():
+                write_bytes(f"{SYSCTL}/ipv4/conf/{tap}/{name}", str(value).encode())
 
         try:
             call_in_network(self.namespace, write)
@@ -263,12 +263,13 @@ def _leave(place: Place, interface: Interface, relay: Relay | None, stand_in: st
         index = netlink.index(tap)
         for priority in netlink.filters(index) & set(LEFT_PRIORITIES):
             netlink.delete_filters(index, priority)
-        if relay:
+        if relay and guest:
             try:
                 netlink.add_address(index, relay.address, 32, stand_in)
             except FileExistsError:
                 pass  # made by `create`
-            netlink.add_neighbour(index, stand_in, interface.mac)
+            # by the address that an answer has in the end
+            netlink.add_neighbour(index, guest.address, interface.mac)
             netlink.leave_arp(index, RESOLVER_ARP, relay.address)
             netlink.leave_ipv4(index, RESOLVER_IPV4, relay.address)
         if gateway:
@@ -282,8 +283,9 @@ def _leave(place: Place, interface: Interface, relay: Relay | None, stand_in: st
         raise HostError(f"set up TAP device '{tap}': {reason(error)}", hint) from None
     table = table_of(tap)
     if relay and guest:
-        # an answer to the guest's ARP: its address is the namespace's own; a way to loopback
-        place.set_on_tap(tap, ("accept_local", "route_localnet"))
+        # an answer to the guest's ARP, though its address is the namespace's own and has its way
+        # elsewhere (2 is loose, whatever all devices have); a way to loopback
+        place.set_on_tap(tap, accept_local=1, rp_filter=2, route_localnet=1)
         place.make_rules(INET, table, relay_chains(tap, relay, guest.address, stand_in))
     if relay or gateway:
         asked = None

@@ -41,7 +41,7 @@ def share(found: Found, place: Place, known: NetFacts | None = None) -> NetFacts
         _follow(place, tap, mtu, ipv6=ipv6)
     else:
         tap, subnet = _make_tap(found, place, mtu, ipv6=ipv6)
-    place.set_on_tap(tap, ("route_localnet",))
+    place.set_on_tap(tap, route_localnet=1)
     interface = _interface(place, tap, subnet, mtu, ipv6=ipv6)
     gateway = interface.routes[0].gateway
     relay = Relay(address=gateway, resolver=found.resolver) if found.resolver else None
