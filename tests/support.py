@@ -71,6 +71,7 @@ PROBES: dict[str, Callable[[], bool]] = {
     "docker": docker_available,
     "podman": podman_available,
     "rootless": rootless_available,
+    "slirp4netns": lambda: shutil.which("slirp4netns") is not None,
     "cni": cni_available,
     "runc": lambda: shutil.which("runc") is not None,
     "nft": lambda: shutil.which("nft") is not None,

@@ -113,10 +113,12 @@ def write_map(pid: int, name: str) -> None:
 
 
 @contextlib.contextmanager
-def inside(urunc: Urunc, network: Network, _folder: pathlib.Path) -> Iterator[Around]:
+def inside(
+    urunc: Urunc, network: Network, _folder: pathlib.Path, tun_mode: str = "666"
+) -> Iterator[Around]:
     """A rootless engine's user namespace."""
     need("rootless")
-    with Rootless() as place:
+    with Rootless(tun_mode) as place:
         runtime = Urunc(place.folder)
         runtime.root.mkdir()
         place.give(runtime.root)
@@ -251,3 +253,38 @@ def test_ends(around: Around, mode: str) -> None:
     other.wait_stopped()
     other.delete()
     assert_given_back(around)
+
+
+def test_tun_that_is_closed(urunc: Urunc, network: Network, tmp_path: pathlib.Path) -> None:
+    """A /dev/net/tun that is root's alone."""
+    with inside(urunc, network, tmp_path, tun_mode="600") as around:
+        network.connect()
+        refused = refusal(around, "dynamic")
+    assert "make TAP device 'tap0_urunc': permission denied" in refused
+    assert "let this user open /dev/net/tun" in refused
+
+
+def test_sysctls_that_are_read_only(
+    urunc: Urunc, network: Network, tmp_path: pathlib.Path
+) -> None:
+    """As in most containers."""
+    with inside(urunc, network, tmp_path) as around:
+        assert isinstance(around, Inside)
+        network.connect()
+        script = "mount --bind /proc/sys /proc/sys && mount -o remount,ro,bind /proc/sys"
+        around.place.run("sh", "-c", script)
+        refused = refusal(around, "shared")
+        assert tables(network.inside) == ""
+    assert "forward packets: set sysctl '/proc/sys/net/ipv4/ip_forward': read-only" in refused
+    assert "/proc/sys must be writable where urunc runs" in refused
+
+
+def refusal(around: Around, mode: str) -> str:
+    """What `create` of a container says that cannot be."""
+    bundle = probe(around, "spt", network=mode)
+    around.fit(bundle)
+    urunc = around.urunc
+    found = urunc("create", "--bundle", str(bundle.write()), urunc.new_id(), check=False)
+    assert found.returncode == 1
+    assert list(urunc.root.iterdir()) == []
+    return found.stderr

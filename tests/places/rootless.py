@@ -24,7 +24,7 @@ from places import Place
 USER = 12_345
 SUBORDINATE = (700_000, 65_536)
 
-# $1: the folder; $2: the user; $3, $4: its subordinate ids
+# $1: the folder; $2: the user; $3, $4: its subordinate ids; $5: mode of /dev/net/tun
 OUTSIDE = r"""
 set -eu
 mount -t tmpfs -o mode=755 tmpfs "$1/space"
@@ -32,7 +32,7 @@ cd "$1/space"
 echo "$2:$3:$4" >subuid
 cp subuid subgid
 { cat /etc/passwd; echo "guest:x:$2:$2::/:/bin/sh"; } >passwd
-mknod -m 666 tun c 10 200
+mknod -m "$5" tun c 10 200
 for name in subuid subgid passwd; do
     mount --bind "$name" "/etc/$name"
 done
@@ -63,7 +63,8 @@ def available() -> bool:
 class Rootless(Place):
     """The place: `with Rootless() as place: place.run("id")`."""
 
-    def __init__(self, timeout_s: float = 10) -> None:
+    def __init__(self, tun_mode: str = "666", timeout_s: float = 10) -> None:
+        self.tun_mode = tun_mode
         self.timeout_s = timeout_s
 
     def boot(self, undo: contextlib.ExitStack) -> None:
@@ -76,7 +77,7 @@ class Rootless(Place):
         with log.open("wb") as out:
             process = subprocess.Popen(
                 ["unshare", "--mount", "--propagation", "private", "sh", "-c", OUTSIDE, "sh",
-                 str(self.folder), str(USER), *map(str, SUBORDINATE)],
+                 str(self.folder), str(USER), *map(str, SUBORDINATE), self.tun_mode],
                 stdin=subprocess.PIPE, stdout=out, stderr=out, env=os.environ | {"INSIDE": INSIDE},
             )  # fmt: skip
         undo.callback(process.communicate, timeout=10)  # the end of its input is its own
