@@ -307,6 +307,8 @@ class Network:
         for namespace in (self.inside, self.outside):
             ip("netns", "add", namespace)
             ip("-n", namespace, "link", "set", "lo", "up")
+            settle = ["sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0"]  # at once, that is
+            subprocess.run(["ip", "netns", "exec", namespace, *settle], check=True)
 
     def adopt(self, namespace: str) -> None:
         """Have another namespace, which this path leads to, as the container's."""
@@ -386,7 +388,7 @@ def kernel(*folders: pathlib.Path) -> dict[str, set[str]]:
         # without `check`: on a shared machine a namespace may be gone since it was listed
         shown = subprocess.run(["ip", *where, "-o", "link"], capture_output=True, text=True).stdout
         for line in shown.splitlines():
-            links.add(f"{name} {line.split(':')[1].strip()}")
+            links.add(f"{name} {line.split(':')[1].strip().partition('@')[0]}")
         shown = subprocess.run(["tc", *where, "qdisc"], capture_output=True, text=True).stdout
         qdiscs |= {f"{name} {line}" for line in shown.splitlines()}
     namespaces, processes = set(), set()

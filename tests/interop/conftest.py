@@ -32,7 +32,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[pathlib.Path]:
         archive(folder / "linux.tar", "linux", linux, ["/init"], unikernelType="linux",
                 hypervisor="qemu", binary="/vmlinuz", initrd="/initrd"),
         archive(folder / "probe.tar", "probe", {"probe": PARTS / "probe.pvh"},
-                ["app", "probe.serve=60000"], unikernelType="unikraft",
+                ["app", "probe.resolve=web", "probe.serve=60000"], unikernelType="unikraft",
                 hypervisor="firecracker", binary="/probe"),
     ]  # fmt: skip
 
