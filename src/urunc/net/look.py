@@ -29,6 +29,8 @@ MTU_LIMIT = 65535 - 14
 NO_MAC = "00:00:00:00:00:00"
 FAKE = ("dummy", "ifb")
 """Kinds that carry nothing to anywhere."""
+TUN = "tun"
+"""Kind of TAP devices, too."""
 STACKED = ("vlan", "macvlan", "macvtap", "ipvlan", "ipvtap")
 DNS_PORT = 53
 EVERYWHERE = ""
@@ -67,6 +69,7 @@ def look(namespace: str, resolver: str, hosts: str, count: int) -> Found:
         search=search,
         hosts=read_hosts(hosts) if hosts else (),
         resolver=_resolver(namespace, dns),
+        user_mode=tuple(link.name for link in candidates[:count] if link.kind == TUN),
     )
 
 
@@ -85,7 +88,7 @@ def _is_interface(link: Link, addresses: list[KernelAddress]) -> bool:
     addressed = any(address.index == link.index and address.usable for address in addresses)
     # a TAP device is a way out where somebody gave it an address (slirp4netns, pasta); else it is
     # another machine's
-    return addressed or (link.up and link.kind != "tun")
+    return addressed or (link.up and link.kind != TUN)
 
 
 def _rides(link: Link, taken: set[int]) -> bool:
