@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from _socket import AF_INET, AF_INET6, AF_UNSPEC, inet_ntop, inet_pton
 from _struct import pack, unpack_from
+from errno import EAFNOSUPPORT
 
 from urunc.linux.namespaces import call_in_network
 from urunc.linux.netlink import (
@@ -44,7 +45,6 @@ IFLA_LINK_NETNSID = 37
 IFLA_INFO_KIND = 1
 IFLA_INET6_ADDR_GEN_MODE = 8
 IN6_ADDR_GEN_MODE_NONE = 1
-IPV6_MIN_MTU = 1280
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
 IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_TEMPORARY = 0x2, 0x8, 0x1
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY = 1, 4, 5, 6
@@ -216,10 +216,14 @@ class Rtnetlink(Socket):
             body += attribute(IFLA_MTU, pack("I", mtu))
         if group:
             body += attribute(IFLA_GROUP, pack("I", group))
-        if not mtu or mtu >= IPV6_MIN_MTU:  # below, the kernel refuses to hear of IPv6
-            quiet = attribute(IFLA_INET6_ADDR_GEN_MODE, bytes([IN6_ADDR_GEN_MODE_NONE]))
-            body += nested(IFLA_AF_SPEC, nested(AF_INET6, quiet))
-        self.request(RTM_NEWLINK, 0, body)
+        quiet = attribute(IFLA_INET6_ADDR_GEN_MODE, bytes([IN6_ADDR_GEN_MODE_NONE]))
+        try:
+            self.request(RTM_NEWLINK, 0, body + nested(IFLA_AF_SPEC, nested(AF_INET6, quiet)))
+        except OSError as error:
+            # without IPv6, or below its least MTU, there is nothing to be quiet about
+            if error.errno != EAFNOSUPPORT:
+                raise
+            self.request(RTM_NEWLINK, 0, body)
 
     def delete_link(self, index: int) -> None:
         """Remove a device."""
