@@ -17,7 +17,7 @@ VENV := .venv/bin
 PYTEST := PATH="$(BUILD)/prefix/bin:$(PARTS)/bin:$$PATH" $(VENV)/python -m pytest
 CFLAGS ?= -O2 -Wall -Wextra -Werror
 
-.PHONY: help build parts check unit root guest interop bench overhead install uninstall clean
+.PHONY: help build parts check unit root guest interop bench overhead network install uninstall clean
 
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -51,6 +51,9 @@ bench: build parts ## times of a container's life against runc's
 
 overhead: build parts ## measure what each monitor needs of the memory limit for itself
 	PATH="$(PARTS)/bin:$$PATH" $(PYTHON) bench/overhead --urunc $(BUILD)/prefix/bin/urunc --parts $(PARTS) --search
+
+network: build parts ## latency and throughput to guests against a plain process
+	PATH="$(PARTS)/bin:$$PATH" $(PYTHON) bench/network --urunc $(BUILD)/prefix/bin/urunc --parts $(PARTS)
 
 install: $(MODULE) ## install below PREFIX (default /usr/local), beside other versions
 	@set -e; library="$(DESTDIR)$(PREFIX)/lib/urunc/$(VERSION)"; \
