@@ -40,6 +40,14 @@ def guest(engine: Engine, verb: str, *words: str, image: str = "linux", script: 
 def reports(engine: Engine) -> list[dict[str, Any]]:
     """What the probe `guest` says of itself, once for each start; the monitor's lines are none of
     it."""
+    return [report for report in _said(engine) if "cmdline" in report]
+
+
+def resolved(engine: Engine) -> list[str | None]:
+    """The address that the probe `guest` got for the name it asked for, once for each start."""
+    return [event["address"] for event in _said(engine) if event.get("event") == "resolved"]
+
+
+def _said(engine: Engine) -> list[dict[str, Any]]:
     lines = engine("logs", "guest").stdout.splitlines()
-    said = [json.loads(line) for line in lines if line.startswith("{")]
-    return [report for report in said if "cmdline" in report]
+    return [json.loads(line) for line in lines if line.startswith("{")]

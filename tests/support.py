@@ -30,6 +30,7 @@ from places.cni import available as cni_available
 from places.docker import available as docker_available
 from places.machine import available as machine_available
 from places.podman import available as podman_available
+from places.rootless import available as rootless_available
 from places.systemd import available as systemd_available
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent
@@ -69,6 +70,8 @@ PROBES: dict[str, Callable[[], bool]] = {
     "machine": machine_available,
     "docker": docker_available,
     "podman": podman_available,
+    "rootless": rootless_available,
+    "slirp4netns": lambda: shutil.which("slirp4netns") is not None,
     "cni": cni_available,
     "runc": lambda: shutil.which("runc") is not None,
     "nft": lambda: shutil.which("nft") is not None,
@@ -304,6 +307,14 @@ class Network:
         for namespace in (self.inside, self.outside):
             ip("netns", "add", namespace)
             ip("-n", namespace, "link", "set", "lo", "up")
+            settle = ["sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0"]  # at once, that is
+            subprocess.run(["ip", "netns", "exec", namespace, *settle], check=True)
+
+    def adopt(self, namespace: str) -> None:
+        """Have another namespace, which this path leads to, as the container's."""
+        subprocess.run(["umount", self.path], check=True)
+        subprocess.run(["mount", "--bind", namespace, self.path], check=True)
+        ip("-n", self.inside, "link", "set", "lo", "up")
 
     def connect(self, device: str = "eth0", mtu: int = 1500) -> None:
         """Put an interface with an address and a default route into the container's namespace."""
@@ -377,7 +388,7 @@ def kernel(*folders: pathlib.Path) -> dict[str, set[str]]:
         # without `check`: on a shared machine a namespace may be gone since it was listed
         shown = subprocess.run(["ip", *where, "-o", "link"], capture_output=True, text=True).stdout
         for line in shown.splitlines():
-            links.add(f"{name} {line.split(':')[1].strip()}")
+            links.add(f"{name} {line.split(':')[1].strip().partition('@')[0]}")
         shown = subprocess.run(["tc", *where, "qdisc"], capture_output=True, text=True).stdout
         qdiscs |= {f"{name} {line}" for line in shown.splitlines()}
     namespaces, processes = set(), set()
@@ -496,3 +507,8 @@ def elf(machine: int = 62, notes: bytes = b"") -> bytes:
     header += struct.pack("<HHIQQQIHHHHHH", 2, machine, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0)
     program = struct.pack("<IIQQQQQQ", 4, 4, 120, 0, 0, len(notes), len(notes), 4)
     return header + program + notes
+
+
+def network_unchanged(path: str) -> contextlib.AbstractContextManager[None]:
+    """Compare the network namespace at a path before and after the block."""
+    return unchanged(lambda: network_state(path))

@@ -26,7 +26,7 @@ from urunc import (
 from urunc.container import connect, look, run_poststop
 from urunc.errors import Error, HostError, InitError, SpecError, reason
 from urunc.groups import Groups
-from urunc.host import RUNTIME_DIRECTORY, probe
+from urunc.host import COMMON, probe
 from urunc.init import Channel, Setup
 from urunc.init import main as init_main
 from urunc.journal import FileOwner, Journal, ReservedUser
@@ -39,7 +39,7 @@ from urunc.plan import Plan, decide, nic_count, realize
 from urunc.record import plain, record, replace
 from urunc.sequence import HOST_IDS, Ready, build, may_access
 from urunc.spec import Spec
-from urunc.state import CREATING, SCHEMA, START, STARTED, Folder, State, check_id
+from urunc.state import CREATING, SCHEMA, START, STARTED, Folder, State, check_id, runtime_folder
 from urunc.steps import pack
 from urunc.users import candidates, ids_of
 
@@ -249,11 +249,16 @@ class _Creation:
         first, count = self.config.get("users.first"), self.config.get("users.count")
         for uid, gid in candidates(plan.id, ids, first, count):
             if posix.geteuid() == 0:  # others have no users to choose from, and no one to meet
-                path = f"{RUNTIME_DIRECTORY}/users/{uid}"
+                path = f"{runtime_folder()}/{COMMON}/users/{uid}"
                 try:
                     self.journal.make(ReservedUser(path=path, folder=self.folder.path))
                 except FileExistsError:
                     continue
+                except OSError as error:
+                    raise HostError(
+                        f"reserve user '{path}': {reason(error)}",
+                        "in a user namespace, XDG_RUNTIME_DIR names a folder of the user's",
+                    ) from None
             self.prepared.plan = replace(plan, uid=uid, gid=gid)
             return
         raise HostError(

@@ -16,14 +16,15 @@ from urunc.jsontext import dumps, loads
 from urunc.linux.files import exists, make_directories, read_bytes, read_text, write_whole
 from urunc.monitors import Monitor, Program
 from urunc.record import plain, rebuild, record
+from urunc.state import runtime_folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from urunc.config import Config
 
-RUNTIME_DIRECTORY = "/run/urunc.d"
-"""What this machine's containers share, whatever their --root: reserved user ids, facts about
-programs."""
+COMMON = "urunc.d"
+"""The runtime folder's part for what containers share, whatever their --root: reserved user ids,
+facts about programs."""
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -106,7 +107,8 @@ def _program(monitor: Monitor, architecture: str, config: Config) -> tuple[Progr
             )
     facts = posix.stat(path)
     identity = f"{path} {facts.st_dev} {facts.st_ino} {facts.st_size} {facts.st_mtime_ns}"
-    cache = f"{RUNTIME_DIRECTORY}/programs/{monitor.name}.json"
+    folder = f"{runtime_folder()}/{COMMON}/programs"
+    cache = f"{folder}/{monitor.name}.json"
     try:
         known = loads(read_text(cache))
         if known["identity"] == identity:
@@ -118,7 +120,7 @@ def _program(monitor: Monitor, architecture: str, config: Config) -> tuple[Progr
     # machines
     nested = b" hypervisor " in read_bytes("/proc/cpuinfo", 8192)
     try:
-        make_directories(f"{RUNTIME_DIRECTORY}/programs", 0o700)
+        make_directories(folder, 0o700)
         entry = {"identity": identity, "program": plain(program), "nested": nested}
         write_whole(cache, dumps(entry).encode())
     except OSError:

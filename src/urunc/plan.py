@@ -411,7 +411,10 @@ def _network(
     elif image.container_name in config.get("network.shared_containers"):
         mode, why = "shared", f"for containers named '{image.container_name}'"
     else:
-        mode, why = config.get("network.mode"), f"configuration: {config.source('network.mode')}"
+        from urunc.config import BUILT_IN
+
+        mode, source = config.get("network.mode"), config.source("network.mode")
+        why = "the default" if source == BUILT_IN else f"set in {source}"
     if mode != "none" and "network" not in spec.namespaces:
         warnings.append("host network namespace: the guest has no network")
         return "none", "host network namespace"

@@ -36,6 +36,19 @@ CREATING, CREATED, RUNNING, STOPPED = "creating", "created", "running", "stopped
 PAUSED = "paused"
 
 
+def runtime_folder() -> str:
+    """Where what does not outlive the machine is kept: /run, or an ordinary user's own folder (XDG
+    base directories), which is that user's, too, as root of a user namespace (as runc has it)."""
+    folder = posix.environ.get(b"XDG_RUNTIME_DIR", b"").decode("utf-8", "surrogateescape")
+    if posix.geteuid() == 0:
+        if not folder or posix.environ.get(b"USER") == b"root":
+            return "/run"
+        from urunc.linux.cgroups import in_user_namespace
+
+        return folder if in_user_namespace() else "/run"
+    return folder or f"/tmp/urunc-{posix.geteuid()}"
+
+
 def check_id(identifier: str) -> str:
     """The id, if it is one; raises UsageError."""
     if not identifier or len(identifier) > ID_LIMIT:

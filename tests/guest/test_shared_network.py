@@ -217,6 +217,22 @@ def test_knative_pod(urunc: Urunc, network: Network, tmp_path: pathlib.Path) -> 
         assert tables(network.inside) == ""
 
 
+@pytest.mark.parametrize("monitor", ["firecracker", "spt"])
+def test_knative_pod_of_the_probe(
+    urunc: Urunc, network: Network, tmp_path: pathlib.Path, monitor: str
+) -> None:
+    """The same with the probe: on localhost, and at the pod's address."""
+    network.connect()
+    bundle = probe(tmp_path / "b", network, monitor)
+    bundle.config["annotations"]["io.kubernetes.cri.container-name"] = "user-container"
+    bundle.config["process"]["env"] = ["PORT=7"]
+    with nothing_left(urunc.root):
+        container = started(urunc, bundle)
+        assert echo(network.inside, "127.0.0.1", 7, "from a sidecar") == "from a sidecar"
+        assert echo(network.outside, network.inside_address, 7, "outside") == "outside"
+        container.delete("--force")
+
+
 def test_a_guest_reaches_out(urunc: Urunc, network: Network, tmp_path: pathlib.Path) -> None:
     """Its connections leave under the pod's address; its own ports are reached through it, too;
     the pod's localhost is not its own."""

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What engines are given: images (an ordinary one, a Linux guest on QEMU, the probe on Firecracker)
-and urunc's configuration."""
+"""What engines are given: images (an ordinary one, a Linux guest on QEMU, the probe on Firecracker
+and on Solo5) and urunc's configuration."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ BUSYBOX = pathlib.Path("/bin/busybox")
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> list[pathlib.Path]:
-    """Archives of the images `box`, `linux`, `bare` (the same, without urunc.json) and `probe`.
+    """Archives of the images `box`, `linux`, `bare` (the same, without urunc.json), `probe` and
+    `solo5`.
 
     A container of `box` serves its page; the others serve what their command says.
     """
     need("linux", "probe")
     folder = tmp_path_factory.mktemp("images")
     linux = {"vmlinuz": PARTS / "linux/vmlinuz", "initrd": PARTS / "linux/initrd.cpio"}
+    solo5 = {"probe": PARTS / "probe-mirage.spt", "disk": bytes(512 * 8)}
     box = {"bin/busybox": BUSYBOX, "bin/sh": BUSYBOX, "www/index.html": PAGE.encode()}
     return [
         archive(folder / "box.tar", "box", box, ["/bin/busybox", "httpd", "-f", "-h", "/www"]),
@@ -32,18 +34,22 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[pathlib.Path]:
         archive(folder / "linux.tar", "linux", linux, ["/init"], unikernelType="linux",
                 hypervisor="qemu", binary="/vmlinuz", initrd="/initrd"),
         archive(folder / "probe.tar", "probe", {"probe": PARTS / "probe.pvh"},
-                ["app", "probe.serve=60000"], unikernelType="unikraft",
+                ["app", "probe.resolve=web", "probe.serve=60000"], unikernelType="unikraft",
                 hypervisor="firecracker", binary="/probe"),
+        archive(folder / "solo5.tar", "solo5", solo5, ["probe.serve=60000"],
+                unikernelType="mirage", hypervisor="spt", binary="/probe", block="/disk"),
     ]  # fmt: skip
 
 
 @pytest.fixture(scope="session")
 def urunc_config() -> str:
     """What urunc's configuration says in the engines' places, where PATH is the system's."""
-    firecracker = shutil.which("firecracker") or ""
+    firecracker, spt = shutil.which("firecracker") or "", shutil.which("solo5-spt") or ""
     return f"""
         [monitors.qemu]
         accelerator = "tcg"
         [monitors.firecracker]
         path = "{firecracker}"
+        [monitors.spt]
+        path = "{spt}"
     """

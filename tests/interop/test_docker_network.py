@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from engines import END, PAGE, SERVE, guest, reports, taken_down
+from engines import END, PAGE, SERVE, guest, reports, resolved, taken_down
 from places.docker import Docker
 from support import URUNC, need, unchanged
 
@@ -105,7 +105,8 @@ def test_two_networks(docker: Docker) -> None:
 
 
 def test_probe_on_firecracker(docker: Docker) -> None:
-    """A Unikraft dialect's guest, by a published UDP port; again after `restart`."""
+    """A Unikraft dialect's guest, by a published UDP port, and a name by Docker's resolver; again
+    after `restart`."""
     need("kvm", "firecracker")
     guest(docker, "run -d", "--network", "app", "-p", "7007:7/udp", image="probe")
     docker.wait_for("guest", '"serving"')
@@ -114,6 +115,20 @@ def test_probe_on_firecracker(docker: Docker) -> None:
         assert docker.udp(docker.gateway("app"), 7007, "by address") == "by address"
         address = docker.address("guest", "app")
         assert [report["ip"] for report in reports(docker)] == [address] * times
+        assert resolved(docker) == [docker.address("web", "app")] * times
         docker("restart", "guest")
     docker("stop", "guest")
+    docker("rm", "guest")
+
+
+def test_probe_on_solo5(docker: Docker) -> None:
+    """A MirageOS dialect's guest, by a published UDP port."""
+    need("solo5")
+    guest(docker, "run -d", "--network", "app", "-p", "7007:7/udp", image="solo5")
+    docker.wait_for("guest", '"serving"')
+    assert docker.udp("127.0.0.1", 7007, "by lo") == "by lo"
+    address, gateway = docker.address("guest", "app"), docker.gateway("app")
+    assert f"--ipv4-gateway={gateway}" in docker("logs", "guest").stdout
+    assert docker.udp(address, 7, "by address") == "by address"
+    docker("stop", "-t", "3", "guest")
     docker("rm", "guest")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from engines import END, PAGE, SERVE, guest, reports, taken_down
+from engines import END, PAGE, SERVE, guest, reports, resolved, taken_down
 from images import PREFIX
 from places.podman import PODMAN, Podman
 from support import URUNC, need, unchanged
@@ -103,7 +103,8 @@ def test_name_server(podman: Podman) -> None:
 
 
 def test_probe_on_firecracker(podman: Podman) -> None:
-    """A Unikraft dialect's guest, by a published UDP port; again after `restart`."""
+    """A Unikraft dialect's guest, by a published UDP port, and a name by aardvark-dns; again after
+    `restart`."""
     need("kvm", "firecracker")
     guest(podman, "run -d", "--network", "app", "-p", "7007:7/udp", image="probe")
     podman.wait_for("guest", '"serving"')
@@ -112,11 +113,25 @@ def test_probe_on_firecracker(podman: Podman) -> None:
         assert podman.udp(podman.gateway("app"), 7007, "by address") == "by address"
         report = reports(podman)[-1]
         assert len(reports(podman)) == times
+        assert resolved(podman) == [podman.address("web", "app")] * times
         assert report["ip"] == podman.address("guest", "app")
         name_server = gateway = podman.gateway("app")
         assert f"netdev.ip={report['ip']}/24:{gateway}:{name_server}" in report["cmdline"]
         podman("restart", "guest")
     podman("stop", "guest")
+    podman("rm", "guest")
+
+
+def test_probe_on_solo5(podman: Podman) -> None:
+    """A MirageOS dialect's guest, by a published UDP port."""
+    need("solo5")
+    guest(podman, "run -d", "--network", "app", "-p", "7007:7/udp", image="solo5")
+    podman.wait_for("guest", '"serving"')
+    assert podman.udp("127.0.0.1", 7007, "by lo") == "by lo"
+    address, gateway = podman.address("guest", "app"), podman.gateway("app")
+    assert f"--ipv4-gateway={gateway}" in podman("logs", "guest").stdout
+    assert podman.udp(address, 7, "by address") == "by address"
+    podman("stop", "-t", "3", "guest")
     podman("rm", "guest")
 
 

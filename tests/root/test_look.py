@@ -225,12 +225,14 @@ def test_files(tmp_path: pathlib.Path) -> None:
     file.write_text(
         "# made by an engine\nnameserver 10.0.0.53 # the first\nnameserver 10.0.0.53\n"
         "nameserver fd00::53\ndomain old.example\nsearch a.example b.example\noptions ndots:5\n"
-        "nameserver\n"
+        "nameserver\nnameserver fe80::1%eth0\nnameserver resolver.example\n"
+        'search a.example b"quoted b.example\n'
     )
     assert read_resolver(str(file)) == (("10.0.0.53", "fd00::53"), ("a.example", "b.example"))
     file.write_text(
         "127.0.0.1\tlocalhost\n::1 localhost ip6-localhost\nfe00::0 ip6-localnet\n"
         "10.1.0.5 box # own\n10.0.0.9\tdb  db.example\n10.0.0.9 db db.example\nbroken\n"
+        '10.0.0.8 a"b\nname name\n'
     )
     assert read_hosts(str(file)) == ("10.1.0.5 box", "10.0.0.9 db db.example")
     assert read_resolver(str(tmp_path / "none")) == ((), ())

@@ -6,10 +6,9 @@ Options are accepted before and after the id, as `--name value` and `--name=valu
 
 from __future__ import annotations
 
-import posix
-
 from urunc import logs
 from urunc.errors import UsageError
+from urunc.state import runtime_folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,14 +48,6 @@ CREATE = BUNDLE | {
 }
 
 
-def _default_root() -> str:
-    """Where containers' state is; an ordinary user's is the user's own (XDG base directories)."""
-    if posix.geteuid():
-        folder = posix.environ.get(b"XDG_RUNTIME_DIR", b"").decode("utf-8", "surrogateescape")
-        return f"{folder or f'/tmp/urunc-{posix.geteuid()}'}/urunc"
-    return "/run/urunc"
-
-
 class Arguments:
     """A parsed command line: the verb's options and words, and what stood before the verb."""
 
@@ -64,7 +55,7 @@ class Arguments:
         self.argv = argv
         self.options: dict[str, str] = {}
         self.words: list[str] = []
-        self.root = _default_root()
+        self.root = f"{runtime_folder()}/urunc"
         self.config_path = ""
 
     def has(self, option: str) -> bool:

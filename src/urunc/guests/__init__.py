@@ -177,6 +177,16 @@ def _plugins() -> dict[str, Any]:
     return entry_points("urunc.guests")
 
 
+def host_name(name: str) -> str:
+    """A host's name that can stand among other fields of a word; raises ImageError."""
+    if not all(letter.isalnum() or letter in "-_." for letter in name):
+        raise ImageError(
+            f"hostname: '{name}' cannot stand in the guest's command line",
+            "letters, digits, hyphens and dots only",
+        )
+    return name
+
+
 def joined(words: Iterable[str], guest: str) -> str:
     """Words as one line for a guest that splits it at blanks and knows no quoting."""
     parts = list(words)

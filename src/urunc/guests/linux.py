@@ -15,7 +15,7 @@ cannot be said so is refused here.
 from __future__ import annotations
 
 from urunc.errors import ImageError
-from urunc.guests import Guest, Nic, Request, Words
+from urunc.guests import Guest, Nic, Request, Words, host_name
 from urunc.net.ipv4 import dotted_mask
 
 TYPE_CHECKING = False
@@ -98,7 +98,7 @@ def _network(request: Request) -> list[str]:
     for index, nic in enumerate(request.nics):
         gateway = nic.ipv4_gateway if nic.ipv4_gateway and _metric(nic) == best else ""
         if nic.ipv4:
-            mask, host = dotted_mask(nic.ipv4_prefix), _host(request.hostname)
+            mask, host = dotted_mask(nic.ipv4_prefix), host_name(request.hostname) or "urunc"
             dns = "".join(f":{server}" for server in servers)
             words.append(f"ip={nic.ipv4}::{gateway}:{mask}:{host}:eth{index}:off{dns}")
             servers = []
@@ -144,15 +144,6 @@ def _route(route: Route) -> str:
     if route.gateway:
         text += f"@{route.gateway}"
     return text + (f"%{route.metric}" if route.metric not in (0, 1024) else "")
-
-
-def _host(name: str) -> str:
-    if not all(letter.isalnum() or letter in "-_." for letter in name):
-        raise ImageError(
-            f"hostname: '{name}' cannot stand in the kernel's `ip=`",
-            "letters, digits, hyphens and dots only",
-        )
-    return name or "urunc"
 
 
 def _environment(variable: str) -> str:

@@ -9,7 +9,7 @@ parameter is `NAME=[ a b ]`; its items are split at blanks.
 from __future__ import annotations
 
 from urunc.errors import ImageError
-from urunc.guests import Guest, Nic, Request, Words, joined
+from urunc.guests import Guest, Nic, Request, Words, host_name, joined
 from urunc.net.ipv4 import dotted_mask
 
 NEW_DIALECT = (0, 16, 1)
@@ -60,7 +60,12 @@ def _network(request: Request) -> list[str]:
     while nics and not nics[-1].ipv4:
         nics.pop()
     servers = [server for server in request.dns if ":" not in server][:2]
-    shared = [*servers, *[""] * (2 - len(servers)), request.hostname, *request.search[:1]]
+    shared = [
+        *servers,
+        *[""] * (2 - len(servers)),
+        host_name(request.hostname),
+        *request.search[:1],
+    ]
     words = []
     for nic in nics:
         address = f"{nic.ipv4}/{nic.ipv4_prefix}" if nic.ipv4 else ""

@@ -54,10 +54,15 @@ def join(path: str, kind: int) -> None:
 def call_in_network(path: str, function: Callable[[], T]) -> T:
     """Call a function in the network namespace at a path and come back, whatever happens.
 
-    The process must be single-threaded: a network namespace belongs to a thread.
+    A network namespace belongs to a thread. The root of a user namespace has no way back into the
+    host's: there it is a thread of its own that goes, and ends.
     """
-    home = open_namespace("/proc/self/ns/net")
+    home = open_namespace("/proc/thread-self/ns/net")
     try:
+        try:
+            _linux.setns(home, CLONE_NEWNET)  # is there a way back?
+        except PermissionError:
+            return _call_in_thread(path, function)
         join(path, CLONE_NEWNET)
         try:
             return function()
@@ -65,6 +70,30 @@ def call_in_network(path: str, function: Callable[[], T]) -> T:
             _linux.setns(home, CLONE_NEWNET)
     finally:
         posix.close(home)
+
+
+def _call_in_thread(path: str, function: Callable[[], T]) -> T:
+    from _thread import allocate_lock, start_new_thread
+
+    results: list[T] = []
+    failures: list[BaseException] = []
+    running = allocate_lock()
+
+    def call() -> None:
+        try:
+            join(path, CLONE_NEWNET)
+            results.append(function())
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            running.release()
+
+    running.acquire()
+    start_new_thread(call, ())
+    running.acquire()
+    if failures:
+        raise failures[0]
+    return results[0]
 
 
 def maps_of(path: str) -> list[list[tuple[int, int, int]]]:

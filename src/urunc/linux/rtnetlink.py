@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from _socket import AF_INET, AF_INET6, AF_UNSPEC, inet_ntop, inet_pton
 from _struct import pack, unpack_from
+from errno import EAFNOSUPPORT
 
 from urunc.linux.namespaces import call_in_network
 from urunc.linux.netlink import (
@@ -216,7 +217,13 @@ class Rtnetlink(Socket):
         if group:
             body += attribute(IFLA_GROUP, pack("I", group))
         quiet = attribute(IFLA_INET6_ADDR_GEN_MODE, bytes([IN6_ADDR_GEN_MODE_NONE]))
-        self.request(RTM_NEWLINK, 0, body + nested(IFLA_AF_SPEC, nested(AF_INET6, quiet)))
+        try:
+            self.request(RTM_NEWLINK, 0, body + nested(IFLA_AF_SPEC, nested(AF_INET6, quiet)))
+        except OSError as error:
+            # without IPv6, or below its least MTU, there is nothing to be quiet about
+            if error.errno != EAFNOSUPPORT:
+                raise
+            self.request(RTM_NEWLINK, 0, body)
 
     def delete_link(self, index: int) -> None:
         """Remove a device."""

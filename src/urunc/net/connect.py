@@ -8,7 +8,7 @@ Runs with the host's privilege in the host's namespaces.
 
 from __future__ import annotations
 
-from errno import EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, EPERM
+from errno import EACCES, EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, EPERM
 
 from urunc import logs
 from urunc.errors import HostError, reason
@@ -33,6 +33,10 @@ TAP_NAME = "tap{}_urunc"
 TAP_LIMIT = 100
 LEFT_PRIORITIES = RESOLVER_ARP, RESOLVER_IPV4, GATEWAY_ARP = (48000, 48001, 48002)
 """Of the filters on a TAP device for what is not redirected."""
+SYSCTL_HINT = (
+    "/proc/sys must be writable where urunc runs: in a container, `mount -o remount,rw,bind "
+    "/proc/sys`, or an engine's option that leaves it so"
+)
 ANOTHER_GUEST = (
     "one guest at a time can take an interface over: give this one a namespace of its own, or all "
     "guests of this one the annotation 'network' with 'shared'"
@@ -106,7 +110,7 @@ class Place:
             call_in_network(self.namespace, write)
         except OSError as error:
             raise HostError(
-                f"set sysctl of '{tap}': {reason(error)}", "/proc/sys must be writable"
+                f"set sysctl '{error.filename or tap}': {reason(error)}", SYSCTL_HINT
             ) from None
 
 
@@ -219,11 +223,12 @@ def _reachable(
     made; `interfaces` are changed where the guest has to know of one."""
     addressed = next((interface for interface in interfaces if interface.ipv4), None)
     relay, stand_in = None, ""
-    if found.resolver and addressed:
+    inward = bool(addressed and addressed.name in found.user_mode)
+    if addressed and (found.resolver or inward):
         from urunc.net.rules import Relay
 
-        # two addresses of no network: the resolver's, and the one that the guest's queries have in
-        # the namespace, where the guest's own is the namespace's too
+        # two addresses of no network: the resolver's, and the one that the guest has in the
+        # namespace, where the guest's own is the namespace's too
         first = 2 * number_of(addressed.tap) + 1
         stand_in = f"169.254.53.{first + 1}"
         relay = Relay(address=f"169.254.53.{first}", resolver=found.resolver)
@@ -234,8 +239,8 @@ def _reachable(
         if interface.gateway_mac or interface is addressed:
             its_relay = relay if interface is addressed else None
             if its_relay or interface.gateway_mac or known:
-                _leave(place, interface, its_relay, stand_in)
-    return told(found.dns, relay.address if relay else "")
+                _leave(place, interface, its_relay, stand_in, inward=inward)
+    return told(found.dns, relay.address if relay and relay.resolver else "")
 
 
 def told(dns: tuple[str, ...], relay: str) -> tuple[str, ...]:
@@ -246,9 +251,11 @@ def told(dns: tuple[str, ...], relay: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(filter(None, servers)))
 
 
-def _leave(place: Place, interface: Interface, relay: Relay | None, stand_in: str) -> None:
-    """Set up what a redirected TAP device leaves to the namespace: its resolver, and ARP for a
-    gateway that has its hardware address by decree."""
+def _leave(
+    place: Place, interface: Interface, relay: Relay | None, stand_in: str, *, inward: bool
+) -> None:
+    """Set up what a redirected TAP device leaves to the namespace: its resolver, connections from
+    within (`inward`), and ARP for a gateway that has its hardware address by decree."""
     from urunc.linux.nftables import INET, NETDEV
     from urunc.net.rules import netdev_chains, relay_chains
 
@@ -283,10 +290,12 @@ def _leave(place: Place, interface: Interface, relay: Relay | None, stand_in: st
         raise HostError(f"set up TAP device '{tap}': {reason(error)}", hint) from None
     table = table_of(tap)
     if relay and guest:
-        # an answer to the guest's ARP, though its address is the namespace's own and has its way
-        # elsewhere (2 is loose, whatever all devices have); a way to loopback
-        place.set_on_tap(tap, accept_local=1, rp_filter=2, route_localnet=1)
-        place.make_rules(INET, table, relay_chains(tap, relay, guest.address, stand_in))
+        if relay.resolver:
+            # an answer to the guest's ARP, though its address is the namespace's own and has its
+            # way elsewhere (2 is loose, whatever all devices have); a way to loopback
+            place.set_on_tap(tap, accept_local=1, rp_filter=2, route_localnet=1)
+        chains = relay_chains(tap, relay, guest.address, stand_in, inward=inward)
+        place.make_rules(INET, table, chains)
     if relay or gateway:
         asked = None
         if guest and gateway:
@@ -298,4 +307,6 @@ def _leave(place: Place, interface: Interface, relay: Relay | None, stand_in: st
 def _tun_hint(error: OSError) -> str:
     if error.errno in (ENOENT, ENODEV):
         return "load the tun module"
+    if error.errno == EACCES:
+        return "let this user open /dev/net/tun: most distributions have it with mode 0666"
     return "it takes CAP_NET_ADMIN over the network namespace" if error.errno == EPERM else ""

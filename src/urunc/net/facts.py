@@ -63,7 +63,9 @@ class Found:
 
     `others` are interfaces beyond the number that the guest can have. `dns`, `search` are of
     resolv.conf, `hosts` are lines of the hosts file (`ADDRESS NAME...`) but for loopback's.
-    `resolver` is who listens at the first name server that is a loopback address.
+    `resolver` is who listens at the first name server that is a loopback address. `user_mode` are
+    interfaces that a program stands behind (slirp4netns): the published ports of those are
+    connections from within the namespace.
     """
 
     interfaces: tuple[Interface, ...]
@@ -72,6 +74,7 @@ class Found:
     search: tuple[str, ...]
     hosts: tuple[str, ...]
     resolver: Resolver | None
+    user_mode: tuple[str, ...] = ()
 
 
 @record

@@ -29,6 +29,8 @@ MTU_LIMIT = 65535 - 14
 NO_MAC = "00:00:00:00:00:00"
 FAKE = ("dummy", "ifb")
 """Kinds that carry nothing to anywhere."""
+TUN = "tun"
+"""Kind of TAP devices, too."""
 STACKED = ("vlan", "macvlan", "macvtap", "ipvlan", "ipvtap")
 DNS_PORT = 53
 EVERYWHERE = ""
@@ -67,6 +69,7 @@ def look(namespace: str, resolver: str, hosts: str, count: int) -> Found:
         search=search,
         hosts=read_hosts(hosts) if hosts else (),
         resolver=_resolver(namespace, dns),
+        user_mode=tuple(link.name for link in candidates[:count] if link.kind == TUN),
     )
 
 
@@ -85,7 +88,7 @@ def _is_interface(link: Link, addresses: list[KernelAddress]) -> bool:
     addressed = any(address.index == link.index and address.usable for address in addresses)
     # a TAP device is a way out where somebody gave it an address (slirp4netns, pasta); else it is
     # another machine's
-    return addressed or (link.up and link.kind != "tun")
+    return addressed or (link.up and link.kind != TUN)
 
 
 def _rides(link: Link, taken: set[int]) -> bool:
@@ -151,14 +154,15 @@ def network_of(address: str, prefix: int) -> str:
 
 
 def read_resolver(path: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(name servers, search domains) of a resolv.conf(5); nothing where it cannot be read."""
+    """(name servers, search domains) of a resolv.conf(5); nothing where it cannot be read. What is
+    neither an address nor a name is left out: a guest's command line has no place for it."""
     servers: list[str] = []
     search: tuple[str, ...] = ()
     for words in _lines(path, "#;"):
-        if words[0] == "nameserver" and len(words) > 1:
+        if words[0] == "nameserver" and len(words) > 1 and _is_address(words[1]):
             servers.append(words[1])
         elif words[0] in ("search", "domain") and len(words) > 1:
-            search = tuple(words[1:])
+            search = tuple(word for word in words[1:] if _is_name(word))
     return tuple(dict.fromkeys(servers)), search
 
 
@@ -169,10 +173,26 @@ def read_hosts(path: str) -> tuple[str, ...]:
         " ".join(words)
         for words in _lines(path, "#")
         if len(words) > 1
+        and _is_address(words[0])
+        and all(map(_is_name, words[1:]))
         and not is_loopback(words[0])
         and not words[0].startswith(("fe00:", "ff00:", "ff02:"))
     ]
     return tuple(dict.fromkeys(found))[:HOSTS_LIMIT]
+
+
+def _is_address(text: str) -> bool:
+    from _socket import AF_INET, AF_INET6, inet_pton
+
+    try:
+        inet_pton(AF_INET6 if ":" in text else AF_INET, text)
+    except OSError:
+        return False
+    return True
+
+
+def _is_name(text: str) -> bool:
+    return all(letter.isalnum() or letter in "-_." for letter in text) and text.isascii()
 
 
 def _lines(path: str, comments: str) -> list[list[str]]:

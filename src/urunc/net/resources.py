@@ -262,7 +262,8 @@ class Forwarding(NetworkResource):
         chains = nftables.ask(path, lambda table: table.chains(INET))
         ours = {chain for table, chain in chains if table == FORWARDING}
         for name in (IPV4_FORWARDING, IPV6_FORWARDING):
-            if _was_off(name) in ours:
+            # where it could not be turned on, it cannot be turned off
+            if _was_off(name) in ours and read_text(f"{SYSCTL}/{name}").strip() != "0":
                 write_bytes(f"{SYSCTL}/{name}", b"0")
         for chain in ours:
             name = chain.removeprefix("accept_ra_")

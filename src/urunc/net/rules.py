@@ -62,20 +62,34 @@ CLAIM = "claim"
 @record
 class Relay:
     """An address of the namespace at which the guest reaches a resolver on the namespace's
-    loopback."""
+    loopback; without one, it is who connects to the guest from within the namespace."""
 
     address: str
-    resolver: Resolver
+    resolver: Resolver | None
 
 
-def relay_chains(tap: str, relay: Relay, guest: str, stand_in: str) -> tuple[Chain, ...]:
+def relay_chains(
+    tap: str, relay: Relay, guest: str, stand_in: str, *, inward: bool
+) -> tuple[Chain, ...]:
     """For a guest that has an interface to itself: its own address is the namespace's, too. So its
     queries come from `stand_in` (netdev_chains), and the answers to that are given back to it
-    behind all routing."""
+    behind all routing. `inward`: the namespace's own connections to that address are the guest's,
+    by the same way."""
     queries: tuple[Rule, ...] = ()
-    if not relay.resolver.address:
+    if relay.resolver and not relay.resolver.address:
         queries = tuple(rule + accept() for rule, _ in _queries(tap, relay))
+    to_guest: tuple[Chain, ...] = ()
+    if inward:
+        wanted = [destination(guest) + protocol(number) for number in PROTOCOLS.values()]
+        leaving = interface(tap, out=True) + destination(stand_in)
+        to_guest = (
+            Chain(name="output", kind="nat", hook=OUTPUT, priority=DSTNAT,
+                  rules=tuple(rule + dnat(stand_in) for rule in wanted)),
+            Chain(name="source", kind="nat", hook=POSTROUTING, priority=SRCNAT,
+                  rules=(leaving + masquerade(),)),
+        )  # fmt: skip
     return (
+        *to_guest,
         Chain(name="prerouting", kind="nat", hook=PREROUTING, priority=DSTNAT,
               rules=_to_resolver(tap, relay)),
         Chain(name="input", kind="filter", hook=INPUT, priority=FILTER,
@@ -178,7 +192,7 @@ def claimed(chains: list[tuple[str, str]]) -> list[tuple[str, Ports | None, str]
 def _to_resolver(tap: str, relay: Relay) -> tuple[Rule, ...]:
     """To where the resolver listens. One that does at every address hears the guest's queries as
     they are: translated ones it might answer from another address than they were sent to."""
-    target = relay.resolver.address
+    target = relay.resolver.address if relay.resolver else ""
     return tuple(rule + dnat(target, port) for rule, port in _queries(tap, relay) if target)
 
 
@@ -186,6 +200,8 @@ def _queries(tap: str, relay: Relay) -> tuple[tuple[Rule, int], ...]:
     """(what a query looks like, the resolver's port) over UDP and TCP."""
     asked = interface(tap) + destination(relay.address)
     resolver = relay.resolver
+    if not resolver:
+        return ()
     return tuple(
         (asked + protocol(number) + destination_port(DNS_PORT), port)
         for number, port in ((UDP, resolver.udp_port), (TCP, resolver.tcp_port))

@@ -16,7 +16,7 @@ from urunc.linux import nftables, rtnetlink
 from urunc.linux.nftables import INET, Nftables
 from urunc.linux.rtnetlink import Rtnetlink
 from urunc.net import ipv4
-from urunc.net.connect import TAP_LIMIT, TAP_NAME, Place, number_of, table_of, told
+from urunc.net.connect import SYSCTL_HINT, TAP_LIMIT, TAP_NAME, Place, number_of, table_of, told
 from urunc.net.facts import Address, Found, Interface, NetFacts, Route, local_mac
 from urunc.net.resources import FILTER_PRIORITY, SHARED_GROUP, Forwarding
 from urunc.net.rules import Relay, claimed, shared_chains
@@ -32,8 +32,14 @@ def share(found: Found, place: Place, known: NetFacts | None = None) -> NetFacts
     try:
         place.journal.make(Forwarding(**place.identity, ipv6=ipv6))
     except OSError as error:
-        hint = "it takes CAP_NET_ADMIN over the network namespace, and a writable /proc/sys"
-        raise HostError(f"forward packets of the namespace: {reason(error)}", hint) from None
+        if error.filename:
+            raise HostError(
+                f"forward packets: set sysctl '{error.filename}': {reason(error)}", SYSCTL_HINT
+            ) from None
+        raise HostError(
+            f"forward packets of the namespace: {reason(error)}",
+            "it takes CAP_NET_ADMIN over the network namespace, and nf_tables in the kernel",
+        ) from None
     mtu = min((interface.mtu for interface in found.interfaces), default=1500)
     if known and known.interfaces:
         before = known.interfaces[0]

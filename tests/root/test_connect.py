@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connecting what was found, where the namespace has changed since: the moment between the look and
+the use, which no test of whole verbs can hit."""
+
+from __future__ import annotations
+
+import pathlib
+import time
+import types
+from typing import Any
+
+import pytest
+
+from support import Network, ip, need, network_unchanged
+from urunc import logs
+from urunc.errors import HostError
+from urunc.journal import Journal
+from urunc.net.connect import Place, connect
+from urunc.net.facts import Found
+from urunc.net.look import look
+from urunc.record import replace
+
+
+@pytest.fixture
+def place(network: Network, tmp_path: pathlib.Path) -> Place:
+    """A container's namespace with one interface, and the little of a plan that is looked at."""
+    need("nft")
+    network.connect()
+    end = time.monotonic() + 5
+    while "tentative" in (shown := ip("-n", network.inside, "addr")) or "fe80" not in shown:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    plan: Any = types.SimpleNamespace(uid=12345, gid=12345, queues=1, net_names=None)
+    return Place(network.path, plan, Journal(str(tmp_path)))
+
+
+def found(place: Place) -> Found:
+    return look(place.namespace, "", "", 16)
+
+
+def test_an_interface_vanishes(
+    network: Network, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(logs, "warn", said.append)
+    ip("-n", network.inside, "link", "add", "net1", "type", "veth", "peer", "name", "p1")
+    ip("-n", network.inside, "link", "set", "net1", "up")
+    before = found(place)
+    assert [item.name for item in before.interfaces] == ["eth0", "net1"]
+    ip("-n", network.inside, "link", "del", "net1")
+    with network_unchanged(network.path):
+        net = connect(before, place)
+        assert [(item.name, item.tap) for item in net.interfaces] == [("eth0", "tap0_urunc")]
+        assert said == ["interface 'net1' vanished while it was connected"]
+        place.journal.remove_all()
+
+
+def test_another_takes_the_interface(
+    network: Network, place: Place, tmp_path: pathlib.Path
+) -> None:
+    """Two containers that looked at the same time: one has it, the other is refused and leaves
+    nothing."""
+    seen = found(place)
+    other = tmp_path / "other"
+    other.mkdir()
+    with network_unchanged(network.path):
+        connect(seen, place)
+        late = Place(place.namespace, place.plan, Journal(str(other)))
+        with pytest.raises(HostError, match="another guest has taken it over") as caught:
+            connect(seen, late)
+        assert "'network' with 'shared'" in caught.value.hint
+        late.journal.remove_all()
+        assert "tap0_urunc" in ip("-n", network.inside, "link")
+        place.journal.remove_all()
+
+
+def test_a_namespace_that_is_reached_by_another_path(network: Network, place: Place) -> None:
+    """An engine's bind mount stays when the process is gone whose path was recorded."""
+    with network_unchanged(network.path):
+        connect(found(place), place)
+        recorded = place.journal.resources()
+        for resource in recorded:
+            resource.__dict__["namespace"] = "/proc/1/no/such/path"
+        place.journal._write(recorded)
+        place.journal.remove_all()
+
+
+def test_spare_taps_for_declared_devices(network: Network, place: Place) -> None:
+    place.plan.net_names = ("service", "other")  # type: ignore[misc]
+    with network_unchanged(network.path):
+        net = connect(found(place), place)
+        assert net.spare_taps == ("tap1_urunc",)
+        ip("-n", network.inside, "link", "add", "net1", "type", "veth", "peer", "name", "p1")
+        ip("-n", network.inside, "link", "set", "net1", "mtu", "1300", "up")
+        later = connect(found(place), place, net)
+        assert [item.tap for item in later.interfaces] == ["tap0_urunc", "tap1_urunc"]
+        assert "mtu 1300" in ip("-n", network.inside, "link", "show", "tap1_urunc")
+        assert later.spare_taps == ()
+        place.journal.remove_all()
+        ip("-n", network.inside, "link", "del", "net1")
+
+
+def test_known_interfaces_keep_their_devices(network: Network, place: Place) -> None:
+    with network_unchanged(network.path):
+        seen = found(place)
+        net = connect(seen, place)
+        moved = replace(seen, interfaces=(replace(seen.interfaces[0], name="renamed", mtu=1400),))
+        later = connect(moved, place, net)
+        assert [(item.name, item.tap) for item in later.interfaces] == [("renamed", "tap0_urunc")]
+        assert "mtu 1400" in ip("-n", network.inside, "link", "show", "tap0_urunc")
+        place.journal.remove_all()
