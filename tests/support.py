@@ -455,8 +455,7 @@ def network_state(path: str) -> dict[str, set[str]]:
         enter = ["nsenter", f"--net={path}", *command.split()]
         result = subprocess.run(enter, capture_output=True, text=True)
         lines = (result.stdout + result.stderr).splitlines()
-        # the kernel gives a device without a queue the usual length with any discipline, for good
-        return {re.sub(r" (qlen \d+)?$", "", line) for line in lines}
+        return {line.rstrip() for line in lines}
 
     commands = (
         "ip -d link",

@@ -17,10 +17,10 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
+from test_shared_network import NAME_SERVER, beside, echo, resolver, tables
 
 from places.rootless import Rootless
 from support import PARTS, Bundle, Container, Network, Urunc, ip, need
-from test_shared_network import NAME_SERVER, beside, echo, resolver, tables
 
 MAPPING = [{"containerID": 0, "hostID": 700_000, "size": 65_536}]
 
@@ -264,9 +264,7 @@ def test_tun_that_is_closed(urunc: Urunc, network: Network, tmp_path: pathlib.Pa
     assert "let this user open /dev/net/tun" in refused
 
 
-def test_sysctls_that_are_read_only(
-    urunc: Urunc, network: Network, tmp_path: pathlib.Path
-) -> None:
+def test_sysctls_that_are_read_only(urunc: Urunc, network: Network, tmp_path: pathlib.Path) -> None:
     """As in most containers."""
     with inside(urunc, network, tmp_path) as around:
         assert isinstance(around, Inside)

@@ -40,7 +40,7 @@ RTM_NEWTFILTER, RTM_DELTFILTER, RTM_GETTFILTER = 44, 45, 46
 
 IFF_UP, IFF_LOOPBACK = 0x1, 0x8
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK = 1, 3, 4, 5
-IFLA_MASTER, IFLA_LINKINFO, IFLA_AF_SPEC, IFLA_GROUP = 10, 18, 26, 27
+IFLA_MASTER, IFLA_TXQLEN, IFLA_LINKINFO, IFLA_AF_SPEC, IFLA_GROUP = 10, 13, 18, 26, 27
 IFLA_LINK_NETNSID = 37
 IFLA_INFO_KIND = 1
 IFLA_INET6_ADDR_GEN_MODE = 8
@@ -81,6 +81,7 @@ class Link:
         self.mac = values.get(IFLA_ADDRESS, b"").hex(":")
         self.mtu = _number(values.get(IFLA_MTU))
         self.group = _number(values.get(IFLA_GROUP))
+        self.queue_length = _number(values.get(IFLA_TXQLEN))
         self.master = _number(values.get(IFLA_MASTER))
         elsewhere = IFLA_LINK_NETNSID in values
         self.lower = 0 if elsewhere else _number(values.get(IFLA_LINK))
@@ -224,6 +225,11 @@ class Rtnetlink(Socket):
             if error.errno != EAFNOSUPPORT:
                 raise
             self.request(RTM_NEWLINK, 0, body)
+
+    def set_queue_length(self, index: int, length: int) -> None:
+        """Say how many frames a device's queue holds (0: it has none)."""
+        body = pack("BBHiII", 0, 0, 0, index, 0, 0)
+        self.request(RTM_NEWLINK, 0, body + attribute(IFLA_TXQLEN, pack("I", length)))
 
     def delete_link(self, index: int) -> None:
         """Remove a device."""

@@ -171,12 +171,14 @@ def connect(found: Found, place: Place, known: NetFacts | None = None) -> NetFac
 def _redirect(place: Place, interface: Interface, tap: str) -> bool:
     """Connect an interface; False where it has vanished since it was looked at."""
 
-    def look(netlink: Rtnetlink) -> tuple[bool, bool]:
+    def look(netlink: Rtnetlink) -> tuple[bool, bool, int]:
         there = netlink.has_qdisc(interface.index, TC_H_INGRESS)
-        return there, there and FILTER_PRIORITY in netlink.filters(interface.index)
+        taken = there and FILTER_PRIORITY in netlink.filters(interface.index)
+        lengths = {link.index: link.queue_length for link in netlink.links()}
+        return there, taken, lengths.get(interface.index, -1)
 
     try:
-        there, taken = rtnetlink.ask(place.namespace, look)
+        there, taken, queue_length = rtnetlink.ask(place.namespace, look)
         if taken:
             raise HostError(
                 f"redirect interface '{interface.name}': another guest has taken it over",
@@ -184,7 +186,7 @@ def _redirect(place: Place, interface: Interface, tap: str) -> bool:
             )
         redirect = Redirect(
             **place.identity, interface=interface.name, index=interface.index, tap=tap,
-            own=not there,
+            own=not there, queue_length=queue_length,
         )  # fmt: skip
         place.journal.make(redirect)
     except OSError as error:
