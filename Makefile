@@ -65,14 +65,17 @@ install: $(MODULE) ## install below PREFIX (default /usr/local), beside other ve
 	$(INTERPRETER) -I launcher/bundle.py "$$library.new" "$(PREFIX)/lib/urunc/$(VERSION)"; \
 	rm -rf "$$library.old"; [ ! -e "$$library" ] || mv "$$library" "$$library.old"; \
 	mv "$$library.new" "$$library"; rm -rf "$$library.old"; \
-	sed -e 's|@PYTHON@|$(INTERPRETER)|' -e 's|@LIBRARY@|$(PREFIX)/lib/urunc/$(VERSION)|' launcher/urunc.in \
-		>"$(DESTDIR)$(PREFIX)/bin/urunc.new"; \
-	chmod 755 "$(DESTDIR)$(PREFIX)/bin/urunc.new"; \
-	mv "$(DESTDIR)$(PREFIX)/bin/urunc.new" "$(DESTDIR)$(PREFIX)/bin/urunc"
+	for program in urunc=urunc.__main__ containerd-shim-urunc-v2=urunc.shim.command; do \
+		target="$(DESTDIR)$(PREFIX)/bin/$${program%%=*}"; \
+		sed -e 's|@PYTHON@|$(INTERPRETER)|' -e 's|@LIBRARY@|$(PREFIX)/lib/urunc/$(VERSION)|' \
+			-e "s|@ENTRY@|$${program#*=}|" launcher/urunc.in >"$$target.new"; \
+		chmod 755 "$$target.new"; mv "$$target.new" "$$target"; \
+	done
 	@echo "installed $(DESTDIR)$(PREFIX)/bin/urunc $(VERSION)"
 
 uninstall: ## remove what install put below PREFIX
-	rm -rf "$(DESTDIR)$(PREFIX)/lib/urunc/$(VERSION)" "$(DESTDIR)$(PREFIX)/bin/urunc"
+	rm -rf "$(DESTDIR)$(PREFIX)/lib/urunc/$(VERSION)" "$(DESTDIR)$(PREFIX)/bin/urunc" \
+		"$(DESTDIR)$(PREFIX)/bin/containerd-shim-urunc-v2"
 
 clean: ## remove what was built
 	rm -rf build $(MODULE)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The first code of the installed `urunc`: makes its modules importable from one file, and runs it.
+"""The first code of the installed programs: makes its modules importable from one file, and runs it.
 
 The ordinary import of a module searches folders, then opens and checks a file; urunc's forty cost
 as much as a third of the interpreter's start. Here their code is in one file, and MODULES says
 where; `bundle.py` wrote both at install. They stand beside it as files too, for people and
-tracebacks. bin/urunc (urunc.in) runs this with MODULES and LIBRARY, the folder of all of it.
+tracebacks. bin/urunc and bin/containerd-shim-urunc-v2 (urunc.in) run this with MODULES, LIBRARY, the folder of
+all of it, and ENTRY, the module whose `main` it is.
 """
 
 import sys
@@ -50,6 +51,5 @@ class Bundle:
 sys.meta_path.insert(0, Bundle)
 sys.path.append(LIBRARY)
 
-from urunc.__main__ import main  # noqa: E402
-
-main()
+ENTRY = globals()["ENTRY"]
+__import__(ENTRY, fromlist=("main",)).main()

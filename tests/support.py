@@ -27,6 +27,7 @@ from typing import Any
 import pytest
 
 from places.cni import available as cni_available
+from places.containerd import available as containerd_available
 from places.docker import available as docker_available
 from places.machine import available as machine_available
 from places.podman import available as podman_available
@@ -69,6 +70,7 @@ PROBES: dict[str, Callable[[], bool]] = {
     "systemd": systemd_available,
     "machine": machine_available,
     "docker": docker_available,
+    "containerd": containerd_available,
     "podman": podman_available,
     "rootless": rootless_available,
     "slirp4netns": lambda: shutil.which("slirp4netns") is not None,

@@ -62,7 +62,7 @@ class _Follower:
         self.pidfd = pidfd
         self.monitor = monitor
         self.group = groups.load(state.data["groups"])
-        self.memory = _MemoryEvents(self.group)
+        self.memory = MemoryEvents(self.group)
         self.kills = cgroups.oom_kills(self.group.paths)
         self.told: dict[str, str] = {}
         self.listener: Control | None = None
@@ -155,7 +155,7 @@ def ending(monitor: Any, status: int | None, told: str = "") -> str:
     return text
 
 
-class _MemoryEvents:
+class MemoryEvents:
     """A descriptor that wakes when memory runs out: v1's eventfd, v2's memory.events."""
 
     def __init__(self, group: Groups) -> None:

@@ -1,0 +1,344 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`containerd-shim-urunc-v2`: what containerd runs to have a shim (`start`), to clean up after one
+that died (`delete`), and to ask what it is (`-info`, `-v`).
+
+containerd reads standard output and standard error of `start` as one: the address is all that may
+be on it. Options are Go's, with one dash, the action last.
+"""
+
+from __future__ import annotations
+
+import posix
+import sys
+
+from urunc import __version__
+from urunc.errors import Error, StateError, UsageError
+from urunc.linux import _linux
+from urunc.linux.files import (
+    exists,
+    make_directories,
+    read_descriptor,
+    read_text,
+    unlink,
+    write_all,
+)
+from urunc.shim import DEFAULT_ROOT, ROOT_FILE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+NAME = "io.containerd.urunc.v2"
+SOCKETS = "/run/containerd/s"
+GROUPS = ("io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id")
+"""Annotations by which containers share a shim, the first found one."""
+VALUES = ("namespace", "address", "publish-binary", "id", "bundle", "socket")
+FLAGS = ("debug", "info", "v")
+ADDRESS_LIMIT_BYTES = 106
+PR_SET_CHILD_SUBREAPER = 36
+PRELOADED = (
+    "cli.create", "cli.start", "cli.kill", "cli.delete", "creation", "container", "net.connect",
+    "net.look", "net.resources", "ordinary", "shim.rootfs", "guests.linux", "guests.mirage",
+    "guests.rumprun", "guests.unikraft", "monitors.firecracker", "monitors.qemu", "monitors.solo5",
+)  # fmt: skip
+"""What workers run."""
+KILLED = 137
+"""The exit code of a container whose shim died: it is killed."""
+
+
+def main() -> NoReturn:
+    """Run the action and exit."""
+    try:
+        code = run(sys.argv[1:])
+    except Error as error:
+        posix.write(2, f"containerd-shim-urunc-v2: {error}\n".encode())
+        code = error.exit_code
+    except OSError as error:
+        where = f" '{error.filename}'" if error.filename else ""
+        posix.write(2, f"containerd-shim-urunc-v2: {error.strerror or error}{where}\n".encode())
+        code = 1
+    posix._exit(code)
+
+
+def run(argv: list[str]) -> int:
+    """What these words ask for; its exit code."""
+    options, actions = parse(argv)
+    if "v" in options:
+        posix.write(1, f"{NAME}:\n  Version:  {__version__}\n".encode())
+        return 0
+    if "info" in options:
+        return info()
+    for name in ("namespace", "id"):
+        if not options.get(name):
+            raise UsageError(f"option '-{name}': missing")
+    action = actions[0] if actions else ""
+    if action == "start":
+        return start(options)
+    if action == "delete":
+        return delete(options)
+    raise UsageError(
+        f"unknown action '{action}'", "containerd runs this program: start, delete, -info, -v"
+    )
+
+
+def parse(argv: list[str]) -> tuple[dict[str, str], list[str]]:
+    """(options, other words), as Go's flag package reads them."""
+    options: dict[str, str] = {}
+    words = list(argv)
+    while words and words[0].startswith("-") and words[0] not in ("-", "--"):
+        name, equals, value = words.pop(0).lstrip("-").partition("=")
+        if name in FLAGS:
+            if value != "false":
+                options[name] = value
+        elif name in VALUES:
+            if not equals:
+                if not words:
+                    raise UsageError(f"option '-{name}': needs a value")
+                value = words.pop(0)
+            options[name] = value
+        else:
+            raise UsageError(f"option '-{name}': unknown")
+    return options, words
+
+
+def start(options: dict[str, str]) -> int:
+    """Have a shim for a container: one of its group that is there already, or a new one."""
+    from urunc.shim.messages import start_input
+
+    namespace, identifier = options["namespace"], options["id"]
+    data = read_descriptor(0, 1 << 22) if not posix.isatty(0) else b""
+    parameters, _ = start_input(data, identifier, namespace)
+    grpc = options.get("address", "")
+    events = _environment("TTRPC_ADDRESS")
+    folder = SOCKETS
+    if parameters:
+        grpc = parameters.get("containerd_grpc_address") or grpc
+        events = parameters.get("containerd_ttrpc_address") or events
+        folder = parameters.get("socket_dir") or folder
+    path = socket_path(folder, grpc, namespace, _group(identifier))
+    address = f"unix://{path}"
+    listener = _listen(path)
+    if listener is None:
+        _say(address)
+        return 0
+    adjust = _score()
+    if posix.fork():
+        _say(address)
+        return 0
+    try:
+        _serve(listener, path, namespace, events, adjust)
+    except BaseException as error:
+        posix.write(2, f"shim: {type(error).__name__}: {error}\n".encode())
+    finally:
+        unlink(path)
+        posix._exit(0)
+
+
+def socket_path(folder: str, address: str, namespace: str, group: str) -> str:
+    """Where the shim of a group of containers listens: the same for each of them, and another for
+    another containerd."""
+    path = f"{folder}/{_sha256(f'{address}/{namespace}/{group}'.encode())}"
+    if len(path) > ADDRESS_LIMIT_BYTES:
+        raise UsageError(f"socket '{path}': longer than {ADDRESS_LIMIT_BYTES} bytes")
+    return path
+
+
+def _group(identifier: str) -> str:
+    """The id that stands for all containers of a shim: the pod's, where there is one."""
+    from urunc.spec import read_document
+
+    annotations = read_document(".").get("annotations") or {}
+    for key in GROUPS:
+        if annotations.get(key):
+            return str(annotations[key])
+    return identifier
+
+
+def _listen(path: str) -> Any:
+    """A listening socket; None where a shim listens there already."""
+    from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socket
+
+    folder = path.rpartition("/")[0]
+    make_directories(folder, 0o700)
+    for _ in range(16):
+        listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
+        before = posix.umask(0o177)
+        try:
+            listener.bind(path)
+            listener.listen(128)
+        except OSError:
+            listener.close()
+            if _answers(path):
+                return None
+            unlink(path)  # nobody listens there any more
+        else:
+            listener.setblocking(False)
+            return listener
+        finally:
+            posix.umask(before)
+    raise UsageError(f"socket '{path}': others make and leave it at the same time")
+
+
+def _answers(path: str) -> bool:
+    """Whether somebody listens; who has just bound the socket may be about to."""
+    from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socket
+    from time import sleep
+
+    for _ in range(3):
+        probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
+        try:
+            probe.connect(path)
+        except OSError:
+            sleep(0.005)
+        else:
+            return True
+        finally:
+            probe.close()
+    return False
+
+
+def _say(address: str) -> None:
+    """Tell containerd the address, and older ones where they look for it after a restart."""
+    fd = posix.open("address", posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC, 0o600)
+    write_all(fd, address.encode())
+    posix.close(fd)
+    write_all(1, address.encode())
+
+
+def _score() -> int:
+    """The daemon's OOM score: a little above its parent's, so that containerd is not the one to be
+    killed for a container."""
+    try:
+        return min(int(read_text(f"/proc/{posix.getppid()}/oom_score_adj")) + 1, 1000)
+    except (OSError, ValueError):
+        return 0
+
+
+def _serve(listener: Any, path: str, namespace: str, events: str, adjust: int) -> None:
+    posix.setsid()
+    _linux.set_name("containerd-shim")
+    _linux.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    try:
+        fd = posix.open("/proc/self/oom_score_adj", posix.O_WRONLY)
+        write_all(fd, str(adjust).encode())
+        posix.close(fd)
+    except OSError:
+        pass  # it takes CAP_SYS_RESOURCE to go below what the parent has
+    _drop_streams()
+    from urunc.shim.publisher import Publisher
+    from urunc.shim.service import Shim
+
+    # while containerd hears of us: its first request is a `create`
+    preload()
+    Shim(listener, namespace, Publisher(events, namespace)).run()
+
+
+def _drop_streams() -> None:
+    """Let go of containerd's pipes, or it waits; what is said from here on goes to its log."""
+    null = posix.open("/dev/null", posix.O_RDWR)
+    try:
+        # a FIFO that containerd reads; with a reader of our own nobody is killed when it restarts
+        log = posix.open("log", posix.O_RDWR | posix.O_NONBLOCK)
+    except OSError:
+        log = null
+    for number, fd in enumerate((null, null, log)):
+        posix.dup2(fd, number)
+    for fd in {null, log}:
+        if fd > 2:
+            posix.close(fd)
+    posix.chdir("/")  # the bundle goes before the shim does
+
+
+def preload() -> None:
+    """Load what workers will run, once for all of them; what stays is the same in each."""
+    import gc
+
+    for name in PRELOADED:
+        __import__(f"urunc.{name}")
+    gc.freeze()
+
+
+def delete(options: dict[str, str]) -> int:
+    """Clean up a container whose shim is no more, and say how it ended."""
+    from time import time_ns
+
+    from urunc.shim.messages import encode, timestamp
+
+    identifier = options["id"]
+    bundle = options.get("bundle") or posix.getcwd()
+    try:
+        root, _, config = read_text(f"{bundle}/{ROOT_FILE}").partition("\0")
+    except OSError:
+        root, config = f"{DEFAULT_ROOT}/{options['namespace']}", ""
+    if exists(f"{root}/{identifier}"):  # most often the shim has ended well, and nothing is left
+        _force(root, config, identifier, bundle)
+    if _is_mounted(f"{bundle}/rootfs", bundle):
+        from urunc.shim.rootfs import unmount_all
+
+        unmount_all(f"{bundle}/rootfs")
+    _remove_socket(bundle)
+    try:
+        pid = int(read_text(f"{bundle}/init.pid"))
+    except (OSError, ValueError):
+        pid = 0
+    answer = {"pid": pid, "exit_status": KILLED, "exited_at": timestamp(time_ns())}
+    write_all(1, encode("containerd.task.v2.DeleteResponse", answer))
+    return 0
+
+
+def _remove_socket(bundle: str) -> None:
+    """A shim that was killed leaves its socket; one that lives, and has other containers, needs
+    it."""
+    try:
+        path = read_text(f"{bundle}/address", 4096).removeprefix("unix://")
+    except OSError:
+        return
+    if path.startswith("/") and not _answers(path):
+        unlink(path)
+
+
+def _force(root: str, config: str, identifier: str, bundle: str) -> None:
+    from urunc.shim import worker
+
+    words = ["--root", root, *(["--config", config] if config else [])]
+    log = f"{bundle}/.urunc-delete.log"
+
+    def done(code: int, message: str) -> None:
+        if code and "does not exist" not in message:
+            raise StateError(f"delete '{identifier}': {message}")
+
+    work = worker.start(
+        lambda: worker.verb([*words, "delete", "--force", identifier], log), log, done
+    )
+    work.finish(posix.waitpid(work.pid, 0)[1])
+
+
+def _is_mounted(path: str, parent: str) -> bool:
+    try:
+        return posix.stat(path).st_dev != posix.stat(parent).st_dev
+    except OSError:
+        return False
+
+
+def info() -> int:
+    """What this shim is: its name, its version, and that it takes every mount that containerd
+    makes."""
+    from urunc.shim.messages import encode
+
+    read_descriptor(0, 1 << 22)
+    values = {"name": NAME, "version": {"version": __version__}}
+    write_all(1, encode("containerd.types.RuntimeInfo", values))
+    return 0
+
+
+def _environment(name: str) -> str:
+    return posix.environ.get(name.encode(), b"").decode("utf-8", "surrogateescape")
+
+
+def _sha256(data: bytes) -> str:
+    try:  # hashlib would load OpenSSL
+        from _sha256 import sha256  # type: ignore[import-not-found]
+    except ImportError:
+        from _sha2 import sha256  # type: ignore[import-not-found]
+    digest: str = sha256(data).hexdigest()
+    return digest

@@ -1,0 +1,676 @@
+# SPDX-License-Identifier: Apache-2.0
+"""containerd's task service (versions 2 and 3): one process, one poll loop, every request answered
+when its work is done.
+
+The loop itself only keeps books: who is what, who waits for whom. Whatever may take time is a
+worker's (worker.py). Children of ended workers (containers' init processes, executed processes)
+become this process's, so their ends and exit codes are seen here, at once.
+"""
+
+from __future__ import annotations
+
+import posix
+from _socket import AF_UNIX, SOCK_STREAM
+from _socket import socket as Socket
+from select import POLLHUP, POLLIN, POLLOUT, poll
+
+from urunc.errors import Error as RuntimeProblem
+from urunc.linux import cgroups
+from urunc.linux.files import read_text, unlink, write_whole
+from urunc.shim import DEFAULT_ROOT, ROOT_FILE, worker
+from urunc.shim.messages import MessageError, any_of, decode, encode, timestamp, type_of
+from urunc.shim.stdio import Streams, Terminal
+from urunc.shim.tables import CREATED, METHODS, RUNNING, STOPPED
+from urunc.shim.tasks import Process, Task
+from urunc.shim.ttrpc import (
+    ALREADY_EXISTS,
+    FAILED_PRECONDITION,
+    INTERNAL,
+    INVALID_ARGUMENT,
+    NOT_FOUND,
+    UNIMPLEMENTED,
+    UNKNOWN,
+    Connection,
+    StatusError,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from urunc.shim import ttrpc
+    from urunc.shim.publisher import Publisher
+
+VERSIONS = {"containerd.task.v2.Task": "v2", "containerd.task.v3.Task": "v3"}
+GONE = ("does not exist", "not running", "already finished", "no such process", "not found")
+"""In a runtime's message: there is no such container or process (any more)."""
+OPTIONS = (
+    "containerd.runc.v1.Options",
+    "containerd.runc.v1.CheckpointOptions",
+    "runtimeoptions.v1.Options",
+)
+"""Types of options that are looked at."""
+
+
+class Request:
+    """A request that waits for its answer."""
+
+    def __init__(self, connection: Connection, called: ttrpc.Request) -> None:
+        self.connection = connection
+        self.stream = called.stream
+        self.package = f"containerd.task.{VERSIONS[called.service]}"
+        self.method = called.method
+        self.values = decode(f"{self.package}.{METHODS[called.method][0]}", called.payload)
+
+    def answer(self, **values: Any) -> None:
+        """Answer it with the method's response."""
+        response = METHODS[self.method][1]
+        name = response if "." in response else f"{self.package}.{response}"
+        self.connection.respond(self.stream, encode(name, values))
+
+    def refuse(self, code: int, message: str) -> None:
+        """Answer it with a status."""
+        self.connection.fail(self.stream, StatusError(code, message))
+
+
+class Shim:
+    """The service, its tasks and its loop."""
+
+    def __init__(self, listener: Any, namespace: str, publisher: Publisher) -> None:
+        self.listener = listener
+        self.namespace = namespace
+        self.publisher = publisher
+        self.tasks: dict[str, Task] = {}
+        self.connections: list[Connection] = []
+        self.workers: dict[int, worker.Worker] = {}
+        self.processes: dict[int, tuple[Task, Process]] = {}
+        self.unclaimed: dict[int, int] = {}
+        """Ends of children whose pids are not known yet."""
+        self.leaving = False
+        self._number = 0
+        self._wake = -1
+
+    # the loop
+
+    def run(self) -> None:
+        """Serve until there is nothing left to serve."""
+        self._wake = _wake_on_children()
+        while not (self.leaving and self.publisher.empty and not self._unsent()):
+            self._turn()
+
+    def _unsent(self) -> bool:
+        return any(connection.sending for connection in self.connections)
+
+    def _turn(self) -> None:
+        poller = poll()
+        poller.register(self.listener.fileno(), POLLIN)
+        poller.register(self._wake, POLLIN)
+        handlers: dict[int, Callable[[int], None]] = {
+            self.listener.fileno(): self._accept,
+            self._wake: self._reap,
+        }
+
+        def watch(fd: int, events: int, handler: Callable[[int], None]) -> None:
+            poller.register(fd, events)
+            handlers[fd] = handler
+
+        for connection in self.connections:
+            wanted = POLLIN | (POLLOUT if connection.sending else 0)
+            watch(connection.fileno(), wanted, self._talk(connection))
+        for fd, events in self.publisher.descriptors():
+            watch(fd, events, lambda _: self.publisher.advance())
+        for task in self.tasks.values():
+            for process in (task.init, *task.execs.values()):
+                for fd, events in process.terminal.descriptors() if process.terminal else ():
+                    watch(fd, events, _relay(process.terminal, fd))
+            if task.memory and task.memory.fd >= 0:
+                watch(task.memory.fd, task.memory.events, self._hear_memory(task))
+        timeout_s = self.publisher.timeout_s()
+        for fd, events in poller.poll(None if timeout_s is None else int(timeout_s * 1000) + 1):
+            handlers[fd](events)
+        self.publisher.advance()
+        for connection in [item for item in self.connections if item.closed]:
+            connection.close()
+            self.connections.remove(connection)
+
+    def _accept(self, _events: int) -> None:
+        try:
+            fd, _ = self.listener._accept()  # socket.accept() is Python's, in a module of its own
+        except OSError:
+            return
+        peer = Socket(AF_UNIX, SOCK_STREAM, 0, fd)
+        self.connections.append(Connection(peer, dict.fromkeys(VERSIONS, METHODS)))
+
+    def _talk(self, connection: Connection) -> Callable[[int], None]:
+        def talk(events: int) -> None:
+            if events & POLLOUT:
+                connection.send()
+            if events & (POLLIN | POLLHUP):
+                for called in connection.receive():
+                    self._serve(connection, called)
+
+        return talk
+
+    def _serve(self, connection: Connection, called: ttrpc.Request) -> None:
+        method = called.method
+        try:
+            getattr(self, f"_{HANDLERS.get(method, method.lower())}")(Request(connection, called))
+            return
+        except StatusError as error:
+            answer = error
+        except MessageError as error:
+            answer = StatusError(INVALID_ARGUMENT, f"{method}: {error}")
+        except RuntimeProblem as error:
+            answer = StatusError(UNKNOWN, str(error))
+        except OSError as error:
+            where = f" '{error.filename}'" if error.filename else ""
+            answer = StatusError(UNKNOWN, f"{method}: {error.strerror or error}{where}")
+        except Exception as error:  # a defect of ours must not end the other containers' shim
+            answer = StatusError(INTERNAL, f"{method}: {type(error).__name__}: {error}")
+        connection.fail(called.stream, answer)
+
+    # children
+
+    def _reap(self, _events: int) -> None:
+        try:
+            posix.read(self._wake, 4096)
+        except BlockingIOError:
+            pass
+        while True:
+            try:
+                pid, status = posix.waitpid(-1, posix.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            if pid in self.workers:
+                self.workers.pop(pid).finish(status)
+            elif pid in self.processes:
+                self._ended(*self.processes.pop(pid), status)
+            else:
+                self.unclaimed[pid] = status
+
+    def _adopt(self, task: Task, process: Process, pid: int) -> None:
+        """A process of a container is known by its pid from here on; it may have ended already."""
+        process.pid = pid
+        if pid in self.unclaimed:
+            self._ended(task, process, self.unclaimed.pop(pid))
+        else:
+            self.processes[pid] = (task, process)
+        if not self.workers:
+            self.unclaimed.clear()
+
+    def _work(
+        self,
+        work: Callable[[str], int],
+        done: Callable[[int, str], None],
+        streams: tuple[int, int, int] = (-1, -1, -1),
+        folder: str = "",
+    ) -> None:
+        self._number += 1
+        log = f"{folder or '/run'}/.urunc-{posix.getpid()}-{self._number}.log"
+        started = worker.start(lambda: work(log), log, done, streams=streams, folder=folder)
+        self.workers[started.pid] = started
+
+    def _verb(
+        self,
+        task: Task,
+        words: list[str],
+        done: Callable[[int, str], None],
+        streams: tuple[int, int, int] = (-1, -1, -1),
+        before: Callable[[], None] | None = None,
+    ) -> None:
+        """Have a worker run a verb for a task."""
+        options = ["--root", task.root]
+        if task.systemd:
+            options.append("--systemd-cgroup")
+        if task.config_path:
+            options += ["--config", task.config_path]
+
+        def work(log: str) -> int:
+            if before:
+                before()
+            return worker.verb([*options, *words], log)
+
+        self._work(work, done, streams, task.bundle)
+
+    def _answering(self, request: Request, then: Callable[[], None]) -> Callable[[int, str], None]:
+        """What follows a worker: the error to the client, or `then`."""
+
+        def done(code: int, message: str) -> None:
+            if code:
+                gone = any(words in message.lower() for words in GONE)
+                request.refuse(NOT_FOUND if gone else UNKNOWN, message)
+                return
+            then()
+
+        return done
+
+    # containers' lives
+
+    def _create(self, request: Request) -> None:
+        values = request.values
+        identifier, bundle = values["id"], values["bundle"]
+        if identifier in self.tasks:
+            raise StatusError(ALREADY_EXISTS, f"task {identifier}: already exists")
+        options = _options(values["options"])
+        streams, terminal = self._streams(values, identifier, bundle)
+        task = Task(identifier, bundle, "", Process("", values, streams, terminal))
+        root = options.get("root") or DEFAULT_ROOT
+        task.root = f"{root}/{self.namespace}"
+        task.systemd = bool(options.get("systemd_cgroup"))
+        task.config_path = options.get("config_path", "")
+        task.guest = _is_guest(bundle)
+        mounts = values["rootfs"]
+        if mounts:
+            task.rootfs = f"{bundle}/rootfs"
+        words = ["create", "--bundle", bundle, "--pid-file", f"{bundle}/init.pid"]
+        words += ["--no-pivot"] if options.get("no_pivot_root") else []
+        words += ["--no-new-keyring"] if options.get("no_new_keyring") else []
+        words += ["--console-socket", terminal.socket_path] if terminal else []
+        write_whole(f"{bundle}/{ROOT_FILE}", "\0".join((task.root, task.config_path)).encode())
+        self.tasks[identifier] = task
+
+        def mount() -> None:
+            from urunc.shim.rootfs import mount_all
+
+            mount_all(mounts, task.rootfs)
+
+        def done(code: int, message: str) -> None:
+            streams.release_child()
+            if code:
+                self._forget(task)
+                request.refuse(UNKNOWN, message)
+                return
+            pid = int(read_text(f"{bundle}/init.pid"))
+            self._watch_memory(task, pid)
+            self.publisher.publish(
+                "TaskCreate", container_id=identifier, bundle=bundle, rootfs=mounts,
+                io={key: values[key] for key in ("stdin", "stdout", "stderr", "terminal")},
+                checkpoint=values["checkpoint"], pid=pid,
+            )  # fmt: skip
+            request.answer(pid=pid)
+            self._adopt(task, task.init, pid)
+
+        if values["checkpoint"]:
+            self._forget(task)
+            raise StatusError(UNIMPLEMENTED, "create from a checkpoint")
+        self._verb(task, [*words, identifier], done, streams.child, mount if mounts else None)
+
+    def _streams(
+        self, values: dict[str, Any], identifier: str, bundle: str
+    ) -> tuple[Streams, Terminal | None]:
+        streams = Streams(
+            values["stdin"], values["stdout"], values["stderr"], terminal=values["terminal"],
+            namespace=self.namespace, identifier=identifier,
+        )  # fmt: skip
+        streams.open()
+        return streams, Terminal(streams) if values["terminal"] else None
+
+    def _start(self, request: Request) -> None:
+        task, process = self._find(request)
+        if process.status != CREATED or process.starting:
+            raise StatusError(FAILED_PRECONDITION, f"{_name(request)}: cannot start: not created")
+        process.starting = True
+        if process is not task.init:
+            self._start_exec(request, task, process)
+            return
+
+        def then() -> None:
+            process.status = RUNNING
+            self.publisher.publish("TaskStart", container_id=task.id, pid=process.pid)
+            request.answer(pid=process.pid)
+
+        self._verb(task, ["start", task.id], self._started(request, task, process, then))
+
+    def _started(
+        self, request: Request, task: Task, process: Process, then: Callable[[], None]
+    ) -> Callable[[int, str], None]:
+        answered = self._answering(request, then)
+
+        def done(code: int, message: str) -> None:
+            answered(code, message)
+            process.starting = False
+            if process.exited_ns:  # it has ended meanwhile: nobody hears of that before its start
+                process.status = STOPPED
+                self._tell_end(task, process)
+
+        return done
+
+    def _start_exec(self, request: Request, task: Task, process: Process) -> None:
+        pid_file = f"{task.bundle}/{process.exec_id}.pid"
+        spec = f"{task.bundle}/{process.exec_id}.json"
+        write_whole(spec, process.spec)
+        words = ["exec", "--detach", "--process", spec, "--pid-file", pid_file]
+        if process.terminal:
+            words += ["--console-socket", process.terminal.socket_path]
+
+        def then() -> None:
+            pid = int(read_text(pid_file))
+            process.status = RUNNING
+            self.publisher.publish(
+                "TaskExecStarted", container_id=task.id, exec_id=process.exec_id, pid=pid
+            )
+            request.answer(pid=pid)
+            self._adopt(task, process, pid)
+
+        started = self._started(request, task, process, then)
+
+        def done(code: int, message: str) -> None:
+            process.streams.release_child()
+            if code:
+                process.end(255 if code < 0 else code)
+            started(code, message)
+            unlink(spec)
+            unlink(pid_file)
+
+        self._verb(task, [*words, task.id], done, process.streams.child)
+
+    def _ended(self, task: Task, process: Process, status: int) -> None:
+        """A container's process has ended."""
+        code = posix.waitstatus_to_exitcode(status)
+        process.end(code if code >= 0 else 128 - code)
+        process.streams.release()
+        if process is task.init:
+            self._count_memory(task)
+            if not task.guest and not _has_own_pids(task.bundle):
+                self._verb(task, ["kill", "--all", task.id, "KILL"], lambda *_: None)
+        if not process.starting:
+            self._tell_end(task, process)
+
+    def _tell_end(self, task: Task, process: Process) -> None:
+        """Tell who waits; the init's end after those of all that was executed beside it."""
+        if process is task.init and any(item.status == RUNNING for item in task.execs.values()):
+            return
+        self.publisher.publish(
+            "TaskExit", container_id=task.id, id=process.exec_id or task.id, pid=process.pid,
+            exit_status=process.exit_code, exited_at=timestamp(process.exited_ns),
+        )  # fmt: skip
+        waiting, process.waiting = process.waiting, []
+        for wake in waiting:
+            wake()
+        init = task.init
+        if process is not init and init.status == STOPPED and not init.starting:
+            self._tell_end(task, init)
+
+    def _delete(self, request: Request) -> None:
+        task, process = self._find(request)
+        if process.status == RUNNING or process.starting:
+            raise StatusError(
+                FAILED_PRECONDITION, f"{_name(request)}: cannot delete a running process"
+            )
+        if process is not task.init:
+            process.streams.close()
+            del task.execs[process.exec_id]
+            request.answer(**_end_of(process))
+            return
+
+        def then() -> None:
+            self._forget(task)
+            end = _end_of(process)
+            self.publisher.publish("TaskDelete", container_id=task.id, **end)
+            request.answer(**end)
+
+        self._verb(task, ["delete", "--force", task.id], self._answering(request, then))
+
+    def _forget(self, task: Task) -> None:
+        """Let go of everything of a container that is no more."""
+        for process in (task.init, *task.execs.values()):
+            if process.terminal:
+                process.terminal.close()
+            process.streams.close()
+        if task.memory:
+            task.memory.close()
+        if task.rootfs:
+            from urunc.shim.rootfs import unmount_all
+
+            unmount_all(task.rootfs)
+        self.tasks.pop(task.id, None)
+        self.processes.pop(task.init.pid, None)
+
+    # what clients ask for meanwhile
+
+    def _state(self, request: Request) -> None:
+        task, process = self._find(request)
+        stdio = process.stdio
+        request.answer(
+            id=task.id, bundle=task.bundle, pid=process.pid, status=task.status_of(process),
+            stdin=stdio["stdin"], stdout=stdio["stdout"], stderr=stdio["stderr"],
+            terminal=stdio["terminal"], exit_status=process.exit_code,
+            exited_at=timestamp(process.exited_ns) if process.exited_ns else None,
+            exec_id=process.exec_id,
+        )  # fmt: skip
+
+    def _wait(self, request: Request) -> None:
+        task, process = self._find(request)
+
+        def answer() -> None:
+            request.answer(exit_status=process.exit_code, exited_at=timestamp(process.exited_ns))
+
+        if process.status == STOPPED and not self._held_back(task, process):
+            answer()
+        else:
+            process.waiting.append(answer)
+
+    def _held_back(self, task: Task, process: Process) -> bool:
+        return process is task.init and any(item.status == RUNNING for item in task.execs.values())
+
+    def _kill(self, request: Request) -> None:
+        task, process = self._find(request)
+        number = request.values["signal"]
+        if process is not task.init:
+            if process.status != RUNNING:
+                raise StatusError(NOT_FOUND, f"{_name(request)}: process already finished")
+            posix.kill(process.pid, number)  # our own child, not yet waited for
+            request.answer()
+            return
+        if process.status == STOPPED:
+            raise StatusError(NOT_FOUND, f"{task.id}: process already finished")
+        words = ["kill", *(["--all"] if request.values["all"] else []), task.id, str(number)]
+        self._verb(task, words, self._answering(request, request.answer))
+
+    def _exec(self, request: Request) -> None:
+        task = self._task(request)
+        values = request.values
+        if task.guest:
+            raise StatusError(
+                UNIMPLEMENTED, f"exec in '{task.id}': a unikernel has no processes to execute"
+            )
+        if values["exec_id"] in task.execs:
+            raise StatusError(ALREADY_EXISTS, f"{values['exec_id']}: already exists")
+        if task.init.status != RUNNING:
+            raise StatusError(FAILED_PRECONDITION, f"exec in '{task.id}': container not running")
+        streams, terminal = self._streams(values, task.id, task.bundle)
+        process = Process(values["exec_id"], values, streams, terminal)
+        process.spec = values["spec"]["value"]
+        task.execs[process.exec_id] = process
+        self.publisher.publish("TaskExecAdded", container_id=task.id, exec_id=process.exec_id)
+        request.answer()
+
+    def _pids(self, request: Request) -> None:
+        from urunc.shim.metrics import pids
+
+        task = self._task(request)
+        execs = {process.pid: process.exec_id for process in task.execs.values()}
+        found = []
+        for pid in pids(task.root, task.id, task.init.pid):
+            info: dict[str, Any] = {"pid": pid}
+            if pid in execs:
+                details = {"exec_id": execs[pid]}
+                info["info"] = any_of("containerd.runc.v1.ProcessDetails", details)
+            found.append(info)
+        request.answer(processes=found)
+
+    def _pause(self, request: Request) -> None:
+        task = self._task(request)
+
+        def then() -> None:
+            task.paused = True
+            self.publisher.publish("TaskPaused", container_id=task.id)
+            request.answer()
+
+        self._verb(task, ["pause", task.id], self._answering(request, then))
+
+    def _resume(self, request: Request) -> None:
+        task = self._task(request)
+
+        def then() -> None:
+            task.paused = False
+            self.publisher.publish("TaskResumed", container_id=task.id)
+            request.answer()
+
+        self._verb(task, ["resume", task.id], self._answering(request, then))
+
+    def _checkpoint(self, request: Request) -> None:
+        task = self._task(request)
+        if task.guest:
+            raise StatusError(UNIMPLEMENTED, f"checkpoint of '{task.id}': a unikernel has none")
+        options = _options(request.values["options"])
+        words = ["checkpoint", "--image-path", request.values["path"]]
+        words += [] if options.get("exit") else ["--leave-running"]
+
+        def then() -> None:
+            self.publisher.publish("TaskCheckpointed", container_id=task.id)
+            request.answer()
+
+        self._verb(task, [*words, task.id], self._answering(request, then))
+
+    def _update(self, request: Request) -> None:
+        task = self._task(request)
+        file = f"{task.bundle}/.urunc-resources-{request.stream}.json"
+        write_whole(file, request.values["resources"]["value"])
+        answered = self._answering(request, request.answer)
+
+        def done(code: int, message: str) -> None:
+            unlink(file)
+            answered(code, message)
+
+        self._verb(task, ["update", "--resources", file, task.id], done)
+
+    def _stats(self, request: Request) -> None:
+        from urunc.shim.metrics import metrics
+
+        task = self._task(request)
+        name, values = metrics(task.root, task.id, task.init.pid)
+        request.answer(stats=any_of(name, values))
+
+    def _resize_pty(self, request: Request) -> None:
+        _, process = self._find(request)
+        if process.terminal:
+            process.terminal.resize(request.values["width"], request.values["height"])
+        request.answer()
+
+    def _close_io(self, request: Request) -> None:
+        _, process = self._find(request)
+        if request.values["stdin"]:
+            (process.terminal or process.streams).close_stdin()
+        request.answer()
+
+    def _connect(self, request: Request) -> None:
+        task = self.tasks.get(request.values["id"])
+        pid = task.init.pid if task else 0
+        request.answer(shim_pid=posix.getpid(), task_pid=pid)
+
+    def _shutdown(self, request: Request) -> None:
+        request.answer()
+        self.leaving = self.leaving or not self.tasks
+
+    # memory
+
+    def _watch_memory(self, task: Task, pid: int) -> None:
+        from urunc.events import MemoryEvents
+        from urunc.shim.metrics import groups_of
+
+        groups = groups_of(task.root, task.id, pid)
+        task.group_paths = groups.paths
+        task.memory = MemoryEvents(groups)
+
+    def _hear_memory(self, task: Task) -> Callable[[int], None]:
+        def hear(_events: int) -> None:
+            assert task.memory
+            task.memory.acknowledge()
+            self._count_memory(task)
+
+        return hear
+
+    def _count_memory(self, task: Task) -> None:
+        kills = cgroups.oom_kills(task.group_paths) if task.group_paths else 0
+        if kills > task.kills:
+            task.kills = kills
+            self.publisher.publish("TaskOOM", container_id=task.id)
+
+    # helpers
+
+    def _task(self, request: Request) -> Task:
+        task = self.tasks.get(request.values["id"])
+        if not task or not task.init.pid:
+            raise StatusError(NOT_FOUND, f"container '{request.values['id']}': not found")
+        return task
+
+    def _find(self, request: Request) -> tuple[Task, Process]:
+        task = self._task(request)
+        process = task.process(request.values.get("exec_id", ""))
+        if not process:
+            raise StatusError(NOT_FOUND, f"process '{request.values['exec_id']}': not found")
+        return task, process
+
+
+HANDLERS = {"ResizePty": "resize_pty", "CloseIO": "close_io"}
+"""method → its handler's name, where that is not the method's in small letters."""
+
+
+def _relay(terminal: Terminal | None, fd: int) -> Callable[[int], None]:
+    assert terminal
+    return lambda events: terminal.ready(fd, events)
+
+
+def _wake_on_children() -> int:
+    """A descriptor that is readable when a child has ended."""
+    import _signal  # type: ignore[import-not-found]
+
+    read, write = posix.pipe()
+    for fd in (read, write):
+        posix.set_blocking(fd, False)
+    _signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    _signal.signal(_signal.SIGCHLD, lambda *_: None)
+    return read
+
+
+def _end_of(process: Process) -> dict[str, Any]:
+    """What is told of a process that is removed."""
+    return {
+        "pid": process.pid,
+        "exit_status": process.exit_code,
+        "exited_at": timestamp(process.exited_ns),
+    }
+
+
+def _name(request: Request) -> str:
+    exec_id = request.values.get("exec_id", "")
+    return f"{request.values['id']}{f' ({exec_id})' if exec_id else ''}"
+
+
+def _options(value: dict[str, Any] | None) -> dict[str, Any]:
+    """A request's options, of a type that is known; else none."""
+    if not value or type_of(value) not in OPTIONS:
+        return {}
+    return decode(type_of(value), value["value"])
+
+
+def _is_guest(bundle: str) -> bool:
+    from urunc import image, spec
+
+    return image.claims(spec.read_document(bundle), bundle)
+
+
+def _has_own_pids(bundle: str) -> bool:
+    """Whether a container's processes end with its init."""
+    from urunc.errors import Error
+    from urunc.spec import read_document
+
+    try:
+        namespaces = read_document(bundle)["linux"]["namespaces"]
+        return any(item["type"] == "pid" and not item.get("path") for item in namespaces)
+    except (Error, KeyError, TypeError):
+        return True

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the shim knows of each container: its init process, the processes executed beside it, their
+statuses and ends. Plain state; what is done with it is in service.py."""
+
+from __future__ import annotations
+
+from time import time_ns
+
+from urunc.shim.tables import CREATED, PAUSED, RUNNING, STOPPED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from urunc.events import MemoryEvents
+    from urunc.shim.stdio import Streams, Terminal
+
+
+class Process:
+    """One process of a container: its init (`exec_id` ""), or one that was executed in it."""
+
+    def __init__(
+        self,
+        exec_id: str,
+        stdio: dict[str, Any],
+        streams: Streams,
+        terminal: Terminal | None,
+    ) -> None:
+        self.exec_id = exec_id
+        self.stdio = stdio
+        """`stdin`, `stdout`, `stderr`, `terminal` as the client named them."""
+        self.streams = streams
+        self.terminal = terminal
+        self.spec = b""
+        """What an executed process shall be, until it is started."""
+        self.pid = 0
+        self.status = CREATED
+        self.exit_code = 0
+        self.exited_ns = 0
+        self.waiting: list[Callable[[], None]] = []
+        """Who waits for its end."""
+        self.starting = False
+
+    def end(self, code: int) -> None:
+        """It has ended."""
+        self.status = STOPPED
+        self.exit_code = code
+        self.exited_ns = time_ns()
+
+
+class Task:
+    """A container."""
+
+    def __init__(self, identifier: str, bundle: str, root: str, init: Process) -> None:
+        self.id = identifier
+        self.bundle = bundle
+        self.root = root
+        """--root of the runtime."""
+        self.init = init
+        self.guest = False
+        """Whether it is a unikernel."""
+        self.config_path = ""
+        self.systemd = False
+        self.rootfs = ""
+        """Where the shim mounted its root filesystem, "" where it did not."""
+        self.execs: dict[str, Process] = {}
+        self.paused = False
+        self.memory: MemoryEvents | None = None
+        self.group_paths: dict[str, str] = {}
+        self.kills = 0
+        """How many of its processes were killed for want of memory, as far as was told."""
+
+    def process(self, exec_id: str) -> Process | None:
+        """Its init, or one that was executed in it."""
+        return self.execs.get(exec_id) if exec_id else self.init
+
+    def status_of(self, process: Process) -> int:
+        """The status that clients see."""
+        if process is self.init and self.paused and process.status == RUNNING:
+            return PAUSED
+        return process.status

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""containerd with urunc's own shim, by ctr: ordinary containers and guests in their whole lives."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from engines import taken_down
+from images import archive
+from places.containerd import RUNC, SHIM, Containerd
+from support import PARTS, URUNC, need, unchanged
+
+BUSYBOX = pathlib.Path("/bin/busybox")
+RUNTIMES = [SHIM, RUNC]
+"""Ours, and containerd's own: what an ordinary container does is the same under both."""
+
+
+@pytest.fixture(scope="module")
+def containerd(urunc_config: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
+    """containerd with an ordinary image, `box`, and the probe on spt, Firecracker and QEMU."""
+    need("root", "tun", "installed", "runc", "containerd", "probe", "solo5")
+    folder = tmp_path_factory.mktemp("images")
+    applets = ("sh", "cat", "echo", "sleep", "id", "env", "pwd", "hostname", "true", "false", "stty",
+               "tty", "head", "dd", "ls", "kill", "ps")  # fmt: skip
+    box = {f"bin/{name}": BUSYBOX for name in applets}
+    images = [
+        archive(folder / "box.tar", "box", box, ["/bin/sh"]),
+        archive(folder / "spt.tar", "spt", {"probe": PARTS / "probe-bare.spt"}, ["probe.hang"],
+                unikernelType="rumprun", hypervisor="spt", binary="/probe"),
+        archive(folder / "fc.tar", "fc", {"probe": PARTS / "probe.pvh"}, ["app", "probe.hang"],
+                unikernelType="unikraft", hypervisor="firecracker", binary="/probe"),
+        archive(folder / "qemu.tar", "qemu", {"probe": PARTS / "probe.pvh"}, ["app", "probe.hang"],
+                unikernelType="unikraft", hypervisor="qemu", binary="/probe"),
+    ]  # fmt: skip
+    with taken_down(Containerd(str(URUNC), urunc_config)) as place:
+        for image in images:
+            place("images", "import", str(image))
+        yield place
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays(containerd: Containerd) -> Iterator[None]:
+    """containerd's place holds after a test what it held before it."""
+    with unchanged(containerd.holds, 10):
+        yield
+        for task in containerd("tasks", "ls", "-q", check=False).stdout.split():
+            containerd("tasks", "kill", "-s", "KILL", task, check=False)
+            containerd("tasks", "delete", "--force", task, check=False)
+        for container in containerd("containers", "ls", "-q", check=False).stdout.split():
+            containerd("containers", "delete", container, check=False)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_ordinary_run(containerd: Containerd, runtime: str) -> None:
+    """Output, errors, exit code, environment, working folder."""
+    script = "echo out; echo err >&2; env | grep A=; pwd; exit 42"
+    options = ("--rm", "--env", "A=1 2", "--cwd", "/bin")
+    done = containerd.launch("one", "box", "/bin/sh", "-c", script, runtime=runtime,
+                             options=options, check=False)  # fmt: skip
+    assert done.returncode == 42
+    assert done.stdout.splitlines() == ["out", "A=1 2", "/bin"]
+    assert done.stderr == "err\n"
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_ordinary_life(containerd: Containerd, runtime: str) -> None:
+    """Detached: listed, executed in, paused, measured, stopped, removed."""
+    containerd.launch("two", "box", "/bin/sleep", "100", runtime=runtime, options=("-d",))
+    assert "RUNNING" in containerd("tasks", "ls").stdout
+    done = containerd("tasks", "exec", "--exec-id", "e1", "two", "/bin/sh", "-c", "echo in; exit 3",
+                      check=False)  # fmt: skip
+    assert (done.returncode, done.stdout) == (3, "in\n")
+    containerd("tasks", "pause", "two")
+    assert "PAUSED" in containerd("tasks", "ls").stdout
+    containerd("tasks", "resume", "two")
+    listed = containerd("tasks", "ps", "two").stdout.splitlines()
+    assert len(listed) == 2
+    metrics = json.loads(containerd("tasks", "metrics", "--format", "json", "two").stdout)
+    assert metrics["pids"]["current"] == 1
+    containerd("tasks", "kill", "-s", "KILL", "two")
+    wait_stopped(containerd, "two")
+    assert "exit code 137" in containerd("tasks", "delete", "two").stderr
+
+
+@pytest.mark.parametrize("image", ["spt", "fc", "qemu"])
+def test_guest_life(containerd: Containerd, image: str) -> None:
+    need(*{"spt": ("solo5",), "fc": ("firecracker", "kvm"), "qemu": ("qemu",)}[image])
+    containerd.launch("three", image, options=("-d",))
+    assert "RUNNING" in containerd("tasks", "ls").stdout
+    done = containerd("tasks", "exec", "--exec-id", "e1", "three", "/bin/sh", check=False)
+    assert done.returncode != 0
+    assert "a unikernel has no processes" in done.stderr
+    containerd("tasks", "pause", "three")
+    assert "PAUSED" in containerd("tasks", "ls").stdout
+    containerd("tasks", "resume", "three")
+    assert len(containerd("tasks", "ps", "three").stdout.splitlines()) >= 2
+    metrics = json.loads(containerd("tasks", "metrics", "--format", "json", "three").stdout)
+    assert metrics["memory"]["usage"]["usage"] > 0
+    before = time.monotonic()
+    containerd("tasks", "kill", "three")
+    wait_stopped(containerd, "three")
+    assert time.monotonic() - before < 2
+    containerd("tasks", "delete", "three", check=False)
+
+
+def test_guest_run(containerd: Containerd) -> None:
+    """The guest's console is the output, and its exit code the task's."""
+    done = containerd.launch("four", "spt", "probe.exit=7", options=("--rm",), check=False)
+    assert done.returncode == 7, done.stderr
+    assert '"cmdline"' in done.stdout
+
+
+def wait_stopped(containerd: Containerd, identifier: str) -> None:
+    end = time.monotonic() + 10
+    while "STOPPED" not in containerd("tasks", "ls").stdout:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def shims(containerd: Containerd) -> list[int]:
+    """The pids of urunc's shims, in the place."""
+    found = containerd.run("pgrep", "-f", "bin/containerd-shim-urunc-v2", check=False).stdout
+    return [int(pid) for pid in found.split()]
+
+
+@pytest.mark.parametrize("image", ["box", "spt"])
+def test_containerd_restarts(containerd: Containerd, image: str) -> None:
+    """Containers go on without it, and are its own again when it is back."""
+    command = ("/bin/sleep", "100") if image == "box" else ()
+    containerd.launch("five", image, *command, options=("-d",))
+    before = shims(containerd)
+    containerd.run("pkill", "-KILL", "-x", "containerd")
+    end = time.monotonic() + 20
+    while containerd("version", check=False).returncode:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    assert "RUNNING" in containerd("tasks", "ls").stdout
+    assert shims(containerd) == before
+    containerd("tasks", "kill", "-s", "KILL", "five")
+    wait_stopped(containerd, "five")
+    assert "exit code 137" in containerd("tasks", "delete", "five").stderr
+
+
+@pytest.mark.parametrize("image", ["box", "spt"])
+def test_shim_is_killed(containerd: Containerd, image: str) -> None:
+    """Nothing of the container is left, and its end is 137."""
+    command = ("/bin/sleep", "100") if image == "box" else ()
+    containerd.launch("six", image, *command, options=("-d",))
+    (shim,) = shims(containerd)
+    containerd.run("kill", "-KILL", str(shim))
+    end = time.monotonic() + 10
+    while "six" in containerd("tasks", "ls").stdout:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_monitor_is_killed(containerd: Containerd) -> None:
+    """Its end is known at once."""
+    containerd.launch("seven", "spt", options=("-d",))
+    pid = containerd("tasks", "ls").stdout.splitlines()[1].split()[1]
+    containerd.run("kill", "-KILL", pid)
+    wait_stopped(containerd, "seven")
+    assert "exit code 137" in containerd("tasks", "delete", "seven").stderr
+
+
+def test_many_at_once(containerd: Containerd) -> None:
+    """None is lost."""
+    names = [f"many{number}" for number in range(20)]
+    script = "".join(
+        f"{' '.join(containerd.command('run', '-d', '--runtime', SHIM))} "
+        f"--cgroup {containerd.group}/{name} docker.io/library/spt:latest {name} & "
+        for name in names
+    )
+    containerd.run("sh", "-c", f"{script} wait")
+    listed = containerd("tasks", "ls").stdout
+    assert listed.count("RUNNING") == len(names)

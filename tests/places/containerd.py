@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""containerd to run guests with, by its own client, ctr, and by CRI: Debian's containerd, with
+urunc's shim on its PATH.
+
+Everything that it keeps is in the place's tmpfs; the socket too. Images come by `ctr images
+import`.
+Needs root, and the package containerd (with runc).
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+from places.engine import ENVIRONMENT, Engine
+
+CONTAINERD = "/usr/bin/containerd"
+CTR = "/usr/bin/ctr"
+PROGRAMS = (CONTAINERD, CTR, "/usr/bin/containerd-shim-runc-v2")
+SHIM = "io.containerd.urunc.v2"
+RUNC = "io.containerd.runc.v2"
+
+
+def available() -> bool:
+    """Whether this machine has the programs and this process the rights."""
+    return os.geteuid() == 0 and all(map(os.path.exists, PROGRAMS))
+
+
+class Containerd(Engine):
+    """The place: `with Containerd(urunc) as containerd: containerd("tasks", "ls")`.
+
+    `runtime` is urunc's program; its shim stands beside it.
+    """
+
+    states = ("run/containerd/urunc/*/*", "run/containerd/runc/*/*", "run/containerd/s/*",
+              "run/containerd/io.containerd.runtime.v2.task/*/*")  # fmt: skip
+
+    @property
+    def daemons(self) -> str:  # type: ignore[override]
+        """Kept by a loop: a containerd that is killed comes back, as under systemd."""
+        path = f"{os.path.dirname(self.runtime)}:{ENVIRONMENT['PATH']}"
+        return f"""
+        (while :; do
+            PATH={path} {CONTAINERD} --config /etc/containerd/tests.toml \\
+                >>"$here/containerd.log" 2>&1 || sleep 0.1
+        done) &
+        """
+
+    def command(self, *words: str) -> list[str]:
+        client = [CTR, "--address", f"{self.space}/containerd.sock", "--namespace", "tests"]
+        return [*client, *words]
+
+    def is_up(self) -> bool:
+        return self("version", check=False).returncode == 0
+
+    def launch(
+        self, identifier: str, image: str, *command: str, runtime: str = SHIM,
+        options: tuple[str, ...] = (), check: bool = True, timeout_s: float = 60,
+    ) -> subprocess.CompletedProcess[str]:  # fmt: skip
+        """`ctr run`: a container of an image of the tests' own."""
+        words = ["run", "--runtime", runtime, "--cgroup", f"{self.group}/{identifier}", *options]
+        name = f"docker.io/library/{image}:latest"
+        return self(*words, name, identifier, *command, check=check, timeout_s=timeout_s)
+
+    def holds(self) -> dict[str, set[str]]:
+        """The same, but for containerd itself, which may be another after a restart."""
+        held = super().holds()
+        held["processes"] = {line for line in held["processes"] if CONTAINERD not in line}
+        return held
+
+    def files(self) -> dict[str, str]:
+        space = self.space
+        return {
+            "containerd/tests.toml": f"""
+                version = 2
+                root = "{space}/containerd"
+                state = "/run/containerd"
+                [grpc]
+                address = "{space}/containerd.sock"
+                [plugins."io.containerd.internal.v1.opt"]
+                path = "{space}/containerd/opt"
+                [plugins."io.containerd.grpc.v1.cri"]
+                restrict_oom_score_adj = true
+                sandbox_image = "docker.io/library/pause:latest"
+                [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+                runtime_type = "io.containerd.runc.v2"
+                [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.urunc]
+                runtime_type = "{SHIM}"
+                pod_annotations = ["com.urunc.unikernel.*"]
+                container_annotations = ["com.urunc.unikernel.*"]
+            """,
+        }
