@@ -101,6 +101,22 @@ class Groups:
         except (OSError, ValueError):
             return None
 
+    def text(self, controller: str, file: str) -> str:
+        """What a file says; "" where there is none."""
+        try:
+            return read_text(f"{self.folder(controller)}/{file}")
+        except OSError:
+            return ""
+
+    def pairs(self, controller: str, file: str) -> dict[str, int]:
+        """A flat keyed file: `name number` lines."""
+        found = {}
+        for line in self.text(controller, file).splitlines():
+            name, _, value = line.partition(" ")
+            if value.isdecimal():
+                found[name] = int(value)
+        return found
+
     def allow_devices(self, rules: tuple[DeviceRule, ...]) -> None:
         """Let the processes use these devices and no others; raises HostError.
 

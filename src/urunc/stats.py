@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import posix
 
-from urunc.linux.files import read_text
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -40,31 +38,14 @@ def read(groups: Groups) -> dict[str, Any]:
     return found
 
 
-def _text(groups: Groups, controller: str, file: str) -> str:
-    try:
-        return read_text(f"{groups.folder(controller)}/{file}")
-    except OSError:
-        return ""
-
-
 def _number(groups: Groups, controller: str, file: str) -> int:
     return groups.number(controller, file) or 0
 
 
-def _pairs(groups: Groups, controller: str, file: str) -> dict[str, int]:
-    """A flat keyed file: `name number` lines."""
-    found = {}
-    for line in _text(groups, controller, file).splitlines():
-        name, _, value = line.partition(" ")
-        if value.isdecimal():
-            found[name] = int(value)
-    return found
-
-
 def _cpu_v1(groups: Groups) -> dict[str, Any]:
-    usage = _pairs(groups, "cpuacct", "cpuacct.stat")
-    throttling = _pairs(groups, "cpu", "cpu.stat")
-    percpu = _text(groups, "cpuacct", "cpuacct.usage_percpu").split()
+    usage = groups.pairs("cpuacct", "cpuacct.stat")
+    throttling = groups.pairs("cpu", "cpu.stat")
+    percpu = groups.text("cpuacct", "cpuacct.usage_percpu").split()
     return {
         "usage": {
             "total": _number(groups, "cpuacct", "cpuacct.usage"),
@@ -81,7 +62,7 @@ def _cpu_v1(groups: Groups) -> dict[str, Any]:
 
 
 def _cpu_v2(groups: Groups) -> dict[str, Any]:
-    stat = _pairs(groups, "cpu", "cpu.stat")
+    stat = groups.pairs("cpu", "cpu.stat")
     return {
         "usage": {
             "total": stat.get("usage_usec", 0) * 1000,
@@ -102,7 +83,7 @@ def _cpuset(groups: Groups) -> dict[str, Any]:
         ("cpus", ("cpuset.cpus", "cpuset.cpus.effective")),
         ("mems", ("cpuset.mems", "cpuset.mems.effective")),
     ):
-        text = next(filter(None, (_text(groups, "cpuset", file).strip() for file in files)), "")
+        text = next(filter(None, (groups.text("cpuset", file).strip() for file in files)), "")
         numbers: list[int] = []
         for part in text.split(",") if text else []:
             first, _, last = part.partition("-")
@@ -131,7 +112,7 @@ def _memory_v1(groups: Groups) -> dict[str, Any]:
             _number(groups, "memory", f"{name}.failcnt"),
         )
 
-    raw = _pairs(groups, "memory", "memory.stat")
+    raw = groups.pairs("memory", "memory.stat")
     return {
         "cache": raw.get("cache", 0),
         "usage": entry("memory"),
@@ -143,8 +124,8 @@ def _memory_v1(groups: Groups) -> dict[str, Any]:
 
 
 def _memory_v2(groups: Groups) -> dict[str, Any]:
-    raw = _pairs(groups, "memory", "memory.stat")
-    events = _pairs(groups, "memory", "memory.events")
+    raw = groups.pairs("memory", "memory.stat")
+    events = groups.pairs("memory", "memory.events")
     usage = _entry(groups, "memory.current", "memory.max", "memory.peak", events.get("max", 0))
     swap = _entry(groups, "memory.swap.current", "memory.swap.max", "memory.swap.peak", 0)
     # as v1 counts: with memory
@@ -163,7 +144,7 @@ def _io_v1(groups: Groups) -> dict[str, Any]:
         ),
         ("ioServicedRecursive", ("bfq.io_serviced_recursive", "throttle.io_serviced")),
     ):
-        texts = (_text(groups, "blkio", f"blkio.{file}") for file in files)
+        texts = (groups.text("blkio", f"blkio.{file}") for file in files)
         text = next((text for text in texts if text.strip() not in ("", "Total 0")), "")
         entries = []
         for line in text.splitlines():
@@ -177,7 +158,7 @@ def _io_v1(groups: Groups) -> dict[str, Any]:
 
 def _io_v2(groups: Groups) -> dict[str, Any]:
     sizes, counts = [], []
-    for line in _text(groups, "io", "io.stat").splitlines():
+    for line in groups.text("io", "io.stat").splitlines():
         device, *words = line.split()
         values = {word.partition("=")[0]: word.partition("=")[2] for word in words}
         for operation, letter in (("Read", "r"), ("Write", "w")):
