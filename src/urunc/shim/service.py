@@ -19,9 +19,10 @@ from urunc.linux import cgroups
 from urunc.linux.files import read_text, unlink, write_whole
 from urunc.shim import DEFAULT_ROOT, ROOT_FILE, worker
 from urunc.shim.messages import MessageError, any_of, decode, encode, timestamp, type_of
-from urunc.shim.stdio import Streams, Terminal
+from urunc.shim.stdio import SETTLE_MS, Streams, settle
 from urunc.shim.tables import CREATED, METHODS, RUNNING, STOPPED
 from urunc.shim.tasks import Process, Task
+from urunc.shim.terminal import Terminal
 from urunc.shim.ttrpc import (
     ALREADY_EXISTS,
     FAILED_PRECONDITION,
@@ -90,6 +91,8 @@ class Shim:
         self.leaving = False
         self._number = 0
         self._wake = -1
+        self._settling = False
+        """Whether something that outlives its process has to be looked after (stdio.settle)."""
 
     # the loop
 
@@ -126,13 +129,22 @@ class Shim:
                     watch(fd, events, _relay(process.terminal, fd))
             if task.memory and task.memory.fd >= 0:
                 watch(task.memory.fd, task.memory.events, self._hear_memory(task))
-        timeout_s = self.publisher.timeout_s()
-        for fd, events in poller.poll(None if timeout_s is None else int(timeout_s * 1000) + 1):
-            handlers[fd](events)
+        for fd, events in poller.poll(self._patience_ms()):
+            if fd in handlers:
+                handlers[fd](events)
+        self._settling = settle()
         self.publisher.advance()
         for connection in [item for item in self.connections if item.closed]:
             connection.close()
             self.connections.remove(connection)
+
+    def _patience_ms(self) -> int | None:
+        """How long nothing has to be looked after; None: until something happens."""
+        waits_s = [self.publisher.timeout_s()]
+        if self._settling:
+            waits_s.append(SETTLE_MS / 1000)
+        known = [wait_s for wait_s in waits_s if wait_s is not None]
+        return int(min(known) * 1000) + 1 if known else None
 
     def _accept(self, _events: int) -> None:
         try:
@@ -201,18 +213,6 @@ class Shim:
         if not self.workers:
             self.unclaimed.clear()
 
-    def _work(
-        self,
-        work: Callable[[str], int],
-        done: Callable[[int, str], None],
-        streams: tuple[int, int, int] = (-1, -1, -1),
-        folder: str = "",
-    ) -> None:
-        self._number += 1
-        log = f"{folder or '/run'}/.urunc-{posix.getpid()}-{self._number}.log"
-        started = worker.start(lambda: work(log), log, done, streams=streams, folder=folder)
-        self.workers[started.pid] = started
-
     def _verb(
         self,
         task: Task,
@@ -222,18 +222,18 @@ class Shim:
         before: Callable[[], None] | None = None,
     ) -> None:
         """Have a worker run a verb for a task."""
+        self._number += 1
+        log = f"{task.bundle}/.urunc-{self._number}.log"
         options = ["--root", task.root]
         if task.systemd:
             options.append("--systemd-cgroup")
         if task.config_path:
             options += ["--config", task.config_path]
-
-        def work(log: str) -> int:
-            if before:
-                before()
-            return worker.verb([*options, *words], log)
-
-        self._work(work, done, streams, task.bundle)
+        started = worker.start(
+            lambda: worker.verb([*options, *words], log), log, done, streams=streams,
+            folder=task.bundle, before=before,
+        )  # fmt: skip
+        self.workers[started.pid] = started
 
     def _answering(self, request: Request, then: Callable[[], None]) -> Callable[[int, str], None]:
         """What follows a worker: the error to the client, or `then`."""
@@ -272,10 +272,12 @@ class Shim:
         write_whole(f"{bundle}/{ROOT_FILE}", "\0".join((task.root, task.config_path)).encode())
         self.tasks[identifier] = task
 
-        def mount() -> None:
-            from urunc.shim.rootfs import mount_all
+        def before() -> None:
+            streams.wait_ready()
+            if mounts:
+                from urunc.shim.rootfs import mount_all
 
-            mount_all(mounts, task.rootfs)
+                mount_all(mounts, task.rootfs)
 
         def done(code: int, message: str) -> None:
             streams.release_child()
@@ -296,7 +298,7 @@ class Shim:
         if values["checkpoint"]:
             self._forget(task)
             raise StatusError(UNIMPLEMENTED, "create from a checkpoint")
-        self._verb(task, [*words, identifier], done, streams.child, mount if mounts else None)
+        self._verb(task, [*words, identifier], done, streams.child, before)
 
     def _streams(
         self, values: dict[str, Any], identifier: str, bundle: str
@@ -365,7 +367,7 @@ class Shim:
             unlink(spec)
             unlink(pid_file)
 
-        self._verb(task, [*words, task.id], done, process.streams.child)
+        self._verb(task, [*words, task.id], done, process.streams.child, process.streams.wait_ready)
 
     def _ended(self, task: Task, process: Process, status: int) -> None:
         """A container's process has ended."""
@@ -494,7 +496,7 @@ class Shim:
         task = self._task(request)
         execs = {process.pid: process.exec_id for process in task.execs.values()}
         found = []
-        for pid in pids(task.root, task.id, task.init.pid):
+        for pid in pids(task.groups):
             info: dict[str, Any] = {"pid": pid}
             if pid in execs:
                 details = {"exec_id": execs[pid]}
@@ -552,7 +554,7 @@ class Shim:
         from urunc.shim.metrics import metrics
 
         task = self._task(request)
-        name, values = metrics(task.root, task.id, task.init.pid)
+        name, values = metrics(task.groups)
         request.answer(stats=any_of(name, values))
 
     def _resize_pty(self, request: Request) -> None:
@@ -564,7 +566,7 @@ class Shim:
     def _close_io(self, request: Request) -> None:
         _, process = self._find(request)
         if request.values["stdin"]:
-            (process.terminal or process.streams).close_stdin()
+            process.streams.close_stdin()
         request.answer()
 
     def _connect(self, request: Request) -> None:
@@ -582,9 +584,8 @@ class Shim:
         from urunc.events import MemoryEvents
         from urunc.shim.metrics import groups_of
 
-        groups = groups_of(task.root, task.id, pid)
-        task.group_paths = groups.paths
-        task.memory = MemoryEvents(groups)
+        task.groups = groups_of(task.root, task.id, pid)
+        task.memory = MemoryEvents(task.groups)
 
     def _hear_memory(self, task: Task) -> Callable[[int], None]:
         def hear(_events: int) -> None:
@@ -595,7 +596,7 @@ class Shim:
         return hear
 
     def _count_memory(self, task: Task) -> None:
-        kills = cgroups.oom_kills(task.group_paths) if task.group_paths else 0
+        kills = cgroups.oom_kills(task.groups.paths) if task.groups.paths else 0
         if kills > task.kills:
             task.kills = kills
             self.publisher.publish("TaskOOM", container_id=task.id)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from time import time_ns
 
+from urunc.groups import Groups
 from urunc.shim.tables import CREATED, PAUSED, RUNNING, STOPPED
 
 TYPE_CHECKING = False
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from urunc.events import MemoryEvents
-    from urunc.shim.stdio import Streams, Terminal
+    from urunc.shim.stdio import Streams
+    from urunc.shim.terminal import Terminal
 
 
 class Process:
@@ -67,7 +69,7 @@ class Task:
         self.execs: dict[str, Process] = {}
         self.paused = False
         self.memory: MemoryEvents | None = None
-        self.group_paths: dict[str, str] = {}
+        self.groups = Groups({})
         self.kills = 0
         """How many of its processes were killed for want of memory, as far as was told."""
 

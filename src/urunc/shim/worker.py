@@ -56,30 +56,37 @@ def start(
     *,
     streams: tuple[int, int, int] = (-1, -1, -1),
     folder: str = "",
+    before: Callable[[], None] | None = None,
 ) -> Worker:
     """Fork a worker: `work` in `folder` with these descriptors as its standard streams (-1:
-    /dev/null), errors to a log file of its own."""
+    /dev/null), errors to a log file of its own; `before` it has all of the shim's."""
     unlink(log)
     pid = posix.fork()
     if not pid:
-        _become(work, log, streams, folder)
+        _become(work, log, streams, folder, before)
     return Worker(pid, log, done)
 
 
 def _become(
-    work: Callable[[], int], log: str, streams: tuple[int, int, int], folder: str
+    work: Callable[[], int],
+    log: str,
+    streams: tuple[int, int, int],
+    folder: str,
+    before: Callable[[], None] | None,
 ) -> NoReturn:
     code = 1
     try:
         _linux.set_name("urunc")
         _linux.default_signals()
+        logs.path, logs.json_format = log, True
+        if before:
+            before()
         null = posix.open("/dev/null", posix.O_RDWR)
         for number, fd in enumerate(streams):
             posix.dup2(fd if fd >= 0 else null, number)
         _linux.close_range(3, 0xFFFFFFFF, 0)
         if folder:
             posix.chdir(folder)
-        logs.path, logs.json_format = log, True
         code = work()
     except Error as error:
         logs.error(str(error))
