@@ -3,8 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
 import pathlib
+import pty
+import struct
+import subprocess
+import termios
 import time
 from collections.abc import Iterator
 
@@ -25,7 +32,20 @@ def containerd(urunc_config: str, tmp_path_factory: pytest.TempPathFactory) -> I
     """containerd with an ordinary image, `box`, and the probe on spt, Firecracker and QEMU."""
     need("root", "tun", "installed", "runc", "containerd", "probe", "solo5")
     folder = tmp_path_factory.mktemp("images")
-    applets = ("sh", "cat", "echo", "sleep", "env", "grep", "pwd", "true", "stty", "tty", "dd")
+    applets = (
+        "sh",
+        "cat",
+        "echo",
+        "sleep",
+        "env",
+        "grep",
+        "pwd",
+        "true",
+        "stty",
+        "tty",
+        "dd",
+        "tr",
+    )
     box = {f"bin/{name}": BUSYBOX for name in applets}
     images = [
         archive(folder / "box.tar", "box", box, ["/bin/sh"]),
@@ -178,3 +198,89 @@ def test_many_at_once(containerd: Containerd) -> None:
     containerd.run("sh", "-c", f"{script} wait")
     listed = containerd("tasks", "ls").stdout
     assert listed.count("RUNNING") == len(names)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_input(containerd: Containerd, runtime: str) -> None:
+    """What a client writes, and the end of it (CloseIO)."""
+    command = containerd.command(
+        "run", "--rm", "--runtime", runtime, "--cgroup", f"{containerd.group}/eight",
+        "docker.io/library/box:latest", "eight", "/bin/cat",
+    )  # fmt: skip
+    with subprocess.Popen(
+        [*containerd.prefix, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as client:
+        assert client.stdin and client.stdout
+        client.stdin.write("some text\n")
+        client.stdin.flush()
+        assert client.stdout.readline() == "some text\n"
+        client.stdin.close()  # ctr forgets an end that comes before its container
+        assert client.wait(20) == 0
+
+
+@pytest.mark.parametrize("image", ["box", "spt"])
+def test_terminal(containerd: Containerd, image: str) -> None:
+    """A terminal of the container's own, with the client's size."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 33, 77, 0, 0))
+    words = ("/bin/sh", "-c", "tty; stty size; exit 5") if image == "box" else ("probe.exit=5",)
+    command = containerd.command(
+        "run", "--rm", "-t", "--runtime", SHIM, "--cgroup", f"{containerd.group}/nine",
+        f"docker.io/library/{image}:latest", "nine", *words,
+    )  # fmt: skip
+    with subprocess.Popen(
+        [*containerd.prefix, *command], stdin=slave, stdout=slave, stderr=slave
+    ) as process:
+        os.close(slave)
+        said = b""
+        with contextlib.suppress(OSError):  # EIO: the client has ended
+            while part := os.read(master, 4096):
+                said += part
+        assert process.wait(20) == 5, said
+    os.close(master)
+    lines = said.replace(b"\r", b"").splitlines()
+    if image == "box":
+        assert lines == [b"/dev/pts/0", b"33 77"]
+    else:
+        assert b'"cmdline"' in said
+
+
+def test_pod(containerd: Containerd) -> None:
+    """Containers of a group share a shim, which ends with the last of them."""
+    options = ("-d", "--annotation", "io.containerd.runc.v2.group=pod")
+    for identifier, image, command in (
+        ("pause", "box", ("/bin/sleep", "100")),
+        ("guest", "spt", ()),
+        ("sidecar", "box", ("/bin/sleep", "100")),
+    ):
+        containerd.launch(identifier, image, *command, options=options)
+    assert len(shims(containerd)) == 1
+    assert containerd("tasks", "ls").stdout.count("RUNNING") == 3
+    done = containerd("tasks", "exec", "--exec-id", "e", "sidecar", "/bin/echo", "beside")
+    assert done.stdout == "beside\n"
+    for identifier in ("guest", "sidecar", "pause"):
+        containerd("tasks", "kill", "-s", "KILL", identifier)
+        containerd("tasks", "delete", "--force", identifier)
+    end = time.monotonic() + 5
+    while shims(containerd):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_memory_runs_out(containerd: Containerd) -> None:
+    """An event, and 137."""
+    with subprocess.Popen(
+        [*containerd.prefix, *containerd.command("events")], stdout=subprocess.PIPE, text=True
+    ) as events:
+        time.sleep(0.5)
+        script = "x=$(dd if=/dev/zero bs=1M count=200 2>/dev/null | tr '\\0' a); echo never"
+        options = ("--rm", "--memory-limit", str(32 << 20))
+        done = containerd.launch(
+            "ten", "box", "/bin/sh", "-c", script, options=options, check=False
+        )
+        assert done.returncode == 137
+        time.sleep(0.5)
+        events.terminate()
+        said = events.communicate()[0]
+    topics = [word for line in said.splitlines() for word in line.split() if "/tasks/" in word]
+    assert topics == ["/tasks/create", "/tasks/start", "/tasks/oom", "/tasks/exit", "/tasks/delete"]
