@@ -70,6 +70,8 @@ def connect(
     if found.others and plan.network == "dynamic" and plan.max_nics:
         names = ", ".join(found.others[:8]) + (", …" if len(found.others) > 8 else "")
         logs.warn(f"interfaces beyond those that the guest can have: {names}")
+    for name in found.not_ethernet:
+        logs.warn(f"interface '{name}': no Ethernet device: a guest cannot have it")
     from urunc.net.connect import Place
     from urunc.net.connect import connect as take_over
 

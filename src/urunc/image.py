@@ -41,6 +41,8 @@ KEYS = (
     "stopsOn",
 )
 OVERRIDES = ("accelerator", "memory", "network", "ports", "vcpus")
+CONTAINER_TYPES = ("io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType")
+"""Annotations by which containerd and CRI-O tell a pod's own container."""
 CONTAINER_NAMES = ("io.kubernetes.cri.container-name", "io.kubernetes.container.name")
 """Annotations by which containerd and CRI-O tell a container's name in its pod."""
 FILE = "urunc.json"
@@ -88,6 +90,8 @@ def claims(document: Any, bundle: str) -> bool:
     if not isinstance(document, dict):
         return True  # nobody's: the complaint is ours
     annotations, root = document.get("annotations"), document.get("root")
+    if isinstance(annotations, dict) and "sandbox" in map(annotations.get, CONTAINER_TYPES):
+        return False  # a pod's pause container, which has the pod's annotations
     if isinstance(annotations, dict) and any(PREFIX + key in annotations for key in KEYS):
         return True
     path = root.get("path") if isinstance(root, dict) else None

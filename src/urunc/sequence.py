@@ -181,7 +181,7 @@ def device_nodes(plan: Plan, names: tuple[str, ...]) -> list[Device]:
     """The nodes of the monitor's /dev: the launch's, the one for a network that may arrive between
     create and start, and the host's disks that it was given."""
     uid, gid = plan.uid or 0, plan.gid or 0
-    late = ("/dev/net/tun",) if plan.network != "none" else ()
+    late = ("/dev/net/tun",) if plan.network != "none" or plan.net_names else ()
     known = {"/dev/kvm": plan.host.kvm, "/dev/net/tun": plan.host.tun}
     nodes = [_device(known[path], plan.groups, uid, gid) for path in dict.fromkeys((*names, *late))]
     nodes += [

@@ -24,6 +24,7 @@ from urunc.linux.nftables import (
     OUTPUT,
     POSTROUTING,
     PREROUTING,
+    RAW,
     SRCNAT,
     TCP,
     UDP,
@@ -41,6 +42,7 @@ from urunc.linux.nftables import (
     frame_for,
     group,
     interface,
+    is_new,
     masquerade,
     of_this_namespace,
     protocol,
@@ -56,12 +58,12 @@ MAC, OTHER_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
 RULES = [
     (
         ("nat", PREROUTING, DSTNAT),
-        interface("eth0", other=True)
+        interface("eth0")
         + of_this_namespace()
         + protocol(TCP)
         + destination_port(80, 90)
         + dnat("172.16.1.2", 8080),
-        'iifname != "eth0" fib daddr type local tcp dport 80-90 dnat ip to 172.16.1.2:8080',
+        'iifname "eth0" fib daddr type local tcp dport 80-90 dnat ip to 172.16.1.2:8080',
     ),
     (
         ("nat", OUTPUT, DSTNAT),
@@ -87,6 +89,11 @@ RULES = [
      "ip6 saddr fd00::/64 masquerade"),
     (("filter", INPUT, FILTER), was_translated(other=True) + drop(), "ct status ! dnat drop"),
     (("filter", INPUT, FILTER), was_translated() + accept(), "ct status dnat accept"),
+    (("filter", FORWARD, FILTER), group(7, other=True) + is_new() + drop(),
+     "iifgroup != 7 ct state new drop"),
+    (("filter", PREROUTING, RAW), source("10.0.0.2", other=True) + drop(),
+     "ip saddr != 10.0.0.2 drop"),
+    (("filter", PREROUTING, RAW), source("::") + accept(), "ip6 saddr :: accept"),
     (("filter", FORWARD, FILTER), group(7) + group(8, out=True) + drop(),
      "iifgroup 7 oifgroup 8 drop"),
     (

@@ -8,7 +8,7 @@ Fields: {args} {env} {ip} {prefix} {mask} {gateway} {ipv6} {ipv6_prefix} {ipv6_g
 from __future__ import annotations
 
 from urunc.errors import ConfigError
-from urunc.guests import Guest, Request, Words, joined
+from urunc.guests import Guest, Request, Words, host_name, joined
 from urunc.net.ipv4 import dotted_mask
 
 FIELDS = (
@@ -44,7 +44,7 @@ class Template(Guest):
             "dns": request.dns[0] if request.dns else "",
             "dns2": request.dns[1] if len(request.dns) > 1 else "",
             "search": ",".join(request.search),
-            "hostname": request.hostname,
+            "hostname": host_name(request.hostname),
             "mac": nic.mac if nic else "",
         }
         return Words(

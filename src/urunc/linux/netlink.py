@@ -9,7 +9,7 @@ later.
 from __future__ import annotations
 
 import posix
-from _socket import AF_NETLINK, SO_RCVBUF, SOCK_CLOEXEC, SOCK_RAW, SOL_SOCKET, socket
+from _socket import AF_NETLINK, SO_RCVBUF, SO_SNDBUF, SOCK_CLOEXEC, SOCK_RAW, SOL_SOCKET, socket
 from _struct import pack, unpack_from
 
 TYPE_CHECKING = False
@@ -22,6 +22,8 @@ NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLA_F_NESTED = 0x8000
 NLA_TYPE_MASK = 0x3FFF
 RECEIVE_BYTES = 1 << 17
+BUFFER_BYTES = 1 << 20
+SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33  # socket(7); the same on every architecture but a few old
 
 
 class Socket:
@@ -29,7 +31,11 @@ class Socket:
 
     def __init__(self, protocol: int) -> None:
         self._socket = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol)
-        self._socket.setsockopt(SOL_SOCKET, SO_RCVBUF, 1 << 20)
+        for forced, usual in ((SO_RCVBUFFORCE, SO_RCVBUF), (SO_SNDBUFFORCE, SO_SNDBUF)):
+            try:
+                self._socket.setsockopt(SOL_SOCKET, forced, BUFFER_BYTES)
+            except PermissionError:  # not the host's root: as much as sysctl lets everybody have
+                self._socket.setsockopt(SOL_SOCKET, usual, BUFFER_BYTES)
         self._socket.bind((0, 0))
         self._sequence = 0
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """nftables: the few tables that urunc makes in a container's network namespace.
 
-Speaks nf_tables' netlink protocol (linux/netfilter/nf_tables.h, Linux 5.2 for nat in the inet
-family) itself: nft(8) is not on every host, is a process of its own, and takes 8 ms to start. A
-rule is a list of expressions, each a function here under the name that nft(8) has for it; `nft list
-ruleset` shows them in its language.
+Speaks nf_tables' netlink protocol (linux/netfilter/nf_tables.h; Linux 5.10 for the youngest
+expression, `socket wildcard`) itself: nft(8) is not on every host, is a process of its own, and
+takes 8 ms to start. A rule is a list of expressions, each a function here under the name that
+nft(8) has for it; `nft list ruleset` shows them in its language.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 0x10, 0x11
 NEWTABLE, GETTABLE, DELTABLE, NEWCHAIN, GETCHAIN, NEWRULE = 0, 1, 2, 3, 4, 6
 NLM_F_APPEND = 0x800
 
-INET, IP, NETDEV = 1, 2, 5
-"""Families of tables (NFPROTO_INET, _IPV4, _NETDEV)."""
+INET, NETDEV = 1, 5
+"""Families of tables (NFPROTO_INET, NFPROTO_NETDEV)."""
 NFPROTO_IPV4, NFPROTO_IPV6 = 2, 10
 PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = range(5)
 INGRESS = 0  # of a netdev table
@@ -53,9 +53,10 @@ EQUAL, NOT_EQUAL, AT_LEAST, AT_MOST = 0, 1, 5, 3
 PROTOCOL, IIFNAME, OIFNAME, NFPROTO, L4PROTO, PKTTYPE = 1, 6, 7, 15, 16, 19
 IIFGROUP, OIFGROUP = 21, 22
 LINK, NETWORK, TRANSPORT = 0, 1, 2
-CT_STATUS, IPS_DST_NAT = 2, 0x20
+CT_STATE, CT_STATUS = 0, 2
+NF_CT_STATE_NEW, IPS_DST_NAT = 8, 0x20
 SOCKET_WILDCARD = 2
-FIB_SADDR, FIB_DADDR, FIB_ADDRTYPE, RTN_LOCAL = 1, 2, 3, 2
+FIB_DADDR, FIB_ADDRTYPE, RTN_LOCAL = 2, 3, 2
 
 
 class Chain:
@@ -93,6 +94,11 @@ class Nftables(Socket):
                 messages.append(_message(NEWRULE, NLM_F_CREATE | NLM_F_APPEND, family, body))
         self.transact(_batch(messages))
 
+    def add_chains(self, family: int, table: str, names: list[str]) -> None:
+        """Add chains without rules to a table."""
+        chains = (_chain(table, Chain(name=name, rules=())) for name in names)
+        self.transact(_batch([_message(NEWCHAIN, NLM_F_CREATE, family, chain) for chain in chains]))
+
     def delete_table(self, family: int, name: str) -> None:
         """Remove a table and all that is in it; ENOENT where there is none."""
         self.transact(_batch([_message(DELTABLE, 0, family, _string(1, name))]))
@@ -119,13 +125,9 @@ def ask(namespace: str, question: Callable[[Nftables], T]) -> T:
 # what a rule looks at, by the place where it comes from
 
 
-def interface(name: str, *, out: bool = False, other: bool = False) -> tuple[bytes, ...]:
-    """The device that a packet came in by (or goes out of) is this one, or any other."""
-    return _compared(
-        _meta(OIFNAME if out else IIFNAME),
-        name.encode().ljust(16, b"\0"),
-        NOT_EQUAL if other else EQUAL,
-    )
+def interface(name: str, *, out: bool = False) -> tuple[bytes, ...]:
+    """The device that a packet came in by (or goes out of) is this one."""
+    return _compared(_meta(OIFNAME if out else IIFNAME), name.encode().ljust(16, b"\0"))
 
 
 def group(number: int, *, out: bool = False, other: bool = False) -> tuple[bytes, ...]:
@@ -153,9 +155,9 @@ def destination_port(first: int, last: int = 0) -> tuple[bytes, ...]:
     return (*_compared(look, pack(">H", first), AT_LEAST), _compare(pack(">H", last), AT_MOST))
 
 
-def source(address: str, prefix: int = 0) -> tuple[bytes, ...]:
-    """The packet is from this address, or network."""
-    return _address(address, prefix, 12, 8)
+def source(address: str, prefix: int = 0, *, other: bool = False) -> tuple[bytes, ...]:
+    """The packet is from this address, or network; or from any other of the family."""
+    return _address(address, prefix, 12, 8, NOT_EQUAL if other else EQUAL)
 
 
 def destination(address: str, prefix: int = 0) -> tuple[bytes, ...]:
@@ -182,10 +184,9 @@ def frame_for(address: str) -> tuple[bytes, ...]:
     return ipv4 + _compared(_payload(NETWORK, 16, 4), _binary(address))
 
 
-def of_this_namespace(*, from_it: bool = False) -> tuple[bytes, ...]:
-    """The packet is for (or from) an address that the namespace has."""
-    flags = FIB_SADDR if from_it else FIB_DADDR
-    look = _expression("fib", _big(1, REGISTER), _big(2, FIB_ADDRTYPE), _big(3, flags))
+def of_this_namespace() -> tuple[bytes, ...]:
+    """The packet is for an address that the namespace has."""
+    look = _expression("fib", _big(1, REGISTER), _big(2, FIB_ADDRTYPE), _big(3, FIB_DADDR))
     return _compared(look, pack("I", RTN_LOCAL))
 
 
@@ -197,18 +198,12 @@ def socket_listens() -> tuple[bytes, ...]:
 
 def was_translated(*, other: bool = False) -> tuple[bytes, ...]:
     """The connection's destination was translated, or was not."""
-    return (
-        _expression("ct", _big(2, CT_STATUS), _big(1, REGISTER)),
-        _expression(
-            "bitwise",
-            _big(1, REGISTER),
-            _big(2, REGISTER),
-            _big(3, 4),
-            nested(4, attribute(1, pack("I", IPS_DST_NAT))),
-            nested(5, attribute(1, bytes(4))),
-        ),
-        _compare(bytes(4), EQUAL if other else NOT_EQUAL),
-    )
+    return _connection(CT_STATUS, IPS_DST_NAT, EQUAL if other else NOT_EQUAL)
+
+
+def is_new() -> tuple[bytes, ...]:
+    """The packet is the first of its connection."""
+    return _connection(CT_STATE, NF_CT_STATE_NEW, NOT_EQUAL)
 
 
 # what it does
@@ -280,13 +275,16 @@ def answer_arp(mac: str, asker_mac: str, device_index: int) -> tuple[bytes, ...]
 
 
 def _batch(messages: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
+    """One transaction. An answer to the last message is enough: a refusal comes unasked."""
     edge = pack(">BBH", 0, 0, NFNL_SUBSYS_NFTABLES)
+    kind, flags, body = messages[-1]
+    messages = [*messages[:-1], (kind, flags | NLM_F_ACK, body)]
     return [(NFNL_MSG_BATCH_BEGIN, 0, edge), *messages, (NFNL_MSG_BATCH_END, 0, edge)]
 
 
 def _message(kind: int, flags: int, its_family: int, body: bytes) -> tuple[int, int, bytes]:
     header = pack("BBH", its_family, 0, 0)
-    return NFNL_SUBSYS_NFTABLES << 8 | kind, NLM_F_ACK | flags, header + body
+    return NFNL_SUBSYS_NFTABLES << 8 | kind, flags, header + body
 
 
 def _chain(table: str, chain: Chain) -> bytes:
@@ -348,12 +346,14 @@ def _compared(look: bytes, value: bytes, how: int = EQUAL) -> tuple[bytes, ...]:
     return look, _compare(value, how)
 
 
-def _address(address: str, prefix: int, offset: int, offset6: int) -> tuple[bytes, ...]:
+def _address(
+    address: str, prefix: int, offset: int, offset6: int, how: int = EQUAL
+) -> tuple[bytes, ...]:
     value = _binary(address)
     look = _payload(NETWORK, offset if len(value) == 4 else offset6, len(value))
     first = family(_family_of(address))
     if not prefix:
-        return first + _compared(look, value)
+        return first + _compared(look, value, how)
     size = len(value)
     mask = ((1 << 8 * size) - (1 << (8 * size - prefix))).to_bytes(size, "big")
     masked = _expression(
@@ -365,7 +365,23 @@ def _address(address: str, prefix: int, offset: int, offset6: int) -> tuple[byte
         nested(5, attribute(1, bytes(size))),
     )
     network = bytes(a & b for a, b in zip(value, mask, strict=True))
-    return (*first, look, masked, _compare(network))
+    return (*first, look, masked, _compare(network, how))
+
+
+def _connection(key: int, bits: int, how: int) -> tuple[bytes, ...]:
+    """Whether one of these bits of what is known of a connection is set (NOT_EQUAL), or none."""
+    return (
+        _expression("ct", _big(2, key), _big(1, REGISTER)),
+        _expression(
+            "bitwise",
+            _big(1, REGISTER),
+            _big(2, REGISTER),
+            _big(3, 4),
+            nested(4, attribute(1, pack("I", bits))),
+            nested(5, attribute(1, bytes(4))),
+        ),
+        _compare(bytes(4), how),
+    )
 
 
 def _family_of(address: str) -> int:

@@ -17,8 +17,16 @@ from urunc.linux import rtnetlink
 from urunc.linux.files import write_bytes
 from urunc.linux.namespaces import call_in_network, identity
 from urunc.linux.rtnetlink import TC_H_INGRESS, Rtnetlink
-from urunc.net.facts import Found, Interface, NetFacts, Route, default_route, is_loopback
-from urunc.net.resources import FILTER_PRIORITY, SHARED_GROUP, SYSCTL, Redirect, Rules, Tap
+from urunc.net.facts import (
+    SHARED_GROUP,
+    Found,
+    Interface,
+    NetFacts,
+    Route,
+    default_route,
+    is_loopback,
+)
+from urunc.net.resources import FILTER_PRIORITY, SYSCTL, Redirect, Rules, Tap
 from urunc.record import replace
 
 TYPE_CHECKING = False
@@ -148,7 +156,7 @@ def connect(found: Found, place: Place, known: NetFacts | None = None) -> NetFac
         if before:
             tap = before.tap
         else:
-            tap = spare.pop(0) if spare else place.make_tap(interface.mtu)
+            tap = _open_up(place, spare.pop(0)) if spare else place.make_tap(interface.mtu)
             if not _redirect(place, interface, tap):
                 spare.append(tap)
                 continue
@@ -157,7 +165,7 @@ def connect(found: Found, place: Place, known: NetFacts | None = None) -> NetFac
         _follow_mtu(place, connected)
     wanted = len(place.plan.net_names or ()) - len(connected)
     while len(spare) < wanted:
-        spare.append(place.make_tap(1500))
+        spare.append(spare_tap(place))
     dns = _reachable(found, place, connected, known)
     return NetFacts(
         interfaces=tuple(connected),
@@ -166,6 +174,15 @@ def connect(found: Found, place: Place, known: NetFacts | None = None) -> NetFac
         search=found.search,
         hosts=found.hosts,
     )
+
+
+def _open_up(place: Place, tap: str) -> str:
+    """A TAP device that was connected to nothing, for an interface that has come."""
+    from urunc.linux.nftables import NETDEV
+    from urunc.net.resources import remove_table
+
+    remove_table(place.namespace, NETDEV, table_of(tap))
+    return tap
 
 
 def _redirect(place: Place, interface: Interface, tap: str) -> bool:
@@ -242,15 +259,32 @@ def _reachable(
             its_relay = relay if interface is addressed else None
             if its_relay or interface.gateway_mac or known:
                 _leave(place, interface, its_relay, stand_in, inward=inward)
-    return told(found.dns, relay.address if relay and relay.resolver else "")
+    return told(found, relay.address if relay and relay.resolver else "")
 
 
-def told(dns: tuple[str, ...], relay: str) -> tuple[str, ...]:
-    """Name servers with `relay` in place of those on loopback; without one, those are left out."""
-    servers = (relay if is_loopback(server) else server for server in dns)
-    if not relay and any(map(is_loopback, dns)):
-        logs.warn("name server on loopback: out of the guest's reach, which has no IPv4 address")
-    return tuple(dict.fromkeys(filter(None, servers)))
+def spare_tap(place: Place) -> str:
+    """A TAP device for a guest's device that is connected to nothing: up, since a tender wants it
+    so, and the namespace hears nothing of what the guest says there."""
+    from urunc.linux.nftables import NETDEV
+    from urunc.net.rules import cut_off_chains
+
+    tap = place.make_tap(1500)
+    place.make_rules(NETDEV, table_of(tap), cut_off_chains(tap))
+    return tap
+
+
+def told(found: Found, relay: str) -> tuple[str, ...]:
+    """Name servers with `relay` in place of those on loopback that somebody listens at; others on
+    loopback are left out."""
+    servers = []
+    for server in found.dns:
+        if not is_loopback(server):
+            servers.append(server)
+        elif relay and "." in server:
+            servers.append(relay)
+        else:
+            logs.warn(f"name server '{server}': on loopback, out of this guest's reach")
+    return tuple(dict.fromkeys(servers))
 
 
 def _leave(

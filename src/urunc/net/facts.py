@@ -6,6 +6,9 @@ from __future__ import annotations
 
 from urunc.record import record
 
+SHARED_GROUP = 0x75727563
+"""The group of devices (`ip link show group`) of TAP devices that share their namespace."""
+
 
 @record
 class Address:
@@ -75,6 +78,8 @@ class Found:
     hosts: tuple[str, ...]
     resolver: Resolver | None
     user_mode: tuple[str, ...] = ()
+    not_ethernet: tuple[str, ...] = ()
+    """Devices with an address that carry no frames (WireGuard, tun): a guest cannot have them."""
 
 
 @record

@@ -33,6 +33,8 @@ TUN = "tun"
 """Kind of TAP devices, too."""
 STACKED = ("vlan", "macvlan", "macvtap", "ipvlan", "ipvtap")
 DNS_PORT = 53
+DOCKER = "127.0.0.11"
+"""Where its resolver is, and nothing else."""
 EVERYWHERE = ""
 LISTEN = "0A"
 """A TCP socket's state in /proc/net/tcp."""
@@ -70,6 +72,11 @@ def look(namespace: str, resolver: str, hosts: str, count: int) -> Found:
         hosts=read_hosts(hosts) if hosts else (),
         resolver=_resolver(namespace, dns),
         user_mode=tuple(link.name for link in candidates[:count] if link.kind == TUN),
+        not_ethernet=tuple(
+            link.name
+            for link in links
+            if len(link.mac) != len(NO_MAC) and _is_addressed(link, addresses)
+        ),
     )
 
 
@@ -85,10 +92,14 @@ def _is_interface(link: Link, addresses: list[KernelAddress]) -> bool:
         return False
     if link.kind in FAKE or link.master or is_own_tap(link.name):
         return False
-    addressed = any(address.index == link.index and address.usable for address in addresses)
+    addressed = _is_addressed(link, addresses)
     # a TAP device is a way out where somebody gave it an address (slirp4netns, pasta); else it is
     # another machine's
     return addressed or (link.up and link.kind != TUN)
+
+
+def _is_addressed(link: Link, addresses: list[KernelAddress]) -> bool:
+    return any(address.index == link.index and address.usable for address in addresses)
 
 
 def _rides(link: Link, taken: set[int]) -> bool:
@@ -135,9 +146,10 @@ def _interface(
         gateway_mac="",
         tap="",
     )
-    gateway = default_route(interface, ipv6=False)
+    default = default_route(interface, ipv6=False)
+    gateway = default.gateway if default and ":" not in default.gateway else ""
     for neighbour in neighbours:
-        if gateway and neighbour.index == link.index and neighbour.address == gateway.gateway:
+        if gateway and neighbour.index == link.index and neighbour.address == gateway:
             return replace(interface, gateway_mac=neighbour.mac)
     return interface
 
@@ -218,12 +230,12 @@ def _resolver(namespace: str, dns: tuple[str, ...]) -> Resolver | None:
     udp, tcp = call_in_network(namespace, lambda: (_ports("udp"), _ports("tcp")))
     if DNS_PORT in udp.get(EVERYWHERE, ()):
         return Resolver(address="", udp_port=DNS_PORT, tcp_port=DNS_PORT)
-    number = ipv4.number(address)
-    wanted = f"{int.from_bytes(number.to_bytes(4, 'little'), 'big'):08X}"
-    ports = [
-        DNS_PORT if DNS_PORT in found else min(found)
-        for found in (of.get(wanted) or {DNS_PORT} for of in (udp, tcp))
-    ]
+    ports = [DNS_PORT, DNS_PORT]
+    if address == DOCKER:  # its address alone: anything may listen at the others
+        number = ipv4.number(address)
+        wanted = f"{int.from_bytes(number.to_bytes(4, 'little'), 'big'):08X}"
+        at_it = [of.get(wanted) or {DNS_PORT} for of in (udp, tcp)]
+        ports = [DNS_PORT if DNS_PORT in found else min(found) for found in at_it]
     return Resolver(address=address, udp_port=ports[0], tcp_port=ports[1])
 
 

@@ -13,6 +13,7 @@ from urunc.errors import ImageError
 from urunc.net.facts import Ports
 
 PROTOCOLS = ("tcp", "udp")
+LIMIT = 64
 HINT = "for example '8080/tcp,53/udp', '80:8080', '8000-8010', '*'"
 
 
@@ -20,7 +21,13 @@ def parse(text: str) -> tuple[tuple[Ports, ...], bool]:
     """(ports, whether all others too); raises ImageError."""
     found: list[Ports] = []
     others = False
-    for word in (part.strip() for part in text.split(",")):
+    words = [part.strip() for part in text.split(",")]
+    if len(words) > LIMIT:
+        raise ImageError(
+            f"annotation 'ports': {len(words)} entries are more than {LIMIT}",
+            "a range or '*' says it in one",
+        )
+    for word in words:
         if word == "*":
             others = True
             continue

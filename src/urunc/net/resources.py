@@ -17,6 +17,7 @@ from urunc.linux.files import read_text, write_bytes
 from urunc.linux.namespaces import call_in_network, identity
 from urunc.linux.rtnetlink import TC_H_INGRESS, Rtnetlink
 from urunc.linux.tun import create_tap
+from urunc.net.facts import SHARED_GROUP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,14 +25,15 @@ if TYPE_CHECKING:
 
     from urunc.linux.nftables import Chain
 
-SHARED_GROUP = 0x75727563
-"""The group of devices (`ip link show group`) of TAP devices that share their namespace."""
-FILTER_PRIORITY = 49000
-"""Ours among the filters of an interface: behind those of others, and found again by it."""
+FILTER_PRIORITY = 0xFFF0
+"""Ours among the filters of an interface: behind those of others, also of those to come (the kernel
+gives one without a priority the next before the first), and found again by it."""
 FORWARDING = "urunc_forwarding"
 """The table that says that the namespace forwards only because guests share it."""
 SYSCTL = "/proc/sys/net"
 IPV4_FORWARDING, IPV6_FORWARDING = "ipv4/ip_forward", "ipv6/conf/all/forwarding"
+IPV4_REDIRECTS = "ipv4/conf/all/accept_redirects"
+"""What the kernel turns off with forwarding, and on again."""
 
 
 class NetworkResource(Resource):
@@ -92,10 +94,13 @@ class Tap(NetworkResource):
     def make(self) -> None:
         path = self.find()
         if path:
-            call_in_network(
-                path, lambda: create_tap(self.name, self.uid, self.gid, multiqueue=self.multiqueue)
-            )
+            call_in_network(path, self._create)
             rtnetlink.ask(path, self._set_up)
+
+    def _create(self) -> None:
+        create_tap(self.name, self.uid, self.gid, multiqueue=self.multiqueue)
+        if any(":" in address for address in self.addresses):
+            allow_ipv6(self.name)
 
     def _set_up(self, netlink: Rtnetlink) -> None:
         index = netlink.index(self.name)
@@ -245,9 +250,18 @@ class Forwarding(NetworkResource):
             nftables.drop(),
         )
         chains = [Chain(name="forward", kind="filter", hook=FORWARD, priority=FILTER, rules=rules)]
-        chains += [Chain(name=f"accept_ra_{name}", rules=()) for name in listening]
-        chains += [Chain(name=_was_off(name), rules=()) for name in off]
-        nftables.ask(path, lambda table: table.add_table(INET, FORWARDING, tuple(chains)))
+        names = [f"accept_ra_{name}" for name in listening] + [_was_off(name) for name in off]
+        if IPV4_FORWARDING in off and read_text(f"{SYSCTL}/{IPV4_REDIRECTS}").strip() == "0":
+            names.append(_was_off(IPV4_REDIRECTS))
+        chains += [Chain(name=name, rules=()) for name in names]
+
+        def add(tables: nftables.Nftables) -> None:
+            try:
+                tables.add_table(INET, FORWARDING, tuple(chains))
+            except FileExistsError:  # by another guest, when there was one family alone
+                tables.add_chains(INET, FORWARDING, names)
+
+        nftables.ask(path, add)
         for name in listening:
             write_bytes(f"{SYSCTL}/ipv6/conf/{name}/accept_ra", b"2")
         for name in off:
@@ -270,6 +284,8 @@ class Forwarding(NetworkResource):
             # where it could not be turned on, it cannot be turned off
             if _was_off(name) in ours and read_text(f"{SYSCTL}/{name}").strip() != "0":
                 write_bytes(f"{SYSCTL}/{name}", b"0")
+        if _was_off(IPV4_REDIRECTS) in ours:
+            write_bytes(f"{SYSCTL}/{IPV4_REDIRECTS}", b"0")
         for chain in ours:
             name = chain.removeprefix("accept_ra_")
             if name != chain:
@@ -279,6 +295,15 @@ class Forwarding(NetworkResource):
                     pass  # the device is gone
         if ours:
             remove_table(path, INET, FORWARDING)
+
+
+def allow_ipv6(device: str) -> None:
+    """Let a device of this thread's namespace have IPv6 addresses: Docker turns them off for new
+    ones."""
+    try:
+        write_bytes(f"{SYSCTL}/ipv6/conf/{device}/disable_ipv6", b"0")
+    except FileNotFoundError:
+        pass  # a kernel without IPv6: the address will tell
 
 
 def _was_off(sysctl: str) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from urunc.linux.nftables import (
     DSTNAT,
     FILTER,
+    FORWARD,
     INGRESS,
     INPUT,
     LAST,
@@ -19,6 +20,7 @@ from urunc.linux.nftables import (
     OUTPUT,
     POSTROUTING,
     PREROUTING,
+    RAW,
     SRCNAT,
     TCP,
     UDP,
@@ -35,6 +37,7 @@ from urunc.linux.nftables import (
     frame_for,
     group,
     interface,
+    is_new,
     masquerade,
     of_this_namespace,
     protocol,
@@ -45,8 +48,7 @@ from urunc.linux.nftables import (
     to_this_host,
     was_translated,
 )
-from urunc.net.facts import Ports, Resolver
-from urunc.net.resources import SHARED_GROUP
+from urunc.net.facts import SHARED_GROUP, Ports, Resolver
 from urunc.record import record
 
 TYPE_CHECKING = False
@@ -97,6 +99,11 @@ def relay_chains(
         Chain(name="postrouting", kind="filter", hook=POSTROUTING, priority=LAST,
               rules=(interface(tap, out=True) + destination(stand_in) + set_destination(guest),)),
     )  # fmt: skip
+
+
+def cut_off_chains(tap: str) -> tuple[Chain, ...]:
+    """Nothing of what comes from a TAP device that is connected to nothing goes anywhere."""
+    return (Chain(name="ingress", kind="filter", hook=INGRESS, device=tap, rules=(drop(),)),)
 
 
 def netdev_chains(
@@ -158,10 +165,19 @@ def shared_chains(
         postrouting += [out, hairpin]
     claims = [f"{CLAIM}_{item.protocol}_{item.first}_{item.last}" for item in ports]
     claims += [f"{CLAIM}_{name}_any" for name in PROTOCOLS if others]
+    # nobody but the guest itself is there, and nobody comes but by its ports
+    own_link = (source("fe80::", 10), source("::"))
+    spoofed: list[Rule] = [interface(tap) + rule + accept() for rule in own_link]
+    spoofed += [interface(tap) + source(guest, other=True) + drop() for guest in guests]
+    if not any(":" in guest for guest in guests):
+        spoofed.append(interface(tap) + family(NFPROTO_IPV6) + drop())
+    unasked = interface(tap, out=True) + group(SHARED_GROUP, other=True) + is_new()
+    unasked += was_translated(other=True) + drop()
     # localhost of the namespace is out of the guest's reach, but for what was translated to it
     local = interface(tap) + destination("127.0.0.0", 8) + was_translated(other=True) + drop()
     return (
         *(Chain(name=name, rules=()) for name in claims),
+        Chain(name="source", kind="filter", hook=PREROUTING, priority=RAW, rules=tuple(spoofed)),
         Chain(name="prerouting", kind="nat", hook=PREROUTING, priority=DSTNAT,
               rules=tuple(prerouting)),
         # behind the ports of every guest, in whatever order they came
@@ -170,6 +186,7 @@ def shared_chains(
         Chain(name="postrouting", kind="nat", hook=POSTROUTING, priority=SRCNAT,
               rules=tuple(postrouting)),
         Chain(name="input", kind="filter", hook=INPUT, priority=FILTER, rules=(local,)),
+        Chain(name="forward", kind="filter", hook=FORWARD, priority=FILTER, rules=(unasked,)),
     )  # fmt: skip
 
 

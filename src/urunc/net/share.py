@@ -13,12 +13,22 @@ from errno import EPERM
 from urunc import logs
 from urunc.errors import HostError, reason
 from urunc.linux import nftables, rtnetlink
+from urunc.linux.namespaces import call_in_network
 from urunc.linux.nftables import INET, Nftables
 from urunc.linux.rtnetlink import Rtnetlink
 from urunc.net import ipv4
-from urunc.net.connect import SYSCTL_HINT, TAP_LIMIT, TAP_NAME, Place, number_of, table_of, told
-from urunc.net.facts import Address, Found, Interface, NetFacts, Route, local_mac
-from urunc.net.resources import FILTER_PRIORITY, SHARED_GROUP, Forwarding
+from urunc.net.connect import (
+    SYSCTL_HINT,
+    TAP_LIMIT,
+    TAP_NAME,
+    Place,
+    number_of,
+    spare_tap,
+    table_of,
+    told,
+)
+from urunc.net.facts import SHARED_GROUP, Address, Found, Interface, NetFacts, Route, local_mac
+from urunc.net.resources import FILTER_PRIORITY, Forwarding, allow_ipv6
 from urunc.net.rules import Relay, claimed, shared_chains
 
 IPV6_NETWORK = "fd75:7275:6e63:{:x}::"
@@ -41,12 +51,17 @@ def share(found: Found, place: Place, known: NetFacts | None = None) -> NetFacts
             "it takes CAP_NET_ADMIN over the network namespace, and nf_tables in the kernel",
         ) from None
     mtu = min((interface.mtu for interface in found.interfaces), default=1500)
-    if known and known.interfaces:
-        before = known.interfaces[0]
+    before = known.interfaces[0] if known and known.interfaces else None
+    used = _used(place, found, before.tap if before else "")
+    if before and _is_taken(before, used):  # what came since `create` has the same subnet
+        index = before.index
+        rtnetlink.ask(place.namespace, lambda netlink: netlink.delete_link(index))
+        before = None
+    if before:
         tap, subnet = before.tap, _subnet_of(before)
         _follow(place, tap, mtu, ipv6=ipv6)
     else:
-        tap, subnet = _make_tap(found, place, mtu, ipv6=ipv6)
+        tap, subnet = _make_tap(place, used, mtu, ipv6=ipv6)
     place.set_on_tap(tap, route_localnet=1)
     interface = _interface(place, tap, subnet, mtu, ipv6=ipv6)
     gateway = interface.routes[0].gateway
@@ -58,7 +73,7 @@ def share(found: Found, place: Place, known: NetFacts | None = None) -> NetFacts
     return NetFacts(
         interfaces=(interface,),
         spare_taps=known.spare_taps if known else _spare(place),
-        dns=told(found.dns, gateway),
+        dns=told(found, gateway if relay else ""),
         search=found.search,
         hosts=found.hosts,
     )
@@ -109,10 +124,11 @@ def _own_taps(place: Place) -> list[rtnetlink.Link]:
     ]
 
 
-def _make_tap(found: Found, place: Place, mtu: int, *, ipv6: bool) -> tuple[str, str]:
+def _make_tap(
+    place: Place, used: list[tuple[int, int]], mtu: int, *, ipv6: bool
+) -> tuple[str, str]:
     """(TAP device, the first three parts of its subnet): its number is the subnet's, too, so two
     guests never have the same."""
-    used = _used(place)
     for number in range(TAP_LIMIT):
         subnet = _free_subnet(place.plan.shared_subnets, number, used)
         if not subnet:
@@ -129,19 +145,43 @@ def _make_tap(found: Found, place: Place, mtu: int, *, ipv6: bool) -> tuple[str,
     )
 
 
-def _used(place: Place) -> list[tuple[int, int]]:
-    """(network, prefix) of all that the namespace has addresses in or routes to."""
+def _used(place: Place, found: Found, own_tap: str) -> list[tuple[int, int]]:
+    """(network, prefix) of all that the namespace has addresses in or routes to, but for the
+    guest's own device, and of what the guest shall reach."""
 
     def look(netlink: Rtnetlink) -> list[str]:
-        found = [f"{item.address}/{item.prefix}" for item in netlink.addresses() if not item.ipv6]
-        found += [item.destination for item in netlink.routes() if not item.ipv6]
-        return [network for network in found if network]
+        own = netlink.index(own_tap) if own_tap else 0
+        networks = [
+            f"{item.address}/{item.prefix}"
+            for item in netlink.addresses()
+            if not item.ipv6 and item.index != own
+        ]
+        networks += [
+            item.destination for item in netlink.routes() if not item.ipv6 and item.index != own
+        ]
+        return [network for network in networks if network]
 
+    wanted = [server for server in found.dns if ":" not in server]
+    wanted += [line.split(" ")[0] for line in found.hosts]
+    networks = rtnetlink.ask(place.namespace, look)
+    networks += [f"{address}/32" for address in wanted if ":" not in address]
     used = []
-    for network in rtnetlink.ask(place.namespace, look):
+    for network in networks:
         address, _, prefix = network.partition("/")
         used.append((ipv4.number(address), int(prefix)))
     return used
+
+
+def _is_taken(interface: Interface, used: list[tuple[int, int]]) -> bool:
+    """Whether the subnet of a guest's device is somebody else's by now."""
+    return _meets(ipv4.number(interface.ipv4[0].address), used)
+
+
+def _meets(network: int, used: list[tuple[int, int]]) -> bool:
+    """Whether a /24 has an address in common with others."""
+    return any(
+        (network ^ other) & ipv4.mask(min(24, prefix)) == 0 for other, prefix in used if prefix
+    )
 
 
 def _free_subnet(pools: tuple[str, ...], number: int, used: list[tuple[int, int]]) -> str:
@@ -153,10 +193,7 @@ def _free_subnet(pools: tuple[str, ...], number: int, used: list[tuple[int, int]
         if place >= 1 << (24 - int(prefix)):
             continue
         network = (ipv4.number(address) & ipv4.mask(int(prefix))) + (place << 8)
-        shared = (
-            (network ^ other) & ipv4.mask(min(24, its_prefix)) == 0 for other, its_prefix in used
-        )
-        if not any(shared):
+        if not _meets(network, used):
             return ipv4.dotted(network).rpartition(".")[0]
     return ""
 
@@ -182,6 +219,8 @@ def _follow(place: Place, tap: str, mtu: int, *, ipv6: bool) -> None:
                 pass
 
     try:
+        if ipv6:
+            call_in_network(place.namespace, lambda: allow_ipv6(tap))
         rtnetlink.ask(place.namespace, follow)
     except OSError as error:
         hint = "it takes CAP_NET_ADMIN over the network namespace" if error.errno == EPERM else ""
@@ -214,4 +253,4 @@ def _spare(place: Place) -> tuple[str, ...]:
     declared = place.plan.net_names or ()
     if len(declared) > 1:
         logs.detail("shared network: the guest's other network devices are connected to nothing")
-    return tuple(place.make_tap(1500) for _ in declared[1:])
+    return tuple(spare_tap(place) for _ in declared[1:])

@@ -59,6 +59,12 @@ def omissions(net: NetFacts, guest: Guest) -> list[str]:
                 f"interface '{interface.name}': {guest.name} takes no IPv6 address, and there is "
                 "no other: it has none"
             )
+        for route in interface.routes:
+            if ":" in route.gateway and ":" not in route.destination:
+                found.append(
+                    f"interface '{interface.name}': the route to {route.destination} by "
+                    f"{route.gateway} is not told: an IPv4 route by an IPv6 gateway"
+                )
         if interface.mtu < IPV6_MTU and told6:
             found.append(
                 f"interface '{interface.name}': an MTU of {interface.mtu} is too little for IPv6 "
