@@ -564,7 +564,11 @@ def test_a_server_that_talks_of_other_things(tmp_path: pathlib.Path) -> None:
 
 def test_a_server_that_reads_nothing(tmp_path: pathlib.Path) -> None:
     done = threading.Event()
-    with served(tmp_path, lambda _: bool(done.wait(10)) and None) as path:
+
+    def serve(_: socket.socket) -> None:
+        done.wait(10)
+
+    with served(tmp_path, serve) as path:
         with pytest.raises(TimeoutError):
             call(path, EVENTS, "Forward", bytes(LENGTH_MAX // 2), 0.2, {})
         done.set()
