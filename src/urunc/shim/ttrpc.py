@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from _socket import (
     AF_UNIX,
-    MSG_DONTWAIT,
     MSG_NOSIGNAL,
     SO_SNDTIMEO,
     SOCK_CLOEXEC,
@@ -150,6 +149,7 @@ class Connection:
     """
 
     def __init__(self, peer: socket, services: Mapping[str, Container[str]]) -> None:
+        peer.setblocking(False)
         self.closed = False
         self._socket = peer
         self._services = services
@@ -178,7 +178,7 @@ class Connection:
         """The calls that have come whole, once it can be read; what is wrong has its answer
         already."""
         try:
-            data = self._socket.recv(RECEIVE_BYTES, MSG_DONTWAIT)
+            data = self._socket.recv(RECEIVE_BYTES)
         except BlockingIOError:
             return []
         except OSError:
@@ -266,7 +266,7 @@ class Connection:
         """Write as much as can be written now."""
         try:
             while self._outgoing:
-                sent = self._socket.send(self._outgoing, MSG_DONTWAIT | MSG_NOSIGNAL)
+                sent = self._socket.send(self._outgoing, MSG_NOSIGNAL)
                 del self._outgoing[:sent]
         except BlockingIOError:
             if len(self._outgoing) > OUTGOING_MAX:
