@@ -62,7 +62,7 @@ class Podman(Engine):
             events_logger = "file"
             helper_binaries_dir = ["{HELPERS}"]
             runtime = "runc"
-            static_dir = "{space}/static"
+            static_dir = "{space}/storage/libpod"
             tmp_dir = "/run/libpod"
             volume_path = "{space}/volumes"
             [engine.runtimes]
