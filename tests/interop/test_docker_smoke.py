@@ -74,3 +74,14 @@ GUEST = guests.CHECKS | {"top": top}
 @pytest.mark.parametrize("name", GUEST)
 def test_guest(side: Guests, name: str) -> None:
     GUEST[name](side)
+
+
+def test_arguments_of_the_runtime(docker: Docker) -> None:
+    """`runtimeArgs` of daemon.json: there is a script between containerd's shim and urunc."""
+    need("solo5")
+    other = Guests(docker, "urunc-configured")
+    other.see("run", "--rm", "--runtime", other.runtime, "box", "/bin/sh", "-c", "exit 4", code=4)
+    with other.in_use():
+        guests.exec_(other)
+        other.see("stop", other.kept)
+        assert other.state(other.kept, "ExitCode") == "137"
