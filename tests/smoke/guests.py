@@ -164,11 +164,11 @@ def logs(side: Guests) -> None:
 
 
 def exec_(side: Guests) -> None:
-    """Refused at once, with a reason."""
+    """Refused at once, with a reason (Docker's client says it on standard output)."""
     begin = time.monotonic()
     seen = side.see("exec", side.kept, "/bin/sh", code=None)
     assert time.monotonic() - begin < 1
-    assert "a unikernel has no processes to run a command in" in seen.out + seen.err  # Docker's client says it there
+    assert "a unikernel has no processes to run a command in" in seen.out + seen.err
 
 
 def stats(side: Guests) -> None:
