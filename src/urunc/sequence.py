@@ -196,7 +196,8 @@ def _device(node: DeviceNode, groups: tuple[int, ...], uid: int, gid: int) -> De
     """A node as on the host where its permissions let the monitor's user in, else that user's
     own."""
     open_to_all = node.mode & 0o006 == 0o006
-    if open_to_all or node.gid in groups:
+    open_to_group = node.mode & 0o060 == 0o060 and node.gid in groups
+    if open_to_all or open_to_group:
         return Device(
             source=node.path, target=node.path, uid=0, gid=node.gid, mode=node.mode & 0o666
         )

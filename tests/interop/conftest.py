@@ -13,6 +13,7 @@ from engines import PAGE
 from images import archive
 from support import PARTS, need
 
+pytest.register_assert_rewrite("smoke")
 BUSYBOX = pathlib.Path("/bin/busybox")
 
 

@@ -5,14 +5,13 @@ ports, namespaces that come late or stay, and what is left when a container stop
 from __future__ import annotations
 
 import pathlib
-import time
 from collections.abc import Iterator
 
 import pytest
 
 from engines import END, PAGE, SERVE, guest, reports, resolved, taken_down
 from images import PREFIX
-from places.podman import PODMAN, Podman
+from places.podman import Podman
 from support import URUNC, need, unchanged
 
 
@@ -41,15 +40,6 @@ def nothing_stays(podman: Podman) -> Iterator[None]:
 def seen_by_web(podman: Podman, url: str) -> str:
     """A page as the container `web` sees it."""
     return podman("exec", "web", "/bin/busybox", "wget", "-qO-", url).stdout
-
-
-def wait_for_cleanup(podman: Podman) -> None:
-    """Podman cleans up behind a container by a process of its own, for which its `stop` does not
-    always wait; with a user namespace, a `rm` that comes before fails at /dev/shm."""
-    end = time.monotonic() + 10
-    while any(command.split()[1:2] == [PODMAN] for command in podman.holds()["processes"]):
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def test_default_network(podman: Podman) -> None:
@@ -144,8 +134,10 @@ def test_user_namespace(podman: Podman) -> None:
     assert podman.udp("127.0.0.1", 7007, "late") == "late"
     assert reports(podman)[0]["ip"] == podman.address("guest", "app")
     podman("stop", "guest")
-    wait_for_cleanup(podman)
-    podman("rm", "guest")
+    # Podman's own cleanup leaves /dev/shm mounted here, with runc as well; `rm` unmounts it, and
+    # sometimes says that it is busy. The container is gone all the same.
+    podman("rm", "guest", check=False)
+    assert podman("container", "exists", "guest", check=False).returncode == 1
 
 
 def test_namespace_that_stays(podman: Podman) -> None:

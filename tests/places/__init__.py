@@ -48,15 +48,21 @@ class Place:
         raise NotImplementedError
 
     def run(
-        self, *command: str, check: bool = True, timeout_s: float = 60, **environment: str
+        self,
+        *command: str,
+        check: bool = True,
+        timeout_s: float = 60,
+        stdin: str | None = None,
+        **environment: str,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command here to its end."""
+        """Run a command here to its end; `stdin` is what it reads."""
         result = subprocess.run(
             [*self.prefix, *command],
             capture_output=True,
             text=True,
             timeout=timeout_s,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            input=stdin,
             env=os.environ | environment,
         )
         if check and result.returncode:

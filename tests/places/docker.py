@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Docker to run guests with: Debian's containerd and dockerd, with runc and urunc as runtimes.
 
-Everything that they keep is in the place's tmpfs; the socket too. dockerd has urunc with an
-argument, for which it writes a shell script that it gives to containerd's shim as the runtime.
+Everything that they keep is in the place's tmpfs; the socket too. dockerd has urunc twice: by its
+path alone, and (`urunc-configured`) with an argument, for which it writes a shell script that it
+gives to containerd's shim as the runtime.
 Images come by `docker load`: it has no network but its own bridges. Needs root, and the package
 docker.io (with containerd, runc and iptables).
 """
@@ -46,10 +47,11 @@ class Docker(Engine):
         space = self.space
         daemon = {
             "runtimes": {
-                "urunc": {
+                "urunc": {"path": self.runtime},
+                "urunc-configured": {
                     "path": self.runtime,
                     "runtimeArgs": ["--config", "/etc/urunc/config.toml"],
-                }
+                },
             },
             "data-root": f"{space}/docker",
             "exec-root": f"{space}/exec",

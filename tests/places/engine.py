@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import select
 import shutil
 import subprocess
 import sys
@@ -80,6 +81,8 @@ class Engine(Place):
     """Shell commands that start what has to run, in the background."""
     gateway_form = ""
     """Where `network inspect` has the host's address."""
+    removal: tuple[str, ...] = ("rm", "--force")
+    """The words that remove a container at once."""
     states: tuple[str, ...] = ()
     """Patterns of the folders in which runtimes keep containers; {space} is the place's tmpfs."""
 
@@ -108,11 +111,45 @@ class Engine(Place):
         raise NotImplementedError
 
     def __call__(
-        self, *words: str, check: bool = True, timeout_s: float = 60
+        self, *words: str, check: bool = True, timeout_s: float = 60, stdin: str | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run a command of the engine's to its end."""
         command = self.command(*words)
-        return self.run(*command, check=check, timeout_s=timeout_s, **ENVIRONMENT)
+        return self.run(*command, check=check, timeout_s=timeout_s, stdin=stdin, **ENVIRONMENT)
+
+    def on_terminal(
+        self, *words: str, keys: str = "", after: str = "", timeout_s: float = 60
+    ) -> tuple[int, str]:
+        """Run a command of the engine's on a terminal, and press keys once it shows the text
+        `after`: its exit code, and all that is shown."""
+        ours, its = os.openpty()
+        process = subprocess.Popen(
+            [*self.prefix, *self.command(*words)],
+            stdin=its, stdout=its, stderr=its, env=os.environ | ENVIRONMENT,
+        )  # fmt: skip
+        os.close(its)
+        shown = ""
+        end = time.monotonic() + timeout_s
+        try:
+            while select.select([ours], [], [], max(0, end - time.monotonic()))[0]:
+                try:
+                    shown += os.read(ours, 4096).decode(errors="replace")
+                except OSError:  # EIO: nobody has the other end
+                    break
+                if keys and after in shown:
+                    os.write(ours, keys.encode())
+                    keys = ""
+            return process.wait(max(0.1, end - time.monotonic())), shown
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{' '.join(words)} does not end:\n{shown}") from None
+        finally:
+            process.kill()
+            process.wait()
+            os.close(ours)
+
+    def remove(self, container: str) -> None:
+        """Remove a container, whatever it does, if there is one."""
+        self(*self.removal, container, check=False)
 
     @property
     def space(self) -> str:

@@ -38,6 +38,7 @@ class Podman(Engine):
     """The place: `with Podman(urunc) as podman: podman("run", "--runtime", "urunc", IMAGE)`."""
 
     gateway_form = "{{(index .Subnets 0).Gateway}}"
+    removal = ("rm", "--force", "--time", "0")
     states = ("/run/runc/*", "/run/urunc/*")
 
     def command(self, *words: str) -> list[str]:
@@ -46,7 +47,8 @@ class Podman(Engine):
             others = ["--cgroup-parent", f"/{self.group}", *others]
         # a runtime's name counts for the container's whole life, --runtime-flag for this command
         # alone: so urunc's configuration is where it looks for it
-        return [PODMAN, verb, *others]
+        # conmon writes files where it is started
+        return ["env", f"--chdir={self.space}", PODMAN, verb, *others]
 
     def is_up(self) -> bool:
         return True
@@ -62,7 +64,8 @@ class Podman(Engine):
             events_logger = "file"
             helper_binaries_dir = ["{HELPERS}"]
             runtime = "runc"
-            static_dir = "{space}/static"
+            runtime_supports_json = ["runc", "urunc"]
+            static_dir = "{space}/storage/libpod"
             tmp_dir = "/run/libpod"
             volume_path = "{space}/volumes"
             [engine.runtimes]
@@ -119,6 +122,7 @@ class RootlessPodman(Podman):
             events_logger = "file"
             helper_binaries_dir = ["{HELPERS}"]
             runtime = "runc"
+            runtime_supports_json = ["runc", "urunc"]
             [engine.runtimes]
             runc = ["/usr/sbin/runc"]
             urunc = ["{self.runtime}"]

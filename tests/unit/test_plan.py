@@ -28,6 +28,8 @@ from urunc.errors import Error, HostError, ImageError
 from urunc.host import HostFacts
 from urunc.image import UnikernelImage
 from urunc.plan import Plan, decide, nic_count, realize
+from urunc.record import replace
+from urunc.sequence import device_nodes
 
 NO_KVM = {"kvm": node("/dev/kvm", problem="no such file or directory", mode=0, gid=0)}
 IMAGES = {
@@ -447,6 +449,27 @@ def test_the_monitor_s_user(
 def test_the_group_of_kvm(kvm: dict[str, int], groups: tuple[int, ...]) -> None:
     plan = planned("unikraft", "qemu", facts=host(kvm=node("/dev/kvm", **kvm)))
     assert plan.groups == groups
+
+
+@pytest.mark.parametrize(
+    ("tun", "groups", "expected"),
+    [
+        ({"mode": 0o666, "gid": 0}, (), (0, 0, 0o666)),
+        ({"mode": 0o660, "gid": 20}, (20,), (0, 20, 0o660)),
+        ({"mode": 0o660, "gid": 20}, (30,), (1000, 100, 0o600)),
+        ({"mode": 0o600, "gid": 0}, (0,), (1000, 100, 0o600)),
+        ({"mode": 0o640, "gid": 0}, (0,), (1000, 100, 0o600)),
+    ],
+)
+def test_whose_device_nodes_are(
+    tun: dict[str, int], groups: tuple[int, ...], expected: tuple[int, int, int]
+) -> None:
+    """Engines give a user of uid 1000 the group 0, too, where none was named."""
+    user = {"uid": 1000, "gid": 100}
+    facts = host(tun=node("/dev/net/tun", **tun))
+    plan = planned("unikraft", "qemu", facts=facts, configuration=process(user=user))
+    (found,) = device_nodes(replace(plan, groups=groups), ())
+    assert (found.uid, found.gid, found.mode) == expected
 
 
 def test_the_host_s_network_is_none() -> None:

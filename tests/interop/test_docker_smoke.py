@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What users of Docker do every day, with urunc as the runtime: 30 checks for ordinary containers,
+each with just what runc gives on the same daemon, and those that make sense for a guest."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator
+
+import pytest
+
+from engines import taken_down
+from places.docker import Docker
+from smoke import guests, ordinary
+from smoke.guests import Guests
+from smoke.ordinary import Ordinary
+from support import URUNC, need, unchanged
+
+
+@pytest.fixture(scope="module")
+def docker(images: list[pathlib.Path], urunc_config: str) -> Iterator[Docker]:
+    """Docker with the images."""
+    need("root", "tun", "installed", "runc", "docker")
+    with taken_down(Docker(str(URUNC), urunc_config)) as place:
+        for image in images:
+            place("load", "--input", str(image))
+        yield place
+
+
+@pytest.fixture(scope="module", params=["urunc"])
+def runtime(request: pytest.FixtureRequest) -> str:
+    """What `--runtime` says: the name of a path in daemon.json, or that of a containerd shim."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def sides(docker: Docker, runtime: str) -> Iterator[tuple[Ordinary, Ordinary]]:
+    """The runtimes to compare: runc, and urunc."""
+    with Ordinary(docker, "runc").in_use() as theirs, Ordinary(docker, runtime).in_use() as ours:
+        yield theirs, ours
+
+
+@pytest.fixture(scope="module")
+def side(docker: Docker, runtime: str) -> Iterator[Guests]:
+    """The runtime for guests."""
+    with Guests(docker, runtime).in_use() as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays(docker: Docker) -> Iterator[None]:
+    """The place holds after a test what it held before it."""
+    with unchanged(docker.holds, 10):
+        yield
+
+
+@pytest.mark.parametrize("name", ordinary.CHECKS)
+def test_ordinary(sides: tuple[Ordinary, Ordinary], name: str) -> None:
+    theirs, ours = map(ordinary.CHECKS[name], sides)
+    assert ours == theirs
+
+
+def top(side: Guests) -> None:
+    """The monitor, as the host sees it."""
+    head, *lines = side.see("top", side.kept).out.splitlines()
+    assert head.split()[0] == "UID"
+    assert len(lines) == 1
+    assert "/solo5-spt --mem=" in lines[0]
+
+
+GUEST = guests.CHECKS | {"top": top}
+
+
+@pytest.mark.parametrize("name", GUEST)
+def test_guest(side: Guests, name: str) -> None:
+    GUEST[name](side)
+
+
+def test_arguments_of_the_runtime(docker: Docker) -> None:
+    """`runtimeArgs` of daemon.json: there is a script between containerd's shim and urunc."""
+    need("solo5")
+    other = Guests(docker, "urunc-configured")
+    other.see("run", "--rm", "--runtime", other.runtime, "box", "/bin/sh", "-c", "exit 4", code=4)
+    with other.in_use():
+        guests.exec_(other)
+        other.see("stop", other.kept)
+        assert other.state(other.kept, "ExitCode") == "137"

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What users of Podman do every day, with urunc as the runtime: 33 checks for ordinary containers,
+each with just what runc gives, and those that make sense for a guest."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator
+
+import pytest
+
+from engines import taken_down
+from places.podman import Podman
+from smoke import Seen, guests, ordinary
+from smoke.guests import Guests
+from smoke.ordinary import Ordinary
+from support import URUNC, need, unchanged
+
+
+@pytest.fixture(scope="module")
+def podman(images: list[pathlib.Path], urunc_config: str) -> Iterator[Podman]:
+    """Podman with the images."""
+    need("root", "tun", "installed", "runc", "podman")
+    with taken_down(Podman(str(URUNC), urunc_config)) as place:
+        for image in images:
+            place("load", "--input", str(image))
+        yield place
+
+
+@pytest.fixture(scope="module")
+def runtime() -> str:
+    """What `--runtime` says: a name of containers.conf."""
+    return "urunc"
+
+
+@pytest.fixture(scope="module")
+def sides(podman: Podman, runtime: str) -> Iterator[tuple[Ordinary, Ordinary]]:
+    """The runtimes to compare: runc, and urunc."""
+    with Ordinary(podman, "runc").in_use() as theirs, Ordinary(podman, runtime).in_use() as ours:
+        yield theirs, ours
+
+
+@pytest.fixture(scope="module")
+def side(podman: Podman, runtime: str) -> Iterator[Guests]:
+    """The runtime for guests."""
+    with Guests(podman, runtime).in_use() as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays(podman: Podman) -> Iterator[None]:
+    """Podman's place holds after a test what it held before it."""
+    with unchanged(podman.holds, 10):
+        yield
+
+
+def userns(side: Ordinary) -> Seen:
+    seen = side.run("--uidmap 0:100000:65536", "cat /proc/self/uid_map /proc/self/gid_map; id -u")
+    assert seen.out.split() == [*("0", "100000", "65536") * 2, "0"]
+    return seen
+
+
+def namespaces(side: Ordinary) -> Seen:
+    """Another container's."""
+    options = " ".join(f"--{kind} container:{side.kept}" for kind in ("pid", "network", "ipc"))
+    seen = side.run(options, "ps | grep -c ' slee[p] 1000$'; ls /sys/class/net")
+    assert seen.out.split() == ["1", "eth0", "lo"]
+    return seen
+
+
+def sysctl(side: Ordinary) -> Seen:
+    seen = side.run("--sysctl net.ipv4.ip_default_ttl=99", "cat /proc/sys/net/ipv4/ip_default_ttl")
+    assert seen.out == "99\n"
+    return seen
+
+
+ORDINARY = ordinary.CHECKS | {"userns": userns, "namespaces": namespaces, "sysctl": sysctl}
+
+
+@pytest.mark.parametrize("name", ORDINARY)
+def test_ordinary(sides: tuple[Ordinary, Ordinary], name: str) -> None:
+    theirs, ours = map(ORDINARY[name], sides)
+    assert ours == theirs
+
+
+def top(side: Guests) -> None:
+    """Podman looks into the container: at its /proc, which the monitor's root has not, or, with
+    words of ps(1), by `exec`."""
+    assert "/proc" in side.see("top", side.kept, code=None).err
+    assert "no processes" in side.see("top", side.kept, "-ef", code=None).err
+
+
+GUEST = guests.CHECKS | {"top": top}
+
+
+@pytest.mark.parametrize("name", GUEST)
+def test_guest(side: Guests, name: str) -> None:
+    GUEST[name](side)
