@@ -109,8 +109,10 @@ def make_directories(path: str, mode: int = 0o755) -> None:
     try:
         posix.mkdir(path, mode)
     except OSError as error:
-        if error.errno == ENOENT and "/" in path.strip("/"):
-            make_directories(path.rstrip("/").rpartition("/")[0], mode)
+        parent = path.rstrip("/").rpartition("/")[0]
+        # in /proc a folder that is there says ENOENT, too
+        if error.errno == ENOENT and "/" in path.strip("/") and not is_directory(parent):
+            make_directories(parent, mode)
             make_directories(path, mode)
         elif error.errno != EEXIST or not is_directory(path):
             raise
