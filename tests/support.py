@@ -75,7 +75,6 @@ PROBES: dict[str, Callable[[], bool]] = {
     "cni": cni_available,
     "runc": lambda: shutil.which("runc") is not None,
     "containerd2": (PROJECT / "build/tools/containerd").exists,
-    "helm": lambda: (PROJECT / "build/tools/helm").exists() or shutil.which("helm") is not None,
     "nft": lambda: shutil.which("nft") is not None,
     "installed": URUNC.exists,
 }

@@ -128,25 +128,32 @@ def wanted(host: Host, source: Source, prefix: str) -> Program:
 
 def place(host: Host, source: Source, program: Program) -> None:
     """Put the folder of the version in place."""
-    temporary = f"{program.folder}.new"
-    host.remove(temporary)
+    temporary, tools = f"{program.folder}.new", f"{program.folder}.tools"
+    for folder in (temporary, tools):
+        host.remove(folder)
     host.about_to(f"copy urunc {source.version} to {program.folder}")
     if host.dry:
         return
-    here = host.path(temporary)
+    here, beside = host.path(temporary), host.path(tools)
+    brought = source.python if program.interpreter.brought else None
+    python = program.interpreter.path
     try:
         for file in source.files():
             (here / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source.library / file, here / file)
-        shutil.copytree(source.launcher, here / "launcher")
-        if program.interpreter.brought and source.python:
-            shutil.copytree(source.python, here / "python", symlinks=True)
+        shutil.copytree(source.launcher, beside / "launcher")
+        if brought:
+            shutil.copytree(brought, beside / "python", symlinks=True)
+            python = f"{tools}/python/bin/python3"
         (here / "digest").write_text(program.digest)
     except OSError as error:
-        host.remove(temporary)
+        for folder in (temporary, tools):
+            host.remove(folder)
         raise Failure(f"copy to {program.folder}: {error.strerror}") from error
-    python = program.interpreter.path.replace(program.folder, temporary, 1)
-    host.run(python, "-IS", f"{temporary}/launcher/bundle.py", temporary, program.folder)
+    host.run(python, "-IS", f"{tools}/launcher/bundle.py", temporary, program.folder)
+    if brought:
+        (beside / "python").rename(here / "python")
+    host.remove(tools)
     host.about_to(f"name {program.folder}")
     here.rename(host.path(program.folder))
 

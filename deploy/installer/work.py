@@ -230,6 +230,7 @@ class Job:
             if folder not in used:
                 host.remove(folder)
                 host.remove(f"{folder}.new")
+                host.remove(f"{folder}.tools")
         if used:
             known.programs, known.backups, known.versions = [], [], used
             record.save(host, self.prefix, known)

@@ -325,6 +325,71 @@ def test_an_upgrade_leaves_the_old_version_beside(node: Node, tmp_path: pathlib.
     assert not folders.exists()
 
 
+def test_a_shim_of_its_own_another_prefix_and_a_python_brought_along(
+    node: Node, tmp_path: pathlib.Path
+) -> None:
+    """As on a node whose /usr is read-only and has no Python: all below /opt."""
+    node.write(MAIN, WITH_RUNTIMES)
+    source, python = tmp_path / "prefix", tmp_path / "python"
+    shutil.copytree(PREFIX, source)
+    launcher = (source / "bin/urunc").read_text().replace(str(PREFIX), str(source))
+    (source / "bin/urunc").write_text(launcher)
+    (source / "bin/containerd-shim-urunc-v2").write_text(launcher)
+    interpreter = pathlib.Path("/usr/bin/python3").resolve()
+    library = pathlib.Path("/usr/lib") / interpreter.name
+    if not library.is_dir():
+        pytest.skip("needs the distribution's Python in /usr")
+    (python / "bin").mkdir(parents=True)
+    shutil.copy(interpreter, python / "bin/python3")
+    shutil.copytree(library, python / "lib" / library.name, symlinks=True)
+    for name in (*node.root.glob("usr/bin/python3*"), *node.root.glob("usr/local/bin/python3*")):
+        raise AssertionError(f"seen from outside: {name}")
+    masked = "for p in usr/bin/python3.*; do mount --bind /dev/null $p; done"
+    node.run("sh", "-c", f"cd {node.root}; {masked}")
+    words = ("--source", str(source), "--python", str(python), "--prefix", "/opt/urunc")
+    (node.root / "opt").mkdir()
+    before = node.files("/etc", "/opt")
+    said = install(node, *words).stdout
+    assert "/python/bin/python3" in said
+    found = runtimes(dump(node))["urunc"]
+    assert found["runtime_type"] == "io.containerd.urunc.v2"
+    assert found["runtime_path"] == "/opt/urunc/bin/containerd-shim-urunc-v2"
+    for name in ("urunc", "containerd-shim-urunc-v2"):
+        node.run("chroot", str(node.root), f"/opt/urunc/bin/{name}", "--version")
+    assert "was installed already" in install(node, *words).stdout
+    install(node, "--prefix", "/opt/urunc", verb="uninstall")
+    assert node.files("/etc", "/opt") == before
+
+
+def test_no_python(node: Node) -> None:
+    node.run(
+        "sh",
+        "-c",
+        f"cd {node.root}; for p in usr/bin/python3.*; do mount --bind /dev/null $p; done",
+    )
+    assert "no Python" in refused(node)
+
+
+def test_a_pod_runs_programs_in_the_nodes_namespaces(tmp_path: pathlib.Path) -> None:
+    """The node is a PID namespace with a first process of its own here, the pod a mount namespace
+    in it."""
+    need("root")
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from installer.host import Host;"
+        "host = Host(sys.argv[2]); print(host.prefix()[0]);"
+        "print(host.run('readlink', '/proc/self/ns/mnt', '/proc/1/ns/mnt').stdout)"
+    )
+    words = [sys.executable, "-c", code, str(PROJECT / "deploy"), str(tmp_path)]
+    pod = 'mount --bind / "$0"; exec "$@"'
+    first = 'unshare --mount sh -c "$@"; exit $?'
+    command = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--mount-proc"]
+    command += ["sh", "-c", first, "sh", pod, str(tmp_path)]
+    answer = subprocess.run([*command, *words], capture_output=True, text=True, check=True)
+    program, *namespaces = answer.stdout.split()
+    assert program == "nsenter"
+    assert len(namespaces) == 2 and len(set(namespaces)) == 1
+
+
 def test_a_version_that_a_process_runs_stays(node: Node) -> None:
     node.write(MAIN, PLAIN)
     install(node)
