@@ -110,7 +110,10 @@ class Host:
         self.about_to(f"write {path}")
         if self.dry:
             return True
-        temporary = here.with_name(f".{here.name}.urunc-{os.getpid()}")
+        folder = here.parent
+        if folder.name.endswith(".d") and not folder.is_mount():
+            folder = folder.parent  # CRI-O reads whatever is in its folder, half a file too
+        temporary = folder / f".{here.name}.urunc-new"
         try:
             with temporary.open("wb") as file:
                 file.write(data)

@@ -5,8 +5,9 @@ own, before anything is put in place.
 
 from __future__ import annotations
 
-import os
 import posixpath
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,7 @@ from installer import text
 from installer.host import Failure, Host
 
 Parsed = dict[str, Any]
+COPIES = "urunc-installer-"
 PLUGIN = {1: "cri", 2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime"}
 """The plugin whose table has the runtimes, by the configuration's version (4 has it as 3 has)."""
 
@@ -43,22 +45,14 @@ def default_runtime(parsed: Parsed) -> str:
 @contextmanager
 def staged(host: Host) -> Iterator[str]:
     """A folder of the node's for copies."""
-    folder = f"/run/urunc-installer-{os.getpid()}"
-    here = host.path("/run")
-    if not here.is_dir():
-        folder = f"/tmp/urunc-installer-{os.getpid()}"
-        here = host.path("/tmp")
-    real = here / posixpath.basename(folder)
+    parent = "/run" if host.exists("/run") else "/tmp"
+    for stale in host.matching(f"{parent}/{COPIES}*"):  # of a run that was killed
+        shutil.rmtree(host.path(stale), ignore_errors=True)
     try:
-        real.mkdir(mode=0o700)
-        yield folder
+        with tempfile.TemporaryDirectory(prefix=COPIES, dir=host.path(parent)) as real:
+            yield f"{parent}/{posixpath.basename(real)}"
     except OSError as error:
-        raise Failure(f"{folder}: {error.strerror}") from error
-    finally:
-        if real.is_dir():
-            for file in sorted(real.rglob("*"), reverse=True):
-                file.rmdir() if file.is_dir() else file.unlink()
-            real.rmdir()
+        raise Failure(f"{parent}: {error.strerror}") from error
 
 
 def imported(

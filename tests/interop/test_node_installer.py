@@ -484,6 +484,17 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+def test_a_containerd_that_was_not_well_before(node: Node) -> None:
+    """Its CRI plugin does not start, which `config dump` does not see: not ours to mend, nor
+    a reason to go back."""
+    node.write(MAIN, f'version = 2\n[plugins.{V2}.containerd]\ndefault_runtime_name = "none"\n')
+    supervised(node)
+    assert "FAIL service: containerd's plugin" in install(node, verb="verify", check=False).stdout
+    command = [sys.executable, "-c", QUICK, INSTALL, "install", "--host", str(node.root)]
+    assert "as far as it was" in node.run(*command).stdout
+    assert "urunc" in runtimes(dump(node))
+
+
 def test_cut_short_before_the_restart(node: Node) -> None:
     """The files are in place, and the engine has not read them: the next run restarts it."""
     node.write(MAIN, PLAIN)
