@@ -15,9 +15,12 @@ INCLUDE := $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("inc
 MODULE := src/urunc/linux/_linux.abi3.so
 VENV := .venv/bin
 PYTEST := PATH="$(BUILD)/prefix/bin:$(PARTS)/bin:$$PATH" $(VENV)/python -m pytest
+CONTAINERD := github.com/containerd/containerd/v2
+CONTAINERD_VERSION := v2.1.4
+HELM_VERSION := v3.22.0
 CFLAGS ?= -O2 -Wall -Wextra -Werror
 
-.PHONY: help build parts check unit root guest interop bench overhead network install uninstall clean
+.PHONY: help build parts tools check unit root guest interop bench overhead network install uninstall clean
 
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -30,6 +33,13 @@ build: $(MODULE) ## compile the module, install into build/prefix
 
 parts: ## build the guests and monitors that the tests use, into build/parts
 	$(MAKE) --no-print-directory -C guests-src OUT=$(PARTS) PYTHON=$(PYTHON)
+
+tools: ## build helm and a containerd 2 for tests that use them, by Go, into build/tools
+	mkdir -p $(BUILD)/tools/src
+	cd $(BUILD)/tools/src && rm -f go.mod go.sum && go mod init example.org/tools && \
+	go get $(CONTAINERD)/cmd/containerd@$(CONTAINERD_VERSION) $(CONTAINERD)/cmd/ctr@$(CONTAINERD_VERSION) && \
+	CGO_ENABLED=0 go build -tags no_btrfs,no_devmapper,no_zfs -o .. $(CONTAINERD)/cmd/containerd $(CONTAINERD)/cmd/ctr
+	GOBIN=$(BUILD)/tools go install helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
 
 check: build ## linters, types, layering
 	$(PYTEST) tests/style

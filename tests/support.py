@@ -76,6 +76,7 @@ PROBES: dict[str, Callable[[], bool]] = {
     "slirp4netns": lambda: shutil.which("slirp4netns") is not None,
     "cni": cni_available,
     "runc": lambda: shutil.which("runc") is not None,
+    "containerd2": (PROJECT / "build/tools/containerd").exists,
     "nft": lambda: shutil.which("nft") is not None,
     "installed": URUNC.exists,
 }

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
-CHECKED = ("src", "tests/unit", "tests/style", "tests/places")
+CHECKED = ("src", "tests/unit", "tests/style", "tests/places", "deploy/installer")
 TOOLS = [
     ("ruff", "check"),
     ("ruff", "format", "--check", "--diff"),

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import pathlib
+import signal
+import sys
+
+from installer import nodes, program
+from installer.host import Failure, Host
+from installer.label import label
+from installer.work import Job
+
+HERE = pathlib.Path(__file__).resolve().parent.parent
+
+
+def parser() -> argparse.ArgumentParser:
+    """What it takes."""
+    own = argparse.ArgumentParser(
+        "deploy/install", description="urunc as a runtime of a Kubernetes node"
+    )
+    verbs = own.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, text in (
+        ("install", "copy urunc, configure the engine, restart it, see that it is well"),
+        ("verify", "say what there is of urunc; exit 1 where something lacks"),
+        ("uninstall", "take away what install made"),
+    ):
+        verb = verbs.add_parser(name, help=text, description=text)
+        verb.add_argument("--host", default="/", metavar="FOLDER", help="the node's root (/)")
+        verb.add_argument("--prefix", default="/usr/local", help="where on the node (/usr/local)")
+        verb.add_argument("--engine", default="auto", choices=("auto", *nodes.KINDS))
+        verb.add_argument("--config", default="", help="containerd's configuration, if elsewhere")
+        verb.add_argument("--socket", default="", help="the engine's socket, if elsewhere")
+        if name == "verify":
+            continue
+        verb.add_argument(
+            "--restart",
+            default="auto",
+            help="auto, systemd, openrc, signal, none, or a command of the node's",
+        )
+        verb.add_argument("--dry-run", action="store_true", help="show, and change nothing")
+        if name == "install":
+            verb.add_argument("--source", default="", help="a PREFIX that `make install` made")
+            verb.add_argument("--python", default="", help="an interpreter to bring along")
+        else:
+            verb.add_argument("--force", action="store_true", help="though containers run")
+    verb = verbs.add_parser("label", help="set labels of a node's, from a pod")
+    verb.add_argument("node")
+    verb.add_argument("labels", nargs="+", metavar="KEY=VALUE|KEY-")
+    verbs.add_parser("wait", help="do nothing until a signal: a pod's main program")
+    return own
+
+
+def source(options: argparse.Namespace) -> program.Source:
+    """What to install: named, or what stands beside this program."""
+    places = [HERE.parent / "prefix", HERE.parent / "build/prefix"]
+    prefix = pathlib.Path(options.source) if options.source else None
+    prefix = prefix or next((place for place in places if place.is_dir()), places[-1])
+    python = pathlib.Path(options.python) if options.python else HERE.parent / "python"
+    return program.Source(prefix, HERE.parent / "launcher", python if python.is_dir() else None)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do it."""
+    if options.verb == "label":
+        label(options.node, options.labels)
+        return 0
+    if options.verb == "wait":
+        signal.sigwait({signal.SIGTERM, signal.SIGINT})
+        return 0
+    host = Host(options.host, dry=getattr(options, "dry_run", False))
+    lock = os.open(host.path("/run") if host.exists("/run") else host.root, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Failure("another installer works on this node") from None
+    prefix = "/" + options.prefix.strip("/")
+    job = Job(
+        host, prefix, getattr(options, "restart", "none"), force=getattr(options, "force", False)
+    )
+    node: nodes.Node | None
+    try:
+        node = nodes.find(host, options.engine, options.config, options.socket)
+    except Failure as error:
+        if options.verb != "uninstall":
+            raise
+        host.say(f"only urunc's own files are removed: {error}")
+        node = None
+    if options.verb == "install" and node:
+        job.install(node, source(options))
+    elif options.verb == "verify" and node:
+        return 0 if job.verify(node) else 1
+    else:
+        job.uninstall(node)
+    return 0
+
+
+def main() -> int:
+    """The program."""
+    options = parser().parse_args()
+    if options.verb == "wait":
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    try:
+        if options.verb not in ("label", "wait") and os.geteuid() != 0:
+            raise Failure("needs root")
+        return run(options)
+    except Failure as error:
+        print(f"install: {error}", file=sys.stderr)
+        return 1

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node: its files below a root, and how its programs are run.
+
+The root is `/`, or where a pod has the node's root mounted. A symbolic link of the node's is
+followed within the root, as the node itself would. Every change passes `about_to`, so that a dry
+run can leave them out and a test can end the process between any two.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import pathlib
+import shutil
+import stat
+import subprocess
+
+FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+"""Where the node's services look for programs."""
+LINKS = 40
+
+
+class Failure(Exception):
+    """What stops the installer; the message is for whoever runs it."""
+
+
+class Host:
+    """A node. Paths are the node's own, absolute."""
+
+    def __init__(self, root: str = "/", *, dry: bool = False, quiet: bool = False) -> None:
+        self.root = pathlib.Path(root).resolve()
+        self.dry = dry
+        self.quiet = quiet
+        if not self.root.is_dir():
+            raise Failure(f"host root '{root}': no folder")
+
+    def say(self, text: str) -> None:
+        """Tell the user."""
+        if not self.quiet:
+            print(text, flush=True)
+
+    def about_to(self, what: str) -> None:
+        """Called before each change of the node."""
+
+    def path(self, path: str) -> pathlib.Path:
+        """Where a path of the node's is here, its links followed within the root."""
+        parts = [part for part in path.split("/") if part]
+        done: list[str] = []
+        links = 0
+        while parts:
+            part = parts.pop(0)
+            if part == "..":
+                del done[-1:]
+                continue
+            if part == ".":
+                continue
+            here = self.root.joinpath(*done, part)
+            if not here.is_symlink():
+                done.append(part)
+                continue
+            links += 1
+            if links > LINKS:
+                raise Failure(f"{path}: too many symbolic links")
+            target = os.readlink(here)
+            if target.startswith("/"):
+                done = []
+            parts = [piece for piece in target.split("/") if piece] + parts
+        return self.root.joinpath(*done)
+
+    def exists(self, path: str) -> bool:
+        """Whether the node has it."""
+        return self.path(path).exists()
+
+    def read(self, path: str) -> str | None:
+        """A text file; None where there is none."""
+        try:
+            return self.path(path).read_text()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise Failure(f"read {path}: {error}") from error
+
+    def matching(self, pattern: str) -> list[str]:
+        """The node's paths whose last part matches a pattern, sorted."""
+        folder, _, name = pattern.rpartition("/")
+        here = self.path(folder)
+        return [
+            f"{folder}/{found.name}"
+            for found in sorted(map(pathlib.Path, glob.glob(f"{glob.escape(str(here))}/{name}")))
+        ]
+
+    def program(self, *names: str, folders: tuple[str, ...] = FOLDERS) -> str:
+        """The node's path of the first program that it has; "" for none."""
+        for name in names:
+            for folder in folders:
+                here = self.path(f"{folder}/{name}")
+                if here.is_file() and os.access(here, os.X_OK):
+                    return f"{folder}/{name}"
+        return ""
+
+    def write(self, path: str, text: str | bytes, mode: int = 0o644) -> bool:
+        """Write a file whole or not at all; an existing one keeps its owner and mode. False where
+        it was so before."""
+        here = self.path(path)
+        data = text.encode() if isinstance(text, str) else text
+        with contextlib.suppress(OSError):
+            if here.read_bytes() == data:
+                return False
+        self.about_to(f"write {path}")
+        if self.dry:
+            return True
+        folder = here.parent
+        if folder.name.endswith(".d") and not folder.is_mount():
+            folder = folder.parent  # CRI-O reads whatever is in its folder, half a file too
+        temporary = folder / f".{here.name}.urunc-new"
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fchmod(file.fileno(), mode)
+                with contextlib.suppress(FileNotFoundError):
+                    old = here.stat()
+                    os.fchown(file.fileno(), old.st_uid, old.st_gid)
+                    os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
+                os.fsync(file.fileno())
+            temporary.replace(here)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise Failure(f"write {path}: {error.strerror}") from error
+        return True
+
+    def lacks(self, path: str) -> list[str]:
+        """Which of a folder and those above it are not there, outermost first."""
+        missing: list[str] = []
+        while path not in ("", "/") and not self.exists(path):
+            missing.insert(0, path)
+            path = path.rpartition("/")[0]
+        return missing
+
+    def make_folder(self, path: str) -> None:
+        """Make a folder and those above it."""
+        for folder in self.lacks(path):
+            self.about_to(f"make {folder}")
+            if not self.dry:
+                try:
+                    self.path(folder).mkdir(exist_ok=True)
+                except OSError as error:
+                    raise Failure(f"make {folder}: {error.strerror}") from error
+
+    def remove(self, path: str) -> bool:
+        """Remove a file or a folder with all that is in it; False where there was none."""
+        parent, _, name = path.rpartition("/")
+        here = self.path(parent or "/") / name
+        if not os.path.lexists(here):
+            return False
+        self.about_to(f"remove {path}")
+        if not self.dry:
+            try:
+                if here.is_dir() and not here.is_symlink():
+                    shutil.rmtree(here)
+                else:
+                    here.unlink()
+            except OSError as error:
+                raise Failure(f"remove {path}: {error.strerror}") from error
+        return True
+
+    def remove_empty(self, path: str) -> None:
+        """Remove a folder if nothing is in it."""
+        here = self.path(path)
+        with contextlib.suppress(OSError):
+            if here.is_dir() and not any(here.iterdir()):
+                self.about_to(f"remove {path}")
+                if not self.dry:
+                    here.rmdir()
+
+    def run(
+        self, *words: str, check: bool = True, timeout_s: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program of the node's to its end."""
+        environment = {"PATH": ":".join(FOLDERS), "SYSTEMD_IGNORE_CHROOT": "1", "LC_ALL": "C"}
+        try:
+            result = subprocess.run(
+                [*self.prefix(), *words],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=timeout_s,
+                env=environment,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise Failure(f"{' '.join(words)}: no end after {timeout_s:.0f} s") from error
+        except OSError as error:
+            raise Failure(f"{words[0]}: {error.strerror}") from error
+        if check and result.returncode:
+            said = (result.stderr or result.stdout).strip()
+            raise Failure(f"{' '.join(words)}: exit {result.returncode}: {said[-2000:]}")
+        return result
+
+    def prefix(self) -> list[str]:
+        """The words before a command line that make it run on the node: in the mount namespace of
+        its first process, where that is to be seen (systemctl refuses to work in a chroot)."""
+        if self.root == pathlib.Path("/"):
+            return []
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat("/proc/1/root/"), self.root.stat()):
+                return ["nsenter", "--target", "1", "--mount", "--"]
+        return ["chroot", str(self.root)]

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a configuration means: asked of the program that reads it, with copies in a folder of their
+own, before anything is put in place.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from installer import text
+from installer.host import Failure, Host
+
+Parsed = dict[str, Any]
+COPIES = "urunc-installer-"
+PLUGIN = {1: "cri", 2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime"}
+"""The plugin whose table has the runtimes, by the configuration's version (4 has it as 3 has)."""
+
+
+def plugin(version: int) -> str:
+    """The plugin's name in a file of this version."""
+    return PLUGIN[min(max(version, 1), 3)]
+
+
+def runtimes(parsed: Parsed) -> dict[str, Any]:
+    """The runtimes of a configuration, as the version it is written in has them."""
+    found: Any = parsed
+    name = plugin(parsed.get("version", 1))
+    for step in ("plugins", name, "containerd", "runtimes"):
+        found = found.get(step, {}) if isinstance(found, dict) else {}
+    return found if isinstance(found, dict) else {}
+
+
+def default_runtime(parsed: Parsed) -> str:
+    """The runtime of pods that name none."""
+    name = plugin(parsed.get("version", 1))
+    found = parsed.get("plugins", {}).get(name, {}).get("containerd", {})
+    return str(found.get("default_runtime_name", "runc"))
+
+
+@contextmanager
+def staged(host: Host) -> Iterator[str]:
+    """A folder of the node's for copies."""
+    parent = "/run" if host.exists("/run") else "/tmp"
+    for stale in host.matching(f"{parent}/{COPIES}*"):  # of a run that was killed
+        shutil.rmtree(host.path(stale), ignore_errors=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix=COPIES, dir=host.path(parent)) as real:
+            yield f"{parent}/{posixpath.basename(real)}"
+    except OSError as error:
+        raise Failure(f"{parent}: {error.strerror}") from error
+
+
+def imported(
+    host: Host, main: str, content: str, changed: Mapping[str, str | None], *, newest: bool
+) -> list[str]:
+    """The files that a configuration imports, in containerd's order, as they would be found with
+    these changed. Before 2.0 a relative pattern, unlike a relative path, starts where containerd
+    does: at /, as systemd runs it."""
+    found: list[str] = []
+    for item in text.imports_of(content, main):
+        folder = posixpath.dirname(main) if newest or "*" not in item else "/"
+        path = posixpath.normpath(posixpath.join(folder, item))
+        if "*" not in path:
+            found.append(path)
+            continue
+        folder, _, pattern = path.rpartition("/")
+        names = set(host.matching(path))
+        for other, new in changed.items():
+            if other.rpartition("/")[0] == folder and _matches(other, pattern):
+                names.add(other) if new is not None else names.discard(other)
+        found += sorted(names)
+    return list(dict.fromkeys(found))
+
+
+def _matches(path: str, pattern: str) -> bool:
+    from fnmatch import fnmatchcase
+
+    return fnmatchcase(path.rpartition("/")[2], pattern)
+
+
+def containerd(
+    host: Host, program: str, main: str, changed: Mapping[str, str | None], *, newest: bool
+) -> Parsed:
+    """What containerd makes of its configuration with these files changed (None: removed)."""
+    content = changed[main] if main in changed else host.read(main)
+    if content is None:
+        return text.parse(host.run(program, "config", "default").stdout, program)
+    with staged(host) as folder:
+        imports = imported(host, main, content, changed, newest=newest)
+        for number, path in enumerate(imports):
+            new = changed.get(path)
+            if new is not None:
+                imports[number] = f"{folder}/{number}.toml"
+                host.path(imports[number]).write_text(new)
+        copy = f"{folder}/config.toml"
+        if imports or text.imports_of(content, main):
+            content = text.set_imports(content, main, imports)
+        host.path(copy).write_text(content)
+        try:
+            said = host.run(program, "--config", copy, "config", "dump").stdout
+        except Failure as error:
+            reason = str(error).replace(copy, main)
+            raise Failure(
+                f"{main} is not a configuration that containerd takes: {reason}"
+            ) from None
+    return text.parse(said, f"containerd's view of {main}")
+
+
+def crio(host: Host, program: str, folder: str, changed: Mapping[str, str | None]) -> Parsed:
+    """What CRI-O makes of its configuration with these drop-ins changed."""
+    with staged(host) as copies:
+        for path in host.matching(f"{folder}/*"):
+            content = host.read(path)
+            if path not in changed and content is not None:
+                host.path(copies).joinpath(posixpath.basename(path)).write_text(content)
+        for path, new in changed.items():
+            if new is not None:
+                host.path(copies).joinpath(posixpath.basename(path)).write_text(new)
+        main = posixpath.dirname(folder) + "/crio.conf"
+        words = ["--config", main] if host.exists(main) else []
+        said = host.run(program, *words, "--config-dir", copies, "config").stdout
+    return text.parse(said, "CRI-O's view of its configuration")
+
+
+def differences(before: Any, after: Any, path: str = "") -> list[str]:
+    """What is not the same in two configurations, by name."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        found = []
+        for name in sorted({*before, *after}):
+            inner = f"{path}.{name}" if path else name
+            if name not in after:
+                found += [f"{inner} is gone"] if before[name] != {} else []
+            elif name not in before:
+                found += differences({}, after[name], inner) if after[name] != {} else []
+            else:
+                found += differences(before[name], after[name], inner)
+        return found
+    if before == {}:
+        return [f"{path} is new"]
+    return [] if before == after else [f"{path}: {before!r} became {after!r}"]

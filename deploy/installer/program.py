@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""urunc's own files on the node: a folder for each version, and the launchers in PREFIX/bin.
+
+A folder is never changed once it has its name: another build of a version gets a folder with a
+digest in its name. So a shim that runs keeps its code, whatever is installed beside it; the
+launchers, by which the next one starts, are replaced by rename. The code is bundled by and for the
+interpreter that the node will run it with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pathlib
+import re
+import shutil
+from dataclasses import dataclass
+
+from installer.host import FOLDERS, Failure, Host
+
+LAUNCHER = re.compile(r'"(/[^"\n]*/lib/urunc/([^/"\n]+))/index"')
+PYTHONS = ("python3", "python3.14", "python3.13", "python3.12", "python3.11")
+ASK = (
+    "import sys, os, importlib.util as u;"
+    "print(os.path.realpath(sys.executable), *sys.version_info[:2], u.MAGIC_NUMBER.hex())"
+)
+LEAST = (3, 11)
+
+
+@dataclass
+class Source:
+    """What there is to install: a PREFIX that `make install` made, and the launcher's sources."""
+
+    prefix: pathlib.Path
+    launcher: pathlib.Path
+    python: pathlib.Path | None
+    """A relocatable interpreter, for nodes without one."""
+
+    def __post_init__(self) -> None:
+        self.programs: dict[str, bytes] = {}
+        self.version = ""
+        folder = self.prefix / "bin"
+        if not folder.is_dir():
+            raise Failure(f"{self.prefix}: nothing to install (make install PREFIX=… first)")
+        for file in sorted(folder.iterdir()):
+            if file.is_file() and not file.name.startswith("."):
+                self.programs[file.name] = file.read_bytes()
+        found = LAUNCHER.search(self.programs.get("urunc", b"").decode(errors="replace"))
+        if not found:
+            raise Failure(f"{folder}/urunc: not an installed urunc")
+        self.library, self.version = pathlib.Path(found[1]), found[2]
+        if not self.library.is_dir():  # staged with DESTDIR, or moved
+            self.library = self.prefix / "lib/urunc" / self.version
+
+    @property
+    def has_shim(self) -> bool:
+        return "containerd-shim-urunc-v2" in self.programs
+
+    def files(self) -> list[pathlib.Path]:
+        """The modules and the compiled one."""
+        return sorted(
+            file.relative_to(self.library)
+            for file in (self.library / "urunc").rglob("*")
+            if file.suffix in (".py", ".so")
+        )
+
+
+@dataclass
+class Interpreter:
+    """A Python of the node's."""
+
+    path: str
+    magic: str
+    brought: bool = False
+
+
+def interpreter(host: Host, source: Source, library: str) -> Interpreter:
+    """The node's own Python, or the one that is brought along."""
+    for folder in FOLDERS:
+        for name in PYTHONS:
+            path = host.program(name, folders=(folder,))
+            said = host.run(path, "-ISc", ASK, check=False).stdout.split() if path else []
+            if len(said) == 4 and (int(said[1]), int(said[2])) >= LEAST:
+                return Interpreter(said[0], said[3])
+    if source.python and (source.python / "bin/python3").exists():
+        return Interpreter(f"{library}/python/bin/python3", "brought", brought=True)
+    raise Failure(
+        "the node has no Python 3.11 or newer, and none was brought along: "
+        "please install one, or use the installer's image"
+    )
+
+
+@dataclass
+class Program:
+    """What is to be on the node; `files` are the launchers and what stands beside them."""
+
+    folder: str
+    new: bool
+    interpreter: Interpreter
+    files: dict[str, bytes]
+    digest: str
+
+
+def wanted(host: Host, source: Source, prefix: str) -> Program:
+    """What the node shall have below the prefix."""
+    root = f"{prefix}/lib/urunc"
+    python = interpreter(host, source, f"{root}/{source.version}")
+    digest = hashlib.sha256(f"{prefix}\0{python.path}\0{python.magic}".encode())
+    for file in source.files():
+        digest.update(f"\0{file}\0".encode() + (source.library / file).read_bytes())
+    for name in ("bundle.py", "start.py"):
+        digest.update((source.launcher / name).read_bytes())
+    value = digest.hexdigest()
+    folder = f"{root}/{source.version}"
+    if host.exists(folder) and host.read(f"{folder}/digest") != value:
+        folder = f"{folder}-{value[:8]}"
+    if python.brought:
+        python.path = f"{folder}/python/bin/python3"
+    files = {}
+    for name, content in source.programs.items():
+        if LAUNCHER.search(content.decode(errors="replace")):
+            words = content.decode()
+            words = re.sub(r"\A#!\S+", f"#!{python.path}", words)
+            words = re.sub(r"/[^\s\"]*/lib/urunc/[^/\s\"]+", folder, words)
+            content = words.encode()
+        files[f"{prefix}/bin/{name}"] = content
+    return Program(folder, not host.exists(f"{folder}/index"), python, files, value)
+
+
+def place(host: Host, source: Source, program: Program) -> None:
+    """Put the folder of the version in place."""
+    temporary, tools = f"{program.folder}.new", f"{program.folder}.tools"
+    for folder in (temporary, tools):
+        host.remove(folder)
+    host.about_to(f"copy urunc {source.version} to {program.folder}")
+    if host.dry:
+        return
+    here, beside = host.path(temporary), host.path(tools)
+    brought = source.python if program.interpreter.brought else None
+    python = program.interpreter.path
+    try:
+        for file in source.files():
+            (here / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source.library / file, here / file)
+        shutil.copytree(source.launcher, beside / "launcher")
+        if brought:
+            shutil.copytree(brought, beside / "python", symlinks=True)
+            python = f"{tools}/python/bin/python3"
+        (here / "digest").write_text(program.digest)
+    except OSError as error:
+        for folder in (temporary, tools):
+            host.remove(folder)
+        raise Failure(f"copy to {program.folder}: {error.strerror}") from error
+    host.run(python, "-IS", f"{tools}/launcher/bundle.py", temporary, program.folder)
+    if brought:
+        (beside / "python").rename(here / "python")
+    host.remove(tools)
+    host.about_to(f"name {program.folder}")
+    here.rename(host.path(program.folder))
+
+
+def check(host: Host, program: Program) -> None:
+    """Run the new urunc, before anything leads to it."""
+    path = f"{program.folder}/try"
+    launcher = next(data for name, data in program.files.items() if name.endswith("/urunc"))
+    if host.dry:
+        return
+    host.write(path, launcher, 0o755)
+    try:
+        host.run(path, "--version")
+    except Failure as error:
+        raise Failure(f"urunc does not run on this node: {error}") from None
+    finally:
+        host.remove(path)
+
+
+def in_use(host: Host, folder: str) -> bool:
+    """Whether a process runs a version's code: its compiled module is mapped."""
+    wanted = f"{folder}/"
+    for maps in pathlib.Path("/proc").glob("[0-9]*/maps"):
+        try:
+            if wanted in maps.read_text(errors="replace"):
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def containers(host: Host) -> list[str]:
+    """Folders of urunc's containers, under the roots that engines give it."""
+    roots = ("/run/urunc", "/run/containerd/runc/*", "/run/containerd/urunc/*")
+    found: list[str] = []
+    for root in roots:
+        folders = [root] if "*" not in root else host.matching(root)
+        for folder in folders:
+            found += [
+                path for path in host.matching(f"{folder}/*") if host.exists(f"{path}/journal")
+            ]
+    return found

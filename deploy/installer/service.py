@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine as a service: whether it is well, and how it is restarted.
+
+Containers outlive the restart of each of these engines. What decides is never the service manager's
+word but the engine's own: its socket answers, and containerd's CRI plugin has started.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import socket
+import struct
+import time
+
+from installer.host import Failure
+from installer.nodes import Node
+
+CHECK_S = 1.0
+
+
+def listener(node: Node) -> int:
+    """The pid of who listens at the engine's socket; 0 if nobody does, -1 if it is out of sight."""
+    path = node.host.path(node.socket)
+    try:  # by its folder: there are 107 bytes for a path
+        folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    except OSError:
+        return 0
+    try:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(5)
+            client.connect(f"/proc/self/fd/{folder}/{path.name}")
+            data = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    except OSError:
+        return 0
+    finally:
+        os.close(folder)
+    return int(struct.unpack("3i", data)[0]) or -1
+
+
+def ailment(node: Node) -> str:
+    """Why the engine is not well; "" if it is."""
+    if not listener(node):
+        return f"nobody answers at {node.socket}"
+    if not node.ctr:
+        return ""
+    words = (*node.ctr, "--address", node.socket, "plugins", "ls")
+    try:
+        result = node.host.run(*words, check=False, timeout_s=20)
+    except Failure as error:
+        return str(error)
+    if result.returncode:
+        return (result.stderr or result.stdout).strip()[-500:]
+    rows = [line.split() for line in result.stdout.splitlines()]
+    for row in rows:
+        if len(row) >= 4 and row[0].startswith("io.containerd.") and row[1] in ("cri", "runtime"):
+            name = f"{row[0]}.{row[1]}"
+            if "cri" in name and row[-1] not in ("ok", "skip"):
+                return f"containerd's plugin {name}: {row[-1]}"
+    return ""
+
+
+def wait_until_well(node: Node, seconds: float) -> str:
+    """Wait for it; returns what still ails it."""
+    end = time.monotonic() + seconds
+    while True:
+        reason = ailment(node)
+        if not reason or time.monotonic() > end:
+            return reason
+        time.sleep(CHECK_S)
+
+
+def restart(node: Node, how: str) -> str:
+    """Restart the engine; returns what was done."""
+    host = node.host
+    if how not in ("auto", "systemd", "openrc", "signal"):
+        host.run(*shlex.split(how), timeout_s=node.start_s)
+        return how
+    if how in ("auto", "systemd") and host.exists("/run/systemd/system"):
+        for unit in node.units:
+            if host.run("systemctl", "is-enabled", unit, check=False).returncode == 0 or (
+                host.run("systemctl", "is-active", unit, check=False).returncode == 0
+            ):
+                host.run("systemctl", "restart", unit, timeout_s=node.start_s)
+                return f"systemctl restart {unit}"
+    if how in ("auto", "openrc") and host.exists("/run/openrc"):
+        for unit in node.units:
+            name = unit.removesuffix(".service")
+            if host.exists(f"/etc/init.d/{name}"):
+                host.run("rc-service", name, "restart", timeout_s=node.start_s)
+                return f"rc-service {name} restart"
+    if how in ("auto", "signal") and not node.is_rendered:
+        return _by_signal(node)
+    raise Failure(
+        f"no way to restart {node.kind} was found: please give the command (--restart) or "
+        "do it yourself (--restart none)"
+    )
+
+
+def _by_signal(node: Node) -> str:
+    """End it, so that whoever keeps it up starts it anew."""
+    pid = listener(node)
+    if not pid:
+        return "nobody listens: waiting for whoever keeps it up"
+    if pid < 0:
+        raise Failure(f"cannot see the process at {node.socket} (a pod needs hostPID)")
+    os.kill(pid, signal.SIGTERM)
+    end = time.monotonic() + node.start_s
+    while listener(node) == pid:
+        if time.monotonic() > end:
+            raise Failure(f"process {pid} does not end")
+        time.sleep(0.1)
+    return f"SIGTERM to {pid}"

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Kubernetes node as its installer sees it: a root of its own with /usr from the machine, an
+/etc, /var and /usr/local that are empty but for what a test writes, and engines that run in it.
+
+The root is a folder with mounts that only the place's mount namespace has; files of /etc, /run and
+/var are plain ones that a test reads and writes below `root`, those of /usr/local below `local`.
+Processes are in a PID namespace of their own and end with its first one. Needs root.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+import time
+
+from places import Place, child, kill
+
+INSIDE = r"""
+set -eu
+cd "$1"
+mount -t proc proc /proc
+mount --rbind /usr root/usr
+mount -t tmpfs -o mode=755 tmpfs root/usr/sbin
+cp -a /usr/sbin/runc root/usr/sbin/ 2>/dev/null || :
+mount --bind local root/usr/local
+mount --rbind /dev root/dev
+mount --rbind /sys root/sys
+mount -t proc proc root/proc
+ip link set lo up
+: >ready
+while :; do sleep 1; done
+"""
+# The engine's supervisor: $1: the root; starts containerd again whenever it ends. A file `refuse`
+# makes it wait as long as the configuration speaks of urunc: an engine that is not well with it.
+CONTAINERD = r"""
+cd "$1"
+while :; do
+    if [ -e refuse ] && grep -rqs urunc etc/containerd var/lib/rancher; then sleep 0.1; continue; fi
+    env -i PATH=/usr/local/bin:/usr/bin:/usr/sbin chroot "$1" containerd >>containerd.log 2>&1 || :
+    sleep 0.1
+done
+"""
+# k3s in a few lines: writes containerd's configuration by the template, then listens at the socket.
+K3S = r"""
+import os, pathlib, socket, sys, time
+agent = pathlib.Path(sys.argv[1])
+base = (agent / "base.toml").read_text()
+version = 3 if "version = 3" in base else 2
+new, old = agent / "config-v3.toml.tmpl", agent / "config.toml.tmpl"
+template = new if version == 3 and new.exists() else old
+text = template.read_text() if template.exists() else '{{ template "base" . }}'
+(agent / "config.toml").write_text(text.replace('{{ template "base" . }}', base))
+path = sys.argv[2]
+with __import__("contextlib").suppress(OSError):
+    os.unlink(path)
+if (agent / "refuse").exists() and "urunc" in (agent / "config.toml").read_text():
+    sys.exit(1)
+server = socket.socket(socket.AF_UNIX)
+server.bind(path)
+server.listen()
+if os.fork():
+    os._exit(0)
+os.setsid()
+for fd in (0, 1, 2):
+    os.dup2(os.open("/dev/null", os.O_RDWR), fd)
+while True:
+    server.accept()[0].close()
+"""
+
+
+class Node(Place):
+    """The place: `with Node() as node: node.run(…)`; `write` and `read` take the node's paths."""
+
+    def boot(self, undo: contextlib.ExitStack) -> None:
+        self.here = pathlib.Path(tempfile.mkdtemp(prefix="urunc-test-"))
+        undo.callback(shutil.rmtree, self.here, ignore_errors=True)
+        self.root, self.local = self.here / "root", self.here / "local"
+        for name in ("usr", "etc", "run", "var/lib", "tmp", "dev", "sys", "proc"):
+            (self.root / name).mkdir(parents=True)
+        (self.local / "bin").mkdir(parents=True)
+        for name in ("bin", "sbin", "lib", "lib64"):
+            if os.path.islink(f"/{name}"):
+                (self.root / name).symlink_to(os.readlink(f"/{name}"))
+        with (self.here / "inside.log").open("wb") as log:
+            process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private",
+                 "--net", "--pid", "--fork", "--kill-child", "sh", "-c", INSIDE, "sh",
+                 str(self.here)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+        undo.callback(kill, process)
+        end = time.monotonic() + 20
+        while not (self.here / "ready").exists():
+            if process.poll() is not None or time.monotonic() > end:
+                raise AssertionError((self.here / "inside.log").read_text())
+            time.sleep(0.02)
+        self._pid = child(process)
+
+    @property
+    def prefix(self) -> list[str]:
+        return ["nsenter", "-t", str(self._pid), "-m", "-n", "-p"]
+
+    def path(self, path: str) -> pathlib.Path:
+        """Where a path of the node's is."""
+        inner = path.removeprefix("/usr/local/")
+        return self.local / inner if inner != path else self.root / path.lstrip("/")
+
+    def write(self, path: str, text: str, mode: int = 0o644) -> None:
+        """Write a file of the node's."""
+        here = self.path(path)
+        here.parent.mkdir(parents=True, exist_ok=True)
+        here.write_text(text)
+        here.chmod(mode)
+
+    def read(self, path: str) -> str:
+        """A file of the node's."""
+        return self.path(path).read_text()
+
+    def files(self, *folders: str) -> dict[str, bytes]:
+        """All files below some of the node's folders."""
+        found = {}
+        for folder in folders or ("/etc", "/usr/local", "/var"):
+            for file in sorted(self.path(folder + "/").rglob("*")):
+                if file.is_file() and not file.is_symlink():
+                    found[str(file.relative_to(self.here))] = file.read_bytes()
+        return found
+
+    def spawn(self, script: str, *words: str) -> None:
+        """Run a shell script on the node's machine until the place is left."""
+        subprocess.Popen(
+            [*self.prefix, "sh", "-c", script, "sh", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def wait_for(self, path: str, timeout_s: float = 30) -> None:
+        """Wait until the node has a file."""
+        end = time.monotonic() + timeout_s
+        while not self.path(path).exists():
+            assert time.monotonic() < end, f"no {path}"
+            time.sleep(0.05)
