@@ -317,10 +317,13 @@ def test_refusals(urunc: Urunc, network: Network, tmp_path: pathlib.Path) -> Non
     taker.delete("--force")
 
 
-def test_dual_stack(urunc: Urunc, network: Network, tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("when", ["at create", "at start"])
+def test_dual_stack(urunc: Urunc, network: Network, tmp_path: pathlib.Path, when: str) -> None:
     """IPv6, too, is behind NAT; what hears router advertisements goes on hearing them."""
     network.connect()
-    ip("-n", network.inside, "addr", "add", "fd00:77::2/64", "dev", "eth0", "nodad")
+    address = ("-n", network.inside, "addr", "add", "fd00:77::2/64", "dev", "eth0", "nodad")
+    if when == "at create":
+        ip(*address)
     ip("-n", network.outside, "addr", "add", "fd00:77::1/64", "dev", "peer0", "nodad")
     subprocess.run(
         ["ip", "netns", "exec", network.inside, "sysctl", "-qw", "net.ipv6.conf.eth0.accept_ra=1"],
@@ -330,13 +333,67 @@ def test_dual_stack(urunc: Urunc, network: Network, tmp_path: pathlib.Path) -> N
     bundle = linux(tmp_path / "b", network, script, network="shared", ports="80/tcp")
     with nothing_left(urunc.root):
         before = forwarding(network.inside)
-        container = started(urunc, bundle)
+        container = urunc.create(bundle)
+        if when == "at start":
+            ip(*address)
+        container.start()
         container.wait_for("\nreached", 60)
         assert PAGE in fetch(network.outside, "http://[fd00:77::2]/")
         assert PAGE in fetch(network.outside, f"http://{network.inside_address}/")
         assert forwarding(network.inside) == ["1", "1", "2"]
         container.delete("--force")
         assert forwarding(network.inside) == before
+
+
+def test_a_guest_is_held_to_its_own(urunc: Urunc, network: Network, tmp_path: pathlib.Path) -> None:
+    """It sends from its own address, and is reached by its ports. Without each rule the same is
+    seen to get through."""
+    network.connect()
+    script = (
+        "ip addr add 10.9.9.9/32 dev eth0; httpd -p 80 -h /www; ping -c1 -w9 10.123.0.1 && echo up;"
+        " while :; do ping -c1 -w1 -I 10.9.9.9 10.123.0.1 >/dev/null && echo forged; done"
+    )
+    bundle = linux(tmp_path / "b", network, script, network="shared", ports="8080:80/tcp")
+
+    def without(chain: str) -> None:
+        words = ["nft", "flush", "chain", "inet", "urunc_tap0", chain]
+        subprocess.run(["ip", "netns", "exec", network.inside, *words], check=True)
+
+    with nothing_left(urunc.root):
+        container = urunc.create(bundle)
+        ip("-n", network.inside, "route", "add", "10.9.9.9/32", "dev", "tap0_urunc")
+        for there in ("10.9.9.9/32", "172.16.1.2/32"):
+            ip("-n", network.outside, "route", "add", there, "via", network.inside_address)
+        container.start()
+        container.wait_for("\nup", 60)
+        assert PAGE in fetch(network.outside, f"http://{network.inside_address}:8080/")
+        assert fetch(network.outside, "http://172.16.1.2/", attempts=1) == ""
+        time.sleep(2)  # two pings' worth
+        assert "\nforged" not in container.wait_for("\nup")
+        without("forward")
+        assert PAGE in fetch(network.outside, "http://172.16.1.2/")
+        without("source")
+        container.wait_for("\nforged", 15)
+        container.delete("--force")
+
+
+def test_a_network_of_the_guests_own_comes(
+    urunc: Urunc, network: Network, tmp_path: pathlib.Path
+) -> None:
+    """What an engine connects between `create` and `start` has the subnet that was chosen."""
+    network.connect()
+    bundle = probe(tmp_path / "b", network, "spt", network="shared", ports="7")
+    with nothing_left(urunc.root):
+        container = urunc.create(bundle)
+        ip("-n", network.inside, "link", "add", "net1", "type", "veth", "peer", "name", "p1")
+        ip("-n", network.inside, "addr", "add", "172.16.1.9/24", "dev", "net1")
+        ip("-n", network.inside, "link", "set", "net1", "up")
+        container.start()
+        address = network.inside_address
+        assert echo(network.outside, address, 7, "elsewhere") == "elsewhere"
+        assert "192.168.1.2/24" in container.report()["cmdline"]
+        container.delete("--force")
+        ip("-n", network.inside, "link", "del", "net1")
 
 
 @pytest.mark.parametrize("mode", ["dynamic", "shared"])

@@ -5,6 +5,7 @@ the use, which no test of whole verbs can hit."""
 from __future__ import annotations
 
 import pathlib
+import subprocess
 import time
 import types
 from typing import Any
@@ -85,17 +86,27 @@ def test_a_namespace_that_is_reached_by_another_path(network: Network, place: Pl
         place.journal.remove_all()
 
 
+def rules(network: Network, tap: str) -> list[str]:
+    """What is done with every frame of a TAP device's guest."""
+    command = ["ip", "netns", "exec", network.inside, "nft", "list", "ruleset", "netdev"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    hooks = [number for number, line in enumerate(lines) if f'device "{tap}"' in line]
+    return [lines[number + 1].strip() for number in hooks]
+
+
 def test_spare_taps_for_declared_devices(network: Network, place: Place) -> None:
     place.plan.net_names = ("service", "other")  # type: ignore[misc]
     with network_unchanged(network.path):
         net = connect(found(place), place)
         assert net.spare_taps == ("tap1_urunc",)
+        assert rules(network, "tap1_urunc") == ["drop"], "it leads nowhere"
         ip("-n", network.inside, "link", "add", "net1", "type", "veth", "peer", "name", "p1")
         ip("-n", network.inside, "link", "set", "net1", "mtu", "1300", "up")
         later = connect(found(place), place, net)
         assert [item.tap for item in later.interfaces] == ["tap0_urunc", "tap1_urunc"]
         assert "mtu 1300" in ip("-n", network.inside, "link", "show", "tap1_urunc")
         assert later.spare_taps == ()
+        assert rules(network, "tap1_urunc") == []
         place.journal.remove_all()
         ip("-n", network.inside, "link", "del", "net1")
 

@@ -119,6 +119,16 @@ def test_an_ordinary_container_without_a_root(tmp_path: pathlib.Path) -> None:
     assert not claims(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "key", ["io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType"]
+)
+def test_a_pods_sandbox_is_ordinary(bundle: pathlib.Path, key: str) -> None:
+    """Containerd copies a pod's annotations to its pause container, too."""
+    ours = {"com.urunc.unikernel.binary": "/x"}
+    assert not claims(bundle, annotations={**ours, key: "sandbox"})
+    assert claims(bundle, annotations={**ours, key: "container"})
+
+
 def test_what_claims_to_be_a_unikernel(bundle: pathlib.Path) -> None:
     assert claims(bundle, annotations={"com.urunc.unikernel.binary": "/x"})
     (bundle / "rootfs/urunc.json").write_text('{"com.urunc.unikernel.binary": "/x"}')

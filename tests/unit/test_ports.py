@@ -45,6 +45,7 @@ def test_parse(text: str, expected: tuple[Ports, ...], others: bool) -> None:
         ("80-81:90", "'80-81:90': a range cannot lead elsewhere"),
         ("80:", "'80:': '' is no port (1 to 65535)"),
         ("http", "'http': 'http' is no port (1 to 65535)"),
+        (",".join(map(str, range(1, 66))), "65 entries are more than 64"),
         ("80/tcp,70-90/tcp", "'70-90/tcp': '80/tcp' has it already"),
     ],
 )
