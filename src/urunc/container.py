@@ -68,18 +68,30 @@ def look(plan: Plan, namespace: str, files: dict[str, str]) -> Found:
 def connect(
     found: Found, namespace: str, plan: Plan, journal: Journal, known: NetFacts | None = None
 ) -> NetFacts:
-    """Have the guest get what was found, in the way that its plan says."""
+    """Have the guest get what was found, in the way that its plan says.
+
+    What a stopped container of the namespace still has is taken from it where it is in the way: it
+    may be kept for its logs while its successor starts.
+    """
     if found.others and plan.network == "dynamic" and plan.max_nics:
         names = ", ".join(found.others[:8]) + (", …" if len(found.others) > 8 else "")
         logs.warn(f"interfaces beyond those that the guest can have: {names}")
     from urunc.net.connect import Place
     from urunc.net.connect import connect as take_over
 
-    place = Place(namespace, plan, journal)
     if plan.network == "shared":
-        from urunc.net.share import share
+        from urunc.net.share import share as take_over
 
-        return share(found, place, known)
+    place = Place(namespace, plan, journal)
+    kept = len(journal.resources())
+    try:
+        return take_over(found, place, known)
+    except HostError:
+        from urunc.leftovers import reclaim
+
+        journal.take_back(kept)
+        if not reclaim(journal.folder, place.device, place.inode):
+            raise
     return take_over(found, place, known)
 
 
