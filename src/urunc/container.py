@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from urunc.plan import Plan
 
 SIGKILL = 9
+UNFINISHED = "unfinished"
+"""In state.json while `start` changes the network: how many resources were recorded before."""
 STOP_REQUESTS = frozenset((2, 3, 15))  # SIGINT, SIGQUIT, SIGTERM
 HARMLESS = frozenset((0, SIGKILL, 18, 19))  # no signal, SIGKILL, SIGCONT, SIGSTOP
 
@@ -66,7 +68,11 @@ def look(plan: Plan, namespace: str, files: dict[str, str]) -> Found:
 def connect(
     found: Found, namespace: str, plan: Plan, journal: Journal, known: NetFacts | None = None
 ) -> NetFacts:
-    """Have the guest get what was found, in the way that its plan says."""
+    """Have the guest get what was found, in the way that its plan says.
+
+    What a stopped container of the namespace still has is taken from it where it is in the way: it
+    may be kept for its logs while its successor starts.
+    """
     if found.others and plan.network == "dynamic" and plan.max_nics:
         names = ", ".join(found.others[:8]) + (", …" if len(found.others) > 8 else "")
         logs.warn(f"interfaces beyond those that the guest can have: {names}")
@@ -75,11 +81,19 @@ def connect(
     from urunc.net.connect import Place
     from urunc.net.connect import connect as take_over
 
-    place = Place(namespace, plan, journal)
     if plan.network == "shared":
-        from urunc.net.share import share
+        from urunc.net.share import share as take_over
 
-        return share(found, place, known)
+    place = Place(namespace, plan, journal)
+    kept = len(journal.resources())
+    try:
+        return take_over(found, place, known)
+    except HostError:
+        from urunc.leftovers import reclaim
+
+        journal.take_back(kept)
+        if not reclaim(journal.folder, place.device, place.inode):
+            raise
     return take_over(found, place, known)
 
 
@@ -112,23 +126,55 @@ def _look_again(state: State, config: Config) -> dict[str, object]:
     from urunc.record import plain, rebuild
 
     plan = rebuild(Plan, state.data["plan"])
-    namespace = state.data["network"] or f"/proc/{state.pid}/ns/net"
+    namespace = _namespace(state)
+    _take_back(state)
     now = look(plan, namespace, state.data["files"])
-    if now == rebuild(Found, state.data["found"]):
+    if UNFINISHED not in state.data and now == rebuild(Found, state.data["found"]):
         return {}
     from urunc import guests, monitors
     from urunc.journal import Journal
 
     logs.detail("the network changed between create and start")
     known = rebuild(NetFacts, state.data["net"])
-    net = connect(now, namespace, plan, Journal(state.folder), known)
-    guest = guests.load(plan.guest, config)
-    for omission in omissions(net, guest):
-        logs.warn(omission)
-    launch = realize(plan, net, guest, monitors.load(plan.monitor, config))
+    journal = Journal(state.folder)
+    # written down before anything is made: this call may be killed, too
+    state.data[UNFINISHED] = len(journal.resources())
+    state.save()
+    try:
+        net = connect(now, namespace, plan, journal, known)
+        guest = guests.load(plan.guest, config)
+        for omission in omissions(net, guest):
+            logs.warn(omission)
+        launch = realize(plan, net, guest, monitors.load(plan.monitor, config))
+    except BaseException:
+        _take_back(state)
+        raise
+    del state.data[UNFINISHED]
     state.data.update(found=plain(now), net=plain(net), launch=plain(launch))
     state.save()
     return {"argv": launch.argv, "files": dict(launch.files)}
+
+
+def _take_back(state: State) -> None:
+    """Remove what a `start` that did not finish made: state.json does not know of it."""
+    if UNFINISHED in state.data:
+        from urunc.journal import Journal
+
+        Journal(state.folder).take_back(state.data[UNFINISHED])
+
+
+def _namespace(state: State) -> str:
+    """A path to the network namespace that init is in: the one that the engine gave where it leads
+    there still, for that outlives init."""
+    from urunc.linux.namespaces import identity
+
+    own, given = f"/proc/{state.pid}/ns/net", state.data["network"]
+    try:
+        return given if given and identity(given) == identity(own) else own
+    except FileNotFoundError:
+        return own
+    except PermissionError:  # proc(5): another user's takes CAP_SYS_PTRACE
+        return given or own
 
 
 def _let_go(state: State, launch: dict[str, object]) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import posix
 from errno import EBUSY, EEXIST, ENOTEMPTY
 
+from urunc import logs
 from urunc.errors import HostError, reason
 from urunc.jsontext import dumps, loads
 from urunc.linux import cgroups
@@ -28,6 +29,7 @@ from urunc.state import JOURNAL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 
@@ -54,6 +56,7 @@ class Journal:
     """The resources of one container, in its folder."""
 
     def __init__(self, folder: str) -> None:
+        self.folder = folder
         self.path = f"{folder}/{JOURNAL}"
 
     def make(self, resource: Resource) -> None:
@@ -88,27 +91,70 @@ class Journal:
         return found
 
     def remove_all(self) -> None:
-        """Remove every resource, newest first; raises HostError after trying all."""
+        """Remove every resource, newest first; raises HostError after trying all.
+
+        What is removed is forgotten at once: a hook may run for long before the folder goes, and a
+        name may be another container's by the time that a `delete` which was killed is repeated.
+        """
+        self.remove(lambda _resource: True)
+
+    def remove(self, chosen: Callable[[Resource], bool]) -> int:
+        """Remove and forget the chosen ones, newest first; returns how many. Raises HostError after
+        trying all."""
         failed: list[str] = []
         left: list[Resource] = []
-        for resource in reversed(self.resources()):
-            try:
-                resource.remove()
-            except OSError as error:
-                failed.append(f"{resource.kind}: {reason(error)}")
-                left.insert(0, resource)
-        if failed:
+        recorded = self.resources()
+        for resource in reversed(recorded):
+            if chosen(resource):
+                try:
+                    resource.remove()
+                    continue
+                except OSError as error:
+                    failed.append(f"{resource.kind}: {reason(error)}")
+            left.insert(0, resource)
+        if len(left) < len(recorded):
             self._write(left)
+        if failed:
             raise HostError(
                 f"clean up '{self.path}': {'; '.join(failed)}", "`delete` can be repeated"
             )
+        return len(recorded) - len(left)
+
+    def take_back(self, kept: int) -> None:
+        """Remove what was recorded after the first `kept` resources.
+
+        One that is recorded among those, too, was there before and was only renewed: it stays. A
+        failure is a warning, for the error that led here matters more.
+        """
+        recorded = self.resources()
+        if len(recorded) <= kept:
+            return
+        before = {_identity(resource) for resource in recorded[:kept]}
+        left = recorded[:kept]
+        for resource in reversed(recorded[kept:]):
+            if _identity(resource) in before:
+                continue
+            try:
+                resource.remove()
+            except OSError as error:
+                logs.warn(f"take back {resource.kind}: {reason(error)}")
+                left.insert(kept, resource)
+        self._write(left)
 
     def _write(self, resources: list[Resource]) -> None:
-        write_whole(self.path, b"".join(map(_line, resources)))
+        if resources:
+            write_whole(self.path, b"".join(map(_line, resources)))
+        else:
+            posix.truncate(self.path, 0)
 
 
 def _line(resource: Resource) -> bytes:
     return dumps({"kind": resource.kind, **resource.parameters()}).encode() + b"\n"
+
+
+def _identity(resource: Resource) -> str:
+    """All that is recorded of it, but for the path by which its namespace was reached."""
+    return dumps({"kind": resource.kind, **resource.parameters(), "namespace": ""})
 
 
 def _class(kind: str) -> Any:

@@ -9,7 +9,7 @@ an ordinary runtime's (see ordinary.py). The folder is locked by flock(2) on its
 from __future__ import annotations
 
 import posix
-from fcntl import LOCK_EX, LOCK_UN, flock
+from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 
 from urunc import OCI_VERSION
 from urunc.errors import ExistsError, HostError, NotFoundError, StateError, UsageError, reason
@@ -95,14 +95,19 @@ class Folder:
         except OSError:
             pass  # it was not made
 
-    def lock(self) -> None:
-        """Wait for the folder to be ours alone; NotFoundError where there is none."""
+    def lock(self, *, wait: bool = True) -> bool:
+        """Have the folder alone; NotFoundError where there is none. Without `wait`, False where
+        another verb has it."""
         while True:
             try:
                 fd = posix.open(self.path, posix.O_DIRECTORY | posix.O_RDONLY | posix.O_CLOEXEC)
             except OSError:
                 raise not_found(self.identifier) from None
-            flock(fd, LOCK_EX)
+            try:
+                flock(fd, LOCK_EX if wait else LOCK_EX | LOCK_NB)
+            except BlockingIOError:
+                posix.close(fd)
+                return False
             # it may have been removed, and even made anew, while we waited
             try:
                 same = posix.stat(self.path).st_ino == posix.fstat(fd).st_ino
@@ -110,7 +115,7 @@ class Folder:
                 same = False
             if same and exists(f"{self.path}/{JOURNAL}"):
                 self._fd = fd
-                return
+                return True
             posix.close(fd)
 
     def unlock(self) -> None:

@@ -60,16 +60,20 @@ class NetworkResource(Resource):
     def find(self) -> str:
         """A path that leads to the namespace still: the recorded one, or where an engine has bound
         it."""
-        try:
-            if identity(self.namespace) == (self.device, self.inode):
-                return self.namespace
-        except OSError:
-            pass
+        if self._is_at(self.namespace):
+            return self.namespace
         for line in read_text("/proc/self/mountinfo", 1 << 24).splitlines():
             fields = line.split(" ")
-            if len(fields) > 4 and fields[3] == f"net:[{self.inode}]":
+            ours = len(fields) > 4 and fields[3] == f"net:[{self.inode}]"
+            if ours and self._is_at(fields[4]):  # it may be below another mount
                 return fields[4]
         return ""
+
+    def _is_at(self, path: str) -> bool:
+        try:
+            return identity(path) == (self.device, self.inode)
+        except OSError:
+            return False
 
 
 class Tap(NetworkResource):
@@ -148,7 +152,11 @@ class Redirect(NetworkResource):
             tap = netlink.index(self.tap)
             if self.own:
                 netlink.add_ingress(self.index)
-            netlink.add_ingress(tap)
+            try:
+                netlink.add_ingress(tap)
+            except FileExistsError:  # of a `start` that failed, on a device that stayed
+                netlink.delete_ingress(tap)
+                netlink.add_ingress(tap)
             netlink.redirect(self.index, tap, FILTER_PRIORITY)
             netlink.redirect(tap, self.index, FILTER_PRIORITY)
 

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What stopped containers still have in a network namespace, taken from them for a successor.
+
+A pod's namespace outlives its containers, and engines keep a container that has stopped, for its
+logs, until long after the next one is to start. Runs in `create` and `start` once they were
+refused, with the lock of their own container; waits for nobody else's.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from urunc import logs
+from urunc.errors import Error
+from urunc.journal import Journal, Resource
+from urunc.linux import process
+from urunc.net.resources import NetworkResource
+from urunc.state import STOPPED, Folder, is_ours, load
+
+
+def reclaim(own: str, device: int, inode: int) -> bool:
+    """Remove what containers beside this folder have in a namespace and no longer need; whether
+    there was anything."""
+    root, _, identifier = own.rpartition("/")
+    stopped: list[Folder] = []
+    needed: set[tuple[object, ...]] = set()
+    try:
+        for other in sorted(posix.listdir(root)):
+            recorded = _in_namespace(f"{root}/{other}", device, inode)
+            if not recorded:
+                continue
+            folder = Folder(root, other)
+            if other != identifier and _lock_if_stopped(folder):
+                stopped.append(folder)
+            else:
+                needed.update(map(_name, recorded))
+        return sum(_take(folder, device, inode, needed) for folder in stopped) > 0
+    finally:
+        for folder in stopped:
+            folder.unlock()
+
+
+def _in_namespace(folder: str, device: int, inode: int) -> list[Resource]:
+    root, _, identifier = folder.rpartition("/")
+    if not is_ours(root, identifier):
+        return []
+    try:
+        recorded = Journal(folder).resources()
+    except (OSError, LookupError, TypeError) as error:  # of another version
+        logs.detail(f"read journal of '{identifier}': {error!r}")
+        return []
+    return [resource for resource in recorded if _is_there(resource, device, inode)]
+
+
+def _is_there(resource: Resource, device: int, inode: int) -> bool:
+    if not isinstance(resource, NetworkResource):
+        return False
+    return (resource.device, resource.inode) == (device, inode)
+
+
+def _name(resource: Resource) -> tuple[object, ...]:
+    """By what the kernel knows it in its namespace."""
+    values = resource.parameters()
+    return (resource.kind, *(values.get(key) for key in ("name", "index", "family", "table")))
+
+
+def _lock_if_stopped(folder: Folder) -> bool:
+    """Lock a container's folder; False, and not locked, where it is not known to have stopped since
+    this machine started: before that, the namespace was another."""
+    try:
+        if not folder.lock(wait=False):
+            return False
+        state = load(folder.path.rpartition("/")[0], folder.identifier)
+        if state.status() == STOPPED and state.data["bootId"] == process.boot_id():
+            return True
+    except (Error, LookupError) as error:
+        logs.detail(f"read state of '{folder.identifier}': {error!r}")
+    folder.unlock()
+    return False
+
+
+def _take(folder: Folder, device: int, inode: int, needed: set[tuple[object, ...]]) -> int:
+    """Remove a stopped container's resources, but for those that a living one has, too: the kernel
+    gives an inode again, and a name is anybody's once its owner's `delete` was killed. Returns how
+    many there were."""
+
+    def chosen(resource: Resource) -> bool:
+        return _is_there(resource, device, inode) and _name(resource) not in needed
+
+    try:
+        count = Journal(folder.path).remove(chosen)
+    except Error as error:
+        logs.warn(error.message)
+        return 0
+    if count:
+        logs.detail(f"container '{folder.identifier}' has stopped: its network is taken back")
+    return count
