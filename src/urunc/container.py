@@ -47,12 +47,22 @@ if TYPE_CHECKING:
     from urunc.journal import Journal
     from urunc.net.facts import Found, NetFacts
     from urunc.plan import Plan
+    from urunc.spec import Spec
 
 SIGKILL = 9
+NETWORK_FILES = {"resolver": "/etc/resolv.conf", "hosts": "/etc/hosts"}
+"""Files that engines mount into every container, which say something of its network."""
 UNFINISHED = "unfinished"
 """In state.json while `start` changes the network: how many resources were recorded before."""
 STOP_REQUESTS = frozenset((2, 3, 15))  # SIGINT, SIGQUIT, SIGTERM
 HARMLESS = frozenset((0, SIGKILL, 18, 19))  # no signal, SIGKILL, SIGCONT, SIGSTOP
+
+
+def network_files(spec: Spec) -> dict[str, str]:
+    """The host's paths of the container's NETWORK_FILES, "" where it has none."""
+    sources = {mount.destination: mount.source for mount in spec.mounts}
+    found = {name: sources.get(path, "") for name, path in NETWORK_FILES.items()}
+    return {name: path if path.startswith("/") else "" for name, path in found.items()}
 
 
 def look(plan: Plan, namespace: str, files: dict[str, str]) -> Found:

@@ -23,7 +23,7 @@ from urunc import (
     monitors,
     timing,
 )
-from urunc.container import connect, look, run_poststop
+from urunc.container import connect, look, network_files, run_poststop
 from urunc.errors import Error, HostError, InitError, SpecError, reason
 from urunc.groups import Groups
 from urunc.host import COMMON, probe
@@ -54,8 +54,6 @@ if TYPE_CHECKING:
 
 SIGKILL = 9
 FIFO_FLAGS = posix.O_NONBLOCK | posix.O_CLOEXEC
-NETWORK_FILES = {"resolver": "/etc/resolv.conf", "hosts": "/etc/hosts"}
-"""Files that engines mount into every container, which say something of its network."""
 
 
 @record
@@ -483,13 +481,6 @@ class _Creation:
             raise InitError("init died while it was set up")
         if "error" in answer:
             raise InitError(answer["error"], answer.get("hint", ""))
-
-
-def network_files(spec: Spec) -> dict[str, str]:
-    """The host's paths of the container's NETWORK_FILES, "" where it has none."""
-    sources = {mount.destination: mount.source for mount in spec.mounts}
-    found = {name: sources.get(path, "") for name, path in NETWORK_FILES.items()}
-    return {name: path if path.startswith("/") else "" for name, path in found.items()}
 
 
 def _now() -> str:

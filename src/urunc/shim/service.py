@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 VERSIONS = {"containerd.task.v2.Task": "v2", "containerd.task.v3.Task": "v3"}
 GONE = ("does not exist", "not running", "already finished", "no such process", "not found")
 """In a runtime's message: there is no such container or process (any more)."""
+UNUSED = ("binary_name", "criu_path", "io_gid", "io_uid", "shim_cgroup")
+"""Options that runc's shim follows and this one does not."""
 OPTIONS = (
     "containerd.runc.v1.Options",
     "containerd.runc.v1.CheckpointOptions",
@@ -261,6 +263,10 @@ class Shim:
         task.root = f"{root}/{self.namespace}"
         task.systemd = bool(options.get("systemd_cgroup"))
         task.config_path = options.get("config_path", "")
+        for name in UNUSED:
+            if options.get(name):
+                said = f"urunc: warning: {identifier}: option '{name}' is not used\n"
+                posix.write(2, said.encode())
         task.guest = _is_guest(bundle)
         mounts = values["rootfs"]
         if mounts:
