@@ -47,8 +47,11 @@ def connect(pod: Network) -> None:
     """An interface, once the kernel has done all that it does for one."""
     pod.connect()
     end = time.monotonic() + 5
-    while "NO-CARRIER" in (shown := ip("-n", pod.inside, "addr")) or "fe80" not in shown:
-        assert time.monotonic() < end
+    while (
+        "NO-CARRIER" in (shown := ip("-n", pod.inside, "addr", "show", "eth0"))
+        or "fe80" not in shown
+    ):
+        assert time.monotonic() < end, shown
         time.sleep(0.02)
 
 
