@@ -184,6 +184,7 @@ def realize(plan: Plan, net: NetFacts, guest: Guest, monitor: Monitor) -> Launch
             disks=disks,
             dns=net.dns,
             search=net.search,
+            options=net.options,
             hosts=other_hosts(net),
         )
     )

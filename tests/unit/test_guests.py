@@ -291,15 +291,21 @@ LINUX = [
             "nics": (nic(),),
             "dns": ("10.0.0.53", "10.0.0.54"),
             "search": ("a.example", "b.example"),
+            "options": ("ndots:5", "timeout:2"),
             "hosts": ("10.0.0.9 db db.example",),
         },
         f"{KERNEL} ip=10.88.0.7::10.88.0.1:255.255.0.0:urunc:eth0:off:10.0.0.53:10.0.0.54 "
-        "urunc.search=a.example,b.example urunc.hosts=10.0.0.9@db@db.example",
+        "urunc.search=a.example,b.example urunc.options=ndots:5,timeout:2 "
+        "urunc.hosts=10.0.0.9@db@db.example",
     ),
     (
         {"nics": (nic(),), "dns": ("fd00::53", "10.0.0.53")},
         f"{KERNEL} ip=10.88.0.7::10.88.0.1:255.255.0.0:urunc:eth0:off:10.0.0.53 "
         "urunc.dns=fd00::53,10.0.0.53",
+    ),
+    (  # options of no name server
+        {"nics": (nic(**NO_GATEWAY),), "options": ("ndots:5",)},
+        f"{KERNEL} ip=10.88.0.7:::255.255.0.0:urunc:eth0:off",
     ),
     ({"nics": (nic(**NO_ADDRESS),)}, KERNEL),
     ({"env": ("A=1", "B=two words", "C=")}, f'{KERNEL} A=1 "B=two words" C='),

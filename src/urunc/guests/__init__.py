@@ -80,6 +80,8 @@ class Request:
     search: tuple[str, ...]
     hosts: tuple[str, ...]
     """Lines of the hosts file: ADDRESS NAME…"""
+    options: tuple[str, ...] = ()
+    """Of the resolver, as resolv.conf has them: `ndots:5`."""
 
 
 @record

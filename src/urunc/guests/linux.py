@@ -109,6 +109,8 @@ def _network(request: Request) -> list[str]:
         words.append(f"urunc.dns={','.join(request.dns)}")
     if request.search:
         words.append(f"urunc.search={','.join(request.search)}")
+    if request.options and request.dns:
+        words.append(f"urunc.options={','.join(request.options)}")
     if request.hosts and request.nics:
         hosts = (line.replace(" ", "@") for line in request.hosts)
         words.append(f"urunc.hosts={','.join(hosts)}")
