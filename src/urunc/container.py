@@ -105,8 +105,7 @@ def _look_again(state: State, config: Config) -> dict[str, object]:
     if not state.data["nicCount"]:
         return {}
     from urunc.net.facts import Found, NetFacts
-    from urunc.net.telling import omissions
-    from urunc.plan import Plan, realize
+    from urunc.plan import Plan, realize, untold
     from urunc.record import plain, rebuild
 
     plan = rebuild(Plan, state.data["plan"])
@@ -120,10 +119,10 @@ def _look_again(state: State, config: Config) -> dict[str, object]:
     logs.detail("the network changed between create and start")
     known = rebuild(NetFacts, state.data["net"])
     net = connect(now, namespace, plan, Journal(state.folder), known)
-    guest = guests.load(plan.guest, config)
-    for omission in omissions(net, guest):
+    guest, monitor = guests.load(plan.guest, config), monitors.load(plan.monitor, config)
+    launch = realize(plan, net, guest, monitor)
+    for omission in untold(plan, net, guest, monitor):
         logs.warn(omission)
-    launch = realize(plan, net, guest, monitors.load(plan.monitor, config))
     state.data.update(found=plain(now), net=plain(net), launch=plain(launch))
     state.save()
     return {"argv": launch.argv, "files": dict(launch.files)}

@@ -139,6 +139,11 @@ class Guest:
         dialect."""
         raise NotImplementedError
 
+    def omissions(self, request: Request) -> list[str]:
+        """What `words` leaves out of this request though the dialect could say it, in words for
+        the user."""
+        return []
+
 
 def known(name: str, config: Config) -> bool:
     """Whether a guest of this name can be found, at what cost so ever."""
