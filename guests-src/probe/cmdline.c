@@ -268,6 +268,19 @@ static bool from_rumprun(const char *cmdline, struct ipconfig *config)
     return true;
 }
 
+/* The probe's own, where a notation has no word for that NIC:
+   probe.addressN=IP/PLEN */
+static void from_probe(const char *cmdline, unsigned number,
+                       struct ipconfig *config)
+{
+    char name[] = "probe.address?";
+    const char *value;
+
+    name[sizeof name - 2] = '0' + number; /* MAX_NICS is less than 10 */
+    if ((value = cmdline_option(cmdline, name)))
+        set_ip(value, config);
+}
+
 void cmdline_ipconfig(const char *cmdline, unsigned number,
                       struct ipconfig *config)
 {
@@ -276,8 +289,10 @@ void cmdline_ipconfig(const char *cmdline, unsigned number,
         (!number && from_old_unikraft(cmdline, config)) ||
         from_linux(cmdline, number, config))
         return;
-    if (!number && !from_mirage(cmdline, config))
-        from_rumprun(cmdline, config);
+    if (!number &&
+        (from_mirage(cmdline, config) || from_rumprun(cmdline, config)))
+        return;
+    from_probe(cmdline, number, config);
 }
 
 unsigned cmdline_dns(const char *cmdline, uint32_t servers[MAX_DNS])

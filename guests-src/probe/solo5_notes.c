@@ -5,6 +5,7 @@
  *   SOLO5_TARGET  SOLO5_TARGET_HVT or SOLO5_TARGET_SPT
  *   BLOCK_NAME    name of the block device; not defined: there is none
  *   NET_NAME      name of the network device; not defined: there is none
+ *   NET2_NAME     name of a second one; not defined: there is none
  */
 #include "solo5.h"
 
@@ -38,7 +39,15 @@ static const char interpreter[]
 #define NET_COUNT 0
 #endif
 
-#define ENTRIES (1 + BLOCK_COUNT + NET_COUNT)
+#ifdef NET2_NAME
+#define NET2_ENTRY {.type = MFT_NET, .name = NET2_NAME},
+#define NET2_COUNT 1
+#else
+#define NET2_ENTRY
+#define NET2_COUNT 0
+#endif
+
+#define ENTRIES (1 + BLOCK_COUNT + NET_COUNT + NET2_COUNT)
 
 /* The manifest is aligned to 8 after the 20 bytes of the note's header; the
    padding counts as part of the note's content. */
@@ -55,5 +64,5 @@ static const struct manifest_note manifest_note
                SOLO5_NOTE_MANIFEST, "Solo5"},
     .version = MFT_VERSION,
     .count = ENTRIES,
-    .entries = {{.type = MFT_FIRST}, BLOCK_ENTRY NET_ENTRY},
+    .entries = {{.type = MFT_FIRST}, BLOCK_ENTRY NET_ENTRY NET2_ENTRY},
 };

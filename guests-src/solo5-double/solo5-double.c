@@ -11,10 +11,12 @@
  *
  *   probe.exit=N       exit with N (default 0)
  *   probe.hang         never exit
- *   probe.serve[=MS]   answer ARP, ICMP echo and UDP echo (port 7) on the first
- *                      network device, for ever or MS milliseconds, with the
- *                      IPv4 address found in the arguments ("addr":"IP" as
- *                      Rumprun has it, or --ipv4=IP/LEN as MirageOS has it);
+ *   probe.serve[=MS]   answer ARP, ICMP echo and UDP echo (port 7) on the
+ *                      network devices, for ever or MS milliseconds: on the
+ *                      first with the IPv4 address found in the arguments
+ *                      ("addr":"IP" as Rumprun has it, or --ipv4=IP/LEN as
+ *                      MirageOS has it), on a further one, number N from 1,
+ *                      with that of probe.addressN=IP/LEN, if there is one;
  *                      a datagram `quit N` is echoed and ends it with N
  *
  * It must never pass for the real thing (its first line says what it is), must
@@ -115,6 +117,7 @@ struct device {
     uint16_t sector_size; /* block */
     uint8_t mac[6];       /* net */
     int mtu;              /* net */
+    uint32_t address;     /* net: served under it, in network order; 0: not */
 };
 
 static struct device devices[ENTRIES_MAX];
@@ -616,32 +619,39 @@ static void report(size_t memory)
     fflush(stdout);
 }
 
-/* Waits for `fd` (-1: for nothing) to be readable, at most `ms` (-1: for ever).
- * Not poll(2) nor pause(2): the tenders wait in epoll_pwait(2). */
-static bool wait_readable(int fd, int ms)
+/* Waits for a frame on a device that is served, at most `ms` (-1: for ever);
+ * NULL: none came.  Not poll(2) nor pause(2): the tenders wait in epoll_pwait(2). */
+static const struct device *wait_readable(int ms)
 {
     static int set = -1;
-    struct epoll_event event = {.events = EPOLLIN};
+    struct epoll_event event;
 
     if (set == -1) {
         set = epoll_create1(0);
         if (set == -1)
             err(1, "Could not create wait set");
-        if (fd != -1 && epoll_ctl(set, EPOLL_CTL_ADD, fd, &event) == -1)
-            err(1, "epoll_ctl(EPOLL_CTL_ADD) failed");
+        for (unsigned i = 0; i < device_count; i++) {
+            event = (struct epoll_event){.events = EPOLLIN, .data.ptr = &devices[i]};
+            if (devices[i].address != 0 &&
+                epoll_ctl(set, EPOLL_CTL_ADD, devices[i].fd, &event) == -1)
+                err(1, "epoll_ctl(EPOLL_CTL_ADD) failed");
+        }
     }
-    return epoll_pwait(set, &event, 1, ms, NULL) == 1;
+    return epoll_pwait(set, &event, 1, ms, NULL) == 1 ? event.data.ptr : NULL;
 }
 
-/* The IPv4 address in the guest's arguments, in network order. */
-static uint32_t find_address(void)
+/* The IPv4 address of a network device, by its number, in the guest's arguments;
+ * 0: there is none. */
+static uint32_t find_address(unsigned number)
 {
-    const char *at = argument("--ipv4=");
-    char text[INET_ADDRSTRLEN];
+    char text[INET_ADDRSTRLEN], word[32];
+    const char *at;
     struct in_addr address;
     size_t length;
 
-    if (at == NULL && (at = strstr(cmdline, "\"addr\"")) != NULL) {
+    snprintf(word, sizeof word, "probe.address%u=", number);
+    at = argument(number == 0 ? "--ipv4=" : word);
+    if (number == 0 && at == NULL && (at = strstr(cmdline, "\"addr\"")) != NULL) {
         at += strlen("\"addr\"");
         at += strspn(at, " :\"");
     }
@@ -651,7 +661,7 @@ static uint32_t find_address(void)
         if (inet_pton(AF_INET, text, &address) == 1)
             return address.s_addr;
     }
-    errx(1, "probe.serve: there is no IPv4 address in the arguments");
+    return 0;
 }
 
 static uint16_t get16(const uint8_t *at)
@@ -736,18 +746,18 @@ static uint64_t now_ms(void)
     return now.tv_sec * 1000ull + now.tv_nsec / 1000000;
 }
 
-/* Serves on the first network device; `ms` below 0 means for ever. */
+/* Serves on the network devices; `ms` below 0 means for ever. */
 static int serve(int ms, int code)
 {
-    const struct device *nic = NULL;
-    uint32_t address = find_address();
     uint64_t end = now_ms() + ms;
+    unsigned nics = 0;
     int quit = -1;
 
-    for (unsigned i = 0; i < device_count && nic == NULL; i++)
-        if (devices[i].type == NET_BASIC)
-            nic = &devices[i];
-    if (nic == NULL)
+    for (unsigned i = 0; i < device_count; i++)
+        if (devices[i].type == NET_BASIC && (devices[i].address = find_address(nics++)) == 0 &&
+            nics == 1)
+            errx(1, "probe.serve: there is no IPv4 address in the arguments");
+    if (nics == 0)
         errx(1, "probe.serve: the guest declares no network device");
     printf("{\"double\":\"" TENDER "\",\"event\":\"serving\"}\n");
     fflush(stdout);
@@ -757,7 +767,9 @@ static int serve(int ms, int code)
 
         if (ms >= 0 && now >= end)
             return code;
-        if (!wait_readable(nic->fd, ms < 0 ? -1 : (int)(end - now)))
+        const struct device *nic = wait_readable(ms < 0 ? -1 : (int)(end - now));
+
+        if (nic == NULL)
             continue;
         ssize_t size = read(nic->fd, frame, sizeof frame);
 
@@ -765,7 +777,7 @@ static int serve(int ms, int code)
             continue;
         if (size <= 0)
             err(1, "Fatal error when reading");
-        size = answer(frame, size, nic->mac, address, &quit);
+        size = answer(frame, size, nic->mac, nic->address, &quit);
         if (size > 0 && write(nic->fd, frame, size) != size)
             err(1, "Fatal error when writing");
     }
@@ -783,7 +795,7 @@ static int play_guest(void)
         return serve(*word == '=' ? atoi(word + 1) : -1, code);
     if (argument("probe.hang") != NULL)
         for (;;)
-            wait_readable(-1, -1);
+            wait_readable(-1);
     return code;
 }
 

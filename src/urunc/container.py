@@ -131,8 +131,7 @@ def _look_again(state: State, config: Config) -> dict[str, object]:
     if not state.data["nicCount"]:
         return {}
     from urunc.net.facts import Found, NetFacts
-    from urunc.net.telling import omissions
-    from urunc.plan import Plan, realize
+    from urunc.plan import Plan, realize, untold
     from urunc.record import plain, rebuild
 
     plan = rebuild(Plan, state.data["plan"])
@@ -152,13 +151,13 @@ def _look_again(state: State, config: Config) -> dict[str, object]:
     state.save()
     try:
         net = connect(now, namespace, plan, journal, known)
-        guest = guests.load(plan.guest, config)
-        for omission in omissions(net, guest):
-            logs.warn(omission)
-        launch = realize(plan, net, guest, monitors.load(plan.monitor, config))
+        guest, monitor = guests.load(plan.guest, config), monitors.load(plan.monitor, config)
+        launch = realize(plan, net, guest, monitor)
     except BaseException:
         _take_back(state)
         raise
+    for omission in untold(plan, net, guest, monitor):
+        logs.warn(omission)
     del state.data[UNFINISHED]
     state.data.update(found=plain(now), net=plain(net), launch=plain(launch))
     state.save()

@@ -34,8 +34,7 @@ from urunc.jsontext import dumps
 from urunc.linux import cgroups, namespaces, process
 from urunc.linux.files import remove_tree, write_whole
 from urunc.net.facts import NO_NETWORK, NOTHING, NetFacts
-from urunc.net.telling import omissions
-from urunc.plan import Plan, decide, nic_count, realize
+from urunc.plan import Plan, decide, nic_count, realize, untold
 from urunc.record import plain, record, replace
 from urunc.sequence import HOST_IDS, Ready, build, may_access
 from urunc.spec import Spec
@@ -80,6 +79,9 @@ class Prepared:
 
     def realize(self, net: NetFacts) -> Launch:
         return realize(self.plan, net, self.guest, self.monitor)
+
+    def untold(self, net: NetFacts) -> list[str]:
+        return untold(self.plan, net, self.guest, self.monitor)
 
 
 def prepare(identifier: str, spec: Spec, unikernel: UnikernelImage, config: Config) -> Prepared:
@@ -203,9 +205,9 @@ class _Creation:
         self.joiner = cgroups.Joiner([] if self.born_in_group else self.groups.folders, self.pid)
         self._run_hooks()
         net = self._connect()
-        for omission in omissions(net, self.prepared.guest):
-            logs.warn(omission)
         launch = self.prepared.realize(net)
+        for omission in self.prepared.untold(net):
+            logs.warn(omission)
         self._finish(launch)
         self._record(net, launch)
         return self.state

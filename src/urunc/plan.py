@@ -14,7 +14,7 @@ from urunc.host import HostFacts
 from urunc.image import ImageFile
 from urunc.monitors import MIB, Launch, Machine, MachineDisk, Monitor, Need
 from urunc.net.facts import NetFacts, Ports
-from urunc.net.telling import nics, other_hosts
+from urunc.net.telling import nics, omissions, other_hosts
 from urunc.record import record
 
 TYPE_CHECKING = False
@@ -165,28 +165,8 @@ def decide(
 def realize(plan: Plan, net: NetFacts, guest: Guest, monitor: Monitor) -> Launch:
     """The guest's words and the monitor's command line; raises ImageError where they cannot be
     said."""
-    guest_nics, machine_nics = nics(plan.id, plan.net_names, plan.queues, net)
-    disks = tuple(
-        Disk(name=name, read_only=file.read_only, mount_point=mount_point)
-        for name, file, mount_point in zip(
-            plan.disk_names, plan.disks, plan.disk_mount_points, strict=True
-        )
-    )
-    words = guest.words(
-        Request(
-            args=plan.args,
-            env=plan.env,
-            hostname=plan.hostname,
-            version=plan.version,
-            console=monitor.consoles.get(plan.architecture, "ttyS0"),
-            initrd=plan.initrd is not None,
-            nics=guest_nics,
-            disks=disks,
-            dns=net.dns,
-            search=net.search,
-            hosts=other_hosts(net),
-        )
-    )
+    _, machine_nics = nics(plan.id, plan.net_names, plan.queues, net)
+    words = guest.words(_request(plan, net, monitor))
     machine = Machine(
         id=plan.id,
         architecture=plan.architecture,
@@ -208,6 +188,35 @@ def realize(plan: Plan, net: NetFacts, guest: Guest, monitor: Monitor) -> Launch
         arguments=plan.arguments,
     )
     return monitor.launch(machine, plan.host.program)
+
+
+def untold(plan: Plan, net: NetFacts, guest: Guest, monitor: Monitor) -> list[str]:
+    """What of the network the guest is not told by `realize`, in words for its user."""
+    return [*omissions(net, guest), *guest.omissions(_request(plan, net, monitor))]
+
+
+def _request(plan: Plan, net: NetFacts, monitor: Monitor) -> Request:
+    guest_nics, _ = nics(plan.id, plan.net_names, plan.queues, net)
+    disks = tuple(
+        Disk(name=name, read_only=file.read_only, mount_point=mount_point)
+        for name, file, mount_point in zip(
+            plan.disk_names, plan.disks, plan.disk_mount_points, strict=True
+        )
+    )
+    return Request(
+        args=plan.args,
+        env=plan.env,
+        hostname=plan.hostname,
+        version=plan.version,
+        console=monitor.consoles.get(plan.architecture, "ttyS0"),
+        initrd=plan.initrd is not None,
+        nics=guest_nics,
+        disks=disks,
+        dns=net.dns,
+        search=net.search,
+        options=net.options,
+        hosts=other_hosts(net),
+    )
 
 
 def nic_count(plan: Plan) -> int:

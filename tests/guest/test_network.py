@@ -152,7 +152,8 @@ class Guest:
     name = ""
     families: tuple[int, ...] = (4,)
 
-    def bundle(self, path: pathlib.Path) -> Bundle:
+    def bundle(self, path: pathlib.Path, *more: str) -> Bundle:
+        """`more` are addresses of further interfaces, for a guest that is not told them."""
         raise NotImplementedError
 
     def wait(self, container: Container) -> None:
@@ -172,7 +173,7 @@ class Guest:
         if not mapped:
             client.ping(address)
 
-    def looks(self, node: Node, pod: Pod, other: Pod, row: Row) -> None:
+    def looks(self, container: Container, pod: Pod, other: Pod, row: Row) -> None:
         """What only this guest can say of its network."""
 
 
@@ -182,7 +183,7 @@ class Linux(Guest):
     name = "linux"
     families = (4, 6)
 
-    def bundle(self, path: pathlib.Path) -> Bundle:
+    def bundle(self, path: pathlib.Path, *more: str) -> Bundle:
         need("linux", "qemu")
         made = Bundle(path, "linux", "qemu", accelerator="tcg", initrd="/initrd.cpio")
         made.add("unikernel", PARTS / "linux/vmlinuz")
@@ -210,7 +211,7 @@ class Linux(Guest):
         script = "\n".join(["export PATH=/usr/sbin:/usr/bin:/sbin:/bin", *commands, ""])
         return client.http(address, "/cgi-bin/sh", script, timeout_s=10)
 
-    def looks(self, node: Node, pod: Pod, other: Pod, row: Row) -> None:
+    def looks(self, container: Container, pod: Pod, other: Pod, row: Row) -> None:
         first = bare(pod.addresses[0])
         shown = self.shell(other, first, "ip -o addr; ip route; ip -6 route; cat /proc/cmdline")
         for address in pod.addresses:
@@ -218,7 +219,7 @@ class Linux(Guest):
             assert re.search(f" inet6? {ways} ", shown), shown
         mtus = self.shell(other, first, "cat /sys/class/net/eth?/mtu").split()
         assert mtus == [str(row.mtu)] * row.interfaces, mtus
-        with node.inside.server(), other.server(), node.outside.server():
+        with pod.node.inside.server(), other.server(), pod.node.outside.server():
             for address in pod.addresses:
                 ip6 = ":" in address
                 neighbours = [item for item in other.addresses if (":" in item) == ip6]
@@ -246,7 +247,7 @@ class Firecracker(Guest):
 
     name = "firecracker"
 
-    def bundle(self, path: pathlib.Path) -> Bundle:
+    def bundle(self, path: pathlib.Path, *more: str) -> Bundle:
         need("firecracker", "kvm", "probe")
         made = Bundle(path, "unikraft", "firecracker")
         made.add("unikernel", PARTS / "probe.pvh")
@@ -256,17 +257,24 @@ class Firecracker(Guest):
 
 class Spt(Guest):
     """The probe as a MirageOS guest on Solo5's spt; in place of the tender there may be its
-    contract double."""
+    contract double. MirageOS is told one address, so the probe takes others as its arguments."""
 
     name = "spt"
 
-    def bundle(self, path: pathlib.Path) -> Bundle:
+    def bundle(self, path: pathlib.Path, *more: str) -> Bundle:
         need("solo5", "probe")
         made = Bundle(path, "mirage", "spt", block="/disk.img")
-        made.add("unikernel", PARTS / "probe-mirage.spt")
+        made.add("unikernel", PARTS / f"probe-{'2if' if more else 'mirage'}.spt")
         made.add("disk.img", bytes(512 * 8))
-        made.args("probe.serve=60000")
+        words = (f"probe.address{number}={address}" for number, address in enumerate(more, 1))
+        made.args("probe.serve=60000", *words)
         return made
+
+    def looks(self, container: Container, pod: Pod, other: Pod, row: Row) -> None:
+        """Its devices are its manifest's, in order, each with an interface's hardware address."""
+        seen = [(item["name"], item["mac"]) for item in container.report()["nics"]]
+        wanted = (("service", "eth0"), ("other", "net1"))[: row.interfaces]
+        assert seen == [(name, pod.mac(interface)) for name, interface in wanted]
 
 
 GUESTS: tuple[Guest, ...] = (Linux(), Firecracker(), Spt())
@@ -297,8 +305,7 @@ ROWS = {
     "IPv6": Row(by_ipv6, (LINUX,)),
     "IPv6 by ptp": Row(by_ptp_ipv6, (LINUX,), subnet=False),
     "both": Row(by_both),
-    # Solo5's probe declares one device
-    "two interfaces": Row(by_two, (LINUX, FIRECRACKER), interfaces=2),
+    "two interfaces": Row(by_two, interfaces=2),
     "MTU 1400": Row(by_narrow, mtu=1400),
     "MTU 9000": Row(by_wide, mtu=9000),
     "ports": Row(by_ports),
@@ -323,7 +330,8 @@ def silent(pod: Pod) -> Pod:
 
 def create(urunc: Urunc, guest: Guest, pod: Pod, path: pathlib.Path) -> Container:
     """A container of this guest in this pod."""
-    bundle = guest.bundle(path)
+    more = (result["ips"][0]["address"] for result in pod.results[1:])
+    bundle = guest.bundle(path, *more)
     bundle.network(pod.path)
     return urunc.create(bundle)
 
@@ -366,7 +374,7 @@ def test_guest_answers(
                 (other, pod.results[0]["ips"][0]["gateway"]),
             ):
                 guest.answers(client, address, mapped=True)
-        guest.looks(node, pod, other, row)
+        guest.looks(container, pod, other, row)
         container.delete("--force")
     pod.check()
 

@@ -428,7 +428,7 @@ def test_loopback_resolver_of_linux(
     urunc: Urunc, network: Network, tmp_path: pathlib.Path, mode: str
 ) -> None:
     """UDP and TCP; also in a network without a default route; what listens beside the resolver
-    stays out of reach."""
+    stays out of reach. Search domains and options are the container's."""
     network.connect()
     if mode == "internal":
         ip("-n", network.inside, "route", "del", "default")
@@ -438,19 +438,22 @@ def test_loopback_resolver_of_linux(
         "\\003tcp\\004host\\000\\000\\001\\000\\001' | nc -w 3 $s 53 | tail -c 4 | od -An -tu1"
     )
     script = (
-        "s=$(sed -n 's/nameserver //p' /etc/resolv.conf); nslookup web; "
+        "s=$(sed -n 's/nameserver //p' /etc/resolv.conf); cat /etc/resolv.conf; nslookup web; "
         f"{over_tcp}; wget -qO- http://$s:7777/ & sleep 2; echo asked; sleep 60"
     )
     annotations = {"network": "shared"} if mode == "shared" else {}
     bundle = linux(tmp_path / "b", network, script, **annotations)
-    resolver(bundle, "nameserver 127.0.0.11\nsearch a.example\n")
+    resolver(
+        bundle, "nameserver 127.0.0.11\nsearch a.example b.example\noptions ndots:5 timeout:2\n"
+    )
     with (
         nothing_left(urunc.root),
         beside(network.inside, NAME_SERVER, "127.0.0.11", "40053", "40054"),
         beside(network.inside, PEER, "7777"),
     ):
         container = started(urunc, bundle)
-        console = container.wait_for("\nasked", 60)
+        console = container.wait_for("\nasked", 60).replace("\r", "")
+        assert "\nsearch a.example b.example\noptions ndots:5 timeout:2\nnameserver " in console
         assert "Address: 198.51.100.7" in console
         assert "198  51 100   7" in console
         assert ("you are" in console) == (mode == "shared")

@@ -464,3 +464,36 @@ def test_strangers_filters_on_ours(urunc: Urunc, bundle: Bundle, pod: Network) -
     assert "pref 10 " in shown
     assert "Redirect" not in shown
     assert "tap" not in ip("-n", pod.inside, "link")
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["create", "start"])
+def test_more_names_than_there_is_room_for(
+    urunc: Urunc, pod: Network, tmp_path: pathlib.Path, late: bool
+) -> None:
+    """60 lines of a hosts file are too many for Linux's command line: it starts without them, and
+    the log says so; fewer at `start` are told."""
+    need("probe", "qemu")
+    hosts, log = tmp_path / "hosts", tmp_path / "log"
+    many = "".join(f"10.9.0.{n} host{n} host{n}.some.example\n" for n in range(60))
+    few = "10.9.0.1 db\n"
+    made = Bundle(tmp_path / "b", "linux", "qemu", accelerator="tcg")
+    made.add("unikernel", PARTS / "probe.pvh")
+    made.args("app", "probe.hang")
+    made.network(pod.path)
+    made.config["mounts"] = [{"destination": "/etc/hosts", "type": "bind", "source": str(hosts)}]
+    urunc.options += ["--log", str(log)]
+    with nothing_left(urunc.root):
+        hosts.write_text(few if late else many)
+        container = urunc.create(made)
+        lines = [" ".join(argv(container))]
+        said = [log.read_text() if log.exists() else ""]
+        hosts.write_text(many if late else few)
+        container.start()
+        lines.append(" ".join(argv(container)))
+        said.append(log.read_text().removeprefix(said[0]) if log.exists() else "")
+        short, long = (0, 1) if late else (1, 0)
+        assert "urunc.hosts=10.9.0.1@db" in lines[short]
+        assert "urunc.hosts" not in lines[long]
+        assert "no room in 2047 bytes for 60 lines of the hosts file" in said[long]
+        assert "no room" not in said[short]
+        container.delete("--force")

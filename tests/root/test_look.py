@@ -4,7 +4,9 @@ that engines mount."""
 
 from __future__ import annotations
 
+import os
 import pathlib
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 
@@ -199,7 +201,7 @@ def test_resolver(place: Network, tmp_path: pathlib.Path, listen: str, expected:
     """Docker's resolver is at a port that only rules of its own know."""
     host, _, port = listen.partition(":")
     file = tmp_path / "resolv.conf"
-    file.write_text("nameserver 10.0.0.53\nnameserver 127.0.0.11\n")
+    file.write_text("nameserver 10.0.0.53\nnameserver 127.0.0.11\noptions ndots:0\n")
     code = (
         "import socket, sys\n"
         "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
@@ -218,25 +220,55 @@ def test_resolver(place: Network, tmp_path: pathlib.Path, listen: str, expected:
         process.kill()
     assert seen.resolver == expected
     assert seen.dns == ("10.0.0.53", "127.0.0.11")
+    assert seen.options == ("ndots:0",)
 
 
 def test_files(tmp_path: pathlib.Path) -> None:
     file = tmp_path / "file"
     file.write_text(
         "# made by an engine\nnameserver 10.0.0.53 # the first\nnameserver 10.0.0.53\n"
-        "nameserver fd00::53\ndomain old.example\nsearch a.example b.example\noptions ndots:5\n"
+        "nameserver fd00::53\ndomain old.example\nsearch a.example b.example\n"
+        'options ndots:1 timeout:2 # few\noptions ndots:5 trust-ad a=b "c,d" no_tld_query é\n'
         "nameserver\nnameserver fe80::1%eth0\nnameserver resolver.example\n"
         'search a.example b"quoted b.example\n'
     )
-    assert read_resolver(str(file)) == (("10.0.0.53", "fd00::53"), ("a.example", "b.example"))
+    assert read_resolver(str(file)) == (
+        ("10.0.0.53", "fd00::53"),
+        ("a.example", "b.example"),
+        ("ndots:5", "timeout:2", "trust-ad", "no_tld_query"),
+    )
     file.write_text(
         "127.0.0.1\tlocalhost\n::1 localhost ip6-localhost\nfe00::0 ip6-localnet\n"
         "10.1.0.5 box # own\n10.0.0.9\tdb  db.example\n10.0.0.9 db db.example\nbroken\n"
         '10.0.0.8 a"b\nname name\n'
     )
     assert read_hosts(str(file)) == ("10.1.0.5 box", "10.0.0.9 db db.example")
-    assert read_resolver(str(tmp_path / "none")) == ((), ())
+    file.write_text("options\nsearch\n")
+    assert read_resolver(str(file)) == ((), (), ())
+    assert read_resolver(str(tmp_path / "none")) == ((), (), ())
     assert read_hosts(str(tmp_path / "none")) == ()
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "FIFO with a writer", "folder", "socket", "endless"])
+def test_what_is_no_file(place: Network, tmp_path: pathlib.Path, kind: str) -> None:
+    """It is neither waited for nor read."""
+    path, held = tmp_path / "odd", -1
+    with socket.socket(socket.AF_UNIX) as listener:
+        if kind.startswith("FIFO"):
+            os.mkfifo(path)
+        elif kind == "folder":
+            path.mkdir()
+        elif kind == "socket":
+            listener.bind(str(path))
+        else:
+            path.symlink_to("/dev/zero")
+        if kind == "FIFO with a writer":
+            held = os.open(path, os.O_RDWR)
+            os.write(held, b"nameserver 10.0.0.53\n10.0.0.9 db\n")
+        seen = look(place.path, str(path), str(path), 1)
+        if held >= 0:
+            os.close(held)
+    assert (seen.dns, seen.search, seen.options, seen.hosts) == ((), (), (), ())
 
 
 def test_networks() -> None:

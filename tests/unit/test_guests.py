@@ -39,7 +39,7 @@ def disk(*, read_only: bool = False, mount_point: str = "/data") -> Disk:
     return Disk(name="rootfs", read_only=read_only, mount_point=mount_point)
 
 
-def words(guest: str, **changes: Any) -> Words:
+def request(**changes: Any) -> Request:
     values: dict[str, Any] = {
         "args": (),
         "env": (),
@@ -53,7 +53,11 @@ def words(guest: str, **changes: Any) -> Words:
         "search": (),
         "hosts": (),
     }
-    return guests.load(guest, config()).words(Request(**{**values, **changes}))
+    return Request(**{**values, **changes})
+
+
+def words(guest: str, **changes: Any) -> Words:
+    return guests.load(guest, config()).words(request(**changes))
 
 
 NO_ADDRESS = {"ipv4": "", "ipv4_prefix": 0, "ipv4_subnet": 0, "ipv4_gateway": "", "routes": ()}
@@ -291,15 +295,21 @@ LINUX = [
             "nics": (nic(),),
             "dns": ("10.0.0.53", "10.0.0.54"),
             "search": ("a.example", "b.example"),
+            "options": ("ndots:5", "timeout:2"),
             "hosts": ("10.0.0.9 db db.example",),
         },
         f"{KERNEL} ip=10.88.0.7::10.88.0.1:255.255.0.0:urunc:eth0:off:10.0.0.53:10.0.0.54 "
-        "urunc.search=a.example,b.example urunc.hosts=10.0.0.9@db@db.example",
+        "urunc.search=a.example,b.example urunc.options=ndots:5,timeout:2 "
+        "urunc.hosts=10.0.0.9@db@db.example",
     ),
     (
         {"nics": (nic(),), "dns": ("fd00::53", "10.0.0.53")},
         f"{KERNEL} ip=10.88.0.7::10.88.0.1:255.255.0.0:urunc:eth0:off:10.0.0.53 "
         "urunc.dns=fd00::53,10.0.0.53",
+    ),
+    (  # options of no name server
+        {"nics": (nic(**NO_GATEWAY),), "options": ("ndots:5",)},
+        f"{KERNEL} ip=10.88.0.7:::255.255.0.0:urunc:eth0:off",
     ),
     ({"nics": (nic(**NO_ADDRESS),)}, KERNEL),
     ({"env": ("A=1", "B=two words", "C=")}, f'{KERNEL} A=1 "B=two words" C='),
@@ -358,6 +368,50 @@ def test_the_line_of_linux_is_counted_in_bytes(letter: str) -> None:
     assert words("linux", env=(f"A={value}",)).words[0].endswith(value)
     with pytest.raises(ImageError, match="bytes are more than 2047"):
         words("linux", env=(f"A={value}{letter}",))
+
+
+HOSTS = tuple(f"10.0.1.{number} host{number} host{number}.some.example" for number in range(60))
+NAMES = {"search": ("a.example",), "options": ("ndots:5",), "hosts": HOSTS, "dns": ("10.0.0.53",)}
+
+
+def told_linux(**changes: Any) -> tuple[str, list[str]]:
+    """(the line of Linux, what it leaves out)."""
+    asked = request(nics=(nic(),), **changes)
+    guest = guests.load("linux", config())
+    return guest.words(asked).words[0], guest.omissions(asked)
+
+
+def test_linux_leaves_names_out() -> None:
+    """The hosts file's lines first, then search domains and options; nothing where all fits."""
+    no_room = "kernel command line: no room in 2047 bytes for {}: linux is told none"
+    line, omissions = told_linux(**{**NAMES, "hosts": HOSTS[:40]})
+    assert line.count("@host") == 2 * 40
+    assert omissions == []
+    line, omissions = told_linux(**NAMES)
+    assert "urunc.hosts" not in line
+    assert line.endswith(":10.0.0.53 urunc.search=a.example urunc.options=ndots:5")
+    assert omissions == [no_room.format("60 lines of the hosts file")]
+    room = LINE_LIMIT_BYTES - len(line.encode()) - len(" A=")
+    line, omissions = told_linux(**NAMES, env=("A=" + "x" * room,))
+    assert len(line) == LINE_LIMIT_BYTES
+    assert "urunc.search=a.example urunc.options=ndots:5 A=x" in line
+    line, omissions = told_linux(**NAMES, env=("A=" + "x" * (room + 1),))
+    assert "urunc." not in line
+    assert omissions == [
+        no_room.format(what)
+        for what in ("60 lines of the hosts file", "1 search domains", "1 DNS options")
+    ]
+    assert guests.load("unikraft", config()).omissions(request(nics=(nic(),), **NAMES)) == []
+
+
+def test_linux_says_what_its_network_takes() -> None:
+    words_of_network = "ip=10.88.0.7::10.88.0.1:255.255.0.0:urunc:eth0:off:10.0.0.53"
+    with pytest.raises(ImageError, match="bytes are more than 2047") as caught:
+        told_linux(**NAMES, env=("A=" + "x" * 2000,))
+    assert caught.value.hint.endswith(f"they take {len(words_of_network)} bytes")
+    with pytest.raises(ImageError) as caught:
+        words("linux", env=("A=" + "x" * 2047,))
+    assert caught.value.hint.endswith("shorten the arguments or the environment")
 
 
 MIRAGE = [

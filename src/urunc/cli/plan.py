@@ -17,7 +17,6 @@ from urunc.errors import SpecError, UsageError, reason
 from urunc.jsontext import dumps, loads
 from urunc.linux.files import read_text
 from urunc.net.facts import Interface, NetFacts, Route
-from urunc.net.telling import omissions
 from urunc.plan import nic_count
 from urunc.record import plain, rebuild, replace
 from urunc.sequence import ATTACH, Ready, build
@@ -102,8 +101,8 @@ def main(arguments: Arguments) -> int:
         document["attributes"] = settings
         sys.stdout.write(dumps(document, indent=2) + "\n")
         return 0
-    unsaid = omissions(net, prepared.guest)
-    sys.stdout.write(_summary(prepared.plan, launch, net, unsaid, known=known))
+    untold = prepared.untold(net)
+    sys.stdout.write(_summary(prepared.plan, launch, net, untold, known=known))
     own = {*chosen.host.program.libraries, *chosen.host.program.data}
     sys.stdout.write("steps:\n")
     shown = [step for step in steps if not (isinstance(step, Bind) and step.source in own)]
@@ -149,7 +148,7 @@ def _facts(arguments: Arguments) -> NetFacts | None:
     return None
 
 
-def _summary(plan: Plan, launch: Launch, net: NetFacts, unsaid: list[str], *, known: bool) -> str:
+def _summary(plan: Plan, launch: Launch, net: NetFacts, untold: list[str], *, known: bool) -> str:
     user = f"{plan.uid}:{plan.gid}" if plan.uid is not None else "one of the configured range"
     rows = [
         ("guest", f"{plan.guest} {plan.version}".strip()),
@@ -172,7 +171,7 @@ def _summary(plan: Plan, launch: Launch, net: NetFacts, unsaid: list[str], *, kn
     rows.append(
         ("seccomp", {"own": "the monitor's own", "": "none"}.get(launch.seccomp, "urunc's list"))
     )
-    rows += [("warning", text) for text in (*plan.warnings, *unsaid)]
+    rows += [("warning", text) for text in (*plan.warnings, *untold)]
     lines = [f"{name + ':':13}{text}" for name, text in rows]
     lines.append("command line:")
     lines += _command_lines(launch.argv)

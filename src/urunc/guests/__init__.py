@@ -80,6 +80,8 @@ class Request:
     search: tuple[str, ...]
     hosts: tuple[str, ...]
     """Lines of the hosts file: ADDRESS NAME…"""
+    options: tuple[str, ...] = ()
+    """Of the resolver, as resolv.conf has them: `ndots:5`."""
 
 
 @record
@@ -136,6 +138,11 @@ class Guest:
         """The command line; raises ImageError where the request cannot be said in this guest's
         dialect."""
         raise NotImplementedError
+
+    def omissions(self, request: Request) -> list[str]:
+        """What `words` leaves out of this request though the dialect could say it, in words for
+        the user."""
+        return []
 
 
 def known(name: str, config: Config) -> bool:

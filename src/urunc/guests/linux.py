@@ -9,7 +9,7 @@ have a dot, so the kernel leaves them alone.
 The kernel's own parser reads the line (lib/cmdline.c, init/main.c): blanks separate, a double quote
 groups and cannot be escaped, `NAME=VALUE` words that are no kernel parameter become init's
 environment (32 at most, else it panics), and the line ends at 2,048 bytes on x86 and arm64. What
-cannot be said so is refused here.
+cannot be said so is refused here; names that there is no room for are left out, with a warning.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ NAME_SERVERS = 2  # in `ip=`
 VIRTIO_MTU = 1500
 DEFAULT = "0.0.0.0/0"
 ARGUMENT_LIMIT = 32 - 1  # MAX_INIT_ARGS, less init's own name
+LEFT_OUT: tuple[tuple[str, ...], ...] = ((), ("hosts",), ("hosts", "search", "options"))
+"""Of a request, where the line is too long: the first that lets it fit."""
+NOUNS = {"hosts": "lines of the hosts file", "search": "search domains", "options": "DNS options"}
 
 # An environment variable of one of these names would be taken by the kernel
 # (Documentation/admin-guide/kernel-parameters.txt); so is any name with a dot, which is a module's
@@ -51,43 +54,75 @@ class Linux(Guest):
     max_addressed = 1 << 16
 
     def words(self, request: Request) -> Words:
-        words = ["panic=-1", f"console={request.console}", "reboot=k"]
-        if request.disks:
-            words.append("root=/dev/vda " + ("ro" if request.disks[0].read_only else "rw"))
-        elif request.initrd:
-            words.append("root=/dev/ram0 rw")
-        words += _network(request)
-        words += [_environment(variable) for variable in request.env]
-        if len(request.env) > ENVIRONMENT_LIMIT:
-            raise ImageError(
-                f"process.env: {len(request.env)} variables are more than the kernel takes "
-                f"({ENVIRONMENT_LIMIT})",
-                "it panics past them; set fewer",
-            )
-        if request.args:
-            # with an initrd alone its own program is init; with a disk the kernel (or the initrd)
-            # mounts the disk first
-            verb = "rdinit" if request.initrd and not request.disks else "init"
-            words.append(f"{verb}={_quoted(request.args[0], 'process.args[0]')}")
-            if len(request.args) - 1 > ARGUMENT_LIMIT:
-                raise ImageError(
-                    f"process.args: {len(request.args) - 1} arguments are more than the kernel "
-                    f"takes ({ARGUMENT_LIMIT})",
-                    "it panics past them; pass fewer",
-                )
-            if request.args[1:]:
-                words.append("--")
-                words += [
-                    _quoted(word, f"process.args[{index}]")
-                    for index, word in enumerate(request.args[1:], 1)
-                ]
-        line = " ".join(words)
+        line, _ = _line(request)
         if len(line.encode()) > LINE_LIMIT_BYTES:
+            network = len(" ".join(_network(request)).encode())
             raise ImageError(
                 f"kernel command line: {len(line.encode())} bytes are more than {LINE_LIMIT_BYTES}",
-                "the kernel would cut it; shorten the arguments or the environment",
+                "the kernel would cut it; shorten the arguments or the environment"
+                + (
+                    f", or have fewer interfaces, addresses or routes: they take {network} bytes"
+                    if network
+                    else ""
+                ),
             )
         return Words(program="", words=(line,))
+
+    def omissions(self, request: Request) -> list[str]:
+        return [
+            f"kernel command line: no room in {LINE_LIMIT_BYTES} bytes for {what}: "
+            f"{self.name} is told none"
+            for what in _line(request)[1]
+        ]
+
+
+def _line(request: Request) -> tuple[str, list[str]]:
+    """The line, and which names it has no room for; it can be too long still."""
+    words = ["panic=-1", f"console={request.console}", "reboot=k"]
+    if request.disks:
+        words.append("root=/dev/vda " + ("ro" if request.disks[0].read_only else "rw"))
+    elif request.initrd:
+        words.append("root=/dev/ram0 rw")
+    words += _network(request)
+    names, program = _names(request), [*map(_environment, request.env), *_program(request)]
+    for left_out in LEFT_OUT:
+        told = [word for name, word in names.items() if name not in left_out]
+        line = " ".join((*words, *told, *program))
+        if len(line.encode()) <= LINE_LIMIT_BYTES:
+            break
+    return line, [
+        f"{len(getattr(request, name))} {NOUNS[name]}" for name in left_out if name in names
+    ]
+
+
+def _program(request: Request) -> list[str]:
+    """The application and its arguments; raises ImageError for more than the kernel takes, of
+    variables too."""
+    if len(request.env) > ENVIRONMENT_LIMIT:
+        raise ImageError(
+            f"process.env: {len(request.env)} variables are more than the kernel takes "
+            f"({ENVIRONMENT_LIMIT})",
+            "it panics past them; set fewer",
+        )
+    if not request.args:
+        return []
+    if len(request.args) - 1 > ARGUMENT_LIMIT:
+        raise ImageError(
+            f"process.args: {len(request.args) - 1} arguments are more than the kernel "
+            f"takes ({ARGUMENT_LIMIT})",
+            "it panics past them; pass fewer",
+        )
+    # with an initrd alone its own program is init; with a disk the kernel (or the initrd)
+    # mounts the disk first
+    verb = "rdinit" if request.initrd and not request.disks else "init"
+    words = [f"{verb}={_quoted(request.args[0], 'process.args[0]')}"]
+    if request.args[1:]:
+        words.append("--")
+        words += [
+            _quoted(word, f"process.args[{index}]")
+            for index, word in enumerate(request.args[1:], 1)
+        ]
+    return words
 
 
 def _network(request: Request) -> list[str]:
@@ -107,11 +142,19 @@ def _network(request: Request) -> list[str]:
             words.append(f"urunc.eth{index}={','.join(items)}")
     if len(request.dns) > NAME_SERVERS or any(":" in server for server in request.dns):
         words.append(f"urunc.dns={','.join(request.dns)}")
+    return words
+
+
+def _names(request: Request) -> dict[str, str]:
+    """The words that a guest can do without, each under its field's name."""
+    words = {}
     if request.search:
-        words.append(f"urunc.search={','.join(request.search)}")
+        words["search"] = f"urunc.search={','.join(request.search)}"
+    if request.options and request.dns:
+        words["options"] = f"urunc.options={','.join(request.options)}"
     if request.hosts and request.nics:
         hosts = (line.replace(" ", "@") for line in request.hosts)
-        words.append(f"urunc.hosts={','.join(hosts)}")
+        words["hosts"] = f"urunc.hosts={','.join(hosts)}"
     return words
 
 

@@ -51,6 +51,20 @@ def read_text(path: str, limit_bytes: int = 1 << 20) -> str:
     return read_bytes(path, limit_bytes).decode("utf-8", "replace")
 
 
+def read_regular(path: str, limit_bytes: int = 1 << 20) -> str:
+    """As `read_text`, of a file that somebody else chose: what is no regular file is empty. A FIFO
+    without a writer would be waited for, and a device would do whatever it does."""
+    # O_NONBLOCK: open(2) of a FIFO waits; O_NOCTTY: a terminal would become ours
+    flags = posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK | posix.O_NOCTTY
+    fd = posix.open(path, flags)
+    try:
+        if posix.fstat(fd).st_mode & S_IFMT != S_IFREG:
+            return ""
+        return read_descriptor(fd, limit_bytes).decode("utf-8", "replace")
+    finally:
+        posix.close(fd)
+
+
 def write_all(fd: int, content: bytes) -> None:
     """Every byte of it, however many writes that takes."""
     view = memoryview(content)

@@ -172,6 +172,7 @@ def connect(found: Found, place: Place, known: NetFacts | None = None) -> NetFac
         spare_taps=tuple(spare[: max(wanted, 0)]),
         dns=dns,
         search=found.search,
+        options=found.options,
         hosts=found.hosts,
     )
 

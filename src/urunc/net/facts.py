@@ -64,8 +64,8 @@ class Resolver:
 class Found:
     """What a namespace holds, and what the container's files say, before anything is made.
 
-    `others` are interfaces beyond the number that the guest can have. `dns`, `search` are of
-    resolv.conf, `hosts` are lines of the hosts file (`ADDRESS NAME...`) but for loopback's.
+    `others` are interfaces beyond the number that the guest can have. `dns`, `search` and `options`
+    are of resolv.conf, `hosts` are lines of the hosts file (`ADDRESS NAME...`) but for loopback's.
     `resolver` is who listens at the first name server that is a loopback address. `user_mode` are
     interfaces that a program stands behind (slirp4netns): the published ports of those are
     connections from within the namespace.
@@ -78,6 +78,7 @@ class Found:
     hosts: tuple[str, ...]
     resolver: Resolver | None
     user_mode: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
     not_ethernet: tuple[str, ...] = ()
     """Devices with an address that carry no frames (WireGuard, tun): a guest cannot have them."""
 
@@ -92,6 +93,7 @@ class NetFacts:
     dns: tuple[str, ...]
     search: tuple[str, ...]
     hosts: tuple[str, ...]
+    options: tuple[str, ...] = ()
 
 
 @record

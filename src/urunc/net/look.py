@@ -5,7 +5,7 @@ nothing."""
 from __future__ import annotations
 
 from urunc.errors import HostError, reason
-from urunc.linux.files import read_text
+from urunc.linux.files import read_regular, read_text
 from urunc.linux.namespaces import call_in_network
 from urunc.linux.rtnetlink import Address as KernelAddress
 from urunc.linux.rtnetlink import Link, Neighbour, Rtnetlink
@@ -61,7 +61,7 @@ def look(namespace: str, resolver: str, hosts: str, count: int) -> Found:
     taken = {link.index for link in candidates}
     candidates = [link for link in candidates if not _rides(link, taken)]
     candidates.sort(key=lambda link: (link.name != "eth0", link.index))
-    dns, search = read_resolver(resolver) if resolver else ((), ())
+    dns, search, options = read_resolver(resolver) if resolver else ((), (), ())
     return Found(
         interfaces=tuple(
             _interface(link, addresses, routes, neighbours) for link in candidates[:count]
@@ -72,6 +72,7 @@ def look(namespace: str, resolver: str, hosts: str, count: int) -> Found:
         hosts=read_hosts(hosts) if hosts else (),
         resolver=_resolver(namespace, dns),
         user_mode=tuple(link.name for link in candidates[:count] if link.kind == TUN),
+        options=options,
         not_ethernet=tuple(
             link.name
             for link in links
@@ -165,17 +166,22 @@ def network_of(address: str, prefix: int) -> str:
     return f"{inet_ntop(AF_INET6, number.to_bytes(16, 'big'))}/{prefix}"
 
 
-def read_resolver(path: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(name servers, search domains) of a resolv.conf(5); nothing where it cannot be read. What is
-    neither an address nor a name is left out: a guest's command line has no place for it."""
+def read_resolver(path: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """(name servers, search domains, options) of a resolv.conf(5); nothing where it cannot be read.
+    What is no address, no name and no option is left out: a guest's command line has no place for
+    it."""
     servers: list[str] = []
     search: tuple[str, ...] = ()
+    options: dict[str, str] = {}
     for words in _lines(path, "#;"):
         if words[0] == "nameserver" and len(words) > 1 and _is_address(words[1]):
             servers.append(words[1])
         elif words[0] in ("search", "domain") and len(words) > 1:
             search = tuple(word for word in words[1:] if _is_name(word))
-    return tuple(dict.fromkeys(servers)), search
+        elif words[0] == "options":
+            # each such line adds to those before; of two values the later one counts
+            options |= {word.partition(":")[0]: word for word in words[1:] if _is_option(word)}
+    return tuple(dict.fromkeys(servers)), search, tuple(options.values())
 
 
 def read_hosts(path: str) -> tuple[str, ...]:
@@ -207,9 +213,13 @@ def _is_name(text: str) -> bool:
     return all(letter.isalnum() or letter in "-_." for letter in text) and text.isascii()
 
 
+def _is_option(text: str) -> bool:
+    return all(letter.isalnum() or letter in "-_:" for letter in text) and text.isascii()
+
+
 def _lines(path: str, comments: str) -> list[list[str]]:
     try:
-        text = read_text(path, FILE_LIMIT_BYTES)
+        text = read_regular(path, FILE_LIMIT_BYTES)
     except OSError:
         return []
     lines = []

@@ -75,6 +75,7 @@ def share(found: Found, place: Place, known: NetFacts | None = None) -> NetFacts
         spare_taps=known.spare_taps if known else _spare(place),
         dns=told(found, gateway if relay else ""),
         search=found.search,
+        options=found.options,
         hosts=found.hosts,
     )
 
