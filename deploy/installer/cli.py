@@ -45,6 +45,12 @@ def parser() -> argparse.ArgumentParser:
         verb.add_argument("--dry-run", action="store_true", help="show, and change nothing")
         if name == "install":
             verb.add_argument("--source", default="", help="a PREFIX that `make install` made")
+            verb.add_argument(
+                "--shim",
+                default="runc",
+                choices=("runc", "urunc"),
+                help="containerd's: runc's, or urunc's own, not yet tried with CRI (runc)",
+            )
             verb.add_argument("--python", default="", help="an interpreter to bring along")
         else:
             verb.add_argument("--force", action="store_true", help="though containers run")
@@ -80,7 +86,11 @@ def run(options: argparse.Namespace) -> int:
         raise Failure("another installer works on this node") from None
     prefix = "/" + options.prefix.strip("/")
     job = Job(
-        host, prefix, getattr(options, "restart", "none"), force=getattr(options, "force", False)
+        host,
+        prefix,
+        getattr(options, "restart", "none"),
+        force=getattr(options, "force", False),
+        shim=getattr(options, "shim", "runc") == "urunc",
     )
     node: nodes.Node | None
     try:

@@ -40,7 +40,7 @@ class Runtime:
 
     prefix: str
     shim: bool
-    """Whether there is a containerd shim of urunc's own."""
+    """Whether pods have urunc's own containerd shim; it tells the cgroup driver by the path."""
 
     @property
     def program(self) -> str:

@@ -33,13 +33,17 @@ class Job:
     prefix: str
     restart: str = "auto"
     force: bool = False
+    shim: bool = False
+    """Whether containerd is told of urunc's own shim, rather than runc's."""
 
     def install(self, node: Node, source: program.Source) -> bool:
         """Make urunc a runtime of the node; False where it was one already, just so."""
         host = self.host
         known = record.load(host, self.prefix)
         here = source.prefix.resolve() == host.path(self.prefix)
-        runtime = nodes.Runtime(self.prefix, source.has_shim)
+        if self.shim and not source.has_shim:
+            raise Failure(f"{source.prefix}: has no shim of urunc's own (--shim urunc)")
+        runtime = nodes.Runtime(self.prefix, self.shim)
         changes = node.changes(runtime)
         known.engine = node.kind
         changed = False

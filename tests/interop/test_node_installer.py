@@ -334,7 +334,8 @@ def test_a_shim_of_its_own_another_prefix_and_a_python_brought_along(
     shutil.copytree(PREFIX, source)
     launcher = (source / "bin/urunc").read_text().replace(str(PREFIX), str(source))
     (source / "bin/urunc").write_text(launcher)
-    (source / "bin/containerd-shim-urunc-v2").write_text(launcher)
+    shim = source / "bin/containerd-shim-urunc-v2"
+    shim.write_text(shim.read_text().replace(str(PREFIX), str(source)))
     interpreter = pathlib.Path("/usr/bin/python3").resolve()
     library = pathlib.Path("/usr/lib") / interpreter.name
     if not library.is_dir():
@@ -346,7 +347,8 @@ def test_a_shim_of_its_own_another_prefix_and_a_python_brought_along(
         raise AssertionError(f"seen from outside: {name}")
     masked = "for p in usr/bin/python3.*; do mount --bind /dev/null $p; done"
     node.run("sh", "-c", f"cd {node.root}; {masked}")
-    words = ("--source", str(source), "--python", str(python), "--prefix", "/opt/urunc")
+    words = ("--source", str(source), "--python", str(python), "--prefix", "/opt/urunc",
+             "--shim", "urunc")  # fmt: skip
     (node.root / "opt").mkdir()
     before = node.files("/etc", "/opt")
     said = install(node, *words).stdout

@@ -261,7 +261,7 @@ class Shim:
         task = Task(identifier, bundle, "", Process("", values, streams, terminal))
         root = options.get("root") or DEFAULT_ROOT
         task.root = f"{root}/{self.namespace}"
-        task.systemd = bool(options.get("systemd_cgroup"))
+        task.systemd = bool(options.get("systemd_cgroup")) or _is_systemds(bundle)
         task.config_path = options.get("config_path", "")
         for name in UNUSED:
             if options.get(name):
@@ -669,6 +669,19 @@ def _is_guest(bundle: str) -> bool:
     from urunc import image, spec
 
     return image.claims(spec.read_document(bundle), bundle)
+
+
+def _is_systemds(bundle: str) -> bool:
+    """Whether a container's cgroupsPath is `SLICE:PREFIX:NAME`: CRI has no option to say so for a
+    runtime that is not runc."""
+    from urunc.errors import Error
+    from urunc.spec import read_document
+
+    try:
+        path = read_document(bundle)["linux"]["cgroupsPath"]
+        return isinstance(path, str) and path.count(":") == 2 and "/" not in path
+    except (Error, KeyError, TypeError):
+        return False
 
 
 def _has_own_pids(bundle: str) -> bool:
