@@ -356,8 +356,8 @@ def test_a_shim_of_its_own_another_prefix_and_a_python_brought_along(
     found = runtimes(dump(node))["urunc"]
     assert found["runtime_type"] == "io.containerd.urunc.v2"
     assert found["runtime_path"] == "/opt/urunc/bin/containerd-shim-urunc-v2"
-    for name in ("urunc", "containerd-shim-urunc-v2"):
-        node.run("chroot", str(node.root), f"/opt/urunc/bin/{name}", "--version")
+    for name, option in (("urunc", "--version"), ("containerd-shim-urunc-v2", "-v")):
+        node.run("chroot", str(node.root), f"/opt/urunc/bin/{name}", option)
     assert "was installed already" in install(node, *words).stdout
     install(node, "--prefix", "/opt/urunc", verb="uninstall")
     assert node.files("/etc", "/opt") == before

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""containerd's task service (versions 2 and 3): one process, one poll loop, every request answered
-when its work is done.
+"""containerd's task service (versions 2 and 3): every request is answered when its work is done.
 
-The loop itself only keeps books: who is what, who waits for whom. Whatever may take time is a
+This process only keeps books: who is what, who waits for whom. Whatever may take time is a
 worker's (worker.py). Children of ended workers (containers' init processes, executed processes)
 become this process's, so their ends and exit codes are seen here, at once.
 """
@@ -10,28 +9,23 @@ become this process's, so their ends and exit codes are seen here, at once.
 from __future__ import annotations
 
 import posix
-from _socket import AF_UNIX, SOCK_STREAM
-from _socket import socket as Socket
-from select import POLLHUP, POLLIN, POLLOUT, poll
 
-from urunc.errors import Error as RuntimeProblem
 from urunc.linux import cgroups
 from urunc.linux.files import read_text, unlink, write_whole
 from urunc.shim import DEFAULT_ROOT, ROOT_FILE, worker
-from urunc.shim.messages import MessageError, any_of, decode, encode, timestamp, type_of
-from urunc.shim.stdio import SETTLE_MS, Streams, settle
-from urunc.shim.tables import CREATED, METHODS, RUNNING, STOPPED
+from urunc.shim.bundle import has_own_pids, is_guest, is_systemds
+from urunc.shim.loop import Loop, Request
+from urunc.shim.messages import any_of, decode, timestamp, type_of
+from urunc.shim.stdio import Streams
+from urunc.shim.tables import CREATED, RUNNING, STOPPED
 from urunc.shim.tasks import Process, Task
 from urunc.shim.terminal import Terminal
 from urunc.shim.ttrpc import (
     ALREADY_EXISTS,
     FAILED_PRECONDITION,
-    INTERNAL,
-    INVALID_ARGUMENT,
     NOT_FOUND,
     UNIMPLEMENTED,
     UNKNOWN,
-    Connection,
     StatusError,
 )
 
@@ -40,10 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from urunc.shim import ttrpc
     from urunc.shim.publisher import Publisher
 
-VERSIONS = {"containerd.task.v2.Task": "v2", "containerd.task.v3.Task": "v3"}
 GONE = ("does not exist", "not running", "already finished", "no such process", "not found")
 """In a runtime's message: there is no such container or process (any more)."""
 UNUSED = ("binary_name", "criu_path", "io_gid", "io_uid", "shim_cgroup")
@@ -56,164 +48,13 @@ OPTIONS = (
 """Types of options that are looked at."""
 
 
-class Request:
-    """A request that waits for its answer."""
-
-    def __init__(self, connection: Connection, called: ttrpc.Request) -> None:
-        self.connection = connection
-        self.stream = called.stream
-        self.package = f"containerd.task.{VERSIONS[called.service]}"
-        self.method = called.method
-        self.values = decode(f"{self.package}.{METHODS[called.method][0]}", called.payload)
-
-    def answer(self, **values: Any) -> None:
-        """Answer it with the method's response."""
-        response = METHODS[self.method][1]
-        name = response if "." in response else f"{self.package}.{response}"
-        self.connection.respond(self.stream, encode(name, values))
-
-    def refuse(self, code: int, message: str) -> None:
-        """Answer it with a status."""
-        self.connection.fail(self.stream, StatusError(code, message))
-
-
-class Shim:
-    """The service, its tasks and its loop."""
+class Shim(Loop):
+    """The service: a method `do_…` for each of containerd's."""
 
     def __init__(self, listener: Any, namespace: str, publisher: Publisher) -> None:
-        self.listener = listener
+        super().__init__(listener, publisher)
         self.namespace = namespace
-        self.publisher = publisher
-        self.tasks: dict[str, Task] = {}
-        self.connections: list[Connection] = []
-        self.workers: dict[int, worker.Worker] = {}
-        self.processes: dict[int, tuple[Task, Process]] = {}
-        self.unclaimed: dict[int, int] = {}
-        """Ends of children whose pids are not known yet."""
-        self.leaving = False
         self._number = 0
-        self._wake = -1
-        self._settling = False
-        """Whether something that outlives its process has to be looked after (stdio.settle)."""
-
-    # the loop
-
-    def run(self) -> None:
-        """Serve until there is nothing left to serve."""
-        self._wake = _wake_on_children()
-        while not (self.leaving and self.publisher.empty and not self._unsent()):
-            self._turn()
-
-    def _unsent(self) -> bool:
-        return any(connection.sending for connection in self.connections)
-
-    def _turn(self) -> None:
-        poller = poll()
-        poller.register(self.listener.fileno(), POLLIN)
-        poller.register(self._wake, POLLIN)
-        handlers: dict[int, Callable[[int], None]] = {
-            self.listener.fileno(): self._accept,
-            self._wake: self._reap,
-        }
-
-        def watch(fd: int, events: int, handler: Callable[[int], None]) -> None:
-            poller.register(fd, events)
-            handlers[fd] = handler
-
-        for connection in self.connections:
-            wanted = POLLIN | (POLLOUT if connection.sending else 0)
-            watch(connection.fileno(), wanted, self._talk(connection))
-        for fd, events in self.publisher.descriptors():
-            watch(fd, events, lambda _: self.publisher.advance())
-        for task in self.tasks.values():
-            for process in (task.init, *task.execs.values()):
-                for fd, events in process.terminal.descriptors() if process.terminal else ():
-                    watch(fd, events, _relay(process.terminal, fd))
-            if task.memory and task.memory.fd >= 0:
-                watch(task.memory.fd, task.memory.events, self._hear_memory(task))
-        for fd, events in poller.poll(self._patience_ms()):
-            if fd in handlers:
-                handlers[fd](events)
-        self._settling = settle()
-        self.publisher.advance()
-        for connection in [item for item in self.connections if item.closed]:
-            connection.close()
-            self.connections.remove(connection)
-
-    def _patience_ms(self) -> int | None:
-        """How long nothing has to be looked after; None: until something happens."""
-        waits_s = [self.publisher.timeout_s()]
-        if self._settling:
-            waits_s.append(SETTLE_MS / 1000)
-        known = [wait_s for wait_s in waits_s if wait_s is not None]
-        return int(min(known) * 1000) + 1 if known else None
-
-    def _accept(self, _events: int) -> None:
-        try:
-            fd, _ = self.listener._accept()  # socket.accept() is Python's, in a module of its own
-        except OSError:
-            return
-        peer = Socket(AF_UNIX, SOCK_STREAM, 0, fd)
-        self.connections.append(Connection(peer, dict.fromkeys(VERSIONS, METHODS)))
-
-    def _talk(self, connection: Connection) -> Callable[[int], None]:
-        def talk(events: int) -> None:
-            if events & POLLOUT:
-                connection.send()
-            if events & (POLLIN | POLLHUP):
-                for called in connection.receive():
-                    self._serve(connection, called)
-
-        return talk
-
-    def _serve(self, connection: Connection, called: ttrpc.Request) -> None:
-        method = called.method
-        try:
-            getattr(self, f"_{HANDLERS.get(method, method.lower())}")(Request(connection, called))
-            return
-        except StatusError as error:
-            answer = error
-        except MessageError as error:
-            answer = StatusError(INVALID_ARGUMENT, f"{method}: {error}")
-        except RuntimeProblem as error:
-            answer = StatusError(UNKNOWN, str(error))
-        except OSError as error:
-            where = f" '{error.filename}'" if error.filename else ""
-            answer = StatusError(UNKNOWN, f"{method}: {error.strerror or error}{where}")
-        except Exception as error:  # a defect of ours must not end the other containers' shim
-            answer = StatusError(INTERNAL, f"{method}: {type(error).__name__}: {error}")
-        connection.fail(called.stream, answer)
-
-    # children
-
-    def _reap(self, _events: int) -> None:
-        try:
-            posix.read(self._wake, 4096)
-        except BlockingIOError:
-            pass
-        while True:
-            try:
-                pid, status = posix.waitpid(-1, posix.WNOHANG)
-            except ChildProcessError:
-                return
-            if not pid:
-                return
-            if pid in self.workers:
-                self.workers.pop(pid).finish(status)
-            elif pid in self.processes:
-                self._ended(*self.processes.pop(pid), status)
-            else:
-                self.unclaimed[pid] = status
-
-    def _adopt(self, task: Task, process: Process, pid: int) -> None:
-        """A process of a container is known by its pid from here on; it may have ended already."""
-        process.pid = pid
-        if pid in self.unclaimed:
-            self._ended(task, process, self.unclaimed.pop(pid))
-        else:
-            self.processes[pid] = (task, process)
-        if not self.workers:
-            self.unclaimed.clear()
 
     def _verb(
         self,
@@ -251,7 +92,7 @@ class Shim:
 
     # containers' lives
 
-    def _create(self, request: Request) -> None:
+    def do_create(self, request: Request) -> None:
         values = request.values
         identifier, bundle = values["id"], values["bundle"]
         if identifier in self.tasks:
@@ -261,13 +102,13 @@ class Shim:
         task = Task(identifier, bundle, "", Process("", values, streams, terminal))
         root = options.get("root") or DEFAULT_ROOT
         task.root = f"{root}/{self.namespace}"
-        task.systemd = bool(options.get("systemd_cgroup")) or _is_systemds(bundle)
+        task.systemd = bool(options.get("systemd_cgroup")) or is_systemds(bundle)
         task.config_path = options.get("config_path", "")
         for name in UNUSED:
             if options.get(name):
                 said = f"urunc: warning: {identifier}: option '{name}' is not used\n"
                 posix.write(2, said.encode())
-        task.guest = _is_guest(bundle)
+        task.guest = is_guest(bundle)
         mounts = values["rootfs"]
         if mounts:
             task.rootfs = f"{bundle}/rootfs"
@@ -299,7 +140,7 @@ class Shim:
                 checkpoint=values["checkpoint"], pid=pid,
             )  # fmt: skip
             request.answer(pid=pid)
-            self._adopt(task, task.init, pid)
+            self.adopt(task, task.init, pid)
 
         if values["checkpoint"]:
             self._forget(task)
@@ -316,7 +157,7 @@ class Shim:
         streams.open()
         return streams, Terminal(streams) if values["terminal"] else None
 
-    def _start(self, request: Request) -> None:
+    def do_start(self, request: Request) -> None:
         task, process = self._find(request)
         if process.status != CREATED or process.starting:
             raise StatusError(FAILED_PRECONDITION, f"{_name(request)}: cannot start: not created")
@@ -361,7 +202,7 @@ class Shim:
                 "TaskExecStarted", container_id=task.id, exec_id=process.exec_id, pid=pid
             )
             request.answer(pid=pid)
-            self._adopt(task, process, pid)
+            self.adopt(task, process, pid)
 
         started = self._started(request, task, process, then)
 
@@ -375,14 +216,14 @@ class Shim:
 
         self._verb(task, [*words, task.id], done, process.streams.child, process.streams.wait_ready)
 
-    def _ended(self, task: Task, process: Process, status: int) -> None:
+    def ended(self, task: Task, process: Process, status: int) -> None:
         """A container's process has ended."""
         code = posix.waitstatus_to_exitcode(status)
         process.end(code if code >= 0 else 128 - code)
         process.streams.release()
         if process is task.init:
             self._count_memory(task)
-            if not task.guest and not _has_own_pids(task.bundle):
+            if not task.guest and not has_own_pids(task.bundle):
                 self._verb(task, ["kill", "--all", task.id, "KILL"], lambda *_: None)
         if not process.starting:
             self._tell_end(task, process)
@@ -402,7 +243,7 @@ class Shim:
         if process is not init and init.status == STOPPED and not init.starting:
             self._tell_end(task, init)
 
-    def _delete(self, request: Request) -> None:
+    def do_delete(self, request: Request) -> None:
         task, process = self._find(request)
         if process.status == RUNNING or process.starting:
             raise StatusError(
@@ -439,7 +280,7 @@ class Shim:
 
     # what clients ask for meanwhile
 
-    def _state(self, request: Request) -> None:
+    def do_state(self, request: Request) -> None:
         task, process = self._find(request)
         stdio = process.stdio
         request.answer(
@@ -450,7 +291,7 @@ class Shim:
             exec_id=process.exec_id,
         )  # fmt: skip
 
-    def _wait(self, request: Request) -> None:
+    def do_wait(self, request: Request) -> None:
         task, process = self._find(request)
 
         def answer() -> None:
@@ -464,7 +305,7 @@ class Shim:
     def _held_back(self, task: Task, process: Process) -> bool:
         return process is task.init and any(item.status == RUNNING for item in task.execs.values())
 
-    def _kill(self, request: Request) -> None:
+    def do_kill(self, request: Request) -> None:
         task, process = self._find(request)
         number = request.values["signal"]
         if process is not task.init:
@@ -478,7 +319,7 @@ class Shim:
         words = ["kill", *(["--all"] if request.values["all"] else []), task.id, str(number)]
         self._verb(task, words, self._answering(request, request.answer))
 
-    def _exec(self, request: Request) -> None:
+    def do_exec(self, request: Request) -> None:
         task = self._task(request)
         values = request.values
         if task.guest:
@@ -496,7 +337,7 @@ class Shim:
         self.publisher.publish("TaskExecAdded", container_id=task.id, exec_id=process.exec_id)
         request.answer()
 
-    def _pids(self, request: Request) -> None:
+    def do_pids(self, request: Request) -> None:
         from urunc.shim.metrics import pids
 
         task = self._task(request)
@@ -510,7 +351,7 @@ class Shim:
             found.append(info)
         request.answer(processes=found)
 
-    def _pause(self, request: Request) -> None:
+    def do_pause(self, request: Request) -> None:
         task = self._task(request)
 
         def then() -> None:
@@ -520,7 +361,7 @@ class Shim:
 
         self._verb(task, ["pause", task.id], self._answering(request, then))
 
-    def _resume(self, request: Request) -> None:
+    def do_resume(self, request: Request) -> None:
         task = self._task(request)
 
         def then() -> None:
@@ -530,7 +371,7 @@ class Shim:
 
         self._verb(task, ["resume", task.id], self._answering(request, then))
 
-    def _checkpoint(self, request: Request) -> None:
+    def do_checkpoint(self, request: Request) -> None:
         task = self._task(request)
         if task.guest:
             raise StatusError(UNIMPLEMENTED, f"checkpoint of '{task.id}': a unikernel has none")
@@ -544,7 +385,7 @@ class Shim:
 
         self._verb(task, [*words, task.id], self._answering(request, then))
 
-    def _update(self, request: Request) -> None:
+    def do_update(self, request: Request) -> None:
         task = self._task(request)
         file = f"{task.bundle}/.urunc-resources-{request.stream}.json"
         write_whole(file, request.values["resources"]["value"])
@@ -556,31 +397,31 @@ class Shim:
 
         self._verb(task, ["update", "--resources", file, task.id], done)
 
-    def _stats(self, request: Request) -> None:
+    def do_stats(self, request: Request) -> None:
         from urunc.shim.metrics import metrics
 
         task = self._task(request)
         name, values = metrics(task.groups)
         request.answer(stats=any_of(name, values))
 
-    def _resize_pty(self, request: Request) -> None:
+    def do_resize_pty(self, request: Request) -> None:
         _, process = self._find(request)
         if process.terminal:
             process.terminal.resize(request.values["width"], request.values["height"])
         request.answer()
 
-    def _close_io(self, request: Request) -> None:
+    def do_close_io(self, request: Request) -> None:
         _, process = self._find(request)
         if request.values["stdin"]:
             process.streams.close_stdin()
         request.answer()
 
-    def _connect(self, request: Request) -> None:
+    def do_connect(self, request: Request) -> None:
         task = self.tasks.get(request.values["id"])
         pid = task.init.pid if task else 0
         request.answer(shim_pid=posix.getpid(), task_pid=pid)
 
-    def _shutdown(self, request: Request) -> None:
+    def do_shutdown(self, request: Request) -> None:
         request.answer()
         self.leaving = self.leaving or not self.tasks
 
@@ -593,7 +434,7 @@ class Shim:
         task.groups = groups_of(task.root, task.id, pid)
         task.memory = MemoryEvents(task.groups)
 
-    def _hear_memory(self, task: Task) -> Callable[[int], None]:
+    def hear_memory(self, task: Task) -> Callable[[int], None]:
         def hear(_events: int) -> None:
             assert task.memory
             task.memory.acknowledge()
@@ -623,27 +464,6 @@ class Shim:
         return task, process
 
 
-HANDLERS = {"ResizePty": "resize_pty", "CloseIO": "close_io"}
-"""method → its handler's name, where that is not the method's in small letters."""
-
-
-def _relay(terminal: Terminal | None, fd: int) -> Callable[[int], None]:
-    assert terminal
-    return lambda events: terminal.ready(fd, events)
-
-
-def _wake_on_children() -> int:
-    """A descriptor that is readable when a child has ended."""
-    import _signal  # type: ignore[import-not-found]
-
-    read, write = posix.pipe()
-    for fd in (read, write):
-        posix.set_blocking(fd, False)
-    _signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    _signal.signal(_signal.SIGCHLD, lambda *_: None)
-    return read
-
-
 def _end_of(process: Process) -> dict[str, Any]:
     """What is told of a process that is removed."""
     return {
@@ -663,34 +483,3 @@ def _options(value: dict[str, Any] | None) -> dict[str, Any]:
     if not value or type_of(value) not in OPTIONS:
         return {}
     return decode(type_of(value), value["value"])
-
-
-def _is_guest(bundle: str) -> bool:
-    from urunc import image, spec
-
-    return image.claims(spec.read_document(bundle), bundle)
-
-
-def _is_systemds(bundle: str) -> bool:
-    """Whether a container's cgroupsPath is `SLICE:PREFIX:NAME`: CRI has no option to say so for a
-    runtime that is not runc."""
-    from urunc.errors import Error
-    from urunc.spec import read_document
-
-    try:
-        path = read_document(bundle)["linux"]["cgroupsPath"]
-        return isinstance(path, str) and path.count(":") == 2 and "/" not in path
-    except (Error, KeyError, TypeError):
-        return False
-
-
-def _has_own_pids(bundle: str) -> bool:
-    """Whether a container's processes end with its init."""
-    from urunc.errors import Error
-    from urunc.spec import read_document
-
-    try:
-        namespaces = read_document(bundle)["linux"]["namespaces"]
-        return any(item["type"] == "pid" and not item.get("path") for item in namespaces)
-    except (Error, KeyError, TypeError):
-        return True

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the shim reads from a bundle, and from what containerd gives it."""
+"""What the shim reads in a bundle."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pathlib
 
 import pytest
 
-from urunc.shim.service import _is_systemds
+from urunc.shim.bundle import is_systemds
 
 
 @pytest.mark.parametrize(
@@ -27,11 +27,11 @@ def test_whose_control_group(tmp_path: pathlib.Path, path: object, expected: boo
     """Kubelet's two drivers: CRI tells a shim that is not runc's by the path alone."""
     document = {"linux": {"cgroupsPath": path} if path is not None else {}}
     (tmp_path / "config.json").write_text(json.dumps(document))
-    assert _is_systemds(str(tmp_path)) is expected
+    assert is_systemds(str(tmp_path)) is expected
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"linux": null}'])
 def test_no_control_group(tmp_path: pathlib.Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text)
-    assert not _is_systemds(str(tmp_path))
-    assert not _is_systemds(str(tmp_path / "none"))
+    assert not is_systemds(str(tmp_path))
+    assert not is_systemds(str(tmp_path / "none"))
