@@ -223,7 +223,10 @@ def test_terminal(containerd: Containerd, image: str) -> None:
     """A terminal of the container's own, with the client's size."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 33, 77, 0, 0))
-    words = ("/bin/sh", "-c", "tty; stty size; exit 5") if image == "box" else ("probe.exit=5",)
+    script = (  # ctr tells the size once the container has started
+        'while [ "$(stty size)" = "0 0" ]; do sleep 0.1; done; tty; stty size; exit 5'
+    )
+    words = ("/bin/sh", "-c", script) if image == "box" else ("probe.exit=5",)
     command = containerd.command(
         "run", "--rm", "-t", "--runtime", SHIM, "--cgroup", f"{containerd.group}/nine",
         f"docker.io/library/{image}:latest", "nine", *words,
