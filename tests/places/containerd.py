@@ -58,7 +58,7 @@ class Containerd(Engine):
         options: tuple[str, ...] = (), check: bool = True, timeout_s: float = 60,
     ) -> subprocess.CompletedProcess[str]:  # fmt: skip
         """`ctr run`: a container of an image of the tests' own."""
-        words = ["run", "--runtime", runtime, "--cgroup", f"{self.group}/{identifier}", *options]
+        words = ["run", "--runtime", runtime, "--cgroup", f"/{self.group}/{identifier}", *options]
         name = f"docker.io/library/{image}:latest"
         return self(*words, name, identifier, *command, check=check, timeout_s=timeout_s)
 
