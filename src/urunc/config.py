@@ -21,6 +21,7 @@ LIMIT_BYTES = 1 << 20
 
 # Key → built-in value, whose type is the key's; `*` stands for a name. Order is that of `urunc
 # config`.
+NETWORK_MODES = ("dynamic", "shared", "none")
 SCHEMA: dict[str, Any] = {
     "monitors.*.path": "",
     "monitors.*.version": "",
@@ -148,8 +149,8 @@ def _check(pattern: str, value: Any) -> str:
         return f"{value} is no user id"
     if pattern == "monitors.*.accelerator" and value not in ("auto", "kvm", "tcg"):
         return f"'{value}' is none of auto, kvm, tcg"
-    if pattern == "network.mode" and value not in ("dynamic", "shared", "none"):
-        return f"'{value}' is none of dynamic, shared, none"
+    if pattern == "network.mode" and value not in NETWORK_MODES:
+        return f"'{value}' is none of {', '.join(NETWORK_MODES)}"
     if pattern == "network.shared_subnets":
         wrong = [subnet for subnet in value if not _is_subnet(subnet)]
         if wrong or not value:

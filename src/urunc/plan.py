@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 KERNEL_FOLDER = "/guest"
 """Where the unikernel is in the monitor's root."""
-NETWORK_MODES = ("dynamic", "shared", "none")
 ORCHESTRATED = (
     "/etc/resolv.conf",
     "/etc/hosts",
@@ -412,6 +411,8 @@ def _network(
     spec: Spec, image: UnikernelImage, config: Config, warnings: list[str]
 ) -> tuple[str, str]:
     """(mode, why)."""
+    from urunc.config import BUILT_IN, NETWORK_MODES
+
     if "network" in image.overrides:
         mode, why = image.overrides["network"], "asked for by annotation"
         if mode not in NETWORK_MODES:
@@ -420,8 +421,6 @@ def _network(
     elif image.container_name in config.get("network.shared_containers"):
         mode, why = "shared", f"for containers named '{image.container_name}'"
     else:
-        from urunc.config import BUILT_IN
-
         mode, source = config.get("network.mode"), config.source("network.mode")
         why = "the default" if source == BUILT_IN else f"set in {source}"
     if mode != "none" and "network" not in spec.namespaces:

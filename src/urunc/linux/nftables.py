@@ -356,31 +356,28 @@ def _address(
         return first + _compared(look, value, how)
     size = len(value)
     mask = ((1 << 8 * size) - (1 << (8 * size - prefix))).to_bytes(size, "big")
-    masked = _expression(
-        "bitwise",
-        _big(1, REGISTER),
-        _big(2, REGISTER),
-        _big(3, size),
-        nested(4, attribute(1, mask)),
-        nested(5, attribute(1, bytes(size))),
-    )
     network = bytes(a & b for a, b in zip(value, mask, strict=True))
-    return (*first, look, masked, _compare(network, how))
+    return (*first, look, _masked(mask), _compare(network, how))
 
 
 def _connection(key: int, bits: int, how: int) -> tuple[bytes, ...]:
     """Whether one of these bits of what is known of a connection is set (NOT_EQUAL), or none."""
     return (
         _expression("ct", _big(2, key), _big(1, REGISTER)),
-        _expression(
-            "bitwise",
-            _big(1, REGISTER),
-            _big(2, REGISTER),
-            _big(3, 4),
-            nested(4, attribute(1, pack("I", bits))),
-            nested(5, attribute(1, bytes(4))),
-        ),
+        _masked(pack("I", bits)),
         _compare(bytes(4), how),
+    )
+
+
+def _masked(mask: bytes) -> bytes:
+    """The register, and the mask: `(register & mask) ^ 0` in the kernel's words."""
+    return _expression(
+        "bitwise",
+        _big(1, REGISTER),
+        _big(2, REGISTER),
+        _big(3, len(mask)),
+        nested(4, attribute(1, mask)),
+        nested(5, attribute(1, bytes(len(mask)))),
     )
 
 

@@ -31,11 +31,14 @@ from urunc.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, TypeVar
 
     from urunc.linux.nftables import Chain
     from urunc.net.rules import Relay
     from urunc.plan import Plan
+
+    T = TypeVar("T")
 
 TAP_NAME = "tap{}_urunc"
 TAP_LIMIT = 100
@@ -105,6 +108,15 @@ class Place:
                 f"make rules of nftables '{table}': {reason(error)}",
                 "the kernel needs nf_tables with nat (nf_tables, nft_chain_nat, nft_fib_inet, "
                 "nft_socket, nft_ct, nft_masq modules)",
+            ) from None
+
+    def set_up(self, tap: str, work: Callable[[], T]) -> T:
+        """Change a TAP device that is there; an OSError of `work` is a HostError."""
+        try:
+            return work()
+        except OSError as error:
+            raise HostError(
+                f"set up TAP device '{tap}': {reason(error)}", _net_admin(error)
             ) from None
 
     def set_on_tap(self, tap: str, **sysctls: int) -> None:
@@ -320,11 +332,7 @@ def _leave(
             netlink.leave_arp(index, GATEWAY_ARP, "" if everybody else gateway)
         return index
 
-    try:
-        index = rtnetlink.ask(place.namespace, set_up)
-    except OSError as error:
-        hint = "it takes CAP_NET_ADMIN over the network namespace" if error.errno == EPERM else ""
-        raise HostError(f"set up TAP device '{tap}': {reason(error)}", hint) from None
+    index = place.set_up(tap, lambda: rtnetlink.ask(place.namespace, set_up))
     table = table_of(tap)
     if relay and guest:
         if relay.resolver:
@@ -346,4 +354,8 @@ def _tun_hint(error: OSError) -> str:
         return "load the tun module"
     if error.errno == EACCES:
         return "let this user open /dev/net/tun: most distributions have it with mode 0666"
+    return _net_admin(error)
+
+
+def _net_admin(error: OSError) -> str:
     return "it takes CAP_NET_ADMIN over the network namespace" if error.errno == EPERM else ""

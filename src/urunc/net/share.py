@@ -8,8 +8,6 @@ The namespace keeps its interfaces, so its sidecars and other guests go on as th
 
 from __future__ import annotations
 
-from errno import EPERM
-
 from urunc import logs
 from urunc.errors import HostError, reason
 from urunc.linux import nftables, rtnetlink
@@ -28,7 +26,7 @@ from urunc.net.connect import (
     told,
 )
 from urunc.net.facts import SHARED_GROUP, Address, Found, Interface, NetFacts, Route, local_mac
-from urunc.net.resources import FILTER_PRIORITY, Forwarding, allow_ipv6
+from urunc.net.resources import FILTER_PRIORITY, Forwarding, Tap, allow_ipv6
 from urunc.net.rules import Relay, claimed, shared_chains
 
 IPV6_NETWORK = "fd75:7275:6e63:{:x}::"
@@ -54,8 +52,7 @@ def share(found: Found, place: Place, known: NetFacts | None = None) -> NetFacts
     before = known.interfaces[0] if known and known.interfaces else None
     used = _used(place, found, before.tap if before else "")
     if before and _is_taken(before, used):  # what came since `create` has the same subnet
-        index = before.index
-        rtnetlink.ask(place.namespace, lambda netlink: netlink.delete_link(index))
+        _remove_tap(place, before.tap)
         before = None
     if before:
         tap, subnet = before.tap, _subnet_of(before)
@@ -95,7 +92,7 @@ def _refuse_taken(found: Found, place: Place) -> None:
             f"share the network namespace: a guest has taken interface '{taken}' over",
             "give that guest the annotation 'network' with 'shared', too",
         )
-    own = {table_of(link.name) for link in _own_taps(place)}
+    own = {table_of(tap.name) for tap in _taps(place)}
     chains = nftables.ask(place.namespace, lambda tables: Nftables.chains(tables, INET))
     for table, ports, protocol in claimed(chains):
         if table in own:
@@ -115,14 +112,14 @@ def _refuse_taken(found: Found, place: Place) -> None:
                 )
 
 
-def _own_taps(place: Place) -> list[rtnetlink.Link]:
-    recorded = {
-        resource.__dict__["name"] for resource in place.journal.resources()
-        if resource.kind == "tap"
-    }  # fmt: skip
-    return [
-        link for link in rtnetlink.ask(place.namespace, Rtnetlink.links) if link.name in recorded
-    ]
+def _taps(place: Place) -> list[Tap]:
+    return [item for item in place.journal.resources() if isinstance(item, Tap)]
+
+
+def _remove_tap(place: Place, name: str) -> None:
+    for tap in _taps(place):
+        if tap.name == name:
+            tap.remove()
 
 
 def _make_tap(
@@ -219,17 +216,16 @@ def _follow(place: Place, tap: str, mtu: int, *, ipv6: bool) -> None:
             except FileExistsError:
                 pass
 
-    try:
+    def set_up() -> None:
         if ipv6:
             call_in_network(place.namespace, lambda: allow_ipv6(tap))
         rtnetlink.ask(place.namespace, follow)
-    except OSError as error:
-        hint = "it takes CAP_NET_ADMIN over the network namespace" if error.errno == EPERM else ""
-        raise HostError(f"set up TAP device '{tap}': {reason(error)}", hint) from None
+
+    place.set_up(tap, set_up)
 
 
 def _interface(place: Place, tap: str, subnet: str, mtu: int, *, ipv6: bool) -> Interface:
-    index = rtnetlink.ask(place.namespace, lambda netlink: Rtnetlink.index(netlink, tap))
+    index = rtnetlink.ask(place.namespace, lambda netlink: netlink.index(tap))
     routes = [Route(destination="0.0.0.0/0", gateway=f"{subnet}.1", metric=0)]
     private: tuple[Address, ...] = ()
     if ipv6:
