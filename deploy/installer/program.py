@@ -47,9 +47,9 @@ class Source:
         found = LAUNCHER.search(self.programs.get("urunc", b"").decode(errors="replace"))
         if not found:
             raise Failure(f"{folder}/urunc: not an installed urunc")
-        self.library, self.version = pathlib.Path(found[1]), found[2]
-        if not self.library.is_dir():  # staged with DESTDIR, or moved
-            self.library = self.prefix / "lib/urunc" / self.version
+        self.modules, self.version = pathlib.Path(found[1]), found[2]
+        if not self.modules.is_dir():  # staged with DESTDIR, or moved
+            self.modules = self.prefix / "lib/urunc" / self.version
 
     @property
     def has_shim(self) -> bool:
@@ -58,8 +58,8 @@ class Source:
     def files(self) -> list[pathlib.Path]:
         """The modules and the compiled one."""
         return sorted(
-            file.relative_to(self.library)
-            for file in (self.library / "urunc").rglob("*")
+            file.relative_to(self.modules)
+            for file in (self.modules / "urunc").rglob("*")
             if file.suffix in (".py", ".so")
         )
 
@@ -106,7 +106,7 @@ def wanted(host: Host, source: Source, prefix: str) -> Program:
     python = interpreter(host, source, f"{root}/{source.version}")
     digest = hashlib.sha256(f"{prefix}\0{python.path}\0{python.magic}".encode())
     for file in source.files():
-        digest.update(f"\0{file}\0".encode() + (source.library / file).read_bytes())
+        digest.update(f"\0{file}\0".encode() + (source.modules / file).read_bytes())
     for name in ("bundle.py", "start.py"):
         digest.update((source.launcher / name).read_bytes())
     value = digest.hexdigest()
@@ -140,7 +140,7 @@ def place(host: Host, source: Source, program: Program) -> None:
     try:
         for file in source.files():
             (here / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source.library / file, here / file)
+            shutil.copyfile(source.modules / file, here / file)
         shutil.copytree(source.launcher, beside / "launcher")
         if brought:
             shutil.copytree(brought, beside / "python", symlinks=True)
