@@ -88,21 +88,23 @@ def beside(namespace: str, program: str, *words: str) -> Iterator[None]:
             process.kill()
 
 
+def told(namespace: str, program: str, *words: str, attempts: int) -> str:
+    """What a Python program in a namespace prints, once it succeeds; "" where it never does."""
+    command = ["ip", "netns", "exec", namespace, sys.executable, "-c", program, *words]
+    for _ in range(attempts):
+        found = subprocess.run(command, capture_output=True, text=True)
+        if found.returncode == 0:
+            return found.stdout
+        time.sleep(0.1)
+    return ""
+
+
 def fetch(namespace: str, url: str, *, attempts: int = 60) -> str:
     """A page over HTTP, from a namespace; "" where there is none."""
     code = (
         "import sys, urllib.request as r\nprint(r.urlopen(sys.argv[1], timeout=3).read().decode())"
     )
-    for _ in range(attempts):
-        found = subprocess.run(
-            ["ip", "netns", "exec", namespace, sys.executable, "-c", code, url],
-            capture_output=True,
-            text=True,
-        )
-        if found.returncode == 0:
-            return found.stdout
-        time.sleep(0.1)
-    return ""
+    return told(namespace, code, url, attempts=attempts)
 
 
 def echo(namespace: str, address: str, port: int, text: str, *, attempts: int = 30) -> str:
@@ -116,27 +118,7 @@ def echo(namespace: str, address: str, port: int, text: str, *, attempts: int = 
         "s.send(sys.argv[3].encode())\n"
         "print(s.recv(2048).decode(), end='')"
     )
-    for _ in range(attempts):
-        found = subprocess.run(
-            [
-                "ip",
-                "netns",
-                "exec",
-                namespace,
-                sys.executable,
-                "-c",
-                code,
-                address,
-                str(port),
-                text,
-            ],
-            capture_output=True,
-            text=True,
-        )
-        if found.returncode == 0:
-            return found.stdout
-        time.sleep(0.1)
-    return ""
+    return told(namespace, code, address, str(port), text, attempts=attempts)
 
 
 def linux(path: pathlib.Path, place: Network, script: str, **annotations: str) -> Bundle:

@@ -72,6 +72,22 @@ class Place:
         return result
 
 
+def hold(undo: contextlib.ExitStack, command: list[str], what: str) -> subprocess.Popen[str]:
+    """A process with a place's namespaces, which says `ready` and ends with its standard input."""
+    holder = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,  # whose end, also by this process's death, is the holder's
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout
+    if holder.stdout.readline() != "ready\n":
+        raise AssertionError(f"no {what} here: {holder.communicate()[1]}")
+    undo.callback(holder.communicate, timeout=10)
+    return holder
+
+
 def child(process: subprocess.Popen[bytes]) -> int:
     """The only child of a process, or 0."""
     try:

@@ -27,7 +27,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from places import Place
+from places import Place, hold
 
 FOLDERS = ("/usr/lib/cni", "/opt/cni/bin")
 USED = ("loopback", "bridge", "ptp", "host-local", "portmap", "firewall", "tuning", "bandwidth")
@@ -357,17 +357,7 @@ class Node(Place):
 
     def _hold(self, undo: contextlib.ExitStack) -> None:
         command = ["ip", "netns", "exec", self.inside.name, "sh", "-c", HOLD, str(self.data)]
-        self._holder = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,  # whose end, also by this process's death, is the holder's
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self._holder.stdout
-        if self._holder.stdout.readline() != "ready\n":
-            raise AssertionError(f"no node here: {self._holder.communicate()[1]}")
-        undo.callback(self._holder.communicate, timeout=10)
+        self._holder = hold(undo, command, "node")
 
     @property
     def prefix(self) -> list[str]:

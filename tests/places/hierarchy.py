@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 
-from places import Place
+from places import Place, hold
 
 KINDS = {
     "v2": """
@@ -45,17 +44,8 @@ class Hierarchy(Place):
         self._script = f"set -eu\n{KINDS[kind]}\necho ready\nread -r _"
 
     def boot(self, undo: contextlib.ExitStack) -> None:
-        self._holder = subprocess.Popen(
-            ["unshare", "--mount", "--propagation", "private", "sh", "-c", self._script],
-            stdin=subprocess.PIPE,  # whose end, also by this process's death, is the holder's
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self._holder.stdout
-        if self._holder.stdout.readline() != "ready\n":
-            raise AssertionError(f"no such hierarchy here: {self._holder.communicate()[1]}")
-        undo.callback(self._holder.communicate, timeout=10)
+        command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", self._script]
+        self._holder = hold(undo, command, "such hierarchy")
 
     @property
     def prefix(self) -> list[str]:
