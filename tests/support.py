@@ -279,13 +279,22 @@ class Container:
 
     def report(self) -> dict[str, Any]:
         """The line of JSON with which the probe (or the tenders' double) says what it was given."""
-        end = time.monotonic() + 30
+        return self._line_with(lambda found: "cmdline" in found)
+
+    def event(self, name: str, timeout_s: float = 30) -> dict[str, Any]:
+        """The line of JSON with which the probe tells of an event."""
+        return self._line_with(lambda found: found.get("event") == name, timeout_s)
+
+    def _line_with(
+        self, wanted: Callable[[dict[str, Any]], bool], timeout_s: float = 30
+    ) -> dict[str, Any]:
+        end = time.monotonic() + timeout_s
         while time.monotonic() < end:
             for line in self.console.read_text(errors="replace").splitlines():
                 with contextlib.suppress(ValueError):  # a line that is still being written
                     found = json.loads(line)
-                    if "cmdline" in found:
-                        return dict(found)
+                    if isinstance(found, dict) and wanted(found):
+                        return found
             time.sleep(0.02)
         raise AssertionError(self.console.read_text(errors="replace"))
 

@@ -8,7 +8,6 @@ Each answer is the guest's own: an HTTP page that only it has, a UDP echo, or a 
 from __future__ import annotations
 
 import contextlib
-import json
 import pathlib
 import subprocess
 import sys
@@ -392,9 +391,7 @@ def test_loopback_resolver_of_the_probe(
         beside(network.inside, NAME_SERVER, "127.0.0.11", "40053", "40054"),
     ):
         container = started(urunc, bundle)
-        console = container.wait_for('"resolved"', 20)
-        found = next(json.loads(line) for line in console.splitlines() if '"resolved"' in line)
-        assert found["address"] == "198.51.100.7", console
+        assert container.event("resolved", 20)["address"] == "198.51.100.7"
         # the guest has its own way still
         if mode == "dynamic":
             network.ping()

@@ -223,7 +223,7 @@ def test_resolver_on_loopback(around: Around, mode: str) -> None:
     network.connect()
     with beside(network.inside, NAME_SERVER, "127.0.0.11", "40053", "40054"):
         container.start()
-        assert "198.51.100.7" in container.wait_for('"resolved"')
+        assert container.event("resolved")["address"] == "198.51.100.7"
     container.delete("--force")
     assert_given_back(around)
 
