@@ -11,11 +11,14 @@ import contextlib
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+CLONE_NEWNET = 0x40000000
 
 
 class Place:
@@ -106,3 +109,21 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     else:
         process.kill()
     process.wait(30)
+
+
+def socket_at(
+    path: str, of: socket.AddressFamily, kind: socket.SocketKind = socket.SOCK_STREAM
+) -> socket.socket:
+    """A socket of the network namespace at a path, for this process."""
+    from urunc.linux import _linux
+
+    with contextlib.ExitStack() as undo:
+        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        undo.callback(os.close, home)
+        there = os.open(path, os.O_RDONLY)
+        undo.callback(os.close, there)
+        _linux.setns(there, CLONE_NEWNET)
+        try:
+            return socket.socket(of, kind)
+        finally:
+            _linux.setns(home, CLONE_NEWNET)

@@ -27,7 +27,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from places import Place, hold
+from places import Place, hold, socket_at
 
 FOLDERS = ("/usr/lib/cni", "/opt/cni/bin")
 USED = ("loopback", "bridge", "ptp", "host-local", "portmap", "firewall", "tuning", "bandwidth")
@@ -35,7 +35,6 @@ VERSION = "1.0.0"
 UPLINK = ("198.51.100.1/24", "2001:db8:1::1/64")
 OUTSIDE = ("198.51.100.2/24", "2001:db8:1::2/64")
 FORWARDING = ("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
-CLONE_NEWNET = 0x40000000
 IP_MTU_DISCOVER, IP_PMTUDISC_PROBE = 10, 3
 IPV6_MTU_DISCOVER, IPV6_DONTFRAG = 23, 62
 
@@ -114,18 +113,7 @@ class Namespace:
 
     def socket(self, of: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
         """A socket of this namespace, for this process."""
-        from urunc.linux import _linux
-
-        with contextlib.ExitStack() as undo:
-            home = os.open("/proc/self/ns/net", os.O_RDONLY)
-            undo.callback(os.close, home)
-            there = os.open(self.path, os.O_RDONLY)
-            undo.callback(os.close, there)
-            _linux.setns(there, CLONE_NEWNET)
-            try:
-                return socket.socket(of, kind)
-            finally:
-                _linux.setns(home, CLONE_NEWNET)
+        return socket_at(self.path, of, kind)
 
     def udp(
         self, address: str, payload: bytes, port: int = 7, *, whole: bool = False, tries: int = 8

@@ -2,16 +2,18 @@
 """containerd to run guests with, by its own client, ctr, and by CRI: Debian's containerd, with
 urunc's shim on its PATH.
 
-Everything that it keeps is in the place's tmpfs; the socket too. Images come by `ctr images
-import`.
-Needs root, and the package containerd (with runc).
+Everything that it keeps is in the place's tmpfs; the socket too. Images come by `ctr images import`
+and, for pods, from a registry that somebody has to run in the place's network; pods are on a
+bridge. Needs root, and the package containerd (with runc); for pods, CNI's plugins.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 
+from places import cni, registry
 from places.engine import ENVIRONMENT, Engine
 
 CONTAINERD = "/usr/bin/containerd"
@@ -19,6 +21,8 @@ CTR = "/usr/bin/ctr"
 PROGRAMS = (CONTAINERD, CTR, "/usr/bin/containerd-shim-runc-v2")
 SHIM = "io.containerd.urunc.v2"
 RUNC = "io.containerd.runc.v2"
+REGISTRY = ":".join(map(str, registry.ADDRESS))
+"""Where pods' images come from."""
 
 
 def available() -> bool:
@@ -40,6 +44,7 @@ class Containerd(Engine):
         """Kept by a loop: a containerd that is killed comes back, as under systemd."""
         path = f"{os.path.dirname(self.runtime)}:{ENVIRONMENT['PATH']}"
         return f"""
+        mount -t tmpfs -o mode=755 tmpfs /var/lib  # where libcni keeps its results
         (while :; do
             PATH={path} {CONTAINERD} --config /etc/containerd/tests.toml \\
                 >>"$here/containerd.log" 2>&1 || sleep 0.1
@@ -81,7 +86,10 @@ class Containerd(Engine):
                 path = "{space}/containerd/opt"
                 [plugins."io.containerd.grpc.v1.cri"]
                 restrict_oom_score_adj = true
-                sandbox_image = "docker.io/library/pause:latest"
+                sandbox_image = "{REGISTRY}/pause:latest"
+                [plugins."io.containerd.grpc.v1.cri".cni]
+                bin_dir = "{cni.folder()}"
+                conf_dir = "/etc/cni/tests.d"
                 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
                 runtime_type = "io.containerd.runc.v2"
                 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.urunc]
@@ -89,4 +97,7 @@ class Containerd(Engine):
                 pod_annotations = ["com.urunc.unikernel.*"]
                 container_annotations = ["com.urunc.unikernel.*"]
             """,
+            "cni/tests.d/pods.conflist": json.dumps(
+                cni.bridge("pods", "10.89.0.0/24", version="0.4.0", ipMasq=False)
+            ),
         }

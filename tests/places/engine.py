@@ -196,6 +196,15 @@ class Engine(Place):
         """The place's files as the host sees them."""
         return f"/proc/{self._pid}/root"
 
+    @property
+    def network(self) -> str:
+        """The path of the place's network namespace."""
+        return f"/proc/{self._pid}/ns/net"
+
+    def seen(self, path: str) -> str:
+        """Where the host sees a file of the place."""
+        return f"{self._root}{path}"
+
     def log(self) -> str:
         """What the first process and the daemons say."""
         return "\n".join(

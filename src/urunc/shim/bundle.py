@@ -3,14 +3,8 @@
 
 from __future__ import annotations
 
-from urunc import image
 from urunc.errors import Error
 from urunc.spec import read_document
-
-
-def is_guest(bundle: str) -> bool:
-    """Whether it claims to be a unikernel. Raises Error."""
-    return image.claims(read_document(bundle), bundle)
 
 
 def is_systemds(bundle: str) -> bool:

@@ -13,7 +13,7 @@ import posix
 from urunc.linux import cgroups
 from urunc.linux.files import read_text, unlink, write_whole
 from urunc.shim import DEFAULT_ROOT, ROOT_FILE, worker
-from urunc.shim.bundle import has_own_pids, is_guest, is_systemds
+from urunc.shim.bundle import has_own_pids, is_systemds
 from urunc.shim.loop import Loop, Request
 from urunc.shim.messages import any_of, decode, timestamp, type_of
 from urunc.shim.stdio import Streams
@@ -28,6 +28,7 @@ from urunc.shim.ttrpc import (
     UNKNOWN,
     StatusError,
 )
+from urunc.state import is_ours
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,7 +109,6 @@ class Shim(Loop):
             if options.get(name):
                 said = f"urunc: warning: {identifier}: option '{name}' is not used\n"
                 posix.write(2, said.encode())
-        task.guest = is_guest(bundle)
         mounts = values["rootfs"]
         if mounts:
             task.rootfs = f"{bundle}/rootfs"
@@ -133,6 +133,7 @@ class Shim(Loop):
                 request.refuse(UNKNOWN, message)
                 return
             pid = int(read_text(f"{bundle}/init.pid"))
+            task.guest = is_ours(task.root, identifier)
             self._watch_memory(task, pid)
             self.publisher.publish(
                 "TaskCreate", container_id=identifier, bundle=bundle, rootfs=mounts,
