@@ -43,6 +43,11 @@ SCHEMA: dict[str, Any] = {
     "users.first": 2_000_000_000,
     "users.count": 65_536,
     "security.selinux_type": "",
+    "storage.cache": "/var/lib/urunc/cache",
+    "storage.cache_mib": 0,
+    "storage.slack_mib": 256,
+    "storage.image_limit_mib": 16_384,
+    "storage.build_timeout_s": 600,
     "annotations.allow": ["accelerator", "memory", "network", "ports", "vcpus"],
     "annotations.host_devices": [],
     "log.file": "",
@@ -51,6 +56,8 @@ SCHEMA: dict[str, Any] = {
     "timeouts.kill_s": 10,
     "timeouts.stop_s": 90,
 }
+
+MAY_BE_ZERO = frozenset(("storage.cache_mib", "storage.slack_mib", "timeouts.stop_s"))
 
 BUILT_IN = "built in"
 
@@ -142,7 +149,7 @@ def _read(config: Config, path: str) -> None:
 
 
 def _check(pattern: str, value: Any) -> str:
-    least = 0 if pattern == "timeouts.stop_s" else 1
+    least = 0 if pattern in MAY_BE_ZERO else 1
     if isinstance(value, int) and not isinstance(value, bool) and value < least:
         return f"{value} is below {least}" if not least else f"{value} is not above zero"
     if pattern == "users.first" and value > 0xFFFFFFFE:
@@ -157,6 +164,8 @@ def _check(pattern: str, value: Any) -> str:
             return f"'{''.join(wrong[:1])}' is no IPv4 network of /8 to /24, as in 172.16.0.0/16"
     if pattern.endswith(".path") and value and not value.startswith("/"):
         return f"'{value}' is not an absolute path"
+    if pattern == "storage.cache" and (not value.startswith("/") or value.endswith("/")):
+        return f"'{value}' is not an absolute path of a folder"
     if pattern == "annotations.allow":
         unknown = [name for name in value if name not in SCHEMA[pattern]]
         if unknown:

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The folder of images that containers share: `storage.cache` of the configuration.
+
+An entry is a file NAME that is never written to again, and NAME.json with facts by which it is
+checked before each use. NAME.tmp is one that is being built: whoever builds it holds a flock(2) on
+it, and so do the programs that he runs, so that the kernel tells one that is alive from a leftover.
+The folder is root's alone (0700), for it holds what is in images; a monitor sees an entry by a bind
+mount of the file.
+"""
+
+from __future__ import annotations
+
+import posix
+from fcntl import LOCK_EX, LOCK_NB, flock
+from time import time, time_ns
+
+from urunc.errors import HostError, reason
+from urunc.jsontext import dumps, loads
+from urunc.linux.files import make_directories, read_text, unlink, write_all
+from urunc.record import record
+from urunc.storage.layers import digest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from urunc.config import Config
+
+FACTS = ".json"
+TEMPORARY = ".tmp"
+SCRATCH = "mnt"
+"""An empty folder, on which a builder mounts in a namespace of its own."""
+TREES = "trees"
+"""A folder of what trees were found to hold (see trees.py)."""
+DEFAULT = "/var/lib/urunc/cache"
+CHECKED_BYTES = 4096
+"""So much of an image's beginning and end is compared: superblocks are there."""
+RECENT_S = 60
+"""An entry used since then may be on its way into a container, and is not removed for room."""
+OPEN = posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW
+MIB = 1 << 20
+
+
+@record
+class Entry:
+    """An image in the cache."""
+
+    name: str
+    path: str
+    size_bytes: int
+    disk_bytes: int
+    """What it takes on the disk: images have holes."""
+    made_s: int
+    """Time since the Epoch, as `used_s`."""
+    used_s: int
+    source: str
+    """The root filesystem that it was built for."""
+
+
+def location(config: Config) -> str:
+    """The cache's folder, which may not be there; without root's privileges on the machine one of
+    the user's own (XDG base directories), where the configuration names none."""
+    path: str = config.get("storage.cache")
+    if path != DEFAULT:
+        return path
+    if posix.geteuid() == 0:
+        from urunc.linux.cgroups import in_user_namespace
+
+        if not in_user_namespace():
+            return path
+    environment = {
+        name: posix.environ.get(name.encode(), b"").decode("utf-8", "surrogateescape")
+        for name in ("XDG_CACHE_HOME", "HOME")
+    }
+    if environment["XDG_CACHE_HOME"].startswith("/"):
+        return f"{environment['XDG_CACHE_HOME']}/urunc"
+    return f"{environment['HOME']}/.cache/urunc" if environment["HOME"] else path
+
+
+def folder(config: Config) -> str:
+    """The cache's folder, made where it is not there. Raises HostError where others could write to
+    it."""
+    path = location(config)
+    hint = "storage.cache in the configuration names another folder"
+    try:
+        try:
+            facts = posix.stat(path)
+        except FileNotFoundError:
+            make_directories(path.rpartition("/")[0] or "/")
+            make_directories(path, 0o700)
+            facts = posix.stat(path)
+    except OSError as error:
+        raise HostError(f"cache '{path}': {reason(error)}", hint) from None
+    if facts.st_uid != posix.geteuid() or facts.st_mode & 0o022:
+        raise HostError(f"cache '{path}': others may write to it", hint)
+    return path
+
+
+def find(path: str, name: str) -> Entry | None:
+    """An entry of the cache at `path`, checked: the file is the one that was put there, as far as
+    its size, its times and both its ends tell. None where it is not; then it is to be built."""
+    try:
+        fd = posix.open(f"{path}/{name}", OPEN)
+    except OSError:
+        return None
+    try:
+        facts = posix.fstat(fd)
+        known = loads(read_text(f"{path}/{name}{FACTS}"))
+        if known["check"] != _check(fd, facts):
+            return None
+        return Entry(
+            name=name,
+            path=f"{path}/{name}",
+            size_bytes=facts.st_size,
+            disk_bytes=facts.st_blocks * 512,
+            made_s=int(known["made"]),
+            used_s=int(facts.st_atime),
+            source=str(known["source"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    finally:
+        posix.close(fd)
+
+
+def touch(entry: Entry) -> None:
+    """Note that an entry is used now: its time of access says so."""
+    try:
+        modified_ns = posix.stat(entry.path).st_mtime_ns
+        posix.utime(entry.path, ns=(time_ns(), modified_ns))
+    except OSError:
+        pass  # removed just now: whoever opens it will say so
+
+
+def _check(fd: int, facts: posix.stat_result) -> str:
+    size = facts.st_size
+    ends = (
+        posix.pread(fd, CHECKED_BYTES, 0),
+        posix.pread(fd, CHECKED_BYTES, max(size - CHECKED_BYTES, 0)),
+    )
+    return digest(str(size), str(facts.st_mtime_ns), *(end.hex() for end in ends))
+
+
+def lock(path: str, name: str) -> int:
+    """A descriptor of NAME.tmp, empty and locked: waits for whoever builds the same."""
+    temporary = f"{path}/{name}{TEMPORARY}"
+    flags = posix.O_RDWR | posix.O_CREAT | posix.O_CLOEXEC | posix.O_NOFOLLOW
+    while True:
+        fd = posix.open(temporary, flags, 0o600)
+        try:
+            flock(fd, LOCK_EX)
+            if _is(temporary, fd):
+                posix.ftruncate(fd, 0)
+                return fd
+        except BaseException:
+            posix.close(fd)
+            raise
+        posix.close(fd)  # it has become the entry, or was a leftover that somebody removed
+
+
+def commit(path: str, name: str, fd: int, source: str) -> None:
+    """Make the locked NAME.tmp the entry NAME, on the disk for good."""
+    posix.fchmod(fd, 0o444)
+    posix.fsync(fd)
+    known = {
+        "made": int(time()),
+        "source": source.encode("utf-8", "replace").decode(),
+        "check": _check(fd, posix.fstat(fd)),
+    }
+    # a reader of half of it takes it for none, and waits for the lock
+    facts = posix.open(
+        f"{path}/{name}{FACTS}",
+        posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC | posix.O_NOFOLLOW,
+        0o600,
+    )
+    try:
+        write_all(facts, dumps(known).encode())
+    finally:
+        posix.close(facts)
+    posix.rename(f"{path}/{name}{TEMPORARY}", f"{path}/{name}")
+
+
+def abandon(path: str, name: str) -> None:
+    """Remove the NAME.tmp that this process has locked."""
+    unlink(f"{path}/{name}{TEMPORARY}")
+
+
+def entries(path: str) -> list[Entry]:
+    """All entries, the least recently used first."""
+    names = [name for name in _names(path) if not name.endswith((FACTS, TEMPORARY))]
+    found = [find(path, name) for name in names]
+    return sorted((entry for entry in found if entry), key=lambda entry: (entry.used_s, entry.name))
+
+
+def sweep(path: str) -> list[str]:
+    """Remove what nobody will use, of builders that died and entries that are damaged; the names of
+    what was removed."""
+    names = _names(path)
+    found = []
+    for name in sorted(names):
+        base = name.removesuffix(TEMPORARY).removesuffix(FACTS)
+        if name.endswith(TEMPORARY):
+            if _remove_idle(f"{path}/{name}"):
+                found.append(name)
+        elif base + TEMPORARY not in names and (
+            base not in names if name.endswith(FACTS) else not find(path, name)
+        ):
+            unlink(f"{path}/{name}")
+            found.append(name)
+    return found
+
+
+def remove(entry: Entry) -> None:
+    """Remove an entry. Containers that have it keep it until they end."""
+    unlink(entry.path)
+    unlink(entry.path + FACTS)
+
+
+def shrink(path: str, limit_bytes: int, *, recent_s: int = RECENT_S) -> list[Entry]:
+    """Remove entries that were not used for longest until the rest take at most so much of the
+    disk, but none that was used within `recent_s`; those removed."""
+    known = entries(path)
+    used_bytes = sum(entry.disk_bytes for entry in known)
+    removed = []
+    for entry in known:
+        if used_bytes <= limit_bytes or entry.used_s > time() - recent_s:
+            break
+        remove(entry)
+        used_bytes -= entry.disk_bytes
+        removed.append(entry)
+    return removed
+
+
+def _names(path: str) -> set[str]:
+    try:
+        return set(posix.listdir(path)) - {SCRATCH, TREES}
+    except FileNotFoundError:
+        return set()
+    except OSError as error:
+        raise HostError(f"cache '{path}': {reason(error)}") from None
+
+
+def _remove_idle(path: str) -> bool:
+    """Remove a temporary file, if nobody holds its lock."""
+    try:
+        fd = posix.open(path, OPEN)
+    except OSError:
+        return False
+    try:
+        flock(fd, LOCK_EX | LOCK_NB)
+        if not _is(path, fd):
+            return False
+        # still locked: whoever waits for it finds that it has gone, and makes another
+        unlink(path)
+        return True
+    except OSError:
+        return False
+    finally:
+        posix.close(fd)
+
+
+def _is(path: str, fd: int) -> bool:
+    """Whether a path still leads to the file of a descriptor."""
+    try:
+        there, here = posix.stat(path), posix.fstat(fd)
+    except OSError:
+        return False
+    return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)

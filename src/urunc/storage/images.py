@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Root filesystems as files that a monitor can give to its guest: shared ones out of the cache, and
+private ones.
+
+`obtain` is on `create`'s path: where the image is there, it looks at the layers' folders and at the
+entry, and no more. What builds one is imported when one is built.
+"""
+
+from __future__ import annotations
+
+import posix
+from errno import EINVAL, ENOTTY, EOPNOTSUPP, EXDEV
+from fcntl import ioctl
+
+from urunc.errors import HostError, reason
+from urunc.linux.files import unlink
+from urunc.record import record
+from urunc.storage import cache
+from urunc.storage.layers import Source, digest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from urunc.config import Config
+
+FORMS = ("ext2", "ext4", "erofs", "squashfs", "cpio")
+WRITABLE = ("ext2", "ext4")
+RECIPE = "1"
+"""Changes with whatever makes an image of the same content another one."""
+FICLONE = 0x40049409
+COPY_BYTES = 1 << 30
+
+
+@record
+class Image:
+    """An image to give to a guest, read-only."""
+
+    path: str
+    size_bytes: int
+    key: str
+    built: bool
+    """Whether it had to be built, rather than being there."""
+    omitted: tuple[str, ...] = ()
+    """What of the tree the form cannot hold, in words for the user; known where it was built."""
+
+
+def obtain(source: Source, form: str, config: Config) -> Image:
+    """The shared image of a root filesystem in a form of FORMS; built where the cache has none.
+
+    It holds the lower folders of an overlay, and neither its upper folder nor what is mounted; of a
+    source without layers it holds the folder. Whoever uses it opens it soon: it may be removed from
+    the cache. Raises HostError.
+    """
+    folder = cache.folder(config)
+    content = source.key
+    if not content:
+        from urunc.storage.trees import key_of
+
+        content = key_of(source.root, folder)
+    room = str(config.get("storage.slack_mib")) if form in WRITABLE else ""
+    key = digest(RECIPE, content, form, room)
+    entry = cache.find(folder, f"{key}.{form}")
+    if entry:
+        cache.touch(entry)
+        return Image(path=entry.path, size_bytes=entry.size_bytes, key=key, built=False)
+    from urunc.storage.building import build
+
+    return build(source, form, key, folder, config)
+
+
+def build_private(root: str, form: str, target: str, config: Config) -> Image:
+    """An image of a root filesystem as it is now, an overlay's upper folder too, at a path of its
+    own where nothing is yet. Raises HostError."""
+    from urunc.storage.building import build_at
+
+    return build_at(Source(kind="tree", root=root), form, target, config)
+
+
+def private_copy(image: str, target: str) -> None:
+    """A copy of an image that only its maker can write to, at a path where nothing is yet.
+
+    It shares the image's blocks where the filesystem can (FICLONE), else holes stay holes. Raises
+    HostError.
+    """
+    try:
+        source = posix.open(image, posix.O_RDONLY | posix.O_CLOEXEC)
+        try:
+            copy = posix.open(
+                target, posix.O_RDWR | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o600
+            )
+            try:
+                _copy(source, copy)
+            except BaseException:
+                unlink(target)
+                raise
+            finally:
+                posix.close(copy)
+        finally:
+            posix.close(source)
+    except OSError as error:
+        raise HostError(f"copy image '{image}' to '{target}': {reason(error)}") from None
+
+
+def _copy(source: int, target: int) -> None:
+    try:
+        ioctl(target, FICLONE, source)
+        return
+    except OSError as error:
+        if error.errno not in (EINVAL, ENOTTY, EOPNOTSUPP, EXDEV):
+            raise
+    from urunc.storage.trees import extents
+
+    facts = posix.fstat(source)
+    posix.ftruncate(target, facts.st_size)
+    for begin, end in extents(source, facts):
+        at = begin
+        while at < end:
+            at += _copy_part(source, target, at, min(end - at, COPY_BYTES))
+
+
+def _copy_part(source: int, target: int, at: int, count: int) -> int:
+    try:
+        copied = posix.copy_file_range(source, target, count, at, at)
+    except OSError as error:
+        # between some filesystems the kernel does not copy (copy_file_range(2))
+        if error.errno not in (EINVAL, EOPNOTSUPP, EXDEV):
+            raise
+        part = posix.pread(source, min(count, 1 << 20), at)
+        copied = posix.pwrite(target, part, at)
+    if not copied:
+        raise OSError(EINVAL, "the image was cut short")
+    return copied

@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a container's root filesystem is made of, as the kernel tells it: overlay's layers, a block
+device of its own, or just a folder.
+
+Runs in `create`, in the caller's mount namespace; reads, and makes nothing. Folders that hold
+layers belong to the engine, and it never changes one that containers stand on; what is in a layer
+belongs to the image's author, who can choose every name, size and time in it. So a layer is known
+by what the kernel alone writes (device, inode, time of change) and no layer is walked.
+"""
+
+from __future__ import annotations
+
+import posix
+from _blake2 import blake2b
+
+from urunc.errors import HostError, reason
+from urunc.linux.files import (
+    O_PATH,
+    S_IFBLK,
+    S_IFDIR,
+    S_IFMT,
+    S_IFREG,
+    is_directory,
+    read_bytes,
+    read_text,
+)
+from urunc.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+KEY_BYTES = 20
+LISTED_ENTRIES = 64
+"""So many entries of the topmost layer are looked at."""
+S_IFLNK = 0o120000
+MOUNTINFO_LIMIT_BYTES = 1 << 26
+
+BLOCK_FILESYSTEMS = frozenset(("btrfs", "erofs", "ext2", "ext3", "ext4", "squashfs", "xfs"))
+IMAGE_FILESYSTEMS = frozenset(("cramfs", "erofs", "iso9660", "romfs", "squashfs"))
+"""Inodes and times in these come from the file that is mounted, so from its author; a FUSE server
+chooses them, too."""
+KEPT_OPTIONS = ("metacopy", "redirect_dir", "userxattr", "verity")
+"""What of overlay's options changes how layers are read (overlayfs.rst)."""
+OWN_NOTES = frozenset(
+    f"{space}.overlay.{name}"
+    for space in ("trusted", "user")
+    for name in ("impure", "nlink", "origin", "uuid")
+)
+"""Extended attributes in which overlay remembers inodes: they differ where contents do not."""
+
+
+@record
+class Source:
+    """Where a root filesystem's content comes from."""
+
+    kind: str
+    """`layers`, `device` or `tree`."""
+    root: str
+    """The root filesystem's own path."""
+    key: str = ""
+    """Names the content of all layers; "" where there are none, and only reading it all tells."""
+    lowers: tuple[str, ...] = ()
+    """Overlay's lower folders, the topmost first, absolute."""
+    upper: str = ""
+    """Overlay's writable folder, absolute; "" for none."""
+    options: tuple[str, ...] = ()
+    """Options that another overlay of the same layers needs."""
+    device: str = ""
+    """Path of the block device."""
+    device_filesystem: str = ""
+    """Its filesystem's type, as mount(2) has it."""
+
+
+class _Mount:
+    """One line of /proc/self/mountinfo (proc_pid_mountinfo(5))."""
+
+    def __init__(self, line: str) -> None:
+        before, _, after = line.partition(" - ")
+        fields, more = before.split(" "), after.split(" ")
+        self.device = fields[2]
+        self.root, self.point = _unescape(fields[3]), _unescape(fields[4])
+        self.kind, self.source = more[0], _unescape(more[1])
+        self.options = more[2] if len(more) > 2 else ""
+
+
+def identify(root: str) -> Source:
+    """What a container's root filesystem is; raises HostError where it cannot be looked at."""
+    try:
+        fd = posix.open(root, O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+        try:
+            path = posix.readlink(f"/proc/self/fd/{fd}")
+            info = read_text(f"/proc/self/fdinfo/{fd}").partition("mnt_id:")[2].split()
+        finally:
+            posix.close(fd)
+        table = read_bytes("/proc/self/mountinfo", MOUNTINFO_LIMIT_BYTES)
+    except OSError as error:
+        raise HostError(f"root filesystem '{root}': {reason(error)}") from None
+    text = "\n" + table.decode("utf-8", "surrogateescape")
+    start = text.find(f"\n{info[0]} ") if info else -1
+    tree = Source(kind="tree", root=path)
+    if start < 0:
+        return tree
+    mount = _Mount(text[start + 1 : text.find("\n", start + 1)])
+    if mount.point != path or mount.root != "/":
+        return tree  # a folder of something that is more than this root filesystem
+    if mount.kind == "overlay":
+        return _overlay(mount, text) or tree
+    if mount.kind in BLOCK_FILESYSTEMS and (device := _device(mount)):
+        return Source(kind="device", root=path, device=device, device_filesystem=mount.kind)
+    return tree
+
+
+def digest(*parts: str) -> str:
+    """A name for some texts: hexadecimal, 40 characters."""
+    # each with its length, so that no two lists are the same text
+    whole = "".join(f"{len(part)} {part}" for part in parts)
+    return blake2b(whole.encode("utf-8", "surrogateescape"), digest_size=KEY_BYTES).hexdigest()
+
+
+def _overlay(mount: _Mount, text: str) -> Source | None:
+    """The layers of an overlay; None where one cannot be found, or cannot be told from others."""
+    lowers: list[str] = []
+    upper = ""
+    kept = []
+    for option in mount.options.split(","):
+        name, _, value = option.partition("=")
+        value = _unescape(value)
+        if name == "lowerdir":
+            lowers += _split(value)
+        elif name == "lowerdir+":  # each by itself, as it is (Linux 6.7)
+            lowers.append(value)
+        elif name == "datadir+":
+            lowers.append("")
+        elif name == "upperdir":
+            upper = value
+        elif name in KEPT_OPTIONS:
+            kept.append(option)
+    if not all(lowers):
+        return None  # with folders for data alone, which files in layers name
+    named = bool(upper)
+    upper, *lowers = _absolute((upper, *lowers), mount.point)
+    if not all(lowers) or (named and not upper):
+        return None
+    identities: list[str] = []
+    seen: dict[int, bool] = {}
+    for number, lower in enumerate(lowers):
+        try:
+            identity = (number == 0 and _listing(lower)) or _identity(lower, text, seen)
+        except OSError:
+            return None
+        if not identity:
+            return None
+        identities.append(identity)
+    return Source(
+        kind="layers",
+        root=mount.point,
+        key=digest("layers", *kept, *identities),
+        lowers=tuple(lowers),
+        upper=upper,
+        options=tuple(kept),
+    )
+
+
+def _absolute(paths: Sequence[str], point: str) -> list[str]:
+    """Folders of an overlay by absolute paths, "" for each that is not found.
+
+    An engine with many layers names them relative to a folder it was in: one above the upper
+    folder (containerd) or the mount point (Docker).
+    """
+    named = [path for path in paths if path]
+    relative = [path for path in named if not path.startswith("/")]
+    bases = [path for path in (paths[0], point) if path.startswith("/")]
+    for base in bases if relative else ():
+        while base := base.rpartition("/")[0]:
+            if all(is_directory(f"{base}/{path}") for path in relative):
+                return [
+                    path if not path or path.startswith("/") else f"{base}/{path}" for path in paths
+                ]
+    return ["" if path in relative else path for path in paths]
+
+
+def _identity(path: str, text: str, seen: dict[int, bool]) -> str:
+    """What names a layer without looking into it; "" where nothing does."""
+    facts = posix.stat(path)
+    if facts.st_mode & S_IFMT != S_IFDIR:
+        return ""
+    device = facts.st_dev
+    if device not in seen:
+        # a kind of filesystem that is not in the table has devices of its own per subvolume (btrfs)
+        mount = _mount_of(device, text)
+        seen[device] = mount is not None and (
+            mount.kind in IMAGE_FILESYSTEMS or mount.kind.startswith("fuse")
+        )
+    backing = ""
+    if seen[device]:
+        backing = _backing(_mount_of(device, text))
+        if not backing:
+            return ""
+    return f"{device} {facts.st_ino} {facts.st_mtime_ns} {facts.st_ctime_ns} {backing}"
+
+
+def _mount_of(device: int, text: str) -> _Mount | None:
+    """A mount of a device, by its number."""
+    number = f"{posix.major(device)}:{posix.minor(device)}"
+    at = 0
+    while (at := text.find(f" {number} ", at + 1)) >= 0:
+        start = text.rfind("\n", 0, at) + 1
+        mount = _Mount(text[start : text.find("\n", at)])
+        if mount.device == number:
+            return mount
+    return None
+
+
+def _backing(mount: _Mount | None) -> str:
+    """What names the file that is mounted as an image; "" where it is none."""
+    if mount is None:
+        return ""
+    path = mount.source
+    if path.startswith("/dev/loop"):
+        # the kernel's number and not the name: mountinfo keeps the name that mount(2) was given
+        path = read_text(f"/sys/dev/block/{mount.device}/loop/backing_file").removesuffix("\n")
+    if not path.startswith("/"):
+        return ""
+    facts = posix.stat(path)
+    if facts.st_mode & S_IFMT != S_IFREG:
+        return ""
+    return f"{facts.st_dev} {facts.st_ino} {facts.st_size} {facts.st_ctime_ns}"
+
+
+def _device(mount: _Mount) -> str:
+    """The path of the block device that is mounted; "" where it has none."""
+    for path in (mount.source, f"/dev/block/{mount.device}"):
+        try:
+            facts = posix.stat(path)
+        except OSError:
+            continue
+        number = f"{posix.major(facts.st_rdev)}:{posix.minor(facts.st_rdev)}"
+        if facts.st_mode & S_IFMT == S_IFBLK and number == mount.device:
+            return path
+    return ""
+
+
+def _listing(folder: str) -> str:
+    """All that there is in a layer of few entries and empty files, but for times; "" where it holds
+    more.
+
+    Docker makes such a layer for each container, with mount points: by its inode it would never be
+    met again.
+    """
+    lines = [_line(".", folder, posix.stat(folder))]
+    pending = [""]
+    while pending:
+        below = pending.pop()
+        with posix.scandir(f"{folder}/{below}") as entries:
+            for entry in entries:
+                path = below + entry.name
+                facts = entry.stat(follow_symlinks=False)
+                kind = facts.st_mode & S_IFMT
+                if len(lines) > LISTED_ENTRIES or (kind == S_IFREG and facts.st_size):
+                    return ""
+                if kind == S_IFDIR:
+                    pending.append(f"{path}/")
+                lines.append(_line(path, f"{folder}/{path}", facts))
+    return "\n".join(sorted(lines))
+
+
+def _line(name: str, path: str, facts: posix.stat_result) -> str:
+    target = posix.readlink(path) if facts.st_mode & S_IFMT == S_IFLNK else ""
+    attributes = [
+        (key, posix.getxattr(path, key, follow_symlinks=False))
+        for key in sorted(posix.listxattr(path, follow_symlinks=False))
+        if key not in OWN_NOTES
+    ]
+    return ascii(
+        (name, facts.st_mode, facts.st_uid, facts.st_gid, facts.st_rdev, target, attributes)
+    )
+
+
+def _split(value: str) -> list[str]:
+    """The folders of a `lowerdir` option: a backslash takes the next character as it is
+    (overlayfs.rst); before folders for data alone there is an empty one."""
+    found = [""]
+    letters = iter(value)
+    for letter in letters:
+        if letter == ":":
+            found.append("")
+        else:
+            found[-1] += next(letters, "") if letter == "\\" else letter
+    return found
+
+
+def _unescape(text: str) -> str:
+    r"""A field of mountinfo: blanks, commas and backslashes in it are octal, `\040`."""
+    if "\\" not in text:
+        return text
+    head, *parts = text.split("\\")
+    return head + "".join(chr(int(part[:3], 8)) + part[3:] for part in parts)

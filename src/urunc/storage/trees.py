@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folders read by descriptors: what a builder has to know of one, and the name of all that it
+holds.
+
+Whoever filled a folder chose its names, sizes, modes and times, and nothing of that says what is in
+its files: so files are read whole. Links are never followed, and nothing but regular files and
+folders is opened.
+"""
+
+from __future__ import annotations
+
+import posix
+from errno import ENODATA, ENXIO
+from hashlib import sha256
+from time import time_ns
+
+from urunc.errors import HostError, reason
+from urunc.jsontext import dumps, loads
+from urunc.linux import _linux
+from urunc.linux.files import (
+    O_PATH,
+    S_IFDIR,
+    S_IFMT,
+    S_IFREG,
+    make_directories,
+    read_text,
+    write_whole,
+)
+from urunc.linux.mounts import AT_EMPTY_PATH, OPEN_TREE_CLOEXEC, OPEN_TREE_CLONE
+from urunc.record import record
+from urunc.storage.cache import TREES
+from urunc.storage.layers import KEY_BYTES, S_IFLNK, digest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SEEK_DATA, SEEK_HOLE = 3, 4
+RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS = 0x08, 0x04
+BUFFER_BYTES = 1 << 20
+SETTLED_NS = 100_000_000
+"""A change within this after the last is perhaps not seen in a file's time: the kernel's clock for
+that ticks every 1 to 10 ms."""
+NAMES_LIMIT = 4_000_000
+"""Entries that are looked at in one tree: more than any root filesystem has."""
+
+
+class Entry:
+    """A file, folder, link or node of a tree."""
+
+    __slots__ = ("facts", "folder", "name", "path")
+
+    def __init__(self, path: str, folder: int, name: str, facts: posix.stat_result) -> None:
+        self.path = path
+        """From the tree's root: "" for itself."""
+        self.folder = folder
+        """Descriptor of the folder it is in, open while the walk is at it."""
+        self.name = name
+        self.facts = facts
+
+    @property
+    def kind(self) -> int:
+        """S_IFMT's part of the mode."""
+        return self.facts.st_mode & S_IFMT
+
+    def target(self) -> str:
+        """What a symbolic link says."""
+        return posix.readlink(self.name, dir_fd=self.folder) if self.kind == S_IFLNK else ""
+
+    def attributes(self) -> list[tuple[str, bytes]]:
+        """Extended attributes, sorted, without SELinux's labels: those are the host's."""
+        path = f"/proc/self/fd/{self.folder}/{self.name}"  # there is no listxattrat(2) before 6.13
+        return [
+            (key, posix.getxattr(path, key, follow_symlinks=False))
+            for key in sorted(posix.listxattr(path, follow_symlinks=False))
+            if key != "security.selinux"
+        ]
+
+    def open(self) -> int:
+        """A descriptor of a regular file."""
+        flags = posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
+        return posix.open(self.name, flags, dir_fd=self.folder)
+
+
+@record
+class Size:
+    """What a tree takes."""
+
+    entries: int
+    data_bytes: int
+    """Of files' content, without holes."""
+    apparent_bytes: int
+    """With holes."""
+    blocks: int
+    """Blocks of 4 KiB that an ext filesystem needs for it."""
+
+
+def open_tree(root: str) -> int:
+    """A descriptor of a folder as it is in its own filesystem: what is mounted below it is not
+    there. Needs CAP_SYS_ADMIN."""
+    fd = posix.open(root, O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    try:
+        return _linux.open_tree(fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH)
+    finally:
+        posix.close(fd)
+
+
+def walk(root: int) -> Iterator[Entry]:
+    """Every entry of a tree, its root first, in an order that depends on names alone; raises
+    OSError, and HostError for too many."""
+    yield Entry("", root, ".", posix.fstat(root))
+    pending = [""]
+    count = 0
+    flags = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
+    while pending:
+        below = pending.pop()
+        folder = _linux.openat2(root, below or ".", flags, 0, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+        try:
+            names = sorted(posix.listdir(folder))
+            count += len(names)
+            if count > NAMES_LIMIT:
+                raise HostError(f"a tree of more than {NAMES_LIMIT} files")
+            for name in names:
+                path = f"{below}/{name}" if below else name
+                entry = Entry(
+                    path, folder, name, posix.stat(name, dir_fd=folder, follow_symlinks=False)
+                )
+                if entry.kind == S_IFDIR:
+                    pending.append(path)
+                yield entry
+        finally:
+            posix.close(folder)
+
+
+def extents(fd: int, facts: posix.stat_result) -> list[tuple[int, int]]:
+    """(begin, end) of the parts of a file that are no holes."""
+    if facts.st_blocks * 512 >= facts.st_size:
+        return [(0, facts.st_size)] if facts.st_size else []
+    found = []
+    at = 0
+    while at < facts.st_size:
+        try:
+            begin = posix.lseek(fd, at, SEEK_DATA)
+            at = posix.lseek(fd, begin, SEEK_HOLE)
+        except OSError as error:
+            if error.errno == ENXIO:
+                break  # nothing but a hole is left
+            raise
+        found.append((begin, min(at, facts.st_size)))
+    return found
+
+
+def measure(root: int) -> Size:
+    """What a tree takes, hard links counted once; raises OSError."""
+    entries = data = apparent = blocks = 0
+    seen: set[tuple[int, int]] = set()
+    names = 0
+    for entry in walk(root):
+        facts = entry.facts
+        names += 8 + (len(entry.name.encode("utf-8", "surrogateescape")) + 3) // 4 * 4
+        if entry.kind != S_IFDIR and facts.st_nlink > 1:
+            if (facts.st_dev, facts.st_ino) in seen:
+                continue
+            seen.add((facts.st_dev, facts.st_ino))
+        entries += 1
+        if entry.kind == S_IFREG:
+            size = _data_bytes(entry)
+            data += size
+            apparent += facts.st_size
+            # an index block for every 1,024 of data is ext2's; ext4's extents need fewer
+            blocks += -(-size // 4096) + size // (4096 * 1000) + (3 if size > 12 * 4096 else 0)
+        elif entry.kind == S_IFDIR:
+            blocks += 1
+        elif entry.kind == S_IFLNK and facts.st_size >= 60:
+            blocks += 1  # shorter ones are in the inode
+        if _has_attributes(entry):
+            blocks += 1
+    # folders' blocks are filled by two thirds at worst
+    return Size(
+        entries=entries,
+        data_bytes=data,
+        apparent_bytes=apparent,
+        blocks=blocks + names * 3 // 2 // 4096,
+    )
+
+
+def _data_bytes(entry: Entry) -> int:
+    facts = entry.facts
+    if facts.st_blocks * 512 >= facts.st_size:
+        return facts.st_size
+    fd = entry.open()
+    try:
+        return sum(end - begin for begin, end in extents(fd, facts))
+    finally:
+        posix.close(fd)
+
+
+def _has_attributes(entry: Entry) -> bool:
+    path = f"/proc/self/fd/{entry.folder}/{entry.name}"
+    return bool(posix.listxattr(path, follow_symlinks=False))
+
+
+def key_of(root: str, cache: str) -> str:
+    """A name for all that a tree holds, files' contents too.
+
+    What a tree was found to hold is kept in the cache: one that the kernel has seen no change of is
+    not read again. Raises HostError.
+    """
+    try:
+        tree = open_tree(root)
+        try:
+            before, newest_ns, where = _signature(tree)
+            memory = f"{cache}/{TREES}/{where}"
+            try:
+                known = loads(read_text(memory))
+                if known["signature"] == before:
+                    posix.utime(memory)
+                    return str(known["key"])
+            except (OSError, ValueError, KeyError, TypeError):
+                pass  # not there, or written by another version
+            started_ns = time_ns()
+            key = _content(tree)
+            if newest_ns < started_ns - SETTLED_NS:
+                make_directories(f"{cache}/{TREES}", 0o700)
+                write_whole(memory, dumps({"signature": before, "key": key}).encode())
+            return key
+        finally:
+            posix.close(tree)
+    except OSError as error:
+        where = f" '{error.filename}'" if error.filename else ""
+        raise HostError(f"read root filesystem '{root}'{where}: {reason(error)}") from None
+
+
+def signature(root: int) -> str:
+    """What the kernel notes of each entry of a tree: it changes with any of them. Raises
+    OSError."""
+    return _signature(root)[0]
+
+
+def _signature(root: int) -> tuple[str, int, str]:
+    hashed = sha256()
+    newest_ns = 0
+    for entry in walk(root):
+        facts = entry.facts
+        newest_ns = max(newest_ns, facts.st_ctime_ns)
+        noted = (
+            entry.path, facts.st_dev, facts.st_ino, facts.st_mode, facts.st_size, facts.st_mtime_ns,
+            facts.st_ctime_ns,
+        )  # fmt: skip
+        hashed.update(ascii(noted).encode())
+    facts = posix.fstat(root)
+    return hashed.hexdigest(), newest_ns, digest("tree", str(facts.st_dev), str(facts.st_ino))
+
+
+def _content(root: int) -> str:
+    """Modes, owners, links, nodes, attributes and contents. Of times those of files with content:
+    an engine makes empty ones anew, and the folders that they are in."""
+    hashed = sha256()
+    first: dict[tuple[int, int], str] = {}
+    for entry in walk(root):
+        facts = entry.facts
+        node = facts.st_dev, facts.st_ino
+        again = first.setdefault(node, entry.path) if facts.st_nlink > 1 else entry.path
+        linked = again if entry.kind != S_IFDIR and again != entry.path else None
+        regular = entry.kind == S_IFREG
+        noted = (
+            entry.path, linked, facts.st_mode, facts.st_uid, facts.st_gid, facts.st_rdev,
+            facts.st_size if regular else 0, facts.st_mtime_ns if regular and facts.st_size else 0,
+            entry.target(), entry.attributes(),
+        )  # fmt: skip
+        hashed.update(ascii(noted).encode())
+        if regular and facts.st_size and linked is None:
+            hashed.update(_digest_of_file(entry))
+    return hashed.hexdigest()[: 2 * KEY_BYTES]
+
+
+def _digest_of_file(entry: Entry) -> bytes:
+    hashed = sha256()
+    buffer = memoryview(bytearray(min(BUFFER_BYTES, max(entry.facts.st_size, 1))))
+    fd = entry.open()
+    try:
+        for begin, end in extents(fd, entry.facts):
+            hashed.update(b"%d-%d " % (begin, end))
+            posix.lseek(fd, begin, 0)
+            while begin < end:
+                count = posix.readv(fd, [buffer[: end - begin]])
+                if not count:
+                    raise OSError(ENODATA, "it was cut short while it was read", entry.path)
+                hashed.update(buffer[:count])
+                begin += count
+    finally:
+        posix.close(fd)
+    return hashed.digest()
