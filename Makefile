@@ -13,6 +13,7 @@ VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/urunc/__init__.py
 INTERPRETER := $(shell $(PYTHON) -c 'import os, sys; print(os.path.realpath(sys.executable))')
 INCLUDE := $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')
 MODULE := src/urunc/linux/_linux.abi3.so
+STATIC := $(BUILD)/guest-init/guest-init $(BUILD)/guest-init/supervisor
 VENV := .venv/bin
 PYTEST := PATH="$(BUILD)/prefix/bin:$(PARTS)/bin:$$PATH" $(VENV)/python -m pytest
 CONTAINERD := github.com/containerd/containerd/v2
@@ -28,7 +29,10 @@ help: ## show this
 $(MODULE): src/urunc/linux/_linux.c
 	$(CC) $(CFLAGS) -Wno-cast-function-type -shared -fPIC -I$(INCLUDE) $< -o $@ -ldl
 
-build: $(MODULE) ## compile the module, install into build/prefix
+$(STATIC): $(wildcard guest-init/*)
+	$(MAKE) --no-print-directory -C guest-init OUT=$(BUILD)/guest-init
+
+build: $(MODULE) $(STATIC) ## compile what is in C, install into build/prefix
 	@$(MAKE) --no-print-directory install PREFIX=$(BUILD)/prefix DESTDIR=
 
 parts: ## build the guests and monitors that the tests use, into build/parts
@@ -65,11 +69,12 @@ overhead: build parts ## measure what each monitor needs of the memory limit for
 network: build parts ## latency and throughput to guests against a plain process
 	PATH="$(PARTS)/bin:$$PATH" $(PYTHON) bench/network --urunc $(BUILD)/prefix/bin/urunc --parts $(PARTS)
 
-install: $(MODULE) ## install below PREFIX (default /usr/local), beside other versions
+install: $(MODULE) $(STATIC) ## install below PREFIX (default /usr/local), beside other versions
 	@set -e; library="$(DESTDIR)$(PREFIX)/lib/urunc/$(VERSION)"; \
 	rm -rf "$$library.new"; mkdir -p "$$library.new" "$(DESTDIR)$(PREFIX)/bin"; \
 	(cd src && find urunc -name '*.py' -o -name '*.so') | while read -r file; do \
 		install -D -m 644 "src/$$file" "$$library.new/$$file"; done; \
+	install -m 755 $(STATIC) "$$library.new"; \
 	$(INTERPRETER) -I -m compileall -q --invalidation-mode unchecked-hash \
 		-s "$$library.new" -p "$(PREFIX)/lib/urunc/$(VERSION)" "$$library.new"; \
 	$(INTERPRETER) -I launcher/bundle.py "$$library.new" "$(PREFIX)/lib/urunc/$(VERSION)"; \

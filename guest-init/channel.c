@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The channel to the host, lines both ways: a port of virtio-serial, which the kernel lets one process open, or a
+ * connection of vsock, of which the host takes one. It is opened first and never closed. */
+#define _GNU_SOURCE
+#include "init.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <linux/vm_sockets.h> /* needs the one before */
+#include <time.h>
+#include <unistd.h>
+
+#define PORTS "/sys/class/virtio-ports"
+#define WAIT_MS 10000
+#define WRITE_MS 5000 /* then the host does not listen */
+
+static int channel = -1;
+
+/* The port's device, or NULL; its name comes a little later than the port. */
+static char *port_device(const char *name)
+{
+    DIR *folder = opendir(PORTS);
+    struct dirent *entry;
+    char *found = NULL;
+
+    while (folder && !found && (entry = readdir(folder)) != NULL) {
+        char line[256] = "";
+        int fd = open(text(PORTS "/%s/name", entry->d_name), O_RDONLY | O_CLOEXEC);
+
+        if (fd >= 0 && read(fd, line, sizeof line - 1) > 0) {
+            line[strcspn(line, "\n")] = '\0';
+            if (strcmp(line, name) == 0)
+                found = text("/dev/%s", entry->d_name);
+        }
+        close(fd);
+    }
+    if (folder)
+        closedir(folder);
+    return found;
+}
+
+static int open_port(const char *name)
+{
+    const struct timespec pause = {.tv_nsec = 1000000};
+    char *device;
+    int fd;
+
+    for (int waited = 0; (device = port_device(name)) == NULL; waited++) {
+        if (waited == WAIT_MS)
+            fail("there is no virtio port %s", name);
+        nanosleep(&pause, NULL);
+    }
+    wait_for(device);
+    fd = open(device, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0)
+        fail("cannot open %s: %m", device);
+    return fd;
+}
+
+static int connect_to_host(unsigned port)
+{
+    struct sockaddr_vm host = {.svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_HOST, .svm_port = port};
+    int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    if (fd < 0 || connect(fd, (struct sockaddr *)&host, sizeof host) != 0)
+        fail("cannot connect to the host's vsock port %u: %m", port);
+    return fd;
+}
+
+void open_channel(void)
+{
+    const struct record *record = first("channel");
+
+    signal(SIGPIPE, SIG_IGN);
+    if (record == NULL)
+        return;
+    if (strcmp(field(record, 0), "virtio") == 0)
+        channel = open_port(field(record, 1));
+    else if (strcmp(field(record, 0), "vsock") == 0)
+        channel = connect_to_host(number(field(record, 1), 10, "channel"));
+    else
+        fail("what is a channel of %s?", field(record, 0));
+}
+
+/* Written blocking: then it has left the machine. A host that does not listen is not waited for. */
+void tell(const char *format, ...)
+{
+    struct pollfd ready = {.fd = channel, .events = POLLOUT};
+    char *line = NULL;
+    va_list arguments;
+
+    va_start(arguments, format);
+    if (channel >= 0 && vasprintf(&line, format, arguments) >= 0 && poll(&ready, 1, WRITE_MS) == 1 &&
+        ready.revents & POLLOUT) {
+        int flags = fcntl(channel, F_GETFL);
+
+        fcntl(channel, F_SETFL, flags & ~O_NONBLOCK);
+        if (write(channel, line, strlen(line)) < 0)
+            warn("cannot tell the host: %m");
+        fcntl(channel, F_SETFL, flags | O_NONBLOCK);
+    }
+    va_end(arguments);
+    free(line);
+}
+
+int channel_to_poll(void)
+{
+    return channel;
+}
+
+static void obey(char *line, pid_t application)
+{
+    struct winsize window = {0};
+    int signal;
+
+    if (sscanf(line, "signal %d", &signal) == 1)
+        kill(application, signal);
+    else if (sscanf(line, "window %hu %hu", &window.ws_row, &window.ws_col) == 2)
+        ioctl(STDIN_FILENO, TIOCSWINSZ, &window);
+    else
+        warn("what the host says is not understood: %s", line);
+}
+
+bool hear(pid_t application)
+{
+    static char lines[256];
+    static size_t length;
+    ssize_t count = read(channel, lines + length, sizeof lines - 1 - length);
+    char *end;
+
+    if (count <= 0)
+        return count < 0 && (errno == EAGAIN || errno == EINTR);
+    length += count;
+    lines[length] = '\0';
+    while ((end = strchr(lines, '\n')) != NULL) {
+        *end++ = '\0';
+        obey(lines, application);
+        length -= end - lines;
+        memmove(lines, end, length + 1);
+    }
+    if (length == sizeof lines - 1)
+        length = 0; /* no line that init knows is so long */
+    return true;
+}

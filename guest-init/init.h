@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The parts of urunc's init for Linux guests; main.c has the order of things, docs/guests.md what it promises.
+ * It is PID 1 of a machine that runs one application: whatever fails ends the machine, with a message on its console
+ * and through the channel. Before the application starts nobody else runs, so nothing here is raced.
+ */
+#ifndef INIT_H
+#define INIT_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#define FAILED 126    /* the exit code where the application could not be started */
+#define NOT_FOUND 127 /* where it was not found */
+
+/* Folders of the initramfs, hidden once the application's root is mounted above them. */
+#define PRIVATE "/urunc"
+#define ROOT PRIVATE "/root"
+#define SHARE PRIVATE "/share"
+#define LAYER PRIVATE "/layer"
+#define VOLUMES PRIVATE "/volumes"
+#define FILES PRIVATE "/files"
+#define DESCRIPTOR "/proc/self/fd/%d"
+
+/* messages.c */
+void warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
+_Noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* With an exit code of its own. */
+_Noreturn void fail_with(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* From here on a failure is written to this pipe, a byte of exit code and the text, and ends this process alone. */
+void fail_into(int pipe);
+char *text(const char *format, ...) __attribute__((format(printf, 1, 2))); /* never freed */
+void *allocate(size_t size);
+
+/* kernel.c: what the kernel has, and is to load */
+void look_at_kernel(void);  /* /dev, /proc and /sys for init alone */
+void open_console(void);    /* as the standard streams */
+void load_modules(void);    /* /modules/order */
+char *kernel_word(const char *name);
+void wait_for(const char *device); /* until there is a node of that name */
+void write_setting(const char *path, const char *value);
+
+/* config.c: the configuration disk */
+struct record {
+    const char *key;
+    char **fields;
+    int count;
+    struct record *next;
+};
+void read_configuration(const char *path);
+const struct record *first(const char *key);
+const struct record *following(const struct record *record);
+const char *field(const struct record *record, int number); /* "" where there is none */
+const char *setting(const char *key);                       /* of the last record; NULL where there is none */
+unsigned long long number(const char *word, int base, const char *what);
+
+/* paths.c: paths in the application's root */
+enum kind { FOLDER, FILE_ };
+extern int root; /* O_PATH */
+int find(int top, const char *path);              /* an O_PATH descriptor, or -1 */
+int find_or_make(const char *path, enum kind kind); /* with its parents */
+
+/* mounts.c */
+struct options {
+    unsigned long flags; /* MS_ */
+    char *data;          /* what the file system is to read */
+    bool copy_up;        /* tmpfs: with what was in the folder */
+};
+struct options parse_options(const char *words);
+void mount_at(const char *source, int target, const char *type, unsigned long flags, const char *data);
+void hold(int fd); /* a file system on a disk, by an O_PATH descriptor: `end` makes it read-only */
+void mount_kernel_filesystems(void);
+void mount_process_filesystem(void);
+void mount_volumes(void);
+void write_files(void);
+void make_working_folder(void);
+void hide_paths(void);
+
+/* root.c */
+void build_root(void);
+extern bool root_stays_readonly; /* where it is, but for mount points that had to be made */
+
+/* archive.c */
+void unpack(const char *device); /* to LAYER/upper and VOLUMES */
+
+/* network.c */
+void set_up_network(void);
+
+/* channel.c */
+void open_channel(void);
+void tell(const char *format, ...) __attribute__((format(printf, 1, 2)));
+int channel_to_poll(void); /* -1 where there is nothing to hear from */
+bool hear(pid_t application); /* false where nobody listens now */
+
+/* application.c */
+pid_t prepare_application(void); /* forks what waits to become the application */
+void start_application(void);
+
+/* credentials.c */
+uid_t application_user(void);
+void take_credentials(void);
+
+/* end.c */
+_Noreturn void end(int code);
+
+#endif

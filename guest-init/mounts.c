@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What is mounted in the application's root: the kernel's file systems as runc's default has them, volumes, files,
+ * and what covers paths. A mount point is a descriptor found in that root, never a path. */
+#define _GNU_SOURCE
+#include "init.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#define SAFE (MS_NOSUID | MS_NODEV | MS_NOEXEC)
+
+void mount_at(const char *source, int target, const char *type, unsigned long flags, const char *data)
+{
+    if (mount(source, text(DESCRIPTOR, target), type, flags, data) != 0)
+        fail("cannot mount %s (%s): %m", source, type ? type : "bind");
+}
+
+/* --- the kernel's ----------------------------------------------------------- */
+
+static void mount_kernel(const char *type, const char *path, unsigned long flags, const char *data)
+{
+    int target = find_or_make(path, FOLDER);
+
+    mount_at(type, target, type, flags, data);
+    close(target);
+}
+
+static void make_nodes(void)
+{
+    static const struct {
+        const char *name;
+        int major, minor;
+        mode_t mode;
+    } nodes[] = {{"null", 1, 3, 0666},   {"zero", 1, 5, 0666}, {"full", 1, 7, 0666},
+                 {"random", 1, 8, 0666}, {"urandom", 1, 9, 0666}, {"tty", 5, 0, 0666},
+                 {"console", 5, 1, 0600}};
+    static const char *const links[][2] = {
+        {"fd", "/proc/self/fd"},         {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"},
+        {"stderr", "/proc/self/fd/2"}, {"core", "/proc/kcore"},     {"ptmx", "pts/ptmx"}};
+    int folder = find(root, "dev");
+
+    for (size_t i = 0; i < sizeof nodes / sizeof nodes[0]; i++)
+        if (mknodat(folder, nodes[i].name, S_IFCHR | nodes[i].mode,
+                    makedev(nodes[i].major, nodes[i].minor)) != 0)
+            fail("cannot make /dev/%s: %m", nodes[i].name);
+    for (size_t i = 0; i < sizeof links / sizeof links[0]; i++)
+        if (symlinkat(links[i][1], folder, links[i][0]) != 0)
+            fail("cannot make /dev/%s: %m", links[i][0]);
+    close(folder);
+}
+
+void mount_process_filesystem(void)
+{
+    mount_kernel("proc", "/proc", SAFE, NULL);
+}
+
+void mount_kernel_filesystems(void)
+{
+    int groups;
+
+    mount_kernel("tmpfs", "/dev", MS_NOSUID | MS_STRICTATIME, "mode=0755,size=65536k");
+    make_nodes();
+    mount_kernel("devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC,
+                 "newinstance,ptmxmode=0666,mode=0620,gid=5");
+    mount_kernel("tmpfs", "/dev/shm", SAFE, "mode=1777,size=65536k");
+    mount_kernel("mqueue", "/dev/mqueue", SAFE, NULL);
+    mount_kernel("sysfs", "/sys", SAFE | MS_RDONLY, NULL);
+    /* control groups are there for who looks for limits; a kernel may have none */
+    groups = find(root, "sys/fs/cgroup");
+    if (groups >= 0) {
+        mount("cgroup2", text(DESCRIPTOR, groups), "cgroup2", SAFE | MS_RDONLY, NULL);
+        close(groups);
+    }
+}
+
+/* --- volumes ---------------------------------------------------------------- */
+
+/* The flags of the mount at PATH, found anew since it is covered by what was mounted there last. */
+static void restrict_mount(const char *path, unsigned long flags)
+{
+    int target = find(root, path);
+
+    if (target < 0 || mount(NULL, text(DESCRIPTOR, target), NULL, MS_REMOUNT | MS_BIND | flags, NULL) != 0)
+        fail("cannot set the options of %s: %m", path);
+    close(target);
+}
+
+static void bind(int source, const char *path, unsigned long flags)
+{
+    struct stat found;
+    int target;
+
+    if (fstat(source, &found) != 0)
+        fail("cannot look at the source of %s: %m", path);
+    target = find_or_make(path, S_ISDIR(found.st_mode) ? FOLDER : FILE_);
+    mount_at(text(DESCRIPTOR, source), target, NULL, MS_BIND | MS_REC, NULL);
+    close(target);
+    if (flags)
+        restrict_mount(path, flags);
+}
+
+static void bind_below(const char *folder, const char *source, const char *path, unsigned long flags)
+{
+    int top = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int fd = top < 0 ? -1 : find(top, source);
+
+    if (fd < 0)
+        fail("cannot find %s, the source of %s: %m", source, path);
+    bind(fd, path, flags);
+    close(fd);
+    close(top);
+}
+
+/* A tmpfs that shows what was in the folder: an overlay whose writable layer is the tmpfs. */
+static void mount_copy(const char *path, int target, const struct options *options)
+{
+    static int count;
+    char *layer = text(PRIVATE "/copy%d", count++), *upper = text("%s/upper", layer);
+    struct stat found;
+
+    mkdir(layer, 0700);
+    if (fstat(target, &found) != 0 || mount("tmpfs", layer, "tmpfs", 0, options->data) != 0 ||
+        mkdir(upper, 0755) != 0 || mkdir(text("%s/work", layer), 0755) != 0 ||
+        chown(upper, found.st_uid, found.st_gid) != 0 || chmod(upper, found.st_mode & 07777) != 0)
+        fail("cannot make a tmpfs for %s: %m", path);
+    mount_at("overlay", target, "overlay", options->flags,
+             text("lowerdir=" DESCRIPTOR ",upperdir=%s,workdir=%s/work", target, upper, layer));
+}
+
+/* A node of a device, bound: its folder may be read-only, and something may be there already. */
+static void give_device(const char *source, const char *path, char *options)
+{
+    char *word, *value;
+    int fd;
+
+    wait_for(source);
+    while ((word = strsep(&options, ",")) != NULL) {
+        value = strchr(word, '=');
+        if (value == NULL)
+            continue; /* ro is the disk's own property */
+        *value++ = '\0';
+        if ((strcmp(word, "mode") == 0 && chmod(source, number(value, 8, word)) != 0) ||
+            (strcmp(word, "uid") == 0 && chown(source, number(value, 10, word), -1) != 0) ||
+            (strcmp(word, "gid") == 0 && chown(source, -1, number(value, 10, word)) != 0))
+            fail("cannot set the %s of %s: %m", word, source);
+    }
+    fd = open(source, O_PATH | O_CLOEXEC);
+    if (fd < 0)
+        fail("cannot find %s: %m", source);
+    bind(fd, path, 0);
+    close(fd);
+}
+
+static void mount_volume(const struct record *record)
+{
+    const char *kind = field(record, 0), *source = field(record, 1), *path = field(record, 2);
+    struct options options = parse_options(field(record, 3));
+    int target;
+
+    if (strcmp(kind, "share") == 0) {
+        bind_below(SHARE, source, path, options.flags);
+    } else if (strcmp(kind, "copy") == 0) {
+        bind_below(PRIVATE, source, path, options.flags);
+    } else if (strcmp(kind, "device") == 0) {
+        give_device(source, path, strdup(field(record, 3)));
+    } else {
+        target = find_or_make(path, FOLDER);
+        if (strcmp(kind, "tmpfs") == 0 && options.copy_up) {
+            mount_copy(path, target, &options);
+        } else if (strcmp(kind, "tmpfs") == 0) {
+            mount_at("tmpfs", target, "tmpfs", options.flags, options.data);
+        } else {
+            wait_for(source);
+            mount_at(source, target, kind, options.flags, options.data);
+            hold(find(root, path));
+        }
+        close(target);
+    }
+}
+
+void mount_volumes(void)
+{
+    for (const struct record *record = first("mount"); record; record = following(record))
+        mount_volume(record);
+}
+
+/* --- files ------------------------------------------------------------------ */
+
+static int new_file(const char *path, mode_t mode)
+{
+    int target = find_or_make(path, FILE_), fd;
+    struct stat found;
+
+    if (fstat(target, &found) != 0 || !S_ISREG(found.st_mode))
+        fail("%s is no file", path);
+    fd = open(text(DESCRIPTOR, target), O_WRONLY | O_TRUNC | O_CLOEXEC);
+    if (fd < 0 && errno == EROFS) { /* a file in memory, bound on it */
+        static int count;
+        char *copy = text(FILES "%d", count++);
+
+        fd = open(copy, O_WRONLY | O_CREAT | O_CLOEXEC, mode);
+        if (fd >= 0)
+            mount_at(copy, target, NULL, MS_BIND, NULL);
+    }
+    if (fd < 0 || fchmod(fd, mode) != 0)
+        fail("cannot write %s: %m", path);
+    close(target);
+    return fd;
+}
+
+void write_files(void)
+{
+    for (const struct record *record = first("file"); record; record = following(record)) {
+        const char *content = field(record, 2);
+        int fd = new_file(field(record, 0), number(field(record, 1), 8, "file"));
+
+        for (size_t left = strlen(content); left > 0;) {
+            ssize_t count = write(fd, content, left);
+
+            if (count < 0)
+                fail("cannot write %s: %m", field(record, 0));
+            content += count;
+            left -= count;
+        }
+        close(fd);
+    }
+}
+
+void make_working_folder(void)
+{
+    const char *path = setting("cwd");
+
+    if (path)
+        close(find_or_make(path, FOLDER));
+}
+
+/* --- what is hidden, or cannot be written to -------------------------------- */
+
+static void mask(const char *path)
+{
+    int target = find(root, path);
+    struct stat found;
+
+    if (target < 0)
+        return;
+    if (fstat(target, &found) == 0 && S_ISDIR(found.st_mode))
+        mount_at("tmpfs", target, "tmpfs", MS_RDONLY, "size=0k,nr_inodes=1");
+    else
+        mount_at("/dev/null", target, NULL, MS_BIND, NULL);
+    close(target);
+}
+
+/* The flags that a mount has stay. */
+static unsigned long flags_of(int fd)
+{
+    static const unsigned long pairs[][2] = {
+        {ST_NOSUID, MS_NOSUID},         {ST_NODEV, MS_NODEV},       {ST_NOEXEC, MS_NOEXEC},
+        {ST_NOATIME, MS_NOATIME},       {ST_NODIRATIME, MS_NODIRATIME}, {ST_RELATIME, MS_RELATIME}};
+    struct statvfs found;
+    unsigned long flags = 0;
+
+    if (fstatvfs(fd, &found) == 0)
+        for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++)
+            flags |= found.f_flag & pairs[i][0] ? pairs[i][1] : 0;
+    return flags;
+}
+
+static void make_readonly(const char *path)
+{
+    int target = find(root, path);
+    unsigned long flags;
+
+    if (target < 0)
+        return;
+    flags = flags_of(target);
+    if (strcmp(path, "/") != 0)
+        mount_at(text(DESCRIPTOR, target), target, NULL, MS_BIND | MS_REC, NULL);
+    close(target);
+    restrict_mount(path, flags | MS_RDONLY);
+}
+
+void hide_paths(void)
+{
+    for (const struct record *record = first("masked"); record; record = following(record))
+        mask(field(record, 0));
+    for (const struct record *record = first("readonly"); record; record = following(record))
+        make_readonly(field(record, 0));
+    if (root_stays_readonly)
+        make_readonly("/");
+}

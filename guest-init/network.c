@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Network devices by rtnetlink: up, MTU, addresses, routes, in the order that the configuration has. */
+#define _GNU_SOURCE
+#include "init.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <linux/if_addr.h>
+#include <linux/rtnetlink.h>
+#include <net/if.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+struct message {
+    struct nlmsghdr header;
+    char body[512];
+};
+
+struct address {
+    int family, prefix;
+    size_t size;
+    unsigned char bytes[16];
+};
+
+static int netlink;
+
+static void *begin(struct message *message, int type, int flags, size_t size)
+{
+    memset(message, 0, sizeof *message);
+    message->header.nlmsg_type = type;
+    message->header.nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+    message->header.nlmsg_len = NLMSG_LENGTH(size);
+    return NLMSG_DATA(&message->header);
+}
+
+static void add(struct message *message, int type, const void *data, size_t size)
+{
+    struct rtattr *attribute = (void *)((char *)message + NLMSG_ALIGN(message->header.nlmsg_len));
+
+    attribute->rta_type = type;
+    attribute->rta_len = RTA_LENGTH(size);
+    memcpy(RTA_DATA(attribute), data, size);
+    message->header.nlmsg_len = NLMSG_ALIGN(message->header.nlmsg_len) + RTA_ALIGN(attribute->rta_len);
+}
+
+static void add_number(struct message *message, int type, unsigned value)
+{
+    add(message, type, &value, sizeof value);
+}
+
+/* 0, or -1 with errno as the kernel has it. */
+static int request(struct message *message)
+{
+    struct {
+        struct nlmsghdr header;
+        struct nlmsgerr error;
+        char rest[1024];
+    } answer;
+
+    if (send(netlink, message, message->header.nlmsg_len, 0) < 0 ||
+        recv(netlink, &answer, sizeof answer, 0) < (ssize_t)NLMSG_LENGTH(sizeof answer.error))
+        return -1;
+    errno = answer.header.nlmsg_type == NLMSG_ERROR ? -answer.error.error : EPROTO;
+    return errno ? -1 : 0;
+}
+
+/* ADDRESS or ADDRESS/PREFIX */
+static struct address parse_address(const char *word)
+{
+    char *host = strdup(word), *prefix = strchr(host, '/');
+    struct address found = {.family = strchr(host, ':') ? AF_INET6 : AF_INET};
+
+    found.size = found.family == AF_INET6 ? 16 : 4;
+    if (prefix)
+        *prefix++ = '\0';
+    found.prefix = prefix ? (int)number(prefix, 10, "net") : (int)found.size * 8;
+    if (inet_pton(found.family, host, found.bytes) != 1 || found.prefix > (int)found.size * 8)
+        fail("net: %s is no address", word);
+    free(host);
+    return found;
+}
+
+static void change_link(int index, unsigned mtu)
+{
+    struct message message;
+    struct ifinfomsg *link = begin(&message, RTM_NEWLINK, 0, sizeof *link);
+
+    link->ifi_index = index;
+    if (mtu)
+        add_number(&message, IFLA_MTU, mtu);
+    else
+        link->ifi_flags = link->ifi_change = IFF_UP;
+    if (request(&message) != 0)
+        fail("net: cannot set up device %d: %m", index);
+}
+
+static void add_address(int index, const char *word)
+{
+    struct address address = parse_address(word);
+    struct message message;
+    struct ifaddrmsg *fields = begin(&message, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, sizeof *fields);
+
+    fields->ifa_family = address.family;
+    fields->ifa_prefixlen = address.prefix;
+    fields->ifa_index = index;
+    add(&message, IFA_LOCAL, address.bytes, address.size);
+    add(&message, IFA_ADDRESS, address.bytes, address.size);
+    if (address.family == AF_INET6) {
+        fields->ifa_flags = IFA_F_NODAD;
+    } else if (address.prefix < 31) {
+        unsigned broadcast;
+
+        memcpy(&broadcast, address.bytes, sizeof broadcast);
+        broadcast |= htonl(address.prefix ? 0xffffffffU >> address.prefix : 0xffffffffU);
+        add_number(&message, IFA_BROADCAST, broadcast);
+    }
+    if (request(&message) != 0)
+        fail("net: cannot add the address %s: %m", word);
+}
+
+/* A gateway that is in no network of the device's is on the link all the same. */
+static int try_route(int index, const struct address *to, const struct address *gateway, const char *metric,
+                     unsigned flags)
+{
+    struct message message;
+    struct rtmsg *route = begin(&message, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, sizeof *route);
+
+    route->rtm_family = to->family;
+    route->rtm_dst_len = to->prefix;
+    route->rtm_table = RT_TABLE_MAIN;
+    route->rtm_protocol = RTPROT_BOOT;
+    route->rtm_scope = gateway || to->family == AF_INET6 ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK;
+    route->rtm_type = RTN_UNICAST;
+    route->rtm_flags = flags;
+    if (to->prefix)
+        add(&message, RTA_DST, to->bytes, to->size);
+    if (gateway)
+        add(&message, RTA_GATEWAY, gateway->bytes, gateway->size);
+    add_number(&message, RTA_OIF, index);
+    if (*metric)
+        add_number(&message, RTA_PRIORITY, number(metric, 10, "net"));
+    return request(&message);
+}
+
+/* DEST/PREFIX[@GATEWAY][%METRIC] */
+static void add_route(int index, const char *word)
+{
+    char *to = strdup(word), *metric = strchr(to, '%'), *via;
+    struct address destination, gateway;
+
+    if (metric)
+        *metric++ = '\0';
+    via = strchr(to, '@');
+    if (via)
+        *via++ = '\0';
+    destination = parse_address(to);
+    if (via)
+        gateway = parse_address(via);
+    if (via && gateway.family != destination.family)
+        fail("net: the gateway of %s is of another family", word);
+    if (try_route(index, &destination, via ? &gateway : NULL, metric ? metric : "", 0) != 0 &&
+        (!via || try_route(index, &destination, &gateway, metric ? metric : "", RTNH_F_ONLINK) != 0))
+        fail("net: cannot add the route %s: %m", word);
+    free(to);
+}
+
+static void set_up(const struct record *record)
+{
+    const char *device = field(record, 0);
+    int index;
+
+    wait_for(text("/sys/class/net/%s", device));
+    index = if_nametoindex(device);
+    if (access("/proc/sys/net/ipv6", F_OK) == 0) /* nobody is asked whether an address is taken */
+        write_setting(text("/proc/sys/net/ipv6/conf/%s/accept_dad", device), "0");
+    change_link(index, 0);
+    for (int i = 1; i < record->count; i++) {
+        const char *item = field(record, i);
+
+        if (strncmp(item, "mtu=", 4) == 0)
+            change_link(index, number(item + 4, 10, "mtu"));
+        else if (strncmp(item, "addr=", 5) == 0)
+            add_address(index, item + 5);
+        else if (strncmp(item, "route=", 6) == 0)
+            add_route(index, item + 6);
+        else
+            fail("net: what is %s?", item);
+    }
+}
+
+void set_up_network(void)
+{
+    netlink = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+    if (netlink < 0)
+        fail("net: no rtnetlink: %m");
+    change_link(if_nametoindex("lo"), 0);
+    for (const struct record *record = first("net"); record; record = following(record))
+        set_up(record);
+    close(netlink);
+}
