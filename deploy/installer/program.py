@@ -24,6 +24,7 @@ ASK = (
     "print(os.path.realpath(sys.executable), *sys.version_info[:2], u.MAGIC_NUMBER.hex())"
 )
 LEAST = (3, 11)
+PROGRAMS = ("guest-init", "supervisor")
 
 
 @dataclass
@@ -56,12 +57,12 @@ class Source:
         return "containerd-shim-urunc-v2" in self.programs
 
     def files(self) -> list[pathlib.Path]:
-        """The modules and the compiled one."""
-        return sorted(
-            file.relative_to(self.modules)
-            for file in (self.modules / "urunc").rglob("*")
-            if file.suffix in (".py", ".so")
-        )
+        """The modules, the compiled one, and the programs beside them."""
+        modules = [
+            file for file in (self.modules / "urunc").rglob("*") if file.suffix in (".py", ".so")
+        ]
+        programs = [self.modules / name for name in PROGRAMS if (self.modules / name).exists()]
+        return sorted(file.relative_to(self.modules) for file in [*modules, *programs])
 
 
 @dataclass
@@ -140,7 +141,7 @@ def place(host: Host, source: Source, program: Program) -> None:
     try:
         for file in source.files():
             (here / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source.modules / file, here / file)
+            shutil.copy(source.modules / file, here / file)
         shutil.copytree(source.launcher, beside / "launcher")
         if brought:
             shutil.copytree(brought, beside / "python", symlinks=True)
