@@ -106,6 +106,23 @@ def test_ordinary_life(containerd: Containerd, runtime: str) -> None:
     assert "exit code 137" in containerd("tasks", "delete", "two").stderr
 
 
+def test_slice_without_systemd(containerd: Containerd) -> None:
+    """A name for systemd, where there is none, is a path: what runc makes of it (critest's)."""
+    name = f"{containerd.group}.slice:cri-containerd:slice"
+    groups = []
+    for runtime in RUNTIMES:
+        options = ("-d", "--cgroup", name)
+        containerd.launch("slice", "box", "/bin/sleep", "100", runtime=runtime, options=options)
+        pid = containerd("tasks", "ls").stdout.split()[-2]
+        groups.append(containerd.run("cat", f"/proc/{pid}/cgroup").stdout)
+        containerd("tasks", "kill", "-s", "KILL", "slice")
+        wait_stopped(containerd, "slice")
+        containerd("tasks", "delete", "slice", check=False)  # its code is the container's
+        containerd("containers", "delete", "slice")
+    assert groups[0] == groups[1]
+    assert f"/{name}\n" in groups[0]
+
+
 @pytest.mark.parametrize("image", ["spt", "fc", "qemu"])
 def test_guest_life(containerd: Containerd, image: str) -> None:
     need(*{"spt": ("solo5",), "fc": ("firecracker", "kvm"), "qemu": ("qemu",)}[image])

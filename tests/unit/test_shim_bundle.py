@@ -8,13 +8,21 @@ import pathlib
 
 import pytest
 
+from urunc.shim import bundle
 from urunc.shim.bundle import is_systemds
+
+SLICE = "kubepods-burstable-pod1.slice:cri-containerd:0123"
+
+
+def write(folder: pathlib.Path, path: object) -> None:
+    document = {"linux": {"cgroupsPath": path} if path is not None else {}}
+    (folder / "config.json").write_text(json.dumps(document))
 
 
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        ("kubepods-burstable-pod1.slice:cri-containerd:0123", True),
+        (SLICE, True),
         ("/kubepods/burstable/pod1/0123", False),
         ("/default/name", False),
         ("a:b:c/d", False),
@@ -23,15 +31,26 @@ from urunc.shim.bundle import is_systemds
         (None, False),
     ],
 )
-def test_whose_control_group(tmp_path: pathlib.Path, path: object, expected: bool) -> None:
+def test_whose_control_group(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, path: object, expected: bool
+) -> None:
     """Kubelet's two drivers: CRI tells a shim that is not runc's by the path alone."""
-    document = {"linux": {"cgroupsPath": path} if path is not None else {}}
-    (tmp_path / "config.json").write_text(json.dumps(document))
+    monkeypatch.setattr(bundle, "BOOTED", str(tmp_path))
+    write(tmp_path, path)
     assert is_systemds(str(tmp_path)) is expected
 
 
+def test_slice_without_systemd(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle, "BOOTED", str(tmp_path / "none"))
+    write(tmp_path, SLICE)
+    assert not is_systemds(str(tmp_path))
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"linux": null}'])
-def test_no_control_group(tmp_path: pathlib.Path, text: str) -> None:
+def test_no_control_group(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setattr(bundle, "BOOTED", str(tmp_path))
     (tmp_path / "config.json").write_text(text)
     assert not is_systemds(str(tmp_path))
     assert not is_systemds(str(tmp_path / "none"))

@@ -4,12 +4,19 @@
 from __future__ import annotations
 
 from urunc.errors import Error
+from urunc.linux.files import exists
 from urunc.spec import read_document
+
+BOOTED = "/run/systemd/system"
+"""Where systemd runs the machine (sd_booted(3))."""
 
 
 def is_systemds(bundle: str) -> bool:
-    """Whether a container's cgroupsPath is `SLICE:PREFIX:NAME`: CRI has no option to say so for a
-    runtime that is not runc."""
+    """Whether systemd is here and a container's cgroupsPath is `SLICE:PREFIX:NAME`: CRI has no
+    option to say so for a runtime that is not runc. Without systemd it is a path like any other,
+    as with runc: a client that does not know containerd's driver names a slice."""
+    if not exists(BOOTED):
+        return False
     try:
         path = read_document(bundle)["linux"]["cgroupsPath"]
         return isinstance(path, str) and path.count(":") == 2 and "/" not in path
