@@ -2,15 +2,16 @@
 """What the administrator allows and sets: /etc/urunc/config.toml, then /etc/urunc/config.d/*.toml
 by name.
 
-Built-in values < file < drop-ins < annotations that the configuration allows. The files are read
-only where they exist: a TOML parser costs 18 ms. docs/configuration.md lists every key; `urunc
-config` prints the result and where each value came from.
+Built-in values < file < drop-ins < annotations that the configuration allows.
+docs/configuration.md lists every key; `urunc config` prints the result and where each value came
+from.
 """
 
 from __future__ import annotations
 
 from urunc.errors import ConfigError, reason
 from urunc.linux.files import exists, read_bytes
+from urunc.tomltext import loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -111,14 +112,12 @@ def _pattern(key: str) -> str:
 
 
 def _read(config: Config, path: str) -> None:
-    import tomllib
-
     try:
         content = read_bytes(path, LIMIT_BYTES)
         if len(content) > LIMIT_BYTES:
             raise ValueError(f"larger than {LIMIT_BYTES} bytes")
         text = content.decode("utf-8")
-        document = tomllib.loads(text)
+        document = loads(text)
     except OSError as error:
         raise ConfigError(f"read configuration '{path}': {reason(error)}") from None
     except (ValueError, RecursionError) as error:
@@ -194,7 +193,7 @@ def _flatten(table: dict[str, Any], prefix: str, depth: int) -> list[tuple[str, 
 
 
 def _line(text: str, key: str) -> int:
-    """The line that sets a key: TOML's parser does not keep it."""
+    """The line that sets a key: parsers do not keep it."""
     table: list[str] = []
     for number, line in enumerate(text.splitlines(), 1):
         bare = line.split("#")[0].strip()
