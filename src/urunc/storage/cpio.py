@@ -457,7 +457,7 @@ def _copy(source: int, out: int, size: int) -> None:
         posix.lseek(out, start - at, SEEK_CUR)
         posix.lseek(source, start, SEEK_SET)
         while start < end:
-            count = _transfer(source, out, end - start)
+            count = transfer(source, out, end - start)
             if not count:  # the file is shorter by now
                 posix.lseek(out, end - start, SEEK_CUR)
                 break
@@ -479,7 +479,7 @@ def _extent(fd: int, at: int, size: int) -> tuple[int, int]:
         raise
 
 
-def _transfer(source: int, out: int, count: int) -> int:
+def transfer(source: int, out: int, count: int) -> int:
     """Some bytes of a file, in the kernel where it can; 0 at its end."""
     count = min(count, 1 << 30)
     for way in (posix.copy_file_range, _sendfile):

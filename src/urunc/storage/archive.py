@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A container's own files as an archive for urunc's init in its guest: copies of what the engine
+mounts, and the writable layer of its root filesystem.
+
+Runs in the host's namespaces, as root, at create or start. A ConfigMap's or Secret's folder is
+copied as it is, its `..data` link too, and in one state of it. Others may write to the sources
+meanwhile.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from urunc.errors import HostError, ImageError, reason
+from urunc.linux.files import O_PATH, S_IFDIR, S_IFMT, S_IFREG, unlink
+from urunc.record import record
+from urunc.storage.cpio import LeftOut, TooLargeError, Writer, decoded
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DATA = "..data"
+"""The link that a kubelet turns to another folder when a ConfigMap or the like is updated; the old
+folder is removed then."""
+ATTEMPTS = 20
+"""How often it is tried to copy everything without such an update in between."""
+LAYER = "layer"
+"""The writable layer's folder in the archive: overlayfs' own format, whiteouts are devices 0:0."""
+VOLUMES = "volumes"
+OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
+MOVED = (
+    *("trusted.overlay.redirect", "user.overlay.redirect"),
+    *("trusted.overlay.metacopy", "user.overlay.metacopy"),
+)
+"""overlayfs' notes on what is elsewhere: a folder that was renamed, content that was not copied."""
+
+
+@record
+class Copied:
+    """A mount to copy: the folder or file that is at `source` becomes `volumes/NUMBER`."""
+
+    number: int
+    source: str
+    destination: str
+    recursive: bool
+    """Whether what is mounted below it belongs to it (rbind)."""
+
+
+@record
+class Archive:
+    """What was written."""
+
+    size_bytes: int
+    opaque: tuple[str, ...]
+    """Folders of the layer that hide what is below them."""
+    left_out: tuple[LeftOut, ...]
+    """Extended attributes that the copies do not have."""
+
+
+def write_archive(
+    target: str, volumes: Sequence[Copied], upper: str, limit_bytes: int, hint: str = ""
+) -> Archive:
+    """A new file with all of it, of whole blocks, or none at all.
+
+    `upper` is the folder of the writable layer, "" for none. Raises HostError beyond the limit
+    (with `hint`), where something cannot be read, or where the archive cannot be written;
+    ImageError for a mount of what cannot be copied.
+    """
+    try:
+        out = posix.open(
+            target, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o600
+        )
+    except OSError as error:
+        raise HostError(f"write '{target}': {reason(error)}") from None
+    try:
+        for _ in range(ATTEMPTS):
+            archive = _attempt(out, volumes, upper, limit_bytes)
+            if archive:
+                return archive
+        raise HostError("copy mounts: they are updated all the time")
+    except BaseException as error:
+        unlink(target)
+        if isinstance(error, TooLargeError):
+            raise HostError(error.message, hint) from None
+        if isinstance(error, OSError):
+            raise HostError(f"write '{target}': {reason(error)}") from None
+        raise
+    finally:
+        posix.close(out)
+
+
+def _attempt(out: int, volumes: Sequence[Copied], upper: str, limit_bytes: int) -> Archive | None:
+    """Write it from the file's beginning; None where a volume was updated meanwhile."""
+    posix.ftruncate(out, 0)
+    posix.lseek(out, 0, 0)
+    opaque: list[str] = []
+    writer = Writer(out, limit_bytes)
+    if upper:
+        _add_layer(writer, upper, opaque)
+    if not all(_add_volume(writer, volume) for volume in volumes):
+        return None
+    facts = writer.end()
+    return Archive(size_bytes=facts.size_bytes, opaque=tuple(opaque), left_out=facts.left_out)
+
+
+def _add_volume(writer: Writer, volume: Copied) -> bool:
+    """Whether it is whole: not updated meanwhile."""
+    what = f"mount '{volume.destination}'"
+    fd = _open(volume.source, what)
+    try:
+        if posix.fstat(fd).st_mode & S_IFMT not in (S_IFDIR, S_IFREG):
+            raise ImageError(
+                f"{what}: '{volume.source}' is neither a folder nor a regular file",
+                "only those can be copied into a guest",
+            )
+        before = _data(fd)
+        writer.tree(
+            fd,
+            f"{VOLUMES}/{volume.number}",
+            what=what,
+            one_file_system=not volume.recursive,
+            live=True,
+        )
+        return _data(fd) == before
+    finally:
+        posix.close(fd)
+
+
+def _add_layer(writer: Writer, upper: str, opaque: list[str]) -> None:
+    what = "the container's own files"
+
+    def attribute(path: bytes, fd: int, name: str) -> bool:
+        if name in OPAQUE and posix.getxattr(fd, name) == b"y":
+            opaque.append(decoded(path))
+            return True
+        if name in MOVED:
+            raise HostError(
+                f"pack {what}: '{decoded(path)}' is a part of what overlayfs keeps elsewhere",
+                "mount overlays without redirect_dir and metacopy, or do not rename folders of the "
+                "image before the container is started",
+            )
+        return False
+
+    fd = _open(upper, what)
+    try:
+        writer.tree(fd, LAYER, what=what, attribute=attribute)
+    finally:
+        posix.close(fd)
+
+
+def _open(path: str, what: str) -> int:
+    try:
+        return posix.open(path, O_PATH | posix.O_CLOEXEC)
+    except OSError as error:
+        raise HostError(f"{what}: open '{path}': {reason(error)}") from None
+
+
+def _data(fd: int) -> str:
+    """Where a volume's DATA leads to, "" where it has none."""
+    try:
+        return posix.readlink(DATA, dir_fd=fd)
+    except OSError:
+        return ""

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The initrd of a Linux guest: urunc's init with the kernel modules that it loads, and how parts
+become one file.
+
+Linux unpacks archives that follow each other as one. The part made here is the same for all
+containers of a kernel: it has nothing of an image's or a container's. What it reads is the
+administrator's.
+"""
+
+from __future__ import annotations
+
+import posix
+from _blake2 import blake2b
+from _struct import error as StructError  # type: ignore[attr-defined]
+from _struct import unpack_from
+from errno import ENOENT
+
+from urunc.errors import HostError, reason
+from urunc.linux.files import read_bytes
+from urunc.storage.cpio import S_IFCHR, Writer, transfer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from urunc.storage.cpio import Facts
+
+LISTS = ("modules.dep", "modules.order")
+"""What lists a kernel's modules: depmod(8)'s, else the one that comes with them."""
+SUFFIXES = ("", ".xz", ".zst", ".gz")
+"""Of a module's file, after `.ko`."""
+XZ, GZIP, ZSTD = b"\xfd7zXZ\0", b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+ALIGNMENT_BYTES = 4
+"""Where an archive may begin in an initrd."""
+
+
+def known(folder: str, names: Iterable[str]) -> frozenset[str]:
+    """Those of some modules that a kernel has, as files or built in; `folder` is its
+    /lib/modules/VERSION."""
+    if not folder:
+        return frozenset()
+    files = _files(folder)
+    built_in = _listed(folder, "modules.builtin")
+    return frozenset(name for name in names if name in files or name in built_in)
+
+
+def kernel_part_key(folder: str, wanted: Sequence[str], init: str) -> str:
+    """A name for what `write_kernel_part` writes: another where one of its sources is another."""
+    sources = [init]
+    if folder:
+        sources.append(f"{folder}/{_list(folder)}")
+    identity = [folder, *wanted]
+    for path in sources:
+        facts = posix.stat(path)
+        identity.append(f"{facts.st_dev} {facts.st_ino} {facts.st_size} {facts.st_mtime_ns}")
+    return blake2b(
+        "\0".join(identity).encode("utf-8", "surrogateescape"), digest_size=16
+    ).hexdigest()
+
+
+def write_kernel_part(out: int, folder: str, wanted: Sequence[str], init: str) -> Facts:
+    """An archive with a program as /init, and in /modules the wanted modules with those that they
+    need, named in `order` as they are to be loaded. A module that the kernel has not, or has built
+    in, is passed over. Raises HostError."""
+    try:
+        program = read_bytes(init)
+    except OSError as error:
+        raise HostError(f"read the guests' init '{init}': {reason(error)}") from None
+    writer = Writer(out)
+    writer.file("init", program, 0o755)
+    writer.parents(b"dev/console")
+    # the kernel opens it for the first program, before anything can be mounted
+    writer.member(b"dev/console", S_IFCHR | 0o600, device=posix.makedev(5, 1))
+    modules = _load_order(folder, wanted) if folder else {}
+    for name, content in modules.items():
+        writer.file(f"modules/{name}.ko", content, 0o644)
+    writer.file("modules/order", "".join(f"{name}\n" for name in modules).encode(), 0o644)
+    return writer.end()
+
+
+def assemble(parts: Sequence[str], target: str) -> None:
+    """One initrd of several, in a new file; what is in a later one replaces an earlier one's."""
+    out = posix.open(target, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o600)
+    try:
+        for part in parts:
+            fd = posix.open(part, posix.O_RDONLY | posix.O_CLOEXEC)
+            try:
+                size = posix.fstat(fd).st_size
+                while transfer(fd, out, 1 << 30):
+                    pass
+            finally:
+                posix.close(fd)
+            posix.write(out, bytes(-size % ALIGNMENT_BYTES))
+    finally:
+        posix.close(out)
+
+
+def _list(folder: str) -> str:
+    for name in LISTS:
+        if posix.access(f"{folder}/{name}", posix.R_OK):
+            return name
+    raise HostError(
+        f"kernel modules '{folder}': no {' and no '.join(LISTS)}",
+        "it has to be a folder as /lib/modules/VERSION is",
+    )
+
+
+def _listed(folder: str, name: str) -> dict[str, str]:
+    """Module → its path in the folder, of a list of such; empty where there is none."""
+    try:
+        text = read_bytes(f"{folder}/{name}").decode("utf-8", "surrogateescape")
+    except OSError as error:
+        if error.errno == ENOENT:
+            return {}
+        raise HostError(f"read '{folder}/{name}': {reason(error)}") from None
+    paths = [line.partition(":")[0].strip() for line in text.splitlines()]
+    return {_name(path): path for path in paths if path}
+
+
+def _files(folder: str) -> dict[str, str]:
+    return _listed(folder, _list(folder))
+
+
+def _name(path: str) -> str:
+    """A module's name: `-` and `_` are the same in it."""
+    return path.rpartition("/")[2].partition(".ko")[0].replace("-", "_")
+
+
+def _load_order(folder: str, wanted: Sequence[str]) -> dict[str, bytes]:
+    """Module → its content, each after those that it needs."""
+    files = _files(folder)
+    found: dict[str, bytes] = {}
+    met: set[str] = set()
+
+    def take(name: str) -> None:
+        name = name.replace("-", "_")
+        if name not in files and f"{name}_generic" in files:
+            name += "_generic"  # an algorithm by its name, of which this is the portable module
+        if name in met or name not in files:
+            return
+        met.add(name)
+        content = _content(folder, files[name])
+        try:
+            needed = _needed(content)
+        except (StructError, ValueError):
+            raise HostError(f"kernel module '{folder}/{files[name]}': no ELF file") from None
+        for other in needed:
+            take(other)
+        found[name] = content
+
+    for name in wanted:
+        take(name)
+    return found
+
+
+def _content(folder: str, path: str) -> bytes:
+    """A module as the kernel loads it."""
+    # modules.order has the names from before they were compressed
+    candidates = [f"{folder}/{path}{suffix}" for suffix in SUFFIXES]
+    path = next((file for file in candidates if posix.access(file, posix.R_OK)), candidates[0])
+    try:
+        content = read_bytes(path)
+    except OSError as error:
+        raise HostError(f"read kernel module '{path}': {reason(error)}") from None
+    for magic, decompress in ((XZ, _xz), (GZIP, _gzip), (ZSTD, _zstd)):
+        if content.startswith(magic):
+            return decompress(path, content)
+    return content
+
+
+def _xz(path: str, content: bytes) -> bytes:
+    import lzma
+
+    try:
+        return lzma.decompress(content)
+    except lzma.LZMAError as error:
+        raise HostError(f"kernel module '{path}': {error}") from None
+
+
+def _gzip(path: str, content: bytes) -> bytes:
+    import zlib
+
+    try:
+        return zlib.decompress(content, 31)
+    except zlib.error as error:
+        raise HostError(f"kernel module '{path}': {error}") from None
+
+
+def _zstd(path: str, content: bytes) -> bytes:
+    import subprocess
+
+    try:
+        done = subprocess.run(["zstd", "-dcq"], input=content, capture_output=True, check=False)
+    except OSError as error:
+        raise HostError(
+            f"kernel module '{path}': zstd: {reason(error)}",
+            "install the package zstd, or point guests.linux.modules to uncompressed modules",
+        ) from None
+    if done.returncode:
+        problem = done.stderr.decode("utf-8", "replace").strip()
+        raise HostError(f"kernel module '{path}': {problem}")
+    return done.stdout
+
+
+def _needed(module: bytes) -> list[str]:
+    """The modules that one needs, by its .modinfo section: `depends=A,B` and `softdep=pre: A B`."""
+    if module[:6] != b"\x7fELF\2\1":
+        raise ValueError
+    (table,) = unpack_from("<Q", module, 0x28)
+    size, count, names = unpack_from("<HHH", module, 0x3A)
+    sections = [unpack_from("<IIQQQQ", module, table + index * size) for index in range(count)]
+    base = sections[names][4]
+    found: list[str] = []
+    for name, _, _, _, offset, length in sections:
+        if not module.startswith(b".modinfo\0", base + name):
+            continue
+        for entry in module[offset : offset + length].decode("utf-8", "replace").split("\0"):
+            key, _, value = entry.partition("=")
+            if key == "depends":
+                found += [item for item in value.split(",") if item]
+            elif key == "softdep":
+                found += value.partition("post:")[0].partition("pre:")[2].split()
+    return found
