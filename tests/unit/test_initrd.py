@@ -14,8 +14,16 @@ import subprocess
 import pytest
 
 from newc import unpacked
+from urunc.config import Config
 from urunc.errors import HostError
-from urunc.storage.initrd import assemble, kernel_part_key, known, write_kernel_part
+from urunc.storage.initrd import (
+    assemble,
+    joined,
+    kernel_part,
+    kernel_part_key,
+    known,
+    write_kernel_part,
+)
 
 DEPENDENCIES = {
     "virtio_ring": "",
@@ -167,3 +175,36 @@ def test_parts_become_one(tmp_path: pathlib.Path) -> None:
     assert content[:size].rstrip(b"\0") == (tmp_path / "odd").read_bytes().rstrip(b"\0")
     with pytest.raises(FileExistsError):
         assemble([], str(tmp_path / "initrd"))
+
+
+def test_parts_in_the_cache(tmp_path: pathlib.Path) -> None:
+    config = Config()
+    config.values["storage.cache"] = str(tmp_path / "cache")
+    folder = str(kernel(tmp_path / "6.1"))
+    part(folder, ["ext4"], tmp_path / "expected")
+    init = str(tmp_path / "expected.init")
+    path = kernel_part(folder, ["ext4"], init, config)
+    assert pathlib.Path(path).read_bytes() == (tmp_path / "expected").read_bytes()
+    inode = os.stat(path).st_ino
+    assert kernel_part(folder, ["ext4"], init, config) == path and os.stat(path).st_ino == inode
+    other = kernel_part(folder, ["fuse"], init, config)
+    both = joined([path, other], config)
+    contents = [pathlib.Path(file).read_bytes() for file in (path, other, both)]
+    assert contents[0] + contents[1] == contents[2]
+    assert joined([other, path], config) != both == joined([path, other], config)
+    pathlib.Path(path).write_bytes(b"damaged")
+    assert kernel_part(folder, ["ext4"], init, config) == path
+    assert pathlib.Path(path).read_bytes() == contents[0]
+
+
+def test_a_part_that_cannot_be_made(tmp_path: pathlib.Path) -> None:
+    config = Config()
+    config.values["storage.cache"] = str(tmp_path / "cache")
+    folder = kernel(tmp_path / "6.1")
+    with pytest.raises(HostError, match=r"look at '.*/init': no such file"):
+        kernel_part(str(folder), ["ext4"], str(tmp_path / "init"), config)
+    (tmp_path / "init").touch()
+    (folder / "kernel/ext4.ko").unlink()
+    with pytest.raises(HostError, match="read kernel module"):
+        kernel_part(str(folder), ["ext4"], str(tmp_path / "init"), config)
+    assert os.listdir(tmp_path / "cache") == []

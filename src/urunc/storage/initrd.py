@@ -10,19 +10,21 @@ administrator's.
 from __future__ import annotations
 
 import posix
-from _blake2 import blake2b
 from _struct import error as StructError  # type: ignore[attr-defined]
 from _struct import unpack_from
 from errno import ENOENT
 
 from urunc.errors import HostError, reason
 from urunc.linux.files import read_bytes
+from urunc.storage import cache
 from urunc.storage.cpio import S_IFCHR, Writer, transfer
+from urunc.storage.layers import digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+    from urunc.config import Config
     from urunc.storage.cpio import Facts
 
 LISTS = ("modules.dep", "modules.order")
@@ -44,6 +46,23 @@ def known(folder: str, names: Iterable[str]) -> frozenset[str]:
     return frozenset(name for name in names if name in files or name in built_in)
 
 
+def kernel_part(folder: str, wanted: Sequence[str], init: str, config: Config) -> str:
+    """The path in the cache of what `write_kernel_part` writes; raises HostError."""
+    return _cached(
+        kernel_part_key(folder, wanted, init),
+        folder or init,
+        lambda out: write_kernel_part(out, folder, wanted, init),
+        config,
+    )
+
+
+def joined(parts: Sequence[str], config: Config) -> str:
+    """The path in the cache of what `assemble` makes of entries of the cache, whose names say what
+    they hold; raises HostError."""
+    key = digest(*(part.rpartition("/")[2] for part in parts))
+    return _cached(key, parts[-1], lambda out: _append(out, parts), config)
+
+
 def kernel_part_key(folder: str, wanted: Sequence[str], init: str) -> str:
     """A name for what `write_kernel_part` writes: another where one of its sources is another."""
     sources = [init]
@@ -51,11 +70,12 @@ def kernel_part_key(folder: str, wanted: Sequence[str], init: str) -> str:
         sources.append(f"{folder}/{_list(folder)}")
     identity = [folder, *wanted]
     for path in sources:
-        facts = posix.stat(path)
+        try:
+            facts = posix.stat(path)
+        except OSError as error:
+            raise HostError(f"look at '{path}': {reason(error)}") from None
         identity.append(f"{facts.st_dev} {facts.st_ino} {facts.st_size} {facts.st_mtime_ns}")
-    return blake2b(
-        "\0".join(identity).encode("utf-8", "surrogateescape"), digest_size=16
-    ).hexdigest()
+    return digest(*identity)
 
 
 def write_kernel_part(out: int, folder: str, wanted: Sequence[str], init: str) -> Facts:
@@ -82,17 +102,50 @@ def assemble(parts: Sequence[str], target: str) -> None:
     """One initrd of several, in a new file; what is in a later one replaces an earlier one's."""
     out = posix.open(target, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o600)
     try:
-        for part in parts:
-            fd = posix.open(part, posix.O_RDONLY | posix.O_CLOEXEC)
-            try:
-                size = posix.fstat(fd).st_size
-                while transfer(fd, out, 1 << 30):
-                    pass
-            finally:
-                posix.close(fd)
-            posix.write(out, bytes(-size % ALIGNMENT_BYTES))
+        _append(out, parts)
     finally:
         posix.close(out)
+
+
+def _append(out: int, parts: Sequence[str]) -> None:
+    for part in parts:
+        fd = posix.open(part, posix.O_RDONLY | posix.O_CLOEXEC)
+        try:
+            size = posix.fstat(fd).st_size
+            while transfer(fd, out, 1 << 30):
+                pass
+        finally:
+            posix.close(fd)
+        posix.write(out, bytes(-size % ALIGNMENT_BYTES))
+
+
+def _cached(key: str, source: str, write: Callable[[int], object], config: Config) -> str:
+    """An entry of the cache, written where it is not there."""
+    folder = cache.folder(config)
+    name = f"{key}.initrd"
+    entry = cache.find(folder, name)
+    if entry:
+        cache.touch(entry)
+        return entry.path
+    try:
+        cache.sweep(folder)
+        fd = cache.lock(folder, name)
+        try:
+            if cache.find(folder, name):  # somebody else was at it
+                cache.abandon(folder, name)
+            else:
+                write(fd)
+                cache.commit(folder, name, fd, source)
+        except BaseException:
+            cache.abandon(folder, name)
+            raise
+        finally:
+            posix.close(fd)
+    except OSError as error:
+        raise HostError(
+            f"make initrd for '{source}': {reason(error)}", f"it would be in '{folder}'"
+        ) from None
+    return f"{folder}/{name}"
 
 
 def _list(folder: str) -> str:
