@@ -160,41 +160,44 @@ def _listen(path: str) -> Any:
 
     folder = path.rpartition("/")[0]
     make_directories(folder, 0o700)
-    for _ in range(16):
+    lock = _lock(folder)
+    before = posix.umask(0o177)
+    try:
+        if _answers(path):
+            return None
+        unlink(path)  # nobody listens there any more
         listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
-        before = posix.umask(0o177)
-        try:
-            listener.bind(path)
-            listener.listen(128)
-        except OSError:
-            listener.close()
-            if _answers(path):
-                return None
-            unlink(path)  # nobody listens there any more
-        else:
-            listener.setblocking(False)
-            return listener
-        finally:
-            posix.umask(before)
-    raise UsageError(f"socket '{path}': others make and leave it at the same time")
+        listener.bind(path)
+        listener.listen(128)
+        listener.setblocking(False)
+        return listener
+    finally:
+        posix.umask(before)
+        posix.close(lock)
+
+
+def _lock(folder: str) -> int:
+    """A descriptor which, until it is closed, keeps other shims from making and removing sockets in
+    this folder: who has bound one listens, too."""
+    from fcntl import LOCK_EX, flock
+
+    fd = posix.open(folder, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    flock(fd, LOCK_EX)
+    return fd
 
 
 def _answers(path: str) -> bool:
-    """Whether somebody listens; who has just bound the socket may be about to."""
+    """Whether somebody listens."""
     from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socket
-    from time import sleep
 
-    for _ in range(3):
-        probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
-        try:
-            probe.connect(path)
-        except OSError:
-            sleep(0.005)
-        else:
-            return True
-        finally:
-            probe.close()
-    return False
+    probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
+    try:
+        probe.connect(path)
+    except OSError:
+        return False
+    finally:
+        probe.close()
+    return True
 
 
 def _say(address: str) -> None:
@@ -293,8 +296,14 @@ def _remove_socket(bundle: str) -> None:
         path = read_text(f"{bundle}/address", 4096).removeprefix("unix://")
     except OSError:
         return
-    if path.startswith("/") and not _answers(path):
-        unlink(path)
+    if not path.startswith("/") or not exists(path):
+        return
+    lock = _lock(path.rpartition("/")[0])
+    try:
+        if not _answers(path):
+            unlink(path)
+    finally:
+        posix.close(lock)
 
 
 def _force(root: str, config: str, identifier: str, bundle: str) -> None:
