@@ -160,7 +160,7 @@ class _Creation:
         self.ids = HOST_IDS
         self.ready = Ready()
         self.groups = Groups({})
-        self.born_in_group = False
+        self.born_in_groups = False
         self.found = NOTHING
         creator = process.stat(posix.getpid())
         self.state = State(
@@ -202,7 +202,7 @@ class _Creation:
                 self.folder.identifier, spec, self.pid, devices.of(self.prepared.plan), self.journal
             )
             self._limit_devices()
-        self.joiner = cgroups.Joiner([] if self.born_in_group else self.groups.folders, self.pid)
+        self.joiner = cgroups.Joiner([] if self.born_in_groups else self.groups.folders, self.pid)
         self._run_hooks()
         net = self._connect()
         launch = self.prepared.realize(net)
@@ -312,8 +312,10 @@ class _Creation:
         posix.mkfifo(f"{path}/{STARTED}", 0o600)
         posix.mkdir(f"{path}/root", 0o755)  # init in a user namespace may not
         ready = self.ready
+        unified, others = self._groups_to_be_born_in()
         setup = Setup(
             image_root=spec.root,
+            groups=others,
             join=entry.by_init(spec.namespaces),
             start_fd=posix.open(f"{path}/{START}", FIFO_FLAGS | posix.O_RDONLY),
             started_fd=posix.open(f"{path}/{STARTED}", FIFO_FLAGS | posix.O_RDWR),
@@ -327,10 +329,8 @@ class _Creation:
             init_main(setup, Channel(to_init[0], from_init[1]))
 
         timing.stamp(3)
-        group = self._group_to_be_born_in()
-        self.born_in_group = group >= 0
         self.pid = entry.fork_init(
-            spec.namespaces, self.ids, spec.time_offsets, group, path, become_init
+            spec.namespaces, self.ids, spec.time_offsets, unified, path, become_init
         )
         timing.stamp(6)
         for fd in (
@@ -338,7 +338,7 @@ class _Creation:
             from_init[1],
             setup.start_fd,
             setup.started_fd,
-            group,
+            unified,
             *setup.prepared,
         ):
             if fd >= 0:
@@ -349,14 +349,20 @@ class _Creation:
         self.state.data["initProcess"] = (self.pid, facts[2] if facts else 0)
         self._hear()
 
-    def _group_to_be_born_in(self) -> int:
-        """A descriptor of the v2 group, where there is nothing but v2: init is in it from its first
-        moment, and nobody need join it (CLONE_INTO_CGROUP)."""
-        spec = self.spec
-        if list(self.groups.paths) != [cgroups.UNIFIED] or entry.has_stage(spec.namespaces):
-            return -1
-        folder = self.groups.paths[cgroups.UNIFIED]
-        return posix.open(folder, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    def _groups_to_be_born_in(self) -> tuple[int, tuple[str, ...]]:
+        """A descriptor of the v2 group, in which init is from its first moment
+        (CLONE_INTO_CGROUP), -1 where there is none, and v1's groups, which it joins before all
+        else. Behind a stage it may not, and is joined from outside."""
+        paths = self.groups.paths
+        self.born_in_groups = bool(paths) and not entry.has_stage(self.spec.namespaces)
+        if not self.born_in_groups:
+            return -1, ()
+        folder = paths.get(cgroups.UNIFIED)
+        others = tuple(path for path in self.groups.folders if path != folder)
+        if not folder:
+            return -1, others
+        flags = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC
+        return posix.open(folder, flags), others
 
     def _run_hooks(self) -> None:
         spec = self.spec

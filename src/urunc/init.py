@@ -2,10 +2,10 @@
 """The container's first process: from fresh namespaces to the monitor itself.
 
 Forked from the runtime (create), so all it needs is loaded already; after `PivotRoot` nothing can
-be imported, not even a codec. It joins the namespaces given by path, runs createContainer hooks,
-executes the steps as root in the container's namespaces, then waits, as the monitor's user without
-privileges and not dumpable (its pid namespace may be shared), until `start` opens its FIFO; then it
-becomes the monitor.
+be imported, not even a codec. It joins v1's control groups and the namespaces given by path, runs
+createContainer hooks, executes the steps as root in the container's namespaces, then waits, as the
+monitor's user without privileges and not dumpable (its pid namespace may be shared), until `start`
+opens its FIFO; then it becomes the monitor.
 
 Two FIFOs in the container's folder: `start` brings one JSON object (what changed since create);
 `started` carries an error back, or ends without a word when the monitor's execve closed it.
@@ -19,7 +19,7 @@ from select import POLLIN, poll
 from urunc import hooks, timing
 from urunc.errors import Error, InitError, reason
 from urunc.jsontext import dumps, loads
-from urunc.linux import _linux, namespaces, seccomp
+from urunc.linux import _linux, cgroups, namespaces, seccomp
 from urunc.linux.files import read_descriptor, write_all
 from urunc.record import rebuild, record
 from urunc.spec import Hook
@@ -35,10 +35,11 @@ READY = b"."
 
 @record
 class Setup:
-    """What init knows from its birth: namespaces to join by path, and descriptors: of the FIFOs,
-    and of what the runtime prepared for the steps."""
+    """What init knows from its birth: v1 control groups and namespaces to join by path, and
+    descriptors: of the FIFOs, and of what the runtime prepared for the steps."""
 
     image_root: str
+    groups: tuple[str, ...]
     join: dict[str, str]
     start_fd: int
     started_fd: int
@@ -132,6 +133,11 @@ def _prepare(setup: Setup, channel: Channel) -> _Waiting:
         },
     )
     timing.stamp(5)
+    for path in setup.groups:
+        try:
+            cgroups.join_alone(path)
+        except OSError as error:
+            raise InitError(f"join control group '{path}': {reason(error)}") from None
     for kind, path in setup.join.items():
         try:
             namespaces.join(path, namespaces.KINDS[kind][0])
