@@ -77,6 +77,7 @@ PROBES: dict[str, Callable[[], bool]] = {
     "cni": cni_available,
     "runc": lambda: shutil.which("runc") is not None,
     "containerd2": (PROJECT / "build/tools/containerd").exists,
+    "images": lambda: all(map(shutil.which, ("mke2fs", "mkfs.erofs", "mksquashfs"))),
     "nft": lambda: shutil.which("nft") is not None,
     "installed": URUNC.exists,
 }

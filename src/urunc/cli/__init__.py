@@ -23,6 +23,7 @@ VERBS = {
     "plan": "plan",
     "config": "config",
     "timeline": "timeline",
+    "cache": "cache",
 }
 
 # verbs whose options are the ordinary runtime's where the container is: its table may know more

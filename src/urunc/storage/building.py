@@ -143,7 +143,7 @@ def _failure(error: OSError, form: str, root: str, folder: str) -> HostError:
     if error.errno in (ENOSPC, EDQUOT):
         return HostError(
             f"build {form} image of '{root}': no space left in '{folder}'",
-            "`urunc cache prune` makes room; storage.cache names another folder",
+            "`urunc cache prune --all` makes room; storage.cache names another folder",
         )
     where = f" '{error.filename}'" if error.filename else ""
     return HostError(f"build {form} image of '{root}'{where}: {reason(error)}")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import posix
 from fcntl import LOCK_EX, LOCK_NB, flock
-from time import time, time_ns
+from time import time
 
 from urunc.errors import HostError, reason
 from urunc.jsontext import dumps, loads
@@ -30,6 +30,7 @@ SCRATCH = "mnt"
 """An empty folder, on which a builder mounts in a namespace of its own."""
 TREES = "trees"
 """A folder of what trees were found to hold (see trees.py)."""
+TREES_KEPT_S = 30 * 86400
 DEFAULT = "/var/lib/urunc/cache"
 CHECKED_BYTES = 4096
 """So much of an image's beginning and end is compared: superblocks are there."""
@@ -104,6 +105,7 @@ def find(path: str, name: str) -> Entry | None:
     try:
         facts = posix.fstat(fd)
         known = loads(read_text(f"{path}/{name}{FACTS}"))
+        used_s = int(posix.stat(f"{path}/{name}{FACTS}").st_mtime)
         if known["check"] != _check(fd, facts):
             return None
         return Entry(
@@ -112,7 +114,7 @@ def find(path: str, name: str) -> Entry | None:
             size_bytes=facts.st_size,
             disk_bytes=facts.st_blocks * 512,
             made_s=int(known["made"]),
-            used_s=int(facts.st_atime),
+            used_s=used_s,
             source=str(known["source"]),
         )
     except (OSError, ValueError, KeyError, TypeError):
@@ -122,10 +124,10 @@ def find(path: str, name: str) -> Entry | None:
 
 
 def touch(entry: Entry) -> None:
-    """Note that an entry is used now: its time of access says so."""
+    """Note that an entry is used now, by the time of its facts' last change: the image's own times
+    belong to whoever reads it."""
     try:
-        modified_ns = posix.stat(entry.path).st_mtime_ns
-        posix.utime(entry.path, ns=(time_ns(), modified_ns))
+        posix.utime(entry.path + FACTS)
     except OSError:
         pass  # removed just now: whoever opens it will say so
 
@@ -205,7 +207,23 @@ def sweep(path: str) -> list[str]:
         ):
             unlink(f"{path}/{name}")
             found.append(name)
+    forget_trees(path, TREES_KEPT_S)
     return found
+
+
+def forget_trees(path: str, unused_s: int) -> None:
+    """Remove what is known of trees that nobody asked for in so long."""
+    folder = f"{path}/{TREES}"
+    try:
+        names = posix.listdir(folder)
+    except FileNotFoundError:
+        return
+    for name in names:
+        try:
+            if posix.stat(f"{folder}/{name}").st_mtime <= time() - unused_s:
+                unlink(f"{folder}/{name}")
+        except FileNotFoundError:
+            pass
 
 
 def remove(entry: Entry) -> None:
@@ -216,12 +234,12 @@ def remove(entry: Entry) -> None:
 
 def shrink(path: str, limit_bytes: int, *, recent_s: int = RECENT_S) -> list[Entry]:
     """Remove entries that were not used for longest until the rest take at most so much of the
-    disk, but none that was used within `recent_s`; those removed."""
+    disk, but none that was used within `recent_s`; those removed. Below zero: all."""
     known = entries(path)
     used_bytes = sum(entry.disk_bytes for entry in known)
     removed = []
     for entry in known:
-        if used_bytes <= limit_bytes or entry.used_s > time() - recent_s:
+        if used_bytes <= limit_bytes or (recent_s and entry.used_s > time() - recent_s):
             break
         remove(entry)
         used_bytes -= entry.disk_bytes

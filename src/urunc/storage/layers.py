@@ -138,10 +138,13 @@ def _overlay(mount: _Mount, text: str) -> Source | None:
             kept.append(option)
     if not all(lowers):
         return None  # with folders for data alone, which files in layers name
-    named = bool(upper)
-    upper, *lowers = _absolute((upper, *lowers), mount.point)
-    if not all(lowers) or (named and not upper):
+    found = _absolute((upper, *lowers), mount.point)
+    if not found and "\\" in upper:
+        # mount(2) takes a comma in it after a backslash, which stays there
+        found = _absolute((":".join(_split(upper)), *lowers), mount.point)
+    if not found:
         return None
+    upper, *lowers = found
     identities: list[str] = []
     seen: dict[int, bool] = {}
     for number, lower in enumerate(lowers):
@@ -163,21 +166,25 @@ def _overlay(mount: _Mount, text: str) -> Source | None:
 
 
 def _absolute(paths: Sequence[str], point: str) -> list[str]:
-    """Folders of an overlay by absolute paths, "" for each that is not found.
+    """An overlay's folders, the upper one (or "") first, by absolute paths; none where one of them
+    is not found.
 
     An engine with many layers names them relative to a folder it was in: one above the upper
     folder (containerd) or the mount point (Docker).
     """
-    named = [path for path in paths if path]
-    relative = [path for path in named if not path.startswith("/")]
-    bases = [path for path in (paths[0], point) if path.startswith("/")]
-    for base in bases if relative else ():
-        while base := base.rpartition("/")[0]:
-            if all(is_directory(f"{base}/{path}") for path in relative):
-                return [
-                    path if not path or path.startswith("/") else f"{base}/{path}" for path in paths
-                ]
-    return ["" if path in relative else path for path in paths]
+    relative = [path for path in paths if path and not path.startswith("/")]
+    places = [*_above(paths[0]), *_above(point)] if relative else []
+    fits = (place for place in places if all(is_directory(f"{place}/{path}") for path in relative))
+    place = next(fits, "")
+    found = [f"{place}/{path}" if path in relative else path for path in paths]
+    missing = relative and not place
+    return [] if missing or not all(is_directory(path) for path in found if path) else found
+
+
+def _above(path: str) -> list[str]:
+    """The folders that an absolute path leads through, the nearest first, without the root."""
+    parts = path.split("/")[:-1] if path.startswith("/") else []
+    return ["/".join(parts[:count]) for count in range(len(parts), 1, -1)]
 
 
 def _identity(path: str, text: str, seen: dict[int, bool]) -> str:

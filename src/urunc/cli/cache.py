@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`urunc cache`: the images that were built from root filesystems, and their removal."""
+
+from __future__ import annotations
+
+import sys
+from time import gmtime, strftime, time
+
+from urunc.cli.options import FLAG, VALUE, Arguments
+from urunc.errors import UsageError
+from urunc.jsontext import dumps
+from urunc.storage import cache
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from urunc.storage.cache import Entry
+
+OPTIONS = {
+    "--format": (VALUE, "table or json (default: table)"),
+    "--all": (FLAG, "prune: remove every image"),
+    "--unused-for": (VALUE, "prune: remove images unused for so long, as 90s, 30m, 12h, 7d"),
+    "--keep-mib": (VALUE, "prune: remove what was unused for longest, until so much is left"),
+}
+USAGE = "list|prune [--format table|json] [--all|--unused-for TIME|--keep-mib N]"
+SUMMARY = "List the images of root filesystems, or remove those that nobody uses."
+WORDS = ("list", "prune")
+CHOICES = ("--all", "--unused-for", "--keep-mib")
+UNUSED_FOR = "7d"
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+COLUMNS = ("KEY", "FORM", "MIB", "ON DISK", "MADE", "USED", "MADE FOR")
+KEY_SHOWN = 12
+
+
+def main(arguments: Arguments) -> int:
+    """Run the verb."""
+    (word,) = arguments.only("list or prune")
+    if word not in WORDS:
+        raise UsageError(f"'{word}' is neither list nor prune")
+    as_json = arguments.get("--format", "table")
+    if as_json not in ("table", "json"):
+        raise UsageError(f"option '--format': '{as_json}' is neither table nor json")
+    given = [name for name in CHOICES if name in arguments.options]
+    if len(given) > (word == "prune"):
+        raise UsageError(f"option '{given[-1]}': not with {given[0] if given[1:] else word}")
+    path = cache.location(arguments.config())
+    if word == "list":
+        _list(cache.entries(path), as_json=as_json == "json")
+    else:
+        _prune(path, arguments, as_json=as_json == "json")
+    return 0
+
+
+def _list(entries: list[Entry], *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(dumps([_plain(entry) for entry in entries]) + "\n")
+        return
+    rows = [COLUMNS]
+    for entry in entries:
+        key, _, form = entry.name.partition(".")
+        sizes = _mib(entry.size_bytes), _mib(entry.disk_bytes)
+        times = _time(entry.made_s), _time(entry.used_s)
+        rows.append((key[:KEY_SHOWN], form, *sizes, *times, entry.source))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    for row in rows:
+        line = "   ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
+        sys.stdout.write(line.rstrip() + "\n")
+    disk_bytes = sum(entry.disk_bytes for entry in entries)
+    sys.stdout.write(f"{len(entries)} images, {_mib(disk_bytes)} MiB on the disk\n")
+
+
+def _prune(path: str, arguments: Arguments, *, as_json: bool) -> None:
+    cache.sweep(path)
+    if arguments.has("--all"):
+        removed = cache.shrink(path, -1, recent_s=0)
+        cache.forget_trees(path, 0)
+    elif keep := arguments.get("--keep-mib"):
+        if not keep.isdecimal():
+            raise UsageError(f"option '--keep-mib': '{keep}' is no number")
+        removed = cache.shrink(path, int(keep) * cache.MIB)
+    else:
+        removed = cache.shrink(path, -1, recent_s=_seconds(arguments.get("--unused-for")))
+    if as_json:
+        sys.stdout.write(dumps([_plain(entry) for entry in removed]) + "\n")
+        return
+    for entry in removed:
+        sys.stdout.write(f"removed {entry.name}\n")
+    disk_bytes = sum(entry.disk_bytes for entry in removed)
+    sys.stdout.write(f"{len(removed)} images removed, {_mib(disk_bytes)} MiB of the disk\n")
+
+
+def _seconds(text: str) -> int:
+    text = text or UNUSED_FOR
+    if text[-1] not in SECONDS or not text[:-1].isdecimal():
+        raise UsageError(f"option '--unused-for': '{text}' is no time as in 90s, 30m, 12h or 7d")
+    return int(text[:-1]) * SECONDS[text[-1]]
+
+
+def _plain(entry: Entry) -> dict[str, Any]:
+    key, _, form = entry.name.partition(".")
+    return {
+        "key": key,
+        "form": form,
+        "path": entry.path,
+        "bytes": entry.size_bytes,
+        "diskBytes": entry.disk_bytes,
+        "made": strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(entry.made_s)),
+        "used": strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(entry.used_s)),
+        "madeFor": entry.source,
+    }
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / cache.MIB:.1f}"
+
+
+def _time(seconds: int) -> str:
+    """How long ago, in the largest unit that fits."""
+    ago = max(int(time()) - seconds, 0)
+    unit = next((unit for unit in "dhm" if ago >= SECONDS[unit]), "s")
+    return f"{ago // SECONDS[unit]}{unit} ago"

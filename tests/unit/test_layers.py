@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the kernel's table of mounts says of a root filesystem, read without any mount."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import pytest
+
+from urunc.config import Config, load
+from urunc.errors import ConfigError, HostError
+from urunc.storage import cache, layers
+
+
+@pytest.mark.parametrize(
+    ("value", "folders"),
+    (
+        ("/a:/b", ["/a", "/b"]),
+        ("/a\\:b:/c\\\\d:/e\\,f", ["/a:b", "/c\\d", "/e,f"]),
+        ("l/AB:l/CD", ["l/AB", "l/CD"]),
+        ("/a::/data", ["/a", "", "/data"]),
+        ("/a\\", ["/a"]),
+    ),
+)
+def test_lower_folders(value: str, folders: list[str]) -> None:
+    assert layers._split(value) == folders
+
+
+def test_octal_escapes() -> None:
+    assert layers._unescape("/a\\040b\\134:c\\054\\011ü") == "/a b\\:c,\tü"
+
+
+def overlay(point: pathlib.Path, options: str, kind: str = "overlay") -> layers.Source | None:
+    line = f"40 30 0:99 / {point} rw,relatime shared:3 master:1 - {kind} overlay rw,{options}"
+    return layers._overlay(layers._Mount(line), f"\n{line}\n")
+
+
+def test_a_layers_key(tmp_path: pathlib.Path) -> None:
+    """Engines' ways to name the same layers give the same key; data folders, which layers' files
+    are parts of, give none."""
+    for name in ("1/fs", "2/fs", "3/fs", "3/merged"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "1/fs/file").write_text("x")
+    (tmp_path / "l").mkdir()
+    (tmp_path / "l/AB").symlink_to("../2/fs")
+    (tmp_path / "l/CD").symlink_to("../1/fs")
+    point = tmp_path / "3/merged"
+    lower, upper = f"{tmp_path}/2/fs:{tmp_path}/1/fs", f"upperdir={tmp_path}/3/fs"
+    found = [
+        overlay(point, f"lowerdir={lower},{upper},workdir=/w,uuid=on"),
+        overlay(point, f"lowerdir+={tmp_path}/2/fs,lowerdir+={tmp_path}/1/fs,{upper},index=off"),
+        overlay(point, f"lowerdir=2/fs:1/fs,{upper}"),
+        overlay(point, "lowerdir=l/AB:l/CD,upperdir=3/fs"),
+        overlay(point, f"lowerdir={tmp_path}/l/AB:{tmp_path}/l/CD"),
+    ]
+    assert all(found)
+    assert len({source.key for source in found if source}) == 1
+    assert found[2] and found[2].lowers == (f"{tmp_path}/2/fs", f"{tmp_path}/1/fs")
+    assert [source.upper for source in found if source] == [f"{tmp_path}/3/fs"] * 4 + [""]
+    for options in (
+        f"lowerdir={lower}::{tmp_path}/3/fs",
+        f"lowerdir+={tmp_path}/2/fs,datadir+={tmp_path}/1/fs",
+        f"lowerdir={tmp_path}/2/fs:{tmp_path}/gone",
+        "lowerdir=5/fs:6/fs",
+        f"lowerdir={lower},upperdir={tmp_path}/gone",
+    ):
+        assert overlay(point, options) is None
+
+
+def test_a_folder_is_a_tree(tmp_path: pathlib.Path) -> None:
+    found = layers.identify(f"{tmp_path}/.")
+    assert (found.kind, found.root, found.key) == ("tree", str(tmp_path), "")
+    with pytest.raises(HostError, match=r"root filesystem '.*/gone': no such file"):
+        layers.identify(f"{tmp_path}/gone")
+
+
+def test_texts_do_not_run_together() -> None:
+    assert len({layers.digest("a", "b"), layers.digest("ab"), layers.digest("a b", "")}) == 3
+
+
+@pytest.mark.parametrize("text", ("cache = 'cache'", "cache = '/cache/'", "image_limit_mib = 0"))
+def test_settings_that_cannot_be(tmp_path: pathlib.Path, text: str) -> None:
+    (tmp_path / "c.toml").write_text(f"[storage]\n{text}\n")
+    with pytest.raises(ConfigError, match=r"c\.toml:2.*storage\."):
+        load(str(tmp_path / "c.toml"))
+
+
+def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ordinary user has one of his own, where the administrator names none."""
+    config = Config()
+    monkeypatch.setattr(cache.posix, "geteuid", lambda: 1000)
+    for variables, path in (
+        ({b"HOME": b"/home/u"}, "/home/u/.cache/urunc"),
+        ({b"HOME": b"/home/u", b"XDG_CACHE_HOME": b"/c"}, "/c/urunc"),
+        ({}, cache.DEFAULT),
+    ):
+        monkeypatch.setattr(cache.posix, "environ", variables)
+        assert cache.location(config) == path
+    config.values["storage.cache"] = "/elsewhere"
+    assert cache.location(config) == "/elsewhere"
+
+
+def test_an_entry_without_privileges(tmp_path: pathlib.Path) -> None:
+    """Locked, written, committed, found; a second build would find it under the lock."""
+    path = str(tmp_path / "cache")
+    config = Config()
+    config.values["storage.cache"] = path
+    assert cache.folder(config) == path
+    assert os.stat(path).st_mode & 0o777 == 0o700
+    assert cache.find(path, "k.ext4") is None
+    fd = cache.lock(path, "k.ext4")
+    os.write(fd, b"content")
+    assert cache.sweep(path) == []  # somebody is at it
+    cache.commit(path, "k.ext4", fd, "/root")
+    os.close(fd)
+    entry = cache.find(path, "k.ext4")
+    assert entry and (entry.size_bytes, entry.source) == (7, "/root")
+    os.close(cache.lock(path, "k.ext4"))
+    assert cache.sweep(path) == ["k.ext4.tmp"]
+    assert cache.entries(path) == [entry]
