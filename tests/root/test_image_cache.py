@@ -270,13 +270,13 @@ def test_a_bound(place: Place) -> None:
     assert kept(place) == [a.path, b.path, c.path]
     assert not place.obtain(place.path / "c-a/rootfs", "erofs").built
     (d,) = aged(place, "d")
-    assert kept(place) == [c.path, d.path, a.path]
+    assert set(kept(place)) == {a.path, c.path, d.path}
     # what is on its way into a container stays, be it too much
     place.config.values["storage.cache_mib"] = 1
     layer = place.folder("layer-e")
     (layer / "noise").write_bytes(os.urandom(2 * MIB))
     e = place.obtain(place.overlay("c-e", layer), "erofs")
-    assert kept(place) == [a.path, e.path]
+    assert set(kept(place)) == {a.path, e.path}
 
 
 def cli(place: Place, urunc: Urunc, *words: str) -> str:

@@ -89,13 +89,13 @@ def test_settings_that_cannot_be(tmp_path: pathlib.Path, text: str) -> None:
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """An ordinary user has one of his own, where the administrator names none."""
     config = Config()
-    monkeypatch.setattr(cache.posix, "geteuid", lambda: 1000)
+    monkeypatch.setattr("posix.geteuid", lambda: 1000)
     for variables, path in (
         ({b"HOME": b"/home/u"}, "/home/u/.cache/urunc"),
         ({b"HOME": b"/home/u", b"XDG_CACHE_HOME": b"/c"}, "/c/urunc"),
         ({}, cache.DEFAULT),
     ):
-        monkeypatch.setattr(cache.posix, "environ", variables)
+        monkeypatch.setattr("posix.environ", variables)
         assert cache.location(config) == path
     config.values["storage.cache"] = "/elsewhere"
     assert cache.location(config) == "/elsewhere"
