@@ -34,29 +34,41 @@ SCHEMA: dict[str, Any] = {
     "monitors.*.seccomp": True,
     "monitors.*.spec_seccomp": False,
     "monitors.*.run_as_root": False,
+    "monitors.*.supervisor": False,
     "guests.*.allowed": True,
     "guests.*.cmdline": "",
     "guests.*.storage": [],
+    "guests.*.kernel": "",
+    "guests.*.modules": "",
+    "guests.*.filesystems": [],
     "network.mode": "dynamic",
     "network.shared_containers": ["user-container"],
     "network.shared_subnets": ["172.16.0.0/16", "192.168.0.0/16"],
     "ordinary.runtime": "",
+    "ordinary.guest": "",
+    "ordinary.monitor": "qemu",
     "users.first": 2_000_000_000,
     "users.count": 65_536,
     "security.selinux_type": "",
+    "storage.rootfs": [],
+    "storage.virtiofsd": "",
+    "storage.private": "/var/lib/urunc/containers",
+    "storage.copy_limit_mib": 64,
     "storage.cache": "/var/lib/urunc/cache",
     "storage.cache_mib": 0,
     "storage.slack_mib": 256,
     "storage.image_limit_mib": 16_384,
     "storage.build_timeout_s": 600,
-    "annotations.allow": ["accelerator", "memory", "network", "ports", "vcpus"],
+    "annotations.allow": [
+        "accelerator", "memory", "network", "ports", "rootfs", "vcpus", "volumes",
+    ],
     "annotations.host_devices": [],
     "log.file": "",
     "timestamps.file": "/var/log/urunc-timestamps.jsonl",
     "timeouts.create_s": 60,
     "timeouts.kill_s": 10,
     "timeouts.stop_s": 90,
-}
+}  # fmt: skip
 
 MAY_BE_ZERO = frozenset(("storage.cache_mib", "storage.slack_mib", "timeouts.stop_s"))
 
@@ -161,10 +173,20 @@ def _check(pattern: str, value: Any) -> str:
         wrong = [subnet for subnet in value if not _is_subnet(subnet)]
         if wrong or not value:
             return f"'{''.join(wrong[:1])}' is no IPv4 network of /8 to /24, as in 172.16.0.0/16"
-    if pattern.endswith(".path") and value and not value.startswith("/"):
+    if (
+        pattern.endswith((".path", ".kernel", ".modules", ".private", ".virtiofsd"))
+        and value
+        and not value.startswith("/")
+    ):
         return f"'{value}' is not an absolute path"
     if pattern == "storage.cache" and (not value.startswith("/") or value.endswith("/")):
         return f"'{value}' is not an absolute path of a folder"
+    if pattern in ("storage.rootfs", "guests.*.filesystems"):
+        from urunc.storage.facts import FORMS
+
+        unknown = [name for name in value if name not in FORMS]
+        if unknown:
+            return f"unknown '{unknown[0]}', known: {', '.join(FORMS)}"
     if pattern == "annotations.allow":
         unknown = [name for name in value if name not in SCHEMA[pattern]]
         if unknown:

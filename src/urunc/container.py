@@ -133,8 +133,10 @@ def _look_again(state: State, config: Config) -> dict[str, object]:
     from urunc.net.facts import Found, NetFacts
     from urunc.plan import Plan, realize, untold
     from urunc.record import plain, rebuild
+    from urunc.storage.facts import StorageFacts
 
     plan = rebuild(Plan, state.data["plan"])
+    storage = rebuild(StorageFacts, state.data["storage"])
     namespace = _namespace(state)
     _take_back(state)
     now = look(plan, namespace, state.data["files"])
@@ -152,11 +154,11 @@ def _look_again(state: State, config: Config) -> dict[str, object]:
     try:
         net = connect(now, namespace, plan, journal, known)
         guest, monitor = guests.load(plan.guest, config), monitors.load(plan.monitor, config)
-        launch = realize(plan, net, guest, monitor)
+        launch = realize(plan, net, guest, monitor, storage)
     except BaseException:
         _take_back(state)
         raise
-    for omission in untold(plan, net, guest, monitor):
+    for omission in untold(plan, net, guest, monitor, storage):
         logs.warn(omission)
     del state.data[UNFINISHED]
     state.data.update(found=plain(now), net=plain(net), launch=plain(launch))

@@ -36,10 +36,11 @@ from urunc.linux.files import remove_tree, write_whole
 from urunc.net.facts import NO_NETWORK, NOTHING, NetFacts
 from urunc.plan import Plan, decide, nic_count, realize, untold
 from urunc.record import plain, record, replace
-from urunc.sequence import HOST_IDS, Ready, build, may_access
+from urunc.sequence import CHANNEL_FILE, HOST_IDS, Ready, build, may_access
 from urunc.spec import Spec
 from urunc.state import CREATING, SCHEMA, START, STARTED, Folder, State, check_id, runtime_folder
 from urunc.steps import pack
+from urunc.storage.facts import NO_STORAGE, StorageFacts
 from urunc.users import candidates, ids_of
 
 TYPE_CHECKING = False
@@ -77,11 +78,11 @@ class Prepared:
         self.guest = guest
         self.monitor = monitor
 
-    def realize(self, net: NetFacts) -> Launch:
-        return realize(self.plan, net, self.guest, self.monitor)
+    def realize(self, net: NetFacts, storage: StorageFacts) -> Launch:
+        return realize(self.plan, net, self.guest, self.monitor, storage)
 
-    def untold(self, net: NetFacts) -> list[str]:
-        return untold(self.plan, net, self.guest, self.monitor)
+    def untold(self, net: NetFacts, storage: StorageFacts) -> list[str]:
+        return untold(self.plan, net, self.guest, self.monitor, storage)
 
 
 def prepare(identifier: str, spec: Spec, unikernel: UnikernelImage, config: Config) -> Prepared:
@@ -89,9 +90,13 @@ def prepare(identifier: str, spec: Spec, unikernel: UnikernelImage, config: Conf
     guest = guests.load(unikernel.guest, config)
     monitor = monitors.load(unikernel.monitor, config)
     host = probe(monitor, config)
-    return Prepared(
-        decide(identifier, spec, unikernel, guest, monitor, host, config), guest, monitor
-    )
+    found = None
+    if unikernel.mount_rootfs or spec.mounts or spec.devices:
+        from urunc.storage.look import look as look_at_files
+
+        found = look_at_files(spec, unikernel, guest, config)
+    plan = decide(identifier, spec, unikernel, guest, monitor, host, config, found)
+    return Prepared(plan, guest, monitor)
 
 
 def create(
@@ -162,6 +167,7 @@ class _Creation:
         self.groups = Groups({})
         self.born_in_groups = False
         self.found = NOTHING
+        self.storage = NO_STORAGE
         creator = process.stat(posix.getpid())
         self.state = State(
             folder.path,
@@ -195,6 +201,7 @@ class _Creation:
             self.groups = groups.make(where, spec.resources, self.journal)
             self._limit_devices()
         self._give_disks()
+        self._provide()
         self._prepare()
         self._fork()
         if self.options.systemd:
@@ -205,8 +212,8 @@ class _Creation:
         self.joiner = cgroups.Joiner([] if self.born_in_groups else self.groups.folders, self.pid)
         self._run_hooks()
         net = self._connect()
-        launch = self.prepared.realize(net)
-        for omission in self.prepared.untold(net):
+        launch = self.prepared.realize(net, self.storage)
+        for omission in self.prepared.untold(net, self.storage):
             logs.warn(omission)
         self._finish(launch)
         self._record(net, launch)
@@ -291,6 +298,19 @@ class _Creation:
                 raise HostError(
                     f"give disk '{source.path}' to user {uid}: {reason(error)}"
                 ) from None
+
+    def _provide(self) -> None:
+        """What of the container's files is the guest's."""
+        plan = self.prepared.plan
+        if plan.root_way or plan.volumes:
+            from urunc.storage.provide import provide
+
+            self.storage = provide(plan, self.prepared.guest, self.config, self.journal)
+        if plan.channel == "virtio":
+            for end in (".in", ".out"):
+                path = f"{self.folder.path}/{CHANNEL_FILE}{end}"
+                posix.mkfifo(path, 0o600)
+                posix.chown(path, plan.uid or 0, plan.gid or 0)
 
     def _prepare(self) -> None:
         """What init cannot do for itself: where it has a user namespace of its own, device nodes
@@ -403,7 +423,7 @@ class _Creation:
         timing.stamp(16)
         # in a user namespace init may not reach its folder but as the one that it is in
         root = "root" if self.ids.own else f"{self.folder.path}/root"
-        steps = build(self.prepared.plan, launch, self.spec, root, self.ready)
+        steps = build(self.prepared.plan, launch, self.spec, root, self.ready, self.storage)
         timing.stamp(8)
         cgroup_first = self.spec.namespaces.get("cgroup") == ""
         if cgroup_first:
@@ -455,6 +475,7 @@ class _Creation:
             plan=plain(plan),
             net=plain(net),
             launch=plain(launch),
+            storage=plain(self.storage),
             nicCount=0 if plan.network == "none" else nic_count(plan),
             found=plain(self.found),
             files=network_files(self.spec),

@@ -40,7 +40,9 @@ KEYS = (
     "mountRootfs",
     "stopsOn",
 )
-OVERRIDES = ("accelerator", "memory", "network", "ports", "vcpus")
+OWN_KEYS = (*KEYS, "rootfs")
+"""What a urunc.json may say."""
+OVERRIDES = ("accelerator", "memory", "network", "ports", "rootfs", "vcpus", "volumes")
 CONTAINER_TYPES = ("io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType")
 """Annotations by which containerd and CRI-O tell a pod's own container."""
 CONTAINER_NAMES = ("io.kubernetes.cri.container-name", "io.kubernetes.container.name")
@@ -72,10 +74,14 @@ class UnikernelImage:
     kernel: ImageFile
     binary: Binary
     initrd: ImageFile | None
-    block: ImageFile | None
+    blocks: tuple[ImageFile, ...]
     cmdline: str
     version: str
-    block_mount_point: str
+    block_mount_points: tuple[str, ...]
+    mount_rootfs: bool = False
+    """Whether the container's own root filesystem is the guest's."""
+    rootfs: str = ""
+    """In which form, "" where the image does not say."""
     stops_on: tuple[str, ...] | None = None
     """What the image says its guest listens to when it shall stop; None where it says nothing."""
     overrides: Mapping[str, str]
@@ -83,15 +89,17 @@ class UnikernelImage:
     """The container's name in its pod, "" where it is in none."""
 
 
-def claims(document: Any, bundle: str) -> bool:
+def claims(document: Any, bundle: str, config: Config) -> bool:
     """Whether a configuration's JSON value is a unikernel's: by an annotation of ours, or a
-    urunc.json in its root filesystem. Whatever else is in it is the ordinary runtime's to judge
-    where not."""
+    urunc.json in its root filesystem, or because the administrator has ordinary images run as
+    guests. Whatever else is in it is the ordinary runtime's to judge where not."""
     if not isinstance(document, dict):
         return True  # nobody's: the complaint is ours
     annotations, root = document.get("annotations"), document.get("root")
     if isinstance(annotations, dict) and "sandbox" in map(annotations.get, CONTAINER_TYPES):
         return False  # a pod's pause container, which has the pod's annotations
+    if config.get("ordinary.guest"):
+        return True
     if isinstance(annotations, dict) and any(PREFIX + key in annotations for key in KEYS):
         return True
     path = root.get("path") if isinstance(root, dict) else None
@@ -110,6 +118,8 @@ def read(spec: Spec, config: Config) -> UnikernelImage:
     if not found:
         found = _from_file(spec.root)
         source = FILE
+    if not found and config.get("ordinary.guest"):
+        found, source = _ordinary(config)
     values = _decode(found, source, config)
     names = [spec.annotations[key] for key in CONTAINER_NAMES if key in spec.annotations]
     container_name = names[0] if names else ""
@@ -120,28 +130,29 @@ def read(spec: Spec, config: Config) -> UnikernelImage:
             raise ImageError(
                 f"annotation '{PREFIX}{key}': not allowed on this machine", f"set in {where}"
             )
-    for key in ("useDMBlock", "mountRootfs"):
-        if values.get(key, "").lower() not in ("", "false", "true"):
-            raise ImageError(f"{source} '{key}': '{values[key]}' is neither true nor false")
-        if values.get(key, "").lower() == "true":
-            raise ImageError(
-                f"{source} '{key}': handing the root filesystem to the guest is not supported "
-                "by this version",
-                "put a block image or an initrd into the image and name it by 'block' or 'initrd'",
-            )
-    kernel, binary = _kernel(spec.root, values.get("binary", ""), source)
+    mount_rootfs = [_truth(values, key, source) for key in ("useDMBlock", "mountRootfs")]
+    kernel, binary = _kernel(spec.root, values, source, config)
     initrd = values.get("initrd")
-    block = values.get("block")
+    blocks = [path.strip() for path in values.get("block", "").split(",") if path.strip()]
+    if any(mount_rootfs) and (initrd or blocks):
+        raise ImageError(
+            f"{source} 'mountRootfs': not together with 'initrd' or 'block'",
+            "the guest's files are the container's root filesystem, or the image's: one of them",
+        )
     return UnikernelImage(
         guest=values["unikernelType"],
         monitor=values["hypervisor"],
         kernel=kernel,
         binary=binary,
         initrd=_file(spec.root, initrd, f"{source} 'initrd'") if initrd else None,
-        block=_block(spec.root, block, f"{source} 'block'", config) if block else None,
+        blocks=tuple(_block(spec.root, path, f"{source} 'block'", config) for path in blocks),
         cmdline=values.get("cmdline", ""),
         version=values.get("unikernelVersion", ""),
-        block_mount_point=values.get("blkMntPoint", ""),
+        block_mount_points=tuple(
+            point.strip() for point in values.get("blkMntPoint", "").split(",") if point.strip()
+        ),
+        mount_rootfs=any(mount_rootfs),
+        rootfs=values.get("rootfs", ""),
         stops_on=_stops_on(values["stopsOn"], source) if "stopsOn" in values else None,
         overrides=overrides,
         container_name=container_name,
@@ -195,7 +206,7 @@ def _from_file(root: str) -> dict[str, str]:
     found = {}
     for key, value in document.items():
         short = key.removeprefix(PREFIX)
-        if short in KEYS:
+        if short in OWN_KEYS:
             if not isinstance(value, str):
                 raise ImageError(f"read '{FILE}': '{key}': expected a string")
             found[short] = value
@@ -205,7 +216,7 @@ def _from_file(root: str) -> dict[str, str]:
 def _decode(found: dict[str, str], source: str, config: Config) -> dict[str, str]:
     """The values as text: all plain or all base64, told apart by the two whose values are known
     words."""
-    for key in ("unikernelType", "hypervisor", "binary"):
+    for key in ("unikernelType", "hypervisor"):
         if not found.get(key):
             state = "empty" if key in found else "missing"
             raise ImageError(f"{source} '{PREFIX}{key}': {state}", _known_hint(key, config))
@@ -269,13 +280,57 @@ def _known_hint(key: str, config: Config) -> str:
     return "the path of the unikernel in the root filesystem"
 
 
-def _kernel(root: str, path: str, source: str) -> tuple[ImageFile, Binary]:
-    where = f"{source} 'binary'"
-    fd, facts = _open(root, path, where)
+def _truth(values: dict[str, str], key: str, source: str) -> bool:
+    text = values.get(key, "").lower()
+    if text not in ("", "false", "true"):
+        raise ImageError(f"{source} '{key}': '{values[key]}' is neither true nor false")
+    return text == "true"
+
+
+def _ordinary(config: Config) -> tuple[dict[str, str], str]:
+    """What the administrator says of images that say nothing: (values, where that is set)."""
+    values = {
+        "unikernelType": config.get("ordinary.guest"),
+        "hypervisor": config.get("ordinary.monitor"),
+        "mountRootfs": "true",
+    }
+    return values, config.source("ordinary.guest")
+
+
+def _kernel(
+    root: str, values: dict[str, str], source: str, config: Config
+) -> tuple[ImageFile, Binary]:
+    """The image's own kernel, else the one that the administrator has for its kind of guest."""
+    path = values.get("binary", "")
+    if path:
+        fd, facts = _open(root, path, f"{source} 'binary'")
+    else:
+        key = f"guests.{values['unikernelType']}.kernel"
+        path = config.get(key)
+        if not path:
+            state = "empty" if "binary" in values else "missing"
+            raise ImageError(
+                f"{source} '{PREFIX}binary': {state}",
+                f"{_known_hint('binary', config)}; or set {key} in /etc/urunc/config.toml",
+            )
+        fd, facts = _host_file(path, f"{key} of {config.source(key)}")
     try:
         return facts, elf.inspect(fd, path)
     finally:
         posix.close(fd)
+
+
+def _host_file(path: str, where: str) -> tuple[int, ImageFile]:
+    """A file of the host's that the administrator names."""
+    try:
+        fd = posix.open(path, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
+    except OSError as error:
+        raise ImageError(f"{where}: '{path}': {reason(error)}") from None
+    facts = posix.fstat(fd)
+    if facts.st_mode & S_IFMT != S_IFREG:
+        posix.close(fd)
+        raise ImageError(f"{where}: '{path}': not a regular file")
+    return fd, _facts(path, facts, inside=False)
 
 
 def _file(root: str, path: str, where: str) -> ImageFile:

@@ -22,6 +22,7 @@ from urunc.linux.files import (
     make_directories,
     open_in_root,
     read_text,
+    remove_tree,
     unlink,
     write_whole,
 )
@@ -298,4 +299,27 @@ class FileOwner(Resource):
             posix.close(fd)
 
 
-RESOURCES = {cls.kind: cls for cls in (ControlGroups, SystemdUnit, ReservedUser, FileOwner)}
+class PrivateFolder(Resource):
+    """A folder for files of one container: copies, archives, an initrd.
+
+    Its name has the identity of the container's own folder, so what is there already is of a
+    container that is no more.
+    """
+
+    kind = "files"
+
+    def __init__(self, *, path: str) -> None:
+        self.path = path
+
+    def make(self) -> None:
+        make_directories(self.path.rpartition("/")[0], 0o700)
+        remove_tree(self.path)
+        posix.mkdir(self.path, 0o700)
+
+    def remove(self) -> None:
+        remove_tree(self.path)
+
+
+RESOURCES = {
+    cls.kind: cls for cls in (ControlGroups, SystemdUnit, ReservedUser, FileOwner, PrivateFolder)
+}

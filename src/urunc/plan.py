@@ -9,32 +9,29 @@ are known only once hooks have run and devices were made. `urunc plan` prints bo
 from __future__ import annotations
 
 from urunc.errors import HostError, ImageError
-from urunc.guests import STOP_REQUESTS, Disk, Guest, Request
+from urunc.guests import STOP_REQUESTS, Disk, Guest, Process, Request
 from urunc.host import HostFacts
 from urunc.image import ImageFile
-from urunc.monitors import MIB, Launch, Machine, MachineDisk, Monitor, Need
+from urunc.monitors import MIB, RUN, Launch, Machine, MachineDisk, Monitor, Need
 from urunc.net.facts import NetFacts, Ports
 from urunc.net.telling import nics, omissions, other_hosts
-from urunc.record import record
+from urunc.record import record, replace
+from urunc.storage.facts import DISKS, NO_STORAGE, Root, StorageFacts, Volume
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from urunc.config import Config
     from urunc.image import UnikernelImage
     from urunc.spec import Spec
+    from urunc.storage.facts import Found
 
 KERNEL_FOLDER = "/guest"
 """Where the unikernel is in the monitor's root."""
-ORCHESTRATED = (
-    "/etc/resolv.conf",
-    "/etc/hosts",
-    "/etc/hostname",
-    "/dev/termination-log",
-    "/dev/shm",
-    "/run/.containerenv",
-    "/run/secrets",
-)
-"""Mounts that an engine adds to every container, whether or not anybody asked."""
+INITRD_TARGET = "/initrd"
+CONFIG_DISK = f"{RUN}/guest.config"
+"""The disk by which urunc's init is told everything: written at each start."""
+CHANNEL = "channel"
+"""The stop order that is no order to the monitor: urunc's init in the guest is told the signal."""
 
 
 @record
@@ -62,7 +59,19 @@ class Plan:
     initrd: PlannedFile | None
     disks: tuple[PlannedFile, ...]
     disk_names: tuple[str, ...]
+    """The guest's names of all its disks: the image's, the root filesystem's, the volumes'."""
     disk_mount_points: tuple[str, ...]
+    root_way: Root | None
+    """How the container's root filesystem becomes the guest's; None where it does not."""
+    volumes: tuple[Volume, ...]
+    process: Process | None
+    """What urunc's init runs in the guest; None where it is not there."""
+    channel: str
+    """How urunc's init talks to the host: "virtio", "vsock", or "" not at all."""
+    filesystems: tuple[str, ...]
+    """What the guest's kernel has to mount, for its modules."""
+    kernel_modules: str
+    """The folder with the kernel's modules, "" where it needs none."""
     net_names: tuple[str, ...] | None
     max_nics: int
     network: str
@@ -103,20 +112,24 @@ def decide(
     monitor: Monitor,
     host: HostFacts,
     config: Config,
+    found: Found | None = None,
 ) -> Plan:
-    """What this container shall be. Raises ImageError or HostError where it cannot be."""
+    """What this container shall be; `found` is what was looked at of its files, where any are the
+    guest's. Raises ImageError or HostError where it cannot be."""
     warnings: list[str] = []
     _check_pair(image, guest, monitor, host, config)
     accelerator, why = _accelerator(image, monitor, host, config, warnings)
-    nets, disks, names = _devices(image, guest, monitor)
+    root_way, volumes = _storage(spec, image, guest, monitor, found, config, warnings)
+    stored = _disk_count(root_way, volumes)
+    nets, names = _devices(image, guest, stored)
+    managed = guest.init and root_way is not None
     vcpus = _vcpus(spec, image, monitor, config, warnings)
     need = monitor.need(vcpus, accelerator)
     memory_bytes = _memory(spec, image, need, config, monitor)
     network, network_reason = _network(spec, image, config, warnings)
     ports, other_ports = _ports(spec, image, network)
-    uid, gid = _user(spec, monitor, config)
-    _note_mounts(spec, warnings)
-    _note_devices(spec, warnings)
+    uid, gid = _user(spec, monitor, config, managed=managed)
+    _note_devices(spec, volumes, warnings)
     return Plan(
         id=identifier,
         guest=guest.name,
@@ -126,13 +139,19 @@ def decide(
         architecture=host.architecture,
         root=spec.root,
         kernel=_planned(image.kernel, _kernel_target(image.kernel), read_only=True),
-        initrd=_planned(image.initrd, "/initrd", read_only=True) if image.initrd else None,
+        initrd=_planned(image.initrd, INITRD_TARGET, read_only=True) if image.initrd else None,
         disks=tuple(
             _planned(disk, f"/disk{index}" if disk.inside else f"/dev/disk{index}", read_only=False)
-            for index, disk in enumerate(disks)
+            for index, disk in enumerate(image.blocks)
         ),
         disk_names=names,
-        disk_mount_points=tuple(image.block_mount_point or guest.block_mount_point for _ in disks),
+        disk_mount_points=_mount_points(image, guest, root_way, volumes),
+        root_way=root_way,
+        volumes=volumes,
+        process=_process(spec) if managed else None,
+        channel=monitor.channel if managed else "",
+        filesystems=_filesystems(root_way, volumes) if managed else (),
+        kernel_modules=config.get(f"guests.{guest.name}.modules") if managed else "",
         net_names=nets,
         max_nics=monitor.max_nics,
         network=network,
@@ -154,18 +173,38 @@ def decide(
         version=image.version,
         seccomp=config.get(f"monitors.{monitor.name}.seccomp"),
         stop_signal=monitor.stop_signal,
-        stop_order=_stop_order(image, guest, monitor, host),
+        stop_order=CHANNEL
+        if managed and monitor.channel == "virtio"
+        else _stop_order(image, guest, monitor, host),
         arguments=tuple(config.get(f"monitors.{monitor.name}.arguments")),
         host=host,
         warnings=tuple(warnings),
     )
 
 
-def realize(plan: Plan, net: NetFacts, guest: Guest, monitor: Monitor) -> Launch:
+def realize(
+    plan: Plan, net: NetFacts, guest: Guest, monitor: Monitor, storage: StorageFacts = NO_STORAGE
+) -> Launch:
     """The guest's words and the monitor's command line; raises ImageError where they cannot be
     said."""
     _, machine_nics = nics(plan.id, plan.net_names, plan.queues, net)
-    words = guest.words(_request(plan, net, monitor))
+    words = guest.words(_request(plan, net, monitor, storage))
+    disks = [
+        MachineDisk(name=name, path=file.target, read_only=file.read_only)
+        for name, file in zip(plan.disk_names, plan.disks, strict=False)
+    ]
+    disks += [
+        MachineDisk(name=disk.name, path=disk.target, read_only=disk.read_only)
+        for disk in storage.disks
+    ]
+    if words.config:
+        disks.append(MachineDisk(name="", path=CONFIG_DISK, read_only=True))
+    if len(disks) > monitor.max_disks:
+        raise ImageError(
+            f"disks: {len(disks)} are more than {monitor.name} has ({monitor.max_disks})",
+            "mount fewer volumes",
+        )
+    initrd = INITRD_TARGET if plan.initrd or storage.initrd else ""
     machine = Machine(
         id=plan.id,
         architecture=plan.architecture,
@@ -174,47 +213,66 @@ def realize(plan: Plan, net: NetFacts, guest: Guest, monitor: Monitor) -> Launch
         memory_bytes=plan.memory_bytes,
         vcpus=plan.vcpus,
         kernel=plan.kernel.target,
-        initrd=plan.initrd.target if plan.initrd else "",
+        initrd=initrd,
         words=words,
         nics=machine_nics,
-        disks=tuple(
-            MachineDisk(name=name, path=file.target, read_only=file.read_only)
-            for name, file in zip(plan.disk_names, plan.disks, strict=True)
-        ),
+        disks=tuple(disks),
         quirks=guest.quirks,
         terminal=plan.terminal,
         seccomp=plan.seccomp,
         arguments=plan.arguments,
+        channel=plan.channel,
     )
-    return monitor.launch(machine, plan.host.program)
+    launch = monitor.launch(machine, plan.host.program)
+    if words.config:
+        launch = replace(launch, files={**launch.files, CONFIG_DISK: words.config})
+    return launch
 
 
-def untold(plan: Plan, net: NetFacts, guest: Guest, monitor: Monitor) -> list[str]:
+def untold(
+    plan: Plan, net: NetFacts, guest: Guest, monitor: Monitor, storage: StorageFacts = NO_STORAGE
+) -> list[str]:
     """What of the network the guest is not told by `realize`, in words for its user."""
-    return [*omissions(net, guest), *guest.omissions(_request(plan, net, monitor))]
+    request = _request(plan, net, monitor, storage)
+    return [*omissions(net, guest), *guest.omissions(request)]
 
 
-def _request(plan: Plan, net: NetFacts, monitor: Monitor) -> Request:
+def _request(plan: Plan, net: NetFacts, monitor: Monitor, storage: StorageFacts) -> Request:
     guest_nics, _ = nics(plan.id, plan.net_names, plan.queues, net)
-    disks = tuple(
+    disks = [
         Disk(name=name, read_only=file.read_only, mount_point=mount_point)
         for name, file, mount_point in zip(
-            plan.disk_names, plan.disks, plan.disk_mount_points, strict=True
+            plan.disk_names, plan.disks, plan.disk_mount_points, strict=False
         )
-    )
+    ]
+    disks += [
+        Disk(
+            name=disk.name,
+            read_only=disk.read_only,
+            mount_point=disk.mount_point,
+            filesystem=disk.filesystem,
+        )
+        for disk in storage.disks
+    ]
     return Request(
         args=plan.args,
         env=plan.env,
         hostname=plan.hostname,
         version=plan.version,
         console=monitor.consoles.get(plan.architecture, "ttyS0"),
-        initrd=plan.initrd is not None,
+        initrd=plan.initrd is not None or bool(storage.initrd),
         nics=guest_nics,
-        disks=disks,
+        disks=tuple(disks),
         dns=net.dns,
         search=net.search,
         options=net.options,
         hosts=other_hosts(net),
+        root=plan.root_way,
+        volumes=plan.volumes,
+        archive=storage.archive + len(plan.disks) if storage.archive >= 0 else -1,
+        opaque=storage.opaque,
+        process=plan.process,
+        channel=plan.channel,
     )
 
 
@@ -284,7 +342,7 @@ def _check_binary(image: UnikernelImage, guest: Guest, monitor: Monitor, host: H
         raise ImageError(f"unikernel '{path}': {built}, asked to run on {monitor.name}", hint)
     if image.initrd and not monitor.takes_initrd:
         raise ImageError(f"annotation 'initrd': {monitor.name} has none", "use 'block'")
-    for asked, word in ((image.initrd, "initrd"), (image.block, "block")):
+    for asked, word in ((image.initrd, "initrd"), (image.blocks, "block")):
         if asked and word not in guest.storage:
             known = ", ".join(sorted(guest.storage)) or "none"
             raise ImageError(
@@ -321,27 +379,103 @@ def _accelerator(
     )
 
 
+def _storage(
+    spec: Spec,
+    image: UnikernelImage,
+    guest: Guest,
+    monitor: Monitor,
+    found: Found | None,
+    config: Config,
+    warnings: list[str],
+) -> tuple[Root | None, tuple[Volume, ...]]:
+    """(way of the root filesystem, volumes)."""
+    if found is None:
+        return None, ()
+    from urunc.storage.wanted import choose_root, choose_volumes
+
+    root = None
+    if image.mount_rootfs:
+        root = choose_root(spec, image, guest, monitor, found, config)
+    return root, choose_volumes(image, guest, monitor, found, root, warnings)
+
+
+def _disk_count(root: Root | None, volumes: tuple[Volume, ...]) -> int:
+    """How many disks a guest that declares its disks gets beside those of its image."""
+    return sum(volume.way in DISKS for volume in volumes) + bool(root and root.form in DISKS)
+
+
+def _mount_points(
+    image: UnikernelImage, guest: Guest, root: Root | None, volumes: tuple[Volume, ...]
+) -> tuple[str, ...]:
+    """Where the guest mounts its disks, in their order; "" where nobody says."""
+    first = len(image.blocks) + bool(root and root.form in DISKS)
+    said = image.block_mount_points or ("/" if guest.init and root else guest.block_mount_point,)
+    if len(said) > max(first, 1):
+        raise ImageError(
+            f"annotation 'blkMntPoint': {len(said)} places for {first} disks",
+            "as many as there are block images",
+        )
+    points = [said[index] if index < len(said) else "" for index in range(first)]
+    return (*points, *(volume.destination for volume in volumes if volume.way in DISKS))
+
+
+def _filesystems(root: Root | None, volumes: tuple[Volume, ...]) -> tuple[str, ...]:
+    from urunc.storage.wanted import share_of
+
+    named = [root.form] if root and root.form in DISKS else []
+    named += [share_of(root, volumes)]
+    overlay = ["overlay"] if root and not root.read_only and root.form in DISKS else []
+    return tuple(name for name in dict.fromkeys((*named, *overlay)) if name)
+
+
+def _process(spec: Spec) -> Process:
+    from urunc.linux.capabilities import mask
+    from urunc.spec import CAPABILITY_SETS
+
+    return Process(
+        uid=spec.uid,
+        gid=spec.gid,
+        groups=spec.additional_gids,
+        cwd=spec.cwd,
+        umask=spec.umask,
+        capabilities=tuple(mask(spec.capabilities[name]) for name in CAPABILITY_SETS)
+        if spec.capabilities
+        else (),
+        no_new_privileges=spec.no_new_privileges,
+        rlimits=tuple(f"{limit.type} {limit.soft} {limit.hard}" for limit in spec.rlimits),
+        sysctls=spec.sysctls,
+        masked_paths=spec.masked_paths,
+        read_only_paths=spec.read_only_paths,
+        domainname=spec.domainname,
+        terminal=spec.terminal,
+    )
+
+
 def _devices(
-    image: UnikernelImage, guest: Guest, monitor: Monitor
-) -> tuple[tuple[str, ...] | None, list[ImageFile], tuple[str, ...]]:
-    """(names of the declared net devices or None, disks, their names)."""
+    image: UnikernelImage, guest: Guest, stored: int
+) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+    """(names of the declared net devices or None, names of all disks: the image's and those that
+    are `stored` for the container)."""
     devices = guest.devices(image.binary)
-    disks = [image.block] if image.block else []
+    count = len(image.blocks) + stored
     if devices.blocks is None:
-        return devices.nets, disks, tuple("" for _ in disks)
-    if len(devices.blocks) > len(disks):
+        return devices.nets, ("",) * count
+    if len(devices.blocks) > count:
         names = ", ".join(f"'{name}'" for name in devices.blocks)
         raise ImageError(
             f"unikernel '{image.kernel.path}': declares the block devices {names}, "
-            f"but {len(disks)} given",
-            "name a block image by the annotation 'block'",
+            f"but {count} given",
+            "name a block image by the annotation 'block', or mount a volume",
         )
-    if len(disks) > len(devices.blocks):
+    if count > len(devices.blocks):
+        declared = f"{len(devices.blocks)} block devices" if devices.blocks else "no block device"
         raise ImageError(
-            f"annotation 'block': the unikernel '{image.kernel.path}' declares no block device",
-            "remove the annotation, or declare the device in the guest's manifest",
+            f"{'annotation' if image.blocks else 'disks'} 'block': the unikernel "
+            f"'{image.kernel.path}' declares {declared}"
+            + (f", {count} given" if devices.blocks else ""),
+            "give as many as the guest's manifest declares",
         )
-    return devices.nets, disks, devices.blocks
+    return devices.nets, devices.blocks
 
 
 def _memory(spec: Spec, image: UnikernelImage, need: Need, config: Config, monitor: Monitor) -> int:
@@ -445,12 +579,14 @@ def _ports(spec: Spec, image: UnikernelImage, network: str) -> tuple[tuple[Ports
     return (ports, others) if network == "shared" else ((), False)
 
 
-def _user(spec: Spec, monitor: Monitor, config: Config) -> tuple[int | None, int | None]:
+def _user(
+    spec: Spec, monitor: Monitor, config: Config, *, managed: bool
+) -> tuple[int | None, int | None]:
     """The monitor's user: the administrator's root, the specification's, or (None) one from the
     range."""
     if config.get(f"monitors.{monitor.name}.run_as_root"):
         return 0, 0
-    if spec.uid:
+    if spec.uid and not managed:  # else it is a user of the guest's own
         return spec.uid, spec.gid
     return None, None
 
@@ -480,18 +616,9 @@ def _planned(file: ImageFile, target: str, *, read_only: bool) -> PlannedFile:
     return PlannedFile(source=file, target=target, read_only=read_only)
 
 
-def _note_mounts(spec: Spec, warnings: list[str]) -> None:
-    ignored = [
-        mount.destination
-        for mount in spec.mounts
-        if (mount.type == "bind" or "bind" in mount.options or "rbind" in mount.options)
-        and mount.destination not in ORCHESTRATED
-    ]
-    if ignored:
-        warnings.append(f"mounts that the guest does not see: {', '.join(ignored)}")
-
-
-def _note_devices(spec: Spec, warnings: list[str]) -> None:
-    if spec.devices:
-        shown = ", ".join(spec.devices[:8]) + (", …" if len(spec.devices) > 8 else "")
+def _note_devices(spec: Spec, volumes: tuple[Volume, ...], warnings: list[str]) -> None:
+    given = {volume.destination for volume in volumes}
+    paths = [device.path for device in spec.devices if device.path not in given]
+    if paths:
+        shown = ", ".join(paths[:8]) + (", …" if len(paths) > 8 else "")
         warnings.append(f"devices that the guest does not have: {shown}")

@@ -8,7 +8,8 @@ it. What a step does is in steps.py.
 
 from __future__ import annotations
 
-from urunc.monitors import RUN
+from urunc.monitors import CHANNEL, RUN
+from urunc.plan import INITRD_TARGET
 from urunc.record import record
 from urunc.steps import (
     Attach,
@@ -17,6 +18,7 @@ from urunc.steps import (
     Copy,
     Detach,
     Device,
+    DiskNode,
     HostName,
     Keyring,
     Label,
@@ -32,6 +34,7 @@ from urunc.steps import (
     Umask,
     User,
 )
+from urunc.storage.facts import NO_STORAGE, StorageFacts
 from urunc.users import IdMap, Ids
 
 TYPE_CHECKING = False
@@ -43,6 +46,8 @@ if TYPE_CHECKING:
 
 ROOT_BYTES = 16 << 20
 RUN_SIZE = "4m"
+CHANNEL_FILE = CHANNEL.rpartition("/")[2]
+"""In the container's folder, with `.in` and `.out`: the FIFOs to and from urunc's init."""
 APPARMOR = ("/proc/self/attr/apparmor/exec", "/proc/self/attr/exec")
 SELINUX = ("/proc/self/attr/exec",)
 MAKE, ATTACH, BIND = "make", "attach", "bind"
@@ -68,14 +73,22 @@ class Ready:
     selinux_type: str = ""
 
 
-def build(plan: Plan, launch: Launch, spec: Spec, root: str, ready: Ready) -> list[Step]:
-    """Every step; `root` is where the monitor's root is mounted. The plan's user must have been
-    chosen."""
+def build(
+    plan: Plan,
+    launch: Launch,
+    spec: Spec,
+    root: str,
+    ready: Ready,
+    storage: StorageFacts = NO_STORAGE,
+) -> list[Step]:
+    """Every step; `root` is where the monitor's root is mounted, `root` in the container's folder.
+    The plan's user must have been chosen."""
     ids = ready.ids
     uid = ids.users.to_inner(plan.uid or 0) or 0
     gid = ids.groups.to_inner(plan.gid or 0) or 0
     program = plan.host.program
-    files = [file for file in (plan.kernel, plan.initrd, *plan.disks) if file]
+    initrd = plan.initrd if not storage.initrd else None
+    files = [file for file in (plan.kernel, initrd, *plan.disks) if file]
     copied = sum(file.source.size_bytes for file in files if _is_copied(file, plan))
     steps: list[Step] = [
         PrivateMounts(),
@@ -92,8 +105,20 @@ def build(plan: Plan, launch: Launch, spec: Spec, root: str, ready: Ready) -> li
     ]
     if ready.image_mount >= 0:
         steps.append(Detach(target=image))
+    steps += _stored(plan, storage, root)
     steps.append(_tmpfs(root + RUN, RUN_SIZE, spec, mode=0o700, uid=uid, gid=gid))
-    steps += _device_steps(plan, launch, spec, root, ready)
+    if plan.channel == "virtio":
+        folder = root.rpartition("/")[0]
+        steps += [
+            Bind(
+                source=f"{folder}/{CHANNEL_FILE}{end}" if folder else f"{CHANNEL_FILE}{end}",
+                target=f"{root}{CHANNEL}{end}",
+                inside="",
+                read_only=False,
+            )
+            for end in (".in", ".out")
+        ]
+    steps += _device_steps(plan, launch, spec, root, ready, storage)
     if ready.console_socket >= 0:
         size = spec.console_size or (0, 0)
         steps.append(
@@ -135,7 +160,25 @@ def _tmpfs(
     )  # fmt: skip
 
 
-def _device_steps(plan: Plan, launch: Launch, spec: Spec, root: str, ready: Ready) -> list[Step]:
+def _stored(plan: Plan, storage: StorageFacts, root: str) -> list[Step]:
+    """The files that are not the image's: the administrator's kernel, and what was made for this
+    container or is shared by several."""
+    given = (
+        [] if plan.kernel.source.inside else [(plan.kernel.source.path, plan.kernel.target, True)]
+    )
+    given += [(storage.initrd, INITRD_TARGET, True)] if storage.initrd else []
+    given += [
+        (disk.source, disk.target, disk.read_only) for disk in storage.disks if not disk.device
+    ]
+    return [
+        Bind(source=source, target=root + target, inside="", read_only=read_only)
+        for source, target, read_only in given
+    ]
+
+
+def _device_steps(
+    plan: Plan, launch: Launch, spec: Spec, root: str, ready: Ready, storage: StorageFacts
+) -> list[Step]:
     dev = f"{root}/dev"
     if ready.devices == ATTACH:
         return [Attach(descriptor=ready.device_mount, target=dev, what="device nodes")]
@@ -149,6 +192,19 @@ def _device_steps(plan: Plan, launch: Launch, spec: Spec, root: str, ready: Read
             steps.append(BindDevice(source=device.source, target=root + device.target))
         else:
             steps.append(Device(**{**device.__dict__, "target": root + device.target}))
+    uid, gid = plan.uid or 0, plan.gid or 0
+    steps += [
+        DiskNode(
+            target=root + disk.target,
+            major=disk.device[0],
+            minor=disk.device[1],
+            uid=uid,
+            gid=gid,
+            read_only=disk.read_only,
+        )
+        for disk in storage.disks
+        if disk.device
+    ]
     return steps
 
 

@@ -33,6 +33,7 @@ HOOKS = (
     "poststop",
 )
 PROPAGATIONS = ("shared", "slave", "private", "unbindable")
+CAPABILITY_SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
 CLOCKS = ("monotonic", "boottime")
 IO_CLASSES = ("IOPRIO_CLASS_RT", "IOPRIO_CLASS_BE", "IOPRIO_CLASS_IDLE")
 """ioprio_set(2)'s classes from 1 on."""
@@ -116,12 +117,25 @@ class Scheduler:
 
 
 @record
+class SpecDevice:
+    """A device of linux.devices: `type` is one of c, b, u, p. Whether it may be written to is what
+    the last rule for it in linux.resources.devices says."""
+
+    path: str
+    type: str
+    major: int
+    minor: int
+    read_only: bool
+
+
+@record
 class Spec:
     """A container's configuration: paths are absolute, what is absent is empty."""
 
     oci_version: str
     bundle: str
     root: str
+    root_read_only: bool
     hostname: str
     domainname: str
     args: tuple[str, ...]
@@ -134,6 +148,9 @@ class Spec:
     gid: int
     additional_gids: tuple[int, ...]
     umask: int | None
+    capabilities: Mapping[str, tuple[str, ...]]
+    """Of each set of CAPABILITY_SETS; empty where the configuration says nothing of them."""
+    no_new_privileges: bool
     rlimits: tuple[Rlimit, ...]
     oom_score_adj: int | None
     io_priority: tuple[int, ...]
@@ -151,8 +168,10 @@ class Spec:
     time_offsets: tuple[TimeOffset, ...]
     sysctls: Mapping[str, str]
     rootfs_propagation: str
-    devices: tuple[str, ...]
-    """Paths of linux.devices: an application's, so a guest's monitor does not get them."""
+    masked_paths: tuple[str, ...]
+    read_only_paths: tuple[str, ...]
+    devices: tuple[SpecDevice, ...]
+    """An application's: of these a guest can have block devices alone."""
     seccomp: Any
     """linux.seccomp as it stands, None where there is none."""
     cgroups_path: str
@@ -205,6 +224,7 @@ def parse(document: Any, bundle: str) -> Spec:
         oci_version=oci_version,
         bundle=bundle,
         root=root_path if root_path.startswith("/") else f"{bundle}/{root_path}",
+        root_read_only=root.boolean("readonly"),
         hostname=top.text("hostname"),
         domainname=top.text("domainname"),
         args=args,
@@ -216,6 +236,8 @@ def parse(document: Any, bundle: str) -> Spec:
         gid=user.number("gid", maximum=0xFFFFFFFE) or 0,
         additional_gids=user.numbers("additionalGids", maximum=0xFFFFFFFE),
         umask=user.number("umask", maximum=0o7777),
+        capabilities=_capabilities(process.object("capabilities")),
+        no_new_privileges=process.boolean("noNewPrivileges"),
         rlimits=_rlimits(process),
         oom_score_adj=process.number("oomScoreAdj", minimum=-1000, maximum=1000),
         io_priority=_io_priority(process.object("ioPriority")),
@@ -232,7 +254,9 @@ def parse(document: Any, bundle: str) -> Spec:
         time_offsets=_time_offsets(linux, namespaces),
         sysctls=_sysctls(linux, namespaces),
         rootfs_propagation=linux.one_of("rootfsPropagation", PROPAGATIONS),
-        devices=tuple(_device(item) for item in linux.objects("devices")),
+        masked_paths=linux.texts("maskedPaths"),
+        read_only_paths=linux.texts("readonlyPaths"),
+        devices=tuple(_device(item, linux) for item in linux.objects("devices")),
         seccomp=linux.get("seccomp", dict),
         cgroups_path=linux.text("cgroupsPath"),
         resources=parse_resources(linux.object("resources")),
@@ -277,6 +301,12 @@ def _rlimit(item: Object) -> Rlimit:
     if limit.soft > limit.hard:
         raise item.wrong("soft", f"{limit.soft} is above the hard limit {limit.hard}")
     return limit
+
+
+def _capabilities(item: Object) -> dict[str, tuple[str, ...]]:
+    """Names as they stand: what this version does not know of the kernel's is ignored, as the
+    specification has it."""
+    return {name: item.texts(name) for name in CAPABILITY_SETS} if item.value else {}
 
 
 def _hooks(hooks: Object) -> dict[str, tuple[Hook, ...]]:
@@ -436,11 +466,35 @@ def _scheduler(scheduler: Object) -> Scheduler | None:
     )
 
 
-def _device(item: Object) -> str:
+def _device(item: Object, linux: Object) -> SpecDevice:
     path = item.text("path", required=True)
     if not path.startswith("/"):
         raise item.wrong("path", f"'{path}' is not an absolute path")
     item.text("type", required=True)
     if item.value["type"] not in ("c", "b", "u", "p"):
         raise item.wrong("type", f"'{item.value['type']}' is none of c, b, u, p")
-    return path
+    kind: str = item.value["type"]
+    numbers = [
+        item.number(key, minimum=-1, maximum=(1 << 32) - 1) or 0 for key in ("major", "minor")
+    ]
+    return SpecDevice(
+        path=path,
+        type=kind,
+        major=numbers[0],
+        minor=numbers[1],
+        read_only=not _writable(linux, kind, numbers),
+    )
+
+
+def _writable(linux: Object, kind: str, numbers: list[int]) -> bool:
+    writable = True
+    for rule in linux.object("resources").objects("devices"):
+        given = [rule.number(key, minimum=-1) for key in ("major", "minor")]
+        same = all(it in (None, -1, number) for it, number in zip(given, numbers, strict=True))
+        if same and rule.text("type") in (kind, "a", ""):
+            access = rule.text("access")
+            if rule.boolean("allow"):
+                writable = "w" in access if access else True
+            elif not access or "w" in access:
+                writable = False
+    return writable

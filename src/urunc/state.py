@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-SCHEMA = 3
+SCHEMA = 4
 FILE = "state.json"
 JOURNAL = "journal"
 START, STARTED = "start", "started"

@@ -13,6 +13,7 @@ import posix
 from urunc.linux import _linux, mounts
 from urunc.linux.files import (
     O_PATH,
+    S_IFBLK,
     S_IFDIR,
     S_IFMT,
     exists,
@@ -161,6 +162,28 @@ class Device(Step):
         facts = posix.stat(self.source)
         posix.mknod(self.target, facts.st_mode & 0o170000 | self.mode, facts.st_rdev)
         posix.chmod(self.target, self.mode)
+        posix.chown(self.target, self.uid, self.gid)
+
+
+@record
+class DiskNode(Step):
+    """A block device by its numbers: the monitor user's own node of a disk of the host's."""
+
+    target: str
+    major: int
+    minor: int
+    uid: int
+    gid: int
+    read_only: bool
+
+    def describe(self) -> str:
+        access = "read-only" if self.read_only else "writable"
+        return f"block device {self.major}:{self.minor} as {self.target} {access}"
+
+    def execute(self) -> None:
+        make_directories(self.target.rpartition("/")[0])
+        mode = 0o400 if self.read_only else 0o600
+        posix.mknod(self.target, S_IFBLK | mode, posix.makedev(self.major, self.minor))
         posix.chown(self.target, self.uid, self.gid)
 
 
@@ -428,8 +451,8 @@ class User(Step):
 STEPS: dict[str, Any] = {
     cls.__name__: cls
     for cls in (
-        PrivateMounts, Tmpfs, Bind, Copy, Device, BindDevice, Attach, Detach, Terminal, ReadOnly,
-        Propagation, PivotRoot, HostName, Sysctl, Label, Umask, Keyring,
+        PrivateMounts, Tmpfs, Bind, Copy, Device, DiskNode, BindDevice, Attach, Detach, Terminal,
+        ReadOnly, Propagation, PivotRoot, HostName, Sysctl, Label, Umask, Keyring,
         ResourceLimit, User,
     )
 }  # fmt: skip

@@ -81,10 +81,10 @@ def image(guest: str, monitor: str, **changes: Any) -> UnikernelImage:
         "kernel": image_file("/unikernel"),
         "binary": binary(),
         "initrd": None,
-        "block": None,
+        "blocks": (),
         "cmdline": "",
         "version": "",
-        "block_mount_point": "",
+        "block_mount_points": (),
         "overrides": {},
     }
     return UnikernelImage(**{**values, **changes})

@@ -50,7 +50,7 @@ def read_image(parsed: spec.Spec, facts: dict[str, Any]) -> UnikernelImage:
         binary=rebuild(Binary, facts["binary"]),
         kernel=with_facts(found.kernel),
         initrd=with_facts(found.initrd) if found.initrd else None,
-        block=with_facts(found.block) if found.block else None,
+        blocks=tuple(map(with_facts, found.blocks)),
     )
 
 

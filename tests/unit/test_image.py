@@ -70,13 +70,13 @@ def refused(
 
 def check_whole(found: UnikernelImage | None) -> None:
     assert found
-    assert found.initrd and found.block
+    assert found.initrd and found.blocks
     assert (found.guest, found.monitor) == ("unikraft", "qemu")
     assert found.kernel.path == "/unikernel/app"
     assert found.kernel.inside
     assert (found.binary.format, found.binary.pvh) == ("elf", True)
-    assert (found.initrd.path, found.block.path) == ("/initrd.cpio", "disk.img")
-    assert found.block.size_bytes == 2048
+    assert (found.initrd.path, found.blocks[0].path) == ("/initrd.cpio", "disk.img")
+    assert found.blocks[0].size_bytes == 2048
     assert (found.cmdline, found.version) == ("app --flag", "0.17.0")
     assert found.block_mount_point == "/mnt"
 
@@ -293,8 +293,8 @@ def test_an_allowed_host_device(bundle: pathlib.Path, monkeypatch: pytest.Monkey
     found = read(
         bundle, PLAIN, config(annotations__host_devices=["/dev/vg/*"]), block="/dev/vg/disk"
     )
-    assert found and found.block
-    assert (found.block.path, found.block.inside, found.block.mode) == (
+    assert found and found.blocks
+    assert (found.blocks[0].path, found.blocks[0].inside, found.blocks[0].mode) == (
         "/dev/vg/disk",
         False,
         0o660,

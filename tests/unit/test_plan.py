@@ -505,13 +505,13 @@ def test_files_and_their_places() -> None:
         "qemu",
         kernel=image_file("/boot/vmlinux"),
         initrd=image_file("/boot/initrd"),
-        block=image_file("/disk.img"),
+        blocks=(image_file("/disk.img"),),
     )
     assert (plan.kernel.target, plan.kernel.read_only) == ("/guest/vmlinux", True)
     assert plan.initrd
     assert (plan.initrd.target, plan.initrd.read_only) == ("/initrd", True)
     assert [(disk.target, disk.read_only) for disk in plan.disks] == [("/disk0", False)]
-    device = planned("linux", "qemu", block=image_file("/dev/vg/a", inside=False))
+    device = planned("linux", "qemu", blocks=(image_file("/dev/vg/a", inside=False),))
     assert device.disks[0].target == "/dev/disk0"
 
 

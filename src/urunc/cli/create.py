@@ -38,7 +38,7 @@ def create(arguments: Arguments, terminal: Callable[[], int] | None = None) -> S
     config = arguments.config()
     bundle = bundle_folder(arguments.get("--bundle"))
     document = spec.read_document(bundle)
-    if not image.claims(document, bundle):
+    if not image.claims(document, bundle, config):
         from urunc.ordinary import hand_over
 
         hand_over(arguments.argv, arguments.root, config)

@@ -17,11 +17,12 @@ from urunc.errors import SpecError, UsageError, reason
 from urunc.jsontext import dumps, loads
 from urunc.linux.files import read_text
 from urunc.net.facts import Interface, NetFacts, Route
-from urunc.plan import nic_count
+from urunc.plan import CHANNEL, nic_count
 from urunc.record import plain, rebuild, replace
 from urunc.sequence import ATTACH, Ready, build
 from urunc.state import load
 from urunc.steps import Bind
+from urunc.storage.wanted import expected, in_words
 from urunc.users import candidates, ids_of
 
 TYPE_CHECKING = False
@@ -61,7 +62,7 @@ def main(arguments: Arguments) -> int:
     config = arguments.config()
     bundle = bundle_folder(arguments.get("--bundle"))
     document = spec.read_document(bundle)
-    if not image.claims(document, bundle):
+    if not image.claims(document, bundle, config):
         from urunc.ordinary import find
 
         sys.stdout.write(f"an ordinary container: handed to {find(config)}\n")
@@ -85,14 +86,16 @@ def main(arguments: Arguments) -> int:
     spare = len(prepared.plan.net_names or ()) - len(net.interfaces)
     if spare > 0 and not net.spare_taps:
         net = replace(net, spare_taps=("(an unconnected TAP device)",) * spare)
-    launch = prepared.realize(net)
+    storage = expected(prepared.plan)
+    launch = prepared.realize(net, storage)
     chosen = prepared.plan
     ready = _ready(parsed, config)
     if chosen.uid is None:  # create reserves one of the range; show the first that it tries
         first, count = config.get("users.first"), config.get("users.count")
         uid, gid = next(candidates("", ready.ids, first, count))
         chosen = replace(chosen, uid=uid, gid=gid)
-    steps = build(chosen, launch, parsed, f"{arguments.root}/{identifier}/root", ready)
+    root = f"{arguments.root}/{identifier}/root"
+    steps = build(chosen, launch, parsed, root, ready, storage)
     settings = attributes.describe(parsed)
     if form == "json":
         facts = plain(net) if known else None
@@ -101,7 +104,7 @@ def main(arguments: Arguments) -> int:
         document["attributes"] = settings
         sys.stdout.write(dumps(document, indent=2) + "\n")
         return 0
-    untold = prepared.untold(net)
+    untold = prepared.untold(net, storage)
     sys.stdout.write(_summary(prepared.plan, launch, net, untold, known=known))
     own = {*chosen.host.program.libraries, *chosen.host.program.data}
     sys.stdout.write("steps:\n")
@@ -165,6 +168,11 @@ def _summary(plan: Plan, launch: Launch, net: NetFacts, untold: list[str], *, kn
     if plan.initrd:
         rows.append(("initrd", plan.initrd.source.path))
     rows += [("disk", f"{disk.source.path} as {disk.target}") for disk in plan.disks]
+    rows += [("files", in_words(plan.root_way))] if plan.root_way else []
+    rows += [
+        ("volume", f"{item.destination} by {item.way}{' read-only' * item.read_only}")
+        for item in plan.volumes
+    ]
     rows += _network(plan, net, known=known)
     rows.append(("user", user))
     rows.append(("stop", _stop(plan)))
@@ -210,6 +218,8 @@ def _route(route: Route) -> str:
 
 
 def _stop(plan: Plan) -> str:
+    if plan.stop_order == CHANNEL:
+        return "tells the signal to the application, by urunc's init"
     if plan.stop_order:
         return f"asks the guest by {plan.stop_order}"
     return f"ends {plan.monitor} by signal {plan.stop_signal}"

@@ -69,7 +69,7 @@ def _hand_over_new(arguments: Arguments, words: list[str]) -> None:
             bundle = value if equals else "".join(words[index + 1 : index + 2])
     config = arguments.config()
     folder = bundle_folder(bundle)
-    if not image.claims(spec.read_document(folder), folder):
+    if not image.claims(spec.read_document(folder), folder, config):
         hand_over(arguments.argv, arguments.root, config)
     what, instead = REASONS["restore"]
     raise WrongStatusError(f"restore: {what}", instead)

@@ -16,14 +16,17 @@ from urunc.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
     from urunc.config import Config
     from urunc.elf import Binary
+    from urunc.storage.facts import Root, Volume
 
 STOP_REQUESTS = ("acpi-power-button", "ctrl-alt-del")
 """Ways in which a machine can ask its guest to stop, the gentler first."""
+CHANNEL_PORT = "org.urunc.guest"
+"""The name of the port by which urunc's init in a guest talks to the host."""
 BUILT_IN = ("linux", "mewz", "mirage", "rumprun", "unikraft")
 
 
@@ -60,6 +63,29 @@ class Disk:
     name: str
     read_only: bool
     mount_point: str
+    filesystem: str = ""
+    """What is on it, "" where nobody knows."""
+
+
+@record
+class Process:
+    """How urunc's init runs the application in a guest; ids are the guest's own."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    cwd: str
+    umask: int | None
+    capabilities: tuple[str, ...]
+    """Masks in hexadecimal, in the order of spec.CAPABILITY_SETS; empty: all that there are."""
+    no_new_privileges: bool
+    rlimits: tuple[str, ...]
+    """TYPE SOFT HARD"""
+    sysctls: Mapping[str, str]
+    masked_paths: tuple[str, ...]
+    read_only_paths: tuple[str, ...]
+    domainname: str
+    terminal: bool
 
 
 @record
@@ -82,6 +108,16 @@ class Request:
     """Lines of the hosts file: ADDRESS NAME…"""
     options: tuple[str, ...] = ()
     """Of the resolver, as resolv.conf has them: `ndots:5`."""
+    root: Root | None = None
+    """The container's root filesystem, where it is the guest's."""
+    volumes: tuple[Volume, ...] = ()
+    archive: int = -1
+    """The index of the disk with copied volumes and the container's own files, -1 for none."""
+    opaque: tuple[str, ...] = ()
+    """Folders of the container's own files that hide those of the image (overlayfs)."""
+    process: Process | None = None
+    channel: str = ""
+    """How urunc's init talks to the host: "virtio" or "vsock", "" not at all."""
 
 
 @record
@@ -94,6 +130,8 @@ class Words:
 
     program: str
     words: tuple[str, ...]
+    config: str = ""
+    """What urunc's init reads from a disk, where the guest runs it."""
 
 
 @record
@@ -124,6 +162,17 @@ class Guest:
     """Neutral words that a monitor may know: "isa-debug-exit", "virtio-modern" (no legacy)."""
     block_mount_point = ""
     """Where it mounts its first block device, if the image does not say."""
+    root_forms: tuple[str, ...] = ()
+    """Forms (storage.facts.FORMS) in which it can take the container's root filesystem, the
+    cheapest first."""
+    volume_ways: tuple[str, ...] = ()
+    """Ways by which it can take a volume (storage.facts), the best first."""
+    init = False
+    """Whether it runs urunc's init where it is handed the container's root filesystem."""
+
+    def modules(self, filesystems: tuple[str, ...]) -> tuple[str, ...]:
+        """The kernel modules that urunc's init needs, with what mounts these filesystems."""
+        return ()
 
     def devices(self, binary: Binary) -> Devices:
         """What the file declares: the devices in its Solo5 manifest, where it has one."""

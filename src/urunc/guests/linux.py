@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Linux with one application as its init: kernel parameters, environment, `--`, the application's
-arguments.
+arguments. Where the container's root filesystem is the guest's, urunc's own init runs the
+application instead, and is told everything by a disk (linux_config.py).
 
 The kernel's own `ip=` holds one IPv4 address and a gateway of an interface, and two name servers.
 What it cannot hold is in words of ours for the guest's first program (docs/guests.md): their names
@@ -32,6 +33,18 @@ LEFT_OUT: tuple[tuple[str, ...], ...] = ((), ("hosts",), ("hosts", "search", "op
 """Of a request, where the line is too long: the first that lets it fit."""
 NOUNS = {"hosts": "lines of the hosts file", "search": "search domains", "options": "DNS options"}
 
+MODULES = (
+    "virtio_pci",
+    "virtio_mmio",
+    "virtio_blk",
+    "virtio_net",
+    "virtio_console",
+    "vmw_vsock_virtio_transport",
+)
+"""What a machine's devices need; what the kernel has built in, or has not, is passed over."""
+MOUNTING = {"9p": ("9p", "9pnet_virtio"), "ext2": ("ext4",)}
+"""Filesystem → the modules that mount it, where they are not called as it is."""
+
 # An environment variable of one of these names would be taken by the kernel
 # (Documentation/admin-guide/kernel-parameters.txt); so is any name with a dot, which is a module's
 # parameter.
@@ -52,8 +65,18 @@ class Linux(Guest):
     quirks = frozenset(("isa-debug-exit",))
     takes_ipv6 = True
     max_addressed = 1 << 16
+    root_forms = ("erofs", "ext4", "squashfs", "virtiofs", "9p", "cpio", "ext2")
+    volume_ways = ("virtiofs", "9p", "archive", "tmpfs", "device")
+    init = True
+
+    def modules(self, filesystems: tuple[str, ...]) -> tuple[str, ...]:
+        return (*MODULES, *(name for kind in filesystems for name in MOUNTING.get(kind, (kind,))))
 
     def words(self, request: Request) -> Words:
+        if request.process:
+            from urunc.guests.linux_config import config_line, config_text
+
+            return Words(program="", words=(config_line(request),), config=config_text(request))
         line, _ = _line(request)
         if len(line.encode()) > LINE_LIMIT_BYTES:
             network = len(" ".join(_network(request)).encode())
@@ -69,6 +92,8 @@ class Linux(Guest):
         return Words(program="", words=(line,))
 
     def omissions(self, request: Request) -> list[str]:
+        if request.process:
+            return []
         return [
             f"kernel command line: no room in {LINE_LIMIT_BYTES} bytes for {what}: "
             f"{self.name} is told none"
@@ -137,9 +162,9 @@ def _network(request: Request) -> list[str]:
             dns = "".join(f":{server}" for server in servers)
             words.append(f"ip={nic.ipv4}::{gateway}:{mask}:{host}:eth{index}:off{dns}")
             servers = []
-        items = _items(nic, gateway)
-        if items:
-            words.append(f"urunc.eth{index}={','.join(items)}")
+        told = items(nic, gateway)
+        if told:
+            words.append(f"urunc.eth{index}={','.join(told)}")
     if len(request.dns) > NAME_SERVERS or any(":" in server for server in request.dns):
         words.append(f"urunc.dns={','.join(request.dns)}")
     return words
@@ -162,14 +187,14 @@ def _metric(nic: Nic) -> int:
     return min(route.metric for route in nic.routes if route.destination == DEFAULT)
 
 
-def _items(nic: Nic, gateway: str) -> list[str]:
+def items(nic: Nic, gateway: str) -> list[str]:
     """What an interface has beside what its `ip=` says, in the order to set it up."""
-    items = []
+    found = []
     if nic.mtu != VIRTIO_MTU:
-        items.append(f"mtu={nic.mtu}")
+        found.append(f"mtu={nic.mtu}")
     if nic.ipv6:
-        items.append(f"addr={nic.ipv6}/{nic.ipv6_prefix}")
-    items += [f"addr={address}" for address in nic.more]
+        found.append(f"addr={nic.ipv6}/{nic.ipv6_prefix}")
+    found += [f"addr={address}" for address in nic.more]
     on_link = {route.destination for route in nic.routes if not route.gateway}
     for route in nic.routes:
         # the guest needs not be told again what `ip=` says, but for a gateway that is not on the
@@ -177,8 +202,8 @@ def _items(nic: Nic, gateway: str) -> list[str]:
         said = gateway and (route.destination, route.gateway) == (DEFAULT, gateway)
         if said and f"{gateway}/32" not in on_link:
             continue
-        items.append(_route(route))
-    return items
+        found.append(_route(route))
+    return found
 
 
 def _route(route: Route) -> str:

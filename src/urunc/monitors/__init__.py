@@ -33,6 +33,8 @@ MIB = 1 << 20
 GIB = 1 << 30
 RUN = "/run"
 """The one folder of the monitor's root that the monitor may write to."""
+CHANNEL = f"{RUN}/channel"
+"""The FIFOs CHANNEL.in (to the guest) and CHANNEL.out."""
 
 
 @record
@@ -87,6 +89,8 @@ class Machine:
     """Whether standard input is a terminal, whose keys (Ctrl-C too) are the guest's."""
     seccomp: bool
     arguments: tuple[str, ...]
+    channel: str = ""
+    """How urunc's init in the guest talks to the host: "virtio", "vsock", "" not at all."""
 
 
 @record
@@ -144,6 +148,11 @@ class Monitor:
     max_disks = 1
     max_vcpus = 1
     takes_initrd = False
+    shares: frozenset[str] = frozenset()
+    """How it can share folders with its guest (storage.facts.SHARES)."""
+    channel = ""
+    """How urunc's init in its guest can talk to the host: "virtio" by a port over the FIFOs
+    CHANNEL, "vsock" by a connection, "" not at all."""
     overhead_mib = 0
     """What it needs of the container's memory limit for itself, in MiB, beside what grows with the
     machine (measured by bench/overhead: docs/monitors.md)."""

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-")
 ID_LIMIT = 64
+GUEST_CID = 3
+"""The guest's address on its vsock: the first that is not reserved (vsock(7))."""
+VSOCK = f"{RUN}/vsock.sock"
+"""A guest's connection to port N comes out at VSOCK_N (Firecracker's docs/vsock.md)."""
 ETHERNET_MTU = 1500
 """What a guest takes it for where nobody says."""
 TELLS_MTU = (1, 16)
@@ -51,6 +55,7 @@ class Firecracker(Monitor):
     """Amazon's Firecracker."""
 
     name = "firecracker"
+    channel = "vsock"
     minimum_version = (1, 0)
     needs_kvm = True
     max_nics = 8
@@ -130,6 +135,7 @@ def _configuration(machine: Machine, program: Program) -> dict[str, object]:
             }
             for index, disk in enumerate(machine.disks)
         ],
+        **({"vsock": {"guest_cid": GUEST_CID, "uds_path": VSOCK}} if machine.channel else {}),
         "network-interfaces": [
             {"iface_id": f"net{index}", "guest_mac": nic.mac, "host_dev_name": nic.tap}
             | ({"mtu": nic.mtu} if tells_mtu and nic.mtu != ETHERNET_MTU else {})

@@ -9,8 +9,9 @@ nested.
 from __future__ import annotations
 
 from urunc.errors import MonitorError
+from urunc.guests import CHANNEL_PORT
 from urunc.jsontext import dumps, loads
-from urunc.monitors import MIB, RUN, Launch, Machine, MachineNic, Monitor, Program
+from urunc.monitors import CHANNEL, MIB, RUN, Launch, Machine, MachineNic, Monitor, Program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class Qemu(Monitor):
     """qemu-system-x86_64 and qemu-system-aarch64."""
 
     name = "qemu"
+    channel = "virtio"
+    shares = frozenset(("virtiofs", "9p"))
     minimum_version = (5, 0)
     can_emulate = True
     max_nics = 16
@@ -165,6 +168,9 @@ class Qemu(Monitor):
             argv += ["-device", _network_device(nic, index, modern=legacy_free)]
         if x86 and "isa-debug-exit" in machine.quirks:
             argv += ["-device", "isa-debug-exit,iobase=0x501,iosize=2"]
+        if machine.channel:
+            argv += ["-chardev", f"pipe,id=channel,path={CHANNEL}", "-device", "virtio-serial-pci"]
+            argv += ["-device", f"virtserialport,chardev=channel,name={CHANNEL_PORT}"]
         argv += machine.arguments
         devices = (*(("/dev/kvm",) if kvm else ()), *(("/dev/net/tun",) if machine.nics else ()))
         return Launch(

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What urunc's init in a Linux guest is told (guest-init/): a line for the kernel, and the text of
+a disk. docs/guests.md has the format.
+
+A record is `KEY=VALUE`, ended by a NUL; fields within a value are separated by a tab, and a tab, a
+line's end or a backslash in a field is written `\\t`, `\\n`, `\\\\`. The text is padded to whole
+sectors.
+"""
+
+from __future__ import annotations
+
+from urunc.errors import ImageError
+from urunc.guests import CHANNEL_PORT
+from urunc.guests.linux import items
+from urunc.storage.facts import ARCHIVE, DEVICE, INITRD, SHARES, TMPFS
+from urunc.storage.wanted import share_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from urunc.guests import Nic, Request
+    from urunc.storage.facts import Volume
+
+MAGIC = "urunc-guest 1"
+SECTOR_BYTES = 512
+VSOCK_PORT = 1024
+SHARE_TAG = "share"
+LOCALHOST = (
+    "127.0.0.1\tlocalhost",
+    "::1\tlocalhost ip6-localhost ip6-loopback",
+)
+"""What every hosts file has; engines' own have it too, and it is left out of what was read."""
+DISK_LIMIT = 26
+"""Disks with a name of one letter: vda to vdz."""
+
+
+def config_line(request: Request) -> str:
+    """The kernel's line: what the kernel itself needs, and where the rest is."""
+    if len(request.disks) >= DISK_LIMIT:
+        raise ImageError(f"disks: {len(request.disks)} are more than {DISK_LIMIT - 1}")
+    return " ".join(
+        (
+            "panic=-1",
+            f"console={request.console}",
+            "reboot=k",
+            "quiet",
+            f"urunc.config={disk_path(len(request.disks))}",
+        )
+    )
+
+
+def config_text(request: Request) -> str:
+    """The disk's whole text."""
+    assert request.process
+    records = [
+        *_root(request),
+        *_volumes(request),
+        *_names(request),
+        *_network(request.nics),
+        *_process(request),
+    ]
+    text = "".join(f"{record}\0" for record in (MAGIC, *records, ""))
+    return text + "\0" * (-len(text.encode()) % SECTOR_BYTES)
+
+
+def disk_path(index: int) -> str:
+    """Linux's name of a machine's disk: in the order in which the monitor is told them."""
+    return f"/dev/vd{chr(ord('a') + index)}"
+
+
+def _record(key: str, *fields: str) -> str:
+    if any("\0" in field for field in fields):
+        raise ImageError(f"{key}: a NUL character in '{fields[-1]}'")
+    return f"{key}=" + "\t".join(
+        field.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n") for field in fields
+    )
+
+
+def _root(request: Request) -> list[str]:
+    root = request.root
+    assert root
+    share = share_of(root, request.volumes)
+    records = [_record("share", share, SHARE_TAG)] if share else []
+    access = "ro" if root.read_only else "rw"
+    if root.form in SHARES:
+        records.append(_record("root", "share", "root", access))
+    elif root.form == INITRD:
+        records.append(_record("root", "initrd", "root", access))
+    else:
+        index = next(i for i, disk in enumerate(request.disks) if disk.mount_point == "/")
+        disk = request.disks[index]
+        below = "ro" if disk.read_only else access
+        records.append(_record("root", root.form, disk_path(index), below))
+        if disk.read_only and not root.read_only:
+            records.append(_record("overlay", "tmpfs", ""))
+    if request.archive >= 0:
+        records.append(_record("archive", disk_path(request.archive)))
+    return records + [_record("opaque", path) for path in request.opaque]
+
+
+def _volumes(request: Request) -> list[str]:
+    records = []
+    for index, volume in enumerate(request.volumes):
+        options = ",".join(("ro" if volume.read_only else "rw", *volume.options))
+        kind, source = _source(request, index, volume)
+        records.append(_record("mount", kind, source, volume.destination, options))
+    return records
+
+
+def _source(request: Request, index: int, volume: Volume) -> tuple[str, str]:
+    if volume.way in SHARES:
+        return "share", f"volumes/{index}"
+    if volume.way == ARCHIVE:
+        return "copy", f"volumes/{index}"
+    if volume.way == TMPFS:
+        return "tmpfs", ""
+    assert volume.way == DEVICE
+    place = next(
+        number
+        for number, disk in enumerate(request.disks)
+        if disk.mount_point == volume.destination
+    )
+    return "device", disk_path(place)
+
+
+def _names(request: Request) -> list[str]:
+    """Files that engines mount into every container, from what is known of the network: with a
+    shared or loopback resolver they say something else than the host's."""
+    resolver = [f"search {' '.join(request.search)}"] if request.search else []
+    resolver += [f"options {' '.join(request.options)}"] if request.options else []
+    resolver += [f"nameserver {server}" for server in request.dns]
+    hosts = list(LOCALHOST)
+    if request.hostname:
+        hosts += [
+            f"{address}\t{request.hostname}"
+            for nic in request.nics
+            for address in (nic.ipv4, nic.ipv6)
+            if address
+        ]
+    hosts += [line.replace(" ", "\t", 1) for line in request.hosts]
+    files = {"/etc/hosts": hosts, "/etc/hostname": [request.hostname] if request.hostname else []}
+    if resolver:
+        files["/etc/resolv.conf"] = resolver
+    return [
+        _record("file", path, "644", "".join(f"{line}\n" for line in lines))
+        for path, lines in files.items()
+        if lines
+    ]
+
+
+def _network(nics: Iterable[Nic]) -> list[str]:
+    records = []
+    for index, nic in enumerate(nics):
+        first = [f"addr={nic.ipv4}/{nic.ipv4_prefix}"] if nic.ipv4 else []
+        told = items(nic, "")
+        mtu = [item for item in told if item.startswith("mtu=")]
+        rest = [item for item in told if not item.startswith("mtu=")]
+        records.append(_record("net", f"eth{index}", *mtu, *first, *rest))
+    return records
+
+
+def _process(request: Request) -> list[str]:
+    process = request.process
+    assert process
+    records = [_record("arg", word) for word in request.args]
+    records += [_record("env", variable) for variable in request.env]
+    records += [
+        _record("cwd", process.cwd),
+        _record("uid", str(process.uid)),
+        _record("gid", str(process.gid)),
+    ]
+    if request.hostname:
+        records.append(_record("hostname", request.hostname))
+    if process.domainname:
+        records.append(_record("domainname", process.domainname))
+    if process.groups:
+        records.append(_record("groups", ",".join(map(str, process.groups))))
+    if process.umask is not None:
+        records.append(_record("umask", f"{process.umask:o}"))
+    if process.capabilities:
+        records.append(_record("capabilities", *process.capabilities))
+    records += [_record("no_new_privileges", "1")] if process.no_new_privileges else []
+    records += [_record("rlimit", *limit.split(" ")) for limit in process.rlimits]
+    records += [_record("sysctl", path, value) for path, value in process.sysctls.items()]
+    records += [_record("masked", path) for path in process.masked_paths]
+    records += [_record("readonly", path) for path in process.read_only_paths]
+    records += [_record("terminal", "1")] if process.terminal else []
+    if request.channel == "virtio":
+        records += [_record("channel", "virtio", CHANNEL_PORT), _record("debug_exit", "1")]
+    elif request.channel == "vsock":
+        records.append(_record("channel", "vsock", str(VSOCK_PORT)))
+    return records

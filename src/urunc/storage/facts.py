@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What was found out about a container's files, what is wanted of them for its guest, and what was
+made, as plain records: `Found` before the plan, `Root` and `Volume` in it, `StorageFacts` after."""
+
+from __future__ import annotations
+
+from urunc.record import record
+
+DISKS = ("erofs", "squashfs", "ext4", "ext2")
+"""Forms of the container's root filesystem that are disks; those of READ_ONLY cannot be written."""
+READ_ONLY = frozenset(("erofs", "squashfs"))
+SHARES = ("virtiofs", "9p")
+"""Forms that are folders of the host's, which the guest sees as they are."""
+INITRD = "cpio"
+FORMS = (*DISKS, *SHARES, INITRD)
+
+ARCHIVE, IN_INITRD, TMPFS, DEVICE = "archive", "initrd", "tmpfs", "device"
+"""Ways of a volume beside SHARES and DISKS: copied onto a disk that urunc's init reads, copied into
+the initrd; made in the guest's memory; a block device as it is."""
+FOLDER, FILE = "folder", "file"
+
+
+@record
+class VolumeSource:
+    """A mount of config.json, or a block device of linux.devices, looked at: `kind` is FOLDER,
+    FILE, TMPFS or DEVICE, else what it is instead, in words."""
+
+    destination: str
+    source: str
+    kind: str
+    read_only: bool
+    scratch: bool
+    """A folder that lives no longer than its pod (emptyDir): what is written there may be lost."""
+    options: tuple[str, ...]
+    device: tuple[int, ...]
+    """(major, minor) of a DEVICE."""
+
+
+@record
+class Found:
+    """What there is to choose from."""
+
+    device: str
+    """The block device that the root filesystem is alone on (devmapper, blockfile), "" for none."""
+    device_filesystem: str
+    builders: tuple[str, ...]
+    """Of FORMS those that this machine has a program for (INITRD needs none)."""
+    filesystems: tuple[str, ...]
+    """Of FORMS those that the guest's kernel is known to mount."""
+    virtiofsd: str
+    """The program's path, "" where there is none."""
+    volumes: tuple[VolumeSource, ...]
+
+
+@record
+class Root:
+    """How the container's root filesystem reaches the guest: its form (of FORMS), or the block
+    device that it is on (`form` is that one's filesystem)."""
+
+    form: str
+    device: str
+    read_only: bool
+    """Whether the container's root is to be read alone (root.readonly)."""
+    copied: bool
+    """Whether the guest gets a copy of its own, to write to."""
+    reason: str
+
+
+@record
+class Volume:
+    """One volume of the guest and its way: of SHARES, DISKS, or ARCHIVE, IN_INITRD, TMPFS,
+    DEVICE."""
+
+    destination: str
+    source: str
+    kind: str
+    way: str
+    read_only: bool
+    options: tuple[str, ...]
+    device: tuple[int, ...]
+
+
+@record
+class StoredDisk:
+    """A disk that was made or taken over: a file of the host's, or (with `device`) a block device,
+    and where the monitor finds it."""
+
+    source: str
+    target: str
+    device: tuple[int, ...]
+    """(major, minor); empty for a file."""
+    read_only: bool
+    filesystem: str
+    name: str
+    """By which a guest that declares its disks knows it."""
+    mount_point: str
+    """`/` for the root filesystem, "" for what is not mounted by itself."""
+
+
+@record
+class StorageFacts:
+    """What a guest's files became."""
+
+    initrd: str
+    """The host's path of an initrd that was made, "" where none was."""
+    disks: tuple[StoredDisk, ...]
+    archive: int
+    """The index of the disk with copied volumes and the writable layer, -1 for none."""
+    opaque: tuple[str, ...]
+    """Folders of the writable layer that hide what is below them (overlayfs)."""
+
+
+NO_STORAGE = StorageFacts(initrd="", disks=(), archive=-1, opaque=())

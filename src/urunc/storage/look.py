@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What there is of a container's files for its guest, before anything is decided: its root
+filesystem, the mounts and block devices of config.json, and what this machine can make of them.
+Reads, and makes nothing."""
+
+from __future__ import annotations
+
+import posix
+
+from urunc.host import find_program
+from urunc.linux.files import S_IFBLK, S_IFDIR, S_IFMT, S_IFREG, exists
+from urunc.storage.facts import (
+    DEVICE,
+    DISKS,
+    FILE,
+    FOLDER,
+    FORMS,
+    INITRD,
+    SHARES,
+    TMPFS,
+    Found,
+    VolumeSource,
+)
+from urunc.storage.wanted import TOLD
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from urunc.config import Config
+    from urunc.guests import Guest
+    from urunc.image import UnikernelImage
+    from urunc.spec import Mount, Spec
+
+BUILDERS = {
+    "erofs": "mkfs.erofs",
+    "squashfs": "mksquashfs",
+    "ext4": "mke2fs",
+    "ext2": "mke2fs",
+}
+OWN_MOUNTS = ("/dev", "/dev/shm", "/dev/pts", "/dev/mqueue", "/proc", "/sys", "/sys/fs/cgroup")
+"""What a runtime mounts for every container's own kernel interfaces: a guest has a kernel."""
+SCRATCH = "/kubernetes.io~empty-dir/"
+"""In the path of an emptyDir's folder (pkg/volume/emptydir)."""
+PASSED = frozenset(("nosuid", "nodev", "noexec", "noatime", "nodiratime", "relatime"))
+"""Mount options that mean the same in the guest."""
+VIRTIOFSD = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd")
+"""Where distributions put it, which is not on PATH."""
+KINDS = {S_IFDIR: FOLDER, S_IFREG: FILE, S_IFBLK: DEVICE}
+ASSUMED = ("ext4",)
+"""What a kernel is taken to mount where nobody says."""
+
+
+def look(spec: Spec, image: UnikernelImage, guest: Guest, config: Config) -> Found | None:
+    """What was found; None where the guest has nothing of the container's files."""
+    volumes = (*map(_volume, filter(_is_volume, spec.mounts)), *_devices(spec))
+    if not image.mount_rootfs and not volumes:
+        return None
+    device = filesystem = ""
+    if image.mount_rootfs:
+        from urunc.storage.layers import identify
+
+        source = identify(spec.root)
+        device, filesystem = source.device, source.device_filesystem
+    return Found(
+        device=device,
+        device_filesystem=filesystem,
+        builders=(*(form for form in DISKS if find_program(BUILDERS[form])), INITRD),
+        filesystems=filesystems(guest, config) if guest.init else FORMS,
+        virtiofsd=_virtiofsd(config),
+        volumes=volumes,
+    )
+
+
+def filesystems(guest: Guest, config: Config) -> tuple[str, ...]:
+    """What a guest's kernel can mount: what the administrator says, else what its modules are."""
+    said: list[str] = config.get(f"guests.{guest.name}.filesystems")
+    folder = config.get(f"guests.{guest.name}.modules")
+    if said or not folder:
+        return tuple(said) or ASSUMED
+    from urunc.storage.initrd import known
+
+    needed = {name: guest.modules((name,)) for name in (*DISKS, *SHARES)}
+    base = guest.modules(())
+    there = known(folder, {word for words in needed.values() for word in words})
+    return tuple(name for name, words in needed.items() if set(words) - set(base) <= there)
+
+
+def _is_volume(mount: Mount) -> bool:
+    """Whether a mount is more than what every container has."""
+    if mount.destination in TOLD or mount.type in ("proc", "sysfs", "devpts", "mqueue", "cgroup"):
+        return False
+    return mount.destination not in OWN_MOUNTS or is_bind(mount)
+
+
+def is_bind(mount: Mount) -> bool:
+    """Whether it shows something of the host's."""
+    return mount.type == "bind" or "bind" in mount.options or "rbind" in mount.options
+
+
+def _volume(mount: Mount) -> VolumeSource:
+    passed = tuple(
+        word
+        for word in mount.options
+        if word in PASSED or (mount.type == "tmpfs" and word.startswith(("size=", "mode=")))
+    )
+    device: tuple[int, ...] = ()
+    if is_bind(mount):
+        try:
+            facts = posix.stat(mount.source)
+            kind = KINDS.get(facts.st_mode & S_IFMT, "neither a file nor a folder")
+            if kind == DEVICE:
+                device = posix.major(facts.st_rdev), posix.minor(facts.st_rdev)
+        except OSError as error:
+            kind = f"not to be had: {error.strerror}"
+    else:
+        kind = TMPFS if mount.type == "tmpfs" else f"of type '{mount.type}'"
+    return VolumeSource(
+        destination=mount.destination,
+        source=mount.source if is_bind(mount) else "",
+        kind=kind,
+        read_only="ro" in mount.options,
+        scratch=SCRATCH in mount.source,
+        options=passed,
+        device=device,
+    )
+
+
+def _devices(spec: Spec) -> list[VolumeSource]:
+    """Block devices of linux.devices (a pod's volumeDevices, `--device`)."""
+    return [
+        VolumeSource(
+            destination=device.path,
+            source="",
+            kind=DEVICE,
+            read_only=device.read_only,
+            scratch=False,
+            options=(),
+            device=(device.major, device.minor),
+        )
+        for device in spec.devices
+        if device.type == "b"
+    ]
+
+
+def _virtiofsd(config: Config) -> str:
+    said: str = config.get("storage.virtiofsd")
+    if said:
+        return said
+    return find_program("virtiofsd") or next(filter(exists, VIRTIOFSD), "")

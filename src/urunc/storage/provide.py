@@ -1,0 +1,340 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes what the plan wants of a container's files: shared images from the cache, private copies,
+an initrd, the archive of copied volumes. Runs in `create`, in the caller's process, before init is
+forked.
+
+What is the container's own is in one folder, which the journal knows; what is shared is in the
+cache.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from urunc import logs
+from urunc.errors import HostError, ImageError, reason
+from urunc.journal import PrivateFolder
+from urunc.storage import cache
+from urunc.storage.facts import (
+    ARCHIVE,
+    DEVICE,
+    DISKS,
+    IN_INITRD,
+    INITRD,
+    READ_ONLY,
+    SHARES,
+    StorageFacts,
+    StoredDisk,
+)
+from urunc.storage.layers import identify
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from urunc.config import Config
+    from urunc.guests import Guest
+    from urunc.journal import Journal
+    from urunc.plan import Plan
+    from urunc.storage.facts import Volume
+    from urunc.storage.layers import Source
+
+DEFAULT_PRIVATE = "/var/lib/urunc/containers"
+MIB = 1 << 20
+INIT = "guest-init"
+"""urunc's init for Linux guests, among the program's own files."""
+UNPACKED_MIB = 32
+"""Memory that a kernel needs beside what its initrd takes, roughly."""
+
+
+def provide(plan: Plan, guest: Guest, config: Config, journal: Journal) -> StorageFacts:
+    """Make it all; raises Error. What was made so far is in the journal."""
+    return _Provision(plan, guest, config, journal).run()
+
+
+class _Provision:
+    """The work for one container."""
+
+    def __init__(self, plan: Plan, guest: Guest, config: Config, journal: Journal) -> None:
+        self.plan = plan
+        self.guest = guest
+        self.config = config
+        self.journal = journal
+        self.disks: list[StoredDisk] = []
+        self.parts: list[str] = []
+        """Of the initrd, in their order."""
+        self.archive = -1
+        self.opaque: tuple[str, ...] = ()
+        self._folder = ""
+
+    def run(self) -> StorageFacts:
+        plan = self.plan
+        if plan.process:
+            self.parts.append(self._kernel_part())
+        if plan.root_way:
+            self._root()
+        copied = [volume for volume in plan.volumes if volume.way in (ARCHIVE, IN_INITRD)]
+        source = self._layers() if plan.process and plan.root_way else None
+        if any(volume.way == ARCHIVE for volume in copied) or (source and source.upper):
+            self._archive(source)
+        if any(volume.way == IN_INITRD for volume in copied):
+            self._into_initrd()
+        for volume in plan.volumes:
+            if volume.way in DISKS:
+                self._image_of(volume)
+            elif volume.way == DEVICE:
+                self._device(volume)
+        return StorageFacts(
+            initrd=self._initrd(),
+            disks=tuple(self.disks),
+            archive=self.archive,
+            opaque=self.opaque,
+        )
+
+    def _layers(self) -> Source | None:
+        """The layers, where the guest gets an image of the lower ones alone."""
+        assert self.plan.root_way
+        way = self.plan.root_way
+        if way.form in SHARES or way.device:
+            return None
+        source = identify(self.plan.root)
+        return source if source.kind == "layers" else None
+
+    def _root(self) -> None:
+        way = self.plan.root_way
+        assert way
+        if way.form in SHARES:
+            return
+        if way.device:
+            facts = posix.stat(way.device)
+            numbers = posix.major(facts.st_rdev), posix.minor(facts.st_rdev)
+            self._add("", way.form, read_only=way.read_only, device=numbers)
+            return
+        from urunc.storage.images import build_private, obtain, private_copy
+
+        source = identify(self.plan.root)
+        if not self.guest.init and source.upper and _has_entries(source.upper):
+            # such a guest has no layers of its own: it gets the whole, which nobody else may share
+            path = f"{self.folder}/root.{way.form}"
+            image = build_private(self.plan.root, way.form, path, self.config)
+        else:
+            image = obtain(source, way.form, self.config)
+            path = image.path
+            if way.copied:
+                path = f"{self.folder}/root.{way.form}"
+                private_copy(image.path, path)
+                self._give(path, 0o600)
+        for omission in image.omitted:
+            logs.warn(f"root filesystem: {omission}")
+        if way.form == INITRD:
+            self.parts.append(image.path)
+        else:
+            self._add(path, way.form, read_only=not way.copied)
+
+    def _add(self, path: str, form: str, *, read_only: bool, device: tuple[int, ...] = ()) -> None:
+        """The disk with the root filesystem, the first after the image's."""
+        index = len(self.plan.disks)
+        self.disks.append(
+            StoredDisk(
+                source=path,
+                target=self._target(device),
+                device=device,
+                read_only=read_only or form in READ_ONLY,
+                filesystem=form,
+                name=self.plan.disk_names[index],
+                mount_point=self.plan.disk_mount_points[index] or "/",
+            )
+        )
+
+    def _target(self, device: tuple[int, ...]) -> str:
+        number = len(self.plan.disks) + len(self.disks)
+        return f"/dev/disk{number}" if device else f"/disk{number}"
+
+    def _archive(self, source: Source | None) -> None:
+        from urunc.storage.archive import write_archive
+
+        wanted = [
+            (str(index), volume)
+            for index, volume in enumerate(self.plan.volumes)
+            if volume.way == ARCHIVE
+        ]
+        path = f"{self.folder}/archive"
+        facts = write_archive(
+            path,
+            {name: volume.source for name, volume in wanted},
+            source.upper if source else "",
+            self.config.get("storage.copy_limit_mib") * MIB,
+        )
+        self._give(path, 0o400)
+        self.opaque = facts.opaque
+        self.archive = len(self.disks)
+        self.disks.append(
+            StoredDisk(
+                source=path, target=self._target(()), device=(), read_only=True, filesystem="",
+                name="", mount_point="",
+            )
+        )  # fmt: skip
+
+    def _into_initrd(self) -> None:
+        """A part with the volumes at their places."""
+        from urunc.storage.archive import write_volumes
+
+        path = f"{self.folder}/volumes.cpio"
+        places = {
+            volume.destination: volume.source
+            for volume in self.plan.volumes
+            if volume.way == IN_INITRD
+        }
+        write_volumes(path, places, self.config.get("storage.copy_limit_mib") * MIB)
+        self.parts.append(path)
+
+    def _image_of(self, volume: Volume) -> None:
+        """A disk made of a volume, the container's own."""
+        from urunc.storage.images import build_private
+
+        index = len(self.plan.disks) + len(self.disks)
+        path = f"{self.folder}/volume{index}.{volume.way}"
+        build_private(volume.source, volume.way, path, self.config)
+        self._give(path, 0o600)
+        self.disks.append(
+            StoredDisk(
+                source=path,
+                target=self._target(()),
+                device=(),
+                read_only=False,
+                filesystem=volume.way,
+                name=self.plan.disk_names[index],
+                mount_point=volume.destination,
+            )
+        )
+
+    def _device(self, volume: Volume) -> None:
+        self.disks.append(
+            StoredDisk(
+                source=volume.source,
+                target=self._target(volume.device),
+                device=volume.device,
+                read_only=volume.read_only,
+                filesystem="",
+                name="",
+                mount_point=volume.destination,
+            )
+        )
+
+    def _kernel_part(self) -> str:
+        """urunc's init with the kernel's modules, made once for each kernel."""
+        from urunc.storage.initrd import kernel_part_key, write_kernel_part
+
+        init = program(INIT)
+        wanted = self.guest.modules(self.plan.filesystems)
+        key = kernel_part_key(self.plan.kernel_modules, wanted, init)
+
+        def write(fd: int) -> None:
+            write_kernel_part(fd, self.plan.kernel_modules, wanted, init)
+
+        return _cached(f"{key}.initrd", self.plan.kernel.source.path, write, self.config)
+
+    def _initrd(self) -> str:
+        """One file of all parts; a single one that is shared stays where it is."""
+        if self.plan.initrd and self.parts:
+            self.parts.insert(0, _inside(self.plan.root, self.plan.initrd.source.path))
+        if not self.parts:
+            return ""
+        size = sum(posix.stat(part).st_size for part in self.parts)
+        least = 2 * size + UNPACKED_MIB * MIB
+        if least > self.plan.memory_bytes:
+            raise ImageError(
+                f"initrd: {size >> 20} MiB, and as much again once it is unpacked, are too much for "
+                f"a guest of {self.plan.memory_bytes >> 20} MiB",
+                f"give it {-(-least // MIB)} MiB at least, or choose another way (annotation "
+                "'rootfs')",
+            )
+        if len(self.parts) == 1:
+            return self.parts[0]
+        from urunc.storage.initrd import assemble
+
+        path = f"{self.folder}/initrd"
+        assemble(self.parts, path)
+        self._give(path, 0o400)
+        return path
+
+    @property
+    def folder(self) -> str:
+        """The container's own folder, made when it is first needed."""
+        if not self._folder:
+            facts = posix.stat(self.journal.folder)
+            name = f"{self.plan.id}.{facts.st_dev:x}-{facts.st_ino:x}"
+            path = f"{private_location(self.config)}/{name}"
+            try:
+                self.journal.make(PrivateFolder(path=path))
+            except OSError as error:
+                raise HostError(
+                    f"make folder '{path}': {reason(error)}",
+                    "storage.private in the configuration names another place",
+                ) from None
+            self._folder = path
+        return self._folder
+
+    def _give(self, path: str, mode: int) -> None:
+        """A file of the container's own is its monitor's."""
+        posix.chmod(path, mode)
+        posix.chown(path, self.plan.uid or 0, self.plan.gid or 0)
+
+
+def private_location(config: Config) -> str:
+    """Where containers' own files are; an ordinary user's are beside that user's cache."""
+    path: str = config.get("storage.private")
+    near = cache.location(config)
+    if path == DEFAULT_PRIVATE and near != cache.DEFAULT:
+        return f"{near}-containers"
+    return path
+
+
+def program(name: str) -> str:
+    """One of the programs for guests that are installed with urunc; raises HostError."""
+    path = f"{__file__.rpartition('/urunc/')[0]}/{name}"
+    if not posix.access(path, posix.R_OK):
+        raise HostError(
+            f"'{path}': not there", "install urunc by `make install`, which compiles it"
+        )
+    return path
+
+
+def _cached(name: str, source: str, write: Callable[[int], None], config: Config) -> str:
+    """A file of the cache, written where it is not there."""
+    folder = cache.folder(config)
+    entry = cache.find(folder, name)
+    if entry:
+        cache.touch(entry)
+        return entry.path
+    fd = cache.lock(folder, name)
+    try:
+        if not cache.find(folder, name):  # somebody else has made it while we waited
+            write(fd)
+            cache.commit(folder, name, fd, source)
+        else:
+            cache.abandon(folder, name)
+    except BaseException:
+        cache.abandon(folder, name)
+        raise
+    finally:
+        posix.close(fd)
+    return f"{folder}/{name}"
+
+
+def _inside(root: str, path: str) -> str:
+    """A file of the image by a path that no link leads astray any more."""
+    from urunc.linux.files import O_PATH, open_in_root
+
+    fd = open_in_root(root, path, O_PATH)
+    try:
+        return posix.readlink(f"/proc/self/fd/{fd}")
+    finally:
+        posix.close(fd)
+
+
+def _has_entries(folder: str) -> bool:
+    try:
+        return bool(posix.listdir(folder))
+    except OSError:
+        return False

@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which way the container's root filesystem and its volumes take to the guest. Pure.
+
+The first form that guest, monitor and machine all have wins: what the annotation or the image says,
+the administrator's order, else the guest's own, cheapest first. What cannot be given is an error if
+the user asked for it, and a warning if engines add it to every container.
+"""
+
+from __future__ import annotations
+
+from urunc.errors import ImageError
+from urunc.storage.facts import (
+    ARCHIVE,
+    DEVICE,
+    DISKS,
+    FILE,
+    FOLDER,
+    FORMS,
+    IN_INITRD,
+    INITRD,
+    SHARES,
+    TMPFS,
+    Found,
+    Root,
+    StorageFacts,
+    StoredDisk,
+    Volume,
+    VolumeSource,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from urunc.config import Config
+    from urunc.guests import Guest
+    from urunc.image import UnikernelImage
+    from urunc.monitors import Monitor
+    from urunc.plan import Plan
+    from urunc.spec import Spec
+
+ORCHESTRATED = (
+    "/dev/termination-log",
+    "/dev/shm",
+    "/dev/mqueue",
+    "/run/.containerenv",
+    "/run/secrets",
+    "/var/run/secrets/kubernetes.io/serviceaccount",
+    "/etc/podinfo",
+)
+"""Mounts that an engine adds to every container, whether or not anybody asked."""
+TOLD = ("/etc/resolv.conf", "/etc/hosts", "/etc/hostname")
+"""What of an engine's mounts reaches a guest as words, or in its configuration."""
+AUTO, COPY, IGNORE = "auto", "copy", "ignore"
+VOLUME_CHOICES = (AUTO, COPY, IGNORE)
+"""The annotation `volumes`: COPY has volumes copied that can be written to, IGNORE leaves out what
+cannot be given."""
+
+
+def choose_root(
+    spec: Spec, image: UnikernelImage, guest: Guest, monitor: Monitor, found: Found, config: Config
+) -> Root:
+    """The way of the root filesystem; raises ImageError where there is none."""
+    asked, why = _asked(image, guest, config)
+    refusals = {}
+    for form in asked:
+        taken = found.device and found.device_filesystem == form
+        problem = _problem(form, guest, monitor, found, built=not taken)
+        if problem:
+            refusals[form] = problem
+            continue
+        if taken:
+            reason = f"the block device '{found.device}' that it is on"
+        else:
+            reason = f"{why}" if len(asked) == 1 else f"the first that fits, {why}"
+        writes = not spec.root_read_only
+        return Root(
+            form=form,
+            device=found.device if taken else "",
+            read_only=spec.root_read_only,
+            copied=writes and form in DISKS and not taken and not guest.init,
+            reason=reason,
+        )
+    raise ImageError(
+        f"root filesystem: no way to give it to {guest.name} on {monitor.name}: "
+        + "; ".join(f"{form}: {problem}" for form, problem in refusals.items()),
+        "" if guest.root_forms else f"{guest.name} takes none: leave mountRootfs out",
+    )
+
+
+def _asked(image: UnikernelImage, guest: Guest, config: Config) -> tuple[tuple[str, ...], str]:
+    """(forms in the order to try, who says so)."""
+    for text, source in (
+        (image.overrides.get("rootfs", ""), "annotation 'rootfs'"),
+        (image.rootfs, "the image's 'rootfs'"),
+    ):
+        if text and text != AUTO:
+            if text not in FORMS:
+                known = ", ".join((AUTO, *FORMS))
+                raise ImageError(f"{source}: '{text}' is unknown", f"known: {known}")
+            return (text,), f"asked for by {source}"
+    listed = tuple(config.get("storage.rootfs"))
+    if listed:
+        return listed, f"in the order of {config.source('storage.rootfs')}"
+    return guest.root_forms, f"in {guest.name}'s order"
+
+
+def _problem(form: str, guest: Guest, monitor: Monitor, found: Found, *, built: bool) -> str:
+    """Why a form does not do, "" where it does."""
+    if form not in guest.root_forms:
+        return f"{guest.name} cannot use it"
+    if guest.init and form != INITRD and form not in found.filesystems:
+        return "the kernel is not known to mount it"
+    if form in SHARES:
+        return _share_problem(form, monitor, found)
+    if form == INITRD:
+        return "" if monitor.takes_initrd else f"{monitor.name} takes no initrd"
+    if not monitor.max_disks:
+        return f"{monitor.name} has no disks"
+    if built and form not in found.builders:
+        return "this machine has no program to make it"
+    return ""
+
+
+def _share_problem(form: str, monitor: Monitor, found: Found) -> str:
+    if form not in monitor.shares:
+        return f"{monitor.name} shares no folders by it"
+    if form == "virtiofs" and not found.virtiofsd:
+        return "virtiofsd is not installed"
+    return ""
+
+
+def choose_volumes(
+    image: UnikernelImage,
+    guest: Guest,
+    monitor: Monitor,
+    found: Found,
+    root: Root | None,
+    warnings: list[str],
+) -> tuple[Volume, ...]:
+    """The volumes in the order of the mounts; raises ImageError for what was asked for and cannot
+    be given."""
+    choice = image.overrides.get("volumes", AUTO)
+    if choice not in VOLUME_CHOICES:
+        known = ", ".join(VOLUME_CHOICES)
+        raise ImageError(f"annotation 'volumes': '{choice}' is unknown", f"known: {known}")
+    share = _share(guest, monitor, found, root)
+    volumes, missing = [], []
+    for source in found.volumes:
+        if source.destination in TOLD:
+            continue
+        way, problem = _way(source, guest, monitor, share, root)
+        if not problem and way not in (TMPFS, DEVICE, *SHARES) and not _may_copy(source, choice):
+            problem = f"can be copied only, and what {guest.name} writes to the copy would be lost"
+        if not problem:
+            volumes.append(_volume(source, way))
+        elif choice == IGNORE or _orchestrated(source):
+            missing.append(source.destination)
+        else:
+            raise ImageError(
+                f"mount '{source.destination}' of '{source.source}': {problem}",
+                "mount it read-only; or the annotation 'volumes' says what to do with it: "
+                f"{COPY} or {IGNORE}",
+            )
+    if missing:
+        warnings.append(f"mounts that the guest does not see: {', '.join(missing)}")
+    return tuple(volumes)
+
+
+def _share(guest: Guest, monitor: Monitor, found: Found, root: Root | None) -> str:
+    """The kind by which folders are shared; one for the whole container."""
+    if root and root.form in SHARES:
+        return root.form
+    for kind in guest.volume_ways:
+        known = not guest.init or kind in found.filesystems
+        if kind in SHARES and known and not _share_problem(kind, monitor, found):
+            return kind
+    return ""
+
+
+def _way(
+    source: VolumeSource, guest: Guest, monitor: Monitor, share: str, root: Root | None
+) -> tuple[str, str]:
+    """(way, "") or ("", why there is none)."""
+    ways = guest.volume_ways if root or not guest.init else ()
+    if source.kind not in (FOLDER, FILE, TMPFS, DEVICE):
+        return "", f"it is {source.kind}"
+    if not ways:
+        return "", f"{guest.name} takes no volumes" + (
+            " but by urunc's init, with mountRootfs" if guest.init else ""
+        )
+    if source.kind in (TMPFS, DEVICE):
+        known = source.kind in ways
+        return (source.kind, "") if known else ("", f"{guest.name} takes no {source.kind}")
+    if share and (source.kind == FOLDER or guest.init):
+        return share, ""
+    for way in ways:
+        if way == ARCHIVE or (way == IN_INITRD and monitor.takes_initrd):
+            return way, ""
+        if way in DISKS and source.kind == FOLDER:
+            return way, ""
+    return "", f"{guest.name} on {monitor.name} has no way to it"
+
+
+def _may_copy(source: VolumeSource, choice: str) -> bool:
+    return source.read_only or source.scratch or choice == COPY or _orchestrated(source)
+
+
+def _orchestrated(source: VolumeSource) -> bool:
+    return source.destination in ORCHESTRATED
+
+
+def _volume(source: VolumeSource, way: str) -> Volume:
+    return Volume(
+        destination=source.destination,
+        source=source.source,
+        kind=source.kind,
+        way=way,
+        read_only=source.read_only,
+        options=source.options,
+        device=source.device,
+    )
+
+
+def share_of(root: Root | None, volumes: tuple[Volume, ...]) -> str:
+    """Of SHARES the kind that a container uses, "" for none."""
+    if root and root.form in SHARES:
+        return root.form
+    return next((volume.way for volume in volumes if volume.way in SHARES), "")
+
+
+def expected(plan: Plan) -> StorageFacts:
+    """What `provide` would make, with words for the files that are not there yet."""
+    disks: list[StoredDisk] = []
+
+    def add(source: str, way: str, point: str, device: tuple[int, ...], read_only: bool) -> None:
+        number = len(plan.disks) + len(disks)
+        declared = number < len(plan.disk_names)
+        disks.append(
+            StoredDisk(
+                source=source,
+                target=f"/dev/disk{number}" if device else f"/disk{number}",
+                device=device,
+                read_only=read_only,
+                filesystem=way if way in DISKS else "",
+                name=plan.disk_names[number] if declared else "",
+                mount_point=point,
+            )
+        )
+
+    root = plan.root_way
+    if root and root.form in DISKS:
+        point = plan.disk_mount_points[len(plan.disks)] or "/"
+        kind = "a copy" if root.copied else "a shared image"
+        source = root.device or f"({kind} of the root filesystem, {root.form})"
+        add(source, root.form, point, (0, 0) if root.device else (), not root.copied)
+    archive = -1
+    if any(volume.way == ARCHIVE for volume in plan.volumes):
+        archive = len(disks)
+        add("(an archive of the copied volumes)", "", "", (), read_only=True)
+    for volume in plan.volumes:
+        if volume.way in DISKS:
+            add(f"(a disk made of {volume.source})", volume.way, volume.destination, (), False)
+        elif volume.way == DEVICE:
+            add("", "", volume.destination, volume.device, volume.read_only)
+    made = plan.process or any(volume.way == IN_INITRD for volume in plan.volumes)
+    in_initrd = root is not None and root.form == INITRD
+    return StorageFacts(
+        initrd="(an initrd that is made)" if made or in_initrd else "",
+        disks=tuple(disks),
+        archive=archive,
+        opaque=(),
+    )
+
+
+def in_words(root: Root) -> str:
+    """How the root filesystem gets to the guest, for people."""
+    if root.form in SHARES:
+        where = "a folder shared with the host"
+    elif root.form == INITRD:
+        where = "in the initrd: what the guest writes stays in its memory"
+    elif root.device:
+        where = f"the device {root.device}, which the guest has for itself"
+    elif root.copied:
+        where = "a copy of the shared image, the container's own"
+    elif root.read_only:
+        where = "a shared image, read-only"
+    else:
+        where = "a shared image: what the guest writes stays in its memory"
+    return f"{root.form}: {where} ({root.reason})"
