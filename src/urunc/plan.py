@@ -16,7 +16,7 @@ from urunc.monitors import MIB, RUN, Launch, Machine, MachineDisk, Monitor, Need
 from urunc.net.facts import NetFacts, Ports
 from urunc.net.telling import nics, omissions, other_hosts
 from urunc.record import record, replace
-from urunc.storage.facts import DISKS, NO_STORAGE, Root, StorageFacts, Volume
+from urunc.storage.facts import DISKS, NO_STORAGE, Root, StorageFacts, Volume, share_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -420,8 +420,6 @@ def _mount_points(
 
 
 def _filesystems(root: Root | None, volumes: tuple[Volume, ...]) -> tuple[str, ...]:
-    from urunc.storage.wanted import share_of
-
     named = [root.form] if root and root.form in DISKS else []
     named += [share_of(root, volumes)]
     overlay = ["overlay"] if root and not root.read_only and root.form in DISKS else []
@@ -473,7 +471,8 @@ def _devices(
             f"{'annotation' if image.blocks else 'disks'} 'block': the unikernel "
             f"'{image.kernel.path}' declares {declared}"
             + (f", {count} given" if devices.blocks else ""),
-            "give as many as the guest's manifest declares",
+            "give as many as the guest's manifest declares: remove the annotation 'block', or "
+            "declare the device",
         )
     return devices.nets, devices.blocks
 

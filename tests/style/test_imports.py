@@ -71,6 +71,8 @@ EXPECTED: dict[str, str] = {
         urunc.sequence
         urunc.spec
         urunc.steps
+        urunc.storage
+        urunc.storage.facts
         urunc.users
     """,
     "start": """

@@ -123,7 +123,7 @@ def test_unknown_keys(file: pathlib.Path, text: str, line: int, words: str, hint
             "[annotations]\nallow = ['vcpus', 'vcpu']\n",
             2,
             "'annotations.allow': unknown 'vcpu', known: accelerator, memory, network, ports, "
-            "vcpus",
+            "rootfs, vcpus, volumes",
         ),
     ],
 )

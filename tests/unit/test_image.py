@@ -78,7 +78,7 @@ def check_whole(found: UnikernelImage | None) -> None:
     assert (found.initrd.path, found.blocks[0].path) == ("/initrd.cpio", "disk.img")
     assert found.blocks[0].size_bytes == 2048
     assert (found.cmdline, found.version) == ("app --flag", "0.17.0")
-    assert found.block_mount_point == "/mnt"
+    assert found.block_mount_points == ("/mnt",)
 
 
 def test_plain_annotations(bundle: pathlib.Path) -> None:
@@ -104,7 +104,7 @@ def test_annotations_come_before_the_file(bundle: pathlib.Path) -> None:
 
 
 def claims(bundle: pathlib.Path, **members: object) -> bool:
-    return image.claims({"root": {"path": "rootfs"}, **members}, str(bundle))
+    return image.claims({"root": {"path": "rootfs"}, **members}, str(bundle), config())
 
 
 def test_an_ordinary_container(bundle: pathlib.Path) -> None:
@@ -318,7 +318,10 @@ def test_overrides_that_are_not_allowed(bundle: pathlib.Path, key: str) -> None:
 def test_the_root_filesystem_as_a_disk(bundle: pathlib.Path, key: str) -> None:
     assert read(bundle, PLAIN, **{key: "false"})
     assert "is neither true nor false" in refused(bundle, PLAIN, **{key: "yes"}).message
-    assert "is not supported by this version" in refused(bundle, PLAIN, **{key: "True"}).message
+    both = refused(bundle, PLAIN, **{key: "True"}).message
+    assert "'mountRootfs': not together with 'initrd' or 'block'" in both
+    found = read(bundle, PLAIN, initrd="", block="", **{key: "True"})
+    assert found and found.mount_rootfs
 
 
 def test_a_damaged_unikernel(bundle: pathlib.Path) -> None:

@@ -326,7 +326,7 @@ REFUSED = [
     (
         "unikraft",
         "qemu",
-        {"block": image_file("/disk")},
+        {"blocks": (image_file("/disk"),)},
         "annotation 'block': unikraft cannot use it",
         "it takes: initrd",
     ),
@@ -349,7 +349,7 @@ REFUSED = [
         "hvt",
         {
             "binary": solo5("hvt", ("one", "block"), ("two", "block")),
-            "block": image_file("/disk"),
+            "blocks": (image_file("/disk"),),
         },
         "unikernel '/unikernel': declares the block devices 'one', 'two', but 1 given",
         "name a block image",
@@ -357,7 +357,7 @@ REFUSED = [
     (
         "rumprun",
         "hvt",
-        {"block": image_file("/disk")},
+        {"blocks": (image_file("/disk"),)},
         "annotation 'block': the unikernel '/unikernel' declares no block device",
         "remove the annotation",
     ),
@@ -482,17 +482,6 @@ def test_the_host_s_network_is_none() -> None:
     assert (plan.network, plan.warnings) == ("none", ())
 
 
-def test_mounts_that_the_guest_does_not_see() -> None:
-    mounts = [
-        {"destination": "/etc/hosts", "source": "/h", "options": ["rbind"]},
-        {"destination": "/proc", "type": "proc"},
-        {"destination": "/data", "source": "/srv", "type": "bind"},
-        {"destination": "/more", "source": "/srv", "options": ["bind", "ro"]},
-    ]
-    plan = planned("unikraft", "qemu", configuration=document(mounts=mounts))
-    assert plan.warnings == ("mounts that the guest does not see: /data, /more",)
-
-
 def test_arguments_of_the_process_come_before_the_image_s() -> None:
     assert planned("unikraft", "qemu", cmdline="from image").args == ("app",)
     plan = planned("unikraft", "qemu", cmdline="from image", configuration=process(args=[]))
@@ -518,10 +507,10 @@ def test_files_and_their_places() -> None:
 def test_the_mount_point_of_the_disk() -> None:
     declared: dict[str, Any] = {
         "binary": solo5("hvt", ("rootfs", "block")),
-        "block": image_file("/disk"),
+        "blocks": (image_file("/disk"),),
     }
     assert planned("rumprun", "hvt", **declared).disk_mount_points == ("/data",)
-    plan = planned("rumprun", "hvt", block_mount_point="/srv", **declared)
+    plan = planned("rumprun", "hvt", block_mount_points=("/srv",), **declared)
     assert plan.disk_mount_points == ("/srv",)
     assert plan.disk_names == ("rootfs",)
 

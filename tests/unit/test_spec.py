@@ -16,7 +16,7 @@ from made import document
 from urunc import spec
 from urunc.errors import SpecError
 from urunc.resources import Resources
-from urunc.spec import Hook, IdMapping, Mount, Rlimit, Scheduler, TimeOffset
+from urunc.spec import Hook, IdMapping, Mount, Rlimit, Scheduler, SpecDevice, TimeOffset
 
 
 def process(**changes: Any) -> dict[str, Any]:
@@ -242,6 +242,7 @@ def full() -> dict[str, Any]:
             "apparmorProfile": "box",
             "selinuxLabel": "a:b:c:d",
             "capabilities": {"bounding": ["CAP_KILL"]},
+            "noNewPrivileges": True,
         },
         "annotations": {"a": "b"},
         "mounts": [
@@ -266,13 +267,22 @@ def full() -> dict[str, Any]:
             "sysctl": {"net.ipv4.ip_forward": "1", "net/ipv4/conf/eth0.1/forwarding": "0"},
             "rootfsPropagation": "slave",
             "mountLabel": "a:b:e:d",
-            "devices": [{"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229}],
+            "devices": [
+                {"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229},
+                {"path": "/dev/xvda", "type": "b", "major": 7, "minor": 1},
+            ],
+            "maskedPaths": ["/proc/kcore"],
+            "readonlyPaths": ["/proc/bus"],
             "seccomp": {"defaultAction": "SCMP_ACT_ALLOW"},
             "cgroupsPath": "/a/b",
             "resources": {
                 "memory": {"limit": 1 << 28, "swap": -1},
                 "cpu": {"shares": 512, "quota": 150000, "period": 100000, "cpus": "0-1"},
                 "pids": {"limit": 32},
+                "devices": [
+                    {"allow": False, "access": "rwm"},
+                    {"allow": True, "type": "b", "major": 7, "access": "rwm"},
+                ],
             },
         },
         "vm": {"hypervisor": {"path": "/unused"}},
@@ -285,6 +295,7 @@ def test_a_full_configuration() -> None:
         oci_version="1.0.2-dev",
         bundle="/bundle",
         root="/bundle/rootfs",
+        root_read_only=True,
         hostname="box",
         domainname="example",
         args=("app", "two words", ""),
@@ -296,6 +307,14 @@ def test_a_full_configuration() -> None:
         gid=100,
         additional_gids=(5, 6),
         umask=0o27,
+        capabilities={
+            "bounding": ("CAP_KILL",),
+            "effective": (),
+            "inheritable": (),
+            "permitted": (),
+            "ambient": (),
+        },
+        no_new_privileges=True,
         rlimits=(Rlimit(type="RLIMIT_NOFILE", soft=1024, hard=(1 << 64) - 1),),
         oom_score_adj=-5,
         io_priority=(2, 4),
@@ -326,7 +345,12 @@ def test_a_full_configuration() -> None:
         time_offsets=(TimeOffset(clock="boottime", seconds=-7, nanoseconds=5),),
         sysctls={"net/ipv4/ip_forward": "1", "net/ipv4/conf/eth0.1/forwarding": "0"},
         rootfs_propagation="slave",
-        devices=("/dev/fuse",),
+        masked_paths=("/proc/kcore",),
+        read_only_paths=("/proc/bus",),
+        devices=(
+            SpecDevice(path="/dev/fuse", type="c", major=10, minor=229, read_only=True),
+            SpecDevice(path="/dev/xvda", type="b", major=7, minor=1, read_only=False),
+        ),
         seccomp={"defaultAction": "SCMP_ACT_ALLOW"},
         cgroups_path="/a/b",
         resources=Resources(

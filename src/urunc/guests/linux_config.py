@@ -12,8 +12,7 @@ from __future__ import annotations
 from urunc.errors import ImageError
 from urunc.guests import CHANNEL_PORT
 from urunc.guests.linux import items
-from urunc.storage.facts import ARCHIVE, DEVICE, INITRD, SHARES, TMPFS
-from urunc.storage.wanted import share_of
+from urunc.storage.facts import ARCHIVE, DEVICE, INITRD, SHARES, TMPFS, share_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

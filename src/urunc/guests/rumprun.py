@@ -17,11 +17,14 @@ class Rumprun(Guest):
     name = "rumprun"
     monitors = frozenset(("hvt", "spt"))
     storage = frozenset(("block",))
+    root_forms = ("ext2",)
+    volume_ways = ("ext2",)
     block_mount_point = "/data"
     takes_ipv6 = True
 
     def words(self, request: Request) -> Words:
-        # an object with repeated `env` keys is no dict: the members are rendered one by one
+        # an object with repeated `env` and `blk` keys is no dict: the members are rendered one by
+        # one
         # existing images put a whole line into one argument, so blanks are joined, not refused
         members = [_member("cmdline", " ".join(request.args))]
         members += [_member("env", variable) for variable in request.env]
@@ -29,12 +32,14 @@ class Rumprun(Guest):
         # its configuration has one address: IPv6 is for a container that has nothing else
         if nic and (nic.ipv4 or nic.ipv6):
             members.append(f'"net":{{{_net(nic) if nic.ipv4 else _net6(nic)}}}')
-        if request.disks:
+        for index, disk in enumerate(request.disks):
+            if not disk.mount_point:
+                continue
             block = (
                 _member("source", "etfs"),
-                _member("path", "/dev/ld0a"),
+                _member("path", f"/dev/ld{index}a"),
                 _member("fstype", "blk"),
-                _member("mountpoint", request.disks[0].mount_point),
+                _member("mountpoint", disk.mount_point),
             )
             members.append(f'"blk":{{{",".join(block)}}}')
         return Words(program="", words=("{" + ",".join(members) + "}",))

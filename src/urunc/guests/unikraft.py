@@ -11,8 +11,12 @@ from __future__ import annotations
 from urunc.errors import ImageError
 from urunc.guests import Guest, Nic, Request, Words, host_name, joined
 from urunc.net.ipv4 import dotted_mask
+from urunc.storage.facts import SHARES
 
 NEW_DIALECT = (0, 16, 1)
+INITRD_MOUNT = '"initrd0:/:extract:::"'
+DRIVERS = {"9p": "9pfs", "virtiofs": "virtiofs"}
+MS_RDONLY = 1
 
 
 class Unikraft(Guest):
@@ -21,6 +25,8 @@ class Unikraft(Guest):
     name = "unikraft"
     monitors = frozenset(("qemu", "firecracker"))
     storage = frozenset(("initrd",))
+    root_forms = ("cpio", "9p", "virtiofs")
+    volume_ways = ("9p", "virtiofs", "initrd")
     quirks = frozenset(("isa-debug-exit",))
     max_addressed = 4  # LIBUKNETDEV_EINFO_LIBPARAM_MAXCOUNT of a default build
 
@@ -33,14 +39,48 @@ class Unikraft(Guest):
             words += [_old_network(nic) for nic in request.nics[:1] if nic.ipv4]
         else:
             words += _network(request)
-        if request.initrd:
-            words.append("vfs.rootfs=initrd" if old else 'vfs.fstab=[ "initrd0:/:extract:::" ]')
+        mounts = _mounts(request)
+        if mounts and old:
+            if mounts != [INITRD_MOUNT]:
+                raise ImageError(
+                    f"unikraft {request.version}: knows no shared folders",
+                    "before 0.16.1 it has its initrd alone",
+                )
+            words.append("vfs.rootfs=initrd")
+        elif mounts:
+            words.append(f"vfs.fstab=[ {' '.join(mounts)} ]")
         if words:  # with nothing before it, the `--` itself would be an argument
             words.append("--")
         if request.args[1:]:
             words.append(joined(request.args[1:], "unikraft"))
         program = joined(request.args[:1], "unikraft") or "unikernel"
         return Words(program=program, words=tuple(words))
+
+
+def _mounts(request: Request) -> list[str]:
+    """Entries of `vfs.fstab`: `DEVICE:PATH:DRIVER:FLAGS:DATA:OPTIONS`, the root first. A share has
+    the whole of what is shared under one name: its folders are named in DATA's place by 9pfs'
+    and virtiofs' tag, one for each."""
+    mounts = [INITRD_MOUNT] if request.initrd else []
+    if request.root and request.root.form in SHARES:
+        mounts.append(_share("root", "/", request.root.form, read_only=request.root.read_only))
+    for index, volume in enumerate(request.volumes):
+        if volume.way in SHARES:
+            if ":" in volume.destination or volume.destination.split() != [volume.destination]:
+                raise ImageError(
+                    f"mount '{volume.destination}': unikraft's list of mounts cannot hold it",
+                    "choose a path without colons and blanks",
+                )
+            mounts.append(
+                _share(f"volume{index}", volume.destination, volume.way, read_only=volume.read_only)
+            )
+    return mounts
+
+
+def _share(tag: str, path: str, kind: str, *, read_only: bool) -> str:
+    """An entry; the flags are mount(2)'s, in hexadecimal, and `mkmp` makes the mount point."""
+    flags = f"{MS_RDONLY:#x}" if read_only else ""
+    return f'"{tag}:{path}:{DRIVERS[kind]}:{flags}::{"" if path == "/" else "mkmp"}"'
 
 
 def _item(variable: str) -> str:

@@ -10,6 +10,7 @@ under the entry-point group `urunc.monitors`.
 from __future__ import annotations
 
 from urunc.errors import ImageError
+from urunc.guests import CHANNEL_PORT as CHANNEL_PORT
 from urunc.guests import Words
 from urunc.record import record
 

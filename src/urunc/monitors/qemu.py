@@ -9,9 +9,18 @@ nested.
 from __future__ import annotations
 
 from urunc.errors import MonitorError
-from urunc.guests import CHANNEL_PORT
 from urunc.jsontext import dumps, loads
-from urunc.monitors import CHANNEL, MIB, RUN, Launch, Machine, MachineNic, Monitor, Program
+from urunc.monitors import (
+    CHANNEL,
+    CHANNEL_PORT,
+    MIB,
+    RUN,
+    Launch,
+    Machine,
+    MachineNic,
+    Monitor,
+    Program,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

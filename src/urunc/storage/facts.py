@@ -111,3 +111,10 @@ class StorageFacts:
 
 
 NO_STORAGE = StorageFacts(initrd="", disks=(), archive=-1, opaque=())
+
+
+def share_of(root: Root | None, volumes: tuple[Volume, ...]) -> str:
+    """Of SHARES the kind that a container uses, "" for none."""
+    if root and root.form in SHARES:
+        return root.form
+    return next((volume.way for volume in volumes if volume.way in SHARES), "")

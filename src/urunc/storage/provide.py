@@ -244,8 +244,8 @@ class _Provision:
         least = 2 * size + UNPACKED_MIB * MIB
         if least > self.plan.memory_bytes:
             raise ImageError(
-                f"initrd: {size >> 20} MiB, and as much again once it is unpacked, are too much for "
-                f"a guest of {self.plan.memory_bytes >> 20} MiB",
+                f"initrd: {size >> 20} MiB, and as much again once it is unpacked, are too much "
+                f"for a guest of {self.plan.memory_bytes >> 20} MiB",
                 f"give it {-(-least // MIB)} MiB at least, or choose another way (annotation "
                 "'rootfs')",
             )

@@ -220,13 +220,6 @@ def _volume(source: VolumeSource, way: str) -> Volume:
     )
 
 
-def share_of(root: Root | None, volumes: tuple[Volume, ...]) -> str:
-    """Of SHARES the kind that a container uses, "" for none."""
-    if root and root.form in SHARES:
-        return root.form
-    return next((volume.way for volume in volumes if volume.way in SHARES), "")
-
-
 def expected(plan: Plan) -> StorageFacts:
     """What `provide` would make, with words for the files that are not there yet."""
     disks: list[StoredDisk] = []

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which way a root filesystem and volumes take to a guest, and what cannot be given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from made import config, document, image, image_file, solo5
+from made import host as machine
+
+from urunc import guests, monitors, spec
+from urunc.errors import ImageError
+from urunc.plan import Plan, decide
+from urunc.storage.facts import DEVICE, FILE, FOLDER, FORMS, TMPFS, Found, VolumeSource
+
+ALL = ("erofs", "squashfs", "ext4", "ext2", "cpio")
+
+
+def found(*volumes: VolumeSource, **changes: Any) -> Found:
+    values: dict[str, Any] = {
+        "device": "",
+        "device_filesystem": "",
+        "builders": ALL,
+        "filesystems": FORMS,
+        "virtiofsd": "/usr/lib/qemu/virtiofsd",
+        "volumes": volumes,
+    }
+    return Found(**{**values, **changes})
+
+
+def source(destination: str, kind: str = FOLDER, **changes: Any) -> VolumeSource:
+    values: dict[str, Any] = {
+        "source": f"/host{destination}",
+        "read_only": False,
+        "scratch": False,
+        "options": (),
+        "device": (7, 1) if kind == DEVICE else (),
+    }
+    return VolumeSource(destination=destination, kind=kind, **{**values, **changes})
+
+
+def planned(
+    guest: str, monitor: str, there: Found, *, readonly: bool = False, **changes: Any
+) -> Plan:
+    given = changes.pop("given", config())
+    values: dict[str, Any] = {"mount_rootfs": True}
+    if guest == "rumprun":
+        values["binary"] = solo5("hvt", ("rootfs", "block"))
+    root = {"path": "rootfs", "readonly": readonly}
+    return decide(
+        "box",
+        spec.parse(document(root=root), "/bundle"),
+        image(guest, monitor, **{**values, **changes}),
+        guests.load(guest, given),
+        monitors.load(monitor, given),
+        machine(),
+        given,
+        there,
+    )
+
+
+def refused(*arguments: Any, **changes: Any) -> ImageError:
+    with pytest.raises(ImageError) as caught:
+        planned(*arguments, **changes)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("guest", "monitor", "there", "form"),
+    [
+        ("linux", "qemu", found(), "erofs"),
+        ("linux", "qemu", found(builders=("ext4", "cpio")), "ext4"),
+        ("linux", "qemu", found(builders=("cpio",)), "virtiofs"),
+        ("linux", "qemu", found(builders=("cpio",), virtiofsd=""), "9p"),
+        ("linux", "firecracker", found(builders=("cpio",)), "cpio"),
+        ("linux", "qemu", found(filesystems=("ext4",)), "ext4"),
+        ("unikraft", "qemu", found(), "cpio"),
+        ("unikraft", "firecracker", found(), "cpio"),
+        ("rumprun", "hvt", found(), "ext2"),
+    ],
+)
+def test_the_first_form_that_all_have(guest: str, monitor: str, there: Found, form: str) -> None:
+    plan = planned(guest, monitor, there)
+    assert plan.root_way
+    assert (plan.root_way.form, plan.root_way.device) == (form, "")
+    assert (plan.process is not None) == (guest == "linux")
+
+
+def test_a_device_that_is_there_is_taken() -> None:
+    there = found(device="/dev/mapper/a", device_filesystem="ext4", builders=())
+    way = planned("linux", "qemu", there).root_way
+    assert way and (way.form, way.device, way.copied) == ("ext4", "/dev/mapper/a", False)
+
+
+def test_who_decides_the_form() -> None:
+    def form(**changes: Any) -> tuple[str, str]:
+        way = planned("linux", "qemu", found(), **changes).root_way
+        assert way
+        return way.form, way.reason
+
+    ordered = config(storage__rootfs=["9p", "ext4"])
+    assert form(given=ordered) == ("9p", "the first that fits, in the order of "
+                                         "/etc/urunc/config.toml")  # fmt: skip
+    assert form(given=ordered, rootfs="ext4")[0] == "ext4"
+    asked = {"rootfs": "cpio"}
+    assert form(given=ordered, rootfs="ext4", overrides=asked)[0] == "cpio"
+    assert form(overrides={"rootfs": "auto"})[0] == "erofs"
+
+
+def test_only_what_writes_gets_a_copy() -> None:
+    rumprun = planned("rumprun", "hvt", found()).root_way
+    assert rumprun and rumprun.copied
+    reader = planned("rumprun", "hvt", found(), readonly=True).root_way
+    assert reader and not reader.copied
+    layered = planned("linux", "qemu", found()).root_way
+    assert layered and not layered.copied
+
+
+def test_no_form() -> None:
+    error = refused("mewz", "qemu", found())
+    assert error.message.startswith("root filesystem: no way to give it to mewz on qemu")
+    error = refused("rumprun", "hvt", found(builders=("cpio",)))
+    assert "ext2: this machine has no program to make it" in error.message
+    error = refused("linux", "firecracker", found(), overrides={"rootfs": "virtiofs"})
+    assert "virtiofs: firecracker shares no folders by it" in error.message
+    error = refused("linux", "qemu", found(), overrides={"rootfs": "ntfs"})
+    assert error.message == "annotation 'rootfs': 'ntfs' is unknown"
+
+
+def test_ways_of_volumes() -> None:
+    there = found(
+        source("/data"),
+        source("/etc/app.conf", FILE, read_only=True),
+        source("/tmp", TMPFS, source="", options=("size=1m",)),
+        source("/dev/xvda", DEVICE),
+    )
+    plan = planned("linux", "qemu", there)
+    assert [volume.way for volume in plan.volumes] == ["virtiofs", "virtiofs", TMPFS, DEVICE]
+    assert "virtiofs" in plan.filesystems
+    copied = found(
+        source("/secret", read_only=True), source("/cache", scratch=True),
+    )  # fmt: skip
+    plan = planned("linux", "firecracker", copied)
+    assert [volume.way for volume in plan.volumes] == ["archive", "archive"]
+    plan = planned("unikraft", "firecracker", found(source("/conf", read_only=True)))
+    assert [volume.way for volume in plan.volumes] == ["initrd"]
+
+
+def test_a_volume_whose_writes_would_be_lost() -> None:
+    there = found(source("/data"))
+    error = refused("linux", "firecracker", there)
+    assert error.message == (
+        "mount '/data' of '/host/data': can be copied only, and what linux writes to the copy "
+        "would be lost"
+    )
+    plan = planned("linux", "firecracker", there, overrides={"volumes": "copy"})
+    assert [volume.way for volume in plan.volumes] == ["archive"]
+    plan = planned("linux", "firecracker", there, overrides={"volumes": "ignore"})
+    assert plan.volumes == ()
+    assert plan.warnings == ("mounts that the guest does not see: /data",)
+
+
+def test_what_a_guest_has_no_way_to() -> None:
+    error = refused("mirage", "hvt", found(source("/data")), mount_rootfs=False,
+                    binary=solo5("hvt"))  # fmt: skip
+    assert "mount '/data' of '/host/data': mirage takes no volumes" in error.message
+    error = refused("linux", "qemu", found(source("/data")), mount_rootfs=False)
+    assert "by urunc's init, with mountRootfs" in error.message
+    error = refused("linux", "qemu", found(source("/run/x", "neither a file nor a folder")))
+    assert "it is neither a file nor a folder" in error.message
+
+
+def test_what_engines_always_mount_is_a_warning() -> None:
+    there = found(source("/dev/shm"), source("/run/secrets"), source("/etc/hosts", FILE))
+    plan = planned("mewz", "qemu", there, mount_rootfs=False)
+    assert plan.warnings == ("mounts that the guest does not see: /dev/shm, /run/secrets",)
+
+
+def test_disks_of_a_manifest() -> None:
+    there = found(source("/more", read_only=True))
+    two = solo5("hvt", ("rootfs", "block"), ("data", "block"))
+    plan = planned("rumprun", "hvt", there, binary=two)
+    assert plan.disk_names == ("rootfs", "data")
+    assert plan.disk_mount_points == ("/data", "/more")
+    images = (image_file("/a"), image_file("/b"))
+    points = ("/a", "/b")
+    plan = planned(
+        "rumprun", "hvt", found(), binary=two, mount_rootfs=False, blocks=images,
+        block_mount_points=points,
+    )  # fmt: skip
+    assert (plan.disk_names, plan.disk_mount_points) == (("rootfs", "data"), points)
