@@ -31,7 +31,7 @@ def _root() -> None:
 
 def volume(number: int, source: Any, destination: str = "/data", recursive: bool = True) -> Copied:
     return Copied(
-        number=number, source=str(source), destination=destination, recursive=recursive
+        name=f"volumes/{number}", source=str(source), destination=destination, recursive=recursive
     )  # fmt: skip
 
 

@@ -33,6 +33,7 @@ def source(destination: str, kind: str = FOLDER, **changes: Any) -> VolumeSource
     values: dict[str, Any] = {
         "source": f"/host{destination}",
         "read_only": False,
+        "recursive": True,
         "scratch": False,
         "options": (),
         "device": (7, 1) if kind == DEVICE else (),

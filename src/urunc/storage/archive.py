@@ -38,9 +38,9 @@ MOVED = (
 
 @record
 class Copied:
-    """A mount to copy: the folder or file that is at `source` becomes `volumes/NUMBER`."""
+    """A mount to copy: the folder or file that is at `source` becomes `name` in the archive."""
 
-    number: int
+    name: str
     source: str
     destination: str
     recursive: bool
@@ -117,7 +117,7 @@ def _add_volume(writer: Writer, volume: Copied) -> bool:
         before = _data(fd)
         writer.tree(
             fd,
-            f"{VOLUMES}/{volume.number}",
+            volume.name,
             what=what,
             one_file_system=not volume.recursive,
             live=True,

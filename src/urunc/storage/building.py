@@ -63,6 +63,10 @@ TREE_ATTRIBUTES = (
 )
 
 
+PREFIXES = {"cpio": "", "root-cpio": "root"}
+"""Form of an archive → where in it the root filesystem is."""
+
+
 class _Changed(Exception):
     """The layers that were found are not those of the root filesystem."""
 
@@ -270,7 +274,7 @@ def _make(task: _Task, fd: int) -> tuple[str, ...]:
     top = posix.open(root, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
     size = trees.measure(top)
     _check_size(task, size)
-    if task.form == "cpio":
+    if task.form in PREFIXES:
         return _write_archive(task, top, fd)
     # programs write a filesystem of their own accord: a limit that the kernel keeps
     room = _ext_blocks(task, size) * BLOCK_BYTES * 2 if task.form in WRITABLE else 0
@@ -362,7 +366,7 @@ def _make_ext(
 def _write_archive(task: _Task, top: int, fd: int) -> tuple[str, ...]:
     from urunc.storage.cpio import write_tree
 
-    facts = write_tree(fd, top, "root", limit_bytes=task.limit_mib * MIB)
+    facts = write_tree(fd, top, PREFIXES[task.form], limit_bytes=task.limit_mib * MIB)
     return tuple(
         f"attribute {item.name} of {item.files} files, as of '{item.example}'"
         for item in facts.left_out

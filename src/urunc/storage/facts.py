@@ -29,6 +29,8 @@ class VolumeSource:
     source: str
     kind: str
     read_only: bool
+    recursive: bool
+    """Whether what is mounted below it belongs to it (rbind)."""
     scratch: bool
     """A folder that lives no longer than its pod (emptyDir): what is written there may be lost."""
     options: tuple[str, ...]
@@ -76,6 +78,7 @@ class Volume:
     kind: str
     way: str
     read_only: bool
+    recursive: bool
     options: tuple[str, ...]
     device: tuple[int, ...]
 

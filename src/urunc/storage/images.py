@@ -22,7 +22,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from urunc.config import Config
 
-FORMS = ("ext2", "ext4", "erofs", "squashfs", "cpio")
+FORMS = ("ext2", "ext4", "erofs", "squashfs", "cpio", "root-cpio")
+"""`root-cpio` has everything below `root`, where an initrd's own files are not in its way."""
 WRITABLE = ("ext2", "ext4")
 RECIPE = "1"
 """Changes with whatever makes an image of the same content another one."""

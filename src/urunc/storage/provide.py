@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import posix
 
-from urunc import logs
+from urunc import logs, programs
 from urunc.errors import HostError, ImageError, reason
 from urunc.journal import PrivateFolder
 from urunc.storage import cache
@@ -112,13 +112,15 @@ class _Provision:
             return
         from urunc.storage.images import build_private, obtain, private_copy
 
+        # with urunc's init an archive's own files are beside the root, not in it
+        form = f"root-{way.form}" if way.form == INITRD and self.guest.init else way.form
         source = identify(self.plan.root)
         if not self.guest.init and source.upper and _has_entries(source.upper):
             # such a guest has no layers of its own: it gets the whole, which nobody else may share
             path = f"{self.folder}/root.{way.form}"
-            image = build_private(self.plan.root, way.form, path, self.config)
+            image = build_private(self.plan.root, form, path, self.config)
         else:
-            image = obtain(source, way.form, self.config)
+            image = obtain(source, form, self.config)
             path = image.path
             if way.copied:
                 path = f"{self.folder}/root.{way.form}"
@@ -151,22 +153,14 @@ class _Provision:
         return f"/dev/disk{number}" if device else f"/disk{number}"
 
     def _archive(self, source: Source | None) -> None:
-        from urunc.storage.archive import write_archive
-
-        wanted = [
-            (str(index), volume)
+        """The disk with copied volumes and the files of the writable layer."""
+        path = f"{self.folder}/archive"
+        copied = {
+            f"volumes/{index}": volume
             for index, volume in enumerate(self.plan.volumes)
             if volume.way == ARCHIVE
-        ]
-        path = f"{self.folder}/archive"
-        facts = write_archive(
-            path,
-            {name: volume.source for name, volume in wanted},
-            source.upper if source else "",
-            self.config.get("storage.copy_limit_mib") * MIB,
-        )
-        self._give(path, 0o400)
-        self.opaque = facts.opaque
+        }
+        self.opaque = self._copy(path, copied, source.upper if source else "")
         self.archive = len(self.disks)
         self.disks.append(
             StoredDisk(
@@ -177,16 +171,40 @@ class _Provision:
 
     def _into_initrd(self) -> None:
         """A part with the volumes at their places."""
-        from urunc.storage.archive import write_volumes
-
         path = f"{self.folder}/volumes.cpio"
-        places = {
-            volume.destination: volume.source
-            for volume in self.plan.volumes
-            if volume.way == IN_INITRD
-        }
-        write_volumes(path, places, self.config.get("storage.copy_limit_mib") * MIB)
+        self._copy(
+            path,
+            {
+                volume.destination.strip("/"): volume
+                for volume in self.plan.volumes
+                if volume.way == IN_INITRD
+            },
+        )
         self.parts.append(path)
+
+    def _copy(self, path: str, volumes: dict[str, Volume], upper: str = "") -> tuple[str, ...]:
+        """Write an archive; returns the opaque folders of the layer."""
+        from urunc.storage.archive import Copied, write_archive
+
+        archive = write_archive(
+            path,
+            [
+                Copied(
+                    name=name,
+                    source=volume.source,
+                    destination=volume.destination,
+                    recursive=volume.recursive,
+                )
+                for name, volume in volumes.items()
+            ],
+            upper,
+            self.config.get("storage.copy_limit_mib") * MIB,
+            "storage.copy_limit_mib of the configuration is the limit",
+        )
+        for item in archive.left_out:
+            logs.warn(f"attribute {item.name} of {item.files} files, as of '{item.example}': lost")
+        self._give(path, 0o400)
+        return archive.opaque
 
     def _image_of(self, volume: Volume) -> None:
         """A disk made of a volume, the container's own."""
@@ -225,7 +243,7 @@ class _Provision:
         """urunc's init with the kernel's modules, made once for each kernel."""
         from urunc.storage.initrd import kernel_part_key, write_kernel_part
 
-        init = program(INIT)
+        init = programs.path(INIT)
         wanted = self.guest.modules(self.plan.filesystems)
         key = kernel_part_key(self.plan.kernel_modules, wanted, init)
 
@@ -287,16 +305,6 @@ def private_location(config: Config) -> str:
     near = cache.location(config)
     if path == DEFAULT_PRIVATE and near != cache.DEFAULT:
         return f"{near}-containers"
-    return path
-
-
-def program(name: str) -> str:
-    """One of the programs for guests that are installed with urunc; raises HostError."""
-    path = f"{__file__.rpartition('/urunc/')[0]}/{name}"
-    if not posix.access(path, posix.R_OK):
-        raise HostError(
-            f"'{path}': not there", "install urunc by `make install`, which compiles it"
-        )
     return path
 
 

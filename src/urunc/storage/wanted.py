@@ -215,6 +215,7 @@ def _volume(source: VolumeSource, way: str) -> Volume:
         kind=source.kind,
         way=way,
         read_only=source.read_only,
+        recursive=source.recursive,
         options=source.options,
         device=source.device,
     )
