@@ -28,6 +28,7 @@ from urunc.jsontext import dumps, loads
 from urunc.linux import _linux, process
 from urunc.linux.files import exists, read_descriptor, remove_tree, write_all
 from urunc.state import (
+    CHANNEL,
     CREATED,
     FILE,
     PAUSED,
@@ -229,6 +230,10 @@ def kill(state: State, number: int, config: Config) -> None:
     if pidfd is None:
         raise WrongStatusError(f"kill '{state.id}': container not running")
     try:
+        if status == RUNNING and number not in HARMLESS and _tell_guest(state, number):
+            if number in STOP_REQUESTS:
+                _leave_guard(state, pidfd, config.get("timeouts.stop_s"))
+            return
         if number in STOP_REQUESTS:
             if status == RUNNING and _ask_to_stop(state, pidfd, config):
                 return
@@ -249,10 +254,20 @@ def kill(state: State, number: int, config: Config) -> None:
         posix.close(pidfd)
 
 
+def _tell_guest(state: State, number: int) -> bool:
+    """Have urunc's init in the guest send the signal to its application; False where it is not
+    there."""
+    if state.data["plan"]["stop_order"] != CHANNEL:
+        return False
+    from urunc.channel import signal
+
+    return signal(state.folder, number)
+
+
 def _ask_to_stop(state: State, pidfd: int, config: Config) -> bool:
     """Ask the guest to stop, with a deadline; False where it cannot be asked."""
     how = state.data["plan"]["stop_order"]
-    if not how:
+    if how in ("", CHANNEL):
         return False
     from urunc.control import order
 
@@ -261,15 +276,14 @@ def _ask_to_stop(state: State, pidfd: int, config: Config) -> bool:
     except MonitorError as error:
         logs.warn(f"ask '{state.id}' to stop ({how}): {error.message}: its monitor is ended")
         return False
-    deadline_s: int = config.get("timeouts.stop_s")
-    if deadline_s:
-        _leave_guard(state, pidfd, deadline_s)
+    _leave_guard(state, pidfd, config.get("timeouts.stop_s"))
     return True
 
 
 def _leave_guard(state: State, pidfd: int, deadline_s: int) -> None:
-    """A child that outlives this verb, kills the container at the deadline and ends with it."""
-    if posix.fork():
+    """A child that outlives this verb, kills the container at the deadline (0: never) and ends
+    with it."""
+    if not deadline_s or posix.fork():
         return
     try:
         held = posix.dup2(pidfd, 3)

@@ -14,6 +14,7 @@ import posix
 from urunc import (
     OCI_VERSION,
     __version__,
+    channel,
     devices,
     entry,
     groups,
@@ -36,7 +37,7 @@ from urunc.linux.files import remove_tree, write_whole
 from urunc.net.facts import NO_NETWORK, NOTHING, NetFacts
 from urunc.plan import Plan, decide, nic_count, realize, untold
 from urunc.record import plain, record, replace
-from urunc.sequence import CHANNEL_FILE, HOST_IDS, Ready, build, may_access
+from urunc.sequence import HOST_IDS, Ready, build, may_access
 from urunc.spec import Spec
 from urunc.state import CREATING, SCHEMA, START, STARTED, Folder, State, check_id, runtime_folder
 from urunc.steps import pack
@@ -307,10 +308,7 @@ class _Creation:
 
             self.storage = provide(plan, self.prepared.guest, self.config, self.journal)
         if plan.channel == "virtio":
-            for end in (".in", ".out"):
-                path = f"{self.folder.path}/{CHANNEL_FILE}{end}"
-                posix.mkfifo(path, 0o600)
-                posix.chown(path, plan.uid or 0, plan.gid or 0)
+            channel.make(self.folder.path, plan.uid or 0, plan.gid or 0)
 
     def _prepare(self) -> None:
         """What init cannot do for itself: where it has a user namespace of its own, device nodes

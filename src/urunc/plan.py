@@ -16,6 +16,7 @@ from urunc.monitors import MIB, RUN, Launch, Machine, MachineDisk, Monitor, Need
 from urunc.net.facts import NetFacts, Ports
 from urunc.net.telling import nics, omissions, other_hosts
 from urunc.record import record, replace
+from urunc.state import CHANNEL
 from urunc.storage.facts import DISKS, NO_STORAGE, Root, StorageFacts, Volume, share_of
 
 TYPE_CHECKING = False
@@ -30,8 +31,6 @@ KERNEL_FOLDER = "/guest"
 INITRD_TARGET = "/initrd"
 CONFIG_DISK = f"{RUN}/guest.config"
 """The disk by which urunc's init is told everything: written at each start."""
-CHANNEL = "channel"
-"""The stop order that is no order to the monitor: urunc's init in the guest is told the signal."""
 
 
 @record

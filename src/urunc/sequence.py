@@ -8,7 +8,8 @@ it. What a step does is in steps.py.
 
 from __future__ import annotations
 
-from urunc.monitors import CHANNEL, RUN
+from urunc import channel
+from urunc.monitors import RUN
 from urunc.plan import INITRD_TARGET
 from urunc.record import record
 from urunc.steps import (
@@ -46,8 +47,6 @@ if TYPE_CHECKING:
 
 ROOT_BYTES = 16 << 20
 RUN_SIZE = "4m"
-CHANNEL_FILE = CHANNEL.rpartition("/")[2]
-"""In the container's folder, with `.in` and `.out`: the FIFOs to and from urunc's init."""
 APPARMOR = ("/proc/self/attr/apparmor/exec", "/proc/self/attr/exec")
 SELINUX = ("/proc/self/attr/exec",)
 MAKE, ATTACH, BIND = "make", "attach", "bind"
@@ -108,15 +107,10 @@ def build(
     steps += _stored(plan, storage, root)
     steps.append(_tmpfs(root + RUN, RUN_SIZE, spec, mode=0o700, uid=uid, gid=gid))
     if plan.channel == "virtio":
-        folder = root.rpartition("/")[0]
+        folder = root.removesuffix("root")
         steps += [
-            Bind(
-                source=f"{folder}/{CHANNEL_FILE}{end}" if folder else f"{CHANNEL_FILE}{end}",
-                target=f"{root}{CHANNEL}{end}",
-                inside="",
-                read_only=False,
-            )
-            for end in (".in", ".out")
+            Bind(source=folder + name, target=f"{root}{RUN}/{name}", inside="", read_only=False)
+            for name in (channel.IN, channel.OUT)
         ]
     steps += _device_steps(plan, launch, spec, root, ready, storage)
     if ready.console_socket >= 0:

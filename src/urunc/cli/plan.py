@@ -17,10 +17,10 @@ from urunc.errors import SpecError, UsageError, reason
 from urunc.jsontext import dumps, loads
 from urunc.linux.files import read_text
 from urunc.net.facts import Interface, NetFacts, Route
-from urunc.plan import CHANNEL, nic_count
+from urunc.plan import nic_count
 from urunc.record import plain, rebuild, replace
 from urunc.sequence import ATTACH, Ready, build
-from urunc.state import load
+from urunc.state import CHANNEL, load
 from urunc.steps import Bind
 from urunc.storage.wanted import expected, in_words
 from urunc.users import candidates, ids_of

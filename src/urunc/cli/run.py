@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import posix
 
-from urunc import container, logs, monitors, timing
+from urunc import channel, container, logs, monitors, timing
 from urunc.cli.create import create
 from urunc.cli.options import CREATE, FLAG, Arguments
 from urunc.errors import WrongStatusError
@@ -48,6 +48,7 @@ def main(arguments: Arguments) -> int:
             _forward_signals(state, config, session)
         if session:
             session.take()
+        told = channel.listen(state.folder) if not detach else -1
         timing.stamp(11)
         container.start(arguments.root, state.id, config)
         if detach:
@@ -61,10 +62,14 @@ def main(arguments: Arguments) -> int:
     finally:
         if session:
             session.close()
+    own = channel.exit_code(told)
     monitor = monitors.load(state.data["plan"]["monitor"], config)
-    logs.info(f"container '{state.id}' ended: {ending(monitor, code)}")
+    why = ending(monitor, code) if own is None else f"its application ended with {own}"
+    logs.info(f"container '{state.id}' ended: {why}")
     if not arguments.has("--keep"):
         container.delete(arguments.root, state.id, config, force=False)
+    if own is not None:
+        return own
     return code if code >= 0 else 128 - code
 
 

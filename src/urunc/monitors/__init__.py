@@ -35,7 +35,7 @@ GIB = 1 << 30
 RUN = "/run"
 """The one folder of the monitor's root that the monitor may write to."""
 CHANNEL = f"{RUN}/channel"
-"""The FIFOs CHANNEL.in (to the guest) and CHANNEL.out."""
+"""The FIFOs CHANNEL.in (to the guest) and CHANNEL.out (channel.py)."""
 
 
 @record

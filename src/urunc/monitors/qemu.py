@@ -169,7 +169,8 @@ class Qemu(Monitor):
             argv += ["-initrd", machine.initrd]
         for index, disk in enumerate(machine.disks):
             node = f"driver=raw,node-name=disk{index},file.driver=file,"
-            node += f"file.filename={_escaped(disk.path)}"
+            # nobody else has the file; to find out whether it can be locked takes /dev/null
+            node += f"file.locking=off,file.filename={_escaped(disk.path)}"
             argv += ["-blockdev", node + (",read-only=on" if disk.read_only else "")]
             argv += ["-device", f"virtio-blk-pci,drive=disk{index}"]
         for index, nic in enumerate(machine.nics):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import posix
 
+from urunc import channel
 from urunc.linux import cgroups
 from urunc.linux.files import read_text, unlink, write_whole
 from urunc.shim import DEFAULT_ROOT, ROOT_FILE, worker
@@ -134,6 +135,7 @@ class Shim(Loop):
                 return
             pid = int(read_text(f"{bundle}/init.pid"))
             task.guest = is_ours(task.root, identifier)
+            task.init.channel = channel.listen(f"{task.root}/{identifier}")
             self._watch_memory(task, pid)
             self.publisher.publish(
                 "TaskCreate", container_id=identifier, bundle=bundle, rootfs=mounts,
@@ -220,7 +222,9 @@ class Shim(Loop):
     def ended(self, task: Task, process: Process, status: int) -> None:
         """A container's process has ended."""
         code = posix.waitstatus_to_exitcode(status)
-        process.end(code if code >= 0 else 128 - code)
+        told = channel.exit_code(process.channel)
+        process.channel = -1
+        process.end(told if told is not None else code if code >= 0 else 128 - code)
         process.streams.release()
         if process is task.init:
             self._count_memory(task)

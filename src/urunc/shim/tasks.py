@@ -43,6 +43,8 @@ class Process:
         self.waiting: list[Callable[[], None]] = []
         """Who waits for its end."""
         self.starting = False
+        self.channel = -1
+        """Where the exit code of a guest's application comes from, -1 for nowhere."""
 
     def end(self, code: int) -> None:
         """It has ended."""
