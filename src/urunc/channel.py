@@ -29,9 +29,7 @@ def listen(folder: str) -> int:
     """A descriptor to read the exit code from once the monitor has ended; -1 where this container
     has no such channel."""
     try:
-        return posix.open(
-            f"{folder}/{OUT}", posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC
-        )
+        return posix.open(f"{folder}/{OUT}", posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
     except OSError:
         return -1
 

@@ -179,7 +179,10 @@ class Qemu(Monitor):
         if x86 and "isa-debug-exit" in machine.quirks:
             argv += ["-device", "isa-debug-exit,iobase=0x501,iosize=2"]
         if machine.channel:
-            argv += ["-chardev", f"pipe,id=channel,path={CHANNEL}", "-device", "virtio-serial-pci"]
+            # without ioeventfd what the guest says has left QEMU before the guest goes on: its last
+            # words are followed by the machine's end
+            argv += ["-chardev", f"pipe,id=channel,path={CHANNEL}"]
+            argv += ["-device", "virtio-serial-pci,ioeventfd=off"]
             argv += ["-device", f"virtserialport,chardev=channel,name={CHANNEL_PORT}"]
         argv += machine.arguments
         devices = (*(("/dev/kvm",) if kvm else ()), *(("/dev/net/tun",) if machine.nics else ()))
