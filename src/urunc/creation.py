@@ -25,7 +25,7 @@ from urunc import (
     timing,
 )
 from urunc.container import connect, look, network_files, run_poststop
-from urunc.errors import Error, HostError, InitError, SpecError, reason
+from urunc.errors import Error, HostError, InitError, RoomError, SpecError, reason
 from urunc.groups import Groups
 from urunc.host import COMMON, probe
 from urunc.init import Channel, Setup
@@ -37,6 +37,7 @@ from urunc.linux.files import remove_tree, write_whole
 from urunc.net.facts import NO_NETWORK, NOTHING, NetFacts
 from urunc.plan import Plan, decide, nic_count, realize, untold
 from urunc.record import plain, record, replace
+from urunc.resources import Resources, merge
 from urunc.sequence import HOST_IDS, Ready, build, may_access
 from urunc.spec import Spec
 from urunc.state import CREATING, SCHEMA, START, STARTED, Folder, State, check_id, runtime_folder
@@ -69,6 +70,8 @@ class Options:
     console_descriptor: int = -1
     """A socket that is connected already, in place of a path."""
     systemd: bool = False
+    pod: Resources | None = None
+    """What the container's pod has left for it, where it has no limits of its own."""
 
 
 class Prepared:
@@ -121,7 +124,7 @@ def create(
             "option '--console-socket': config.json asks for no terminal",
             "set process.terminal to true, or leave the option out",
         )
-    prepared = prepare(identifier, spec, unikernel, config)
+    spec, prepared = _within_pod(identifier, spec, unikernel, config, options.pod)
     for warning in prepared.plan.warnings:
         logs.warn(warning)
     timing.open_file(config.get("timestamps.file"), identifier)
@@ -139,6 +142,24 @@ def create(
         folder.unlock()
     timing.stamp(10)
     return state
+
+
+def _within_pod(
+    identifier: str, spec: Spec, unikernel: UnikernelImage, config: Config, pod: Resources | None
+) -> tuple[Spec, Prepared]:
+    """The container held to what its pod has left; not to the memory if the guest does not fit into
+    that: a pod without a limit of its own has the sum of its containers' for a total, and then
+    nothing is meant for this one."""
+    if pod and pod.memory_limit_bytes:
+        within = replace(spec, resources=merge(spec.resources, pod))
+        try:
+            return within, prepare(identifier, within, unikernel, config)
+        except RoomError as error:
+            logs.warn(f"'{identifier}' is not held to the memory that its pod has left: {error}")
+        pod = replace(pod, memory_limit_bytes=None)
+    if pod:
+        spec = replace(spec, resources=merge(spec.resources, pod))
+    return spec, prepare(identifier, spec, unikernel, config)
 
 
 class _Creation:

@@ -36,6 +36,10 @@ class ImageError(Error):
     """The unikernel's annotations or files are wrong."""
 
 
+class RoomError(ImageError):
+    """The guest does not fit into its memory limit."""
+
+
 class HostError(Error):
     """This machine lacks something that the container needs."""
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from urunc.config import Config
 
 RUNTIMES = ("runc", "crun")
-FOREIGN_OPTIONS = ("--config",)
+FOREIGN_OPTIONS = ("--config", "--pod-resources")
 """Options of ours that an ordinary runtime does not know."""
 VALUE_OPTIONS = frozenset(
     "--additional-gids -g --apparmor --blkio-weight --bundle -b --cap -c --cgroup --console-socket "  # noqa: SIM905

@@ -8,7 +8,7 @@ are known only once hooks have run and devices were made. `urunc plan` prints bo
 
 from __future__ import annotations
 
-from urunc.errors import HostError, ImageError
+from urunc.errors import HostError, ImageError, RoomError
 from urunc.guests import STOP_REQUESTS, Disk, Guest, Process, Request
 from urunc.host import HostFacts
 from urunc.image import ImageFile
@@ -494,13 +494,13 @@ def _memory(spec: Spec, image: UnikernelImage, need: Need, config: Config, monit
     if limit is None or limit < 0:
         return wanted
     if need.limit_for(least) > limit:
-        raise ImageError(
+        raise RoomError(
             f"linux.resources.memory.limit: {limit} bytes are too few: the guest's files take "
             f"{files}, and {monitor.name} needs {need.of(least)} for itself",
             f"{need.limit_for(least)} at least",
         )
     if asked is not None and need.limit_for(wanted) > limit:
-        raise ImageError(
+        raise RoomError(
             f"annotation 'memory': {asked} does not fit into the memory limit of {limit} bytes",
             f"{monitor.name} needs {need.of(wanted)} for itself: raise the limit to "
             f"{need.limit_for(wanted)}",

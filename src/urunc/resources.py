@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """linux.resources → Resources: what limits the monitor, as config.json and `update` say it.
 
-Pure. Which files of a control group say it to the kernel is limits.py's business.
+Pure, but for `read`. Which files of a control group say it to the kernel is limits.py's business.
 """
 
 from __future__ import annotations
 
 from urunc.document import INT64_MAXIMUM, Object
+from urunc.errors import SpecError, reason
+from urunc.jsontext import loads
+from urunc.linux.files import read_bytes, read_descriptor
 from urunc.record import record, replace
 
 TYPE_CHECKING = False
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 UNLIMITED = -1
+LIMIT_BYTES = 1 << 20
+"""A file's size."""
 UINT64_MAXIMUM = (1 << 64) - 1
 
 
@@ -118,6 +123,21 @@ def parse(document: Object) -> Resources:
         rdma=_rdma(document.object("rdma")),
         unified=_unified(document),
     )
+
+
+def read(path: str) -> Resources:
+    """The Resources of a file with such an object, `-` for standard input; raises SpecError."""
+    try:
+        content = read_descriptor(0, LIMIT_BYTES) if path == "-" else read_bytes(path, LIMIT_BYTES)
+    except OSError as error:
+        raise SpecError(f"read resources '{path}': {reason(error)}") from None
+    if len(content) > LIMIT_BYTES:
+        raise SpecError(f"read resources '{path}': larger than {LIMIT_BYTES} bytes")
+    try:
+        document = loads(content.decode())
+    except ValueError as error:
+        raise SpecError(f"read resources '{path}': not JSON: {error}") from None
+    return parse(Object(document, "", "resources"))
 
 
 def merge(old: Resources, new: Resources) -> Resources:

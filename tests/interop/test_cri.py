@@ -7,6 +7,7 @@ import contextlib
 import json
 import pathlib
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -88,10 +89,11 @@ class Pod:
         self.node, self.cri = node, cri
         self.attempts: dict[str, int] = {}
         self.id = ""
+        uid = uuid.uuid4().hex
         self.config: dict[str, Any] = {
-            "metadata": {"name": "pod", "uid": "uid", "namespace": "default"},
+            "metadata": {"name": "pod", "uid": uid, "namespace": "default"},
             "hostname": "pod",
-            "log_directory": "/run/pods",
+            "log_directory": f"/run/pods/{uid}",
             "annotations": {
                 PREFIX + key.replace("_", "."): annotations[key] for key in annotations
             },
@@ -285,3 +287,37 @@ def test_linux(containerd: Containerd, cri: Cri) -> None:
         again = pod.start("guest", "linux", memory_limit_in_bytes=320 * MIB)
         pod.remove(guest)
         pod.stop(again)  # it boots still
+
+
+def test_totals_of_a_pod(containerd: Containerd, cri: Cri) -> None:
+    """A guest without limits of its own has what is left of its pod's; one that comes when nothing
+    is left has none, and an ordinary container never gets any."""
+    need("firecracker", "kvm")
+
+    def limits(container: str) -> tuple[int, ...]:
+        return (
+            int(pod.limit(container, "memory", "memory.limit_in_bytes", "memory.max")) // MIB,
+            int(pod.limit(container, "cpu", "cpu.cfs_quota_us", "cpu.max").split()[0]),
+        )
+
+    totals = {"memory_limit_in_bytes": 256 * MIB, "cpu_quota": 250_000, "cpu_period": 100_000}
+    with Pod(containerd, cri, network="none").made(**totals) as pod:
+        pod.start("limited", "box", *IDLE, memory_limit_in_bytes=64 * MIB, cpu_quota=50_000)
+        free = pod.start("free", "box", *IDLE)
+        guest = pod.start("guest", "probe")
+        assert limits(guest) == (192, 200_000)
+        report = pod.report(guest)
+        assert 160 * MIB < report["memory"] < 192 * MIB
+        assert report["vcpus"] == 2
+        late = pod.start("late", "probe")
+        assert pod.report(late)["memory"] == 256 * MIB
+        assert limits(late)[0] > 1 << 40
+        assert limits(free)[0] > 1 << 40
+        pod.stop(late)
+        cri("UpdateContainerResources", container_id=guest,
+            linux={"memory_limit_in_bytes": 224 * MIB})  # fmt: skip
+        assert limits(guest) == (224, 200_000)
+        pod.stop(guest)
+        again = pod.start("guest", "probe")
+        assert limits(again) == (192, 200_000)
+        pod.stop(again)

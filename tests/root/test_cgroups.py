@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from places.hierarchy import Hierarchy
-from support import PARTS, Bundle, Container, Urunc, need, nothing_left
+from support import PARTS, PREFIX, Bundle, Container, Urunc, need, nothing_left
 
 V1 = pathlib.Path("/sys/fs/cgroup")
 MIB = 1 << 20
@@ -67,6 +67,36 @@ def test_limits_on_v1(urunc: Urunc, bundle: Bundle) -> None:
         for line in pathlib.Path(f"/proc/{container.pid}/cgroup").read_text().splitlines():
             assert line.endswith("/urunc-test/groups"), line
         container.delete("--force")
+
+
+@pytest.mark.parametrize(
+    ("annotations", "left_mib", "limit_mib", "guest_mib"),
+    [({}, 96, 96, 93), ({}, 1, None, 256), ({"memory": "100"}, 96, None, 100)],
+    ids=["held to it", "its files do not fit", "what it asks for does not fit"],
+)
+def test_what_a_pod_has_left(
+    urunc: Urunc,
+    bundle: Bundle,
+    annotations: dict[str, str],
+    left_mib: int,
+    limit_mib: int | None,
+    guest_mib: int,
+) -> None:
+    """A guest without limits of its own is held to it, if it fits into the memory."""
+    bundle.config["linux"]["resources"] = {}
+    bundle.config["annotations"] |= {f"{PREFIX}{key}": annotations[key] for key in annotations}
+    file = bundle.path / "left.json"
+    cpu = {"quota": 150_000, "period": 100_000, "shares": 300}
+    file.write_text(json.dumps({"memory": {"limit": left_mib * MIB}, "cpu": cpu}))
+    container = urunc.create(bundle, "--pod-resources", str(file))
+    assert (group("cpu") / "cpu.cfs_quota_us").read_text() == "150000\n"
+    assert (group("cpu") / "cpu.shares").read_text() == "300\n"
+    limit = int((group("memory") / "memory.limit_in_bytes").read_text())
+    assert limit == limit_mib * MIB if limit_mib else limit > 1 << 50
+    assert container.plan()["memory_bytes"] == guest_mib * MIB
+    told = container.console.read_text()
+    assert ("is not held to the memory that its pod has left" in told) == (limit_mib is None)
+    container.delete("--force")
 
 
 def test_what_the_kernel_refuses(urunc: Urunc, bundle: Bundle) -> None:

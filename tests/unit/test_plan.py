@@ -24,7 +24,7 @@ from made import (
 
 from urunc import guests, monitors, spec
 from urunc.config import Config
-from urunc.errors import Error, HostError, ImageError
+from urunc.errors import Error, HostError, ImageError, RoomError
 from urunc.host import HostFacts
 from urunc.image import UnikernelImage
 from urunc.plan import Plan, decide, nic_count, realize
@@ -175,7 +175,7 @@ def test_what_a_monitor_needs_grows_with_the_machine() -> None:
 
 def test_a_limit_that_is_too_small() -> None:
     error = refused(
-        ImageError, "unikraft", "qemu", configuration=resources(memory={"limit": SMALLEST - 1})
+        RoomError, "unikraft", "qemu", configuration=resources(memory={"limit": SMALLEST - 1})
     )
     assert f"{SMALLEST - 1} bytes are too few" in error.message
     assert error.hint == f"{SMALLEST} at least"
@@ -184,7 +184,7 @@ def test_a_limit_that_is_too_small() -> None:
 def test_a_limit_that_the_guest_s_files_do_not_fit_into() -> None:
     big = image_file("/unikernel", size_bytes=40 * MIB)
     error = refused(
-        ImageError, "unikraft", "qemu", kernel=big,
+        RoomError, "unikraft", "qemu", kernel=big,
         configuration=resources(memory={"limit": 50 * MIB}),
     )  # fmt: skip
     assert f"the guest's files take {40 * MIB}" in error.message
@@ -212,7 +212,7 @@ def test_the_memory_annotation_within_the_limit() -> None:
     plan = planned("unikraft", "qemu", overrides={"memory": "96"}, configuration=limit)
     assert plan.memory_bytes == 96 * MIB
     words = {"memory": "97"}
-    error = refused(ImageError, "unikraft", "qemu", overrides=words, configuration=limit)
+    error = refused(RoomError, "unikraft", "qemu", overrides=words, configuration=limit)
     assert "97 does not fit into the memory limit" in error.message
     assert f"raise the limit to {128 * MIB + 97 * 8 * MIB // 1024}" in error.hint
 

@@ -9,6 +9,7 @@ from urunc import image, spec, timing
 from urunc.cli.options import CREATE, Arguments
 from urunc.errors import SpecError, UsageError, reason
 from urunc.record import replace
+from urunc.resources import read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def options(arguments: Arguments) -> dict[str, Any]:
         "preserve_fds": int(count),
         "pivot": not arguments.has("--no-pivot"),
         "keyring": not arguments.has("--no-new-keyring"),
+        "pod": read(pod) if (pod := arguments.get("--pod-resources")) else None,
     }
 
 

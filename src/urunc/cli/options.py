@@ -45,6 +45,10 @@ CREATE = BUNDLE | {
     "--no-pivot": (FLAG, "do not use pivot_root (for a root on a ramdisk)"),
     "--no-new-keyring": (FLAG, "keep the caller's session keyring"),
     "--preserve-fds": (VALUE, "descriptors after the first three to pass on"),
+    "--pod-resources": (
+        VALUE,
+        "file with a linux.resources object: what its pod has left for a guest",
+    ),
 }
 
 

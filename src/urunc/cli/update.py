@@ -7,9 +7,7 @@ from urunc import resources, update
 from urunc.cli.options import VALUE, Arguments
 from urunc.cli.verb import ours
 from urunc.document import Object
-from urunc.errors import SpecError, UsageError, reason
-from urunc.jsontext import loads
-from urunc.linux.files import read_bytes, read_descriptor
+from urunc.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +41,6 @@ OPTIONS = {
 ALIASES = {"-r": "--resources", "-m": "--memory"}
 USAGE = "[OPTION...] ID"
 SUMMARY = "Change the limits of a container."
-LIMIT_BYTES = 1 << 20
 UNITS = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50}
 
 
@@ -54,25 +51,11 @@ def main(arguments: Arguments) -> int:
         if arguments.get(option):
             raise UsageError(f"option '{option}': cache and bandwidth allocation is not supported")
     if arguments.get("--resources"):
-        document = _read(arguments.get("--resources"))
+        wanted = resources.read(arguments.get("--resources"))
     else:
-        document = _from_options(arguments)
-    wanted = resources.parse(Object(document, "", "resources"))
+        wanted = resources.parse(Object(_from_options(arguments), "", "resources"))
     update.update(arguments.root, identifier, wanted)
     return 0
-
-
-def _read(path: str) -> Any:
-    try:
-        content = read_descriptor(0, LIMIT_BYTES) if path == "-" else read_bytes(path, LIMIT_BYTES)
-    except OSError as error:
-        raise SpecError(f"read resources '{path}': {reason(error)}") from None
-    if len(content) > LIMIT_BYTES:
-        raise SpecError(f"read resources '{path}': larger than {LIMIT_BYTES} bytes")
-    try:
-        return loads(content.decode())
-    except ValueError as error:
-        raise SpecError(f"read resources '{path}': not JSON: {error}") from None
 
 
 def _from_options(arguments: Arguments) -> dict[str, dict[str, Any]]:

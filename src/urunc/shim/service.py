@@ -13,7 +13,7 @@ import posix
 from urunc import channel
 from urunc.linux import cgroups
 from urunc.linux.files import read_text, unlink, write_whole
-from urunc.shim import DEFAULT_ROOT, ROOT_FILE, worker
+from urunc.shim import DEFAULT_ROOT, ROOT_FILE, pod, worker
 from urunc.shim.bundle import has_own_pids, is_systemds
 from urunc.shim.loop import Loop, Request
 from urunc.shim.messages import any_of, decode, timestamp, type_of
@@ -113,10 +113,14 @@ class Shim(Loop):
         mounts = values["rootfs"]
         if mounts:
             task.rootfs = f"{bundle}/rootfs"
+        task.member = pod.member(bundle)
+        living = [item.member for item in self.tasks.values() if item.init.status != STOPPED]
+        granted = pod.granted(task.member, living)
         words = ["create", "--bundle", bundle, "--pid-file", f"{bundle}/init.pid"]
         words += ["--no-pivot"] if options.get("no_pivot_root") else []
         words += ["--no-new-keyring"] if options.get("no_new_keyring") else []
         words += ["--console-socket", terminal.socket_path] if terminal else []
+        words += pod.option(bundle, granted)
         write_whole(f"{bundle}/{ROOT_FILE}", "\0".join((task.root, task.config_path)).encode())
         self.tasks[identifier] = task
 
@@ -136,6 +140,8 @@ class Shim(Loop):
             pid = int(read_text(f"{bundle}/init.pid"))
             task.guest = is_ours(task.root, identifier)
             task.init.channel = channel.listen(f"{task.root}/{identifier}")
+            if task.guest:
+                task.limit(pod.resources(granted))
             self._watch_memory(task, pid)
             self.publisher.publish(
                 "TaskCreate", container_id=identifier, bundle=bundle, rootfs=mounts,
@@ -394,7 +400,12 @@ class Shim(Loop):
         task = self._task(request)
         file = f"{task.bundle}/.urunc-resources-{request.stream}.json"
         write_whole(file, request.values["resources"]["value"])
-        answered = self._answering(request, request.answer)
+
+        def then() -> None:
+            task.limit(pod.parsed(request.values["resources"]["value"]))
+            request.answer()
+
+        answered = self._answering(request, then)
 
         def done(code: int, message: str) -> None:
             unlink(file)

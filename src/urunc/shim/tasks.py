@@ -7,6 +7,8 @@ from __future__ import annotations
 from time import time_ns
 
 from urunc.groups import Groups
+from urunc.record import replace
+from urunc.shim.pod import Member, changed
 from urunc.shim.tables import CREATED, PAUSED, RUNNING, STOPPED
 
 TYPE_CHECKING = False
@@ -64,6 +66,8 @@ class Task:
         self.init = init
         self.guest = False
         """Whether it is a unikernel."""
+        self.member = Member()
+        """What it is of its pod, with the limits that it has now."""
         self.config_path = ""
         self.systemd = False
         self.rootfs = ""
@@ -74,6 +78,10 @@ class Task:
         self.groups = Groups({})
         self.kills = 0
         """How many of its processes were killed for want of memory, as far as was told."""
+
+    def limit(self, resources: Any) -> None:
+        """It has got the limits of a linux.resources object."""
+        self.member = replace(self.member, limits=changed(self.member.limits, resources))
 
     def process(self, exec_id: str) -> Process | None:
         """Its init, or one that was executed in it."""
