@@ -289,6 +289,46 @@ def test_linux(containerd: Containerd, cri: Cri) -> None:
         pod.stop(again)  # it boots still
 
 
+def test_an_end_and_a_refusal(containerd: Containerd, cri: Cri) -> None:
+    """A guest that ends by itself has its exit code; one that cannot be says why, and may be tried
+    again in the same pod."""
+    need("linux", "qemu", "firecracker", "kvm")
+    with Pod(containerd, cri).made() as pod:
+        ends = pod.start("ends", "linux", "/init", "/bin/sh", "-c", "echo bye; exit 3")
+        small = pod.create("guest", "probe", memory_limit_in_bytes=2 * MIB)
+        with pytest.raises(grpc.RpcError) as error:
+            cri("StartContainer", container_id=small)
+        assert "2097152 bytes are too few" in error.value.details()
+        assert pod.status(small).state == EXITED
+        eventually(lambda: pod.status(ends).state == EXITED, "the guest ends")
+        assert pod.status(ends).exit_code == 2 * 3 + 1
+        assert pod.status(ends).reason == "Error"
+        pod.logged(ends, "bye")
+        guest = pod.start("guest", "probe", memory_limit_in_bytes=64 * MIB)
+        pod.logged(guest, '"serving"')
+        assert containerd.udp(pod.address, 7, "hello") == "hello"
+
+
+def test_containerd_restarts(containerd: Containerd, cri: Cri) -> None:
+    """A pod goes on without it, and is its own again when it is back: also its log, and what its
+    containers are."""
+    need("firecracker", "kvm")
+    with Pod(containerd, cri).made() as pod:
+        sidecar = pod.start("sidecar", "box", *IDLE)
+        guest = pod.start("guest", "probe", "app", "probe.serve", "probe.beat=100")
+        pod.logged(guest, '"beat"')
+        containerd.run("pkill", "-KILL", "-x", "containerd")
+        assert containerd.udp(pod.address, 7, "alone") == "alone"
+        eventually(containerd.is_up, "containerd is back")
+        eventually(lambda: len(cri("ListPodSandbox").items) == 1, "so are its pods")
+        assert pod.status(guest).state == RUNNING
+        before = len(pod.log(guest))
+        eventually(lambda: len(pod.log(guest)) > before, "its log goes on")
+        pod.refuses_exec(guest)
+        assert pod.run(sidecar, "/bin/echo", "still here") == "still here\n"
+        pod.stop(guest)
+
+
 def test_totals_of_a_pod(containerd: Containerd, cri: Cri) -> None:
     """A guest without limits of its own has what is left of its pod's; one that comes when nothing
     is left has none, and an ordinary container never gets any."""
