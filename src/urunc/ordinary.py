@@ -7,8 +7,8 @@ annotations and without urunc.json it is ordinary. Every other verb looks at --r
 Both keep their containers in the same --root, each in folders of its own, so an id is taken for
 both.
 
-The runtime is `ordinary.runtime` of the configuration, else runc, else crun, by PATH. It gets the
-very arguments that urunc got, so output and exit codes are its own.
+The runtime is the caller's (`preferred`), else `ordinary.runtime` of the configuration, else runc,
+else crun, by PATH. It gets the very arguments that urunc got, so output and exit codes are its own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import posix
 from urunc.errors import HostError, reason
 from urunc.host import find_program
 from urunc.linux import _linux
-from urunc.linux.files import is_directory
+from urunc.linux.files import is_directory, read_bytes
 from urunc.state import is_ours
 
 TYPE_CHECKING = False
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from urunc.config import Config
 
 RUNTIMES = ("runc", "crun")
+MARK = b"\n# An installed program of urunc:"
+"""What the beginning of urunc's own installed programs holds (launcher/urunc.in)."""
 FOREIGN_OPTIONS = ("--config", "--pod-resources")
 """Options of ours that an ordinary runtime does not know."""
 VALUE_OPTIONS = frozenset(
@@ -41,15 +43,22 @@ VALUE_OPTIONS = frozenset(
 )
 """Options of the verbs that only runc's table knows all of, that take a word of their own."""
 
+preferred = ""
+"""The runtime that a container's own options name (the shim's BinaryName): a name, or a path."""
+
 
 def find(config: Config) -> str:
     """The ordinary runtime's program; raises HostError."""
+    if preferred:
+        path = _program(preferred, "its options (BinaryName)")
+        if not _is_urunc(path):  # as where urunc was named for runc's shim
+            return path
     asked: str = config.get("ordinary.runtime")
     if asked:
-        path = asked if asked.startswith("/") else find_program(asked)
-        if not path or not posix.access(path, posix.X_OK):
-            source = config.source("ordinary.runtime")
-            raise HostError(f"ordinary runtime '{asked}': no such program", f"set in {source}")
+        source = config.source("ordinary.runtime")
+        path = _program(asked, source)
+        if _is_urunc(path):
+            raise HostError(f"ordinary runtime '{asked}': is urunc itself", f"set in {source}")
         return path
     for name in RUNTIMES:
         path = find_program(name)
@@ -60,6 +69,20 @@ def find(config: Config) -> str:
         "install runc or crun, or set ordinary.runtime; a unikernel has the annotation "
         "com.urunc.unikernel.unikernelType or a urunc.json in its root filesystem",
     )
+
+
+def _program(asked: str, source: str) -> str:
+    path = asked if asked.startswith("/") else find_program(asked)
+    if not path or not posix.access(path, posix.X_OK):
+        raise HostError(f"ordinary runtime '{asked}': no such program", f"set in {source}")
+    return path
+
+
+def _is_urunc(path: str) -> bool:
+    try:
+        return MARK in read_bytes(path, 512)
+    except OSError:  # a program may be executable and not readable
+        return False
 
 
 def is_ordinary(root: str, identifier: str) -> bool:

@@ -99,6 +99,23 @@ class Client:
         return self.read
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_owner(fifos: tuple[str, str, str], tmp_path: pathlib.Path, *, terminal: bool) -> None:
+    """The FIFOs that a process has are its user's; a terminal's relay's, and files, are not."""
+    file = tmp_path / "file"
+    for stderr in (fifos[2], f"file://{file}"):
+        streams = Streams(
+            *fifos[:2], stderr, terminal=terminal, namespace="ns", identifier="container",
+            owner=(1234, 5678),
+        )  # fmt: skip
+        streams.open()
+        streams.close()
+    given = [] if terminal else list(fifos)
+    for path in (*fifos, *([] if terminal else [str(file)])):
+        found = os.stat(path)
+        assert (found.st_uid, found.st_gid) == ((1234, 5678) if path in given else (0, 0))
+
+
 def test_clients_first(fifos: tuple[str, str, str]) -> None:
     """Three clients that wait in open(2); each output ends with the process."""
     out, err = Client(fifos[1]), Client(fifos[2])

@@ -22,6 +22,7 @@ GLOBAL = {
     "--log": (VALUE, "file for errors and warnings (default: standard error)"),
     "--log-format": (VALUE, "text or json (default: text)"),
     "--config": (VALUE, "configuration file (default: /etc/urunc/config.toml)"),
+    "--criu": (VALUE, "path of CRIU, for the ordinary runtime"),
     "--debug": (FLAG, "log in detail"),
     "--systemd-cgroup": (FLAG, "let systemd make control groups"),
     "--rootless": (VALUE, "true, false or auto; accepted as runc does"),

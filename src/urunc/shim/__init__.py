@@ -3,4 +3,4 @@
 
 DEFAULT_ROOT = "/run/containerd/urunc"
 ROOT_FILE = "urunc-root"
-"""In a bundle: the runtime's --root and options, for who cleans up after a shim that died."""
+"""In a bundle: --root, --config and the ordinary runtime, for who cleans up after a dead shim."""

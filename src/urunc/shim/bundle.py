@@ -3,12 +3,18 @@
 
 from __future__ import annotations
 
+from urunc import image
 from urunc.errors import Error
 from urunc.linux.files import exists
 from urunc.spec import read_document
 
 BOOTED = "/run/systemd/system"
 """Where systemd runs the machine (sd_booted(3))."""
+
+
+def is_claimed(bundle: str) -> bool:
+    """Whether it claims to be a unikernel, once its root filesystem is there. Raises Error."""
+    return image.claims(read_document(bundle), bundle)
 
 
 def is_systemds(bundle: str) -> bool:

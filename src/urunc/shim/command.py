@@ -12,7 +12,7 @@ import posix
 import sys
 
 from urunc import __version__
-from urunc.errors import Error, StateError, UsageError
+from urunc.errors import Error, HostError, StateError, UsageError, reason
 from urunc.linux import _linux
 from urunc.linux.files import (
     exists,
@@ -103,11 +103,16 @@ def parse(argv: list[str]) -> tuple[dict[str, str], list[str]]:
 
 def start(options: dict[str, str]) -> int:
     """Have a shim for a container: one of its group that is there already, or a new one."""
-    from urunc.shim.messages import start_input
+    from urunc.shim.messages import MessageError, start_input
+    from urunc.shim.options import first
 
     namespace, identifier = options["namespace"], options["id"]
     data = read_descriptor(0, 1 << 22) if not posix.isatty(0) else b""
-    parameters, _ = start_input(data, identifier, namespace)
+    try:
+        parameters, values = start_input(data, identifier, namespace)
+        group = first(values).get("shim_cgroup", "")
+    except MessageError as error:
+        raise UsageError(f"standard input: {error}") from None
     grpc = options.get("address", "")
     events = _environment("TTRPC_ADDRESS")
     folder = SOCKETS
@@ -122,6 +127,12 @@ def start(options: dict[str, str]) -> int:
         _say(address)
         return 0
     adjust = _score()
+    if group:
+        try:
+            _join(group)
+        except HostError:
+            unlink(path)
+            raise
     if posix.fork():
         _say(address)
         return 0
@@ -217,6 +228,22 @@ def _score() -> int:
         return 0
 
 
+def _join(group: str) -> None:
+    """Join the control group of the option ShimCgroup, in each hierarchy that has it, as runc's
+    shim does; raises HostError."""
+    from urunc.linux import cgroups
+
+    mounts = {mount for mount, _ in cgroups.hierarchies().values()}
+    folders = [path for mount in mounts if exists(path := f"{mount}/{group.strip('/')}")]
+    if not folders:
+        raise HostError(f"ShimCgroup '{group}': no such control group")
+    for folder in folders:
+        try:
+            cgroups.join(folder, posix.getpid())
+        except OSError as error:
+            raise HostError(f"ShimCgroup '{group}': join '{folder}': {reason(error)}") from None
+
+
 def _serve(listener: Any, path: str, namespace: str, events: str, adjust: int) -> None:
     posix.setsid()
     _linux.set_name("containerd-shim")
@@ -270,11 +297,15 @@ def delete(options: dict[str, str]) -> int:
     identifier = options["id"]
     bundle = options.get("bundle") or posix.getcwd()
     try:
-        root, _, config = read_text(f"{bundle}/{ROOT_FILE}").partition("\0")
+        kept = read_text(f"{bundle}/{ROOT_FILE}").split("\0")
     except OSError:
-        root, config = f"{DEFAULT_ROOT}/{options['namespace']}", ""
+        kept = []
+    # an older shim, whose container this is, may have kept less
+    root, config, runtime = (*kept, *("", "", "")[len(kept) :])
+    root = root or f"{DEFAULT_ROOT}/{options['namespace']}"
     if exists(f"{root}/{identifier}"):  # most often the shim has ended well, and nothing is left
-        _force(root, config, identifier, bundle)
+        words = ["--root", root, *(["--config", config] if config else [])]
+        _force([*words, "delete", "--force", identifier], bundle, runtime)
     if _is_mounted(f"{bundle}/rootfs", bundle):
         from urunc.shim.rootfs import unmount_all
 
@@ -306,19 +337,16 @@ def _remove_socket(bundle: str) -> None:
         posix.close(lock)
 
 
-def _force(root: str, config: str, identifier: str, bundle: str) -> None:
+def _force(words: list[str], bundle: str, runtime: str) -> None:
     from urunc.shim import worker
 
-    words = ["--root", root, *(["--config", config] if config else [])]
     log = f"{bundle}/.urunc-delete.log"
 
     def done(code: int, message: str) -> None:
         if code and "does not exist" not in message:
-            raise StateError(f"delete '{identifier}': {message}")
+            raise StateError(f"delete '{words[-1]}': {message}")
 
-    work = worker.start(
-        lambda: worker.verb([*words, "delete", "--force", identifier], log), log, done
-    )
+    work = worker.start(lambda: worker.verb(words, log, runtime), log, done)
     work.finish(posix.waitpid(work.pid, 0)[1])
 
 

@@ -14,9 +14,11 @@ from urunc import channel
 from urunc.linux import cgroups
 from urunc.linux.files import read_text, unlink, write_whole
 from urunc.shim import DEFAULT_ROOT, ROOT_FILE, pod, worker
-from urunc.shim.bundle import has_own_pids, is_systemds
+from urunc.shim.bundle import has_own_pids, is_claimed, is_systemds
+from urunc.shim.checkpoints import checkpoint_words, restore_words
 from urunc.shim.loop import Loop, Request
-from urunc.shim.messages import any_of, decode, timestamp, type_of
+from urunc.shim.messages import any_of, timestamp
+from urunc.shim.options import read as runtime_options
 from urunc.shim.stdio import Streams
 from urunc.shim.tables import CREATED, RUNNING, STOPPED
 from urunc.shim.tasks import Process, Task
@@ -38,16 +40,10 @@ if TYPE_CHECKING:
 
     from urunc.shim.publisher import Publisher
 
+A_GUEST = 200
+"""The exit code of a worker that shall restore a unikernel, and no runtime's."""
 GONE = ("does not exist", "not running", "already finished", "no such process", "not found")
 """In a runtime's message: there is no such container or process (any more)."""
-UNUSED = ("binary_name", "criu_path", "io_gid", "io_uid", "shim_cgroup")
-"""Options that runc's shim follows and this one does not."""
-OPTIONS = (
-    "containerd.runc.v1.Options",
-    "containerd.runc.v1.CheckpointOptions",
-    "runtimeoptions.v1.Options",
-)
-"""Types of options that are looked at."""
 
 
 class Shim(Loop):
@@ -72,20 +68,26 @@ class Shim(Loop):
         options = ["--root", task.root]
         if task.systemd:
             options.append("--systemd-cgroup")
-        if task.config_path:
-            options += ["--config", task.config_path]
+        if task.options.get("config_path"):
+            options += ["--config", task.options["config_path"]]
+        if task.options.get("criu_path") and words[0] in ("checkpoint", "restore"):
+            options += ["--criu", task.options["criu_path"]]
+        runtime = task.options.get("binary_name", "")
         started = worker.start(
-            lambda: worker.verb([*options, *words], log), log, done, streams=streams,
+            lambda: worker.verb([*options, *words], log, runtime), log, done, streams=streams,
             folder=task.bundle, before=before,
         )  # fmt: skip
         self.workers[started.pid] = started
 
-    def _answering(self, request: Request, then: Callable[[], None]) -> Callable[[int, str], None]:
-        """What follows a worker: the error to the client, or `then`."""
+    def _answering(
+        self, request: Request, then: Callable[[], None], gone_texts: tuple[str, ...] = GONE
+    ) -> Callable[[int, str], None]:
+        """What follows a worker: the error to the client, or `then`. A program that is not found is
+        no container that is gone: where one is looked for, there are no `gone_texts`."""
 
         def done(code: int, message: str) -> None:
             if code:
-                gone = any(words in message.lower() for words in GONE)
+                gone = any(words in message.lower() for words in gone_texts)
                 request.refuse(NOT_FOUND if gone else UNKNOWN, message)
                 return
             then()
@@ -99,29 +101,21 @@ class Shim(Loop):
         identifier, bundle = values["id"], values["bundle"]
         if identifier in self.tasks:
             raise StatusError(ALREADY_EXISTS, f"task {identifier}: already exists")
-        options = _options(values["options"])
-        streams, terminal = self._streams(values, identifier, bundle)
-        task = Task(identifier, bundle, "", Process("", values, streams, terminal))
-        root = options.get("root") or DEFAULT_ROOT
-        task.root = f"{root}/{self.namespace}"
+        options = runtime_options(values["options"])
+        checkpoint = values["checkpoint"] or options.get("criu_image_path", "")
+        streams, terminal = self._streams(values, options, identifier)
+        root = f"{options.get('root') or DEFAULT_ROOT}/{self.namespace}"
+        task = Task(identifier, bundle, root, Process("", values, streams, terminal))
+        task.options, task.checkpoint = options, checkpoint
         task.systemd = bool(options.get("systemd_cgroup")) or is_systemds(bundle)
-        task.config_path = options.get("config_path", "")
-        for name in UNUSED:
-            if options.get(name):
-                said = f"urunc: warning: {identifier}: option '{name}' is not used\n"
-                posix.write(2, said.encode())
         mounts = values["rootfs"]
         if mounts:
             task.rootfs = f"{bundle}/rootfs"
         task.member = pod.member(bundle)
         living = [item.member for item in self.tasks.values() if item.init.status != STOPPED]
         granted = pod.granted(task.member, living)
-        words = ["create", "--bundle", bundle, "--pid-file", f"{bundle}/init.pid"]
-        words += ["--no-pivot"] if options.get("no_pivot_root") else []
-        words += ["--no-new-keyring"] if options.get("no_new_keyring") else []
-        words += ["--console-socket", terminal.socket_path] if terminal else []
-        words += pod.option(bundle, granted)
-        write_whole(f"{bundle}/{ROOT_FILE}", "\0".join((task.root, task.config_path)).encode())
+        kept = (root, options.get("config_path", ""), options.get("binary_name", ""))
+        write_whole(f"{bundle}/{ROOT_FILE}", "\0".join(kept).encode())
         self.tasks[identifier] = task
 
         def before() -> None:
@@ -132,36 +126,54 @@ class Shim(Loop):
                 mount_all(mounts, task.rootfs)
 
         def done(code: int, message: str) -> None:
-            streams.release_child()
+            if not checkpoint:
+                streams.release_child()
             if code:
                 self._forget(task)
-                request.refuse(UNKNOWN, message)
+                if code == A_GUEST:
+                    message = f"create '{identifier}' from a checkpoint: a unikernel has none"
+                request.refuse(UNIMPLEMENTED if code == A_GUEST else UNKNOWN, message)
                 return
-            pid = int(read_text(f"{bundle}/init.pid"))
-            task.guest = is_ours(task.root, identifier)
-            task.init.channel = channel.listen(f"{task.root}/{identifier}")
+            pid = 0 if checkpoint else self._init_pid(task)
             if task.guest:
                 task.limit(pod.resources(granted))
-            self._watch_memory(task, pid)
+            task.made = True
             self.publisher.publish(
                 "TaskCreate", container_id=identifier, bundle=bundle, rootfs=mounts,
                 io={key: values[key] for key in ("stdin", "stdout", "stderr", "terminal")},
-                checkpoint=values["checkpoint"], pid=pid,
+                checkpoint=checkpoint, pid=pid,
             )  # fmt: skip
             request.answer(pid=pid)
-            self.adopt(task, task.init, pid)
+            if pid:
+                self.adopt(task, task.init, pid)
 
-        if values["checkpoint"]:
-            self._forget(task)
-            raise StatusError(UNIMPLEMENTED, "create from a checkpoint")
+        if checkpoint:  # `start` restores it; its root filesystem is made now
+            log = f"{bundle}/.urunc-restore.log"
+            started = worker.start(
+                lambda: A_GUEST if is_claimed(bundle) else 0, log, done, before=before
+            )
+            self.workers[started.pid] = started
+            return
+        words = ["create", *task.making()]
+        words += ["--no-new-keyring"] if options.get("no_new_keyring") else []
+        words += pod.option(bundle, granted)
         self._verb(task, [*words, identifier], done, streams.child, before)
 
+    def _init_pid(self, task: Task) -> int:
+        """The pid of a container's init, which has just been made."""
+        pid = int(read_text(f"{task.bundle}/init.pid"))
+        task.guest = is_ours(task.root, task.id)
+        task.init.channel = channel.listen(f"{task.root}/{task.id}")
+        self._watch_memory(task, pid)
+        return pid
+
     def _streams(
-        self, values: dict[str, Any], identifier: str, bundle: str
+        self, values: dict[str, Any], options: dict[str, Any], identifier: str
     ) -> tuple[Streams, Terminal | None]:
         streams = Streams(
             values["stdin"], values["stdout"], values["stderr"], terminal=values["terminal"],
             namespace=self.namespace, identifier=identifier,
+            owner=(options.get("io_uid", 0), options.get("io_gid", 0)),
         )  # fmt: skip
         streams.open()
         return streams, Terminal(streams) if values["terminal"] else None
@@ -180,12 +192,34 @@ class Shim(Loop):
             self.publisher.publish("TaskStart", container_id=task.id, pid=process.pid)
             request.answer(pid=process.pid)
 
+        if task.checkpoint:
+            self._restore(request, task)
+            return
         self._verb(task, ["start", task.id], self._started(request, task, process, then))
+
+    def _restore(self, request: Request, task: Task) -> None:
+        """Start what was made from a checkpoint: its init comes to be only now."""
+        init = task.init
+
+        def then() -> None:
+            pid = self._init_pid(task)
+            init.status = RUNNING
+            self.publisher.publish("TaskStart", container_id=task.id, pid=pid)
+            request.answer(pid=pid)
+            self.adopt(task, init, pid)
+
+        started = self._started(request, task, init, then)
+
+        def done(code: int, message: str) -> None:
+            init.streams.release_child()
+            started(code, message)
+
+        self._verb(task, restore_words(task), done, init.streams.child)
 
     def _started(
         self, request: Request, task: Task, process: Process, then: Callable[[], None]
     ) -> Callable[[int, str], None]:
-        answered = self._answering(request, then)
+        answered = self._answering(request, then, ())
 
         def done(code: int, message: str) -> None:
             answered(code, message)
@@ -341,7 +375,7 @@ class Shim(Loop):
             raise StatusError(ALREADY_EXISTS, f"{values['exec_id']}: already exists")
         if task.init.status != RUNNING:
             raise StatusError(FAILED_PRECONDITION, f"exec in '{task.id}': container not running")
-        streams, terminal = self._streams(values, task.id, task.bundle)
+        streams, terminal = self._streams(values, task.options, task.id)
         process = Process(values["exec_id"], values, streams, terminal)
         process.spec = values["spec"]["value"]
         task.execs[process.exec_id] = process
@@ -386,15 +420,14 @@ class Shim(Loop):
         task = self._task(request)
         if task.guest:
             raise StatusError(UNIMPLEMENTED, f"checkpoint of '{task.id}': a unikernel has none")
-        options = _options(request.values["options"])
-        words = ["checkpoint", "--image-path", request.values["path"]]
-        words += [] if options.get("exit") else ["--leave-running"]
+        options = runtime_options(request.values["options"])
+        words = checkpoint_words(task, request.values["path"], options)
 
         def then() -> None:
             self.publisher.publish("TaskCheckpointed", container_id=task.id)
             request.answer()
 
-        self._verb(task, [*words, task.id], self._answering(request, then))
+        self._verb(task, words, self._answering(request, then))
 
     def do_update(self, request: Request) -> None:
         task = self._task(request)
@@ -468,7 +501,7 @@ class Shim(Loop):
 
     def _task(self, request: Request) -> Task:
         task = self.tasks.get(request.values["id"])
-        if not task or not task.init.pid:
+        if not task or not task.made:
             raise StatusError(NOT_FOUND, f"container '{request.values['id']}': not found")
         return task
 
@@ -492,10 +525,3 @@ def _end_of(process: Process) -> dict[str, Any]:
 def _name(request: Request) -> str:
     exec_id = request.values.get("exec_id", "")
     return f"{request.values['id']}{f' ({exec_id})' if exec_id else ''}"
-
-
-def _options(value: dict[str, Any] | None) -> dict[str, Any]:
-    """A request's options, of a type that is known; else none."""
-    if not value or type_of(value) not in OPTIONS:
-        return {}
-    return decode(type_of(value), value["value"])

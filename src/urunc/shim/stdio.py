@@ -104,7 +104,11 @@ class Streams:
         terminal: bool,
         namespace: str,
         identifier: str,
+        owner: tuple[int, int] = (0, 0),
     ) -> None:
+        """`owner`: the user and group whom the process's FIFOs shall be (IoUid, IoGid), so that it
+        can open them anew (as /dev/stdout) in a user namespace where root is these."""
+        self._owner = owner
         self._names = (stdin, stdout, "" if terminal else stderr)
         self._terminal = terminal
         self._namespace = namespace
@@ -160,6 +164,7 @@ class Streams:
         fd = posix.open(path, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC | O_NOCTTY)
         self._ends[fd] = ""
         if _is_fifo(fd):
+            self._give(fd)
             self._stdin_writer = _reopen(fd, posix.O_WRONLY | posix.O_NONBLOCK)
         posix.set_blocking(fd, True)
         return fd
@@ -196,7 +201,12 @@ class Streams:
         finally:
             posix.close(place)
         posix.set_blocking(fd, True)
+        self._give(fd)
         return fd
+
+    def _give(self, fd: int) -> None:
+        if not self._terminal and self._owner != (0, 0):
+            posix.fchown(fd, *self._owner)
 
     def wait_ready(self) -> None:
         """Wait until a logging binary says that it is ready; raises HostError. For a worker that

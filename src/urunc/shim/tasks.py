@@ -68,8 +68,13 @@ class Task:
         """Whether it is a unikernel."""
         self.member = Member()
         """What it is of its pod, with the limits that it has now."""
-        self.config_path = ""
+        self.options: dict[str, Any] = {}
+        """The runtime's options (options.py)."""
         self.systemd = False
+        self.checkpoint = ""
+        """The folder that it is restored from when it is started, "" where it is made anew."""
+        self.made = False
+        """Whether `create` has been answered."""
         self.rootfs = ""
         """Where the shim mounted its root filesystem, "" where it did not."""
         self.execs: dict[str, Process] = {}
@@ -82,6 +87,13 @@ class Task:
     def limit(self, resources: Any) -> None:
         """It has got the limits of a linux.resources object."""
         self.member = replace(self.member, limits=changed(self.member.limits, resources))
+
+    def making(self) -> list[str]:
+        """The runtime's options to make its init, anew or from a checkpoint."""
+        words = ["--bundle", self.bundle, "--pid-file", f"{self.bundle}/init.pid"]
+        words += ["--no-pivot"] if self.options.get("no_pivot_root") else []
+        terminal = self.init.terminal
+        return [*words, "--console-socket", terminal.socket_path] if terminal else words
 
     def process(self, exec_id: str) -> Process | None:
         """Its init, or one that was executed in it."""

@@ -100,10 +100,13 @@ def _become(
         posix._exit(code)
 
 
-def verb(words: list[str], log: str) -> int:
-    """Run a verb of urunc's command line; an ordinary container's never returns."""
+def verb(words: list[str], log: str, runtime: str = "") -> int:
+    """Run a verb of urunc's command line; an ordinary container's never returns, and is that
+    runtime's, if one is named."""
+    from urunc import ordinary
     from urunc.__main__ import run
 
+    ordinary.preferred = runtime
     argv = ["--log", log, "--log-format", "json", *words]
     sys.argv[1:] = argv
     return run(argv)
