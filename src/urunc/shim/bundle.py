@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from urunc import image
+from urunc.config import load
 from urunc.errors import Error
 from urunc.linux.files import exists
 from urunc.spec import read_document
@@ -12,9 +13,9 @@ BOOTED = "/run/systemd/system"
 """Where systemd runs the machine (sd_booted(3))."""
 
 
-def is_claimed(bundle: str) -> bool:
+def is_claimed(bundle: str, config_path: str) -> bool:
     """Whether it claims to be a unikernel, once its root filesystem is there. Raises Error."""
-    return image.claims(read_document(bundle), bundle)
+    return image.claims(read_document(bundle), bundle, load(config_path))
 
 
 def is_systemds(bundle: str) -> bool:

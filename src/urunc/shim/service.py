@@ -149,8 +149,9 @@ class Shim(Loop):
 
         if checkpoint:  # `start` restores it; its root filesystem is made now
             log = f"{bundle}/.urunc-restore.log"
+            path = options.get("config_path", "")
             started = worker.start(
-                lambda: A_GUEST if is_claimed(bundle) else 0, log, done, before=before
+                lambda: A_GUEST if is_claimed(bundle, path) else 0, log, done, before=before
             )
             self.workers[started.pid] = started
             return
