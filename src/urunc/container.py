@@ -46,6 +46,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from urunc.config import Config
     from urunc.journal import Journal
+    from urunc.monitors import Launch
     from urunc.net.facts import Found, NetFacts
     from urunc.plan import Plan
     from urunc.spec import Spec
@@ -164,7 +165,12 @@ def _look_again(state: State, config: Config) -> dict[str, object]:
     del state.data[UNFINISHED]
     state.data.update(found=plain(now), net=plain(net), launch=plain(launch))
     state.save()
-    return {"argv": launch.argv, "files": dict(launch.files)}
+    return parts(launch)
+
+
+def parts(launch: Launch) -> dict[str, object]:
+    """What init needs of a launch to become the monitor."""
+    return {"argv": launch.argv, "files": dict(launch.files), "claims": launch.claims}
 
 
 def _take_back(state: State) -> None:

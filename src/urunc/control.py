@@ -11,6 +11,7 @@ from __future__ import annotations
 import posix
 
 from urunc.errors import MonitorError, reason
+from urunc.linux import process
 from urunc.linux.files import O_PATH, open_in_root
 
 TYPE_CHECKING = False
@@ -41,7 +42,8 @@ class Control:
         except OSError as error:
             raise MonitorError(f"control socket '{path}': {reason(error)}") from None
         peer = int.from_bytes(self._socket.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)[:4], "little")
-        if peer != pid:
+        # with a supervisor the monitor is its child
+        if peer != pid and process.parent(peer) != pid:
             self._socket.close()
             raise MonitorError(f"control socket '{path}': process {peer} answers, not the monitor")
 

@@ -24,7 +24,7 @@ from urunc import (
     monitors,
     timing,
 )
-from urunc.container import connect, look, network_files, run_poststop
+from urunc.container import connect, look, network_files, parts, run_poststop
 from urunc.errors import Error, HostError, InitError, RoomError, SpecError, reason
 from urunc.groups import Groups
 from urunc.host import COMMON, probe
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from urunc.monitors import Launch, Monitor
 
 SIGKILL = 9
+UMOUNT_NOFOLLOW = 8
 FIFO_FLAGS = posix.O_NONBLOCK | posix.O_CLOEXEC
 
 
@@ -451,15 +452,33 @@ class _Creation:
             {
                 "unshare": namespaces.KINDS["cgroup"][0] if cgroup_first else 0,
                 "steps": pack(steps),
-                "launch": {"argv": launch.argv, "files": launch.files},
+                "launch": parts(launch),
                 "filters": self._filters(launch),
             }
         )
         if not cgroup_first:
             self._join()
         self._hear()
+        self._let_go_of_device()
         self._set_attributes()
         timing.stamp(17)
+
+    def _let_go_of_device(self) -> None:
+        """Unmount the root filesystem whose device will be the guest's: two kernels that have it
+        mounted would destroy it."""
+        root = self.prepared.plan.root_way
+        if not root or not root.device:
+            return
+        from urunc.linux import _linux
+
+        try:
+            _linux.umount2(self.spec.root, UMOUNT_NOFOLLOW)
+        except OSError as error:
+            raise HostError(
+                f"unmount '{self.spec.root}', whose device '{root.device}' is for the guest: "
+                f"{reason(error)}",
+                "nobody may use it meanwhile; or choose another way (annotation 'rootfs')",
+            ) from None
 
     def _set_attributes(self) -> None:
         spec = self.spec

@@ -133,6 +133,8 @@ class _Follower:
     def _why(self, status: int | None) -> str:
         if self.kills:
             return "killed: out of memory (OOM)"
+        if self.state.data["plan"]["supervisor"] and status is not None and status >= 0:
+            return f"its application, or its monitor, ended with {status}"
         return ending(self.monitor, status, self.told.get("reason", ""))
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ Two FIFOs in the container's folder: `start` brings one JSON object (what change
 from __future__ import annotations
 
 import posix
+from errno import EACCES
 from select import POLLIN, poll
 
 from urunc import hooks, timing
@@ -112,6 +113,7 @@ class _Waiting:
         self.launch: dict[str, Any] = {}
         self.filters: list[bytes] = []
         self.keep = 0
+        self.claimed: list[int] = []
 
 
 def _prepare(setup: Setup, channel: Channel) -> _Waiting:
@@ -236,9 +238,10 @@ def _wait_and_become(waiting: _Waiting) -> None:
         if problem:
             raise InitError(problem)
         posix.wait()
+    _claim(waiting)
     argv = waiting.launch["argv"]
     _linux.default_signals()
-    _close_others(waiting.keep, {waiting.started_fd, timing.descriptor()})
+    _close_others(waiting.keep, {waiting.started_fd, timing.descriptor(), *waiting.claimed})
     timing.stamp(18)
     for program in waiting.filters:
         seccomp.install(program)
@@ -246,6 +249,23 @@ def _wait_and_become(waiting: _Waiting) -> None:
         posix.execve(argv[0], argv, {})
     except OSError as error:
         raise InitError(f"exec monitor '{argv[0]}': {reason(error)}") from None
+
+
+def _claim(waiting: _Waiting) -> None:
+    """Open block devices so that nobody else can mount them as long as the monitor lives."""
+    for path in waiting.launch["claims"]:
+        for access in (posix.O_RDWR, posix.O_RDONLY):
+            try:
+                waiting.claimed.append(posix.open(path, access | posix.O_EXCL))
+                posix.set_inheritable(waiting.claimed[-1], True)
+                break
+            except OSError as error:
+                if error.errno == EACCES and access == posix.O_RDWR:
+                    continue  # a disk that is only read
+                raise InitError(
+                    f"take over the root filesystem's device for the guest: {reason(error)}",
+                    "it is mounted, or used by another guest",
+                ) from None
 
 
 def _close_others(first: int, keep: set[int]) -> None:

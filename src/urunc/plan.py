@@ -12,12 +12,13 @@ from urunc.errors import HostError, ImageError, RoomError
 from urunc.guests import STOP_REQUESTS, Disk, Guest, Process, Request
 from urunc.host import HostFacts
 from urunc.image import ImageFile
+from urunc.monitors import CHANNEL as CHANNEL_FILES
 from urunc.monitors import MIB, RUN, Launch, Machine, MachineDisk, Monitor, Need
 from urunc.net.facts import NetFacts, Ports
 from urunc.net.telling import nics, omissions, other_hosts
 from urunc.record import record, replace
 from urunc.state import CHANNEL
-from urunc.storage.facts import DISKS, NO_STORAGE, Root, StorageFacts, Volume, share_of
+from urunc.storage.facts import DISKS, NO_STORAGE, Root, StorageFacts, Volume, channel_of, share_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 KERNEL_FOLDER = "/guest"
 """Where the unikernel is in the monitor's root."""
 INITRD_TARGET = "/initrd"
+SUPERVISOR = "/supervisor"
 CONFIG_DISK = f"{RUN}/guest.config"
 """The disk by which urunc's init is told everything: written at each start."""
 
@@ -67,6 +69,9 @@ class Plan:
     """What urunc's init runs in the guest; None where it is not there."""
     channel: str
     """How urunc's init talks to the host: "virtio", "vsock", or "" not at all."""
+    supervisor: str
+    """The program between the container and its monitor that ends as the application did, "" for
+    none."""
     filesystems: tuple[str, ...]
     """What the guest's kernel has to mount, for its modules."""
     kernel_modules: str
@@ -122,6 +127,7 @@ def decide(
     stored = _disk_count(root_way, volumes)
     nets, names = _devices(image, guest, stored)
     managed = guest.init and root_way is not None
+    channel = channel_of(monitor.channel, found.supervisor) if found and managed else ""
     vcpus = _vcpus(spec, image, monitor, config, warnings)
     need = monitor.need(vcpus, accelerator)
     memory_bytes = _memory(spec, image, need, config, monitor)
@@ -148,7 +154,8 @@ def decide(
         root_way=root_way,
         volumes=volumes,
         process=_process(spec) if managed else None,
-        channel=monitor.channel if managed else "",
+        channel=channel,
+        supervisor=found.supervisor if found and managed else "",
         filesystems=_filesystems(root_way, volumes) if managed else (),
         kernel_modules=config.get(f"guests.{guest.name}.modules") if managed else "",
         net_names=nets,
@@ -172,9 +179,7 @@ def decide(
         version=image.version,
         seccomp=config.get(f"monitors.{monitor.name}.seccomp"),
         stop_signal=monitor.stop_signal,
-        stop_order=CHANNEL
-        if managed and monitor.channel == "virtio"
-        else _stop_order(image, guest, monitor, host),
+        stop_order=CHANNEL if channel == "virtio" else _stop_order(image, guest, monitor, host),
         arguments=tuple(config.get(f"monitors.{monitor.name}.arguments")),
         host=host,
         warnings=tuple(warnings),
@@ -225,6 +230,11 @@ def realize(
     launch = monitor.launch(machine, plan.host.program)
     if words.config:
         launch = replace(launch, files={**launch.files, CONFIG_DISK: words.config})
+    if plan.supervisor:
+        ear = f"{CHANNEL_FILES}.out" if plan.channel == "virtio" else f"vsock:{monitor.vsock}"
+        launch = replace(launch, argv=(SUPERVISOR, ear, *launch.argv))
+    if plan.root_way and plan.root_way.device:
+        launch = replace(launch, claims=(storage.disks[0].target,))
     return launch
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from urunc import channel
 from urunc.monitors import RUN
-from urunc.plan import INITRD_TARGET
+from urunc.plan import INITRD_TARGET, SUPERVISOR
 from urunc.record import record
 from urunc.steps import (
     Attach,
@@ -161,6 +161,7 @@ def _stored(plan: Plan, storage: StorageFacts, root: str) -> list[Step]:
         [] if plan.kernel.source.inside else [(plan.kernel.source.path, plan.kernel.target, True)]
     )
     given += [(storage.initrd, INITRD_TARGET, True)] if storage.initrd else []
+    given += [(plan.supervisor, SUPERVISOR, True)] if plan.supervisor else []
     given += [
         (disk.source, disk.target, disk.read_only) for disk in storage.disks if not disk.device
     ]
@@ -270,7 +271,11 @@ def may_access(file: PlannedFile, uid: int, gid: int, groups: tuple[int, ...]) -
 
 
 def _is_copied(file: PlannedFile, plan: Plan) -> bool:
-    return file.read_only and not may_access(file, plan.uid or 0, plan.gid or 0, plan.groups)
+    """The monitor's user may not read it, or the filesystem that it is on will be the guest's."""
+    if not file.source.inside or not file.read_only:
+        return False
+    taken = plan.root_way is not None and bool(plan.root_way.device)
+    return taken or not may_access(file, plan.uid or 0, plan.gid or 0, plan.groups)
 
 
 def _image_file(file: PlannedFile, plan: Plan, image: str, root: str, uid: int, gid: int) -> Step:

@@ -24,6 +24,7 @@ def found(*volumes: VolumeSource, **changes: Any) -> Found:
         "builders": ALL,
         "filesystems": FORMS,
         "virtiofsd": "/usr/lib/qemu/virtiofsd",
+        "supervisor": "",
         "volumes": volumes,
     }
     return Found(**{**values, **changes})

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 STOP_REQUESTS = ("acpi-power-button", "ctrl-alt-del")
 """Ways in which a machine can ask its guest to stop, the gentler first."""
 CHANNEL_PORT = "org.urunc.guest"
-"""The name of the port by which urunc's init in a guest talks to the host."""
+VSOCK_PORT = 1024
+"""The name of the port of virtio-serial, and the number of vsock's, by which urunc's init in a
+guest talks to the host."""
 BUILT_IN = ("linux", "mewz", "mirage", "rumprun", "unikraft")
 
 

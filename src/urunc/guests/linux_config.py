@@ -10,7 +10,7 @@ sectors.
 from __future__ import annotations
 
 from urunc.errors import ImageError
-from urunc.guests import CHANNEL_PORT
+from urunc.guests import CHANNEL_PORT, VSOCK_PORT
 from urunc.guests.linux import items
 from urunc.storage.facts import ARCHIVE, DEVICE, INITRD, SHARES, TMPFS, share_of
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 MAGIC = "urunc-guest 1"
 SECTOR_BYTES = 512
-VSOCK_PORT = 1024
 SHARE_TAG = "share"
 LOCALHOST = (
     "127.0.0.1\tlocalhost",

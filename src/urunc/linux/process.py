@@ -36,6 +36,15 @@ def stat(pid: int) -> tuple[str, str, int] | None:
     return head.partition("(")[2], fields[0], int(fields[19])
 
 
+def parent(pid: int) -> int:
+    """The process that a process is a child of; 0 where it is gone."""
+    try:
+        text = read_bytes(f"/proc/{pid}/stat", 4096).decode("ascii", "replace")
+    except OSError:
+        return 0
+    return int(text.rpartition(")")[2].split()[1])
+
+
 def boot_id() -> str:
     """This boot's identity: pids and start times repeat after a reboot (random(4))."""
     return read_bytes("/proc/sys/kernel/random/boot_id", 64).decode("ascii").strip()

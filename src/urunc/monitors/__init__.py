@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from urunc.errors import ImageError
 from urunc.guests import CHANNEL_PORT as CHANNEL_PORT
+from urunc.guests import VSOCK_PORT as VSOCK_PORT
 from urunc.guests import Words
 from urunc.record import record
 
@@ -107,6 +108,9 @@ class Launch:
     files: Mapping[str, str]
     devices: tuple[str, ...]
     seccomp: str
+    claims: tuple[str, ...] = ()
+    """Block devices that nobody else may have meanwhile: init opens them exclusively (open(2),
+    O_EXCL), and the monitor keeps that."""
 
 
 @record
@@ -154,6 +158,8 @@ class Monitor:
     channel = ""
     """How urunc's init in its guest can talk to the host: "virtio" by a port over the FIFOs
     CHANNEL, "vsock" by a connection, "" not at all."""
+    vsock = ""
+    """Where in its root a guest's connection to urunc comes out, where the channel is "vsock"."""
     overhead_mib = 0
     """What it needs of the container's memory limit for itself, in MiB, beside what grows with the
     machine (measured by bench/overhead: docs/monitors.md)."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from urunc.errors import MonitorError
 from urunc.jsontext import dumps
-from urunc.monitors import MIB, RUN, Launch, Machine, Monitor, Program
+from urunc.monitors import MIB, RUN, VSOCK_PORT, Launch, Machine, Monitor, Program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class Firecracker(Monitor):
 
     name = "firecracker"
     channel = "vsock"
+    vsock = f"{VSOCK}_{VSOCK_PORT}"
     minimum_version = (1, 0)
     needs_kvm = True
     max_nics = 8

@@ -168,7 +168,8 @@ class Qemu(Monitor):
         if machine.initrd:
             argv += ["-initrd", machine.initrd]
         for index, disk in enumerate(machine.disks):
-            node = f"driver=raw,node-name=disk{index},file.driver=file,"
+            kind = "host_device" if disk.path.startswith("/dev/") else "file"
+            node = f"driver=raw,node-name=disk{index},file.driver={kind},"
             # nobody else has the file; to find out whether it can be locked takes /dev/null
             node += f"file.locking=off,file.filename={_escaped(disk.path)}"
             argv += ["-blockdev", node + (",read-only=on" if disk.read_only else "")]

@@ -51,6 +51,9 @@ class Found:
     """Of FORMS those that the guest's kernel is known to mount."""
     virtiofsd: str
     """The program's path, "" where there is none."""
+    supervisor: str
+    """urunc's program that runs a monitor and ends as the guest's application did, where the
+    administrator asks for it, else ""."""
     volumes: tuple[VolumeSource, ...]
 
 
@@ -114,6 +117,11 @@ class StorageFacts:
 
 
 NO_STORAGE = StorageFacts(initrd="", disks=(), archive=-1, opaque=())
+
+
+def channel_of(monitor_channel: str, supervisor: str) -> str:
+    """How urunc's init talks to the host: a vsock needs somebody who listens."""
+    return "" if monitor_channel == "vsock" and not supervisor else monitor_channel
 
 
 def share_of(root: Root | None, volumes: tuple[Volume, ...]) -> str:

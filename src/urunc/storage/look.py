@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import posix
 
+from urunc import programs
 from urunc.host import find_program
 from urunc.linux.files import S_IFBLK, S_IFDIR, S_IFMT, S_IFREG, exists
 from urunc.storage.facts import (
@@ -66,6 +67,7 @@ def look(spec: Spec, image: UnikernelImage, guest: Guest, config: Config) -> Fou
         builders=(*(form for form in DISKS if find_program(BUILDERS[form])), INITRD),
         filesystems=filesystems(guest, config) if guest.init else FORMS,
         virtiofsd=_virtiofsd(config),
+        supervisor=programs.path("supervisor") if _supervised(image, guest, config) else "",
         volumes=volumes,
     )
 
@@ -82,6 +84,11 @@ def filesystems(guest: Guest, config: Config) -> tuple[str, ...]:
     base = guest.modules(())
     there = known(folder, {word for words in needed.values() for word in words})
     return tuple(name for name, words in needed.items() if set(words) - set(base) <= there)
+
+
+def _supervised(image: UnikernelImage, guest: Guest, config: Config) -> bool:
+    asked: bool = config.get(f"monitors.{image.monitor}.supervisor")
+    return asked and guest.init and image.mount_rootfs
 
 
 def _is_volume(mount: Mount) -> bool:

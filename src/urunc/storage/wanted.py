@@ -60,6 +60,8 @@ def choose_root(
 ) -> Root:
     """The way of the root filesystem; raises ImageError where there is none."""
     asked, why = _asked(image, guest, config)
+    if len(asked) > 1 and found.device_filesystem in asked:
+        asked = tuple(dict.fromkeys((found.device_filesystem, *asked)))  # it is there already
     refusals = {}
     for form in asked:
         taken = found.device and found.device_filesystem == form
