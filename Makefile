@@ -82,8 +82,9 @@ install: $(MODULE) $(STATIC) ## install below PREFIX (default /usr/local), besid
 	mv "$$library.new" "$$library"; rm -rf "$$library.old"; \
 	for program in urunc=urunc.__main__ containerd-shim-urunc-v2=urunc.shim.command; do \
 		target="$(DESTDIR)$(PREFIX)/bin/$${program%%=*}"; \
+		case $$program in urunc=*) script=urunc.in;; *) script=shim.in;; esac; \
 		sed -e 's|@PYTHON@|$(INTERPRETER)|' -e 's|@LIBRARY@|$(PREFIX)/lib/urunc/$(VERSION)|' \
-			-e "s|@ENTRY@|$${program#*=}|" launcher/urunc.in >"$$target.new"; \
+			-e "s|@ENTRY@|$${program#*=}|" launcher/$$script >"$$target.new"; \
 		chmod 755 "$$target.new"; mv "$$target.new" "$$target"; \
 	done
 	@echo "installed $(DESTDIR)$(PREFIX)/bin/urunc $(VERSION)"

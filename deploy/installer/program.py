@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from installer.host import FOLDERS, Failure, Host
 
 LAUNCHER = re.compile(r'"(/[^"\n]*/lib/urunc/([^/"\n]+))/index"')
+PYTHON = re.compile(r"^(#!|exec )\S+(?= -ISXutf8)", re.MULTILINE)
+"""A launcher's interpreter."""
 PYTHONS = ("python3", "python3.14", "python3.13", "python3.12", "python3.11")
 ASK = (
     "import sys, os, importlib.util as u;"
@@ -120,7 +122,7 @@ def wanted(host: Host, source: Source, prefix: str) -> Program:
     for name, content in source.programs.items():
         if LAUNCHER.search(content.decode(errors="replace")):
             words = content.decode()
-            words = re.sub(r"\A#!\S+", f"#!{python.path}", words)
+            words = PYTHON.sub(rf"\g<1>{python.path}", words)
             words = re.sub(r"/[^\s\"]*/lib/urunc/[^/\s\"]+", folder, words)
             content = words.encode()
         files[f"{prefix}/bin/{name}"] = content

@@ -4,3 +4,6 @@
 DEFAULT_ROOT = "/run/containerd/urunc"
 ROOT_FILE = "urunc-root"
 """In a bundle: --root, --config and the ordinary runtime, for who cleans up after a dead shim."""
+ENDED_FILE = "urunc-ended"
+"""In a bundle, once its container is deleted and nothing of it is left: the answer to the shim's
+action `delete`, as octal escapes of %b of printf(1) and a newline, for the launcher's shell."""

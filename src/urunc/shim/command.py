@@ -36,12 +36,6 @@ VALUES = ("namespace", "address", "publish-binary", "id", "bundle", "socket")
 FLAGS = ("debug", "info", "v")
 ADDRESS_LIMIT_BYTES = 106
 PR_SET_CHILD_SUBREAPER = 36
-PRELOADED = (
-    "cli.create", "cli.start", "cli.kill", "cli.delete", "creation", "container", "net.connect",
-    "net.look", "net.resources", "ordinary", "shim.rootfs", "guests.linux", "guests.mirage",
-    "guests.rumprun", "guests.unikraft", "monitors.firecracker", "monitors.qemu", "monitors.solo5",
-)  # fmt: skip
-"""What workers run."""
 KILLED = 137
 """The exit code of a container whose shim died: it is killed."""
 
@@ -140,8 +134,8 @@ def start(options: dict[str, str]) -> int:
         _serve(listener, path, namespace, events, adjust)
     except BaseException as error:
         posix.write(2, f"shim: {type(error).__name__}: {error}\n".encode())
-    finally:
         unlink(path)
+    finally:
         posix._exit(0)
 
 
@@ -245,7 +239,7 @@ def _join(group: str) -> None:
 
 
 def _serve(listener: Any, path: str, namespace: str, events: str, adjust: int) -> None:
-    posix.setsid()
+    posix.setpgid(0, 0)
     _linux.set_name("containerd-shim")
     _linux.prctl(PR_SET_CHILD_SUBREAPER, 1)
     try:
@@ -255,12 +249,13 @@ def _serve(listener: Any, path: str, namespace: str, events: str, adjust: int) -
     except OSError:
         pass  # it takes CAP_SYS_RESOURCE to go below what the parent has
     _drop_streams()
+    # containerd asks for its first container within a millisecond: every module is waited for
+    from urunc.shim import worker
     from urunc.shim.publisher import Publisher
     from urunc.shim.service import Shim
 
-    # while containerd hears of us: its first request is a `create`
-    preload()
-    Shim(listener, namespace, Publisher(events, namespace)).run()
+    worker.preload(worker.FIRST)
+    Shim(listener, path, namespace, Publisher(events, namespace)).run()
 
 
 def _drop_streams() -> None:
@@ -279,17 +274,11 @@ def _drop_streams() -> None:
     posix.chdir("/")  # the bundle goes before the shim does
 
 
-def preload() -> None:
-    """Load what workers will run, once for all of them; what stays is the same in each."""
-    import gc
-
-    for name in PRELOADED:
-        __import__(f"urunc.{name}")
-    gc.freeze()
-
-
 def delete(options: dict[str, str]) -> int:
-    """Clean up a container whose shim is no more, and say how it ended."""
+    """Clean up a container whose shim is no more, and say how it ended.
+
+    Most often there is nothing to do, which the launcher knows without this (ENDED_FILE).
+    """
     from time import time_ns
 
     from urunc.shim.messages import encode, timestamp
@@ -303,7 +292,7 @@ def delete(options: dict[str, str]) -> int:
     # an older shim, whose container this is, may have kept less
     root, config, runtime = (*kept, *("", "", "")[len(kept) :])
     root = root or f"{DEFAULT_ROOT}/{options['namespace']}"
-    if exists(f"{root}/{identifier}"):  # most often the shim has ended well, and nothing is left
+    if exists(f"{root}/{identifier}"):
         words = ["--root", root, *(["--config", config] if config else [])]
         _force([*words, "delete", "--force", identifier], bundle, runtime)
     if _is_mounted(f"{bundle}/rootfs", bundle):

@@ -58,8 +58,10 @@ class Request:
 class Loop:
     """What every request and every ended child comes through."""
 
-    def __init__(self, listener: Any, publisher: Publisher) -> None:
+    def __init__(self, listener: Any, path: str, publisher: Publisher) -> None:
         self.listener = listener
+        self.path = path
+        """Where it listens."""
         self.publisher = publisher
         self.tasks: dict[str, Task] = {}
         self.connections: list[Connection] = []

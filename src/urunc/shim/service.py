@@ -13,8 +13,8 @@ import posix
 from urunc import channel
 from urunc.linux import cgroups
 from urunc.linux.files import read_text, unlink, write_whole
-from urunc.shim import DEFAULT_ROOT, ROOT_FILE, pod, worker
-from urunc.shim.bundle import has_own_pids, is_claimed, is_systemds
+from urunc.shim import DEFAULT_ROOT, ENDED_FILE, ROOT_FILE, pod, worker
+from urunc.shim.bundle import has_own_pids, is_claimed, is_systemds, leave_answer
 from urunc.shim.checkpoints import checkpoint_words, restore_words
 from urunc.shim.loop import Loop, Request
 from urunc.shim.messages import any_of, timestamp
@@ -22,7 +22,6 @@ from urunc.shim.options import read as runtime_options
 from urunc.shim.stdio import Streams
 from urunc.shim.tables import CREATED, RUNNING, STOPPED
 from urunc.shim.tasks import Process, Task
-from urunc.shim.terminal import Terminal
 from urunc.shim.ttrpc import (
     ALREADY_EXISTS,
     FAILED_PRECONDITION,
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from urunc.shim.publisher import Publisher
+    from urunc.shim.terminal import Terminal
 
 A_GUEST = 200
 """The exit code of a worker that shall restore a unikernel, and no runtime's."""
@@ -49,8 +49,8 @@ GONE = ("does not exist", "not running", "already finished", "no such process", 
 class Shim(Loop):
     """The service: a method `do_…` for each of containerd's."""
 
-    def __init__(self, listener: Any, namespace: str, publisher: Publisher) -> None:
-        super().__init__(listener, publisher)
+    def __init__(self, listener: Any, path: str, namespace: str, publisher: Publisher) -> None:
+        super().__init__(listener, path, publisher)
         self.namespace = namespace
         self._number = 0
 
@@ -78,6 +78,8 @@ class Shim(Loop):
             folder=task.bundle, before=before,
         )  # fmt: skip
         self.workers[started.pid] = started
+        if self._number == 1:
+            worker.preload(worker.REST)
 
     def _answering(
         self, request: Request, then: Callable[[], None], gone_texts: tuple[str, ...] = GONE
@@ -114,6 +116,7 @@ class Shim(Loop):
         task.member = pod.member(bundle)
         living = [item.member for item in self.tasks.values() if item.init.status != STOPPED]
         granted = pod.granted(task.member, living)
+        unlink(f"{bundle}/{ENDED_FILE}")
         kept = (root, options.get("config_path", ""), options.get("binary_name", ""))
         write_whole(f"{bundle}/{ROOT_FILE}", "\0".join(kept).encode())
         self.tasks[identifier] = task
@@ -138,12 +141,12 @@ class Shim(Loop):
             if task.guest:
                 task.limit(pod.resources(granted))
             task.made = True
+            request.answer(pid=pid)
             self.publisher.publish(
                 "TaskCreate", container_id=identifier, bundle=bundle, rootfs=mounts,
                 io={key: values[key] for key in ("stdin", "stdout", "stderr", "terminal")},
                 checkpoint=checkpoint, pid=pid,
             )  # fmt: skip
-            request.answer(pid=pid)
             if pid:
                 self.adopt(task, task.init, pid)
 
@@ -177,7 +180,11 @@ class Shim(Loop):
             owner=(options.get("io_uid", 0), options.get("io_gid", 0)),
         )  # fmt: skip
         streams.open()
-        return streams, Terminal(streams) if values["terminal"] else None
+        if not values["terminal"]:
+            return streams, None
+        from urunc.shim.terminal import Terminal
+
+        return streams, Terminal(streams)
 
     def do_start(self, request: Request) -> None:
         task, process = self._find(request)
@@ -190,8 +197,8 @@ class Shim(Loop):
 
         def then() -> None:
             process.status = RUNNING
-            self.publisher.publish("TaskStart", container_id=task.id, pid=process.pid)
             request.answer(pid=process.pid)
+            self.publisher.publish("TaskStart", container_id=task.id, pid=process.pid)
 
         if task.checkpoint:
             self._restore(request, task)
@@ -278,13 +285,13 @@ class Shim(Loop):
         """Tell who waits; the init's end after those of all that was executed beside it."""
         if process is task.init and any(item.status == RUNNING for item in task.execs.values()):
             return
+        waiting, process.waiting = process.waiting, []
+        for wake in waiting:
+            wake()
         self.publisher.publish(
             "TaskExit", container_id=task.id, id=process.exec_id or task.id, pid=process.pid,
             exit_status=process.exit_code, exited_at=timestamp(process.exited_ns),
         )  # fmt: skip
-        waiting, process.waiting = process.waiting, []
-        for wake in waiting:
-            wake()
         init = task.init
         if process is not init and init.status == STOPPED and not init.starting:
             self._tell_end(task, init)
@@ -304,8 +311,9 @@ class Shim(Loop):
         def then() -> None:
             self._forget(task)
             end = _end_of(process)
-            self.publisher.publish("TaskDelete", container_id=task.id, **end)
+            leave_answer(task.bundle, end)
             request.answer(**end)
+            self.publisher.publish("TaskDelete", container_id=task.id, **end)
 
         self._verb(task, ["delete", "--force", task.id], self._answering(request, then))
 
@@ -472,8 +480,10 @@ class Shim(Loop):
         request.answer(shim_pid=posix.getpid(), task_pid=pid)
 
     def do_shutdown(self, request: Request) -> None:
+        if not self.tasks and not self.leaving:
+            self.leaving = True
+            unlink(self.path)  # from here on the next container gets another shim
         request.answer()
-        self.leaving = self.leaving or not self.tasks
 
     # memory
 

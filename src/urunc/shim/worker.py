@@ -9,6 +9,7 @@ shim's child when the worker ends (PR_SET_CHILD_SUBREAPER).
 
 from __future__ import annotations
 
+import gc
 import posix
 import sys
 
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 LOG_LIMIT_BYTES = 1 << 20
+FIRST = ("cli.create", "creation", "shim.rootfs")
+"""What a shim's first worker runs: `create`. It is waited for."""
+REST = (
+    "cli.start", "cli.kill", "cli.delete", "events", "net.connect", "net.look", "net.resources",
+    "ordinary", "shim.metrics", "guests.linux", "guests.mirage", "guests.rumprun",
+    "guests.unikraft", "monitors.firecracker", "monitors.qemu", "monitors.solo5",
+)  # fmt: skip
+"""What later ones run, and the shim itself: loaded while the first is at work."""
 
 
 class Worker:
@@ -47,6 +56,18 @@ class Worker:
             message = str(errors[-1].get("msg")) if errors else f"the runtime ended with {code}"
         unlink(self.log)
         self._done(code, message)
+
+
+def preload(names: tuple[str, ...]) -> None:
+    """Load modules of urunc's once for all workers; what stays is the same in each.
+
+    The collector only gets in the way while code is loaded: there is no garbage in it.
+    """
+    gc.disable()
+    for name in names:
+        __import__(f"urunc.{name}")
+    gc.freeze()
+    gc.enable()
 
 
 def start(
@@ -76,6 +97,7 @@ def _become(
 ) -> NoReturn:
     code = 1
     try:
+        gc.disable()  # it ends before that is worth anything
         _linux.set_name("urunc")
         _linux.default_signals()
         logs.path, logs.json_format = log, True
