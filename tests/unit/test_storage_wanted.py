@@ -177,6 +177,11 @@ def test_what_engines_always_mount_is_a_warning() -> None:
     there = found(source("/dev/shm"), source("/run/secrets"), source("/etc/hosts", FILE))
     plan = planned("mewz", "qemu", there, mount_rootfs=False)
     assert plan.warnings == ("mounts that the guest does not see: /dev/shm, /run/secrets",)
+    plan = planned("mewz", "qemu", found(source("/run", TMPFS)), mount_rootfs=False)
+    assert plan.warnings == ("mounts that the guest does not see: /run",)
+    assert (
+        "mount '/run'" in refused("mewz", "qemu", found(source("/run")), mount_rootfs=False).message
+    )
 
 
 def test_disks_of_a_manifest() -> None:

@@ -207,7 +207,9 @@ def _may_copy(source: VolumeSource, choice: str) -> bool:
 
 
 def _orchestrated(source: VolumeSource) -> bool:
-    return source.destination in ORCHESTRATED
+    # containerd's own clients ask for an empty /run in every container (oci.WithDefaultSpec)
+    empty_run = source.destination == "/run" and source.kind == TMPFS
+    return empty_run or source.destination in ORCHESTRATED
 
 
 def _volume(source: VolumeSource, way: str) -> Volume:
