@@ -118,26 +118,37 @@ def test_layers_by_relative_names(place: Place, absolute_upper: bool) -> None:
     assert sorted(os.listdir(place.look(place.obtain(source)))) == ["of-1", "of-9"]
 
 
-def test_odd_names_of_layers(place: Place) -> None:
+def test_odd_names_of_layers(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """As mount(2) takes them, each with its own way to write a colon."""
     names = ["a:b", "c,d", "e f", "g\\h", "ü\udcff"]
     lowers = [place.folder(name, **{f"of-{n}": ""}) for n, name in enumerate(names)]
-    place.folder("up,per"), place.folder("work"), place.folder("merged")
+    place.folder("up,per"), place.folder("work")
+    point = place.folder("mer ged\\x:y,z")
     lowerdir = ":".join(
         str(lower).replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,") for lower in lowers
     )
     options = f"lowerdir={lowerdir},upperdir={place.path}/up\\,per,workdir={place.path}/work"
     libc = ctypes.CDLL(None, use_errno=True)
-    point = place.path / "merged"
     assert libc.mount(b"o", os.fsencode(point), b"overlay", 0, os.fsencode(options)) == 0
     place.mounted.append(point)
     source = identify(str(point))
     assert source.lowers == tuple(map(str, lowers))
     assert source.upper == str(place.path / "up,per")
     assert len(os.listdir(place.look(place.obtain(source)))) == len(names)
+    older_kernel(monkeypatch)
+    assert identify(str(point)) == source
 
 
-def test_layers_that_were_added_one_by_one(place: Place) -> None:
+def older_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One without statmount(2): what it says is read from the table."""
+
+    def refuse(*_: object) -> bytes:
+        raise OSError(38, "no such system call")
+
+    monkeypatch.setattr("urunc.linux._linux.statmount", refuse)
+
+
+def test_layers_that_were_added_one_by_one(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """The new mount interface's `lowerdir+` (Linux 6.7), whose values nothing is escaped in."""
     lowers = [place.folder("a:b", x="1"), place.folder("c", y="2")]
     point = place.folder("merged")
@@ -153,7 +164,29 @@ def test_layers_that_were_added_one_by_one(place: Place) -> None:
     assert libc.syscall(move_mount, tree, b"", -100, os.fsencode(point), 4) == 0
     place.mounted.append(point)
     os.close(tree), os.close(context)
-    assert identify(str(point)).lowers == tuple(map(str, lowers))
+    source = identify(str(point))
+    assert source.lowers == tuple(map(str, lowers))
+    older_kernel(monkeypatch)
+    assert identify(str(point)) == source
+
+
+def test_layers_with_notes_of_overlay(place: Place) -> None:
+    """Where an engine has metacopy and redirect_dir, a layer may hold a file's mode alone, and a
+    folder's new name."""
+    bottom = place.folder("bottom", program="text")
+    (bottom / "old").mkdir()
+    (bottom / "old/file").write_text("inside")
+    options = ",metacopy=on,redirect_dir=on"
+    root = place.overlay("c1", bottom, options=options)
+    (root / "program").chmod(0o755)
+    (root / "old").rename(root / "new")
+    place.umount(root)
+    image = place.obtain(place.overlay("c2", place.path / "c1/fs", bottom, options=options))
+    seen = place.look(image)
+    assert sorted(os.listdir(seen)) == ["new", "program"]
+    assert (seen / "program").read_text() == "text"
+    assert (seen / "program").stat().st_mode & 0o777 == 0o755
+    assert (seen / "new/file").read_text() == "inside"
 
 
 def test_many_layers(place: Place) -> None:
@@ -332,7 +365,9 @@ def test_a_block_device_of_its_own(place: Place) -> None:
     assert identify(str(bundle)).kind == "tree"  # a part of a filesystem
 
 
-def test_layers_in_files_are_known_by_the_files(place: Place) -> None:
+def test_layers_in_files_are_known_by_the_files(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In an erofs image inodes and times are its author's."""
     lowers = []
     for name in ("good", "evil"):
@@ -351,6 +386,8 @@ def test_layers_in_files_are_known_by_the_files(place: Place) -> None:
     keys = {source.key for source in sources}
     assert keys.isdisjoint({second[0].key}) or second[0].key == sources[1].key
     assert place.obtain(second[1]).path != place.obtain(second[0]).path
+    older_kernel(monkeypatch)
+    assert identify(second[0].root) == second[0]
 
 
 def test_a_layer_that_is_not_there_any_more(place: Place) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from urunc.config import Config, load
 from urunc.errors import ConfigError, HostError
+from urunc.linux import mountinfo
 from urunc.storage import cache, layers
 
 
@@ -28,12 +29,32 @@ def test_lower_folders(value: str, folders: list[str]) -> None:
 
 
 def test_octal_escapes() -> None:
-    assert layers._unescape("/a\\040b\\134:c\\054\\011ü") == "/a b\\:c,\tü"
+    assert mountinfo.unescape("/a\\040b\\134:c\\054\\011ü") == "/a b\\:c,\tü"
+
+
+@pytest.mark.parametrize("path", ("/", "/proc", "/dev/shm", "."))
+def test_two_ways_to_ask_of_a_mount(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system call says what the table says, but for flags before a filesystem's options."""
+    fd = os.open(path, os.O_PATH)
+    try:
+        asked = mountinfo.Mounts().of(fd)
+
+        def refuse(*_: object) -> bytes:
+            raise OSError(38, "no such system call")
+
+        monkeypatch.setattr("urunc.linux._linux.statmount", refuse)
+        read = mountinfo.Mounts().of(fd)
+    finally:
+        os.close(fd)
+    assert asked and read
+    for name in ("device", "root", "point", "kind", "source"):
+        assert getattr(asked, name) == getattr(read, name)
+    assert set(read.options.split(",")) - {"rw", "ro"} >= set(asked.options.split(",")) - {""}
 
 
 def overlay(point: pathlib.Path, options: str, kind: str = "overlay") -> layers.Source | None:
     line = f"40 30 0:99 / {point} rw,relatime shared:3 master:1 - {kind} overlay rw,{options}"
-    return layers._overlay(layers._Mount(line), f"\n{line}\n")
+    return layers._overlay(mountinfo.parse(line), mountinfo.Mounts())
 
 
 def test_a_layers_key(tmp_path: pathlib.Path) -> None:

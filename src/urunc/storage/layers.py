@@ -21,9 +21,9 @@ from urunc.linux.files import (
     S_IFMT,
     S_IFREG,
     is_directory,
-    read_bytes,
     read_text,
 )
+from urunc.linux.mountinfo import Mount, Mounts, unescape
 from urunc.record import record
 
 TYPE_CHECKING = False
@@ -34,7 +34,6 @@ KEY_BYTES = 20
 LISTED_ENTRIES = 64
 """So many entries of the topmost layer are looked at."""
 S_IFLNK = 0o120000
-MOUNTINFO_LIMIT_BYTES = 1 << 26
 
 BLOCK_FILESYSTEMS = frozenset(("btrfs", "erofs", "ext2", "ext3", "ext4", "squashfs", "xfs"))
 IMAGE_FILESYSTEMS = frozenset(("cramfs", "erofs", "iso9660", "romfs", "squashfs"))
@@ -72,40 +71,23 @@ class Source:
     """Its filesystem's type, as mount(2) has it."""
 
 
-class _Mount:
-    """One line of /proc/self/mountinfo (proc_pid_mountinfo(5))."""
-
-    def __init__(self, line: str) -> None:
-        before, _, after = line.partition(" - ")
-        fields, more = before.split(" "), after.split(" ")
-        self.device = fields[2]
-        self.root, self.point = _unescape(fields[3]), _unescape(fields[4])
-        self.kind, self.source = more[0], _unescape(more[1])
-        self.options = more[2] if len(more) > 2 else ""
-
-
 def identify(root: str) -> Source:
     """What a container's root filesystem is; raises HostError where it cannot be looked at."""
+    mounts = Mounts()
     try:
         fd = posix.open(root, O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
         try:
             path = posix.readlink(f"/proc/self/fd/{fd}")
-            info = read_text(f"/proc/self/fdinfo/{fd}").partition("mnt_id:")[2].split()
+            mount = mounts.of(fd)
         finally:
             posix.close(fd)
-        table = read_bytes("/proc/self/mountinfo", MOUNTINFO_LIMIT_BYTES)
     except OSError as error:
         raise HostError(f"root filesystem '{root}': {reason(error)}") from None
-    text = "\n" + table.decode("utf-8", "surrogateescape")
-    start = text.find(f"\n{info[0]} ") if info else -1
     tree = Source(kind="tree", root=path)
-    if start < 0:
-        return tree
-    mount = _Mount(text[start + 1 : text.find("\n", start + 1)])
-    if mount.point != path or mount.root != "/":
+    if mount is None or mount.point != path or mount.root != "/":
         return tree  # a folder of something that is more than this root filesystem
     if mount.kind == "overlay":
-        return _overlay(mount, text) or tree
+        return _overlay(mount, mounts) or tree
     if mount.kind in BLOCK_FILESYSTEMS and (device := _device(mount)):
         return Source(kind="device", root=path, device=device, device_filesystem=mount.kind)
     return tree
@@ -118,14 +100,14 @@ def digest(*parts: str) -> str:
     return blake2b(whole.encode("utf-8", "surrogateescape"), digest_size=KEY_BYTES).hexdigest()
 
 
-def _overlay(mount: _Mount, text: str) -> Source | None:
+def _overlay(mount: Mount, mounts: Mounts) -> Source | None:
     """The layers of an overlay; None where one cannot be found, or cannot be told from others."""
     lowers: list[str] = []
     upper = ""
     kept = []
     for option in mount.options.split(","):
         name, _, value = option.partition("=")
-        value = _unescape(value)
+        value = unescape(value)
         if name == "lowerdir":
             lowers += _split(value)
         elif name == "lowerdir+":  # each by itself, as it is (Linux 6.7)
@@ -146,10 +128,10 @@ def _overlay(mount: _Mount, text: str) -> Source | None:
         return None
     upper, *lowers = found
     identities: list[str] = []
-    seen: dict[int, bool] = {}
+    devices: dict[int, str | None] = {}
     for number, lower in enumerate(lowers):
         try:
-            identity = (number == 0 and _listing(lower)) or _identity(lower, text, seen)
+            identity = (number == 0 and _listing(lower)) or _identity(lower, mounts, devices)
         except OSError:
             return None
         if not identity:
@@ -187,55 +169,40 @@ def _above(path: str) -> list[str]:
     return ["/".join(parts[:count]) for count in range(len(parts), 1, -1)]
 
 
-def _identity(path: str, text: str, seen: dict[int, bool]) -> str:
-    """What names a layer without looking into it; "" where nothing does."""
+def _identity(path: str, mounts: Mounts, devices: dict[int, str | None]) -> str:
+    """What names a layer without looking into it; "" where nothing does. `devices` remembers what
+    is known of filesystems."""
     facts = posix.stat(path)
-    if facts.st_mode & S_IFMT != S_IFDIR:
+    if facts.st_dev not in devices:
+        fd = posix.open(path, O_PATH | posix.O_CLOEXEC)
+        try:
+            devices[facts.st_dev] = _backing(mounts.of(fd))
+        finally:
+            posix.close(fd)
+    backing = devices[facts.st_dev]
+    if backing is None:
         return ""
-    device = facts.st_dev
-    if device not in seen:
-        # a kind of filesystem that is not in the table has devices of its own per subvolume (btrfs)
-        mount = _mount_of(device, text)
-        seen[device] = mount is not None and (
-            mount.kind in IMAGE_FILESYSTEMS or mount.kind.startswith("fuse")
-        )
-    backing = ""
-    if seen[device]:
-        backing = _backing(_mount_of(device, text))
-        if not backing:
-            return ""
-    return f"{device} {facts.st_ino} {facts.st_mtime_ns} {facts.st_ctime_ns} {backing}"
+    return f"{facts.st_dev} {facts.st_ino} {facts.st_mtime_ns} {facts.st_ctime_ns} {backing}"
 
 
-def _mount_of(device: int, text: str) -> _Mount | None:
-    """A mount of a device, by its number."""
-    number = f"{posix.major(device)}:{posix.minor(device)}"
-    at = 0
-    while (at := text.find(f" {number} ", at + 1)) >= 0:
-        start = text.rfind("\n", 0, at) + 1
-        mount = _Mount(text[start : text.find("\n", at)])
-        if mount.device == number:
-            return mount
-    return None
-
-
-def _backing(mount: _Mount | None) -> str:
-    """What names the file that is mounted as an image; "" where it is none."""
-    if mount is None:
+def _backing(mount: Mount | None) -> str | None:
+    """What names the file that is mounted as an image; "" for a filesystem that the kernel alone
+    writes to, None where inodes and times say nothing."""
+    if mount is None or mount.kind.startswith("fuse"):
+        return None
+    if mount.kind not in IMAGE_FILESYSTEMS:
         return ""
     path = mount.source
     if path.startswith("/dev/loop"):
-        # the kernel's number and not the name: mountinfo keeps the name that mount(2) was given
+        # the kernel's number and not the name, which is what mount(2) was given
         path = read_text(f"/sys/dev/block/{mount.device}/loop/backing_file").removesuffix("\n")
-    if not path.startswith("/"):
-        return ""
     facts = posix.stat(path)
-    if facts.st_mode & S_IFMT != S_IFREG:
-        return ""
+    if not path.startswith("/") or facts.st_mode & S_IFMT != S_IFREG:
+        return None
     return f"{facts.st_dev} {facts.st_ino} {facts.st_size} {facts.st_ctime_ns}"
 
 
-def _device(mount: _Mount) -> str:
+def _device(mount: Mount) -> str:
     """The path of the block device that is mounted; "" where it has none."""
     for path in (mount.source, f"/dev/block/{mount.device}"):
         try:
@@ -295,11 +262,3 @@ def _split(value: str) -> list[str]:
         else:
             found[-1] += next(letters, "") if letter == "\\" else letter
     return found
-
-
-def _unescape(text: str) -> str:
-    r"""A field of mountinfo: blanks, commas and backslashes in it are octal, `\040`."""
-    if "\\" not in text:
-        return text
-    head, *parts = text.split("\\")
-    return head + "".join(chr(int(part[:3], 8)) + part[3:] for part in parts)
