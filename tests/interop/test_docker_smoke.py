@@ -4,6 +4,7 @@ each with just what runc gives on the same daemon, and those that make sense for
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 from collections.abc import Iterator
 
@@ -27,30 +28,46 @@ def docker(images: list[pathlib.Path], urunc_config: str) -> Iterator[Docker]:
         yield place
 
 
-@pytest.fixture(scope="module", params=["urunc"])
-def runtime(request: pytest.FixtureRequest) -> str:
-    """What `--runtime` says: the name of a path in daemon.json, or that of a containerd shim."""
-    return str(request.param)
+@pytest.fixture(scope="module", params=["path", "shim"])
+def engine(
+    request: pytest.FixtureRequest,
+    docker: Docker,
+    images: list[pathlib.Path],
+    urunc_config: str,
+) -> Iterator[Docker]:
+    """Docker with urunc: as the runtime of containerd's shim for runc, and with its own shim."""
+    if request.param == "path":
+        yield docker
+        return
+    with taken_down(Docker(str(URUNC), urunc_config, shim=True)) as place:
+        for image in images:
+            place("load", "--input", str(image))
+        yield place
 
 
 @pytest.fixture(scope="module")
-def sides(docker: Docker, runtime: str) -> Iterator[tuple[Ordinary, Ordinary]]:
+def sides(docker: Docker, engine: Docker) -> Iterator[tuple[Ordinary, Ordinary]]:
     """The runtimes to compare: runc, and urunc."""
-    with Ordinary(docker, "runc").in_use() as theirs, Ordinary(docker, runtime).in_use() as ours:
+    with Ordinary(docker, "runc").in_use() as theirs, Ordinary(engine, "urunc").in_use() as ours:
         yield theirs, ours
 
 
 @pytest.fixture(scope="module")
-def side(docker: Docker, runtime: str) -> Iterator[Guests]:
+def side(engine: Docker) -> Iterator[Guests]:
     """The runtime for guests."""
-    with Guests(docker, runtime).in_use() as made:
+    with Guests(engine, "urunc").in_use() as made:
         yield made
 
 
 @pytest.fixture(autouse=True)
-def nothing_stays(docker: Docker) -> Iterator[None]:
-    """The place holds after a test what it held before it."""
-    with unchanged(docker.holds, 10):
+def nothing_stays(request: pytest.FixtureRequest, docker: Docker) -> Iterator[None]:
+    """The places hold after a test what they held before it."""
+    used = {docker}
+    if "engine" in request.fixturenames:
+        used.add(request.getfixturevalue("engine"))
+    with contextlib.ExitStack() as places:
+        for place in used:
+            places.enter_context(unchanged(place.holds, 10))
         yield
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 
-from places.engine import Engine
+from places.engine import ENVIRONMENT, Engine
 
 DOCKER = "/usr/bin/docker"
 CONTAINERD = "/usr/bin/containerd"
@@ -27,12 +27,28 @@ def available() -> bool:
 
 
 class Docker(Engine):
-    """The place: `with Docker(urunc) as docker: docker("run", "--runtime", "urunc", IMAGE)`."""
+    """The place: `with Docker(urunc) as docker: docker("run", "--runtime", "urunc", IMAGE)`.
 
-    daemons = f"""
-        {CONTAINERD} --config /etc/containerd/tests.toml >"$here/containerd.log" 2>&1 &
-        {DOCKERD} >"$here/dockerd.log" 2>&1 &
+    With `shim` the daemon's containerd has urunc's shim by the name of runc's: this Docker takes no
+    runtime by a shim's name, and asks for that one always.
     """
+
+    def __init__(self, runtime: str, config: str = "", *, shim: bool = False) -> None:
+        super().__init__(runtime, config)
+        self.shim = f"{os.path.dirname(runtime)}/containerd-shim-urunc-v2" if shim else ""
+
+    @property
+    def daemons(self) -> str:  # type: ignore[override]
+        """containerd finds shims on its PATH."""
+        programs = f"{self.space}/programs"
+        return f"""
+        mkdir {programs}
+        [ -z "{self.shim}" ] || ln -s "{self.shim}" {programs}/containerd-shim-runc-v2
+        PATH={programs}:{ENVIRONMENT["PATH"]} {CONTAINERD} \\
+            --config /etc/containerd/tests.toml >"$here/containerd.log" 2>&1 &
+        {DOCKERD} >"$here/dockerd.log" 2>&1 &
+        """
+
     gateway_form = "{{(index .IPAM.Config 0).Gateway}}"
     states = ("{space}/exec/runtime-*/moby/*",)
 

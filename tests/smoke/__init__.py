@@ -48,7 +48,9 @@ class Side:
 
     def general(self, text: str) -> str:
         """A text without ids and names of its own, the runtime's (with which Podman introduces its
-        words), and what Docker's client says of its own race."""
+        words), what Docker's client says of its own race, and what runc says on the container's own
+        output, where urunc's shim has it write."""
+        text = re.sub(r"^(runc create|exec) failed: .*\n", "", text, flags=re.MULTILINE)
         text = re.sub(r'time="\S+" level=error msg="error waiting .*\n', "", text)
         text = text.replace(f"Error: {self.runtime}: ", "Error: RUNTIME: ")
         return re.sub(r"\b[0-9a-f]{12}([0-9a-f]{52})?\b", "ID", text.replace(self.name, "NAME"))

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from urunc.shim.publisher import Publisher
     from urunc.shim.terminal import Terminal
 
+FAILED = "OCI runtime {} failed: "
+"""What runc's shim writes before a runtime's words; engines show it, and some look for it."""
 A_GUEST = 200
 """The exit code of a worker that shall restore a unikernel, and no runtime's."""
 GONE = ("does not exist", "not running", "already finished", "no such process", "not found")
@@ -135,7 +137,9 @@ class Shim(Loop):
                 self._forget(task)
                 if code == A_GUEST:
                     message = f"create '{identifier}' from a checkpoint: a unikernel has none"
-                request.refuse(UNIMPLEMENTED if code == A_GUEST else UNKNOWN, message)
+                    request.refuse(UNIMPLEMENTED, message)
+                else:
+                    request.refuse(UNKNOWN, f"{FAILED.format('create')}{message}")
                 return
             pid = 0 if checkpoint else self._init_pid(task)
             if task.guest:
@@ -227,10 +231,11 @@ class Shim(Loop):
     def _started(
         self, request: Request, task: Task, process: Process, then: Callable[[], None]
     ) -> Callable[[int, str], None]:
+        verb = "exec" if process.exec_id else "restore" if task.checkpoint else "start"
         answered = self._answering(request, then, ())
 
         def done(code: int, message: str) -> None:
-            answered(code, message)
+            answered(code, f"{FAILED.format(verb)}{message}")
             process.starting = False
             if process.exited_ns:  # it has ended meanwhile: nobody hears of that before its start
                 process.status = STOPPED
@@ -288,10 +293,11 @@ class Shim(Loop):
         waiting, process.waiting = process.waiting, []
         for wake in waiting:
             wake()
-        self.publisher.publish(
-            "TaskExit", container_id=task.id, id=process.exec_id or task.id, pid=process.pid,
-            exit_status=process.exit_code, exited_at=timestamp(process.exited_ns),
-        )  # fmt: skip
+        if process.pid:  # an exec that failed to start never was
+            self.publisher.publish(
+                "TaskExit", container_id=task.id, id=process.exec_id or task.id, pid=process.pid,
+                exit_status=process.exit_code, exited_at=timestamp(process.exited_ns),
+            )  # fmt: skip
         init = task.init
         if process is not init and init.status == STOPPED and not init.starting:
             self._tell_end(task, init)
@@ -377,9 +383,8 @@ class Shim(Loop):
         task = self._task(request)
         values = request.values
         if task.guest:
-            raise StatusError(
-                UNIMPLEMENTED, f"exec in '{task.id}': a unikernel has no processes to execute"
-            )
+            text = f"exec in '{task.id}': a unikernel has no processes to run a command in"
+            raise StatusError(UNIMPLEMENTED, text)
         if values["exec_id"] in task.execs:
             raise StatusError(ALREADY_EXISTS, f"{values['exec_id']}: already exists")
         if task.init.status != RUNNING:
