@@ -431,8 +431,8 @@ def _mount_points(
 def _filesystems(root: Root | None, volumes: tuple[Volume, ...]) -> tuple[str, ...]:
     named = [root.form] if root and root.form in DISKS else []
     named += [share_of(root, volumes)]
-    overlay = ["overlay"] if root and not root.read_only and root.form in DISKS else []
-    return tuple(name for name in dict.fromkeys((*named, *overlay)) if name)
+    # a root that is only read needs it too, where a mount's place is not there
+    return tuple(name for name in dict.fromkeys((*named, "overlay")) if name)
 
 
 def _process(spec: Spec) -> Process:

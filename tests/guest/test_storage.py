@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An ordinary root filesystem as a Linux guest's own, each way that it can take; volumes; the exit
+code and signals. QEMU emulates: Linux does not run on every nested KVM."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from support import PARTS, Bundle, Network, Urunc, need, nothing_left
+
+APPLETS = ("sh", "cat", "df", "id", "ls", "mount", "sleep", "touch", "hostname", "ip", "wget")
+SHARED_MIB = 64
+
+
+def configure(urunc: Urunc, *forms: str, **more: str | bool) -> None:
+    """A kernel of the administrator's, which mounts these forms."""
+    keys = {
+        "guests.linux.kernel": str(PARTS / "linux/vmlinuz"),
+        "guests.linux.modules": str(PARTS / "linux/lib-modules"),
+        "monitors.qemu.accelerator": "tcg",
+        "storage.cache": str(urunc.root.parent / "cache"),
+        "storage.private": str(urunc.root.parent / "private"),
+        "storage.slack_mib": 16,
+        **more,
+    }
+    lines = [f"{key} = {json.dumps(value)}" for key, value in keys.items()]
+    lines += [f"guests.linux.filesystems = {json.dumps(forms)}"] if forms else []
+    urunc.config.write_text("\n".join(lines) + "\n")
+
+
+def populate(root: pathlib.Path) -> None:
+    """A small root filesystem: busybox, a user, an empty folder."""
+    for folder in ("bin", "etc", "tmp", "proc"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    shutil.copy(shutil.which("busybox") or "/bin/busybox", root / "bin/busybox")
+    for applet in APPLETS:
+        (root / "bin" / applet).symlink_to("busybox")
+    (root / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\n")
+
+
+def linux(path: pathlib.Path, script: str, *words: str, **annotations: str) -> Bundle:
+    """A bundle whose root filesystem is the guest's."""
+    bundle = Bundle(path, "linux", "qemu", binary="", mountRootfs="true", **annotations)
+    populate(bundle.root)
+    bundle.args("sh", "-c", script, *words)
+    bundle.config["process"]["env"] = ["PATH=/bin", 'QUOTED=a "b" \\ c']
+    bundle.config["process"]["cwd"] = "/tmp"
+    bundle.config["hostname"] = "box"
+    del bundle.config["linux"]["resources"]
+    return bundle
+
+
+def run(urunc: Urunc, bundle: Bundle) -> subprocess.CompletedProcess[str]:
+    return urunc("run", "--bundle", str(bundle.write()), urunc.new_id(), check=False, timeout_s=120)
+
+
+def volume(destination: str, source: pathlib.Path, *options: str) -> dict[str, object]:
+    return {
+        "destination": destination, "source": str(source), "type": "bind",
+        "options": ["rbind", *options],
+    }  # fmt: skip
+
+
+def images(urunc: Urunc) -> list[str]:
+    """The files of the shared images of root filesystems."""
+    found = json.loads(urunc("cache", "list", "--format", "json").stdout)
+    return [entry["path"] for entry in found if entry["form"] != "initrd"]
+
+
+def own_files(urunc: Urunc) -> list[pathlib.Path]:
+    """What containers have for themselves outside of the cache."""
+    folder = urunc.root.parent / "private"
+    return list(folder.iterdir()) if folder.exists() else []
+
+
+@pytest.mark.parametrize("form", ["erofs", "ext4", "squashfs", "cpio"])
+def test_a_root_filesystem_in_each_form(urunc: Urunc, tmp_path: pathlib.Path, form: str) -> None:
+    """What the guest sees is the tree; what it writes is nobody's but its own; the next container
+    has the same image; the exit code is the application's."""
+    need("linux", "qemu", "images")
+    configure(urunc, form)
+    script = (
+        'echo "args: $1/$2/$3"; echo "env: $QUOTED"; echo "in $(pwd) on $(hostname) as $(id -u)";'
+        "cat /etc/passwd; echo mine >/written; cat /written; ls /tmp; mount; exit 7"
+    )
+    bundle = linux(
+        tmp_path / "b", script, "sh", "two words", "", 'a "quote"\nand a line', rootfs=form
+    )
+    before = sorted(str(path) for path in bundle.root.rglob("*"))
+    with nothing_left(urunc.root):
+        first = run(urunc, bundle)
+        assert first.returncode == 7, first.stdout + first.stderr
+        for line in (
+            'args: two words//a "quote"\nand a line\n', 'env: a "b" \\ c\n',
+            "in /tmp on box as 0\n", "root:x:0:0::/:/bin/sh\n", "\nmine\n",
+        ):  # fmt: skip
+            assert line in first.stdout, first.stdout
+        made = images(urunc)
+        assert [name.rpartition(".")[2].removeprefix("root-") for name in made] == [form]
+        bundle.args("sh", "-c", "ls -a /")
+        second = run(urunc, bundle)
+        assert second.returncode == 0
+        assert "written" not in second.stdout
+    assert images(urunc) == made
+    assert sorted(str(path) for path in bundle.root.rglob("*")) == before
+    assert own_files(urunc) == []
+
+
+def test_a_root_filesystem_that_is_only_read(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    need("linux", "qemu", "images")
+    configure(urunc, "ext4")
+    bundle = linux(tmp_path / "b", "touch /x; echo over $?; mount", "sh")
+    bundle.config["root"]["readonly"] = True
+    result = run(urunc, bundle)
+    assert "over 1" in result.stdout, result.stdout + result.stderr
+
+
+@pytest.fixture
+def overlay(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A bundle's folder whose root filesystem is an overlay: files of the container's own are in
+    its upper folder, and some of the image's are gone."""
+    need("root")
+    folder = tmp_path / "b"
+    for name in ("lower", "upper", "work", "b/rootfs"):
+        (tmp_path / name).mkdir(parents=True)
+    populate(tmp_path / "lower")
+    (tmp_path / "lower/etc/gone").write_text("gone")
+    (tmp_path / "lower/opaque").mkdir()
+    (tmp_path / "lower/opaque/old").write_text("old")
+    options = f"lowerdir={tmp_path}/lower,upperdir={tmp_path}/upper,workdir={tmp_path}/work"
+    root = str(folder / "rootfs")
+    subprocess.run(["mount", "-t", "overlay", "o", "-o", options, root], check=True)
+    yield folder
+    subprocess.run(["umount", root], check=True)
+
+
+def test_the_containers_own_layer(urunc: Urunc, overlay: pathlib.Path) -> None:
+    """An engine's writable layer is seen by the guest, and is in no shared image."""
+    need("linux", "qemu", "images")
+    configure(urunc, "ext4")
+    root = overlay / "rootfs"
+    (root / "etc/secret").write_text("a secret of one container")
+    (root / "etc/gone").unlink()
+    shutil.rmtree(root / "opaque")
+    (root / "opaque").mkdir()
+    (root / "opaque/new").write_text("new")
+    bundle = Bundle(overlay, "linux", "qemu", binary="", mountRootfs="true")
+    bundle.args("sh", "-c", "cat /etc/secret; echo; ls /etc /opaque")
+    bundle.config["process"]["env"] = ["PATH=/bin"]
+    del bundle.config["linux"]["resources"]
+    with nothing_left(urunc.root):
+        result = run(urunc, bundle)
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert "a secret of one container\n" in result.stdout
+        assert "gone" not in result.stdout
+        assert "old" not in result.stdout
+        assert "new" in result.stdout
+    (name,) = images(urunc)
+    content = pathlib.Path(name).read_bytes()
+    assert b"a secret" not in content
+    assert b"root:x:0:0" in content
+
+
+def test_volumes_that_are_copied(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    need("linux", "qemu", "images")
+    configure(urunc, "ext4")
+    config = tmp_path / "config"  # as kubelet makes a ConfigMap
+    (config / "..2026").mkdir(parents=True)
+    (config / "..2026/key").write_text("from a map")
+    (config / "..data").symlink_to("..2026")
+    (config / "key").symlink_to("..data/key")
+    secret = tmp_path / "secret"
+    secret.write_text("hidden")
+    secret.chmod(0o400)
+    data = tmp_path / "data"
+    data.mkdir()
+    script = (
+        "cat /conf/key /run/secret; ls -l /run/secret; touch /conf/x; echo ro $?;"
+        "echo gone >/data/file; cat /data/file; echo t >/scratch/t; mount; id -u; exit 3"
+    )
+    bundle = linux(tmp_path / "b", script, volumes="copy")
+    bundle.config["process"]["user"]["uid"] = 0
+    bundle.config["mounts"] = [
+        volume("/conf", config, "ro"),
+        volume("/run/secret", secret, "ro"),
+        volume("/data", data),
+        {"destination": "/scratch", "type": "tmpfs", "source": "t", "options": ["size=64k"]},
+        {"destination": "/proc", "type": "proc", "source": "proc"},
+    ]
+    with nothing_left(urunc.root):
+        result = run(urunc, bundle)
+    assert result.returncode == 3, result.stdout + result.stderr
+    assert "from a map" in result.stdout
+    assert "hidden" in result.stdout
+    assert "-r--------" in result.stdout
+    assert "ro 1\n" in result.stdout
+    assert "\ngone\n" in result.stdout
+    assert "tmpfs on /scratch type tmpfs (rw,relatime,size=64k" in result.stdout
+    assert list(data.iterdir()) == []
+    del bundle.config["annotations"]["com.urunc.unikernel.volumes"]
+    result = run(urunc, bundle)
+    assert result.returncode == 1
+    assert f"mount '/data' of '{data}': can be copied only" in result.stderr
+
+
+@pytest.fixture
+def device(tmp_path: pathlib.Path) -> Iterator[str]:
+    """A block device with a small root filesystem on it, as a snapshotter of devmapper has it."""
+    if not os.path.exists("/dev/loop-control"):
+        pytest.skip("needs loop devices")
+    need("root", "images")
+    tree, image = tmp_path / "tree", tmp_path / "disk"
+    populate(tree)
+    with image.open("wb") as file:
+        file.truncate(64 << 20)
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", str(tree), str(image)], check=True)
+    command = ["losetup", "--find", "--show", str(image)]
+    name = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    yield name
+    subprocess.run(["losetup", "-d", name], check=True)
+
+
+def test_a_snapshots_device_is_taken_over(
+    urunc: Urunc, tmp_path: pathlib.Path, device: str
+) -> None:
+    """The guest has it, and nobody else: it cannot be mounted while the guest runs, nor be taken
+    while it is mounted."""
+    need("linux", "qemu")
+    configure(urunc, "ext4")
+    bundle = Bundle(tmp_path / "b", "linux", "qemu", binary="", mountRootfs="true")
+    bundle.args("sh", "-c", "echo written >/file; mount; sleep 100")
+    bundle.config["process"]["env"] = ["PATH=/bin"]
+    del bundle.config["linux"]["resources"]
+    other = tmp_path / "other"
+    other.mkdir()
+    mount = ["mount", device, str(bundle.root)]
+    subprocess.run(mount, check=True)
+    container = urunc.create(bundle)
+    assert not os.path.ismount(bundle.root)
+    container.start()
+    assert "/dev/vda on / type ext4 (rw" in container.wait_for("/proc", 60)
+    twice = subprocess.run(["mount", device, str(other)], capture_output=True, text=True)
+    assert twice.returncode != 0, "it was mounted twice"
+    urunc("kill", container.id, "TERM")
+    container.wait_stopped()
+    container.delete()
+    subprocess.run(mount, check=True)
+    assert (bundle.root / "file").read_text() == "written\n"
+    subprocess.run(["mount", device, str(other)], check=True)
+    try:
+        container = urunc.create(bundle)
+        result = urunc("start", container.id, check=False)
+        assert result.returncode == 1
+        assert "take over the root filesystem's device" in result.stderr
+        container.delete("--force")
+    finally:
+        subprocess.run(["umount", str(other)], check=True)
+
+
+def test_a_raw_block_volume(urunc: Urunc, tmp_path: pathlib.Path, device: str) -> None:
+    need("linux", "qemu")
+    configure(urunc, "ext4")
+    numbers = os.stat(device).st_rdev
+    bundle = linux(tmp_path / "b", "ls -l /dev/xvda; busybox dd if=/dev/xvda bs=1k skip=1 count=1 |"
+                                   " busybox hexdump -C | busybox head -n 4")  # fmt: skip
+    bundle.config["linux"]["devices"] = [
+        {"path": "/dev/xvda", "type": "b", "major": os.major(numbers), "minor": os.minor(numbers)}
+    ]
+    with nothing_left(urunc.root):
+        result = run(urunc, bundle)
+    assert "brw" in result.stdout, result.stdout + result.stderr
+    assert "53 ef" in result.stdout, result.stdout  # ext4's magic number
+
+
+def test_signals_and_the_exit_code(urunc: Urunc, network: Network, tmp_path: pathlib.Path) -> None:
+    """`kill` reaches the application, by any signal; `run` has its exit code, the engine the
+    monitor's, or with a supervisor the application's."""
+    need("linux", "qemu", "images")
+    configure(urunc, "ext4")
+    network.connect()
+    script = (
+        "trap 'echo usr1' USR1; trap 'echo term; exit 5' TERM; ip addr; cat /etc/hosts; echo up;"
+        "while :; do sleep 0.1; done"
+    )
+    bundle = linux(tmp_path / "b", script)
+    bundle.network(network.path)
+    with nothing_left(urunc.root):
+        container = urunc.create(bundle)
+        container.start()
+        assert f"inet {network.inside_address}/24" in container.wait_for("up\n", 60)
+        network.ping()
+        urunc("kill", container.id, "USR1")
+        container.wait_for("usr1", 10)
+        urunc("kill", container.id, "TERM")
+        assert f"{network.inside_address}\tbox" in container.wait_for("term", 10)
+        container.wait_stopped()
+        container.delete()
+    configure(urunc, "ext4", **{"monitors.qemu.supervisor": True})
+    with nothing_left(urunc.root):
+        identifier = urunc.new_id()
+        command = urunc.command("run", "--bundle", str(bundle.write()), identifier)
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        assert process.stdout
+        for line in process.stdout:
+            if line == b"up\n":
+                break
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 5
+        process.stdout.close()
+
+
+def test_the_supervisor_ends_as_the_application_did(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    need("linux", "qemu", "images")
+    configure(urunc, "ext4", **{"monitors.qemu.supervisor": True})
+    bundle = linux(tmp_path / "b", "exit 42")
+    with nothing_left(urunc.root):
+        container = urunc.create(bundle)
+        events = subprocess.Popen(urunc.command("events", container.id), stdout=subprocess.PIPE)
+        time.sleep(0.5)
+        container.start()
+        out = events.communicate(timeout=60)[0]
+        (end,) = [
+            event for line in out.splitlines() if (event := json.loads(line))["type"] == "exit"
+        ]
+        assert end["data"]["status"] == 42
+        container.delete()
+
+
+def test_an_initrd_that_is_too_large(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    need("linux", "qemu")
+    configure(urunc)
+    bundle = linux(tmp_path / "b", "true", rootfs="cpio")
+    bundle.add("large", b"x" * (SHARED_MIB << 20))
+    bundle.config["annotations"]["com.urunc.unikernel.memory"] = "128"
+    with nothing_left(urunc.root):
+        result = run(urunc, bundle)
+    assert result.returncode == 1
+    assert "as much again once it is unpacked, are too much for a guest of 128 MiB" in result.stderr
+    assert own_files(urunc) == []
