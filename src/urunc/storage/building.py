@@ -21,7 +21,7 @@ from urunc.linux.files import unlink
 from urunc.linux.namespaces import CLONE_NEWNET, CLONE_NEWNS
 from urunc.record import record
 from urunc.storage import cache, trees
-from urunc.storage.images import WRITABLE, Image
+from urunc.storage.images import WRITABLE, Image, of_entry
 from urunc.storage.layers import Source
 
 TYPE_CHECKING = False
@@ -96,13 +96,13 @@ def build(source: Source, form: str, key: str, folder: str, config: Config) -> I
             if entry:
                 cache.touch(entry)
                 cache.abandon(folder, name)
-                return Image(path=entry.path, size_bytes=entry.size_bytes, key=key, built=False)
+                return of_entry(entry, key)
             try:
                 before = "" if source.kind == "layers" else _signature(source.root)
                 omitted = _construct(source, form, f"{folder}/{name}{cache.TEMPORARY}", fd, config)
                 if before and before != _signature(source.root):
                     raise HostError(f"build image of '{source.root}': it was changed meanwhile")
-                cache.commit(folder, name, fd, source.root)
+                cache.commit(folder, name, fd, source.root, omitted)
             except BaseException:
                 cache.abandon(folder, name)
                 raise
@@ -286,7 +286,7 @@ def _make(task: _Task, fd: int) -> tuple[str, ...]:
     elif task.form == "erofs":
         _run([program, task.target, root])
     else:
-        options = "-noappend -no-progress -no-recovery -comp gzip -Xcompression-level 1"
+        options = "-noappend -no-progress -no-recovery -mem 256M -comp gzip -Xcompression-level 1"
         _run([program, root, task.target, *options.split()])
     return ()
 
@@ -297,10 +297,11 @@ def _mount_layers(source: Source, scratch: str) -> None:
     for number, lower in enumerate(source.lowers):
         posix.symlink(lower, f"{scratch}/{number}")
         names.append(str(number))
-    # an overlay without an upper folder has two lower ones at least
-    posix.mkdir(f"{scratch}/empty")
+    if len(names) == 1:  # an overlay without an upper folder has two at least
+        posix.mkdir(f"{scratch}/empty")
+        names.append("empty")
     posix.chdir(scratch)
-    options = ",".join((f"lowerdir={':'.join(names)}:empty", *source.options))
+    options = ",".join((f"lowerdir={':'.join(names)}", *source.options))
     _linux.mount("overlay", "root", "overlay", OVERLAY_FLAGS, options)
     # a folder may not be the layer any more, where an engine mounted something there for a moment:
     # what the upper folder does not name must be the same in both

@@ -22,6 +22,8 @@ from urunc.storage.layers import digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from urunc.config import Config
 
 FACTS = ".json"
@@ -54,6 +56,8 @@ class Entry:
     used_s: int
     source: str
     """The root filesystem that it was built for."""
+    omitted: tuple[str, ...]
+    """What of it the image's form cannot hold, in words for the user."""
 
 
 def location(config: Config) -> str:
@@ -116,6 +120,7 @@ def find(path: str, name: str) -> Entry | None:
             made_s=int(known["made"]),
             used_s=used_s,
             source=str(known["source"]),
+            omitted=tuple(map(str, known["omitted"])),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -158,13 +163,14 @@ def lock(path: str, name: str) -> int:
         posix.close(fd)  # it has become the entry, or was a leftover that somebody removed
 
 
-def commit(path: str, name: str, fd: int, source: str) -> None:
+def commit(path: str, name: str, fd: int, source: str, omitted: Sequence[str] = ()) -> None:
     """Make the locked NAME.tmp the entry NAME, on the disk for good."""
     posix.fchmod(fd, 0o444)
     posix.fsync(fd)
     known = {
         "made": int(time()),
-        "source": source.encode("utf-8", "replace").decode(),
+        "source": source.encode("utf-8", "backslashreplace").decode(),
+        "omitted": omitted,
         "check": _check(fd, posix.fstat(fd)),
     }
     # a reader of half of it takes it for none, and waits for the lock

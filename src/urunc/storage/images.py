@@ -41,7 +41,7 @@ class Image:
     built: bool
     """Whether it had to be built, rather than being there."""
     omitted: tuple[str, ...] = ()
-    """What of the tree the form cannot hold, in words for the user; known where it was built."""
+    """What of the tree the form cannot hold, in words for the user."""
 
 
 def obtain(source: Source, form: str, config: Config) -> Image:
@@ -62,10 +62,21 @@ def obtain(source: Source, form: str, config: Config) -> Image:
     entry = cache.find(folder, f"{key}.{form}")
     if entry:
         cache.touch(entry)
-        return Image(path=entry.path, size_bytes=entry.size_bytes, key=key, built=False)
+        return of_entry(entry, key)
     from urunc.storage.building import build
 
     return build(source, form, key, folder, config)
+
+
+def of_entry(entry: cache.Entry, key: str) -> Image:
+    """An image that was there."""
+    return Image(
+        path=entry.path,
+        size_bytes=entry.size_bytes,
+        key=key,
+        built=False,
+        omitted=entry.omitted,
+    )
 
 
 def build_private(root: str, form: str, target: str, config: Config) -> Image:
