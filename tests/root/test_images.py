@@ -300,12 +300,19 @@ def test_an_archive(place: Place, form: str, prefix: str) -> None:
     image = place.obtain(root, form)
     unpacked = place.folder("unpacked")
     with open(image.path, "rb") as archive:
-        words = ["cpio", "-idmu", "--quiet"]
+        words = ["cpio", "-idm", "--quiet"]
         subprocess.run(words, stdin=archive, cwd=unpacked, check=True)
+        archive.seek(0)
+        words = ["cpio", "-tvn", "--quiet"]
+        listed = subprocess.run(words, stdin=archive, capture_output=True, check=True).stdout
     for name in ("etc", "bin/su"):
         for attribute in os.listxattr(layer / name):
             os.removexattr(layer / name, attribute)
-    assert contents(unpacked / prefix) == contents(layer)
+    found, wanted = contents(unpacked / prefix), contents(layer)
+    if prefix == ".":  # cpio(1) leaves a folder that is there as it is; the kernel does not
+        assert listed.split()[:4] == [b"drwxr-x--x", b"2", b"7", b"8"]
+        del found[b"/."], wanted[b"/."]
+    assert found == wanted
     assert any("security.capability" in omission for omission in image.omitted)
     again = place.obtain(root, form)
     assert (again.built, again.omitted) == (False, image.omitted)
