@@ -17,12 +17,11 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <linux/vm_sockets.h> /* needs the one before */
-#include <time.h>
 #include <unistd.h>
 
 #define PORTS "/sys/class/virtio-ports"
-#define WAIT_MS 10000
 #define WRITE_MS 5000 /* then the host does not listen */
+#define CLOSE_MS 1000 /* for the host to read the last line */
 
 static int channel = -1;
 
@@ -51,15 +50,13 @@ static char *port_device(const char *name)
 
 static int open_port(const char *name)
 {
-    const struct timespec pause = {.tv_nsec = 1000000};
+    long end = seconds_now() + WAIT_S;
     char *device;
     int fd;
 
-    for (int waited = 0; (device = port_device(name)) == NULL; waited++) {
-        if (waited == WAIT_MS)
+    while ((device = port_device(name)) == NULL)
+        if (!pause_before(end))
             fail("there is no virtio port %s", name);
-        nanosleep(&pause, NULL);
-    }
     wait_for(device);
     fd = open(device, O_RDWR | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0)
@@ -92,7 +89,7 @@ void open_channel(void)
         fail("what is a channel of %s?", field(record, 0));
 }
 
-/* Written blocking: then it has left the machine. A host that does not listen is not waited for. */
+/* A port hands over what is written before write returns only where the monitor has no ioeventfd for it. */
 void tell(const char *format, ...)
 {
     struct pollfd ready = {.fd = channel, .events = POLLOUT};
@@ -101,16 +98,20 @@ void tell(const char *format, ...)
 
     va_start(arguments, format);
     if (channel >= 0 && vasprintf(&line, format, arguments) >= 0 && poll(&ready, 1, WRITE_MS) == 1 &&
-        ready.revents & POLLOUT) {
-        int flags = fcntl(channel, F_GETFL);
-
-        fcntl(channel, F_SETFL, flags & ~O_NONBLOCK);
-        if (write(channel, line, strlen(line)) < 0)
-            warn("cannot tell the host: %m");
-        fcntl(channel, F_SETFL, flags | O_NONBLOCK);
-    }
+        ready.revents & POLLOUT && write(channel, line, strlen(line)) < 0)
+        warn("cannot tell the host: %m");
     va_end(arguments);
     free(line);
+}
+
+void finish_channel(void)
+{
+    struct pollfd answer = {.fd = channel, .events = POLLIN};
+    char bytes[256];
+
+    if (channel >= 0 && shutdown(channel, SHUT_WR) == 0) /* a port is no socket */
+        while (poll(&answer, 1, CLOSE_MS) == 1 && read(channel, bytes, sizeof bytes) > 0)
+            ;
 }
 
 int channel_to_poll(void)

@@ -11,7 +11,6 @@
 #include <sys/reboot.h>
 #include <sys/wait.h>
 #include <termios.h>
-#include <time.h>
 #include <unistd.h>
 #ifdef __x86_64__
 #include <sys/io.h>
@@ -19,7 +18,7 @@
 
 #define DEBUG_EXIT_PORT 0x501 /* QEMU's isa-debug-exit: it ends with 2 N + 1 */
 #define MAX_HELD 256
-#define REAP_MS 5000 /* a process may hang in a share that is gone */
+#define REAP_S 5 /* a process may hang in a share that is gone */
 
 static int held[MAX_HELD], held_count;
 
@@ -31,18 +30,14 @@ void hold(int fd)
 
 static void kill_the_rest(void)
 {
-    const struct timespec pause = {.tv_nsec = 1000000};
+    long end = seconds_now() + REAP_S;
+    pid_t found;
 
     kill(-1, SIGKILL);
-    for (int waited = 0; waited < REAP_MS; waited++) {
-        pid_t found;
-
+    do
         while ((found = waitpid(-1, NULL, WNOHANG)) > 0)
             ;
-        if (found < 0)
-            return;
-        nanosleep(&pause, NULL);
-    }
+    while (found == 0 && pause_before(end));
 }
 
 /* A file system that is read-only needs no repair; newest first, since one may hold another's disk. */
@@ -69,6 +64,7 @@ void end(int code)
 
     kill_the_rest();
     tell("exit %d\n", code);
+    finish_channel();
     settle();
     tcdrain(STDERR_FILENO); /* the application's last bytes go first */
     debug_exit(code);

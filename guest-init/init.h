@@ -37,6 +37,9 @@ void look_at_kernel(void);  /* /dev, /proc and /sys for init alone */
 void open_console(void);    /* as the standard streams */
 void load_modules(void);    /* /modules/order */
 char *kernel_word(const char *name);
+#define WAIT_S 5 /* for a device: a driver may look for it in the background */
+long seconds_now(void);
+bool pause_before(long end);       /* a moment; false once it is late */
 void wait_for(const char *device); /* until there is a node of that name */
 void write_setting(const char *path, const char *value);
 
@@ -89,6 +92,7 @@ void set_up_network(void);
 /* channel.c */
 void open_channel(void);
 void tell(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void finish_channel(void); /* a connection: until the host has read all, and closed it */
 int channel_to_poll(void); /* -1 where there is nothing to hear from */
 bool hear(pid_t application); /* false where nobody listens now */
 

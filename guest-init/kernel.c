@@ -15,7 +15,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define WAIT_MS 10000 /* for a device: a driver may look for it in the background */
 
 void look_at_kernel(void)
 {
@@ -86,15 +85,29 @@ char *kernel_word(const char *name)
     return found;
 }
 
-void wait_for(const char *device)
+long seconds_now(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec;
+}
+
+bool pause_before(long end)
 {
     const struct timespec pause = {.tv_nsec = 1000000};
 
-    for (int waited = 0; access(device, F_OK) != 0; waited++) {
-        if (waited == WAIT_MS)
+    nanosleep(&pause, NULL);
+    return seconds_now() < end;
+}
+
+void wait_for(const char *device)
+{
+    long end = seconds_now() + WAIT_S;
+
+    while (access(device, F_OK) != 0)
+        if (!pause_before(end))
             fail("there is no %s", device);
-        nanosleep(&pause, NULL);
-    }
 }
 
 void write_setting(const char *path, const char *value)

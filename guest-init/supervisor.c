@@ -18,6 +18,7 @@
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -111,6 +112,13 @@ static void listen_to_guest(void)
         hear();
 }
 
+/* By the kernel's own call: a libc keeps some signals to itself, and a process may send these too. */
+static void set_mask(const sigset_t *mask, sigset_t *before)
+{
+    if (syscall(SYS_rt_sigprocmask, SIG_SETMASK, mask, before, _NSIG / 8) != 0)
+        fail("cannot block", "signals");
+}
+
 static pid_t start(char **command, const sigset_t *before)
 {
     pid_t parent = getpid(), child = fork();
@@ -121,7 +129,7 @@ static pid_t start(char **command, const sigset_t *before)
         prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
         if (getppid() != parent)
             _exit(1);
-        sigprocmask(SIG_SETMASK, before, NULL);
+        set_mask(before, NULL);
         execv(command[0], command);
         fail("cannot execute", command[0]);
     }
@@ -155,16 +163,15 @@ static void forward(int signals, pid_t monitor)
 
 static _Noreturn void end_as(int status)
 {
-    sigset_t one;
+    static const sigset_t none;
 
     if (exit_code >= 0)
         exit(exit_code);
     if (!WIFSIGNALED(status))
         exit(WEXITSTATUS(status));
-    sigemptyset(&one);
-    sigaddset(&one, WTERMSIG(status));
-    raise(WTERMSIG(status));
-    sigprocmask(SIG_UNBLOCK, &one, NULL);
+    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* the monitor has dumped its core */
+    kill(getpid(), WTERMSIG(status));
+    set_mask(&none, NULL);
     exit(128 + WTERMSIG(status)); /* the kernel lets PID 1 live */
 }
 
@@ -178,8 +185,9 @@ int main(int argc, char **argv)
         fputs("usage: supervisor CHANNEL MONITOR [ARGUMENT...]\n", stderr);
         return 2;
     }
-    sigfillset(&all);
-    sigprocmask(SIG_BLOCK, &all, &before);
+    memset(&all, 0xff, sizeof all);
+    memset(&before, 0, sizeof before);
+    set_mask(&all, &before);
     signals = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
     if (signals < 0)
         fail("cannot wait for", "signals");
