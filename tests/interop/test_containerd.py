@@ -106,6 +106,25 @@ def test_ordinary_life(containerd: Containerd, runtime: str) -> None:
     assert "exit code 137" in containerd("tasks", "delete", "two").stderr
 
 
+def test_end_of_a_shared_pid_namespace(containerd: Containerd) -> None:
+    """What its init leaves is killed before the container's end is told."""
+    slow = '#!/bin/sh\ncase "$*" in *" --all "*) sleep 1;; esac\nexec runc "$@"\n'
+    containerd.run("sh", "-c", "cat >/run/slow-runc && chmod +x /run/slow-runc", stdin=slow)
+    drop_in = '[ordinary]\nruntime = "/run/slow-runc"\n'
+    folder = "/etc/urunc/config.d"
+    containerd.run("sh", "-c", f"mkdir {folder} && cat >{folder}/slow.toml", stdin=drop_in)
+    try:
+        script = "sleep 4321 & sleep 4322"
+        options = ("-d", "--with-ns", "pid:/proc/1/ns/pid")
+        containerd.launch("shared", "box", "/bin/sh", "-c", script, options=options)
+        containerd.run("sh", "-c", "until pgrep -f 'sleep [4]321'; do sleep 0.1; done")
+        containerd("tasks", "kill", "-s", "KILL", "shared")
+        wait_stopped(containerd, "shared")
+        assert not containerd.run("pgrep", "-f", "sleep 432[12]", check=False).stdout
+    finally:
+        containerd.run("rm", "-r", folder, "/run/slow-runc")
+
+
 def test_slice_without_systemd(containerd: Containerd) -> None:
     """A name for systemd, where there is none, is a path: what runc makes of it (critest's)."""
     name = f"{containerd.group}.slice:cri-containerd:slice"

@@ -277,12 +277,19 @@ class Shim(Loop):
         code = posix.waitstatus_to_exitcode(status)
         told = channel.exit_code(process.channel)
         process.channel = -1
-        process.end(told if told is not None else code if code >= 0 else 128 - code)
+        code = told if told is not None else code if code >= 0 else 128 - code
         process.streams.release()
         if process is task.init:
             self._count_memory(task)
             if not task.guest and not has_own_pids(task.bundle):
-                self._verb(task, ["kill", "--all", task.id, "KILL"], lambda *_: None)
+                # once its end is told nothing of a container runs: containerd closes its streams
+                words = ["kill", "--all", task.id, "KILL"]
+                self._verb(task, words, lambda *_: self._end(task, process, code))
+                return
+        self._end(task, process, code)
+
+    def _end(self, task: Task, process: Process, code: int) -> None:
+        process.end(code)
         if not process.starting:
             self._tell_end(task, process)
 
