@@ -279,6 +279,7 @@ def _request(plan: Plan, net: NetFacts, monitor: Monitor, storage: StorageFacts)
         root=plan.root_way,
         volumes=plan.volumes,
         archive=storage.archive + len(plan.disks) if storage.archive >= 0 else -1,
+        layer=storage.layer,
         opaque=storage.opaque,
         process=plan.process,
         channel=plan.channel,

@@ -115,6 +115,8 @@ class Request:
     volumes: tuple[Volume, ...] = ()
     archive: int = -1
     """The index of the disk with copied volumes and the container's own files, -1 for none."""
+    layer: bool = False
+    """Whether there are files of the container's own among them."""
     opaque: tuple[str, ...] = ()
     """Folders of the container's own files that hide those of the image (overlayfs)."""
     process: Process | None = None

@@ -85,6 +85,7 @@ def _root(request: Request) -> list[str]:
         records.append(_record("root", "share", "root", access))
     elif root.form == INITRD:
         records.append(_record("root", "initrd", "root", access))
+        records += [_record("overlay", "tmpfs", "")] if request.layer else []
     else:
         index = next(i for i, disk in enumerate(request.disks) if disk.mount_point == "/")
         disk = request.disks[index]

@@ -112,11 +112,13 @@ class StorageFacts:
     disks: tuple[StoredDisk, ...]
     archive: int
     """The index of the disk with copied volumes and the writable layer, -1 for none."""
+    layer: bool
+    """Whether files of the container's writable layer are in it."""
     opaque: tuple[str, ...]
-    """Folders of the writable layer that hide what is below them (overlayfs)."""
+    """Folders of that layer that hide what is below them (overlayfs)."""
 
 
-NO_STORAGE = StorageFacts(initrd="", disks=(), archive=-1, opaque=())
+NO_STORAGE = StorageFacts(initrd="", disks=(), archive=-1, layer=False, opaque=())
 
 
 def channel_of(monitor_channel: str, supervisor: str) -> str:

@@ -64,6 +64,7 @@ class _Provision:
         self.parts: list[str] = []
         """Of the initrd, in their order."""
         self.archive = -1
+        self.layer = False
         self.opaque: tuple[str, ...] = ()
         self._folder = ""
 
@@ -75,8 +76,9 @@ class _Provision:
             self._root()
         copied = [volume for volume in plan.volumes if volume.way in (ARCHIVE, IN_INITRD)]
         source = self._layers() if plan.process and plan.root_way else None
-        if any(volume.way == ARCHIVE for volume in copied) or (source and source.upper):
-            self._archive(source)
+        upper = source.upper if source and _has_entries(source.upper) else ""
+        if upper or any(volume.way == ARCHIVE for volume in copied):
+            self._archive(upper)
         if any(volume.way == IN_INITRD for volume in copied):
             self._into_initrd()
         for volume in plan.volumes:
@@ -88,6 +90,7 @@ class _Provision:
             initrd=self._initrd(),
             disks=tuple(self.disks),
             archive=self.archive,
+            layer=self.layer,
             opaque=self.opaque,
         )
 
@@ -152,7 +155,7 @@ class _Provision:
         number = len(self.plan.disks) + len(self.disks)
         return f"/dev/disk{number}" if device else f"/disk{number}"
 
-    def _archive(self, source: Source | None) -> None:
+    def _archive(self, upper: str) -> None:
         """The disk with copied volumes and the files of the writable layer."""
         path = f"{self.folder}/archive"
         copied = {
@@ -160,7 +163,8 @@ class _Provision:
             for index, volume in enumerate(self.plan.volumes)
             if volume.way == ARCHIVE
         }
-        self.opaque = self._copy(path, copied, source.upper if source else "")
+        self.opaque = self._copy(path, copied, upper)
+        self.layer = bool(upper)
         self.archive = len(self.disks)
         self.disks.append(
             StoredDisk(

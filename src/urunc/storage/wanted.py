@@ -265,6 +265,7 @@ def expected(plan: Plan) -> StorageFacts:
         initrd="(an initrd that is made)" if made or in_initrd else "",
         disks=tuple(disks),
         archive=archive,
+        layer=False,
         opaque=(),
     )
 
