@@ -30,8 +30,6 @@ from urunc.storage.layers import identify
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from urunc.config import Config
     from urunc.guests import Guest
     from urunc.journal import Journal
@@ -245,16 +243,10 @@ class _Provision:
 
     def _kernel_part(self) -> str:
         """urunc's init with the kernel's modules, made once for each kernel."""
-        from urunc.storage.initrd import kernel_part_key, write_kernel_part
+        from urunc.storage.initrd import kernel_part
 
-        init = programs.path(INIT)
         wanted = self.guest.modules(self.plan.filesystems)
-        key = kernel_part_key(self.plan.kernel_modules, wanted, init)
-
-        def write(fd: int) -> None:
-            write_kernel_part(fd, self.plan.kernel_modules, wanted, init)
-
-        return _cached(f"{key}.initrd", self.plan.kernel.source.path, write, self.config)
+        return kernel_part(self.plan.kernel_modules, wanted, programs.path(INIT), self.config)
 
     def _initrd(self) -> str:
         """One file of all parts; a single one that is shared stays where it is."""
@@ -273,8 +265,11 @@ class _Provision:
             )
         if len(self.parts) == 1:
             return self.parts[0]
-        from urunc.storage.initrd import assemble
+        from urunc.storage.initrd import assemble, joined
 
+        shared = cache.folder(self.config)
+        if all(part.startswith(f"{shared}/") for part in self.parts):
+            return joined(self.parts, self.config)  # nothing of it is the container's own
         path = f"{self.folder}/initrd"
         assemble(self.parts, path)
         self._give(path, 0o400)
@@ -310,28 +305,6 @@ def private_location(config: Config) -> str:
     if path == DEFAULT_PRIVATE and near != cache.DEFAULT:
         return f"{near}-containers"
     return path
-
-
-def _cached(name: str, source: str, write: Callable[[int], None], config: Config) -> str:
-    """A file of the cache, written where it is not there."""
-    folder = cache.folder(config)
-    entry = cache.find(folder, name)
-    if entry:
-        cache.touch(entry)
-        return entry.path
-    fd = cache.lock(folder, name)
-    try:
-        if not cache.find(folder, name):  # somebody else has made it while we waited
-            write(fd)
-            cache.commit(folder, name, fd, source)
-        else:
-            cache.abandon(folder, name)
-    except BaseException:
-        cache.abandon(folder, name)
-        raise
-    finally:
-        posix.close(fd)
-    return f"{folder}/{name}"
 
 
 def _inside(root: str, path: str) -> str:
