@@ -445,18 +445,20 @@ class _Creation:
         root = "root" if self.ids.own else f"{self.folder.path}/root"
         steps = build(self.prepared.plan, launch, self.spec, root, self.ready, self.storage)
         timing.stamp(8)
-        cgroup_first = self.spec.namespaces.get("cgroup") == ""
-        if cgroup_first:
+        own_root = self.spec.namespaces.get("cgroup") == ""
+        # a daemon that init starts belongs into the groups, too
+        joined_first = own_root or bool(self.prepared.plan.virtiofsd)
+        if joined_first:
             self._join()
         self._say(
             {
-                "unshare": namespaces.KINDS["cgroup"][0] if cgroup_first else 0,
+                "unshare": namespaces.KINDS["cgroup"][0] if own_root else 0,
                 "steps": pack(steps),
                 "launch": parts(launch),
                 "filters": self._filters(launch),
             }
         )
-        if not cgroup_first:
+        if not joined_first:
             self._join()
         self._hear()
         self._let_go_of_device()

@@ -20,6 +20,9 @@ from urunc.state import runtime_folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
     from urunc.config import Config
 
 COMMON = "urunc.d"
@@ -105,27 +108,43 @@ def _program(monitor: Monitor, architecture: str, config: Config) -> tuple[Progr
                 f"monitor '{monitor.name}': '{name}' is not installed",
                 f"install it on PATH, or set {key} in /etc/urunc/config.toml",
             )
+
+    def find_out() -> dict[str, Any]:
+        # every x86 hypervisor sets this flag for its guests; reading it can take milliseconds on
+        # large machines
+        nested = b" hypervisor " in read_bytes("/proc/cpuinfo", 8192)
+        return {"program": plain(_inspect_program(monitor, path)), "nested": nested}
+
+    for known in remembered(monitor.name, path, find_out):
+        try:
+            return rebuild(Program, known["program"]), known["nested"]
+        except (KeyError, TypeError):
+            pass  # written by another version
+    raise AssertionError
+
+
+def remembered(
+    name: str, path: str, find_out: Callable[[], dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Facts about a program, first those in the cache, where there are any for it as it is now,
+    then (where those are not understood) new ones, which are written down."""
     facts = posix.stat(path)
     identity = f"{path} {facts.st_dev} {facts.st_ino} {facts.st_size} {facts.st_mtime_ns}"
     folder = f"{runtime_folder()}/{COMMON}/programs"
-    cache = f"{folder}/{monitor.name}.json"
+    cache = f"{folder}/{name}.json"
     try:
         known = loads(read_text(cache))
         if known["identity"] == identity:
-            return rebuild(Program, known["program"]), known["nested"]
+            yield known
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # not there, or written by another version: found out anew
-    program = _inspect_program(monitor, path)
-    # every x86 hypervisor sets this flag for its guests; reading it can take milliseconds on large
-    # machines
-    nested = b" hypervisor " in read_bytes("/proc/cpuinfo", 8192)
+        pass  # not there, or no such text
+    found = find_out()
     try:
         make_directories(folder, 0o700)
-        entry = {"identity": identity, "program": plain(program), "nested": nested}
-        write_whole(cache, dumps(entry).encode())
+        write_whole(cache, dumps({"identity": identity, **found}).encode())
     except OSError:
         pass  # a plan made without root has no cache to write to
-    return program, nested
+    yield found
 
 
 def _inspect_program(monitor: Monitor, path: str) -> Program:

@@ -109,7 +109,7 @@ class _Waiting:
     def __init__(self) -> None:
         self.start_fd = -1
         self.started_fd = -1
-        self.helper: tuple[int, int] | None = None
+        self.helper: tuple[int, int, int] | None = None
         self.launch: dict[str, Any] = {}
         self.filters: list[bytes] = []
         self.keep = 0
@@ -188,12 +188,13 @@ def _write_files(launch: dict[str, Any]) -> None:
         posix.close(fd)
 
 
-def _fork_helper(setup: Setup) -> tuple[int, int]:
+def _fork_helper(setup: Setup) -> tuple[int, int, int]:
     """A child that stays in the image's root, where startContainer hooks have their programs; made
     before what is for the monitor alone: its labels, its terminal."""
     ask_read, ask_write = posix.pipe()
     answer_read, answer_write = posix.pipe()
-    if posix.fork() == 0:
+    pid = posix.fork()
+    if pid == 0:
         try:
             _close_others(3, {ask_read, answer_write})
             posix.chdir(setup.image_root)
@@ -214,7 +215,7 @@ def _fork_helper(setup: Setup) -> tuple[int, int]:
     said = posix.read(answer_read, 4096)
     if said != READY:
         raise InitError(said.decode())
-    return ask_write, answer_read
+    return pid, ask_write, answer_read
 
 
 def _wait_and_become(waiting: _Waiting) -> None:
@@ -228,7 +229,7 @@ def _wait_and_become(waiting: _Waiting) -> None:
         waiting.launch = message["launch"]
         _write_files(waiting.launch)
     if waiting.helper:
-        ask, answer = waiting.helper
+        pid, ask, answer = waiting.helper
         try:
             write_all(ask, message["state"].encode())
         except BrokenPipeError:
@@ -237,7 +238,7 @@ def _wait_and_become(waiting: _Waiting) -> None:
         problem = read_descriptor(answer).decode()
         if problem:
             raise InitError(problem)
-        posix.wait()
+        posix.waitpid(pid, 0)
     _claim(waiting)
     argv = waiting.launch["argv"]
     _linux.default_signals()

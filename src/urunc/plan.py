@@ -9,11 +9,22 @@ are known only once hooks have run and devices were made. `urunc plan` prints bo
 from __future__ import annotations
 
 from urunc.errors import HostError, ImageError, RoomError
-from urunc.guests import STOP_REQUESTS, Disk, Guest, Process, Request
+from urunc.guests import SHARE_TAG, STOP_REQUESTS, Disk, Guest, Process, Request
 from urunc.host import HostFacts
 from urunc.image import ImageFile
 from urunc.monitors import CHANNEL as CHANNEL_FILES
-from urunc.monitors import MIB, RUN, Launch, Machine, MachineDisk, Monitor, Need
+from urunc.monitors import (
+    MIB,
+    RUN,
+    SHARE,
+    SHARE_SOCKET,
+    Launch,
+    Machine,
+    MachineDisk,
+    MachineShare,
+    Monitor,
+    Need,
+)
 from urunc.net.facts import NetFacts, Ports
 from urunc.net.telling import nics, omissions, other_hosts
 from urunc.record import record, replace
@@ -31,6 +42,8 @@ KERNEL_FOLDER = "/guest"
 """Where the unikernel is in the monitor's root."""
 INITRD_TARGET = "/initrd"
 SUPERVISOR = "/supervisor"
+VIRTIOFSD_MIB = 12
+"""What the daemon of shared folders needs of the container's memory limit."""
 CONFIG_DISK = f"{RUN}/guest.config"
 """The disk by which urunc's init is told everything: written at each start."""
 
@@ -67,6 +80,9 @@ class Plan:
     volumes: tuple[Volume, ...]
     process: Process | None
     """What urunc's init runs in the guest; None where it is not there."""
+    virtiofsd: str
+    """The daemon that serves shared folders, "" where none is needed."""
+    virtiofsd_rust: bool
     channel: str
     """How urunc's init talks to the host: "virtio", "vsock", or "" not at all."""
     supervisor: str
@@ -130,6 +146,9 @@ def decide(
     channel = channel_of(monitor.channel, found.supervisor) if found and managed else ""
     vcpus = _vcpus(spec, image, monitor, config, warnings)
     need = monitor.need(vcpus, accelerator)
+    served = share_of(root_way, volumes) == "virtiofs"
+    if served:
+        need = replace(need, fixed_bytes=need.fixed_bytes + VIRTIOFSD_MIB * MIB)
     memory_bytes = _memory(spec, image, need, config, monitor)
     network, network_reason = _network(spec, image, config, warnings)
     ports, other_ports = _ports(spec, image, network)
@@ -156,6 +175,8 @@ def decide(
         process=_process(spec) if managed else None,
         channel=channel,
         supervisor=found.supervisor if found and managed else "",
+        virtiofsd=found.virtiofsd if found and served else "",
+        virtiofsd_rust=bool(found and found.virtiofsd_rust),
         filesystems=_filesystems(root_way, volumes) if managed else (),
         kernel_modules=config.get(f"guests.{guest.name}.modules") if managed else "",
         net_names=nets,
@@ -225,6 +246,7 @@ def realize(
         terminal=plan.terminal,
         seccomp=plan.seccomp,
         arguments=plan.arguments,
+        shares=_shares(plan),
         channel=plan.channel,
     )
     launch = monitor.launch(machine, plan.host.program)
@@ -236,6 +258,13 @@ def realize(
     if plan.root_way and plan.root_way.device:
         launch = replace(launch, claims=(storage.disks[0].target,))
     return launch
+
+
+def _shares(plan: Plan) -> tuple[MachineShare, ...]:
+    kind = share_of(plan.root_way, plan.volumes)
+    if not kind:
+        return ()
+    return (MachineShare(kind=kind, tag=SHARE_TAG, path=SHARE, socket=SHARE_SOCKET),)
 
 
 def untold(

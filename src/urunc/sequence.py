@@ -8,8 +8,8 @@ it. What a step does is in steps.py.
 
 from __future__ import annotations
 
-from urunc import channel
-from urunc.monitors import RUN
+from urunc import channel, logs
+from urunc.monitors import RUN, SHARE, SHARE_SOCKET
 from urunc.plan import INITRD_TARGET, SUPERVISOR
 from urunc.record import record
 from urunc.steps import (
@@ -17,6 +17,7 @@ from urunc.steps import (
     Bind,
     BindDevice,
     Copy,
+    Daemon,
     Detach,
     Device,
     DiskNode,
@@ -35,7 +36,7 @@ from urunc.steps import (
     Umask,
     User,
 )
-from urunc.storage.facts import NO_STORAGE, StorageFacts
+from urunc.storage.facts import NO_STORAGE, StorageFacts, share_of
 from urunc.users import IdMap, Ids
 
 TYPE_CHECKING = False
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 ROOT_BYTES = 16 << 20
 RUN_SIZE = "4m"
+SHARE_SIZE = "1m"
 APPARMOR = ("/proc/self/attr/apparmor/exec", "/proc/self/attr/exec")
 SELINUX = ("/proc/self/attr/exec",)
 MAKE, ATTACH, BIND = "make", "attach", "bind"
@@ -127,6 +129,7 @@ def build(
         )
     if ready.devices != ATTACH:
         steps.append(ReadOnly(target=f"{root}/dev"))
+    steps += _shared(plan, spec, root, uid, gid)
     steps.append(ReadOnly(target=root))
     steps += _names(plan, spec, ready)
     steps.append(PivotRoot(target=root, move=not ready.pivot))
@@ -169,6 +172,46 @@ def _stored(plan: Plan, storage: StorageFacts, root: str) -> list[Step]:
         Bind(source=source, target=root + target, inside="", read_only=read_only)
         for source, target, read_only in given
     ]
+
+
+def _shared(plan: Plan, spec: Spec, root: str, uid: int, gid: int) -> list[Step]:
+    """The folders that the guest sees as they are. With virtiofs the daemon has them, and the
+    monitor does not."""
+    kind = share_of(plan.root_way, plan.volumes)
+    if not kind:
+        return []
+    from urunc.storage.sharing import command
+
+    folder = root + SHARE
+    steps: list[Step] = [_tmpfs(folder, SHARE_SIZE, spec, mode=0o755)]
+    way = plan.root_way
+    if way and way.form == kind:
+        # its user may not write to what is root's: what the guest writes stays in the guest
+        read_only = way.read_only or kind == "9p"
+        target = f"{folder}/root"
+        steps.append(Bind(source=plan.root, target=target, inside="", read_only=read_only))
+    steps += [
+        Bind(
+            source=volume.source,
+            target=f"{folder}/volumes/{index}",
+            inside="",
+            read_only=volume.read_only,
+            recursive=volume.recursive,
+        )
+        for index, volume in enumerate(plan.volumes)
+        if volume.way == kind
+    ]
+    if kind == "9p":
+        return [*steps, ReadOnly(target=folder)]
+    daemon = Daemon(
+        argv=command(plan.virtiofsd, folder, rust=plan.virtiofsd_rust),
+        socket=root + SHARE_SOCKET,
+        uid=uid,
+        gid=gid,
+        # the one in C complains of each connection's end
+        quiet=not plan.virtiofsd_rust and not logs.debug,
+    )
+    return [*steps, daemon, Detach(target=folder)]
 
 
 def _device_steps(

@@ -95,10 +95,13 @@ class Bind(Step):
     target: str
     inside: str
     read_only: bool
+    recursive: bool = False
+    """Whether what is mounted below it appears, too."""
 
     def describe(self) -> str:
         origin = f"{self.source} of the image" if self.inside else self.source
-        return f"bind {origin} on {self.target} {'read-only' if self.read_only else 'writable'}"
+        kind = "rbind" if self.recursive else "bind"
+        return f"{kind} {origin} on {self.target} {'read-only' if self.read_only else 'writable'}"
 
     def execute(self) -> None:
         if self.inside:
@@ -113,9 +116,8 @@ class Bind(Step):
                 posix.open(self.target, posix.O_WRONLY | posix.O_CREAT | posix.O_CLOEXEC, 0o444)
             )
         attributes = mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV
-        mounts.bind(
-            fd, self.target, attributes | (mounts.MOUNT_ATTR_RDONLY if self.read_only else 0)
-        )
+        attributes |= mounts.MOUNT_ATTR_RDONLY if self.read_only else 0
+        mounts.bind(fd, self.target, attributes, recursive=self.recursive)
         posix.close(fd)
 
 
@@ -295,6 +297,28 @@ class Terminal(Step):
 
 
 @record
+class Daemon(Step):
+    """A program that serves the monitor on a socket, with mounts of its own, which are those of now
+    (daemon.py)."""
+
+    argv: tuple[str, ...]
+    socket: str
+    uid: int
+    gid: int
+    """Who may connect."""
+    quiet: bool
+    """Whether what it says is dropped."""
+
+    def describe(self) -> str:
+        return f"start {' '.join(self.argv)} for {self.socket} owner={self.uid}:{self.gid}"
+
+    def execute(self) -> None:
+        from urunc.daemon import start
+
+        start(self.argv, self.socket, self.uid, self.gid, quiet=self.quiet)
+
+
+@record
 class Propagation(Step):
     """How mounts spread between this root and copies of its namespace (linux.rootfsPropagation);
     nothing spreads to the host, which this root is cut off from."""
@@ -452,7 +476,7 @@ STEPS: dict[str, Any] = {
     cls.__name__: cls
     for cls in (
         PrivateMounts, Tmpfs, Bind, Copy, Device, DiskNode, BindDevice, Attach, Detach, Terminal,
-        ReadOnly, Propagation, PivotRoot, HostName, Sysctl, Label, Umask, Keyring,
+        Daemon, ReadOnly, Propagation, PivotRoot, HostName, Sysctl, Label, Umask, Keyring,
         ResourceLimit, User,
     )
 }  # fmt: skip

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 STOP_REQUESTS = ("acpi-power-button", "ctrl-alt-del")
 """Ways in which a machine can ask its guest to stop, the gentler first."""
+SHARE_TAG = "share"
+"""The name by which a guest finds the folders that it shares with the host."""
 CHANNEL_PORT = "org.urunc.guest"
 VSOCK_PORT = 1024
 """The name of the port of virtio-serial, and the number of vsock's, by which urunc's init in a

@@ -10,7 +10,7 @@ sectors.
 from __future__ import annotations
 
 from urunc.errors import ImageError
-from urunc.guests import CHANNEL_PORT, VSOCK_PORT
+from urunc.guests import CHANNEL_PORT, SHARE_TAG, VSOCK_PORT
 from urunc.guests.linux import items
 from urunc.storage.facts import ARCHIVE, DEVICE, INITRD, SHARES, TMPFS, share_of
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 MAGIC = "urunc-guest 1"
 SECTOR_BYTES = 512
-SHARE_TAG = "share"
 LOCALHOST = (
     "127.0.0.1\tlocalhost",
     "::1\tlocalhost ip6-localhost ip6-loopback",
@@ -82,7 +81,10 @@ def _root(request: Request) -> list[str]:
     records = [_record("share", share, SHARE_TAG)] if share else []
     access = "ro" if root.read_only else "rw"
     if root.form in SHARES:
-        records.append(_record("root", "share", "root", access))
+        # by 9p the host's user of the monitor would be the one who writes
+        alone = root.form == "9p" and not root.read_only
+        records.append(_record("root", "share", "root", "ro" if alone else access))
+        records += [_record("overlay", "tmpfs", "")] if alone else []
     elif root.form == INITRD:
         records.append(_record("root", "initrd", "root", access))
         records += [_record("overlay", "tmpfs", "")] if request.layer else []

@@ -30,6 +30,7 @@ MOUNT_ATTR_NODEV = 0x4
 MOUNT_ATTR_NOEXEC = 0x8
 
 AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
 OPEN_TREE_CLONE = 0x1
 OPEN_TREE_CLOEXEC = posix.O_CLOEXEC
 MNT_DETACH = 2
@@ -46,12 +47,13 @@ def mount_tmpfs(target: str, flags: int, options: str) -> None:
     _linux.mount("tmpfs", target, "tmpfs", flags, options)
 
 
-def bind(source_fd: int, target: str, attributes: int) -> None:
-    """Make an open file or folder appear at `target` too, with MOUNT_ATTR_* from the first
-    moment."""
-    tree = _linux.open_tree(source_fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH)
+def bind(source_fd: int, target: str, attributes: int, *, recursive: bool = False) -> None:
+    """Make an open file or folder appear at `target` too, with MOUNT_ATTR_* from the first moment;
+    `recursive`: with what is mounted below it."""
+    flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
+    tree = _linux.open_tree(source_fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | flags)
     try:
-        _linux.mount_setattr(tree, "", AT_EMPTY_PATH, attributes, 0, 0)
+        _linux.mount_setattr(tree, "", flags, attributes, 0, 0)
         _linux.move_mount(tree, target)
     finally:
         posix.close(tree)

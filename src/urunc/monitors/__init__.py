@@ -35,6 +35,9 @@ MIB = 1 << 20
 GIB = 1 << 30
 RUN = "/run"
 """The one folder of the monitor's root that the monitor may write to."""
+SHARE = "/share"
+"""Where shared folders are in the monitor's root: `root` and `volumes/N` in it."""
+SHARE_SOCKET = f"{RUN}/virtiofs.sock"
 CHANNEL = f"{RUN}/channel"
 """The FIFOs CHANNEL.in (to the guest) and CHANNEL.out (channel.py)."""
 
@@ -72,6 +75,19 @@ class MachineDisk:
 
 
 @record
+class MachineShare:
+    """A folder that the guest sees as it is, by the name `tag`."""
+
+    kind: str
+    """Of storage.facts.SHARES."""
+    tag: str
+    path: str
+    """In the monitor's root, where the monitor itself reads it (9p)."""
+    socket: str
+    """Where a daemon serves it (virtiofs)."""
+
+
+@record
 class Machine:
     """The machine that a guest asks for, in no monitor's words. Paths are in the monitor's root."""
 
@@ -91,6 +107,7 @@ class Machine:
     """Whether standard input is a terminal, whose keys (Ctrl-C too) are the guest's."""
     seccomp: bool
     arguments: tuple[str, ...]
+    shares: tuple[MachineShare, ...] = ()
     channel: str = ""
     """How urunc's init in the guest talks to the host: "virtio", "vsock", "" not at all."""
 

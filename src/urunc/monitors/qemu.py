@@ -18,6 +18,7 @@ from urunc.monitors import (
     Launch,
     Machine,
     MachineNic,
+    MachineShare,
     Monitor,
     Program,
 )
@@ -145,7 +146,12 @@ class Qemu(Monitor):
         legacy_free = "virtio-modern" in machine.quirks
         accelerator = "kvm" if kvm else f"tcg,tb-size={TRANSLATED_MIB}"
         argv = [program.path, "-M", BOARDS[machine.architecture], "-accel", accelerator]
-        argv += ["-cpu", _cpu(machine, kvm=kvm), "-m", f"{machine.memory_bytes // MIB}M"]
+        memory = f"{machine.memory_bytes // MIB}M"
+        argv += ["-cpu", _cpu(machine, kvm=kvm), "-m", memory]
+        if any(share.kind == "virtiofs" for share in machine.shares):
+            # virtiofs' daemon reads and writes the guest's memory
+            argv += ["-object", f"memory-backend-memfd,id=memory,size={memory},share=on"]
+            argv += ["-machine", "memory-backend=memory"]
         argv += ["-smp", str(machine.vcpus), "-nodefaults", "-no-user-config", "-display", "none"]
         if machine.terminal:
             argv += ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
@@ -177,6 +183,8 @@ class Qemu(Monitor):
         for index, nic in enumerate(machine.nics):
             argv += ["-netdev", _backend(nic, index)]
             argv += ["-device", _network_device(nic, index, modern=legacy_free)]
+        for index, share in enumerate(machine.shares):
+            argv += _share(share, index)
         if x86 and "isa-debug-exit" in machine.quirks:
             argv += ["-device", "isa-debug-exit,iobase=0x501,iosize=2"]
         if machine.channel:
@@ -206,6 +214,21 @@ def _network_device(nic: MachineNic, index: int, *, modern: bool) -> str:
     if nic.queues > 1:  # a vector for each queue, the control queue's, and the device's own
         words += f",mq=on,vectors={2 * nic.queues + 2}"
     return words + (",disable-legacy=on,disable-modern=off" if modern else "")
+
+
+def _share(share: MachineShare, index: int) -> list[str]:
+    if share.kind == "virtiofs":
+        return [
+            *("-chardev", f"socket,id=share{index},path={_escaped(share.socket)}"),
+            *("-device", f"vhost-user-fs-pci,chardev=share{index},tag={share.tag}"),
+        ]
+    # "none": owners and modes as far as the monitor's user may set them; several file systems may
+    # be below the folder
+    backend = f"local,id=share{index},path={_escaped(share.path)},security_model=none"
+    return [
+        *("-fsdev", f"{backend},multidevs=remap"),
+        *("-device", f"virtio-9p-pci,fsdev=share{index},mount_tag={share.tag}"),
+    ]
 
 
 def _execute(control: Control, command: dict[str, Any]) -> Any:

@@ -55,6 +55,8 @@ class Found:
     """urunc's program that runs a monitor and ends as the guest's application did, where the
     administrator asks for it, else ""."""
     volumes: tuple[VolumeSource, ...]
+    virtiofsd_rust: bool = False
+    """Which of the two it is (sharing.py)."""
 
 
 @record

@@ -9,7 +9,8 @@ import posix
 
 from urunc import programs
 from urunc.host import find_program
-from urunc.linux.files import S_IFBLK, S_IFDIR, S_IFMT, S_IFREG, exists
+from urunc.linux.files import S_IFBLK, S_IFDIR, S_IFMT, S_IFREG
+from urunc.storage import sharing
 from urunc.storage.facts import (
     DEVICE,
     DISKS,
@@ -43,8 +44,6 @@ SCRATCH = "/kubernetes.io~empty-dir/"
 """In the path of an emptyDir's folder (pkg/volume/emptydir)."""
 PASSED = frozenset(("nosuid", "nodev", "noexec", "noatime", "nodiratime", "relatime"))
 """Mount options that mean the same in the guest."""
-VIRTIOFSD = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd")
-"""Where distributions put it, which is not on PATH."""
 KINDS = {S_IFDIR: FOLDER, S_IFREG: FILE, S_IFBLK: DEVICE}
 ASSUMED = ("ext4",)
 """What a kernel is taken to mount where nobody says."""
@@ -61,12 +60,14 @@ def look(spec: Spec, image: UnikernelImage, guest: Guest, config: Config) -> Fou
 
         source = identify(spec.root)
         device, filesystem = source.device, source.device_filesystem
+    daemon, rust = sharing.find(config)
     return Found(
         device=device,
         device_filesystem=filesystem,
         builders=(*(form for form in DISKS if find_program(BUILDERS[form])), INITRD),
         filesystems=filesystems(guest, config) if guest.init else FORMS,
-        virtiofsd=_virtiofsd(config),
+        virtiofsd=daemon,
+        virtiofsd_rust=rust,
         supervisor=programs.path("supervisor") if _supervised(image, guest, config) else "",
         volumes=volumes,
     )
@@ -148,10 +149,3 @@ def _devices(spec: Spec) -> list[VolumeSource]:
         for device in spec.devices
         if device.type == "b"
     ]
-
-
-def _virtiofsd(config: Config) -> str:
-    said: str = config.get("storage.virtiofsd")
-    if said:
-        return said
-    return find_program("virtiofsd") or next(filter(exists, VIRTIOFSD), "")

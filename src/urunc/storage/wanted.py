@@ -149,7 +149,7 @@ def choose_volumes(
     for source in found.volumes:
         if source.destination in TOLD:
             continue
-        way, problem = _way(source, guest, monitor, share, root)
+        way, problem = _way(source, guest, monitor, share, root, choice)
         if not problem and way not in (TMPFS, DEVICE, *SHARES) and not _may_copy(source, choice):
             problem = f"can be copied only, and what {guest.name} writes to the copy would be lost"
         if not problem:
@@ -179,7 +179,12 @@ def _share(guest: Guest, monitor: Monitor, found: Found, root: Root | None) -> s
 
 
 def _way(
-    source: VolumeSource, guest: Guest, monitor: Monitor, share: str, root: Root | None
+    source: VolumeSource,
+    guest: Guest,
+    monitor: Monitor,
+    share: str,
+    root: Root | None,
+    choice: str,
 ) -> tuple[str, str]:
     """(way, "") or ("", why there is none)."""
     ways = guest.volume_ways if root or not guest.init else ()
@@ -192,7 +197,9 @@ def _way(
     if source.kind in (TMPFS, DEVICE):
         known = source.kind in ways
         return (source.kind, "") if known else ("", f"{guest.name} takes no {source.kind}")
-    if share and (source.kind == FOLDER or guest.init):
+    # by 9p it is the monitor's user who reads and writes: a copy has owners and modes
+    better = share == "9p" and ARCHIVE in ways and _may_copy(source, choice)
+    if share and not better and (source.kind == FOLDER or guest.init):
         return share, ""
     for way in ways:
         if way == ARCHIVE or (way == IN_INITRD and monitor.takes_initrd):

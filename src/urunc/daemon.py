@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts a program that serves the monitor on a socket until the monitor ends.
+
+Runs in init, as root in the container's namespaces and groups, before init has a root of its own:
+the program is the host's, and neither it nor what it serves need be in the monitor's root. Init
+becomes the monitor, so the daemon is the monitor's child, and is killed with it; it should end by
+itself when its connection does.
+"""
+
+from __future__ import annotations
+
+import posix
+from _signal import SIGKILL  # type: ignore[import-not-found]
+from _socket import AF_UNIX, SOCK_STREAM
+from _socket import socket as Socket
+from errno import EIO
+from fcntl import F_DUPFD_CLOEXEC, fcntl
+from resource import RLIMIT_NOFILE, getrlimit
+
+from urunc.linux import _linux
+from urunc.linux.files import O_PATH, read_descriptor
+from urunc.linux.namespaces import CLONE_NEWNS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+LISTENER = 3
+"""The descriptor of the listening socket in the program."""
+PR_SET_PDEATHSIG = 1
+
+
+def start(argv: tuple[str, ...], socket: str, uid: int, gid: int, *, quiet: bool) -> None:
+    """Make a socket to which one user may connect, and start a program that listens on it; raises
+    OSError. `quiet`: what it says is dropped."""
+    listener = Socket(AF_UNIX, SOCK_STREAM)
+    folder, _, name = socket.rpartition("/")
+    # a socket's path has 107 bytes at most (unix(7))
+    fd = posix.open(folder, O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    listener.bind(f"/proc/self/fd/{fd}/{name}")
+    posix.close(fd)
+    listener.listen(1)
+    posix.chown(socket, uid, gid)
+    hear, tell = posix.pipe()
+    parent = posix.getpid()
+    if posix.fork() == 0:
+        try:
+            _become(argv, listener.fileno(), tell, parent, quiet=quiet)
+        except BaseException as error:
+            posix.write(tell, str(getattr(error, "errno", EIO)).encode())
+        finally:
+            posix._exit(127)
+    posix.close(tell)
+    listener.close()
+    problem = read_descriptor(hear)  # ends with its execve
+    posix.close(hear)
+    if problem:
+        raise OSError(int(problem), posix.strerror(int(problem)))
+
+
+def _become(
+    argv: tuple[str, ...], listener: int, tell: int, parent: int, *, quiet: bool
+) -> NoReturn:
+    posix.setsid()
+    _linux.prctl(PR_SET_PDEATHSIG, SIGKILL)
+    if posix.getppid() != parent:
+        posix._exit(127)
+    _linux.unshare(CLONE_NEWNS)
+    # it holds a descriptor for each file that its client knows
+    hard = getrlimit(RLIMIT_NOFILE)[1]
+    _linux.setrlimit(0, RLIMIT_NOFILE, hard, hard)
+    null = posix.open("/dev/null", posix.O_RDWR)
+    posix.dup2(null, 0)
+    posix.dup2(null if quiet else 2, 1)
+    posix.dup2(1, 2)
+    listener = fcntl(listener, F_DUPFD_CLOEXEC, LISTENER + 1)
+    tell = fcntl(tell, F_DUPFD_CLOEXEC, LISTENER + 1)
+    posix.dup2(listener, LISTENER)
+    _linux.close_range(LISTENER + 1, tell - 1, 0)
+    _linux.close_range(tell + 1, 0xFFFFFFFF, 0)
+    _linux.default_signals()
+    posix.execve(argv[0], argv, {})
