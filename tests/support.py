@@ -37,6 +37,7 @@ from places.systemd import available as systemd_available
 PROJECT = pathlib.Path(__file__).resolve().parent.parent
 PARTS = PROJECT / "build/parts"
 URUNC = PROJECT / "build/prefix/bin/urunc"
+VIRTIOFSD = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd")
 RESERVED_USERS = 2_000_000_000
 SHARED = os.environ.get("URUNC_TEST_SHARED_MACHINE") == "1"
 """Whether others make and remove things on this machine: then less is compared."""
@@ -75,6 +76,7 @@ PROBES: dict[str, Callable[[], bool]] = {
     "rootless": rootless_available,
     "slirp4netns": lambda: shutil.which("slirp4netns") is not None,
     "cni": cni_available,
+    "virtiofsd": lambda: any(map(os.path.exists, VIRTIOFSD)) or bool(shutil.which("virtiofsd")),
     "runc": lambda: shutil.which("runc") is not None,
     "containerd2": (PROJECT / "build/tools/containerd").exists,
     "images": lambda: all(map(shutil.which, ("mke2fs", "mkfs.erofs", "mksquashfs"))),

@@ -29,7 +29,15 @@ from urunc.net.facts import NetFacts, Ports
 from urunc.net.telling import nics, omissions, other_hosts
 from urunc.record import record, replace
 from urunc.state import CHANNEL
-from urunc.storage.facts import DISKS, NO_STORAGE, Root, StorageFacts, Volume, channel_of, share_of
+from urunc.storage.facts import (
+    DISKS,
+    NO_STORAGE,
+    Root,
+    StorageFacts,
+    Volume,
+    channel_of,
+    share_of,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

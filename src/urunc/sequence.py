@@ -211,7 +211,7 @@ def _shared(plan: Plan, spec: Spec, root: str, uid: int, gid: int) -> list[Step]
         # the one in C complains of each connection's end
         quiet=not plan.virtiofsd_rust and not logs.debug,
     )
-    return [*steps, daemon, Detach(target=folder)]
+    return [*steps, daemon, Detach(target=folder, kept=True)]
 
 
 def _device_steps(

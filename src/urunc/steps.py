@@ -225,13 +225,16 @@ class Detach(Step):
     """Take a mount away that was needed for the steps before."""
 
     target: str
+    kept: bool = False
+    """Whether others still have it: to remove the folder would take it from them, too."""
 
     def describe(self) -> str:
         return f"detach {self.target}"
 
     def execute(self) -> None:
         _linux.umount2(self.target, mounts.MNT_DETACH)
-        posix.rmdir(self.target)
+        if not self.kept:
+            posix.rmdir(self.target)
 
 
 @record

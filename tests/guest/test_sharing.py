@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Linux guest on folders of the host's, by virtiofs and 9p: its root filesystem and volumes. QEMU
+emulates: Linux does not run on every nested KVM."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+import stat
+import subprocess
+import time
+
+import pytest
+
+from support import PARTS, Bundle, Container, Urunc, need, nothing_left
+
+APPLETS = ("sh", "cat", "chmod", "chown", "ls", "mkdir", "mknod", "mount", "sleep", "stat", "touch")
+KIND = "virtiofs"
+
+
+def configure(urunc: Urunc, *forms: str) -> None:
+    """A kernel of the administrator's, which mounts these forms."""
+    keys = {
+        "guests.linux.kernel": str(PARTS / "linux/vmlinuz"),
+        "guests.linux.modules": str(PARTS / "linux/lib-modules"),
+        "guests.linux.filesystems": forms,
+        "monitors.qemu.accelerator": "tcg",
+        "storage.cache": str(urunc.root.parent / "cache"),
+        "storage.private": str(urunc.root.parent / "private"),
+    }
+    urunc.config.write_text("".join(f"{key} = {json.dumps(keys[key])}\n" for key in keys))
+
+
+def linux(path: pathlib.Path, script: str, **annotations: str) -> Bundle:
+    """A bundle with busybox, whose root filesystem is the guest's."""
+    bundle = Bundle(path, "linux", "qemu", binary="", mountRootfs="true", **annotations)
+    for folder in ("bin", "etc", "tmp"):
+        (bundle.root / folder).mkdir(parents=True)
+    shutil.copy("/bin/busybox", bundle.root / "bin/busybox")
+    for applet in APPLETS:
+        (bundle.root / "bin" / applet).symlink_to("busybox")
+    bundle.args("sh", "-c", script)
+    bundle.config["process"]["env"] = ["PATH=/bin"]
+    del bundle.config["linux"]["resources"]
+    return bundle
+
+
+def run(urunc: Urunc, bundle: Bundle) -> subprocess.CompletedProcess[str]:
+    return urunc("run", "--bundle", str(bundle.write()), urunc.new_id(), check=False, timeout_s=100)
+
+
+def volume(destination: str, source: pathlib.Path, *options: str) -> dict[str, object]:
+    return {
+        "destination": destination, "source": str(source), "type": "bind",
+        "options": ["rbind", *options],
+    }  # fmt: skip
+
+
+def test_root_and_volumes_by_virtiofs(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    """What the guest writes is there on the host, with its owners and modes, and nowhere else."""
+    need("root", "linux", "qemu", "virtiofsd")
+    configure(urunc, KIND)
+    script = """
+        mount; cat /conf/key /run/secret/password /single
+        echo guest >/written; mkdir /d; chown 1000:1001 /d; chmod 4711 /d
+        touch /conf/x; echo conf $?; touch /run/secret/x; echo secret $?
+        echo data >/data/new; cat /data/below/file; mknod /data/device c 1 3; echo mknod $?
+        ls -a /; exit 9
+    """
+    bundle = linux(tmp_path / "b", script, rootfs=KIND)
+    for folder in ("conf", "secret", "data/below", "mounted"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "conf/..1").mkdir()
+    (tmp_path / "conf/..1/key").write_text("from a map\n")
+    (tmp_path / "conf/..data").symlink_to("..1")
+    (tmp_path / "conf/key").symlink_to("..data/key")
+    (tmp_path / "secret/password").write_text("hidden\n")
+    (tmp_path / "secret/password").chmod(0o400)
+    (tmp_path / "single").write_text("a file\n")
+    (tmp_path / "mounted/file").write_text("mounted below\n")
+    bundle.config["mounts"] = [
+        volume("/conf", tmp_path / "conf", "ro"),
+        volume("/run/secret", tmp_path / "secret", "ro"),
+        volume("/single", tmp_path / "single"),
+        volume("/data", tmp_path / "data"),
+    ]
+    below = str(tmp_path / "data/below")
+    subprocess.run(["mount", "--bind", str(tmp_path / "mounted"), below], check=True)
+    try:
+        with nothing_left(urunc.root):
+            result = run(urunc, bundle)
+    finally:
+        subprocess.run(["umount", below], check=True)
+    assert result.returncode == 9, result.stdout + result.stderr
+    assert result.stderr == "" or "virtio" not in result.stderr
+    for line in (
+        " on / type virtiofs (rw", "share on /conf type virtiofs (ro", "from a map\n",
+        "hidden\n", "a file\n", "conf 1\n", "secret 1\n", "mounted below\n", "mknod 1\n",
+    ):  # fmt: skip
+        assert line in result.stdout, result.stdout
+    assert (bundle.root / "written").read_text() == "guest\n"
+    facts = (bundle.root / "d").stat()
+    assert (facts.st_uid, facts.st_gid, stat.S_IMODE(facts.st_mode)) == (1000, 1001, 0o4711)
+    assert (tmp_path / "data/new").read_text() == "data\n"
+    assert sorted(os.listdir(tmp_path / "data")) == ["below", "new"]
+    assert sorted(os.listdir(tmp_path / "conf")) == ["..1", "..data", "key"]
+
+
+def test_a_root_that_is_only_read(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    need("root", "linux", "qemu", "virtiofsd")
+    configure(urunc, KIND)
+    bundle = linux(tmp_path / "b", "touch /x; echo over $?", rootfs=KIND)
+    bundle.config["root"]["readonly"] = True
+    before = sorted(str(path) for path in bundle.root.rglob("*"))
+    result = run(urunc, bundle)
+    assert "over 1\n" in result.stdout, result.stdout + result.stderr
+    assert sorted(str(path) for path in bundle.root.rglob("*")) == before
+
+
+def daemons(container: Container) -> dict[int, str]:
+    """Processes of a container's, but for its first one: pid → name."""
+    found = {}
+    for folder in pathlib.Path("/proc").iterdir():
+        try:
+            same = os.readlink(folder / "ns/ipc") == os.readlink(f"/proc/{container.pid}/ns/ipc")
+            if same and folder.name.isdecimal() and int(folder.name) != container.pid:
+                found[int(folder.name)] = (folder / "comm").read_text().strip()
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("own_pids", [True, False])
+def test_the_daemons_life(urunc: Urunc, tmp_path: pathlib.Path, own_pids: bool) -> None:
+    """It is there from create on, in the container's groups, and ends with the monitor, whatever
+    that one's end is. What the host changes is seen in the guest."""
+    need("root", "linux", "qemu", "virtiofsd")
+    configure(urunc, KIND)
+    script = "echo up; while [ ! -e /data/go ]; do sleep 0.1; done; echo seen; sleep 100"
+    bundle = linux(tmp_path / "b", script, rootfs=KIND)
+    (tmp_path / "data").mkdir()
+    bundle.config["mounts"] = [volume("/data", tmp_path / "data")]
+    if not own_pids:
+        namespaces = bundle.config["linux"]["namespaces"]
+        bundle.config["linux"]["namespaces"] = [x for x in namespaces if x["type"] != "pid"]
+    with nothing_left(urunc.root):
+        container = urunc.create(bundle)
+        assert set(daemons(container).values()) == {"virtiofsd"}
+        container.delete("--force")  # never started
+        container = urunc.create(bundle)
+        container.start()
+        container.wait_for("up\n", 60)
+        (tmp_path / "data/go").touch()
+        container.wait_for("seen\n")
+        found = daemons(container)
+        assert "virtiofsd" in found.values()
+        root = pathlib.Path(f"/proc/{container.pid}/root")
+        assert os.listdir(root / "share") == []
+        groups = pathlib.Path(f"/proc/{container.pid}/cgroup").read_text()
+        for pid in found:
+            assert pathlib.Path(f"/proc/{pid}/cgroup").read_text() == groups
+            links = os.listdir(f"/proc/{pid}/fd")
+            opened = {os.readlink(f"/proc/{pid}/fd/{link}") for link in links}
+            assert not any("fifo" in path or "start" in path for path in opened), opened
+        urunc("kill", container.id, "KILL")
+        container.wait_stopped()
+        end = time.monotonic() + 10
+        while any(os.path.exists(f"/proc/{pid}") for pid in found):
+            assert time.monotonic() < end, "it outlived its monitor"
+            time.sleep(0.02)
+        container.delete()
