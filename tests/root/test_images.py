@@ -249,6 +249,7 @@ def fill(root: pathlib.Path) -> None:
         (root / path).parent.mkdir(exist_ok=True)
         (root / path).write_text(content)
     (root / "bin/su").chmod(0o6755)
+    (root / "etc/shadow").chmod(0)
     os.chown(root / "etc/shadow", 100_000, 3_000_000_000)
     (root / "tmp").mkdir()
     (root / "tmp").chmod(0o1777)
@@ -492,8 +493,8 @@ def test_many_small_files(place: Place) -> None:
 
 LOOKING = """#!/bin/sh
 cat /proc/self/mountinfo >{out}/mounts
-ls /sys/class/net /proc/self/net/dev_snmp6 2>/dev/null >{out}/devices
 grep -c : /proc/self/net/dev >{out}/devices
+grep Cap /proc/self/status >{out}/capabilities
 echo "it is all wrong" >&2
 exit 3
 """
@@ -519,6 +520,10 @@ def test_what_a_builder_sees(place: Place, monkeypatch: pytest.MonkeyPatch) -> N
         (line,) = [line for line in mounts if line.split()[4] == f"{place.cache}/mnt/root"]
         assert {"ro", "nosuid", "nodev", "noexec"} <= set(line.split()[5].split(","))
         assert (out / "devices").read_text() == "1\n"  # lo
+        words = (out / "capabilities").read_text().split()
+        sets = dict(zip(words[::2], (int(word, 16) for word in words[1::2]), strict=True))
+        dac_override, dac_read_search = 1 << 1, 1 << 2
+        assert sets["CapPrm:"] == sets["CapEff:"] == dac_override | dac_read_search
     assert place.files() == []
     assert str(place.cache) not in pathlib.Path("/proc/self/mountinfo").read_text()
 

@@ -2,8 +2,9 @@
 """Builds images of root filesystems, in a child with mount and network namespaces of its own.
 
 The child sees the tree read-only, without set-user-ID, devices and programs: what is in it is data.
-It runs the filesystems' own programs as root, with a time limit and a limit on size. It dies with
-its parent, and what it mounted dies with it; the file that it writes is locked by it, too.
+It runs the filesystems' own programs as root without other capabilities than to read, with a time
+limit and a limit on size. It dies with its parent, and what it mounted dies with it; the file that
+it writes is locked by it, too.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 RLIMIT_CORE, RLIMIT_FSIZE = 4, 1
+READING = 1 << 1 | 1 << 2
+"""CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH: files of any owner and mode are read."""
 MIB = 1 << 20
 BLOCK_BYTES = 4096
 ANSWER_LIMIT_BYTES = 1 << 16
@@ -52,6 +55,8 @@ FEATURES = {
 }
 """What each guest's driver knows. No journal: the shared image is never written to, and a private
 copy lives no longer than its container."""
+PREFIXES = {"cpio": "", "root-cpio": "root"}
+"""Form of an archive → where in it the root filesystem is."""
 INODE_BYTES = {"ext2": 128, "ext4": 256}
 EXT_MINIMUM_BLOCKS = 256
 OVERLAY_FLAGS = mounts.MS_RDONLY | mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC
@@ -61,10 +66,6 @@ TREE_ATTRIBUTES = (
     | mounts.MOUNT_ATTR_NODEV
     | mounts.MOUNT_ATTR_NOEXEC
 )
-
-
-PREFIXES = {"cpio": "", "root-cpio": "root"}
-"""Form of an archive → where in it the root filesystem is."""
 
 
 class _Changed(Exception):
@@ -271,6 +272,7 @@ def _make(task: _Task, fd: int) -> tuple[str, ...]:
         posix.close(tree)
     else:
         _mount_layers(source, task.scratch)
+    _linux.capset(READING)  # and for the programs: no_new_privs keeps execve from more
     top = posix.open(root, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
     size = trees.measure(top)
     _check_size(task, size)
