@@ -2,7 +2,8 @@
 """Each guest on each monitor: from a config.json and made-up facts to the monitor's command line.
 
 A folder of tests/golden holds `config.json` (a bundle's), `facts.json` (the machine, the kernel's
-file, the image's files and the network) and `launch.json` (what must come out: argv, files,
+file, the image's files, the network and, where the guest has the container's files, what is found
+of those) and `launch.json` (what must come out: argv, files,
 devices, the seccomp filter and the steps in words). For a new pair copy a folder, change the first
 two and run this test with URUNC_UPDATE_GOLDEN=1; then read what it wrote.
 """
@@ -25,6 +26,8 @@ from urunc.net.facts import NetFacts
 from urunc.plan import decide, realize
 from urunc.record import rebuild, replace
 from urunc.sequence import Ready, build
+from urunc.storage.facts import Found
+from urunc.storage.wanted import expected
 
 GOLDEN = pathlib.Path(__file__).resolve().parent.parent / "golden"
 UPDATE = os.environ.get("URUNC_UPDATE_GOLDEN") == "1"
@@ -62,16 +65,20 @@ def launched(name: str, bundle: pathlib.Path) -> dict[str, Any]:
     unikernel = read_image(parsed, facts)
     guest = guests.load(unikernel.guest, config())
     monitor = monitors.load(unikernel.monitor, config())
-    plan = decide(
-        name, parsed, unikernel, guest, monitor, rebuild(HostFacts, facts["host"]), config()
-    )
+    host = rebuild(HostFacts, facts["host"])
+    there = rebuild(Found, facts["found"]) if "found" in facts else None
+    plan = decide(name, parsed, unikernel, guest, monitor, host, config(), there)
     if plan.uid is None:  # create reserves one
         plan = replace(plan, uid=FIRST_USER, gid=FIRST_USER)
-    launch = realize(plan, rebuild(NetFacts, facts["net"]), guest, monitor)
-    steps = build(plan, launch, parsed, "/root-of-monitor", Ready())
+    storage = expected(plan)
+    launch = realize(plan, rebuild(NetFacts, facts["net"]), guest, monitor, storage)
+    steps = build(plan, launch, parsed, "/run/urunc/box/root", Ready(), storage)
     return {
         "argv": list(launch.argv),
-        "files": {path: text.splitlines() for path, text in launch.files.items()},
+        "files": {
+            path: text.replace("\0", "\n").rstrip("\n").splitlines()
+            for path, text in launch.files.items()
+        },
         "devices": list(launch.devices),
         "seccomp": launch.seccomp,
         "steps": [step.describe() for step in steps],
