@@ -9,7 +9,7 @@ are known only once hooks have run and devices were made. `urunc plan` prints bo
 from __future__ import annotations
 
 from urunc.errors import HostError, ImageError, RoomError
-from urunc.guests import SHARE_TAG, STOP_REQUESTS, Disk, Guest, Process, Request
+from urunc.guests import SHARE_TAG, STOP_REQUESTS, Disk, Guest, Process, Request, share_tag
 from urunc.host import HostFacts
 from urunc.image import ImageFile
 from urunc.monitors import CHANNEL as CHANNEL_FILES
@@ -269,10 +269,20 @@ def realize(
 
 
 def _shares(plan: Plan) -> tuple[MachineShare, ...]:
+    """One with all shared folders, of which urunc's init takes each to its place; other guests
+    have a share for each folder (guests.share_tag)."""
     kind = share_of(plan.root_way, plan.volumes)
     if not kind:
         return ()
-    return (MachineShare(kind=kind, tag=SHARE_TAG, path=SHARE, socket=SHARE_SOCKET),)
+    if plan.process:
+        return (MachineShare(kind=kind, tag=SHARE_TAG, path=SHARE, socket=SHARE_SOCKET),)
+    paths = {"root": f"{SHARE}/root"} if plan.root_way and plan.root_way.form == kind else {}
+    for index, volume in enumerate(plan.volumes):
+        if volume.way == kind:
+            paths[share_tag(index)] = f"{SHARE}/volumes/{index}"
+    return tuple(
+        MachineShare(kind=kind, tag=tag, path=path, socket="") for tag, path in paths.items()
+    )
 
 
 def untold(

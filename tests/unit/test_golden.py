@@ -81,7 +81,7 @@ def launched(name: str, bundle: pathlib.Path) -> dict[str, Any]:
         },
         "devices": list(launch.devices),
         "seccomp": launch.seccomp,
-        "steps": [step.describe() for step in steps],
+        "steps": [step.describe().replace(str(bundle), "/bundle") for step in steps],
         "attributes": attributes.describe(parsed),
         "warnings": list(plan.warnings),
     }

@@ -200,6 +200,11 @@ class Guest:
         return []
 
 
+def share_tag(index: int) -> str:
+    """The name of the share with one volume, for guests without urunc's init."""
+    return f"volume{index}"
+
+
 def known(name: str, config: Config) -> bool:
     """Whether a guest of this name can be found, at what cost so ever."""
     return name in BUILT_IN or name in config.names("guests") or name in _plugins()

@@ -9,13 +9,12 @@ parameter is `NAME=[ a b ]`; its items are split at blanks.
 from __future__ import annotations
 
 from urunc.errors import ImageError
-from urunc.guests import Guest, Nic, Request, Words, host_name, joined
+from urunc.guests import Guest, Nic, Request, Words, host_name, joined, share_tag
 from urunc.net.ipv4 import dotted_mask
 from urunc.storage.facts import SHARES
 
 NEW_DIALECT = (0, 16, 1)
 INITRD_MOUNT = '"initrd0:/:extract:::"'
-DRIVERS = {"9p": "9pfs", "virtiofs": "virtiofs"}
 MS_RDONLY = 1
 
 
@@ -25,8 +24,8 @@ class Unikraft(Guest):
     name = "unikraft"
     monitors = frozenset(("qemu", "firecracker"))
     storage = frozenset(("initrd",))
-    root_forms = ("cpio", "9p", "virtiofs")
-    volume_ways = ("9p", "virtiofs", "initrd")
+    root_forms = ("cpio", "9p")
+    volume_ways = ("initrd", "9p")
     quirks = frozenset(("isa-debug-exit",))
     max_addressed = 4  # LIBUKNETDEV_EINFO_LIBPARAM_MAXCOUNT of a default build
 
@@ -58,12 +57,11 @@ class Unikraft(Guest):
 
 
 def _mounts(request: Request) -> list[str]:
-    """Entries of `vfs.fstab`: `DEVICE:PATH:DRIVER:FLAGS:DATA:OPTIONS`, the root first. A share has
-    the whole of what is shared under one name: its folders are named in DATA's place by 9pfs'
-    and virtiofs' tag, one for each."""
+    """Entries of `vfs.fstab`: `DEVICE:PATH:DRIVER:FLAGS:OPTIONS:UKOPTIONS`, the root first. A device is
+    an initrd, or a share's tag (lib/posix-vfs-fstab; vfscore's automount before 0.18)."""
     mounts = [INITRD_MOUNT] if request.initrd else []
     if request.root and request.root.form in SHARES:
-        mounts.append(_share("root", "/", request.root.form, read_only=request.root.read_only))
+        mounts.append(_share("root", "/", read_only=True))
     for index, volume in enumerate(request.volumes):
         if volume.way in SHARES:
             if ":" in volume.destination or volume.destination.split() != [volume.destination]:
@@ -71,16 +69,16 @@ def _mounts(request: Request) -> list[str]:
                     f"mount '{volume.destination}': unikraft's list of mounts cannot hold it",
                     "choose a path without colons and blanks",
                 )
-            mounts.append(
-                _share(f"volume{index}", volume.destination, volume.way, read_only=volume.read_only)
-            )
+            tag = share_tag(index)
+            mounts.append(_share(tag, volume.destination, read_only=volume.read_only))
     return mounts
 
 
-def _share(tag: str, path: str, kind: str, *, read_only: bool) -> str:
-    """An entry; the flags are mount(2)'s, in hexadecimal, and `mkmp` makes the mount point."""
+def _share(tag: str, path: str, *, read_only: bool) -> str:
+    """An entry for 9pfs; the flags are mount(2)'s, in hexadecimal, and `mkmp` makes the mount
+    point."""
     flags = f"{MS_RDONLY:#x}" if read_only else ""
-    return f'"{tag}:{path}:{DRIVERS[kind]}:{flags}::{"" if path == "/" else "mkmp"}"'
+    return f'"{tag}:{path}:9pfs:{flags}::{"" if path == "/" else "mkmp"}"'
 
 
 def _item(variable: str) -> str:

@@ -198,11 +198,14 @@ def _way(
         known = source.kind in ways
         return (source.kind, "") if known else ("", f"{guest.name} takes no {source.kind}")
     # by 9p it is the monitor's user who reads and writes: a copy has owners and modes
-    better = share == "9p" and ARCHIVE in ways and _may_copy(source, choice)
+    # an initrd is extracted below a root that is a share, and would be hidden by it
+    in_initrd = monitor.takes_initrd and not (root and root.form in SHARES)
+    copies = ARCHIVE in ways or (IN_INITRD in ways and in_initrd)
+    better = share == "9p" and copies and _may_copy(source, choice)
     if share and not better and (source.kind == FOLDER or guest.init):
         return share, ""
     for way in ways:
-        if way == ARCHIVE or (way == IN_INITRD and monitor.takes_initrd):
+        if way == ARCHIVE or (way == IN_INITRD and in_initrd):
             return way, ""
         if way in DISKS and source.kind == FOLDER:
             return way, ""
