@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The application: a child that mounts /proc (which shows the PID namespace of who mounts it), waits until the rest is
- * set up, and becomes what the configuration says. A pipe that execve closes says whether it did. */
+ * The application: a child that mounts /proc (which shows the PID namespace of who mounts it),
+ * waits until the rest is set up, and becomes what the configuration says. A pipe that execve
+ * closes says whether it did.
+ */
 #define _GNU_SOURCE
 #include "init.h"
 
@@ -77,7 +79,8 @@ static char *home(void)
 
         while (count < 7 && (columns[count] = strsep(&rest, ":\n")) != NULL)
             count++;
-        if (count >= 6 && strtoul(columns[2], &end, 10) == application_user() && end != columns[2] && !*end)
+        if (count >= 6 && strtoul(columns[2], &end, 10) == application_user() &&
+            end != columns[2] && !*end)
             found = strdup(columns[5]);
     }
     if (file)
@@ -161,7 +164,8 @@ static _Noreturn void become(void)
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     execve(program, arguments, environment);
-    fail_with(errno == ENOENT || errno == ENOTDIR ? NOT_FOUND : FAILED, "exec: \"%s\": %m", program);
+    fail_with(errno == ENOENT || errno == ENOTDIR ? NOT_FOUND : FAILED, "exec: \"%s\": %m",
+              program);
 }
 
 pid_t prepare_application(void)
@@ -204,7 +208,8 @@ void start_application(void)
 
     if (write(to_child[1], "", 1) != 1)
         fail("the application's process is gone");
-    while (length < sizeof line - 1 && (count = read(from_child[0], line + length, sizeof line - 1 - length)) > 0)
+    while (length < sizeof line - 1 &&
+           (count = read(from_child[0], line + length, sizeof line - 1 - length)) > 0)
         length += count;
     close(from_child[0]);
     close(to_child[0]);

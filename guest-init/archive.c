@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A cpio archive (newc) on a disk: what is below `layer/` goes to the overlay's upper folder, `volumes/` into a tmpfs.
- * A name that leads elsewhere is refused; owners, modes, times and device nodes (an overlay's whiteouts) are kept. */
+ * A cpio archive (newc) on a disk: what is below `layer/` goes to the overlay's upper folder,
+ * `volumes/` into a tmpfs. A name that leads elsewhere is refused; owners, modes, times and device
+ * nodes (an overlay's whiteouts) are kept.
+ */
 #define _GNU_SOURCE
 #include "init.h"
 
@@ -19,18 +21,34 @@
 #define HEADER_BYTES 110
 #define NAME_BYTES 8192
 
-enum column { INO, MODE, UID, GID, NLINK, MTIME, SIZE, DEV_MAJOR, DEV_MINOR, RDEV_MAJOR, RDEV_MINOR, NAME, COLUMNS = 13 };
+enum column {
+    INO,
+    MODE,
+    UID,
+    GID,
+    NLINK,
+    MTIME,
+    SIZE,
+    DEV_MAJOR,
+    DEV_MINOR,
+    RDEV_MAJOR,
+    RDEV_MINOR,
+    NAME,
+    CHECK,
+    COLUMNS
+};
 
-/* Members in one list: for hard links, and for folders' times, which are set last. */
+/* What is remembered of a member: folders, whose times are set last, and files with several names,
+ * by inode. */
 struct member {
     char *path;
-    uint32_t ino;
-    bool folder, linked;
-    uint32_t mtime;
+    uint32_t ino, mtime;
     struct member *next;
 };
 
-static struct member *members;
+#define BUCKETS 4096
+
+static struct member *folders, *linked[BUCKETS];
 static int disk;
 static char buffer[1 << 16];
 static size_t filled, used;
@@ -121,11 +139,12 @@ static void copy_contents(const char *path, uint32_t size)
     close(fd);
 }
 
-/* The first of a file's names is made, the others are linked to it; any of them may come with the contents. */
+/* The first of a file's names is made, the others are linked to it; any of them may come with the
+ * contents. */
 static const char *other_name(uint32_t ino)
 {
-    for (const struct member *member = members; member; member = member->next)
-        if (member->linked && member->ino == ino)
+    for (const struct member *member = linked[ino % BUCKETS]; member; member = member->next)
+        if (member->ino == ino)
             return member->path;
     return NULL;
 }
@@ -159,14 +178,12 @@ static void set_attributes(const char *path, const uint32_t *columns)
 
 static void remember(char *path, const uint32_t *columns)
 {
-    struct member *member;
+    struct member **list = S_ISDIR(columns[MODE]) ? &folders : &linked[columns[INO] % BUCKETS];
+    struct member *member = allocate(sizeof *member);
 
-    if (!S_ISDIR(columns[MODE]) && columns[NLINK] < 2)
-        return;
-    member = allocate(sizeof *member);
-    *member = (struct member){.path = path, .ino = columns[INO], .folder = S_ISDIR(columns[MODE]),
-                              .linked = !S_ISDIR(columns[MODE]), .mtime = columns[MTIME], .next = members};
-    members = member;
+    *member =
+        (struct member){.path = path, .ino = columns[INO], .mtime = columns[MTIME], .next = *list};
+    *list = member;
 }
 
 static void extract(char *path, const uint32_t *columns)
@@ -186,7 +203,10 @@ static void extract(char *path, const uint32_t *columns)
             copy_contents(path, columns[SIZE]);
     }
     set_attributes(path, columns);
-    remember(path, columns);
+    if (S_ISDIR(columns[MODE]) || (columns[NLINK] > 1 && other_name(columns[INO]) == NULL))
+        remember(path, columns);
+    else
+        free(path);
 }
 
 void unpack(const char *device)
@@ -220,10 +240,9 @@ void unpack(const char *device)
         align();
     }
     close(disk);
-    for (const struct member *member = members; member; member = member->next) {
+    for (const struct member *member = folders; member; member = member->next) {
         const struct timespec times[2] = {{.tv_sec = member->mtime}, {.tv_sec = member->mtime}};
 
-        if (member->folder)
-            utimensat(AT_FDCWD, member->path, times, 0);
+        utimensat(AT_FDCWD, member->path, times, 0);
     }
 }

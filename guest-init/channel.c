@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The channel to the host, lines both ways: a port of virtio-serial, which the kernel lets one process open, or a
- * connection of vsock, of which the host takes one. It is opened first and never closed. */
+ * The channel to the host, lines both ways: a port of virtio-serial, which the kernel lets one
+ * process open, or a connection of vsock, of which the host takes one. It is opened first and never
+ * closed.
+ */
 #define _GNU_SOURCE
 #include "init.h"
 
@@ -66,7 +68,8 @@ static int open_port(const char *name)
 
 static int connect_to_host(unsigned port)
 {
-    struct sockaddr_vm host = {.svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_HOST, .svm_port = port};
+    struct sockaddr_vm host = {
+        .svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_HOST, .svm_port = port};
     int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
     if (fd < 0 || connect(fd, (struct sockaddr *)&host, sizeof host) != 0)
@@ -89,7 +92,8 @@ void open_channel(void)
         fail("what is a channel of %s?", field(record, 0));
 }
 
-/* A port hands over what is written before write returns only where the monitor has no ioeventfd for it. */
+/* A port hands over what is written before write returns only where the monitor has no ioeventfd
+ * for it. */
 void tell(const char *format, ...)
 {
     struct pollfd ready = {.fd = channel, .events = POLLOUT};
@@ -97,8 +101,9 @@ void tell(const char *format, ...)
     va_list arguments;
 
     va_start(arguments, format);
-    if (channel >= 0 && vasprintf(&line, format, arguments) >= 0 && poll(&ready, 1, WRITE_MS) == 1 &&
-        ready.revents & POLLOUT && write(channel, line, strlen(line)) < 0)
+    if (channel >= 0 && vasprintf(&line, format, arguments) >= 0 &&
+        poll(&ready, 1, WRITE_MS) == 1 && ready.revents & POLLOUT &&
+        write(channel, line, strlen(line)) < 0)
         warn("cannot tell the host: %m");
     va_end(arguments);
     free(line);

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The configuration disk: a magic word, then records KEY=VALUE, each ended by a NUL, up to an empty one. A value's
- * fields are separated by tabs; within a field \t, \n and \\ stand for tab, newline and backslash. */
+ * The configuration disk: a magic word, then records KEY=VALUE, each ended by a NUL, up to an empty
+ * one. A value's fields are separated by tabs; within a field \t, \n and \\ stand for tab, newline
+ * and backslash.
+ */
 #define _GNU_SOURCE
 #include "init.h"
 
@@ -16,11 +18,34 @@
 
 static struct record *records;
 
-static const char *const known[] = {
-    "share", "root", "overlay", "archive", "opaque", "mount", "file", "hostname", "domainname",
-    "net", "arg", "env", "cwd", "uid", "gid", "groups", "umask", "capabilities",
-    "no_new_privileges", "rlimit", "sysctl", "masked", "readonly", "terminal", "stdin",
-    "pid_namespace", "channel", "debug_exit"};
+static const char *const known[] = {"share",
+                                    "root",
+                                    "overlay",
+                                    "archive",
+                                    "opaque",
+                                    "mount",
+                                    "file",
+                                    "hostname",
+                                    "domainname",
+                                    "net",
+                                    "arg",
+                                    "env",
+                                    "cwd",
+                                    "uid",
+                                    "gid",
+                                    "groups",
+                                    "umask",
+                                    "capabilities",
+                                    "no_new_privileges",
+                                    "rlimit",
+                                    "sysctl",
+                                    "masked",
+                                    "readonly",
+                                    "terminal",
+                                    "stdin",
+                                    "pid_namespace",
+                                    "channel",
+                                    "debug_exit"};
 
 static void unescape(char *word)
 {

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the application may do: resource limits, capabilities, user and groups; in the order in which each still can. */
+ * What the application may do: resource limits, capabilities, user and groups; in the order in
+ * which each still can.
+ */
 #define _GNU_SOURCE
 #include "init.h"
 
@@ -20,8 +22,8 @@ enum set { BOUNDING, EFFECTIVE, INHERITABLE, PERMITTED, AMBIENT };
 
 /* By the kernel's numbers: the same on x86_64 and aarch64. */
 static const char *const limits[] = {
-    "CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE",
-    "MEMLOCK", "AS", "LOCKS", "SIGPENDING", "MSGQUEUE", "NICE", "RTPRIO", "RTTIME"};
+    "CPU",     "FSIZE", "DATA",  "STACK",      "CORE",     "RSS",  "NPROC",  "NOFILE",
+    "MEMLOCK", "AS",    "LOCKS", "SIGPENDING", "MSGQUEUE", "NICE", "RTPRIO", "RTTIME"};
 
 static void set_limit(const struct record *record)
 {
@@ -68,7 +70,8 @@ static void set_capabilities(const uint64_t *sets)
     if (syscall(SYS_capset, &header, data) != 0)
         fail("cannot set capabilities: %m");
     for (int number = 0; number < 64; number++)
-        if (sets[AMBIENT] >> number & 1 && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number, 0, 0) != 0)
+        if (sets[AMBIENT] >> number & 1 &&
+            prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number, 0, 0) != 0)
             fail("cannot make capability %d ambient: %m", number);
 }
 
@@ -110,7 +113,8 @@ void take_credentials(void)
         prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0);
     }
     set_groups();
-    if (setresgid(id("gid"), id("gid"), id("gid")) != 0 || setresuid(id("uid"), id("uid"), id("uid")) != 0)
+    if (setresgid(id("gid"), id("gid"), id("gid")) != 0 ||
+        setresuid(id("uid"), id("uid"), id("uid")) != 0)
         fail("cannot become user %u, group %u: %m", id("uid"), id("gid"));
     if (capabilities) {
         prctl(PR_SET_KEEPCAPS, 0, 0, 0, 0);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The machine's end: nobody else runs, the host knows the exit code, file systems on disks are read-only. */
+ * The machine's end: nobody else runs, the host knows the exit code, file systems on disks are
+ * read-only.
+ */
 #define _GNU_SOURCE
 #include "init.h"
 
@@ -40,7 +42,8 @@ static void kill_the_rest(void)
     while (found == 0 && pause_before(end));
 }
 
-/* A file system that is read-only needs no repair; newest first, since one may hold another's disk. */
+/* A file system that is read-only needs no repair; newest first, since one may hold another's disk.
+ */
 static void settle(void)
 {
     sync();
@@ -69,7 +72,8 @@ void end(int code)
     tcdrain(STDERR_FILENO); /* the application's last bytes go first */
     debug_exit(code);
     quiet = open("/proc/sys/kernel/printk", O_WRONLY | O_CLOEXEC);
-    if (quiet >= 0 && write(quiet, "0", 1) == 1) /* "Restarting system" is no output of the application's */
+    if (quiet >= 0 &&
+        write(quiet, "0", 1) == 1) /* "Restarting system" is no output of the application's */
         close(quiet);
     reboot(RB_AUTOBOOT);
     for (;;)

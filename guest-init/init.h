@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The parts of urunc's init for Linux guests; main.c has the order of things, docs/guests.md what it promises.
- * It is PID 1 of a machine that runs one application: whatever fails ends the machine, with a message on its console
- * and through the channel. Before the application starts nobody else runs, so nothing here is raced.
+ * The parts of urunc's init for Linux guests; main.c has the order of things, docs/guests.md what
+ * it promises. It is PID 1 of a machine that runs one application: whatever fails ends the machine,
+ * with a message on its console and through the channel. Before the application starts nobody else
+ * runs, so nothing here is raced.
  */
 #ifndef INIT_H
 #define INIT_H
@@ -27,15 +28,16 @@ void warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
 _Noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* With an exit code of its own. */
 _Noreturn void fail_with(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* From here on a failure is written to this pipe, a byte of exit code and the text, and ends this process alone. */
+/* From here on a failure is written to this pipe, a byte of exit code and the text, and ends this
+ * process alone. */
 void fail_into(int pipe);
 char *text(const char *format, ...) __attribute__((format(printf, 1, 2))); /* never freed */
 void *allocate(size_t size);
 
 /* kernel.c: what the kernel has, and is to load */
-void look_at_kernel(void);  /* /dev, /proc and /sys for init alone */
-void open_console(void);    /* as the standard streams */
-void load_modules(void);    /* /modules/order */
+void look_at_kernel(void); /* /dev, /proc and /sys for init alone */
+void open_console(void);   /* as the standard streams */
+void load_modules(void);   /* /modules/order */
 char *kernel_word(const char *name);
 #define WAIT_S 5 /* for a device: a driver may look for it in the background */
 long seconds_now(void);
@@ -54,13 +56,13 @@ void read_configuration(const char *path);
 const struct record *first(const char *key);
 const struct record *following(const struct record *record);
 const char *field(const struct record *record, int number); /* "" where there is none */
-const char *setting(const char *key);                       /* of the last record; NULL where there is none */
+const char *setting(const char *key); /* of the last record; NULL where there is none */
 unsigned long long number(const char *word, int base, const char *what);
 
 /* paths.c: paths in the application's root */
 enum kind { FOLDER, FILE_ };
-extern int root; /* O_PATH */
-int find(int top, const char *path);              /* an O_PATH descriptor, or -1 */
+extern int root;                                    /* O_PATH */
+int find(int top, const char *path);                /* an O_PATH descriptor, or -1 */
 int find_or_make(const char *path, enum kind kind); /* with its parents */
 
 /* mounts.c */
@@ -70,7 +72,8 @@ struct options {
     bool copy_up;        /* tmpfs: with what was in the folder */
 };
 struct options parse_options(const char *words);
-void mount_at(const char *source, int target, const char *type, unsigned long flags, const char *data);
+void mount_at(const char *source, int target, const char *type, unsigned long flags,
+              const char *data);
 void hold(int fd); /* a file system on a disk, by an O_PATH descriptor: `end` makes it read-only */
 void mount_kernel_filesystems(void);
 void mount_process_filesystem(void);
@@ -92,8 +95,8 @@ void set_up_network(void);
 /* channel.c */
 void open_channel(void);
 void tell(const char *format, ...) __attribute__((format(printf, 1, 2)));
-void finish_channel(void); /* a connection: until the host has read all, and closed it */
-int channel_to_poll(void); /* -1 where there is nothing to hear from */
+void finish_channel(void);    /* a connection: until the host has read all, and closed it */
+int channel_to_poll(void);    /* -1 where there is nothing to hear from */
 bool hear(pid_t application); /* false where nobody listens now */
 
 /* application.c */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The kernel's own file systems as init sees them, its line, its modules, its settings. */
+ * The kernel's own file systems as init sees them, its line, its modules, its settings.
+ */
 #define _GNU_SOURCE
 #include "init.h"
 
@@ -14,7 +15,6 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
-
 
 void look_at_kernel(void)
 {
@@ -30,7 +30,8 @@ void look_at_kernel(void)
     mkdir(PRIVATE, 0700);
 }
 
-/* The kernel did so before the first program, if the archive has the node and no module brings the driver. */
+/* The kernel did so before the first program, if the archive has the node and no module brings the
+ * driver. */
 void open_console(void)
 {
     int fd = open("/dev/console", O_RDWR | O_NOCTTY | O_CLOEXEC);

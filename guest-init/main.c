@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * urunc's init: PID 1 of a Linux guest with the root filesystem of a container. The order of things, and the wait for
- * the application's end. */
+ * urunc's init: PID 1 of a Linux guest with the root filesystem of a container. The order of
+ * things, and the wait for the application's end.
+ */
 #define _GNU_SOURCE
 #include "init.h"
 

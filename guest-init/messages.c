@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What init says of itself, on the console: failures and warnings only. And memory that is never given back. */
+ * What init says of itself, on the console: failures and warnings only. And memory that is never
+ * given back.
+ */
 #define _GNU_SOURCE
 #include "init.h"
 

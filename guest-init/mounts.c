@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What is mounted in the application's root: the kernel's file systems as runc's default has them, volumes, files,
- * and what covers paths. A mount point is a descriptor found in that root, never a path. */
+ * What is mounted in the application's root: the kernel's file systems as runc's default has them,
+ * volumes, files, and what covers paths. A mount point is a descriptor found in that root, never a
+ * path.
+ */
 #define _GNU_SOURCE
 #include "init.h"
 
@@ -18,7 +20,8 @@
 
 #define SAFE (MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
-void mount_at(const char *source, int target, const char *type, unsigned long flags, const char *data)
+void mount_at(const char *source, int target, const char *type, unsigned long flags,
+              const char *data)
 {
     if (mount(source, text(DESCRIPTOR, target), type, flags, data) != 0)
         fail("cannot mount %s (%s): %m", source, type ? type : "bind");
@@ -40,12 +43,12 @@ static void make_nodes(void)
         const char *name;
         int major, minor;
         mode_t mode;
-    } nodes[] = {{"null", 1, 3, 0666},   {"zero", 1, 5, 0666}, {"full", 1, 7, 0666},
+    } nodes[] = {{"null", 1, 3, 0666},   {"zero", 1, 5, 0666},    {"full", 1, 7, 0666},
                  {"random", 1, 8, 0666}, {"urandom", 1, 9, 0666}, {"tty", 5, 0, 0666},
                  {"console", 5, 1, 0600}};
     static const char *const links[][2] = {
-        {"fd", "/proc/self/fd"},         {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"},
-        {"stderr", "/proc/self/fd/2"}, {"core", "/proc/kcore"},     {"ptmx", "pts/ptmx"}};
+        {"fd", "/proc/self/fd"},       {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"},
+        {"stderr", "/proc/self/fd/2"}, {"core", "/proc/kcore"},      {"ptmx", "pts/ptmx"}};
     int folder = find(root, "dev");
 
     for (size_t i = 0; i < sizeof nodes / sizeof nodes[0]; i++)
@@ -89,7 +92,8 @@ static void restrict_mount(const char *path, unsigned long flags)
 {
     int target = find(root, path);
 
-    if (target < 0 || mount(NULL, text(DESCRIPTOR, target), NULL, MS_REMOUNT | MS_BIND | flags, NULL) != 0)
+    if (target < 0 ||
+        mount(NULL, text(DESCRIPTOR, target), NULL, MS_REMOUNT | MS_BIND | flags, NULL) != 0)
         fail("cannot set the options of %s: %m", path);
     close(target);
 }
@@ -108,7 +112,8 @@ static void bind(int source, const char *path, unsigned long flags)
         restrict_mount(path, flags);
 }
 
-static void bind_below(const char *folder, const char *source, const char *path, unsigned long flags)
+static void bind_below(const char *folder, const char *source, const char *path,
+                       unsigned long flags)
 {
     int top = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
     int fd = top < 0 ? -1 : find(top, source);
@@ -263,8 +268,8 @@ static void mask(const char *path)
 static unsigned long flags_of(int fd)
 {
     static const unsigned long pairs[][2] = {
-        {ST_NOSUID, MS_NOSUID},         {ST_NODEV, MS_NODEV},       {ST_NOEXEC, MS_NOEXEC},
-        {ST_NOATIME, MS_NOATIME},       {ST_NODIRATIME, MS_NODIRATIME}, {ST_RELATIME, MS_RELATIME}};
+        {ST_NOSUID, MS_NOSUID},   {ST_NODEV, MS_NODEV},           {ST_NOEXEC, MS_NOEXEC},
+        {ST_NOATIME, MS_NOATIME}, {ST_NODIRATIME, MS_NODIRATIME}, {ST_RELATIME, MS_RELATIME}};
     struct statvfs found;
     unsigned long flags = 0;
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Network devices by rtnetlink: up, MTU, addresses, routes, in the order that the configuration has. */
+ * Network devices by rtnetlink: up, MTU, addresses, routes, in the order that the configuration
+ * has.
+ */
 #define _GNU_SOURCE
 #include "init.h"
 
@@ -43,7 +45,8 @@ static void add(struct message *message, int type, const void *data, size_t size
     attribute->rta_type = type;
     attribute->rta_len = RTA_LENGTH(size);
     memcpy(RTA_DATA(attribute), data, size);
-    message->header.nlmsg_len = NLMSG_ALIGN(message->header.nlmsg_len) + RTA_ALIGN(attribute->rta_len);
+    message->header.nlmsg_len =
+        NLMSG_ALIGN(message->header.nlmsg_len) + RTA_ALIGN(attribute->rta_len);
 }
 
 static void add_number(struct message *message, int type, unsigned value)
@@ -101,7 +104,8 @@ static void add_address(int index, const char *word)
 {
     struct address address = parse_address(word);
     struct message message;
-    struct ifaddrmsg *fields = begin(&message, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, sizeof *fields);
+    struct ifaddrmsg *fields =
+        begin(&message, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, sizeof *fields);
 
     fields->ifa_family = address.family;
     fields->ifa_prefixlen = address.prefix;
@@ -122,11 +126,12 @@ static void add_address(int index, const char *word)
 }
 
 /* A gateway that is in no network of the device's is on the link all the same. */
-static int try_route(int index, const struct address *to, const struct address *gateway, const char *metric,
-                     unsigned flags)
+static int try_route(int index, const struct address *to, const struct address *gateway,
+                     const char *metric, unsigned flags)
 {
     struct message message;
-    struct rtmsg *route = begin(&message, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, sizeof *route);
+    struct rtmsg *route =
+        begin(&message, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, sizeof *route);
 
     route->rtm_family = to->family;
     route->rtm_dst_len = to->prefix;
@@ -162,7 +167,8 @@ static void add_route(int index, const char *word)
     if (via && gateway.family != destination.family)
         fail("net: the gateway of %s is of another family", word);
     if (try_route(index, &destination, via ? &gateway : NULL, metric ? metric : "", 0) != 0 &&
-        (!via || try_route(index, &destination, &gateway, metric ? metric : "", RTNH_F_ONLINK) != 0))
+        (!via ||
+         try_route(index, &destination, &gateway, metric ? metric : "", RTNH_F_ONLINK) != 0))
         fail("net: cannot add the route %s: %m", word);
     free(to);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * mount(8)'s words: flags for those that it knows, the rest is the file system's to read. */
+ * mount(8)'s words: flags for those that it knows, the rest is the file system's to read.
+ */
 #define _GNU_SOURCE
 #include "init.h"
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Paths in a root that is not ours: an image's links lead nowhere else (openat2, Linux 5.6). */
+ * Paths in a root that is not ours: an image's links lead nowhere else (openat2, Linux 5.6).
+ */
 #define _GNU_SOURCE
 #include "init.h"
 

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The application's root: a disk, a folder of the shared folder or of the initramfs, and where it is to be written to
- * and cannot be, an overlay above it. It ends as the mount on init's own "/", so that there is nothing behind it. */
+ * The application's root: a disk, a folder of the shared folder or of the initramfs, and where it
+ * is to be written to and cannot be, an overlay above it. It ends as the mount on init's own "/",
+ * so that there is nothing behind it.
+ */
 #define _GNU_SOURCE
 #include "init.h"
 
@@ -36,7 +38,8 @@ static void mount_share(void)
         return;
     kind = field(share, 0);
     mount_new(field(share, 1), SHARE, kind, 0,
-              strcmp(kind, "9p") == 0 ? "trans=virtio,version=9p2000.L,msize=512000,cache=mmap" : NULL);
+              strcmp(kind, "9p") == 0 ? "trans=virtio,version=9p2000.L,msize=512000,cache=mmap"
+                                      : NULL);
 }
 
 static void bind_root(const char *top, const char *source, unsigned long flags)
@@ -89,11 +92,11 @@ static bool lacks_a_place(void)
         close(top);
         return false;
     }
-#define LOOK(path) \
-    do { \
-        fd = find(top, path); \
-        lacks = lacks || fd < 0; \
-        close(fd); \
+#define LOOK(path)                                                                                 \
+    do {                                                                                           \
+        fd = find(top, path);                                                                      \
+        lacks = lacks || fd < 0;                                                                   \
+        close(fd);                                                                                 \
     } while (0)
     for (size_t i = 0; i < sizeof always / sizeof always[0]; i++)
         LOOK(always[i]);
@@ -111,7 +114,8 @@ static bool lacks_a_place(void)
 static void mount_layer(const char *kind, const char *where)
 {
     if (strcmp(kind, "tmpfs") == 0) {
-        mount_new("tmpfs", LAYER, "tmpfs", 0, *where ? text("mode=0755,size=%s", where) : "mode=0755");
+        mount_new("tmpfs", LAYER, "tmpfs", 0,
+                  *where ? text("mode=0755,size=%s", where) : "mode=0755");
     } else {
         wait_for(where);
         mount_new(where, LAYER, kind, 0, NULL);

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * supervisor CHANNEL MONITOR [ARGUMENT...]: runs a monitor and ends with the exit code of the guest's application.
+ * supervisor CHANNEL MONITOR [ARGUMENT...]: runs a monitor and ends with the exit code of the
+ * guest's application.
  *
- * CHANNEL is a FIFO that the monitor writes to what the guest's init says, or vsock:PATH, a socket that the monitor
- * connects to. `exit N`, a line there, is the exit code; without one it ends as the monitor did. Signals that a process
- * sends go to the monitor; those of the kernel (a terminal's) reach it by themselves. It is PID 1 of the container, and
- * reaps. It must not need anything but the FIFO or the socket's folder, and must not outlive the monitor. */
+ * CHANNEL is a FIFO that the monitor writes to what the guest's init says, or vsock:PATH, a socket
+ * that the monitor connects to. `exit N`, a line there, is the exit code; without one it ends as
+ * the monitor did. Signals that a process sends go to the monitor; those of the kernel (a
+ * terminal's) reach it by themselves. It is PID 1 of the container, and reaps. It must not need
+ * anything but the FIFO or the socket's folder, and must not outlive the monitor.
+ */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -73,7 +76,8 @@ static void understand(const char *line)
 {
     int code, length = 0;
 
-    if (sscanf(line, "exit %d%n", &code, &length) == 1 && line[length] == '\0' && code >= 0 && code <= 255)
+    if (sscanf(line, "exit %d%n", &code, &length) == 1 && line[length] == '\0' && code >= 0 &&
+        code <= 255)
         exit_code = code;
     else if (strncmp(line, "error ", 6) == 0)
         fprintf(stderr, "urunc: %s\n", line + 6);
@@ -112,7 +116,8 @@ static void listen_to_guest(void)
         hear();
 }
 
-/* By the kernel's own call: a libc keeps some signals to itself, and a process may send these too. */
+/* By the kernel's own call: a libc keeps some signals to itself, and a process may send these too.
+ */
 static void set_mask(const sigset_t *mask, sigset_t *before)
 {
     if (syscall(SYS_rt_sigprocmask, SIG_SETMASK, mask, before, _NSIG / 8) != 0)
@@ -194,7 +199,8 @@ int main(int argc, char **argv)
     open_channel(argv[1]);
     monitor = start(argv + 2, &before);
     while (!reap(monitor, &status)) {
-        struct pollfd polled[2] = {{.fd = signals, .events = POLLIN}, {.fd = channel, .events = POLLIN}};
+        struct pollfd polled[2] = {{.fd = signals, .events = POLLIN},
+                                   {.fd = channel, .events = POLLIN}};
 
         if (poll(polled, 2, -1) < 0 && errno != EINTR)
             fail("cannot wait for", argv[2]);
