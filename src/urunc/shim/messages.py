@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # how deep messages (and groups that are skipped) may stand within each other, as in protobuf
 DEPTH_MAX = 100
+KEY_BYTES_MAX = 5
+"""Of 32 bits; protobuf refuses a longer one, whatever it says."""
 
 _VARINT, _FIXED64, _BYTES, _GROUP, _GROUP_END, _FIXED32 = range(6)
 _LIMITS = {
@@ -193,10 +195,7 @@ def _decode(shape: _Shape, data: bytes, values: dict[str, Any], depth: int) -> N
             raise ValueError("nested too deeply")
         while at < end:
             where = shape.name
-            key, at = _read_varint(data, at)
-            number, wire = key >> 3, key & 7
-            if not 0 < number < 1 << 29:
-                raise ValueError(f"no field number: {number}")
+            number, wire, at = _read_key(data, at)
             field = shape.numbered.get(number)
             if field is None:
                 where = f"{shape.name}.{number}"
@@ -287,6 +286,14 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
     raise ValueError("a number of more than 10 bytes" if shift == 70 else "truncated")
 
 
+def _read_key(data: bytes, at: int) -> tuple[int, int, int]:
+    """(field number, wire type, where the key ends)."""
+    key, end = _read_varint(data, at)
+    if end - at > KEY_BYTES_MAX or not 0 < key >> 3 < 1 << 29:
+        raise ValueError(f"no field number: {key >> 3}")
+    return key >> 3, key & 7, end
+
+
 def _read_length(data: bytes, at: int) -> tuple[int, int]:
     """Where what its length stands before begins and ends."""
     length, at = _read_varint(data, at)
@@ -311,12 +318,10 @@ def _skip(data: bytes, at: int, number: int, wire: int, depth: int) -> int:
     if depth >= DEPTH_MAX:
         raise ValueError("nested too deeply")
     while True:
-        key, at = _read_varint(data, at)
-        if not 0 < key >> 3 < 1 << 29:
-            raise ValueError(f"no field number: {key >> 3}")
-        if key == number << 3 | _GROUP_END:
+        inner, wire, at = _read_key(data, at)
+        if (inner, wire) == (number, _GROUP_END):
             return at
-        at = _skip(data, at, key >> 3, key & 7, depth + 1)
+        at = _skip(data, at, inner, wire, depth + 1)
 
 
 def timestamp(time_ns: int) -> dict[str, int]:
