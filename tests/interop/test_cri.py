@@ -183,7 +183,8 @@ class Pod:
         with pytest.raises(grpc.RpcError) as error:
             self.cri("ExecSync", container_id=container, cmd=["/bin/true"], timeout=10)
         assert time.monotonic() - begin < 1
-        assert "a unikernel has no processes to execute" in error.value.details()
+        assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED
+        assert "a unikernel has no processes" in error.value.details()
 
     def forward(self, port: int, data: bytes) -> bytes:
         """What `kubectl port-forward` to a port brings back."""
@@ -225,6 +226,14 @@ def eventually(holds: Callable[[], bool], what: str, timeout_s: float = 30) -> N
     while not holds():
         assert time.monotonic() < end, what
         time.sleep(0.05)
+
+
+def is_up(cri: Cri) -> bool:
+    """Whether the plugin answers: containerd does so earlier."""
+    try:
+        return bool(cri("ListPodSandbox").items)
+    except grpc.RpcError:
+        return False
 
 
 def is_in_its_own_group(pod: Pod, container: str) -> None:
@@ -317,10 +326,10 @@ def test_containerd_restarts(containerd: Containerd, cri: Cri) -> None:
         sidecar = pod.start("sidecar", "box", *IDLE)
         guest = pod.start("guest", "probe", "app", "probe.serve", "probe.beat=100")
         pod.logged(guest, '"beat"')
+        address = pod.address
         containerd.run("pkill", "-KILL", "-x", "containerd")
-        assert containerd.udp(pod.address, 7, "alone") == "alone"
-        eventually(containerd.is_up, "containerd is back")
-        eventually(lambda: len(cri("ListPodSandbox").items) == 1, "so are its pods")
+        assert containerd.udp(address, 7, "alone") == "alone"
+        eventually(lambda: is_up(cri), "containerd is back")
         assert pod.status(guest).state == RUNNING
         before = len(pod.log(guest))
         eventually(lambda: len(pod.log(guest)) > before, "its log goes on")

@@ -77,11 +77,13 @@ class Loop:
     def run(self) -> None:
         """Serve until there is nothing left to serve."""
         self._wake = _wake_on_children()
-        while not (self.leaving and self.publisher.empty and not self._unsent()):
+        while not self.leaving or self._is_busy():
             self._turn()
 
-    def _unsent(self) -> bool:
-        return any(connection.sending for connection in self.connections)
+    def _is_busy(self) -> bool:
+        """Whether somebody waits for an answer or an event, or a container has come meanwhile."""
+        unsent = any(connection.sending for connection in self.connections)
+        return bool(self.tasks or self.workers) or unsent or not self.publisher.empty
 
     def _turn(self) -> None:
         poller = poll()

@@ -294,9 +294,11 @@ class Shim(Loop):
             self._tell_end(task, process)
 
     def _tell_end(self, task: Task, process: Process) -> None:
-        """Tell who waits; the init's end after those of all that was executed beside it."""
-        if process is task.init and any(item.status == RUNNING for item in task.execs.values()):
+        """Tell who waits; the init's end after those of all that was executed beside it, and after
+        the answers to who killed it: containerd closes its connection once it has heard of that."""
+        if process.told or task.holds_back(process):
             return
+        process.told = True
         waiting, process.waiting = process.waiting, []
         for wake in waiting:
             wake()
@@ -322,6 +324,9 @@ class Shim(Loop):
             return
 
         def then() -> None:
+            task.killers = 0
+            if process.exited_ns:  # it is not told after the container is no more
+                self._tell_end(task, process)
             self._forget(task)
             end = _end_of(process)
             leave_answer(task.bundle, end)
@@ -364,13 +369,10 @@ class Shim(Loop):
         def answer() -> None:
             request.answer(exit_status=process.exit_code, exited_at=timestamp(process.exited_ns))
 
-        if process.status == STOPPED and not self._held_back(task, process):
+        if process.status == STOPPED and not task.holds_back(process):
             answer()
         else:
             process.waiting.append(answer)
-
-    def _held_back(self, task: Task, process: Process) -> bool:
-        return process is task.init and any(item.status == RUNNING for item in task.execs.values())
 
     def do_kill(self, request: Request) -> None:
         task, process = self._find(request)
@@ -384,7 +386,16 @@ class Shim(Loop):
         if process.status == STOPPED:
             raise StatusError(NOT_FOUND, f"{task.id}: process already finished")
         words = ["kill", *(["--all"] if request.values["all"] else []), task.id, str(number)]
-        self._verb(task, words, self._answering(request, request.answer))
+        answered = self._answering(request, request.answer)
+        task.killers += 1
+
+        def done(code: int, message: str) -> None:
+            answered(code, message)
+            task.killers -= 1
+            if process.exited_ns and not process.starting:
+                self._tell_end(task, process)
+
+        self._verb(task, words, done)
 
     def do_exec(self, request: Request) -> None:
         task = self._task(request)

@@ -44,6 +44,8 @@ class Process:
         self.exited_ns = 0
         self.waiting: list[Callable[[], None]] = []
         """Who waits for its end."""
+        self.told = False
+        """Whether its end has been told."""
         self.starting = False
         self.channel = -1
         """Where the exit code of a guest's application comes from, -1 for nowhere."""
@@ -81,6 +83,8 @@ class Task:
         self.paused = False
         self.memory: MemoryEvents | None = None
         self.groups = Groups({})
+        self.killers = 0
+        """How many workers send it signals right now."""
         self.kills = 0
         """How many of its processes were killed for want of memory, as far as was told."""
 
@@ -98,6 +102,11 @@ class Task:
     def process(self, exec_id: str) -> Process | None:
         """Its init, or one that was executed in it."""
         return self.execs.get(exec_id) if exec_id else self.init
+
+    def holds_back(self, process: Process) -> bool:
+        """Whether a process's end is not to be told yet."""
+        busy = self.killers or any(item.status == RUNNING for item in self.execs.values())
+        return process is self.init and bool(busy)
 
     def status_of(self, process: Process) -> int:
         """The status that clients see."""
