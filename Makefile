@@ -21,7 +21,7 @@ CONTAINERD_VERSION := v2.1.4
 HELM_VERSION := v3.22.0
 CFLAGS ?= -O2 -Wall -Wextra -Werror
 
-.PHONY: help build parts tools check unit root guest interop bench overhead network install uninstall clean
+.PHONY: help build parts tools check unit root guest interop bench overhead engine network install uninstall clean
 
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -65,6 +65,9 @@ bench: build parts ## times of a container's life against runc's
 
 overhead: build parts ## measure what each monitor needs of the memory limit for itself
 	PATH="$(PARTS)/bin:$$PATH" $(PYTHON) bench/overhead --urunc $(BUILD)/prefix/bin/urunc --parts $(PARTS) --search
+
+engine: build parts ## times and memory of containerd's shims, urunc's against runc's
+	PATH="$(PARTS)/bin:$$PATH" $(PYTHON) bench/engine --urunc $(BUILD)/prefix/bin/urunc --parts $(PARTS)
 
 network: build parts ## latency and throughput to guests against a plain process
 	PATH="$(PARTS)/bin:$$PATH" $(PYTHON) bench/network --urunc $(BUILD)/prefix/bin/urunc --parts $(PARTS)
