@@ -29,8 +29,7 @@ FIRST = ("cli.create", "creation", "shim.rootfs")
 """What a shim's first worker runs: `create`. It is waited for."""
 REST = (
     "cli.start", "cli.kill", "cli.delete", "events", "net.connect", "net.look", "net.resources",
-    "ordinary", "shim.metrics", "guests.linux", "guests.mirage", "guests.rumprun",
-    "guests.unikraft", "monitors.firecracker", "monitors.qemu", "monitors.solo5",
+    "ordinary", "shim.metrics",
 )  # fmt: skip
 """What later ones run, and the shim itself: loaded while the first is at work."""
 
