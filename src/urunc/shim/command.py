@@ -8,6 +8,7 @@ be on it. Options are Go's, with one dash, the action last.
 
 from __future__ import annotations
 
+import gc
 import posix
 import sys
 
@@ -97,6 +98,7 @@ def parse(argv: list[str]) -> tuple[dict[str, str], list[str]]:
 
 def start(options: dict[str, str]) -> int:
     """Have a shim for a container: one of its group that is there already, or a new one."""
+    gc.disable()  # until what is waited for is loaded: there is no garbage in code
     from urunc.shim.messages import MessageError, start_input
     from urunc.shim.options import first
 
