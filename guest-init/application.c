@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +24,7 @@
 #define MOUNTED 'm' /* what the child says once /proc is there; else an exit code comes first */
 
 static int from_child[2], to_child[2];
+static int killed_for; /* the signal in whose place SIGKILL went */
 
 static void set_terminal(int fd)
 {
@@ -166,6 +168,48 @@ static _Noreturn void become(void)
     execve(program, arguments, environment);
     fail_with(errno == ENOENT || errno == ENOTDIR ? NOT_FOUND : FAILED, "exec: \"%s\": %m",
               program);
+}
+
+/* Of proc_pid_status(5) a mask of signals; the application is PID 1 of the /proc that is seen. */
+static unsigned long long signal_mask(const char *name)
+{
+    unsigned long long mask = 0;
+    size_t length = strlen(name);
+    char line[256];
+    FILE *file = fopen("/proc/1/status", "re");
+
+    while (file && fgets(line, sizeof line, file))
+        if (strncmp(line, name, length) == 0)
+            mask = strtoull(line + length, NULL, 16);
+    if (file)
+        fclose(file);
+    return mask;
+}
+
+/* signal(7): those whose default is to end the process, but for SIGKILL. */
+static bool ends_by_default(int signal)
+{
+    return signal > 0 && signal < NSIG && signal != SIGCHLD && signal != SIGCONT &&
+           signal != SIGURG && signal != SIGWINCH && signal != SIGSTOP && signal != SIGTSTP &&
+           signal != SIGTTIN && signal != SIGTTOU && signal != SIGKILL;
+}
+
+/* PID 1 of a namespace does not even get a signal that it has no handler for (pid_namespaces(7)):
+ * it is killed then, as the signal would have ended any other process. One that ignores it is left
+ * alone. */
+void signal_application(pid_t application, int signal)
+{
+    if (setting("pid_namespace") && ends_by_default(signal) &&
+        !((signal_mask("SigCgt:") | signal_mask("SigIgn:")) >> (signal - 1) & 1)) {
+        killed_for = signal;
+        signal = SIGKILL;
+    }
+    kill(application, signal);
+}
+
+int ending_signal(int signal)
+{
+    return signal == SIGKILL && killed_for ? killed_for : signal;
 }
 
 pid_t prepare_application(void)

@@ -130,7 +130,7 @@ static void obey(char *line, pid_t application)
     int signal;
 
     if (sscanf(line, "signal %d", &signal) == 1)
-        kill(application, signal);
+        signal_application(application, signal);
     else if (sscanf(line, "window %hu %hu", &window.ws_row, &window.ws_col) == 2)
         ioctl(STDIN_FILENO, TIOCSWINSZ, &window);
     else

@@ -102,6 +102,8 @@ bool hear(pid_t application); /* false where nobody listens now */
 /* application.c */
 pid_t prepare_application(void); /* forks what waits to become the application */
 void start_application(void);
+void signal_application(pid_t application, int signal);
+int ending_signal(int signal); /* what ended it, where it was killed in another's place */
 
 /* credentials.c */
 uid_t application_user(void);

@@ -66,7 +66,7 @@ static int reap(pid_t application)
 
     while ((ended = waitpid(-1, &status, WNOHANG)) > 0)
         if (ended == application)
-            code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+            code = WIFSIGNALED(status) ? 128 + ending_signal(WTERMSIG(status)) : WEXITSTATUS(status);
     return code;
 }
 
@@ -77,7 +77,7 @@ static void take_signals(int signals, pid_t application)
 
     while (read(signals, &signal, sizeof signal) == sizeof signal)
         if (signal.ssi_signo == SIGINT && signal.ssi_code == SI_KERNEL)
-            kill(application, SIGTERM);
+            signal_application(application, SIGTERM);
 }
 
 static int wait_for_end(int signals, pid_t application)

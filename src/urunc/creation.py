@@ -33,7 +33,7 @@ from urunc.init import main as init_main
 from urunc.journal import FileOwner, Journal, ReservedUser
 from urunc.jsontext import dumps
 from urunc.linux import cgroups, namespaces, process
-from urunc.linux.files import remove_tree, write_whole
+from urunc.linux.files import is_null, remove_tree, write_whole
 from urunc.net.facts import NO_NETWORK, NOTHING, NetFacts
 from urunc.plan import Plan, decide, nic_count, realize, untold
 from urunc.record import plain, record, replace
@@ -325,6 +325,10 @@ class _Creation:
     def _provide(self) -> None:
         """What of the container's files is the guest's."""
         plan = self.prepared.plan
+        if plan.process and not plan.terminal and is_null(0):
+            # a serial port has no end of file
+            process = replace(plan.process, no_input=True)
+            self.prepared.plan = plan = replace(plan, process=process)
         if plan.root_way or plan.volumes:
             from urunc.storage.provide import provide
 

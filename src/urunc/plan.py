@@ -503,6 +503,7 @@ def _process(spec: Spec) -> Process:
         read_only_paths=spec.read_only_paths,
         domainname=spec.domainname,
         terminal=spec.terminal,
+        own_pids=spec.namespaces.get("pid") == "",
     )
 
 

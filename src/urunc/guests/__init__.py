@@ -90,6 +90,10 @@ class Process:
     read_only_paths: tuple[str, ...]
     domainname: str
     terminal: bool
+    own_pids: bool
+    """Whether it is PID 1 of a namespace of its own."""
+    no_input: bool = False
+    """Whether its standard input is empty, rather than the console."""
 
 
 @record

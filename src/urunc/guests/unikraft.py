@@ -57,8 +57,8 @@ class Unikraft(Guest):
 
 
 def _mounts(request: Request) -> list[str]:
-    """Entries of `vfs.fstab`: `DEVICE:PATH:DRIVER:FLAGS:OPTIONS:UKOPTIONS`, the root first. A device is
-    an initrd, or a share's tag (lib/posix-vfs-fstab; vfscore's automount before 0.18)."""
+    """Entries of `vfs.fstab`: `DEVICE:PATH:DRIVER:FLAGS:OPTIONS:UKOPTIONS`, the root first. A
+    device is an initrd, or a share's tag (lib/posix-vfs-fstab; vfscore's automount before 0.18)."""
     mounts = [INITRD_MOUNT] if request.initrd else []
     if request.root and request.root.form in SHARES:
         mounts.append(_share("root", "/", read_only=True))

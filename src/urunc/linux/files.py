@@ -19,6 +19,7 @@ RACES = 128
 
 S_IFMT = 0o170000
 S_IFDIR = 0o040000
+S_IFCHR = 0o020000
 S_IFREG = 0o100000
 S_IFBLK = 0o060000
 
@@ -162,6 +163,15 @@ def is_directory(path: str) -> bool:
         return posix.stat(path).st_mode & S_IFMT == S_IFDIR
     except OSError:
         return False
+
+
+def is_null(fd: int) -> bool:
+    """Whether a descriptor is /dev/null (null(4))."""
+    try:
+        facts = posix.fstat(fd)
+    except OSError:
+        return False
+    return facts.st_mode & S_IFMT == S_IFCHR and facts.st_rdev == posix.makedev(1, 3)
 
 
 def open_in_root(root: str, path: str, flags: int = 0) -> int:
