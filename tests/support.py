@@ -36,6 +36,8 @@ from places.systemd import available as systemd_available
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent
 PARTS = PROJECT / "build/parts"
+TOOLS = pathlib.Path(os.environ.get("URUNC_TEST_TOOLS", PROJECT / "build/tools"))
+"""Where `make tools` builds; or another version, to try."""
 URUNC = PROJECT / "build/prefix/bin/urunc"
 VIRTIOFSD = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd")
 RESERVED_USERS = 2_000_000_000
@@ -78,7 +80,7 @@ PROBES: dict[str, Callable[[], bool]] = {
     "cni": cni_available,
     "virtiofsd": lambda: any(map(os.path.exists, VIRTIOFSD)) or bool(shutil.which("virtiofsd")),
     "runc": lambda: shutil.which("runc") is not None,
-    "containerd2": (PROJECT / "build/tools/containerd").exists,
+    "containerd2": (TOOLS / "containerd").exists,
     "images": lambda: all(map(shutil.which, ("mke2fs", "mkfs.erofs", "mksquashfs"))),
     "nft": lambda: shutil.which("nft") is not None,
     "installed": URUNC.exists,

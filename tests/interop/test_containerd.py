@@ -21,17 +21,21 @@ import pytest
 from engines import taken_down
 from images import archive
 from places.containerd import RUNC, SHIM, Containerd
-from support import PARTS, URUNC, need, unchanged
+from support import PARTS, TOOLS, URUNC, need, unchanged
 
 BUSYBOX = pathlib.Path("/bin/busybox")
 RUNTIMES = [SHIM, RUNC]
 """Ours, and containerd's own: what an ordinary container does is the same under both."""
 
 
-@pytest.fixture(scope="module")
-def containerd(urunc_config: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
-    """containerd with an ordinary image, `box`, and the probe on spt, Firecracker and QEMU."""
-    need("root", "tun", "installed", "runc", "containerd", "probe", "solo5")
+@pytest.fixture(scope="module", params=["containerd", "containerd2"])
+def containerd(
+    request: pytest.FixtureRequest, urunc_config: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Containerd]:
+    """containerd with an ordinary image, `box`, and the probe on spt, Firecracker and QEMU: the
+    distribution's, and the one of `make tools`."""
+    need("root", "tun", "installed", "runc", "containerd", "probe", "solo5", request.param)
+    programs = str(TOOLS) if request.param == "containerd2" else "/usr/bin"
     folder = tmp_path_factory.mktemp("images")
     applets = (
         "sh",
@@ -57,7 +61,7 @@ def containerd(urunc_config: str, tmp_path_factory: pytest.TempPathFactory) -> I
         archive(folder / "qemu.tar", "qemu", {"probe": PARTS / "probe.pvh"}, ["app", "probe.hang"],
                 unikernelType="unikraft", hypervisor="qemu", binary="/probe"),
     ]  # fmt: skip
-    with taken_down(Containerd(str(URUNC), urunc_config)) as place:
+    with taken_down(Containerd(str(URUNC), urunc_config, programs)) as place:
         for image in images:
             place("images", "import", str(image))
         yield place
@@ -141,6 +145,17 @@ def test_slice_without_systemd(containerd: Containerd) -> None:
         containerd("containers", "delete", "slice")
     assert groups[0] == groups[1]
     assert f"/{name}\n" in groups[0]
+
+
+def test_features(containerd: Containerd) -> None:
+    """containerd 2 asks what the runtime can do, and reads the answer."""
+    words = ("plugins", "inspect-runtime", "--runtime", SHIM)
+    if "inspect-runtime" not in containerd("plugins", "--help").stdout:
+        pytest.skip("this containerd does not ask")
+    found = json.loads(containerd(*words).stdout)
+    assert found["Name"] == SHIM
+    assert found["Features"]["annotations"]["com.urunc.monitors"]
+    assert "rbind" in found["Features"]["mountOptions"]
 
 
 @pytest.mark.parametrize("image", ["spt", "fc", "qemu"])

@@ -33,8 +33,14 @@ def available() -> bool:
 class Containerd(Engine):
     """The place: `with Containerd(urunc) as containerd: containerd("tasks", "ls")`.
 
-    `runtime` is urunc's program; its shim stands beside it.
+    `runtime` is urunc's program; its shim stands beside it. `programs` is the folder of another
+    containerd and its ctr.
     """
+
+    def __init__(self, runtime: str, config: str = "", programs: str = "/usr/bin") -> None:
+        super().__init__(runtime, config)
+        self.program = f"{programs}/containerd"
+        self.client = f"{programs}/ctr"
 
     states = ("run/containerd/urunc/*/*", "run/containerd/runc/*/*", "run/containerd/s/*",
               "run/containerd/io.containerd.runtime.v2.task/*/*")  # fmt: skip
@@ -42,17 +48,18 @@ class Containerd(Engine):
     @property
     def daemons(self) -> str:  # type: ignore[override]
         """Kept by a loop: a containerd that is killed comes back, as under systemd."""
-        path = f"{os.path.dirname(self.runtime)}:{ENVIRONMENT['PATH']}"
+        programs = (os.path.dirname(self.runtime), os.path.dirname(self.program))
+        path = ":".join((*programs, ENVIRONMENT["PATH"]))
         return f"""
         mount -t tmpfs -o mode=755 tmpfs /var/lib  # where libcni keeps its results
         (while :; do
-            PATH={path} {CONTAINERD} --config /etc/containerd/tests.toml \\
+            PATH={path} {self.program} --config /etc/containerd/tests.toml \\
                 >>"$here/containerd.log" 2>&1 || sleep 0.1
         done) &
         """
 
     def command(self, *words: str) -> list[str]:
-        client = [CTR, "--address", f"{self.space}/containerd.sock", "--namespace", "tests"]
+        client = [self.client, "--address", f"{self.space}/containerd.sock", "--namespace", "tests"]
         return [*client, *words]
 
     def is_up(self) -> bool:
@@ -70,7 +77,7 @@ class Containerd(Engine):
     def holds(self) -> dict[str, set[str]]:
         """The same, but for containerd itself, which may be another after a restart."""
         held = super().holds()
-        held["processes"] = {line for line in held["processes"] if CONTAINERD not in line}
+        held["processes"] = {line for line in held["processes"] if self.program not in line}
         return held
 
     def files(self) -> dict[str, str]:

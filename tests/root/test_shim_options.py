@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from shims import NAMESPACE, Shim, box, runc_options, until
 from support import RUN, URUNC, Bundle, need, nothing_left
 from urunc.linux import cgroups
-from urunc.shim.messages import any_of, decode
+from urunc.shim.messages import any_of, decode, encode
 from urunc.shim.ttrpc import UNIMPLEMENTED, UNKNOWN, StatusError
 
 RECORDER = """#!/usr/bin/python3 -I
@@ -25,7 +26,8 @@ import json, os, subprocess, sys, time
 words = sys.argv[1:]
 with open({log!r}, "a") as log:
     log.write(json.dumps(words) + "\\n")
-state = ["runc", "--root", words[words.index("--root") + 1]]
+root = words.index("--root") if "--root" in words else len(words)
+state = ["runc", *words[root:root + 2]]
 if "--criu" in words:
     at = words.index("--criu")
     del words[at:at + 2]
@@ -274,3 +276,19 @@ def test_guests_have_no_checkpoint(shim: Made, bundle: Bundle) -> None:
         guest("Checkpoint", path="/image")
     assert refused.value.code == UNIMPLEMENTED
     guest.end(137)
+
+
+def test_info(ordinary: Shim, recorder: Recorder) -> None:
+    """Name, version, the options, and the features of the runtime that they name."""
+    for given in (None, runc_options(binary_name=str(recorder.path))):
+        data = encode("google.protobuf.Any", given) if given else b""
+        done = subprocess.run([ordinary.program, "-info"], input=data, capture_output=True)
+        assert (done.returncode, done.stderr) == (0, b"")
+        found = decode("containerd.types.RuntimeInfo", done.stdout)
+        assert found["name"] == "io.containerd.urunc.v2"
+        assert (found["options"] or {}).get("value") == (given["value"] if given else None)
+        kind = found["features"]["type_url"].removeprefix("types.containerd.io/")
+        assert kind == "opencontainers/runtime-spec/1/features/Features"
+        features = json.loads(found["features"]["value"])
+        assert "rbind" in features["mountOptions"]
+    assert "features" in recorder.all_words()[-1]

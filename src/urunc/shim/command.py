@@ -37,6 +37,8 @@ VALUES = ("namespace", "address", "publish-binary", "id", "bundle", "socket")
 FLAGS = ("debug", "info", "v")
 ADDRESS_LIMIT_BYTES = 106
 PR_SET_CHILD_SUBREAPER = 36
+FEATURES = "types.containerd.io/opencontainers/runtime-spec/1/features/Features"
+"""The type of `features`' document, which is JSON."""
 KILLED = 137
 """The exit code of a container whose shim died: it is killed."""
 
@@ -349,12 +351,29 @@ def _is_mounted(path: str, parent: str) -> bool:
 
 
 def info() -> int:
-    """What this shim is: its name, its version, and that it takes every mount that containerd
-    makes."""
-    from urunc.shim.messages import encode
+    """What this shim is: its name and version, and, with these options, the runtime's features
+    (by which containerd decides on mounts with mapped ids, CRI on user namespaces)."""
+    from urunc import ordinary
+    from urunc.cli.features import features
+    from urunc.config import load
+    from urunc.jsontext import dumps
+    from urunc.shim.messages import MessageError, decode, encode
+    from urunc.shim.options import read
 
-    read_descriptor(0, 1 << 22)
-    values = {"name": NAME, "version": {"version": __version__}}
+    data = read_descriptor(0, 1 << 22)
+    try:
+        given = decode("google.protobuf.Any", data) if data else None
+        options = read(given)
+    except MessageError as error:
+        raise UsageError(f"standard input: {error}") from None
+    ordinary.preferred = options.get("binary_name", "")
+    document = dumps(features(load(options.get("config_path", "")))).encode()
+    values = {
+        "name": NAME,
+        "version": {"version": __version__},
+        "options": given,
+        "features": {"type_url": FEATURES, "value": document},
+    }
     write_all(1, encode("containerd.types.RuntimeInfo", values))
     return 0
 
