@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 LISTENER = 3
 """The descriptor of the listening socket in the program."""
+DESCRIPTORS = 1_000_000
+"""So many files its client may know at once, where the kernel lets us say so."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -66,9 +68,7 @@ def _become(
     if posix.getppid() != parent:
         posix._exit(127)
     _linux.unshare(CLONE_NEWNS)
-    # it holds a descriptor for each file that its client knows
-    hard = getrlimit(RLIMIT_NOFILE)[1]
-    _linux.setrlimit(0, RLIMIT_NOFILE, hard, hard)
+    _raise_limit()
     null = posix.open("/dev/null", posix.O_RDWR)
     posix.dup2(null, 0)
     posix.dup2(null if quiet else 2, 1)
@@ -80,3 +80,12 @@ def _become(
     _linux.close_range(tell + 1, 0xFFFFFFFF, 0)
     _linux.default_signals()
     posix.execve(argv[0], argv, {})
+
+
+def _raise_limit() -> None:
+    """It holds a descriptor for each file that its client knows."""
+    hard = getrlimit(RLIMIT_NOFILE)[1]
+    try:
+        _linux.setrlimit(0, RLIMIT_NOFILE, max(hard, DESCRIPTORS), max(hard, DESCRIPTORS))
+    except OSError:  # no CAP_SYS_RESOURCE, or fs.nr_open is less
+        _linux.setrlimit(0, RLIMIT_NOFILE, hard, hard)

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 ROOT_BYTES = 16 << 20
 RUN_SIZE = "4m"
 SHARE_SIZE = "1m"
+DESCRIPTORS = "/proc/self/fd"
 APPARMOR = ("/proc/self/attr/apparmor/exec", "/proc/self/attr/exec")
 SELINUX = ("/proc/self/attr/exec",)
 MAKE, ATTACH, BIND = "make", "attach", "bind"
@@ -202,6 +203,12 @@ def _shared(plan: Plan, spec: Spec, root: str, uid: int, gid: int) -> list[Step]
         if volume.way == kind
     ]
     if kind == "9p":
+        if not plan.supervisor:
+            # QEMU's way to the attributes of a file that it has open; init's own descriptors will
+            # be QEMU's
+            steps.append(
+                Bind(source=DESCRIPTORS, target=root + DESCRIPTORS, inside="", read_only=False)
+            )
         return [*steps, ReadOnly(target=folder)]
     daemon = Daemon(
         argv=command(plan.virtiofsd, folder, rust=plan.virtiofsd_rust),

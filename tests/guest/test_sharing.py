@@ -14,7 +14,8 @@ import time
 
 import pytest
 
-from support import PARTS, Bundle, Container, Urunc, need, nothing_left
+from support import PARTS, RESERVED_USERS, Bundle, Container, Urunc, need, nothing_left
+from urunc.storage.initrd import known
 
 APPLETS = ("sh", "cat", "chmod", "chown", "ls", "mkdir", "mknod", "mount", "sleep", "stat", "touch")
 KIND = "virtiofs"
@@ -171,3 +172,37 @@ def test_the_daemons_life(urunc: Urunc, tmp_path: pathlib.Path, own_pids: bool) 
             assert time.monotonic() < end, "it outlived its monitor"
             time.sleep(0.02)
         container.delete()
+
+
+def test_nine_p(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    """The monitor's user reads and writes; what that one may not, the guest has in its memory."""
+    need("root", "linux", "qemu")
+    if not known(str(PARTS / "linux/lib-modules"), ("9p", "9pnet_virtio")):
+        pytest.skip("needs a guest's kernel with 9p (KERNEL_PACKAGE=linux-image-amd64)")
+    configure(urunc, "9p")
+    script = """
+        mount; echo mine >/written; cat /written /secret/password; echo data >/data/new
+        cat /data/new; chmod 640 /data/new; echo chmod $?; exit 9
+    """
+    bundle = linux(tmp_path / "b", script, rootfs="9p")
+    for folder in ("secret", "data"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "data").chmod(0o777)
+    (tmp_path / "secret/password").write_text("hidden\n")
+    (tmp_path / "secret/password").chmod(0o400)
+    bundle.config["mounts"] = [
+        volume("/secret", tmp_path / "secret", "ro"),
+        volume("/data", tmp_path / "data"),
+    ]
+    with nothing_left(urunc.root):
+        result = run(urunc, bundle)
+    assert result.returncode == 9, result.stdout + result.stderr
+    for line in (
+        "overlay on / type overlay (rw", "share on /data type 9p (rw", "mine\nhidden\ndata\n",
+        "chmod 0\n",
+    ):  # fmt: skip
+        assert line in result.stdout, result.stdout
+    assert (tmp_path / "data/new").read_text() == "data\n"
+    facts = (tmp_path / "data/new").stat()
+    assert facts.st_uid >= RESERVED_USERS and stat.S_IMODE(facts.st_mode) == 0o640
+    assert not (bundle.root / "written").exists()

@@ -104,6 +104,7 @@ def test_nine_p(readonly: bool) -> None:
         "rbind /host/data on /state/box/root/share/volumes/0 writable",
         "make /state/box/root/share read-only",
     ]
+    assert "bind /proc/self/fd on /state/box/root/proc/self/fd writable" in steps
     records = told(launch)
     assert "share=9p\tshare" in records and "root=share\troot\tro" in records
     assert ("overlay=tmpfs\t" in records) != readonly
