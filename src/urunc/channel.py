@@ -2,10 +2,11 @@
 """The host's end of the talk with urunc's init in a guest: two FIFOs in the container's folder, a
 line each way (guest-init/channel.c).
 
-`channel.in` takes `signal N` to the guest, for its application. `channel.out` brings `exit N`, the
-application's exit code as a shell has it. Whoever wants to know that must hold the reading end
-before the monitor ends: a FIFO that nobody has open is empty. The guest is not trusted: what it
-says is bounded, and at worst a wrong exit code of its own.
+`channel.in` takes `signal N` to the guest, for its application, and `window ROWS COLUMNS`; init
+holds it open for the monitor, so nothing is lost that is said after start. `channel.out` brings
+`exit N`, the application's exit code as a shell has it: whoever wants to know that must hold the
+reading end before the monitor ends, for a FIFO that nobody has open is empty. The guest is not
+trusted: what it says is bounded, and at worst a wrong exit code of its own.
 """
 
 from __future__ import annotations
@@ -54,12 +55,21 @@ def exit_code(fd: int) -> int | None:
 def signal(folder: str, number: int) -> bool:
     """Have the guest's init send a signal to its application; False where nobody is there to take
     it. One that has not come up yet gets it when it does."""
+    return _tell(folder, b"signal %d\n" % number)
+
+
+def resize(folder: str, rows: int, columns: int) -> bool:
+    """Tell the guest's terminal its size, which a serial port does not; False as in `signal`."""
+    return _tell(folder, b"window %d %d\n" % (rows, columns))
+
+
+def _tell(folder: str, line: bytes) -> bool:
     try:
         fd = posix.open(f"{folder}/{IN}", posix.O_WRONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
     except OSError:
         return False
     try:
-        posix.write(fd, b"signal %d\n" % number)
+        posix.write(fd, line)
     except OSError as error:
         if error.errno not in (EAGAIN, ENXIO, EPIPE):
             raise

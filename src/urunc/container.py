@@ -170,7 +170,12 @@ def _look_again(state: State, config: Config) -> dict[str, object]:
 
 def parts(launch: Launch) -> dict[str, object]:
     """What init needs of a launch to become the monitor."""
-    return {"argv": launch.argv, "files": dict(launch.files), "claims": launch.claims}
+    return {
+        "argv": launch.argv,
+        "files": dict(launch.files),
+        "claims": launch.claims,
+        "held": launch.held,
+    }
 
 
 def _take_back(state: State) -> None:

@@ -113,7 +113,7 @@ class _Waiting:
         self.launch: dict[str, Any] = {}
         self.filters: list[bytes] = []
         self.keep = 0
-        self.claimed: list[int] = []
+        self.kept: list[int] = []
 
 
 def _prepare(setup: Setup, channel: Channel) -> _Waiting:
@@ -242,7 +242,7 @@ def _wait_and_become(waiting: _Waiting) -> None:
     _claim(waiting)
     argv = waiting.launch["argv"]
     _linux.default_signals()
-    _close_others(waiting.keep, {waiting.started_fd, timing.descriptor(), *waiting.claimed})
+    _close_others(waiting.keep, {waiting.started_fd, timing.descriptor(), *waiting.kept})
     timing.stamp(18)
     for program in waiting.filters:
         seccomp.install(program)
@@ -253,12 +253,14 @@ def _wait_and_become(waiting: _Waiting) -> None:
 
 
 def _claim(waiting: _Waiting) -> None:
-    """Open block devices so that nobody else can mount them as long as the monitor lives."""
+    """Open what the monitor shall have from its birth on: FIFOs, and block devices so that nobody
+    else can mount them as long as it lives."""
+    for path in waiting.launch["held"]:
+        waiting.kept.append(posix.open(path, posix.O_RDWR | posix.O_NONBLOCK))
     for path in waiting.launch["claims"]:
         for access in (posix.O_RDWR, posix.O_RDONLY):
             try:
-                waiting.claimed.append(posix.open(path, access | posix.O_EXCL))
-                posix.set_inheritable(waiting.claimed[-1], True)
+                waiting.kept.append(posix.open(path, access | posix.O_EXCL))
                 break
             except OSError as error:
                 if error.errno == EACCES and access == posix.O_RDWR:
@@ -267,6 +269,8 @@ def _claim(waiting: _Waiting) -> None:
                     f"take over the root filesystem's device for the guest: {reason(error)}",
                     "it is mounted, or used by another guest",
                 ) from None
+    for fd in waiting.kept:
+        posix.set_inheritable(fd, True)
 
 
 def _close_others(first: int, keep: set[int]) -> None:

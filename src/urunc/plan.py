@@ -263,6 +263,8 @@ def realize(
     if plan.supervisor:
         ear = f"{CHANNEL_FILES}.out" if plan.channel == "virtio" else f"vsock:{monitor.vsock}"
         launch = replace(launch, argv=(SUPERVISOR, ear, *launch.argv))
+    if plan.channel == "virtio":
+        launch = replace(launch, held=(f"{CHANNEL_FILES}.in",))
     if plan.root_way and plan.root_way.device:
         launch = replace(launch, claims=(storage.disks[0].target,))
     return launch

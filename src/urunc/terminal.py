@@ -52,10 +52,14 @@ class Session:
             self._before = termios.tcgetattr(0)
             tty.setraw(0)
 
-    def resize(self) -> None:
-        """Give the guest's terminal the size of the user's."""
-        if self._master >= 0 and posix.isatty(0):
-            ioctl(self._master, TIOCSWINSZ, ioctl(0, TIOCGWINSZ, bytes(8)))
+    def resize(self) -> tuple[int, int] | None:
+        """Give the container's terminal the size of the user's: (rows, columns), where there are
+        both."""
+        if self._master < 0 or not posix.isatty(0):
+            return None
+        size = ioctl(0, TIOCGWINSZ, bytes(8))
+        ioctl(self._master, TIOCSWINSZ, size)
+        return int.from_bytes(size[:2], "little"), int.from_bytes(size[2:4], "little")
 
     def copy(self, pidfd: int) -> None:
         """Pass bytes both ways until the process of a pidfd has ended and all it wrote is shown."""

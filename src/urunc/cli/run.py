@@ -54,6 +54,7 @@ def main(arguments: Arguments) -> int:
         if detach:
             return 0
         if session:
+            _resize(state, session)
             session.copy(posix.pidfd_open(state.pid))
         code = _wait(state.pid)
     except BaseException:
@@ -87,7 +88,14 @@ def _forward_signals(state: State, config: Config, session: Session | None) -> N
     for number in FORWARDED:
         _signal.signal(number, forward)
     if session:
-        _signal.signal(_signal.SIGWINCH, lambda *_: session.resize())
+        _signal.signal(_signal.SIGWINCH, lambda *_: _resize(state, session))
+
+
+def _resize(state: State, session: Session) -> None:
+    """Give the container's terminal the size of the user's, in the guest too."""
+    size = session.resize()
+    if size and state.data["plan"]["process"]:
+        channel.resize(state.folder, *size)
 
 
 def _wait(pid: int) -> int:

@@ -128,6 +128,8 @@ class Launch:
     claims: tuple[str, ...] = ()
     """Block devices that nobody else may have meanwhile: init opens them exclusively (open(2),
     O_EXCL), and the monitor keeps that."""
+    held: tuple[str, ...] = ()
+    """FIFOs that are open from before the monitor's first moment on."""
 
 
 @record

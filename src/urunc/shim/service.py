@@ -486,9 +486,12 @@ class Shim(Loop):
         request.answer(stats=any_of(name, values))
 
     def do_resize_pty(self, request: Request) -> None:
-        _, process = self._find(request)
+        task, process = self._find(request)
+        width, height = request.values["width"], request.values["height"]
         if process.terminal:
-            process.terminal.resize(request.values["width"], request.values["height"])
+            process.terminal.resize(width, height)
+            if process.channel >= 0:
+                channel.resize(f"{task.root}/{task.id}", height, width)
         request.answer()
 
     def do_close_io(self, request: Request) -> None:
