@@ -17,14 +17,14 @@ PREFIX = "com.urunc.unikernel."
 def archive(
     path: pathlib.Path,
     name: str,
-    files: Mapping[str, pathlib.Path | bytes],
+    files: Mapping[str, pathlib.Path | bytes | str],
     command: Sequence[str],
     **unikernel: str,
 ) -> pathlib.Path:
-    """Write an image's archive; `unikernel` is what its urunc.json says, none for an ordinary
-    one."""
+    """Write an image's archive; a file that is a text is a symbolic link to it, and `unikernel` is
+    what the image's urunc.json says, none for an ordinary one."""
     contents = {
-        target: source if isinstance(source, bytes) else source.read_bytes()
+        target: source.read_bytes() if isinstance(source, pathlib.Path) else source
         for target, source in files.items()
     }
     if unikernel:
@@ -50,12 +50,16 @@ def archive(
     return path
 
 
-def _tar(files: Mapping[str, bytes]) -> bytes:
+def _tar(files: Mapping[str, bytes | str]) -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
         for name, content in files.items():
             member = tarfile.TarInfo(name)
-            member.size = len(content)
             member.mode = 0o755
-            tar.addfile(member, io.BytesIO(content))
+            if isinstance(content, str):
+                member.type, member.linkname = tarfile.SYMTYPE, content
+                tar.addfile(member)
+            else:
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
     return out.getvalue()

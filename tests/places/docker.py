@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Docker to run guests with: Debian's containerd and dockerd, with runc and urunc as runtimes.
 
-Everything that they keep is in the place's tmpfs; the socket too. dockerd has urunc twice: by its
-path alone, and (`urunc-configured`) with an argument, for which it writes a shell script that it
-gives to containerd's shim as the runtime.
+Everything that they keep is in the place's tmpfs; the socket too. dockerd has urunc by its path
+alone (`urunc`), and with each configuration of the place as its argument (`urunc-configured`, and
+`urunc-NAME` for the others): for these it writes a shell script that it gives to containerd's shim
+as the runtime.
 Images come by `docker load`: it has no network but its own bridges. Needs root, and the package
 docker.io (with containerd, runc and iptables).
 """
@@ -33,8 +34,10 @@ class Docker(Engine):
     runtime by a shim's name, and asks for that one always.
     """
 
-    def __init__(self, runtime: str, config: str = "", *, shim: bool = False) -> None:
-        super().__init__(runtime, config)
+    def __init__(
+        self, runtime: str, config: str = "", *, shim: bool = False, **configs: str
+    ) -> None:
+        super().__init__(runtime, config, **configs)
         self.shim = f"{os.path.dirname(runtime)}/containerd-shim-urunc-v2" if shim else ""
 
     @property
@@ -61,14 +64,15 @@ class Docker(Engine):
 
     def files(self) -> dict[str, str]:
         space = self.space
+        configured = {
+            "urunc-configured" if name == "config" else f"urunc-{name}": {
+                "path": self.runtime,
+                "runtimeArgs": ["--config", f"/etc/urunc/{name}.toml"],
+            }
+            for name in self.configs
+        }
         daemon = {
-            "runtimes": {
-                "urunc": {"path": self.runtime},
-                "urunc-configured": {
-                    "path": self.runtime,
-                    "runtimeArgs": ["--config", "/etc/urunc/config.toml"],
-                },
-            },
+            "runtimes": {"urunc": {"path": self.runtime}, **configured},
             "data-root": f"{space}/docker",
             "exec-root": f"{space}/exec",
             "pidfile": f"{space}/docker.pid",

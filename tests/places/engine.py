@@ -30,6 +30,8 @@ import uuid
 from places import Place, child, kill
 
 CGROUPS = pathlib.Path("/sys/fs/cgroup")
+UP_S = 30
+"""In which an engine has to be up."""
 BUSYBOX = "/bin/busybox"
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
 # what no engine can use here is no surprise that depends on the machine: an address of RFC 5737
@@ -74,7 +76,8 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
 class Engine(Place):
     """A place with an engine, called as its command: `engine("ps", "--all")`.
 
-    `runtime` is urunc's program, and `config` what its configuration file says.
+    `runtime` is urunc's program, `config` what its configuration file says, and `configs` what
+    others in /etc/urunc say, by their names.
     """
 
     daemons = ""
@@ -86,10 +89,9 @@ class Engine(Place):
     states: tuple[str, ...] = ()
     """Patterns of the folders in which runtimes keep containers; {space} is the place's tmpfs."""
 
-    def __init__(self, runtime: str, config: str = "", timeout_s: float = 30) -> None:
+    def __init__(self, runtime: str, config: str = "", **configs: str) -> None:
         self.runtime = runtime
-        self.config = config
-        self.timeout_s = timeout_s
+        self.configs = {"config": config, **configs}
         self.group = f"urunc-test-{uuid.uuid4().hex[:8]}"
 
     @property
@@ -163,7 +165,8 @@ class Engine(Place):
         undo.callback(self._remove_groups)
         (here / "space").mkdir()
         (here / "daemons").write_text(self.daemons)
-        files = {"urunc/config.toml": self.config, "resolv.conf": RESOLVER} | self.files()
+        files = {f"urunc/{name}.toml": text for name, text in self.configs.items()}
+        files |= {"resolv.conf": RESOLVER} | self.files()
         for name, content in files.items():
             path = here / "etc" / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -179,7 +182,7 @@ class Engine(Place):
                 start_new_session=True,
             )  # fmt: skip
         undo.callback(kill, process)
-        end = time.monotonic() + self.timeout_s
+        end = time.monotonic() + UP_S
         self._pid = 0
         while not self._is_ready():
             if process.poll() is not None or time.monotonic() > end:

@@ -40,6 +40,8 @@ class Podman(Engine):
     gateway_form = "{{(index .Subnets 0).Gateway}}"
     removal = ("rm", "--force", "--time", "0")
     states = ("/run/runc/*", "/run/urunc/*")
+    driver = "overlay"
+    """Of containers' root filesystems."""
 
     def command(self, *words: str) -> list[str]:
         verb, *others = words
@@ -77,7 +79,7 @@ class Podman(Engine):
         """
         storage = f"""
             [storage]
-            driver = "overlay"
+            driver = "{self.driver}"
             graphroot = "{space}/storage"
             runroot = "/run/containers/storage"
         """
@@ -92,6 +94,7 @@ class RootlessPodman(Podman):
     subordinate ids, a /dev/net/tun that is open to all, and no control group."""
 
     states = (f"{USER_FOLDER}/urunc/*", f"{USER_FOLDER}/urunc.d/users/*")
+    driver = "vfs"
     home = "/run/home"
     daemons = f"""
         echo guest:x:{USER}:{USER}::/run/home:/bin/sh >>/etc/passwd
@@ -129,5 +132,5 @@ class RootlessPodman(Podman):
         """
         return {
             "containers/containers.conf": containers,
-            "containers/storage.conf": '[storage]\ndriver = "vfs"\n',
+            "containers/storage.conf": f'[storage]\ndriver = "{self.driver}"\n',
         }

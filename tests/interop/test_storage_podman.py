@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Podman: ordinary images as Linux guests, by annotations. Their root filesystems from the storage
+drivers overlay and vfs, and each kind of volume."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator
+
+import pytest
+
+from engines import taken_down
+from places.podman import Podman
+from stored import (
+    CONFIG,
+    COPYING,
+    DENIED,
+    LOOK,
+    LOOK_AT_VOLUMES,
+    SEEN,
+    SETTINGS,
+    VOLUMES_SEEN,
+    WRITE,
+    WRITTEN,
+    Volumes,
+    annotations,
+    answers,
+    cached,
+    image,
+    script,
+)
+from support import URUNC, need, unchanged
+
+
+class Vfs(Podman):
+    """Podman with a whole copy of an image for each container."""
+
+    driver = "vfs"
+
+
+@pytest.fixture(scope="module", params=[(Podman, CONFIG), (Vfs, COPYING)], ids=["overlay", "vfs"])
+def podman(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Podman]:
+    """Podman with the image; with overlay there is a kernel that mounts shared folders."""
+    need("root", "installed", "podman", "linux", "qemu", "images")
+    kind, config = request.param
+    with taken_down(kind(str(URUNC), config)) as place:
+        place("load", "--input", str(image(tmp_path_factory.mktemp("images"))))
+        place("run", "--rm", "stored", "/bin/ls")  # a mount for networks stays of the first one
+        yield place
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays(podman: Podman) -> Iterator[None]:
+    """The place holds after a test what it held before it."""
+    with unchanged(podman.holds, 10):
+        yield
+
+
+def run(podman: Podman, *words: str, code: int = 0, **more: str) -> str:
+    """`podman run` of a guest that ends with this code; what it says."""
+    named = annotations("--annotation", **more)
+    done = podman("run", "--rm", "--runtime", "urunc", *named, *words, check=False)
+    assert done.returncode == code, done
+    return done.stdout
+
+
+def test_root(podman: Podman) -> None:
+    """The guest has the image's files and writes to none of them; the second one's image is the
+    first one's."""
+    assert answers(run(podman, "stored", *script(LOOK, code=7), code=2 * 7 + 1)) == SEEN
+    first = cached(podman)
+    assert answers(run(podman, "stored", *script(LOOK))) == SEEN
+    assert len(first) == 1
+    assert cached(podman) == first
+
+
+def test_volumes(podman: Podman, tmp_path: pathlib.Path) -> None:
+    """Folders, files, a secret, a new named volume with what the image has at its place, memory, a
+    device, and the names that Podman writes into files; copies where an annotation allows it."""
+    volumes = Volumes(tmp_path)
+    asked, seen = LOOK_AT_VOLUMES | WRITE, VOLUMES_SEEN | WRITTEN
+    asked["named"] = "cat /data/settings; echo guest >/data/settings"
+    seen["named"] = SETTINGS + DENIED.format("/data/settings")
+    asked["secret"] = "cat /run/secrets/word; stat -c %a /run/secrets/word"
+    seen["secret"] = "a file\n444\n"
+    asked["names"] = "cat /etc/hostname /etc/resolv.conf; grep -v localhost /etc/hosts"
+    podman("secret", "create", "word", str(volumes.file))
+    with volumes.device() as device:
+        options = (
+            "--volume", f"{volumes.folder}:/in/folder:ro",
+            "--volume", f"{volumes.file}:/in/file:ro", "--volume", f"{volumes.out}:/out",
+            "--volume", "named:/data:ro", "--secret", "word",
+            "--mount", "type=tmpfs,destination=/scratch,tmpfs-size=1m",
+            "--device", f"{device}:/dev/xvdc",
+            "--hostname", "inside", "--add-host", "db:192.0.2.9", "--dns", "192.0.2.54",
+        )  # fmt: skip
+        command = script(asked, device="/dev/xvdc")
+        said = answers(run(podman, *options, "stored", *command, volumes="copy"))
+    podman("secret", "rm", "word")
+    podman("volume", "rm", "named")
+    names = said.pop("names").splitlines()
+    assert said == seen
+    assert names[:2] == ["inside", "nameserver 192.0.2.54"]
+    assert {"inside", "db"} <= {line.split()[1] for line in names[2:]}
+    volumes.are_left(written=podman.driver == "overlay")
