@@ -199,17 +199,36 @@ def shims(containerd: Containerd) -> list[int]:
     return [int(pid) for pid in found.split()]
 
 
+def restart(containerd: Containerd) -> None:
+    """Kill containerd, and wait for the one that comes after it."""
+    containerd.run("pkill", "-KILL", "-x", "containerd")
+    end = time.monotonic() + 20
+    while containerd("version", check=False).returncode:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_ends_without_containerd(containerd: Containerd) -> None:
+    """What ends while containerd is away is known to the next one, with its exit code."""
+    script = "while [ ! -e /gone ]; do sleep 0.05; done; exit 5"
+    containerd.launch("away", "box", "/bin/sh", "-c", script, options=("-d",))
+    pid = containerd("tasks", "ls").stdout.split()[-2]
+    stopped = (
+        "pkill -STOP -x containerd; touch /proc/$0/root/gone; while [ -e /proc/$0 ]; do :; done"
+    )
+    containerd.run("timeout", "10", "sh", "-c", stopped, pid)
+    restart(containerd)
+    wait_stopped(containerd, "away")
+    assert "exit code 5" in containerd("tasks", "delete", "away", check=False).stderr
+
+
 @pytest.mark.parametrize("image", ["box", "spt"])
 def test_containerd_restarts(containerd: Containerd, image: str) -> None:
     """Containers go on without it, and are its own again when it is back."""
     command = ("/bin/sleep", "100") if image == "box" else ()
     containerd.launch("five", image, *command, options=("-d",))
     before = shims(containerd)
-    containerd.run("pkill", "-KILL", "-x", "containerd")
-    end = time.monotonic() + 20
-    while containerd("version", check=False).returncode:
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    restart(containerd)
     assert "RUNNING" in containerd("tasks", "ls").stdout
     assert shims(containerd) == before
     containerd("tasks", "kill", "-s", "KILL", "five")

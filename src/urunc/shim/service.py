@@ -426,6 +426,10 @@ class Shim(Loop):
                 details = {"exec_id": execs[pid]}
                 info["info"] = any_of("containerd.runc.v1.ProcessDetails", details)
             found.append(info)
+        if not found:
+            # of a shim without any a containerd that comes back thinks that its task was never
+            # made, and forgets how it ended (containerd/containerd#6860)
+            found = [{"pid": task.init.pid}]
         request.answer(processes=found)
 
     def do_pause(self, request: Request) -> None:
