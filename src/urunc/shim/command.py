@@ -354,8 +354,8 @@ def info() -> int:
     """What this shim is: its name and version, and, with these options, the runtime's features
     (by which containerd decides on mounts with mapped ids, CRI on user namespaces)."""
     from urunc import ordinary
-    from urunc.cli.features import features
     from urunc.config import load
+    from urunc.features import features
     from urunc.jsontext import dumps
     from urunc.shim.messages import MessageError, decode, encode
     from urunc.shim.options import read

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this urunc can do on this machine (features.md of the specification): for `urunc features`,
+and for containerd by the shim.
+
+Everything is probed. What only ordinary containers have (mount options and extensions, libseccomp's
+architectures) is their runtime's own answer.
+"""
+
+from __future__ import annotations
+
+from urunc import OCI_VERSION, __version__, ordinary
+from urunc.errors import HostError
+from urunc.filters import ACTIONS, OPERATORS
+from urunc.guests import BUILT_IN as GUESTS
+from urunc.host import capture
+from urunc.image import PREFIX
+from urunc.jsontext import loads
+from urunc.linux import cgroups, namespaces
+from urunc.linux.files import exists, read_text
+from urunc.monitors import BUILT_IN as MONITORS
+from urunc.spec import HOOKS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from urunc.config import Config
+
+CAPABILITIES = (
+    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE "  # noqa: SIM905
+    "NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO "
+    "SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME "
+    "SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG "
+    "WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE".split()
+)
+"""capabilities(7), by number."""
+
+
+def features(config: Config) -> dict[str, Any]:
+    """The features document."""
+    theirs = _ordinary(config)
+    their_linux = theirs.get("linux", {})
+    linux = {
+        "namespaces": sorted(
+            kind for kind, (_, file) in namespaces.KINDS.items() if exists(f"/proc/self/ns/{file}")
+        ),
+        "capabilities": _capabilities(),
+        "cgroup": _cgroup(),
+        "seccomp": _seccomp(their_linux.get("seccomp", {})),
+        "apparmor": {"enabled": _says("/sys/module/apparmor/parameters/enabled", "Y")},
+        "selinux": {"enabled": exists("/sys/fs/selinux/enforce")},
+        "intelRdt": {"enabled": False},
+    }
+    if "mountExtensions" in their_linux:
+        linux["mountExtensions"] = their_linux["mountExtensions"]
+    return {
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": OCI_VERSION,
+        "hooks": list(HOOKS),
+        "mountOptions": theirs.get("mountOptions", []),
+        "linux": linux,
+        "annotations": {
+            **theirs.get("annotations", {}),
+            "com.urunc.version": __version__,
+            "com.urunc.guests": ",".join(GUESTS),
+            "com.urunc.monitors": ",".join(MONITORS),
+        },
+        "potentiallyUnsafeConfigAnnotations": sorted(
+            {PREFIX, *theirs.get("potentiallyUnsafeConfigAnnotations", [])}
+        ),
+    }
+
+
+def _ordinary(config: Config) -> dict[str, Any]:
+    """The ordinary runtime's own document; empty where there is no such runtime, or it has none."""
+    try:
+        code, text = capture([ordinary.find(config), "features"])
+        document = loads(text) if code == 0 else {}
+    except (HostError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _capabilities() -> list[str]:
+    last = int(read_text("/proc/sys/kernel/cap_last_cap"))
+    return [f"CAP_{name}" for name in CAPABILITIES[: last + 1]]
+
+
+def _cgroup() -> dict[str, bool]:
+    found = cgroups.hierarchies()
+    systemd = exists("/run/systemd/system")
+    return {
+        "v1": any(name not in ("", "systemd") for name in found),
+        "v2": cgroups.UNIFIED in found,
+        "systemd": systemd,
+        "systemdUser": systemd and cgroups.UNIFIED in found,
+        "rdma": "rdma" in found
+        or (cgroups.UNIFIED in found and "rdma" in _controllers(found[cgroups.UNIFIED][0])),
+    }
+
+
+def _controllers(mount_point: str) -> list[str]:
+    return read_text(f"{mount_point}/cgroup.controllers").split()
+
+
+def _seccomp(theirs: dict[str, Any]) -> dict[str, Any]:
+    from urunc.linux.seccomp import ALLOW, compile_rules
+
+    try:
+        compile_rules(ALLOW, ())
+        enabled = exists("/proc/sys/kernel/seccomp")
+    except (ImportError, OSError):
+        enabled = False
+    found: dict[str, Any] = {"enabled": enabled}
+    if enabled:
+        found["actions"] = sorted(ACTIONS)
+        found["operators"] = list(OPERATORS[1:])
+        for key in ("archs", "knownFlags", "supportedFlags"):
+            if key in theirs:
+                found[key] = theirs[key]
+    return found
+
+
+def _says(path: str, wanted: str) -> bool:
+    try:
+        return read_text(path).strip() == wanted
+    except OSError:
+        return False
