@@ -170,13 +170,13 @@ static _Noreturn void become(void)
               program);
 }
 
-/* Of proc_pid_status(5) a mask of signals; the application is PID 1 of the /proc that is seen. */
-static unsigned long long signal_mask(const char *name)
+/* Of proc_pid_status(5) a mask of signals; this /proc is the initramfs', with init's own pids. */
+static unsigned long long signal_mask(pid_t application, const char *name)
 {
     unsigned long long mask = 0;
     size_t length = strlen(name);
     char line[256];
-    FILE *file = fopen("/proc/1/status", "re");
+    FILE *file = fopen(text("/proc/%d/status", application), "re");
 
     while (file && fgets(line, sizeof line, file))
         if (strncmp(line, name, length) == 0)
@@ -200,7 +200,8 @@ static bool ends_by_default(int signal)
 void signal_application(pid_t application, int signal)
 {
     if (setting("pid_namespace") && ends_by_default(signal) &&
-        !((signal_mask("SigCgt:") | signal_mask("SigIgn:")) >> (signal - 1) & 1)) {
+        !((signal_mask(application, "SigCgt:") | signal_mask(application, "SigIgn:")) >>
+              (signal - 1) & 1)) {
         killed_for = signal;
         signal = SIGKILL;
     }

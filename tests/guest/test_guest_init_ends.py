@@ -68,6 +68,25 @@ def test_a_namespace_of_its_own(guest: Guest, files: pathlib.Path) -> None:
     assert sections(guest.output())["pids"] == "1 /proc/1\n"
 
 
+def test_signals_to_pid_1(guest: Guest, files: pathlib.Path) -> None:
+    """One that is handled is, and one that is ignored does nothing."""
+    ext4_root(guest, files)
+    guest.tell("pid_namespace", "1")
+    script = """
+        trap '' HUP; trap 'echo "== usr1"' USR1; echo "== waiting"
+        while :; do sleep 0.1; done
+    """
+    guest.application("sh", "-c", script)
+    guest.start()
+    guest.wait_for("== waiting")
+    guest.say("signal 1")
+    guest.say("signal 10")
+    guest.wait_for("== usr1")
+    guest.say("signal 15")
+    assert guest.wait() == 255
+    assert guest.hear() == "ready\nexit 143\n"
+
+
 ENDINGS = {
     "killed": (["sh", "-c", "kill -TERM $$"], "ready\nexit 143\n", 255),
     "not in PATH": (

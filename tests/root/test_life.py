@@ -79,7 +79,7 @@ def test_recorded_state(urunc: Urunc, bundle: Bundle) -> None:
     path = urunc.root / container.id / "state.json"
     data = json.loads(path.read_text())
     boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    assert (data["schema"], data["bootId"]) == (3, boot)
+    assert (data["schema"], data["bootId"]) == (4, boot)
     path.write_text(json.dumps(data | {"bootId": "another"}))
     assert container.status() == "stopped"
     path.write_text(json.dumps(data | {"schema": 99}))

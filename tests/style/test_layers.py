@@ -15,6 +15,7 @@ SLOW = {
     *("argparse", "ctypes", "dataclasses", "json", "logging", "os", "pathlib", "re"),
     *("subprocess", "typing"),
 }
+PROGRAMS = ("urunc.__main__", "urunc.shim.command")
 HELPERS = {"errors", "jsontext", "record", "net.facts", "net.ipv4", "storage.facts"}
 
 
@@ -67,7 +68,7 @@ def test_layers(name: str) -> None:
         if below(name, "urunc.linux"):
             assert below(other, "urunc.linux")
         if below(other, "urunc.cli"):
-            assert below(name, "urunc.cli") or name == "urunc.__main__"
+            assert below(name, "urunc.cli") or name in PROGRAMS
     for package in ("urunc.guests", "urunc.monitors"):
         if below(name, package) and name != package:
             allowed = {package, *(f"urunc.{helper}" for helper in HELPERS)}
