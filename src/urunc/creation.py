@@ -347,7 +347,7 @@ class _Creation:
         from urunc import surroundings
 
         self.ready = surroundings.prepare(
-            self.prepared.plan, self.spec, self.ids, self.config, self.options
+            self.prepared.plan, self.storage, self.spec, self.ids, self.config, self.options
         )
 
     def _fork(self) -> None:
@@ -363,7 +363,14 @@ class _Creation:
             join=entry.by_init(spec.namespaces),
             start_fd=posix.open(f"{path}/{START}", FIFO_FLAGS | posix.O_RDONLY),
             started_fd=posix.open(f"{path}/{STARTED}", FIFO_FLAGS | posix.O_RDWR),
-            prepared=frozenset((ready.device_mount, ready.image_mount, ready.console_socket)),
+            prepared=frozenset(
+                (
+                    ready.device_mount,
+                    ready.image_mount,
+                    ready.console_socket,
+                    *(mount for _, mount in ready.stored),
+                )
+            ),
             keep_descriptors=self.options.preserve_fds,
             start_hooks=spec.hooks.get("startContainer", ()),
         )

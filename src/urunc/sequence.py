@@ -66,6 +66,8 @@ class Ready:
     devices: str = MAKE
     device_mount: int = -1
     image_mount: int = -1
+    stored: tuple[tuple[str, int], ...] = ()
+    """Of `stored_files` those that init may not reach by their path: (target, mount)."""
     console_socket: int = -1
     keyring: bool = True
     pivot: bool = True
@@ -107,7 +109,7 @@ def build(
     ]
     if ready.image_mount >= 0:
         steps.append(Detach(target=image))
-    steps += _stored(plan, storage, root)
+    steps += _stored(plan, storage, root, ready)
     steps.append(_tmpfs(root + RUN, RUN_SIZE, spec, mode=0o700, uid=uid, gid=gid))
     if plan.channel == "virtio":
         folder = root.removesuffix("root")
@@ -158,9 +160,9 @@ def _tmpfs(
     )  # fmt: skip
 
 
-def _stored(plan: Plan, storage: StorageFacts, root: str) -> list[Step]:
-    """The files that are not the image's: the administrator's kernel, and what was made for this
-    container or is shared by several."""
+def stored_files(plan: Plan, storage: StorageFacts) -> list[tuple[str, str, bool]]:
+    """(source, target, read-only) of the files that are not the image's: the administrator's
+    kernel, and what was made for this container or is shared by several."""
     given = (
         [] if plan.kernel.source.inside else [(plan.kernel.source.path, plan.kernel.target, True)]
     )
@@ -169,9 +171,16 @@ def _stored(plan: Plan, storage: StorageFacts, root: str) -> list[Step]:
     given += [
         (disk.source, disk.target, disk.read_only) for disk in storage.disks if not disk.device
     ]
+    return given
+
+
+def _stored(plan: Plan, storage: StorageFacts, root: str, ready: Ready) -> list[Step]:
+    prepared = dict(ready.stored)
     return [
-        Bind(source=source, target=root + target, inside="", read_only=read_only)
-        for source, target, read_only in given
+        Attach(descriptor=prepared[target], target=root + target, what=source, is_file=True)
+        if target in prepared
+        else Bind(source=source, target=root + target, inside="", read_only=read_only)
+        for source, target, read_only in stored_files(plan, storage)
     ]
 
 
@@ -248,7 +257,7 @@ def _device_steps(
             read_only=disk.read_only,
         )
         for disk in storage.disks
-        if disk.device
+        if disk.device and ready.devices == MAKE
     ]
     return steps
 

@@ -111,10 +111,7 @@ class Bind(Step):
         if posix.fstat(fd).st_mode & S_IFMT == S_IFDIR:
             make_directories(self.target)
         else:
-            make_directories(self.target.rpartition("/")[0])
-            posix.close(
-                posix.open(self.target, posix.O_WRONLY | posix.O_CREAT | posix.O_CLOEXEC, 0o444)
-            )
+            make_file(self.target)
         attributes = mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV
         attributes |= mounts.MOUNT_ATTR_RDONLY if self.read_only else 0
         mounts.bind(fd, self.target, attributes, recursive=self.recursive)
@@ -210,12 +207,16 @@ class Attach(Step):
     descriptor: int
     target: str
     what: str
+    is_file: bool = False
 
     def describe(self) -> str:
         return f"attach {self.what} at {self.target}"
 
     def execute(self) -> None:
-        make_directories(self.target)
+        if self.is_file:
+            make_file(self.target)
+        else:
+            make_directories(self.target)
         _linux.move_mount(self.descriptor, self.target)
         posix.close(self.descriptor)
 
@@ -248,10 +249,7 @@ class BindDevice(Step):
         return f"bind device {self.source} on {self.target}"
 
     def execute(self) -> None:
-        make_directories(self.target.rpartition("/")[0])
-        posix.close(
-            posix.open(self.target, posix.O_WRONLY | posix.O_CREAT | posix.O_CLOEXEC, 0o444)
-        )
+        make_file(self.target)
         fd = posix.open(self.source, O_PATH | posix.O_CLOEXEC)
         mounts.bind(fd, self.target, mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NOEXEC)
         posix.close(fd)
@@ -473,6 +471,12 @@ class User(Step):
         _linux.capset(0)
         _linux.prctl(PR_SET_NO_NEW_PRIVS, 1)
         _linux.prctl(PR_SET_DUMPABLE, 0)  # setresuid made it so already, but for root
+
+
+def make_file(path: str) -> None:
+    """An empty file to mount on, in folders that are made where they are not there."""
+    make_directories(path.rpartition("/")[0])
+    posix.close(posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_CLOEXEC, 0o444))
 
 
 STEPS: dict[str, Any] = {

@@ -14,8 +14,8 @@ import posix
 from urunc import logs
 from urunc.errors import HostError, reason
 from urunc.linux import _linux, cgroups, mounts
-from urunc.linux.files import AT_FDCWD, exists
-from urunc.sequence import ATTACH, BIND, MAKE, Ready, device_nodes
+from urunc.linux.files import AT_FDCWD, S_IFBLK, exists
+from urunc.sequence import ATTACH, BIND, MAKE, Ready, device_nodes, stored_files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,28 +23,34 @@ if TYPE_CHECKING:
     from urunc.creation import Options
     from urunc.plan import Plan
     from urunc.spec import Spec
+    from urunc.storage.facts import StorageFacts
     from urunc.users import Ids
 
 
 TUN = "/dev/net/tun"
 
 
-def prepare(plan: Plan, spec: Spec, ids: Ids, config: Config, options: Options) -> Ready:
+def prepare(
+    plan: Plan, storage: StorageFacts, spec: Spec, ids: Ids, config: Config, options: Options
+) -> Ready:
     """Prepare for init; raises HostError."""
     _check_labels(spec)
     devices, device_mount, image_mount = MAKE, -1, -1
     missing: frozenset[str] = frozenset()
+    stored: tuple[tuple[str, int], ...] = ()
     if posix.geteuid() != 0 or cgroups.in_user_namespace():
         devices = BIND
         missing = _missing_devices(plan)
     elif ids.own:
         devices = ATTACH
-        device_mount, image_mount = _mount_devices(plan), _mount_image(spec)
+        device_mount, image_mount = _mount_devices(plan, storage), _mount_image(spec)
+        stored = _mount_files(plan, storage)
     return Ready(
         ids=ids,
         devices=devices,
         device_mount=device_mount,
         image_mount=image_mount,
+        stored=stored,
         console_socket=_console(spec, options),
         keyring=options.keyring,
         pivot=options.pivot,
@@ -96,7 +102,7 @@ def _missing_devices(plan: Plan) -> frozenset[str]:
     return frozenset(missing)
 
 
-def _mount_devices(plan: Plan) -> int:
+def _mount_devices(plan: Plan, storage: StorageFacts) -> int:
     """A /dev for the monitor, with its nodes, mounted nowhere."""
     try:
         mount = _linux.new_tmpfs((("size", "64k"), ("mode", "755")))
@@ -109,6 +115,12 @@ def _mount_devices(plan: Plan) -> int:
             posix.mknod(path, facts.st_mode & 0o170000 | node.mode, facts.st_rdev)
             posix.chmod(path, node.mode)
             posix.chown(path, node.uid, node.gid)
+        for disk in storage.disks:
+            if disk.device:
+                path = folder + disk.target.removeprefix("/dev")
+                mode = S_IFBLK | (0o400 if disk.read_only else 0o600)
+                posix.mknod(path, mode, posix.makedev(*disk.device))
+                posix.chown(path, plan.uid or 0, plan.gid or 0)
         attributes = mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NOEXEC | mounts.MOUNT_ATTR_RDONLY
         _linux.mount_setattr(mount, "", mounts.AT_EMPTY_PATH, attributes, 0, 0)
     except OSError as error:
@@ -126,6 +138,22 @@ def _mount_image(spec: Spec) -> int:
     except OSError as error:
         raise HostError(f"root.path '{spec.root}': {reason(error)}") from None
     return mount
+
+
+def _mount_files(plan: Plan, storage: StorageFacts) -> tuple[tuple[str, int], ...]:
+    """Files in folders that are closed to init, each a mount of its own, mounted nowhere."""
+    flags = mounts.OPEN_TREE_CLONE | mounts.OPEN_TREE_CLOEXEC
+    found = []
+    for source, target, read_only in stored_files(plan, storage):
+        attributes = mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV
+        attributes |= mounts.MOUNT_ATTR_RDONLY if read_only else 0
+        try:
+            mount = _linux.open_tree(AT_FDCWD, source, flags)
+            _linux.mount_setattr(mount, "", mounts.AT_EMPTY_PATH, attributes, 0, 0)
+        except OSError as error:
+            raise HostError(f"mount '{source}' for the monitor: {reason(error)}") from None
+        found.append((target, mount))
+    return tuple(found)
 
 
 def _console(spec: Spec, options: Options) -> int:

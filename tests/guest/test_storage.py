@@ -346,3 +346,25 @@ def test_an_initrd_that_is_too_large(urunc: Urunc, tmp_path: pathlib.Path) -> No
     assert result.returncode == 1
     assert "as much again once it is unpacked, are too much for a guest of 128 MiB" in result.stderr
     assert own_files(urunc) == []
+
+
+def test_in_a_user_namespace(urunc: Urunc, tmp_path: pathlib.Path, device: str) -> None:
+    """Init reaches neither the cache nor the device by itself."""
+    need("linux", "qemu", "images")
+    configure(urunc, "ext4")
+    numbers = os.stat(device).st_rdev
+    bundle = linux(tmp_path / "b", "cat /conf; ls -l /dev/xvda; exit 7")
+    (tmp_path / "conf").write_text("configured\n")
+    (tmp_path / "conf").chmod(0o600)
+    bundle.config["mounts"] = [volume("/conf", tmp_path / "conf", "ro")]
+    mapping = [{"containerID": 0, "hostID": 700_000, "size": 65_536}]
+    bundle.config["linux"] |= {"uidMappings": mapping, "gidMappings": mapping}
+    bundle.config["linux"]["namespaces"] += [{"type": "user"}]
+    bundle.config["linux"]["devices"] = [
+        {"path": "/dev/xvda", "type": "b", "major": os.major(numbers), "minor": os.minor(numbers)}
+    ]
+    with nothing_left(urunc.root):
+        result = run(urunc, bundle)
+    assert result.returncode == 7, result.stdout + result.stderr
+    assert "configured" in result.stdout
+    assert "brw" in result.stdout

@@ -25,6 +25,7 @@ def found(*volumes: VolumeSource, **changes: Any) -> Found:
         "filesystems": FORMS,
         "virtiofsd": "/usr/lib/qemu/virtiofsd",
         "supervisor": "",
+        "user_namespace": False,
         "volumes": volumes,
     }
     return Found(**{**values, **changes})

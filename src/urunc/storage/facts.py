@@ -51,6 +51,8 @@ class Found:
     """Of FORMS those that the guest's kernel is known to mount."""
     virtiofsd: str
     """The program's path, "" where there is none."""
+    user_namespace: bool
+    """Whether the container has one of its own, in which init cannot reach the host's folders."""
     supervisor: str
     """urunc's program that runs a monitor and ends as the guest's application did, where the
     administrator asks for it, else ""."""

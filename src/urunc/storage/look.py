@@ -68,6 +68,7 @@ def look(spec: Spec, image: UnikernelImage, guest: Guest, config: Config) -> Fou
         filesystems=filesystems(guest, config) if guest.init else FORMS,
         virtiofsd=daemon,
         virtiofsd_rust=rust,
+        user_namespace="user" in spec.namespaces,
         supervisor=programs.path("supervisor") if _supervised(image, guest, config) else "",
         volumes=volumes,
     )

@@ -123,6 +123,8 @@ def _problem(form: str, guest: Guest, monitor: Monitor, found: Found, *, built: 
 
 
 def _share_problem(form: str, monitor: Monitor, found: Found) -> str:
+    if found.user_namespace:
+        return "no folders are shared with a container in a user namespace"
     if form not in monitor.shares:
         return f"{monitor.name} shares no folders by it"
     if form == "virtiofs" and not found.virtiofsd:
