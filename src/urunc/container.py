@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 SIGKILL = 9
 NETWORK_FILES = {"resolver": "/etc/resolv.conf", "hosts": "/etc/hosts"}
 """Files that engines mount into every container, which say something of its network."""
+HOSTNAME = "/etc/hostname"
 UNFINISHED = "unfinished"
 """In state.json while `start` changes the network: how many resources were recorded before."""
 STOP_REQUESTS = frozenset((2, 3, 15))  # SIGINT, SIGQUIT, SIGTERM
@@ -62,9 +63,25 @@ HARMLESS = frozenset((0, SIGKILL, 18, 19))  # no signal, SIGKILL, SIGCONT, SIGST
 
 def network_files(spec: Spec) -> dict[str, str]:
     """The host's paths of the container's NETWORK_FILES, "" where it has none."""
+    return {name: _source(spec, path) for name, path in NETWORK_FILES.items()}
+
+
+def hostname(spec: Spec) -> str:
+    """The container's hostname, "" where it has none. In a pod only the pod's own container has it
+    in config.json; to the others the engine mounts a file that says it."""
+    path = "" if spec.hostname else _source(spec, HOSTNAME)
+    if not path:
+        return spec.hostname
+    from urunc.net.look import read_hostname
+
+    return read_hostname(path)
+
+
+def _source(spec: Spec, destination: str) -> str:
+    """The host's path of what is mounted there, "" for nothing."""
     sources = {mount.destination: mount.source for mount in spec.mounts}
-    found = {name: sources.get(path, "") for name, path in NETWORK_FILES.items()}
-    return {name: path if path.startswith("/") else "" for name, path in found.items()}
+    path = sources.get(destination, "")
+    return path if path.startswith("/") else ""
 
 
 def look(plan: Plan, namespace: str, files: dict[str, str]) -> Found:

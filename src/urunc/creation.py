@@ -24,7 +24,7 @@ from urunc import (
     monitors,
     timing,
 )
-from urunc.container import connect, look, network_files, parts, run_poststop
+from urunc.container import connect, hostname, look, network_files, parts, run_poststop
 from urunc.errors import Error, HostError, InitError, RoomError, SpecError, reason
 from urunc.groups import Groups
 from urunc.host import COMMON, probe
@@ -100,7 +100,8 @@ def prepare(identifier: str, spec: Spec, unikernel: UnikernelImage, config: Conf
         from urunc.storage.look import look as look_at_files
 
         found = look_at_files(spec, unikernel, guest, config)
-    plan = decide(identifier, spec, unikernel, guest, monitor, host, config, found)
+    named = replace(spec, hostname=hostname(spec))
+    plan = decide(identifier, named, unikernel, guest, monitor, host, config, found)
     return Prepared(plan, guest, monitor)
 
 

@@ -3,28 +3,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import pathlib
-import time
-import uuid
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import grpc
 import pytest
 
 from engines import SERVE, taken_down
 from images import archive
-from places.containerd import REGISTRY, Containerd
-from places.cri import Cri, forwarded
+from places.containerd import Containerd
+from places.cri import Cri
 from places.registry import registry
-from support import PARTS, PREFIX, URUNC, need, unchanged
+from pods import EXITED, RUNNING, Pod, eventually, kubelet
+from support import PARTS, URUNC, need
 
 BUSYBOX = pathlib.Path("/bin/busybox")
 MIB = 1 << 20
-STOP_S = 2
-CREATED, RUNNING, EXITED = range(3)
 IDLE = ("/bin/sh", "-c", "trap exit TERM; echo beside; sleep 1000 & wait")
 
 
@@ -57,175 +51,9 @@ def containerd(urunc_config: str, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture
 def cri(containerd: Containerd) -> Iterator[Cri]:
-    """The node's CRI. A test leaves it as it was: no process, mount, control group, namespace,
-    device, rule."""
-    with Cri(containerd.seen(f"{containerd.space}/containerd.sock")) as made:
-        first(containerd, made)
-        with unchanged(lambda: held(containerd), 10):
-            yield made
-            for pod in made("ListPodSandbox").items:
-                made("StopPodSandbox", pod_sandbox_id=pod.id)
-                made("RemovePodSandbox", pod_sandbox_id=pod.id)
-
-
-def held(containerd: Containerd) -> dict[str, set[str]]:
-    """What the place holds, and what its network does."""
-    shown = containerd.run("sh", "-c", "tc qdisc; nft list ruleset; ls /run/netns").stdout
-    return containerd.holds() | {"network": set(shown.splitlines())}
-
-
-def first(containerd: Containerd, cri: Cri) -> None:
-    """Have one pod come and go, if none was: what stays of the first one, a bridge and a pulled
-    image, is the node's."""
-    if "cni" not in containerd.run("ls", "/sys/class/net").stdout:
-        with Pod(containerd, cri).made():
-            pass
-
-
-class Pod:
-    """A pod and its containers."""
-
-    def __init__(self, node: Containerd, cri: Cri, **annotations: str) -> None:
-        self.node, self.cri = node, cri
-        self.attempts: dict[str, int] = {}
-        self.id = ""
-        uid = uuid.uuid4().hex
-        self.config: dict[str, Any] = {
-            "metadata": {"name": "pod", "uid": uid, "namespace": "default"},
-            "hostname": "pod",
-            "log_directory": f"/run/pods/{uid}",
-            "annotations": {
-                PREFIX + key.replace("_", "."): annotations[key] for key in annotations
-            },
-            "linux": {"cgroup_parent": f"/{node.group}"},
-        }
-
-    @contextlib.contextmanager
-    def made(self, **resources: int) -> Iterator[Pod]:
-        """Run it; its resources are all its containers' together."""
-        if resources:
-            self.config["linux"]["resources"] = resources
-        answer = self.cri("RunPodSandbox", config=self.config, runtime_handler="urunc")
-        self.id = answer.pod_sandbox_id
-        yield self
-        begin = time.monotonic()
-        self.cri("StopPodSandbox", pod_sandbox_id=self.id)
-        assert time.monotonic() - begin < 2 * STOP_S
-        self.cri("RemovePodSandbox", pod_sandbox_id=self.id)
-
-    @property
-    def address(self) -> str:
-        return str(self.cri("PodSandboxStatus", pod_sandbox_id=self.id).status.network.ip)
-
-    def create(self, name: str, image: str, *command: str, **resources: int) -> str:
-        """Pull the image and create a container; its id."""
-        attempt = self.attempts[name] = self.attempts.get(name, -1) + 1
-        spec = {"image": f"{REGISTRY}/{image}:latest"}
-        self.cri("PullImage", image=spec)
-        config = {
-            "metadata": {"name": name, "attempt": attempt},
-            "image": spec,
-            "command": command,
-            "log_path": f"{name}_{attempt}.log",
-            "linux": {"resources": resources},
-        }
-        answer = self.cri(
-            "CreateContainer", pod_sandbox_id=self.id, config=config, sandbox_config=self.config
-        )
-        return str(answer.container_id)
-
-    def start(self, name: str, image: str, *command: str, **resources: int) -> str:
-        """Pull, create, start; the container's id."""
-        container = self.create(name, image, *command, **resources)
-        assert self.status(container).state == CREATED
-        self.cri("StartContainer", container_id=container)
-        assert self.status(container).state == RUNNING
-        return container
-
-    def stop(self, container: str) -> None:
-        """Stop it with ten seconds' grace, of which it needs little."""
-        begin = time.monotonic()
-        self.cri("StopContainer", container_id=container, timeout=10)
-        assert time.monotonic() - begin < STOP_S
-        status = self.status(container)
-        assert status.state == EXITED
-        assert status.finished_at > status.started_at > 0
-
-    def remove(self, container: str) -> None:
-        self.cri("RemoveContainer", container_id=container)
-
-    def status(self, container: str) -> Any:
-        return self.cri("ContainerStatus", container_id=container).status
-
-    def log(self, container: str) -> list[tuple[str, str]]:
-        """The kubelet's file of its log, which has a line `TIME STREAM F TEXT` for each."""
-        lines = pathlib.Path(self.node.seen(self.status(container).log_path)).read_text()
-        found = []
-        for line in lines.splitlines():
-            stamp, stream, tag, text = line.split(" ", 3)
-            assert stamp.startswith("20") and tag in ("F", "P"), line
-            found.append((stream, text))
-        return found
-
-    def logged(self, container: str, text: str) -> None:
-        """Wait for a text in its log."""
-        eventually(lambda: any(text in line for _, line in self.log(container)), text)
-
-    def run(self, container: str, *command: str) -> str:
-        """Execute a command in it; its output."""
-        answer = self.cri("ExecSync", container_id=container, cmd=command, timeout=10)
-        assert answer.exit_code == 0, answer
-        return str(answer.stdout.decode())
-
-    def refuses_exec(self, container: str) -> None:
-        """A guest runs no commands, and says so within a second."""
-        begin = time.monotonic()
-        with pytest.raises(grpc.RpcError) as error:
-            self.cri("ExecSync", container_id=container, cmd=["/bin/true"], timeout=10)
-        assert time.monotonic() - begin < 1
-        assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED
-        assert "a unikernel has no processes" in error.value.details()
-
-    def forward(self, port: int, data: bytes) -> bytes:
-        """What `kubectl port-forward` to a port brings back."""
-        url = self.cri("PortForward", pod_sandbox_id=self.id, port=[port]).url
-        return forwarded(self.node.network, url, port, data)
-
-    def pid(self, container: str) -> int:
-        info = self.cri("ContainerStatus", container_id=container, verbose=True).info["info"]
-        return int(json.loads(info)["pid"])
-
-    def groups(self, container: str) -> dict[str, str]:
-        """Its process's control groups by controller ("" for v2's)."""
-        lines = self.node.run("cat", f"/proc/{self.pid(container)}/cgroup").stdout.splitlines()
-        fields = [line.split(":", 2) for line in lines]
-        return {name: path for _, names, path in fields for name in names.split(",")}
-
-    def limit(self, container: str, controller: str, v1: str, v2: str) -> str:
-        """What a file of its group says."""
-        groups = self.groups(container)
-        path = f"{controller}{groups[controller]}/{v1}" if controller in groups else ""
-        path = path or f"{groups['']}/{v2}"
-        return self.node.run("cat", f"/sys/fs/cgroup/{path}").stdout.strip()
-
-    def measured(self, container: str) -> Any:
-        """Its ContainerStats, once they are there."""
-        stats = self.cri("ContainerStats", container_id=container).stats
-        assert stats.attributes.id == container
-        return stats
-
-    def report(self, container: str) -> dict[str, Any]:
-        """What the probe says of its machine."""
-        self.logged(container, '"cmdline"')
-        lines = [json.loads(text) for _, text in self.log(container) if text.startswith("{")]
-        return next(line for line in lines if "cmdline" in line)
-
-
-def eventually(holds: Callable[[], bool], what: str, timeout_s: float = 30) -> None:
-    end = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < end, what
-        time.sleep(0.05)
+    """The node's CRI. A test leaves it as it was."""
+    with kubelet(containerd) as made:
+        yield made
 
 
 def is_up(cri: Cri) -> bool:

@@ -55,8 +55,11 @@ message ContainerMetadata { string name = 1; uint32 attempt = 2; }
 message ImageSpec { string image = 1; }
 message KeyValue { string key = 1; string value = 2; }
 message LinuxContainerConfig { LinuxContainerResources resources = 1; }
+message Mount { string container_path = 1; string host_path = 2; bool readonly = 3; }
+message Device { string container_path = 1; string host_path = 2; string permissions = 3; }
 message ContainerConfig { ContainerMetadata metadata = 1; ImageSpec image = 2;
   repeated string command = 3; repeated string args = 4; repeated KeyValue envs = 6;
+  repeated Mount mounts = 7; repeated Device devices = 8;
   map<string, string> annotations = 10; string log_path = 11; LinuxContainerConfig linux = 15; }
 message CreateContainerRequest { string pod_sandbox_id = 1; ContainerConfig config = 2;
   PodSandboxConfig sandbox_config = 3; }

@@ -14,7 +14,7 @@ import pytest
 
 from support import Network, ip, need
 from urunc.net.facts import Address, Found, Interface, Resolver, Route
-from urunc.net.look import look, network_of, read_hosts, read_resolver
+from urunc.net.look import look, network_of, read_hostname, read_hosts, read_resolver
 
 Ip = Callable[..., str]
 
@@ -247,6 +247,20 @@ def test_files(tmp_path: pathlib.Path) -> None:
     assert read_resolver(str(file)) == ((), (), ())
     assert read_resolver(str(tmp_path / "none")) == ((), (), ())
     assert read_hosts(str(tmp_path / "none")) == ()
+
+
+def test_read_hostname(tmp_path: pathlib.Path) -> None:
+    """A name alone; what no guest could be told is none."""
+    file = tmp_path / "hostname"
+    for text, name in (
+        ("# of the pod\n\nfront-0.shop\n", "front-0.shop"),
+        ("two words\n", ""),
+        ("a;b\n", ""),
+        ("", ""),
+    ):
+        file.write_text(text)
+        assert read_hostname(str(file)) == name
+    assert read_hostname(str(tmp_path / "none")) == ""
 
 
 @pytest.mark.parametrize("kind", ["FIFO", "FIFO with a writer", "folder", "socket", "endless"])

@@ -199,6 +199,12 @@ def read_hosts(path: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))[:HOSTS_LIMIT]
 
 
+def read_hostname(path: str) -> str:
+    """The name in a hostname(5) file, "" where it holds none."""
+    words = next(iter(_lines(path, "#")), [])
+    return words[0] if len(words) == 1 and _is_name(words[0]) else ""
+
+
 def _is_address(text: str) -> bool:
     from _socket import AF_INET, AF_INET6, inet_pton
 
