@@ -42,7 +42,7 @@ from urunc.sequence import HOST_IDS, Ready, build, may_access
 from urunc.spec import Spec
 from urunc.state import CREATING, SCHEMA, START, STARTED, Folder, State, check_id, runtime_folder
 from urunc.steps import pack
-from urunc.storage.facts import NO_STORAGE, StorageFacts
+from urunc.storage.facts import NO_STORAGE, StorageFacts, volume_mounts
 from urunc.users import candidates, ids_of
 
 TYPE_CHECKING = False
@@ -96,7 +96,8 @@ def prepare(identifier: str, spec: Spec, unikernel: UnikernelImage, config: Conf
     monitor = monitors.load(unikernel.monitor, config)
     host = probe(monitor, config)
     found = None
-    if unikernel.mount_rootfs or spec.mounts or spec.devices:
+    disks = any(device.type == "b" for device in spec.devices)
+    if unikernel.mount_rootfs or disks or volume_mounts(spec, guest):
         from urunc.storage.look import look as look_at_files
 
         found = look_at_files(spec, unikernel, guest, config)

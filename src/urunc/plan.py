@@ -8,7 +8,7 @@ are known only once hooks have run and devices were made. `urunc plan` prints bo
 
 from __future__ import annotations
 
-from urunc.errors import HostError, ImageError, RoomError
+from urunc.errors import HostError, ImageError
 from urunc.guests import SHARE_TAG, STOP_REQUESTS, Disk, Guest, Process, Request, share_tag
 from urunc.host import HostFacts
 from urunc.image import ImageFile
@@ -23,11 +23,12 @@ from urunc.monitors import (
     MachineDisk,
     MachineShare,
     Monitor,
-    Need,
 )
 from urunc.net.facts import NetFacts, Ports
 from urunc.net.telling import nics, omissions, other_hosts
+from urunc.pairing import check_pair
 from urunc.record import record, replace
+from urunc.sizing import memory_of, vcpus_of
 from urunc.state import CHANNEL
 from urunc.storage.facts import (
     DISKS,
@@ -36,6 +37,8 @@ from urunc.storage.facts import (
     StorageFacts,
     Volume,
     channel_of,
+    disk_count,
+    filesystems_of,
     share_of,
 )
 
@@ -145,19 +148,28 @@ def decide(
     """What this container shall be; `found` is what was looked at of its files, where any are the
     guest's. Raises ImageError or HostError where it cannot be."""
     warnings: list[str] = []
-    _check_pair(image, guest, monitor, host, config)
+    check_pair(image, guest, monitor, host, config)
     accelerator, why = _accelerator(image, monitor, host, config, warnings)
-    root_way, volumes = _storage(spec, image, guest, monitor, found, config, warnings)
-    stored = _disk_count(root_way, volumes)
-    nets, names = _devices(image, guest, stored)
+    root_way: Root | None = None
+    volumes: tuple[Volume, ...] = ()
+    if found:
+        from urunc.storage.wanted import choose
+
+        root_way, volumes = choose(spec, image, guest, monitor, found, config, warnings)
+    nets, names = _devices(image, guest, disk_count(root_way, volumes))
     managed = guest.init and root_way is not None
+    process = None
+    if managed:
+        from urunc.application import process_of
+
+        process = process_of(spec)
     channel = channel_of(monitor.channel, found.supervisor) if found and managed else ""
-    vcpus = _vcpus(spec, image, monitor, config, warnings)
+    vcpus = vcpus_of(spec, image, monitor, config, warnings)
     need = monitor.need(vcpus, accelerator)
     served = share_of(root_way, volumes) == "virtiofs"
     if served:
         need = replace(need, fixed_bytes=need.fixed_bytes + VIRTIOFSD_MIB * MIB)
-    memory_bytes = _memory(spec, image, need, config, monitor)
+    memory_bytes = memory_of(spec, image, need, config, monitor)
     network, network_reason = _network(spec, image, config, warnings)
     ports, other_ports = _ports(spec, image, network)
     uid, gid = _user(spec, monitor, config, managed=managed)
@@ -180,12 +192,12 @@ def decide(
         disk_mount_points=_mount_points(image, guest, root_way, volumes),
         root_way=root_way,
         volumes=volumes,
-        process=_process(spec) if managed else None,
+        process=process,
         channel=channel,
         supervisor=found.supervisor if found and managed else "",
         virtiofsd=found.virtiofsd if found and served else "",
         virtiofsd_rust=bool(found and found.virtiofsd_rust),
-        filesystems=_filesystems(root_way, volumes) if managed else (),
+        filesystems=filesystems_of(root_way, volumes) if managed else (),
         kernel_modules=config.get(f"guests.{guest.name}.modules") if managed else "",
         net_names=nets,
         max_nics=monitor.max_nics,
@@ -341,74 +353,6 @@ def nic_count(plan: Plan) -> int:
     return min(count, 1) if plan.network == "shared" else count
 
 
-def _check_pair(
-    image: UnikernelImage, guest: Guest, monitor: Monitor, host: HostFacts, config: Config
-) -> None:
-    if guest.monitors and monitor.name not in guest.monitors:
-        raise ImageError(
-            f"annotation 'hypervisor': {guest.name} does not run on {monitor.name}",
-            f"it runs on: {', '.join(sorted(guest.monitors))}",
-        )
-    if host.architecture not in monitor.architectures:
-        known = ", ".join(sorted(monitor.architectures))
-        raise HostError(
-            f"monitor '{monitor.name}': does not run on {host.architecture}", f"known: {known}"
-        )
-    version = host.program.version
-    wanted = config.get(f"monitors.{monitor.name}.version")
-    if wanted and version != wanted and not version.startswith(wanted + "."):
-        source = config.source(f"monitors.{monitor.name}.version")
-        raise HostError(
-            f"monitor '{monitor.name}': version {version} is not {wanted}", f"set in {source}"
-        )
-    if version and tuple(map(int, version.split("."))) < monitor.minimum_version:
-        least = ".".join(map(str, monitor.minimum_version))
-        raise HostError(
-            f"monitor '{monitor.name}': version {version} of '{host.program.path}' is too old",
-            f"{least} at least",
-        )
-    _check_binary(image, guest, monitor, host)
-
-
-def _check_binary(image: UnikernelImage, guest: Guest, monitor: Monitor, host: HostFacts) -> None:
-    binary, path = image.binary, image.kernel.path
-    if not binary.format:
-        raise ImageError(f"unikernel '{path}': neither an ELF file nor a Linux kernel image")
-    runs = {host.architecture, *(("i386",) if host.architecture == "x86_64" else ())}
-    if binary.machine not in runs:
-        raise ImageError(
-            f"unikernel '{path}': built for {binary.machine}, this machine is {host.architecture}"
-        )
-    if binary.format not in monitor.formats.get(host.architecture, ()):
-        hint = (
-            "Firecracker wants the uncompressed ELF kernel (vmlinux)"
-            if binary.format == "bzimage"
-            else ""
-        )
-        raise ImageError(
-            f"unikernel '{path}': {monitor.name} does not boot a kernel of format {binary.format}",
-            hint,
-        )
-    if binary.solo5_target != monitor.solo5_target:
-        built = (
-            f"built for Solo5's {binary.solo5_target}"
-            if binary.solo5_target
-            else "not built for Solo5"
-        )
-        hint = "build it for this target"
-        if binary.solo5_target in ("hvt", "spt"):
-            hint = f"set the annotation hypervisor to {binary.solo5_target}, or {hint}"
-        raise ImageError(f"unikernel '{path}': {built}, asked to run on {monitor.name}", hint)
-    if image.initrd and not monitor.takes_initrd:
-        raise ImageError(f"annotation 'initrd': {monitor.name} has none", "use 'block'")
-    for asked, word in ((image.initrd, "initrd"), (image.blocks, "block")):
-        if asked and word not in guest.storage:
-            known = ", ".join(sorted(guest.storage)) or "none"
-            raise ImageError(
-                f"annotation '{word}': {guest.name} cannot use it", f"it takes: {known}"
-            )
-
-
 def _accelerator(
     image: UnikernelImage, monitor: Monitor, host: HostFacts, config: Config, warnings: list[str]
 ) -> tuple[str, str]:
@@ -438,31 +382,6 @@ def _accelerator(
     )
 
 
-def _storage(
-    spec: Spec,
-    image: UnikernelImage,
-    guest: Guest,
-    monitor: Monitor,
-    found: Found | None,
-    config: Config,
-    warnings: list[str],
-) -> tuple[Root | None, tuple[Volume, ...]]:
-    """(way of the root filesystem, volumes)."""
-    if found is None:
-        return None, ()
-    from urunc.storage.wanted import choose_root, choose_volumes
-
-    root = None
-    if image.mount_rootfs:
-        root = choose_root(spec, image, guest, monitor, found, config)
-    return root, choose_volumes(image, guest, monitor, found, root, warnings)
-
-
-def _disk_count(root: Root | None, volumes: tuple[Volume, ...]) -> int:
-    """How many disks a guest that declares its disks gets beside those of its image."""
-    return sum(volume.way in DISKS for volume in volumes) + bool(root and root.form in DISKS)
-
-
 def _mount_points(
     image: UnikernelImage, guest: Guest, root: Root | None, volumes: tuple[Volume, ...]
 ) -> tuple[str, ...]:
@@ -476,37 +395,6 @@ def _mount_points(
         )
     points = [said[index] if index < len(said) else "" for index in range(first)]
     return (*points, *(volume.destination for volume in volumes if volume.way in DISKS))
-
-
-def _filesystems(root: Root | None, volumes: tuple[Volume, ...]) -> tuple[str, ...]:
-    named = [root.form] if root and root.form in DISKS else []
-    named += [share_of(root, volumes)]
-    # a root that is only read needs it too, where a mount's place is not there
-    return tuple(name for name in dict.fromkeys((*named, "overlay")) if name)
-
-
-def _process(spec: Spec) -> Process:
-    from urunc.linux.capabilities import mask
-    from urunc.spec import CAPABILITY_SETS
-
-    return Process(
-        uid=spec.uid,
-        gid=spec.gid,
-        groups=spec.additional_gids,
-        cwd=spec.cwd,
-        umask=spec.umask,
-        capabilities=tuple(mask(spec.capabilities[name]) for name in CAPABILITY_SETS)
-        if spec.capabilities
-        else (),
-        no_new_privileges=spec.no_new_privileges,
-        rlimits=tuple(f"{limit.type} {limit.soft} {limit.hard}" for limit in spec.rlimits),
-        sysctls=spec.sysctls,
-        masked_paths=spec.masked_paths,
-        read_only_paths=spec.read_only_paths,
-        domainname=spec.domainname,
-        terminal=spec.terminal,
-        own_pids=spec.namespaces.get("pid") == "",
-    )
 
 
 def _devices(
@@ -535,69 +423,6 @@ def _devices(
             "declare the device",
         )
     return devices.nets, devices.blocks
-
-
-def _memory(spec: Spec, image: UnikernelImage, need: Need, config: Config, monitor: Monitor) -> int:
-    """The guest's memory in bytes, whole MiB: what is asked for, within the limit less the
-    monitor's own."""
-    wanted: int = config.get(f"monitors.{monitor.name}.memory_mib") * MIB
-    asked = image.overrides.get("memory")
-    if asked is not None:
-        wanted = _mebibytes(asked) * MIB
-    files = image.kernel.size_bytes + (image.initrd.size_bytes if image.initrd else 0)
-    least = -(-files // MIB) * MIB or MIB
-    if asked is not None and wanted < least:
-        raise ImageError(
-            f"annotation 'memory': {asked} is less than the guest's files take",
-            f"{least // MIB} MiB at least",
-        )
-    limit = spec.resources.memory_limit_bytes
-    if limit is None or limit < 0:
-        return wanted
-    if need.limit_for(least) > limit:
-        raise RoomError(
-            f"linux.resources.memory.limit: {limit} bytes are too few: the guest's files take "
-            f"{files}, and {monitor.name} needs {need.of(least)} for itself",
-            f"{need.limit_for(least)} at least",
-        )
-    if asked is not None and need.limit_for(wanted) > limit:
-        raise RoomError(
-            f"annotation 'memory': {asked} does not fit into the memory limit of {limit} bytes",
-            f"{monitor.name} needs {need.of(wanted)} for itself: raise the limit to "
-            f"{need.limit_for(wanted)}",
-        )
-    return wanted if asked is not None else need.room_in(limit)
-
-
-def _mebibytes(text: str) -> int:
-    number = text.removesuffix("MiB").removesuffix("Mi").removesuffix("M")
-    if not number.isdecimal() or len(number) > 9 or not 0 < int(number) < 1 << 24:
-        raise ImageError(
-            f"annotation 'memory': '{text}' is no size", "whole MiB, for example 256Mi"
-        )
-    return int(number)
-
-
-def _vcpus(
-    spec: Spec, image: UnikernelImage, monitor: Monitor, config: Config, warnings: list[str]
-) -> int:
-    """vCPUs from the CPU quota, rounded up, else the configured number; never more than the monitor
-    has."""
-    resources = spec.resources
-    count: int = config.get(f"monitors.{monitor.name}.vcpus")
-    if resources.cpu_quota_us and resources.cpu_quota_us > 0:
-        period_us = resources.cpu_period_us or 100_000
-        count = -(-resources.cpu_quota_us // period_us)
-    asked = image.overrides.get("vcpus")
-    if asked is not None:
-        if not asked.isdecimal() or len(asked) > 9 or int(asked) < 1:
-            raise ImageError(f"annotation 'vcpus': '{asked}' is no number above zero")
-        count = int(asked)
-    if count > monitor.max_vcpus:
-        if asked is not None or monitor.max_vcpus > 1:
-            warnings.append(f"{count} vCPUs wanted, {monitor.name} has {monitor.max_vcpus} at most")
-        count = monitor.max_vcpus
-    return count
 
 
 def _network(

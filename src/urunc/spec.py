@@ -75,6 +75,10 @@ class Mount:
     type: str
     options: tuple[str, ...]
 
+    def is_bind(self) -> bool:
+        """Whether it shows something of the host's."""
+        return self.type == "bind" or "bind" in self.options or "rbind" in self.options
+
 
 @record
 class Rlimit:

@@ -66,10 +66,12 @@ EXPECTED: dict[str, str] = {
         urunc.net
         urunc.net.facts
         urunc.net.telling
+        urunc.pairing
         urunc.plan
         urunc.record
         urunc.resources
         urunc.sequence
+        urunc.sizing
         urunc.spec
         urunc.steps
         urunc.storage

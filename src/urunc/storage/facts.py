@@ -6,6 +6,11 @@ from __future__ import annotations
 
 from urunc.record import record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from urunc.guests import Guest
+    from urunc.spec import Mount, Spec
+
 DISKS = ("erofs", "squashfs", "ext4", "ext2")
 """Forms of the container's root filesystem that are disks; those of READ_ONLY cannot be written."""
 READ_ONLY = frozenset(("erofs", "squashfs"))
@@ -18,6 +23,11 @@ ARCHIVE, IN_INITRD, TMPFS, DEVICE = "archive", "initrd", "tmpfs", "device"
 """Ways of a volume beside SHARES and DISKS: copied onto a disk that urunc's init reads, copied into
 the initrd; made in the guest's memory; a block device as it is."""
 FOLDER, FILE = "folder", "file"
+TOLD = ("/etc/resolv.conf", "/etc/hosts", "/etc/hostname")
+"""What of an engine's mounts reaches a guest as words, or in its configuration."""
+OWN_TYPES = ("proc", "sysfs", "devpts", "mqueue", "cgroup")
+OWN_MOUNTS = ("/dev", "/dev/shm", "/dev/pts", "/dev/mqueue", "/proc", "/sys", "/sys/fs/cgroup")
+"""What a runtime mounts for every container's own kernel interfaces: a guest has a kernel."""
 
 
 @record
@@ -130,8 +140,34 @@ def channel_of(monitor_channel: str, supervisor: str) -> str:
     return "" if monitor_channel == "vsock" and not supervisor else monitor_channel
 
 
+def volume_mounts(spec: Spec, guest: Guest) -> list[Mount]:
+    """The mounts that are more than what every container has. An empty /run, which containerd's
+    clients ask for always, is nothing to a guest without such file systems."""
+    return [
+        mount
+        for mount in spec.mounts
+        if mount.destination not in TOLD
+        and mount.type not in OWN_TYPES
+        and (mount.destination not in OWN_MOUNTS or mount.is_bind())
+        and (TMPFS in guest.volume_ways or (mount.destination, mount.type) != ("/run", TMPFS))
+    ]
+
+
 def share_of(root: Root | None, volumes: tuple[Volume, ...]) -> str:
     """Of SHARES the kind that a container uses, "" for none."""
     if root and root.form in SHARES:
         return root.form
     return next((volume.way for volume in volumes if volume.way in SHARES), "")
+
+
+def disk_count(root: Root | None, volumes: tuple[Volume, ...]) -> int:
+    """How many disks a guest that declares its disks gets beside those of its image."""
+    return sum(volume.way in DISKS for volume in volumes) + bool(root and root.form in DISKS)
+
+
+def filesystems_of(root: Root | None, volumes: tuple[Volume, ...]) -> tuple[str, ...]:
+    """What a guest with urunc's init has to mount."""
+    named = [root.form] if root and root.form in DISKS else []
+    named += [share_of(root, volumes)]
+    # a root that is only read needs it too, where a mount's place is not there
+    return tuple(name for name in dict.fromkeys((*named, "overlay")) if name)

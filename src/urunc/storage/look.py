@@ -22,8 +22,8 @@ from urunc.storage.facts import (
     TMPFS,
     Found,
     VolumeSource,
+    volume_mounts,
 )
-from urunc.storage.wanted import TOLD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,8 +38,6 @@ BUILDERS = {
     "ext4": "mke2fs",
     "ext2": "mke2fs",
 }
-OWN_MOUNTS = ("/dev", "/dev/shm", "/dev/pts", "/dev/mqueue", "/proc", "/sys", "/sys/fs/cgroup")
-"""What a runtime mounts for every container's own kernel interfaces: a guest has a kernel."""
 SCRATCH = "/kubernetes.io~empty-dir/"
 """In the path of an emptyDir's folder (pkg/volume/emptydir)."""
 PASSED = frozenset(("nosuid", "nodev", "noexec", "noatime", "nodiratime", "relatime"))
@@ -49,11 +47,8 @@ ASSUMED = ("ext4",)
 """What a kernel is taken to mount where nobody says."""
 
 
-def look(spec: Spec, image: UnikernelImage, guest: Guest, config: Config) -> Found | None:
-    """What was found; None where the guest has nothing of the container's files."""
-    volumes = (*map(_volume, filter(_is_volume, spec.mounts)), *_devices(spec))
-    if not image.mount_rootfs and not volumes:
-        return None
+def look(spec: Spec, image: UnikernelImage, guest: Guest, config: Config) -> Found:
+    """What was found."""
     device = filesystem = ""
     if image.mount_rootfs:
         from urunc.storage.layers import identify
@@ -70,7 +65,7 @@ def look(spec: Spec, image: UnikernelImage, guest: Guest, config: Config) -> Fou
         virtiofsd_rust=rust,
         user_namespace="user" in spec.namespaces,
         supervisor=programs.path("supervisor") if _supervised(image, guest, config) else "",
-        volumes=volumes,
+        volumes=(*map(_volume, volume_mounts(spec, guest)), *_devices(spec)),
     )
 
 
@@ -93,18 +88,6 @@ def _supervised(image: UnikernelImage, guest: Guest, config: Config) -> bool:
     return asked and guest.init and image.mount_rootfs
 
 
-def _is_volume(mount: Mount) -> bool:
-    """Whether a mount is more than what every container has."""
-    if mount.destination in TOLD or mount.type in ("proc", "sysfs", "devpts", "mqueue", "cgroup"):
-        return False
-    return mount.destination not in OWN_MOUNTS or is_bind(mount)
-
-
-def is_bind(mount: Mount) -> bool:
-    """Whether it shows something of the host's."""
-    return mount.type == "bind" or "bind" in mount.options or "rbind" in mount.options
-
-
 def _volume(mount: Mount) -> VolumeSource:
     passed = tuple(
         word
@@ -112,7 +95,7 @@ def _volume(mount: Mount) -> VolumeSource:
         if word in PASSED or (mount.type == "tmpfs" and word.startswith(("size=", "mode=")))
     )
     device: tuple[int, ...] = ()
-    if is_bind(mount):
+    if mount.is_bind():
         try:
             facts = posix.stat(mount.source)
             kind = KINDS.get(facts.st_mode & S_IFMT, "neither a file nor a folder")
@@ -124,7 +107,7 @@ def _volume(mount: Mount) -> VolumeSource:
         kind = TMPFS if mount.type == "tmpfs" else f"of type '{mount.type}'"
     return VolumeSource(
         destination=mount.destination,
-        source=mount.source if is_bind(mount) else "",
+        source=mount.source if mount.is_bind() else "",
         kind=kind,
         read_only="ro" in mount.options,
         recursive="rbind" in mount.options,

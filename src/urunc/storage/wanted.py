@@ -20,6 +20,7 @@ from urunc.storage.facts import (
     INITRD,
     SHARES,
     TMPFS,
+    TOLD,
     Found,
     Root,
     StorageFacts,
@@ -47,12 +48,26 @@ ORCHESTRATED = (
     "/etc/podinfo",
 )
 """Mounts that an engine adds to every container, whether or not anybody asked."""
-TOLD = ("/etc/resolv.conf", "/etc/hosts", "/etc/hostname")
-"""What of an engine's mounts reaches a guest as words, or in its configuration."""
 AUTO, COPY, IGNORE = "auto", "copy", "ignore"
 VOLUME_CHOICES = (AUTO, COPY, IGNORE)
 """The annotation `volumes`: COPY has volumes copied that can be written to, IGNORE leaves out what
 cannot be given."""
+
+
+def choose(
+    spec: Spec,
+    image: UnikernelImage,
+    guest: Guest,
+    monitor: Monitor,
+    found: Found,
+    config: Config,
+    warnings: list[str],
+) -> tuple[Root | None, tuple[Volume, ...]]:
+    """(way of the root filesystem, volumes); raises ImageError."""
+    root = None
+    if image.mount_rootfs:
+        root = choose_root(spec, image, guest, monitor, found, config)
+    return root, choose_volumes(image, guest, monitor, found, root, warnings)
 
 
 def choose_root(

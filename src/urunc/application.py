@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The application that urunc's init runs in a guest: what of config.json a process of the host's
+would be. Pure."""
+
+from __future__ import annotations
+
+from urunc.guests import Process
+from urunc.linux.capabilities import mask
+from urunc.spec import CAPABILITY_SETS, Spec
+
+
+def process_of(spec: Spec) -> Process:
+    """The specification's process."""
+    return Process(
+        uid=spec.uid,
+        gid=spec.gid,
+        groups=spec.additional_gids,
+        cwd=spec.cwd,
+        umask=spec.umask,
+        capabilities=tuple(mask(spec.capabilities[name]) for name in CAPABILITY_SETS)
+        if spec.capabilities
+        else (),
+        no_new_privileges=spec.no_new_privileges,
+        rlimits=tuple(f"{limit.type} {limit.soft} {limit.hard}" for limit in spec.rlimits),
+        sysctls=spec.sysctls,
+        masked_paths=spec.masked_paths,
+        read_only_paths=spec.read_only_paths,
+        domainname=spec.domainname,
+        terminal=spec.terminal,
+        own_pids=spec.namespaces.get("pid") == "",
+    )

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether an image's kernel, its guest and its monitor go together on this machine. Pure."""
+
+from __future__ import annotations
+
+from urunc.errors import HostError, ImageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from urunc.config import Config
+    from urunc.guests import Guest
+    from urunc.host import HostFacts
+    from urunc.image import UnikernelImage
+    from urunc.monitors import Monitor
+
+
+def check_pair(
+    image: UnikernelImage, guest: Guest, monitor: Monitor, host: HostFacts, config: Config
+) -> None:
+    """Raises ImageError or HostError where they do not."""
+    if guest.monitors and monitor.name not in guest.monitors:
+        raise ImageError(
+            f"annotation 'hypervisor': {guest.name} does not run on {monitor.name}",
+            f"it runs on: {', '.join(sorted(guest.monitors))}",
+        )
+    if host.architecture not in monitor.architectures:
+        known = ", ".join(sorted(monitor.architectures))
+        raise HostError(
+            f"monitor '{monitor.name}': does not run on {host.architecture}", f"known: {known}"
+        )
+    version = host.program.version
+    wanted = config.get(f"monitors.{monitor.name}.version")
+    if wanted and version != wanted and not version.startswith(wanted + "."):
+        source = config.source(f"monitors.{monitor.name}.version")
+        raise HostError(
+            f"monitor '{monitor.name}': version {version} is not {wanted}", f"set in {source}"
+        )
+    if version and tuple(map(int, version.split("."))) < monitor.minimum_version:
+        least = ".".join(map(str, monitor.minimum_version))
+        raise HostError(
+            f"monitor '{monitor.name}': version {version} of '{host.program.path}' is too old",
+            f"{least} at least",
+        )
+    _check_binary(image, guest, monitor, host)
+
+
+def _check_binary(image: UnikernelImage, guest: Guest, monitor: Monitor, host: HostFacts) -> None:
+    binary, path = image.binary, image.kernel.path
+    if not binary.format:
+        raise ImageError(f"unikernel '{path}': neither an ELF file nor a Linux kernel image")
+    runs = {host.architecture, *(("i386",) if host.architecture == "x86_64" else ())}
+    if binary.machine not in runs:
+        raise ImageError(
+            f"unikernel '{path}': built for {binary.machine}, this machine is {host.architecture}"
+        )
+    if binary.format not in monitor.formats.get(host.architecture, ()):
+        hint = (
+            "Firecracker wants the uncompressed ELF kernel (vmlinux)"
+            if binary.format == "bzimage"
+            else ""
+        )
+        raise ImageError(
+            f"unikernel '{path}': {monitor.name} does not boot a kernel of format {binary.format}",
+            hint,
+        )
+    if binary.solo5_target != monitor.solo5_target:
+        built = (
+            f"built for Solo5's {binary.solo5_target}"
+            if binary.solo5_target
+            else "not built for Solo5"
+        )
+        hint = "build it for this target"
+        if binary.solo5_target in ("hvt", "spt"):
+            hint = f"set the annotation hypervisor to {binary.solo5_target}, or {hint}"
+        raise ImageError(f"unikernel '{path}': {built}, asked to run on {monitor.name}", hint)
+    if image.initrd and not monitor.takes_initrd:
+        raise ImageError(f"annotation 'initrd': {monitor.name} has none", "use 'block'")
+    for asked, word in ((image.initrd, "initrd"), (image.blocks, "block")):
+        if asked and word not in guest.storage:
+            known = ", ".join(sorted(guest.storage)) or "none"
+            raise ImageError(
+                f"annotation '{word}': {guest.name} cannot use it", f"it takes: {known}"
+            )

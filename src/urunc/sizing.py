@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much memory a guest gets, and how many vCPUs: of its limits, its annotations, the
+configuration. Pure."""
+
+from __future__ import annotations
+
+from urunc.errors import ImageError, RoomError
+from urunc.monitors import MIB, Need
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from urunc.config import Config
+    from urunc.image import UnikernelImage
+    from urunc.monitors import Monitor
+    from urunc.spec import Spec
+
+
+def memory_of(
+    spec: Spec, image: UnikernelImage, need: Need, config: Config, monitor: Monitor
+) -> int:
+    """The guest's memory in bytes, whole MiB: what is asked for, within the limit less the
+    monitor's own."""
+    wanted: int = config.get(f"monitors.{monitor.name}.memory_mib") * MIB
+    asked = image.overrides.get("memory")
+    if asked is not None:
+        wanted = _mebibytes(asked) * MIB
+    files = image.kernel.size_bytes + (image.initrd.size_bytes if image.initrd else 0)
+    least = -(-files // MIB) * MIB or MIB
+    if asked is not None and wanted < least:
+        raise ImageError(
+            f"annotation 'memory': {asked} is less than the guest's files take",
+            f"{least // MIB} MiB at least",
+        )
+    limit = spec.resources.memory_limit_bytes
+    if limit is None or limit < 0:
+        return wanted
+    if need.limit_for(least) > limit:
+        raise RoomError(
+            f"linux.resources.memory.limit: {limit} bytes are too few: the guest's files take "
+            f"{files}, and {monitor.name} needs {need.of(least)} for itself",
+            f"{need.limit_for(least)} at least",
+        )
+    if asked is not None and need.limit_for(wanted) > limit:
+        raise RoomError(
+            f"annotation 'memory': {asked} does not fit into the memory limit of {limit} bytes",
+            f"{monitor.name} needs {need.of(wanted)} for itself: raise the limit to "
+            f"{need.limit_for(wanted)}",
+        )
+    return wanted if asked is not None else need.room_in(limit)
+
+
+def _mebibytes(text: str) -> int:
+    number = text.removesuffix("MiB").removesuffix("Mi").removesuffix("M")
+    if not number.isdecimal() or len(number) > 9 or not 0 < int(number) < 1 << 24:
+        raise ImageError(
+            f"annotation 'memory': '{text}' is no size", "whole MiB, for example 256Mi"
+        )
+    return int(number)
+
+
+def vcpus_of(
+    spec: Spec, image: UnikernelImage, monitor: Monitor, config: Config, warnings: list[str]
+) -> int:
+    """vCPUs from the CPU quota, rounded up, else the configured number; never more than the monitor
+    has."""
+    resources = spec.resources
+    count: int = config.get(f"monitors.{monitor.name}.vcpus")
+    if resources.cpu_quota_us and resources.cpu_quota_us > 0:
+        period_us = resources.cpu_period_us or 100_000
+        count = -(-resources.cpu_quota_us // period_us)
+    asked = image.overrides.get("vcpus")
+    if asked is not None:
+        if not asked.isdecimal() or len(asked) > 9 or int(asked) < 1:
+            raise ImageError(f"annotation 'vcpus': '{asked}' is no number above zero")
+        count = int(asked)
+    if count > monitor.max_vcpus:
+        if asked is not None or monitor.max_vcpus > 1:
+            warnings.append(f"{count} vCPUs wanted, {monitor.name} has {monitor.max_vcpus} at most")
+        count = monitor.max_vcpus
+    return count
