@@ -37,8 +37,10 @@ class Containerd(Engine):
     containerd and its ctr.
     """
 
-    def __init__(self, runtime: str, config: str = "", programs: str = "/usr/bin") -> None:
-        super().__init__(runtime, config)
+    def __init__(
+        self, runtime: str, config: str = "", programs: str = "/usr/bin", **configs: str
+    ) -> None:
+        super().__init__(runtime, config, **configs)
         self.program = f"{programs}/containerd"
         self.client = f"{programs}/ctr"
 

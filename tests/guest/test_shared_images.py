@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many containers of one large image: one file on the disk, built once, for all of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from places.layers import Place
+from stored import BUSYBOX, CONFIG
+from support import Bundle, Container, Urunc, need, nothing_left
+
+CONTAINERS = 50
+IMAGE_MIB = 200
+MIB = 1 << 20
+
+
+@pytest.fixture
+def place(tmp_path: pathlib.Path) -> Iterator[Place]:
+    """A folder with a layer of 200 MiB that no compression makes smaller."""
+    need("root", "qemu", "linux", "images")
+    made = Place(tmp_path)
+    for number in range(IMAGE_MIB):
+        made.folder("layer").joinpath(f"file{number}").write_bytes(os.urandom(MIB))
+    for name in ("sh", "cat", "wc"):
+        shutil.copy(BUSYBOX, made.folder("layer/bin") / name)
+    yield made
+    made.clean()
+
+
+def bundle(place: Place, number: int) -> Bundle:
+    """A container's own writable layer above the image's; what it wrote there is its own."""
+    name = f"bundle{number}"
+    made = Bundle(place.path / name, "linux", "qemu", binary="", mountRootfs="true")
+    root = place.overlay(name, place.path / "layer")
+    (root / "own").write_text(f"of {number}\n")
+    made.args("/bin/sh", "-c", "cat /own; cat /file10* | wc -c")
+    del made.config["linux"]["resources"]
+    return made
+
+
+def disk_mib(folder: str) -> float:
+    """What a folder takes of the disk."""
+    return sum(path.stat().st_blocks for path in pathlib.Path(folder).rglob("*")) * 512 / MIB
+
+
+def test_fifty_containers_share_one_image(
+    urunc: Urunc, place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = {name: f"{place.path}/{name}" for name in ("cache", "private")}
+    config = CONFIG.replace("/run/", f"{place.path}/")
+    urunc.config.write_text(f'{config}[timestamps]\nfile = "{urunc.stamps}"\n')
+    bundles = [bundle(place, number) for number in range(CONTAINERS)]
+    times = []
+
+    def create(made: Bundle) -> Container:
+        begin = time.monotonic()
+        container = urunc.create(made)
+        times.append(time.monotonic() - begin)
+        return container
+
+    with nothing_left(urunc.root), ThreadPoolExecutor(4) as pool:
+        containers = [create(bundles[0]), *pool.map(create, bundles[1:-1]), create(bundles[-1])]
+        sizes = {name: disk_mib(folder) for name, folder in folders.items()}
+        listed = json.loads(urunc("cache", "list", "--format", "json").stdout)
+        for number in (0, CONTAINERS - 1):
+            containers[number].start()
+        for number in (0, CONTAINERS - 1):
+            containers[number].wait_stopped(60)
+            said = containers[number].console.read_text()
+            assert said == f"of {number}\n{11 * MIB}\n"
+        list(pool.map(lambda container: container.delete("--force"), containers))
+        assert disk_mib(folders["private"]) == 0
+    first, *_, last = times
+    with capsys.disabled():
+        print(f"\nfirst create {first:.2f} s, 50th {last:.2f} s;", end=" ")
+        print(f"cache {sizes['cache']:.0f} MiB, private {sizes['private']:.1f} MiB")
+    assert [entry["form"] for entry in listed].count("erofs") == 1
+    assert len([entry for entry in listed if entry["bytes"] > IMAGE_MIB * MIB]) == 1
+    assert IMAGE_MIB < sizes["cache"] < IMAGE_MIB + 32
+    assert sizes["private"] < CONTAINERS
+    assert last < first
