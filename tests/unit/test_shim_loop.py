@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from urunc.shim.memory import give_back
 from urunc.shim.service import Shim
 from urunc.shim.tables import RUNNING, STOPPED
 from urunc.shim.tasks import Process, Task
@@ -125,3 +126,15 @@ def test_it_waits_for_its_workers(shim: Shim, tmp_path: pathlib.Path) -> None:
     shim.leaving = True
     shim.run()
     assert answered == [(0, "")]
+
+
+def resident_kib() -> int:
+    text = pathlib.Path("/proc/self/smaps_rollup").read_text()
+    return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Rss:"))
+
+
+def test_memory_is_given_back() -> None:
+    """Of pages that no other copy is needed of; everything works on."""
+    before = resident_kib()
+    give_back()
+    assert resident_kib() < before - 1024

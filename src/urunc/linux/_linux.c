@@ -26,6 +26,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -226,6 +227,16 @@ static PyObject *linux_prctl(PyObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "i|kkkk", &option, &a2, &a3, &a4, &a5))
         return NULL;
     return result(prctl(option, a2, a3, a4, a5));
+}
+
+static PyObject *linux_madvise(PyObject *self, PyObject *args)
+{
+    unsigned long address, length;
+    int advice;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "kki", &address, &length, &advice))
+        return NULL;
+    return result(madvise((void *)address, length, advice));
 }
 
 static PyObject *linux_set_name(PyObject *self, PyObject *args)
@@ -590,6 +601,7 @@ static PyMethodDef methods[] = {
     {"pivot_root", linux_pivot_root, METH_VARARGS, NULL},
     {"openat2", linux_openat2, METH_VARARGS, NULL},
     {"prctl", linux_prctl, METH_VARARGS, NULL},
+    {"madvise", linux_madvise, METH_VARARGS, NULL},
     {"set_name", linux_set_name, METH_VARARGS, NULL},
     {"capset", linux_capset, METH_VARARGS, NULL},
     {"sethostname", linux_sethostname, METH_VARARGS, NULL},

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 VERSIONS = {"containerd.task.v2.Task": "v2", "containerd.task.v3.Task": "v3"}
 HANDLERS = {"ResizePty": "resize_pty", "CloseIO": "close_io"}
 """method → its handler's name, where that is not the method's in small letters."""
+QUIET_S = 1.0
+"""After so long without anything to do memory is given back."""
 
 
 class Request:
@@ -71,6 +73,8 @@ class Loop:
         """Ends of children whose pids are not known yet."""
         self.leaving = False
         self._wake = -1
+        self._busy = True
+        """Whether anything happened since memory was given back."""
         self._settling = False
         """Whether something that outlives its process has to be looked after (stdio.settle)."""
 
@@ -109,9 +113,15 @@ class Loop:
                     watch(fd, events, _relay(process.terminal, fd))
             if task.memory and task.memory.fd >= 0:
                 watch(task.memory.fd, task.memory.events, self.hear_memory(task))
-        for fd, events in poller.poll(self._patience_ms()):
+        ready = poller.poll(self._patience_ms())
+        for fd, events in ready:
             if fd in handlers:
                 handlers[fd](events)
+        if self._busy and not ready and not self.workers:
+            from urunc.shim.memory import give_back
+
+            give_back()
+        self._busy = bool(ready or self.workers)
         self._settling = settle()
         self.publisher.advance()
         for connection in [item for item in self.connections if item.closed]:
@@ -123,6 +133,8 @@ class Loop:
         waits_s = [self.publisher.timeout_s()]
         if self._settling:
             waits_s.append(SETTLE_MS / 1000)
+        if self._busy and not self.workers:
+            waits_s.append(QUIET_S)
         known = [wait_s for wait_s in waits_s if wait_s is not None]
         return int(min(known) * 1000) + 1 if known else None
 
