@@ -16,13 +16,19 @@ from urunc.jsontext import dumps
 OPTIONS = BUNDLE | {
     "--type": (
         VALUE,
-        "guest framework (default: unikraft); without any of these three options an "
-        "ordinary container's",
+        "guest framework (default: unikraft, with --mount-rootfs linux); without any of "
+        "these four options an ordinary container's",
     ),
     "--hypervisor": (VALUE, "monitor (default: qemu)"),
     "--binary": (VALUE, "the unikernel's path in the root filesystem (default: /unikernel)"),
+    "--mount-rootfs": (
+        FLAG,
+        "the root filesystem is the guest's own; without --binary its kernel is the "
+        "configuration's",
+    ),
     "--rootless": (FLAG, "an ordinary container's for an ordinary user"),
 }
+SEARCH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 USAGE = "[OPTION...]"
 SUMMARY = "Write a config.json to start from."
 
@@ -30,28 +36,34 @@ SUMMARY = "Write a config.json to start from."
 def main(arguments: Arguments) -> int:
     """Run the verb."""
     arguments.only()
-    if not any(arguments.get(option) for option in ("--type", "--hypervisor", "--binary")):
+    mount_rootfs = arguments.has("--mount-rootfs")
+    asked = [arguments.get(option) for option in ("--type", "--hypervisor", "--binary")]
+    if not any(asked) and not mount_rootfs:
         from urunc.ordinary import hand_over
 
         hand_over(arguments.argv, "", arguments.config())
     path = f"{bundle_folder(arguments.get('--bundle'))}/config.json"
+    annotations = {
+        "unikernelType": arguments.get("--type", "linux" if mount_rootfs else "unikraft"),
+        "hypervisor": arguments.get("--hypervisor", "qemu"),
+    }
+    if mount_rootfs:
+        annotations["mountRootfs"] = "true"
+    if not mount_rootfs or arguments.get("--binary"):
+        annotations["binary"] = arguments.get("--binary", "/unikernel")
     document = {
         "ociVersion": OCI_VERSION,
-        "root": {"path": "rootfs", "readonly": True},
+        "root": {"path": "rootfs", "readonly": not mount_rootfs},
         "process": {
             "terminal": False,
             "user": {"uid": 0, "gid": 0},
-            "args": ["unikernel"],
-            "env": [],
+            "args": ["sh" if mount_rootfs else "unikernel"],
+            "env": [SEARCH] if mount_rootfs else [],
             "cwd": "/",
             "noNewPrivileges": True,
         },
         "hostname": "unikernel",
-        "annotations": {
-            f"{PREFIX}unikernelType": arguments.get("--type", "unikraft"),
-            f"{PREFIX}hypervisor": arguments.get("--hypervisor", "qemu"),
-            f"{PREFIX}binary": arguments.get("--binary", "/unikernel"),
-        },
+        "annotations": {PREFIX + key: value for key, value in annotations.items()},
         "linux": {
             "resources": {"memory": {"limit": 256 << 20}},
             "namespaces": [{"type": kind} for kind in ("pid", "network", "mount", "ipc", "uts")],
