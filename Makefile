@@ -72,6 +72,9 @@ engine: build parts ## times and memory of containerd's shims, urunc's against r
 network: build parts ## latency and throughput to guests against a plain process
 	PATH="$(PARTS)/bin:$$PATH" $(PYTHON) bench/network --urunc $(BUILD)/prefix/bin/urunc --parts $(PARTS)
 
+storage: build parts ## what each way of a root filesystem to a guest costs
+	PATH="$(PARTS)/bin:$$PATH" $(PYTHON) bench/storage --urunc $(BUILD)/prefix/bin/urunc --parts $(PARTS)
+
 install: $(MODULE) $(STATIC) ## install below PREFIX (default /usr/local), beside other versions
 	@set -e; library="$(DESTDIR)$(PREFIX)/lib/urunc/$(VERSION)"; \
 	rm -rf "$$library.new"; mkdir -p "$$library.new" "$(DESTDIR)$(PREFIX)/bin"; \
