@@ -21,7 +21,7 @@ CONTAINERD_VERSION := v2.1.4
 HELM_VERSION := v3.22.0
 CFLAGS ?= -O2 -Wall -Wextra -Werror
 
-.PHONY: help build parts tools check unit root guest interop bench overhead engine network install uninstall clean
+.PHONY: help build parts tools check unit root guest interop bench overhead engine network storage install uninstall clean
 
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
