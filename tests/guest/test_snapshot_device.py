@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A snapshot that is a block device, as containerd's devmapper and blockfile snapshotters give it
+to a shim: mounted by the shim, taken over by the guest. A loop device stands for devmapper."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+from test_storage import configure, populate
+
+from shims import Shim, until
+from support import RUN, Bundle, Urunc, need, nothing_left
+from urunc.shim.messages import any_of
+
+
+@pytest.fixture
+def snapshot(tmp_path: pathlib.Path) -> Iterator[str]:
+    """A block device with a root filesystem."""
+    if not os.path.exists("/dev/loop-control"):
+        pytest.skip("needs loop devices")
+    need("root", "images")
+    populate(tmp_path / "tree")
+    image = tmp_path / "disk"
+    with image.open("wb") as file:
+        file.truncate(64 << 20)
+    make = ["mke2fs", "-q", "-t", "ext4", "-d", str(tmp_path / "tree"), str(image)]
+    subprocess.run(make, check=True)
+    command = ["losetup", "--find", "--show", str(image)]
+    name = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    yield name
+    subprocess.run(["losetup", "-d", name], check=True)
+
+
+def test_a_snapshot_that_is_a_device(urunc: Urunc, tmp_path: pathlib.Path, snapshot: str) -> None:
+    need("linux", "qemu")
+    configure(urunc, "ext4")
+    bundle = Bundle(tmp_path / f"t{RUN}device", "linux", "qemu", binary="", mountRootfs="true")
+    bundle.args("sh", "-c", "mount >/mounts; exit 7")
+    bundle.config["process"]["env"] = ["PATH=/bin"]
+    del bundle.config["linux"]["resources"]
+    mount = {"type": "ext4", "source": snapshot, "options": ["rw"]}
+    with nothing_left(), contextlib.closing(Shim(tmp_path, bundle)) as shim:
+        shim.start()
+        options = any_of("runtimeoptions.v1.Options", {"config_path": str(urunc.config)})
+        shim.create(options, rootfs=[mount])
+        assert not os.path.ismount(bundle.root)
+        shim("Start")
+        until(lambda: "exit" in shim.events.topics(), 60)
+        (end,) = (event for topic, event in shim.events.seen if topic == "/tasks/exit")
+        assert end["exit_status"] == 7
+        shim("Delete")
+    point = tmp_path / "point"
+    point.mkdir()
+    subprocess.run(["mount", "-o", "ro", snapshot, str(point)], check=True)
+    try:
+        assert "/dev/vda on / type ext4 (rw" in (point / "mounts").read_text()
+    finally:
+        subprocess.run(["umount", str(point)], check=True)
