@@ -210,6 +210,7 @@ def stop(side: Guests) -> None:
     for image, words, code in STOPPED:
         with side.named() as name:
             side.see("run", "-d", "--runtime", side.runtime, "--name", name, image, *words)
+            time.sleep(0.5)  # a monitor that has not set itself up yet would be killed
             begin = time.monotonic()
             side.see("stop", name)
             assert time.monotonic() - begin < 2
