@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures of the tests that boot Linux with urunc's init (linux_guest)."""
+"""Fixtures of the tests that boot Linux with urunc's init (linux_guest), or disks."""
 
 from __future__ import annotations
 
+import os
 import pathlib
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -30,3 +32,22 @@ def guest(files: pathlib.Path, tmp_path: pathlib.Path) -> Iterator[Guest]:
     made = Guest(tmp_path, files / "initrd")
     yield made
     made.remove()
+
+
+@pytest.fixture
+def device(tmp_path: pathlib.Path) -> Iterator[str]:
+    """A block device with a small root filesystem on it, as a snapshotter of devmapper has it."""
+    if not os.path.exists("/dev/loop-control"):
+        pytest.skip("needs loop devices")
+    need("root", "images")
+    from test_storage import populate
+
+    tree, image = tmp_path / "tree", tmp_path / "disk"
+    populate(tree)
+    with image.open("wb") as file:
+        file.truncate(64 << 20)
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", str(tree), str(image)], check=True)
+    command = ["losetup", "--find", "--show", str(image)]
+    name = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    yield name
+    subprocess.run(["losetup", "-d", name], check=True)

@@ -8,42 +8,22 @@ import contextlib
 import os
 import pathlib
 import subprocess
-from collections.abc import Iterator
 
-import pytest
-from test_storage import configure, populate
+from test_storage import configure
 
 from shims import Shim, until
 from support import RUN, Bundle, Urunc, need, nothing_left
 from urunc.shim.messages import any_of
 
 
-@pytest.fixture
-def snapshot(tmp_path: pathlib.Path) -> Iterator[str]:
-    """A block device with a root filesystem."""
-    if not os.path.exists("/dev/loop-control"):
-        pytest.skip("needs loop devices")
-    need("root", "images")
-    populate(tmp_path / "tree")
-    image = tmp_path / "disk"
-    with image.open("wb") as file:
-        file.truncate(64 << 20)
-    make = ["mke2fs", "-q", "-t", "ext4", "-d", str(tmp_path / "tree"), str(image)]
-    subprocess.run(make, check=True)
-    command = ["losetup", "--find", "--show", str(image)]
-    name = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-    yield name
-    subprocess.run(["losetup", "-d", name], check=True)
-
-
-def test_a_snapshot_that_is_a_device(urunc: Urunc, tmp_path: pathlib.Path, snapshot: str) -> None:
+def test_a_snapshot_that_is_a_device(urunc: Urunc, tmp_path: pathlib.Path, device: str) -> None:
     need("linux", "qemu")
     configure(urunc, "ext4")
     bundle = Bundle(tmp_path / f"t{RUN}device", "linux", "qemu", binary="", mountRootfs="true")
     bundle.args("sh", "-c", "mount >/mounts; exit 7")
     bundle.config["process"]["env"] = ["PATH=/bin"]
     del bundle.config["linux"]["resources"]
-    mount = {"type": "ext4", "source": snapshot, "options": ["rw"]}
+    mount = {"type": "ext4", "source": device, "options": ["rw"]}
     with nothing_left(), contextlib.closing(Shim(tmp_path, bundle)) as shim:
         shim.start()
         options = any_of("runtimeoptions.v1.Options", {"config_path": str(urunc.config)})
@@ -56,7 +36,7 @@ def test_a_snapshot_that_is_a_device(urunc: Urunc, tmp_path: pathlib.Path, snaps
         shim("Delete")
     point = tmp_path / "point"
     point.mkdir()
-    subprocess.run(["mount", "-o", "ro", snapshot, str(point)], check=True)
+    subprocess.run(["mount", "-o", "ro", device, str(point)], check=True)
     try:
         assert "/dev/vda on / type ext4 (rw" in (point / "mounts").read_text()
     finally:

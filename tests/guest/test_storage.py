@@ -212,23 +212,6 @@ def test_volumes_that_are_copied(urunc: Urunc, tmp_path: pathlib.Path) -> None:
     assert f"mount '/data' of '{data}': can be copied only" in result.stderr
 
 
-@pytest.fixture
-def device(tmp_path: pathlib.Path) -> Iterator[str]:
-    """A block device with a small root filesystem on it, as a snapshotter of devmapper has it."""
-    if not os.path.exists("/dev/loop-control"):
-        pytest.skip("needs loop devices")
-    need("root", "images")
-    tree, image = tmp_path / "tree", tmp_path / "disk"
-    populate(tree)
-    with image.open("wb") as file:
-        file.truncate(64 << 20)
-    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", str(tree), str(image)], check=True)
-    command = ["losetup", "--find", "--show", str(image)]
-    name = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-    yield name
-    subprocess.run(["losetup", "-d", name], check=True)
-
-
 def test_a_snapshots_device_is_taken_over(
     urunc: Urunc, tmp_path: pathlib.Path, device: str
 ) -> None:
