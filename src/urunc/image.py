@@ -100,7 +100,7 @@ def claims(document: Any, bundle: str, config: Config) -> bool:
         return False  # a pod's pause container, which has the pod's annotations
     if config.get("ordinary.guest"):
         return True
-    if isinstance(annotations, dict) and any(PREFIX + key in annotations for key in KEYS):
+    if isinstance(annotations, dict) and _said(annotations, KEYS):
         return True
     path = root.get("path") if isinstance(root, dict) else None
     if not isinstance(path, str) or not path:
@@ -111,9 +111,7 @@ def claims(document: Any, bundle: str, config: Config) -> bool:
 
 def read(spec: Spec, config: Config) -> UnikernelImage:
     """The image of a container that claims to be a unikernel's. Raises ImageError."""
-    found = {
-        key: spec.annotations[PREFIX + key] for key in KEYS if PREFIX + key in spec.annotations
-    }
+    found = _said(spec.annotations, KEYS)
     source = "config.json: annotation"
     if not found:
         found = _from_file(spec.root)
@@ -121,9 +119,7 @@ def read(spec: Spec, config: Config) -> UnikernelImage:
     if not found and config.get("ordinary.guest"):
         found, source = _ordinary(config)
     values = _decode(found, source, config)
-    names = [spec.annotations[key] for key in CONTAINER_NAMES if key in spec.annotations]
-    container_name = names[0] if names else ""
-    overrides = _overrides(spec.annotations, container_name)
+    overrides = _said(spec.annotations, OVERRIDES)
     for key in overrides:
         if key not in config.get("annotations.allow"):
             where = config.source("annotations.allow")
@@ -155,15 +151,20 @@ def read(spec: Spec, config: Config) -> UnikernelImage:
         rootfs=values.get("rootfs", ""),
         stops_on=_stops_on(values["stopsOn"], source) if "stopsOn" in values else None,
         overrides=overrides,
-        container_name=container_name,
+        container_name=_container_name(spec.annotations),
     )
 
 
-def _overrides(annotations: Mapping[str, str], container_name: str) -> dict[str, str]:
-    """What a container asks for itself. The annotations of a pod are those of all its containers:
+def _container_name(annotations: Mapping[str, str]) -> str:
+    return next((annotations[key] for key in CONTAINER_NAMES if key in annotations), "")
+
+
+def _said(annotations: Mapping[str, str], keys: tuple[str, ...]) -> dict[str, str]:
+    """What annotations say to a container. Those of a pod are those of all its containers:
     `KEY.NAME` is for the container of a name alone, and goes before `KEY`."""
+    container_name = _container_name(annotations)
     found = {}
-    for key in OVERRIDES:
+    for key in keys:
         for name in (f"{key}.{container_name}", key) if container_name else (key,):
             if PREFIX + name in annotations:
                 found[key] = annotations[PREFIX + name]

@@ -135,6 +135,16 @@ def test_what_claims_to_be_a_unikernel(bundle: pathlib.Path) -> None:
     assert claims(bundle)
 
 
+def test_a_pods_annotations_for_one_container(bundle: pathlib.Path) -> None:
+    """The others of the pod are ordinary ones."""
+    pod = {f"com.urunc.unikernel.{key}.front": value for key, value in PLAIN.items()}
+    name = "io.kubernetes.cri.container-name"
+    assert claims(bundle, annotations={**pod, name: "front"})
+    assert not claims(bundle, annotations={**pod, name: "side"})
+    parsed = spec.parse(document(annotations={**pod, name: "front"}), str(bundle))
+    check_whole(image.read(parsed, config()))
+
+
 def test_a_source_that_is_half_base64(bundle: pathlib.Path) -> None:
     error = refused(bundle, PLAIN, unikernelType=encoded("unikraft"))
     assert "not both plain text or both base64" in error.message
