@@ -43,6 +43,9 @@ SCRATCH = "/kubernetes.io~empty-dir/"
 PASSED = frozenset(("nosuid", "nodev", "noexec", "noatime", "nodiratime", "relatime"))
 """Mount options that mean the same in the guest."""
 KINDS = {S_IFDIR: FOLDER, S_IFREG: FILE, S_IFBLK: DEVICE}
+CLOSED = "a block device that linux.devices does not name"
+"""A node alone gives nothing: under runc the device control group keeps it closed, and a container
+that may make nodes in a volume (CAP_MKNOD) can make one of any disk of the host's."""
 ASSUMED = ("ext4",)
 """What a kernel is taken to mount where nobody says."""
 
@@ -65,7 +68,10 @@ def look(spec: Spec, image: UnikernelImage, guest: Guest, config: Config) -> Fou
         virtiofsd_rust=rust,
         user_namespace="user" in spec.namespaces,
         supervisor=programs.path("supervisor") if _supervised(image, guest, config) else "",
-        volumes=(*map(_volume, volume_mounts(spec, guest)), *_devices(spec)),
+        volumes=(
+            *(_volume(mount, spec) for mount in volume_mounts(spec, guest)),
+            *_devices(spec),
+        ),
     )
 
 
@@ -88,19 +94,25 @@ def _supervised(image: UnikernelImage, guest: Guest, config: Config) -> bool:
     return asked and guest.init and image.mount_rootfs
 
 
-def _volume(mount: Mount) -> VolumeSource:
+def _volume(mount: Mount, spec: Spec) -> VolumeSource:
     passed = tuple(
         word
         for word in mount.options
         if word in PASSED or (mount.type == "tmpfs" and word.startswith(("size=", "mode=")))
     )
     device: tuple[int, ...] = ()
+    read_only = "ro" in mount.options
     if mount.is_bind():
         try:
             facts = posix.stat(mount.source)
             kind = KINDS.get(facts.st_mode & S_IFMT, "neither a file nor a folder")
             if kind == DEVICE:
                 device = posix.major(facts.st_rdev), posix.minor(facts.st_rdev)
+                named = [
+                    it for it in spec.devices if (it.type, it.major, it.minor) == ("b", *device)
+                ]
+                kind = DEVICE if named else CLOSED
+                read_only = read_only or all(it.read_only for it in named)
         except OSError as error:
             kind = f"not to be had: {error.strerror}"
     else:
@@ -109,7 +121,7 @@ def _volume(mount: Mount) -> VolumeSource:
         destination=mount.destination,
         source=mount.source if mount.is_bind() else "",
         kind=kind,
-        read_only="ro" in mount.options,
+        read_only=read_only,
         recursive="rbind" in mount.options,
         scratch=SCRATCH in mount.source,
         options=passed,

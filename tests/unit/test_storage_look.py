@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is found of a container's mounts and devices, before anything is decided."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+
+import pytest
+from made import config, document, image
+
+from urunc import guests, spec
+from urunc.storage import look
+from urunc.storage.facts import DEVICE, VolumeSource
+
+NODE = "/volumes/node"
+STAT = os.stat
+
+
+@pytest.fixture
+def node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block device 8:0 at NODE, which takes root to make."""
+
+    def stat(path: str) -> object:
+        if path != NODE:
+            return STAT(path)
+        return SimpleNamespace(st_mode=0o060600, st_rdev=os.makedev(8, 0))
+
+    monkeypatch.setattr("posix.stat", stat)
+
+
+def volumes(options: list[str], *devices: dict[str, object], access: str) -> list[VolumeSource]:
+    bound = {"destination": "/node", "type": "bind", "source": NODE, "options": options}
+    rules = [{"allow": False, "access": "rwm"}, {"allow": True, "access": "m", "type": "b"}]
+    rules += [{"allow": True, "type": "b", "major": 8, "minor": 0, "access": access}] * len(devices)
+    linux = {"devices": list(devices), "resources": {"devices": rules}}
+    parsed = spec.parse(document(mounts=[bound], linux=linux), "/bundle")
+    found = look.look(parsed, image("linux", "qemu"), guests.load("linux", config()), config())
+    return [volume for volume in found.volumes if volume.destination == "/node"]
+
+
+@pytest.mark.usefixtures("node")
+def test_a_bound_node_is_no_device_of_the_containers() -> None:
+    """A container with CAP_MKNOD can make a node of the host's disk in a volume that a guest has,
+    too."""
+    (volume,) = volumes(["rbind", "rw"], access="")
+    assert volume.kind == "a block device that linux.devices does not name"
+    other = {"path": "/dev/x", "type": "b", "major": 8, "minor": 1}
+    assert volumes(["rbind"], other, access="rw")[0].kind == volume.kind
+    character = {"path": "/dev/x", "type": "c", "major": 8, "minor": 0}
+    assert volumes(["rbind"], character, access="rw")[0].kind == volume.kind
+
+
+@pytest.mark.usefixtures("node")
+@pytest.mark.parametrize(
+    ("options", "access", "read_only"),
+    [(["rbind"], "rw", False), (["rbind"], "rm", True), (["rbind", "ro"], "rw", True)],
+)
+def test_a_bound_node_of_a_device_that_is_given(
+    options: list[str], access: str, *, read_only: bool
+) -> None:
+    device = {"path": "/dev/x", "type": "b", "major": 8, "minor": 0}
+    (volume,) = volumes(options, device, access=access)
+    assert (volume.kind, volume.device, volume.read_only) == (DEVICE, (8, 0), read_only)
