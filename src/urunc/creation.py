@@ -242,6 +242,7 @@ class _Creation:
             logs.warn(omission)
         self._finish(launch)
         self._record(net, launch)
+        self._let_go_of_device()  # the last thing, for it is not mounted again on failure
         return self.state
 
     def roll_back(self) -> None:
@@ -474,7 +475,6 @@ class _Creation:
         if not joined_first:
             self._join()
         self._hear()
-        self._let_go_of_device()
         self._set_attributes()
         timing.stamp(17)
 
