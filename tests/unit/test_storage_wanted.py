@@ -11,8 +11,11 @@ from made import host as machine
 
 from urunc import guests, monitors, spec
 from urunc.errors import ImageError
-from urunc.plan import Plan, decide
+from urunc.net.facts import NO_NETWORK
+from urunc.plan import Plan, decide, realize
+from urunc.record import replace
 from urunc.storage.facts import DEVICE, FILE, FOLDER, FORMS, TMPFS, Found, VolumeSource
+from urunc.storage.wanted import expected
 
 ALL = ("erofs", "squashfs", "ext4", "ext2", "cpio")
 
@@ -198,3 +201,18 @@ def test_disks_of_a_manifest() -> None:
         block_mount_points=points,
     )  # fmt: skip
     assert (plan.disk_names, plan.disk_mount_points) == (("rootfs", "data"), points)
+
+
+def test_more_than_the_guest_can_be_told() -> None:
+    """The configuration's disk has to fit into the monitor's /run."""
+    plan = planned("linux", "qemu", found())
+    guest, monitor = guests.load("linux", config()), monitors.load("qemu", config())
+
+    def told(argument: str) -> int:
+        long = replace(plan, args=("app", argument))
+        launch = realize(long, NO_NETWORK, guest, monitor, expected(long))
+        return max(len(text) for text in launch.files.values())
+
+    assert told("x" * (1 << 20)) % 512 == 0
+    with pytest.raises(ImageError, match="arguments, environment and what else the guest is told"):
+        told("x" * (2 << 20))

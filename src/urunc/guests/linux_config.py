@@ -28,6 +28,9 @@ LOCALHOST = (
     "::1\tlocalhost ip6-localhost ip6-loopback",
 )
 """What every hosts file has; engines' own have it too, and it is left out of what was read."""
+TEXT_LIMIT_BYTES = 2 << 20
+"""Linux gives no more arguments and environment to a program (execve(2)). The disk is in the
+monitor's /run, which has room for 4 MiB (sequence.py)."""
 DISK_LIMIT = 26
 """Disks with a name of one letter: vda to vdz."""
 
@@ -58,7 +61,13 @@ def config_text(request: Request) -> str:
         *_process(request),
     ]
     text = "".join(f"{record}\0" for record in (MAGIC, *records, ""))
-    return text + "\0" * (-len(text.encode()) % SECTOR_BYTES)
+    size = len(text.encode())
+    if size > TEXT_LIMIT_BYTES:
+        raise ImageError(
+            f"process: arguments, environment and what else the guest is told take {size} bytes",
+            f"the limit is {TEXT_LIMIT_BYTES}",
+        )
+    return text + "\0" * (-size % SECTOR_BYTES)
 
 
 def disk_path(index: int) -> str:
