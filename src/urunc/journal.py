@@ -312,7 +312,6 @@ class PrivateFolder(Resource):
         self.path = path
 
     def make(self) -> None:
-        make_directories(self.path.rpartition("/")[0], 0o700)
         remove_tree(self.path)
         posix.mkdir(self.path, 0o700)
 

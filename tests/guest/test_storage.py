@@ -82,6 +82,30 @@ def own_files(urunc: Urunc) -> list[pathlib.Path]:
     return list(folder.iterdir()) if folder.exists() else []
 
 
+def test_files_of_containers_of_another_boot(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    """After a reboot nothing else knows of them."""
+    need("linux", "qemu")
+    configure(urunc, "ext4")
+    folder = urunc.root.parent / "private"
+    lost = folder / "0f9a3c1e-0000-4000-8000-000000000000.19-2a.box"
+    (lost / "below").mkdir(parents=True)
+    (lost / "archive").write_text("secret")
+    alien = folder / "alien.txt"
+    alien.touch()
+    folder.chmod(0o700)
+    (tmp_path / "data").mkdir()
+    bundle = linux(tmp_path / "b", "true")
+    bundle.config["mounts"] = [volume("/data", tmp_path / "data", "ro")]
+    container = urunc.create(bundle)
+    (own,) = set(own_files(urunc)) - {alien}
+    assert own.name.endswith(container.id) and (own / "archive").exists()
+    container.delete("--force")
+    assert own_files(urunc) == [alien]
+    folder.chmod(0o777)
+    result = urunc("create", "--bundle", str(bundle.path), urunc.new_id(), check=False)
+    assert f"containers' files '{folder}': others may write to it" in result.stderr
+
+
 @pytest.mark.parametrize("form", ["erofs", "ext4", "squashfs", "cpio"])
 def test_a_root_filesystem_in_each_form(urunc: Urunc, tmp_path: pathlib.Path, form: str) -> None:
     """What the guest sees is the tree; what it writes is nobody's but its own; the next container
@@ -227,6 +251,9 @@ def test_a_snapshots_device_is_taken_over(
     other.mkdir()
     mount = ["mount", device, str(bundle.root)]
     subprocess.run(mount, check=True)
+    nowhere = ("--pid-file", str(tmp_path / "nowhere/pid"), urunc.new_id())
+    urunc("create", "--bundle", str(bundle.write()), *nowhere, check=False)
+    assert os.path.ismount(bundle.root)  # what failed can be tried again
     container = urunc.create(bundle)
     assert not os.path.ismount(bundle.root)
     container.start()

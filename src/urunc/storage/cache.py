@@ -84,7 +84,14 @@ def folder(config: Config) -> str:
     """The cache's folder, made where it is not there. Raises HostError where others could write to
     it."""
     path = location(config)
-    hint = "storage.cache in the configuration names another folder"
+    own_folder(path, "cache", "storage.cache")
+    return path
+
+
+def own_folder(path: str, what: str, setting: str) -> None:
+    """Make a folder for files of ours, where it is not there; raises HostError where others could
+    write to it. `setting` is the configuration's word for it."""
+    hint = f"{setting} in the configuration names another folder"
     try:
         try:
             facts = posix.stat(path)
@@ -93,10 +100,9 @@ def folder(config: Config) -> str:
             make_directories(path, 0o700)
             facts = posix.stat(path)
     except OSError as error:
-        raise HostError(f"cache '{path}': {reason(error)}", hint) from None
+        raise HostError(f"{what} '{path}': {reason(error)}", hint) from None
     if facts.st_uid != posix.geteuid() or facts.st_mode & 0o022:
-        raise HostError(f"cache '{path}': others may write to it", hint)
-    return path
+        raise HostError(f"{what} '{path}': others may write to it", hint)
 
 
 def find(path: str, name: str) -> Entry | None:

@@ -14,6 +14,8 @@ import posix
 from urunc import logs, programs
 from urunc.errors import HostError, ImageError, reason
 from urunc.journal import PrivateFolder
+from urunc.linux.files import O_PATH, S_IFMT, S_IFREG, open_in_root, remove_tree
+from urunc.linux.process import boot_id
 from urunc.storage import cache
 from urunc.storage.facts import (
     ARCHIVE,
@@ -41,6 +43,8 @@ DEFAULT_PRIVATE = "/var/lib/urunc/containers"
 MIB = 1 << 20
 INIT = "guest-init"
 """urunc's init for Linux guests, among the program's own files."""
+NAMED = 64
+"""So much of a container's id is in its folder's name, for people."""
 UNPACKED_MIB = 32
 """Memory that a kernel needs beside what its initrd takes, roughly."""
 
@@ -250,10 +254,18 @@ class _Provision:
 
     def _initrd(self) -> str:
         """One file of all parts; a single one that is shared stays where it is."""
-        if self.plan.initrd and self.parts:
-            self.parts.insert(0, _inside(self.plan.root, self.plan.initrd.source.path))
         if not self.parts:
             return ""
+        if not self.plan.initrd:
+            return self._joined()
+        fd = _open_inside(self.plan.root, self.plan.initrd.source.path)
+        try:
+            self.parts.insert(0, f"/proc/self/fd/{fd}")
+            return self._joined()
+        finally:
+            posix.close(fd)
+
+    def _joined(self) -> str:
         size = sum(posix.stat(part).st_size for part in self.parts)
         least = 2 * size + UNPACKED_MIB * MIB
         if least > self.plan.memory_bytes:
@@ -280,8 +292,12 @@ class _Provision:
         """The container's own folder, made when it is first needed."""
         if not self._folder:
             facts = posix.stat(self.journal.folder)
-            name = f"{self.plan.id}.{facts.st_dev:x}-{facts.st_ino:x}"
-            path = f"{private_location(self.config)}/{name}"
+            location = private_location(self.config)
+            cache.own_folder(location, "containers' files", "storage.private")
+            boot = boot_id()
+            _sweep(location, boot)
+            name = f"{boot}.{facts.st_dev:x}-{facts.st_ino:x}.{self.plan.id[:NAMED]}"
+            path = f"{location}/{name}"
             try:
                 self.journal.make(PrivateFolder(path=path))
             except OSError as error:
@@ -298,6 +314,18 @@ class _Provision:
         posix.chown(path, self.plan.uid or 0, self.plan.gid or 0)
 
 
+def _sweep(location: str, boot: str) -> None:
+    """Remove the folders of containers of another boot: the machine went down with them, and what
+    knew of them was in memory."""
+    for name in posix.listdir(location):
+        other, dot, _ = name.partition(".")
+        if dot and len(other) == len(boot) and other != boot:
+            try:
+                remove_tree(f"{location}/{name}")
+            except OSError as error:
+                logs.warn(f"remove '{location}/{name}' of another boot: {reason(error)}")
+
+
 def private_location(config: Config) -> str:
     """Where containers' own files are; an ordinary user's are beside that user's cache."""
     path: str = config.get("storage.private")
@@ -307,15 +335,13 @@ def private_location(config: Config) -> str:
     return path
 
 
-def _inside(root: str, path: str) -> str:
-    """A file of the image by a path that no link leads astray any more."""
-    from urunc.linux.files import O_PATH, open_in_root
-
+def _open_inside(root: str, path: str) -> int:
+    """A descriptor by O_PATH of a regular file of the image, which no link leads astray."""
     fd = open_in_root(root, path, O_PATH)
-    try:
-        return posix.readlink(f"/proc/self/fd/{fd}")
-    finally:
+    if posix.fstat(fd).st_mode & S_IFMT != S_IFREG:
         posix.close(fd)
+        raise ImageError(f"'{path}' of the image is no regular file any more")
+    return fd
 
 
 def _has_entries(folder: str) -> bool:
