@@ -206,3 +206,35 @@ def test_nine_p(urunc: Urunc, tmp_path: pathlib.Path) -> None:
     facts = (tmp_path / "data/new").stat()
     assert facts.st_uid >= RESERVED_USERS and stat.S_IMODE(facts.st_mode) == 0o640
     assert not (bundle.root / "written").exists()
+
+
+def test_verbs_with_a_supervisor_and_a_daemon(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    """All of a container's processes stand still, and are listed and counted."""
+    need("root", "linux", "qemu", "virtiofsd")
+    configure(urunc, KIND)
+    with urunc.config.open("a") as file:
+        file.write("monitors.qemu.supervisor = true\n")
+    script = "echo up; while [ ! -e /data/go ]; do sleep 0.1; done; echo seen; sleep 100"
+    bundle = linux(tmp_path / "b", script, rootfs=KIND)
+    (tmp_path / "data").mkdir()
+    bundle.config["mounts"] = [volume("/data", tmp_path / "data")]
+    with nothing_left(urunc.root):
+        container = urunc.create(bundle)
+        container.start()
+        container.wait_for("up\n", 60)
+        urunc("pause", container.id)
+        assert container.status() == "paused"
+        (tmp_path / "data/go").touch()
+        time.sleep(1)
+        assert "seen" not in container.console.read_text()
+        urunc("resume", container.id)
+        container.wait_for("seen\n", 30)
+        pids = json.loads(urunc("ps", "--format", "json", container.id).stdout)
+        names = {pathlib.Path(f"/proc/{pid}/comm").read_text().strip() for pid in pids}
+        assert {"supervisor", "virtiofsd"} < names, names
+        assert len(names) == 3, names
+        stats = json.loads(urunc("events", "--stats", container.id).stdout)
+        assert stats["data"]["pids"]["current"] >= len(pids)
+        urunc("kill", container.id, "KILL")
+        container.wait_stopped()
+        container.delete()
