@@ -18,7 +18,7 @@ import pytest
 from newc import Node, on_disk, unpacked
 from support import need
 from urunc.errors import Error, HostError, ImageError
-from urunc.storage import archive
+from urunc.storage import archive, cpio
 from urunc.storage.archive import Archive, Copied, write_archive
 
 LIMIT = 64 << 20
@@ -276,3 +276,30 @@ def test_a_volume_that_is_never_still(
     with pytest.raises(HostError, match="they are updated all the time"):
         written(tmp_path, volume(0, folder))
     assert not (tmp_path / "archive").exists()
+
+
+def test_a_folder_of_more_names_than_can_be_written(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not listed to its end first."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(200):
+        (folder / f"{number}").touch()
+    listed = []
+    monkeypatch.setattr(cpio, "encoded", lambda name: listed.append(name) or name.encode())
+    with pytest.raises(HostError, match="pack mount '/data': more than"):
+        written(tmp_path, volume(0, folder), limit_bytes=110 * 100)
+    assert 100 <= len(listed) < 110
+
+
+def test_attributes_of_many_names(tmp_path: pathlib.Path) -> None:
+    """Who made the files chose them: what is kept and said of them is bounded."""
+    folder = tmp_path / "noted"
+    folder.mkdir()
+    for number in range(50):
+        os.setxattr(folder, f"trusted.note{number}", b"")
+    _, facts = written(tmp_path, volume(0, folder))
+    assert len(facts.left_out) == cpio.LEFT_OUT_LIMIT + 1
+    assert sum(item.files for item in facts.left_out) == 50
+    assert cpio.OTHERS in [item.name for item in facts.left_out]

@@ -66,6 +66,9 @@ UNABLE = (EXDEV, EINVAL, ENOTSUP, ENOSYS, EPERM, EBADF)
 """What copy_file_range(2) and sendfile(2) say between files that they cannot copy between."""
 FULL = (ENOSPC, EDQUOT, EFBIG)
 GONE = (ENOENT, ENOTDIR, ELOOP)
+LEFT_OUT_LIMIT = 32
+"""So many names of attributes are told apart; who made the files chose them."""
+OTHERS = "(others)"
 LABEL = "security.selinux"
 """The host's business; a guest has its own policy."""
 OVERLAY = ("trusted.overlay.", "user.overlay.")
@@ -195,6 +198,8 @@ class Writer:
 
     def leave_out(self, name: str, path: bytes) -> None:
         """Note an extended attribute that a member had."""
+        if name not in self._left_out and len(self._left_out) >= LEFT_OUT_LIMIT:
+            name = OTHERS
         known = self._left_out.get(name)
         self._left_out[name] = LeftOut(
             name=name,
@@ -264,7 +269,7 @@ class _Walk:
         found = []
         try:
             self.attributes(fd, path)
-            for name in sorted(map(encoded, posix.listdir(fd))):
+            for name in sorted(self.names(fd)):
                 inner = path + b"/" + name if path else name
                 if self.entry(fd, name, inner):
                     found.append(inner)
@@ -273,6 +278,17 @@ class _Walk:
         finally:
             posix.close(fd)
         self.waiting += reversed(found)
+
+    def names(self, fd: int) -> list[bytes]:
+        """What is in a folder, no more than could be written."""
+        limit = self.writer.limit_bytes // HEADER_BYTES or sys.maxsize
+        found = []
+        with posix.scandir(fd) as entries:
+            for entry in entries:
+                found.append(encoded(entry.name))
+                if len(found) > limit:
+                    self.writer.grow(len(found) * HEADER_BYTES)
+        return found
 
     def entry(self, folder: int, name: bytes, path: bytes) -> bool:
         """Something in a folder; whether it is a folder."""
