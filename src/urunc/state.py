@@ -219,6 +219,6 @@ def load(root: str, identifier: str) -> State:
     if data.get("schema") != SCHEMA:
         raise StateError(
             f"read '{path}': schema {data.get('schema')} is not {SCHEMA}",
-            "it was written by another version of urunc; use that one",
+            "another version of urunc wrote it: use that one, or `urunc delete --force`",
         )
     return State(folder, data)
