@@ -18,7 +18,7 @@ import pytest
 from newc import members, on_disk, unpacked
 from support import need
 from urunc.errors import HostError, ImageError
-from urunc.storage import cpio
+from urunc.storage import cpio, initrd
 
 O_PATH = os.O_PATH | os.O_CLOEXEC
 LONG = "n" * 255
@@ -315,3 +315,26 @@ def mounted(source: pathlib.Path, target: pathlib.Path) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", target], check=True)
+
+
+def test_one_archive_of_several(tmp_path: pathlib.Path) -> None:
+    """What ends at the first archive's end finds the files of all parts."""
+    parts = []
+    for name in ("first", "second", "third"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"of {name}").write_text(name)
+        pack(tmp_path / name, tmp_path / f"{name}.cpio", prefix="")
+        parts.append(str(tmp_path / f"{name}.cpio"))
+    initrd.assemble(parts, str(tmp_path / "initrd"), one_archive=True)
+    content = (tmp_path / "initrd").read_bytes()
+    assert content.count(b"TRAILER!!!\0") == 1
+    assert content.rstrip(b"\0").endswith(b"TRAILER!!!")
+    (tmp_path / "out").mkdir()
+    with (tmp_path / "initrd").open("rb") as archive:
+        unpack = ["cpio", "-idm", "--quiet"]
+        subprocess.run(unpack, stdin=archive, cwd=tmp_path / "out", check=True)
+    found = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
+    assert found == {"of first": "first", "of second": "second", "of third": "third"}
+    (tmp_path / "first.cpio").write_bytes(b"no archive")
+    with pytest.raises(ImageError, match="is no cpio archive"):
+        initrd.assemble(parts, str(tmp_path / "again"), one_archive=True)

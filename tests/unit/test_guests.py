@@ -176,7 +176,7 @@ UNIKRAFT = [
     ),
     ({"nics": (nic(**NO_GATEWAY),)}, "unikernel", ("netdev.ip=10.88.0.7/16", "--")),
     ({"nics": (nic(**NO_ADDRESS),)}, "unikernel", ()),
-    ({"initrd": True}, "unikernel", ('vfs.fstab=[ "initrd0:/:extract:::" ]', "--")),
+    ({"initrd": True}, "unikernel", ('vfs.fstab=[ "initrd0:/:extract::ramfs=2:" ]', "--")),
     (
         {
             "args": ("app", "-v"),
@@ -189,7 +189,7 @@ UNIKRAFT = [
         (
             "env.vars=[ A=1 ]",
             "netdev.ip=10.88.0.7/16:10.88.0.1:10.0.0.53",
-            'vfs.fstab=[ "initrd0:/:extract:::" ]',
+            'vfs.fstab=[ "initrd0:/:extract::ramfs=2:" ]',
             "--",
             "-v",
         ),

@@ -14,7 +14,9 @@ from urunc.net.ipv4 import dotted_mask
 from urunc.storage.facts import SHARES
 
 NEW_DIALECT = (0, 16, 1)
-INITRD_MOUNT = '"initrd0:/:extract:::"'
+# from 0.16.2 on nothing is mounted for the files of an initrd, unless this asks for it (`ramfs=2`:
+# where the kernel has mounted nothing itself); others ignore it
+INITRD_MOUNT = '"initrd0:/:extract::ramfs=2:"'
 MS_RDONLY = 1
 
 

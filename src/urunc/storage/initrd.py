@@ -14,10 +14,10 @@ from _struct import error as StructError  # type: ignore[attr-defined]
 from _struct import unpack_from
 from errno import ENOENT
 
-from urunc.errors import HostError, reason
+from urunc.errors import HostError, ImageError, reason
 from urunc.linux.files import read_bytes
 from urunc.storage import cache
-from urunc.storage.cpio import S_IFCHR, Writer, transfer
+from urunc.storage.cpio import HEADER_BYTES, S_IFCHR, TRAILER, Writer, transfer
 from urunc.storage.layers import digest
 
 TYPE_CHECKING = False
@@ -32,6 +32,8 @@ LISTS = ("modules.dep", "modules.order")
 SUFFIXES = ("", ".xz", ".zst", ".gz")
 """Of a module's file, after `.ko`."""
 XZ, GZIP, ZSTD = b"\xfd7zXZ\0", b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+TAIL_BYTES = 64 << 10
+"""In which an archive's last member is: it is padded to a block's length."""
 ALIGNMENT_BYTES = 4
 """Where an archive may begin in an initrd."""
 
@@ -98,25 +100,42 @@ def write_kernel_part(out: int, folder: str, wanted: Sequence[str], init: str) -
     return writer.end()
 
 
-def assemble(parts: Sequence[str], target: str) -> None:
-    """One initrd of several, in a new file; what is in a later one replaces an earlier one's."""
+def assemble(parts: Sequence[str], target: str, *, one_archive: bool = False) -> None:
+    """One initrd of several, in a new file; what is in a later one replaces an earlier one's.
+    `one_archive` is for guests that unpack no further than to the first archive's end: its last
+    member is left out. Raises ImageError for a part that is none."""
     out = posix.open(target, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o600)
     try:
-        _append(out, parts)
+        _append(out, parts, one_archive=one_archive)
     finally:
         posix.close(out)
 
 
-def _append(out: int, parts: Sequence[str]) -> None:
+def _append(out: int, parts: Sequence[str], *, one_archive: bool = False) -> None:
     for part in parts:
         fd = posix.open(part, posix.O_RDONLY | posix.O_CLOEXEC)
         try:
             size = posix.fstat(fd).st_size
-            while transfer(fd, out, 1 << 30):
-                pass
+            if one_archive and part != parts[-1]:
+                size = _trailer(fd, size, part)
+            left = size
+            while left and (count := transfer(fd, out, min(left, 1 << 30))):
+                left -= count
         finally:
             posix.close(fd)
         posix.write(out, bytes(-size % ALIGNMENT_BYTES))
+
+
+def _trailer(fd: int, size: int, part: str) -> int:
+    """Where an archive's last member begins."""
+    start = max(0, size - TAIL_BYTES)
+    found = posix.pread(fd, TAIL_BYTES, start).rfind(TRAILER + b"\0") - HEADER_BYTES
+    if found < 0:
+        raise ImageError(
+            f"initrd '{part}': is no cpio archive, and nothing can be added to it",
+            "make it by cpio -H newc, and do not compress it",
+        )
+    return start + found
 
 
 def _cached(key: str, source: str, write: Callable[[int], object], config: Config) -> str:

@@ -283,7 +283,7 @@ class _Provision:
         if all(part.startswith(f"{shared}/") for part in self.parts):
             return joined(self.parts, self.config)  # nothing of it is the container's own
         path = f"{self.folder}/initrd"
-        assemble(self.parts, path)
+        assemble(self.parts, path, one_archive=not self.plan.process)
         self._give(path, 0o400)
         return path
 
