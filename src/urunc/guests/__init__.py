@@ -169,7 +169,8 @@ class Guest:
     """Of STOP_REQUESTS those that every guest of this kind listens to; an image may say more of
     itself (annotation stopsOn)."""
     quirks: frozenset[str] = frozenset()
-    """Neutral words that a monitor may know: "isa-debug-exit", "virtio-modern" (no legacy)."""
+    """Neutral words that a monitor may know: "isa-debug-exit", "virtio-modern" (no legacy),
+    "pci-by-firmware" (shared folders need a firmware that sets PCI devices up wholly)."""
     block_mount_point = ""
     """Where it mounts its first block device, if the image does not say."""
     root_forms: tuple[str, ...] = ()

@@ -28,7 +28,7 @@ class Unikraft(Guest):
     storage = frozenset(("initrd",))
     root_forms = ("cpio", "9p")
     volume_ways = ("initrd", "9p")
-    quirks = frozenset(("isa-debug-exit",))
+    quirks = frozenset(("isa-debug-exit", "pci-by-firmware"))
     max_addressed = 4  # LIBUKNETDEV_EINFO_LIBPARAM_MAXCOUNT of a default build
 
     def words(self, request: Request) -> Words:

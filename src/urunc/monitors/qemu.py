@@ -166,7 +166,7 @@ class Qemu(Monitor):
         ]
         if machine.seccomp:
             argv += ["-sandbox", SANDBOX]
-        if x86:
+        if x86 and not (machine.shares and "pci-by-firmware" in machine.quirks):
             argv += ["-bios", "qboot.rom"]
         argv += ["-kernel", machine.kernel]
         if machine.words.words:
