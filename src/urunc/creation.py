@@ -96,7 +96,7 @@ def prepare(identifier: str, spec: Spec, unikernel: UnikernelImage, config: Conf
     monitor = monitors.load(unikernel.monitor, config)
     host = probe(monitor, config)
     found = None
-    disks = any(device.type == "b" for device in spec.devices)
+    disks = any(device.type == "b" and device.named for device in spec.devices)
     if unikernel.mount_rootfs or disks or volume_mounts(spec, guest):
         from urunc.storage.look import look as look_at_files
 

@@ -130,6 +130,9 @@ class SpecDevice:
     major: int
     minor: int
     read_only: bool
+    named: bool
+    """Whether a rule is for it alone; engines list all that the host has for a privileged
+    container, under one rule for all."""
 
 
 @record
@@ -486,14 +489,17 @@ def _device(item: Object, linux: Object) -> SpecDevice:
         type=kind,
         major=numbers[0],
         minor=numbers[1],
-        read_only=not _writable(linux, kind, numbers),
+        **_allowed(linux, kind, numbers),
     )
 
 
-def _writable(linux: Object, kind: str, numbers: list[int]) -> bool:
-    writable = True
-    for rule in linux.object("resources").objects("devices"):
+def _allowed(linux: Object, kind: str, numbers: list[int]) -> dict[str, bool]:
+    """What the rules of linux.resources.devices say of a device: `read_only`, `named`."""
+    rules = linux.object("resources").objects("devices")
+    writable, named = True, not rules
+    for rule in rules:
         given = [rule.number(key, minimum=-1) for key in ("major", "minor")]
+        named |= given == numbers and rule.boolean("allow")
         same = all(it in (None, -1, number) for it, number in zip(given, numbers, strict=True))
         if same and rule.text("type") in (kind, "a", ""):
             access = rule.text("access")
@@ -501,4 +507,4 @@ def _writable(linux: Object, kind: str, numbers: list[int]) -> bool:
                 writable = "w" in access if access else True
             elif not access or "w" in access:
                 writable = False
-    return writable
+    return {"read_only": not writable, "named": named}

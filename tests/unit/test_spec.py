@@ -348,8 +348,10 @@ def test_a_full_configuration() -> None:
         masked_paths=("/proc/kcore",),
         read_only_paths=("/proc/bus",),
         devices=(
-            SpecDevice(path="/dev/fuse", type="c", major=10, minor=229, read_only=True),
-            SpecDevice(path="/dev/xvda", type="b", major=7, minor=1, read_only=False),
+            SpecDevice(
+                path="/dev/fuse", type="c", major=10, minor=229, read_only=True, named=False
+            ),
+            SpecDevice(path="/dev/xvda", type="b", major=7, minor=1, read_only=False, named=False),
         ),
         seccomp={"defaultAction": "SCMP_ACT_ALLOW"},
         cgroups_path="/a/b",
@@ -382,3 +384,22 @@ def test_no_limit_is_said_in_three_ways(value: int | None) -> None:
     )
     assert found.resources.memory_limit_bytes == (-1 if value == -1 else None)
     assert found.resources.pids_limit == found.resources.memory_limit_bytes
+
+
+def test_a_device_with_a_rule_of_its_own() -> None:
+    """What `--device` gives, and what a privileged container has."""
+    item = {"path": "/dev/xvda", "type": "b", "major": 7, "minor": 1}
+
+    def device(*rules: dict[str, Any]) -> SpecDevice:
+        linux = {"devices": [item], "resources": {"devices": list(rules)}}
+        return spec.parse(document(linux=linux), "/bundle").devices[0]
+
+    none: dict[str, Any] = {"allow": False, "access": "rwm"}
+    own = {"allow": True, "type": "b", "major": 7, "minor": 1}
+    assert (device().named, device().read_only) == (True, False)
+    found = device(none, own | {"access": "rwm"})
+    assert (found.named, found.read_only) == (True, False)
+    found = device(none, own | {"access": "r"})
+    assert (found.named, found.read_only) == (True, True)
+    found = device({"allow": True, "type": "a", "access": "rwm"})
+    assert (found.named, found.read_only) == (False, False)

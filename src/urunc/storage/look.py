@@ -109,7 +109,9 @@ def _volume(mount: Mount, spec: Spec) -> VolumeSource:
             if kind == DEVICE:
                 device = posix.major(facts.st_rdev), posix.minor(facts.st_rdev)
                 named = [
-                    it for it in spec.devices if (it.type, it.major, it.minor) == ("b", *device)
+                    it
+                    for it in spec.devices
+                    if it.named and (it.type, it.major, it.minor) == ("b", *device)
                 ]
                 kind = DEVICE if named else CLOSED
                 read_only = read_only or all(it.read_only for it in named)
@@ -143,5 +145,5 @@ def _devices(spec: Spec) -> list[VolumeSource]:
             device=(device.major, device.minor),
         )
         for device in spec.devices
-        if device.type == "b"
+        if device.type == "b" and device.named
     ]
