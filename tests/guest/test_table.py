@@ -90,11 +90,18 @@ def test_unikraft(
         container.delete()
 
 
-@pytest.mark.parametrize(("monitor", "code"), [("qemu", 7 * 2 + 1), ("firecracker", 0)])
-def test_exit_code_of_run(urunc: Urunc, tmp_path: pathlib.Path, monitor: str, code: int) -> None:
-    """`run` ends with the monitor's own status: isa-debug-exit's 2n+1, Firecracker's 0."""
+@pytest.mark.parametrize(
+    ("guest", "monitor", "code"),
+    [("linux", "qemu", 7 * 2 + 1), ("unikraft", "qemu", 0), ("unikraft", "firecracker", 0)],
+)
+def test_exit_code_of_run(
+    urunc: Urunc, tmp_path: pathlib.Path, guest: str, monitor: str, code: int
+) -> None:
+    """`run` ends with the monitor's own status: isa-debug-exit's 2n+1 where the guest is one that
+    uses it to say so, else 0."""
     need("probe", monitor, *(("kvm",) if monitor == "firecracker" else ()))
     bundle = _unikraft(tmp_path / "b", monitor, "probe.pvh")
+    bundle.config["annotations"]["com.urunc.unikernel.unikernelType"] = guest
     bundle.args("app", "probe.exit=7")
     with nothing_left(urunc.root):
         result = urunc("run", "--bundle", str(bundle.write()), urunc.new_id(), check=False)

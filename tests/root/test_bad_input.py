@@ -144,8 +144,8 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
     "a host device": (annotation("block", "/dev/sda"), ("/dev/sda", "host_devices")),
     "an initrd that is not there": (annotation("initrd", "/initrd"), ("'initrd'", "/initrd")),
     "the root file system as a disk": (
-        annotation("mountRootfs", "true"),
-        ("mountRootfs", "not supported"),
+        lambda b: (annotation("mountRootfs", "true")(b), annotation("block", "/disk")(b)),
+        ("mountRootfs", "not together"),
     ),
     "too little memory": (
         setting("linux.resources.memory.limit", 1 << 20),

@@ -28,7 +28,8 @@ class Unikraft(Guest):
     storage = frozenset(("initrd",))
     root_forms = ("cpio", "9p")
     volume_ways = ("initrd", "9p")
-    quirks = frozenset(("isa-debug-exit", "pci-by-firmware"))
+    # no isa-debug-exit: it writes 41 there when it has ended well
+    quirks = frozenset(("pci-by-firmware",))
     max_addressed = 4  # LIBUKNETDEV_EINFO_LIBPARAM_MAXCOUNT of a default build
 
     def words(self, request: Request) -> Words:

@@ -171,7 +171,7 @@ def choose_volumes(
             problem = f"can be copied only, and what {guest.name} writes to the copy would be lost"
         if not problem:
             volumes.append(_volume(source, way))
-        elif choice == IGNORE or _orchestrated(source):
+        elif choice == IGNORE or _orchestrated(source) or source.kind == TMPFS:
             missing.append(source.destination)
         else:
             raise ImageError(
