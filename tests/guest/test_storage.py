@@ -194,6 +194,22 @@ def test_the_containers_own_layer(urunc: Urunc, overlay: pathlib.Path) -> None:
     assert b"root:x:0:0" in content
 
 
+def test_a_guest_without_layers_gets_the_whole(urunc: Urunc, overlay: pathlib.Path) -> None:
+    """Rumprun's disk is the container's root filesystem with the engine's writable layer, and it
+    writes to it."""
+    need("solo5", "probe", "images")
+    configure(urunc)
+    bundle = Bundle(overlay, "rumprun", "spt", mountRootfs="true")
+    bundle.add("unikernel", PARTS / "probe.spt")  # into the upper folder
+    bundle.args("app", "probe.exit=3")
+    with nothing_left(urunc.root):
+        result = run(urunc, bundle)
+        assert result.returncode == 3, result.stdout + result.stderr
+        assert "/data" in result.stdout
+    assert images(urunc) == []
+    assert own_files(urunc) == []
+
+
 def test_volumes_that_are_copied(urunc: Urunc, tmp_path: pathlib.Path) -> None:
     need("linux", "qemu", "images")
     configure(urunc, "ext4")

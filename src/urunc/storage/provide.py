@@ -124,6 +124,7 @@ class _Provision:
             # such a guest has no layers of its own: it gets the whole, which nobody else may share
             path = f"{self.folder}/root.{way.form}"
             image = build_private(self.plan.root, form, path, self.config)
+            self._give(path, 0o600)
         else:
             image = obtain(source, form, self.config)
             path = image.path
