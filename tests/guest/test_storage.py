@@ -210,6 +210,21 @@ def test_a_guest_without_layers_gets_the_whole(urunc: Urunc, overlay: pathlib.Pa
     assert own_files(urunc) == []
 
 
+def test_a_tender_has_a_disk_to_write_to(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    """It opens it so, also for a guest that shall only read."""
+    need("solo5", "probe", "images")
+    configure(urunc)
+    bundle = Bundle(tmp_path / "b", "rumprun", "spt", mountRootfs="true")
+    bundle.add("unikernel", PARTS / "probe.spt")
+    bundle.args("app", "probe.exit=3")
+    bundle.config["root"]["readonly"] = True
+    with nothing_left(urunc.root):
+        result = run(urunc, bundle)
+        assert result.returncode == 3, result.stdout + result.stderr
+    assert len(images(urunc)) == 1
+    assert own_files(urunc) == []
+
+
 def test_volumes_that_are_copied(urunc: Urunc, tmp_path: pathlib.Path) -> None:
     need("linux", "qemu", "images")
     configure(urunc, "ext4")

@@ -117,8 +117,9 @@ def test_who_decides_the_form() -> None:
 def test_only_what_writes_gets_a_copy() -> None:
     rumprun = planned("rumprun", "hvt", found()).root_way
     assert rumprun and rumprun.copied
+    # a tender opens for writing even what is only read
     reader = planned("rumprun", "hvt", found(), readonly=True).root_way
-    assert reader and not reader.copied
+    assert reader and reader.copied and reader.read_only
     layered = planned("linux", "qemu", found()).root_way
     assert layered and not layered.copied
 

@@ -170,6 +170,8 @@ class Monitor:
     max_queues = 1
     """Pairs of queues that a network device can have."""
     max_disks = 1
+    opens_for_writing = False
+    """Whether it opens every disk for writing, whatever its guest will do with it."""
     max_vcpus = 1
     takes_initrd = False
     shares: frozenset[str] = frozenset()

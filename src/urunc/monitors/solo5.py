@@ -32,6 +32,7 @@ class Tender(Monitor):
     }
     max_nics = 16
     max_disks = 16
+    opens_for_writing = True
     minimum_version = (0, 6)
 
     def program_name(self, architecture: str) -> str:

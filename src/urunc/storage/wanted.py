@@ -88,7 +88,7 @@ def choose_root(
             reason = f"the block device '{found.device}' that it is on"
         else:
             reason = f"{why}" if len(asked) == 1 else f"the first that fits, {why}"
-        writes = not spec.root_read_only
+        writes = not spec.root_read_only or monitor.opens_for_writing
         return Root(
             form=form,
             device=found.device if taken else "",
