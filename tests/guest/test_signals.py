@@ -232,7 +232,10 @@ def test_why_it_ended(
     monitor: str, words: list[str], signal: str, status: int, reason: str,
 ) -> None:  # fmt: skip
     """`events` says it, with the exit code that an engine would see."""
-    container = running(urunc, probe(tmp_path, monitor, *words))
+    bundle = probe(tmp_path, monitor, *words)
+    if monitor == "qemu":  # as one whose QEMU has a port for its exit code
+        bundle.config["annotations"]["com.urunc.unikernel.unikernelType"] = "linux"
+    container = running(urunc, bundle)
     followed = Followed(urunc, container)
     follow.append(followed)
     if signal:
