@@ -15,7 +15,7 @@ from urunc.guests import BUILT_IN as GUESTS
 from urunc.host import capture
 from urunc.image import PREFIX
 from urunc.jsontext import loads
-from urunc.linux import cgroups, namespaces
+from urunc.linux import capabilities, cgroups, namespaces
 from urunc.linux.files import exists, read_text
 from urunc.monitors import BUILT_IN as MONITORS
 from urunc.spec import HOOKS
@@ -25,15 +25,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from urunc.config import Config
-
-CAPABILITIES = (
-    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE "  # noqa: SIM905
-    "NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO "
-    "SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME "
-    "SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG "
-    "WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE".split()
-)
-"""capabilities(7), by number."""
 
 
 def features(config: Config) -> dict[str, Any]:
@@ -83,7 +74,7 @@ def _ordinary(config: Config) -> dict[str, Any]:
 
 def _capabilities() -> list[str]:
     last = int(read_text("/proc/sys/kernel/cap_last_cap"))
-    return [f"CAP_{name}" for name in CAPABILITIES[: last + 1]]
+    return [f"CAP_{name}" for name in capabilities.NAMES[: last + 1]]
 
 
 def _cgroup() -> dict[str, bool]:
