@@ -47,15 +47,10 @@ def of(plan: Plan) -> tuple[DeviceRule, ...]:
         kind = "b" if facts.st_mode & S_IFMT == S_IFBLK else "c"
         major, minor = posix.major(facts.st_rdev), posix.minor(facts.st_rdev)
         rules.append(DeviceRule(type=kind, major=major, minor=minor))
-    if plan.root_way and plan.root_way.device:
-        facts = posix.stat(plan.root_way.device)
-        rules.append(
-            DeviceRule(type="b", major=posix.major(facts.st_rdev), minor=posix.minor(facts.st_rdev))
-        )
+    given = [volume.device for volume in plan.volumes]
+    given += [plan.root_way.numbers] if plan.root_way else []
     rules += [
-        DeviceRule(type="b", major=volume.device[0], minor=volume.device[1])
-        for volume in plan.volumes
-        if volume.device
+        DeviceRule(type="b", major=numbers[0], minor=numbers[1]) for numbers in given if numbers
     ]
     return HARMLESS + tuple(rules)
 

@@ -18,7 +18,7 @@ import pytest
 from places.layers import Place, contents
 from support import need
 from urunc.errors import HostError
-from urunc.storage import building, images, trees
+from urunc.storage import builders, images, trees
 from urunc.storage.layers import identify
 
 FORMS = ("ext2", "ext4", "erofs", "squashfs")
@@ -545,7 +545,7 @@ def test_a_missing_program(place: Place, monkeypatch: pytest.MonkeyPatch) -> Non
     root = place.overlay("c", place.folder("layer"))
     with monkeypatch.context() as patch:
         patch.setenv("PATH", "")
-        patch.setattr(building, "PATH", str(place.path))
+        patch.setattr(builders, "DEFAULT_PATH", str(place.path))
         with pytest.raises(HostError, match=r"'mkfs\.erofs' is not installed .*erofs-utils"):
             place.obtain(root, "erofs")
 

@@ -14,7 +14,16 @@ from urunc.errors import ImageError
 from urunc.net.facts import NO_NETWORK
 from urunc.plan import Plan, decide, realize
 from urunc.record import replace
-from urunc.storage.facts import DEVICE, FILE, FOLDER, FORMS, TMPFS, Found, VolumeSource
+from urunc.storage.facts import (
+    DEVICE,
+    FILE,
+    FOLDER,
+    FORMS,
+    TMPFS,
+    Found,
+    VolumeSource,
+    volume_mounts,
+)
 from urunc.storage.wanted import expected
 
 ALL = ("erofs", "squashfs", "ext4", "ext2", "cpio")
@@ -23,6 +32,7 @@ ALL = ("erofs", "squashfs", "ext4", "ext2", "cpio")
 def found(*volumes: VolumeSource, **changes: Any) -> Found:
     values: dict[str, Any] = {
         "device": "",
+        "device_numbers": (),
         "device_filesystem": "",
         "builders": ALL,
         "filesystems": FORMS,
@@ -94,7 +104,9 @@ def test_the_first_form_that_all_have(guest: str, monitor: str, there: Found, fo
 
 
 def test_a_device_that_is_there_is_taken() -> None:
-    there = found(device="/dev/mapper/a", device_filesystem="ext4", builders=())
+    there = found(
+        device="/dev/mapper/a", device_numbers=(253, 1), device_filesystem="ext4", builders=()
+    )
     way = planned("linux", "qemu", there).root_way
     assert way and (way.form, way.device, way.copied) == ("ext4", "/dev/mapper/a", False)
 
@@ -179,7 +191,13 @@ def test_what_a_guest_has_no_way_to() -> None:
 
 
 def test_what_engines_always_mount_is_a_warning() -> None:
-    there = found(source("/dev/shm"), source("/run/secrets"), source("/etc/hosts", FILE))
+    mounts = [
+        {"destination": path, "source": "/h", "options": ["bind"]}
+        for path in ("/dev/shm", "/run/secrets", "/etc/hosts")
+    ]
+    parsed = spec.parse(document(mounts=mounts), "/bundle")
+    given = volume_mounts(parsed, guests.load("mewz", config()))
+    there = found(*(source(mount.destination) for mount in given))
     plan = planned("mewz", "qemu", there, mount_rootfs=False)
     assert plan.warnings == ("mounts that the guest does not see: /dev/shm, /run/secrets",)
     plan = planned("mewz", "qemu", found(source("/run", TMPFS)), mount_rootfs=False)

@@ -16,12 +16,13 @@ from select import POLLIN, poll
 from time import monotonic
 
 from urunc.errors import Error, HostError, reason
+from urunc.host import DEFAULT_PATH
 from urunc.jsontext import dumps, loads
 from urunc.linux import _linux, mounts
 from urunc.linux.files import unlink
 from urunc.linux.namespaces import CLONE_NEWNET, CLONE_NEWNS
 from urunc.record import record
-from urunc.storage import cache, trees
+from urunc.storage import builders, cache, trees
 from urunc.storage.images import WRITABLE, Image, of_entry
 from urunc.storage.layers import Source
 
@@ -40,14 +41,6 @@ BLOCK_BYTES = 4096
 ANSWER_LIMIT_BYTES = 1 << 16
 OUTPUT_BYTES = 2048
 """So much of the end of what a program says is kept."""
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-PROGRAMS = {
-    "ext2": ("mke2fs", "e2fsprogs"),
-    "ext4": ("mke2fs", "e2fsprogs"),
-    "erofs": ("mkfs.erofs", "erofs-utils"),
-    "squashfs": ("mksquashfs", "squashfs-tools"),
-}
-"""Form → its program, and the package that has it (Debian's name, which others share)."""
 FEATURES = {
     "ext2": "none,ext_attr,filetype,sparse_super,large_file",
     "ext4": "none,ext_attr,dir_index,filetype,extent,flex_bg,sparse_super,large_file,huge_file,"
@@ -257,8 +250,9 @@ def _child(task: _Task, fd: int, tell: int, parent: int) -> NoReturn:
 
 
 def _make(task: _Task, fd: int) -> tuple[str, ...]:
-    if task.form in PROGRAMS:
-        program = _find(task.form)
+    if task.form in builders.PROGRAMS and not (program := builders.find(task.form)):
+        name, package = builders.PROGRAMS[task.form]
+        raise HostError(f"'{name}' is not installed", f"it is in the package {package}")
     _linux.unshare(CLONE_NEWNS | CLONE_NEWNET)
     source = task.source
     tree = -1 if source.kind == "layers" else trees.open_tree(source.root)
@@ -376,15 +370,6 @@ def _write_archive(task: _Task, top: int, fd: int) -> tuple[str, ...]:
     )
 
 
-def _find(form: str) -> str:
-    name, package = PROGRAMS[form]
-    own = posix.environ.get(b"PATH", b"").decode("utf-8", "surrogateescape")
-    for folder in [*own.split(":"), *PATH.split(":")]:
-        if folder.startswith("/") and posix.access(f"{folder}/{name}", posix.X_OK):
-            return f"{folder}/{name}"
-    raise HostError(f"'{name}' is not installed", f"it is in the package {package}")
-
-
 def _run(argv: list[str], text: str = "") -> str:
     """Run a program to its end; what it says. Raises what it complains about."""
     parent = posix.getpid()
@@ -399,7 +384,7 @@ def _run(argv: list[str], text: str = "") -> str:
             for number, descriptor in enumerate((read, tell, tell)):
                 posix.dup2(descriptor, number)
             _linux.default_signals()
-            environment = {"PATH": PATH, "LC_ALL": "C", "MKE2FS_CONFIG": "/dev/null"}
+            environment = {"PATH": DEFAULT_PATH, "LC_ALL": "C", "MKE2FS_CONFIG": "/dev/null"}
             posix.execve(argv[0], argv, environment)
         finally:
             posix._exit(127)

@@ -54,6 +54,8 @@ class Found:
 
     device: str
     """The block device that the root filesystem is alone on (devmapper, blockfile), "" for none."""
+    device_numbers: tuple[int, ...]
+    """Its (major, minor); empty for none."""
     device_filesystem: str
     builders: tuple[str, ...]
     """Of FORMS those that this machine has a program for (INITRD needs none)."""
@@ -78,6 +80,8 @@ class Root:
 
     form: str
     device: str
+    numbers: tuple[int, ...]
+    """(major, minor) of the device; empty for none."""
     read_only: bool
     """Whether the container's root is to be read alone (root.readonly)."""
     copied: bool

@@ -8,9 +8,8 @@ from __future__ import annotations
 import posix
 
 from urunc import programs
-from urunc.host import find_program
 from urunc.linux.files import S_IFBLK, S_IFDIR, S_IFMT, S_IFREG
-from urunc.storage import sharing
+from urunc.storage import builders, sharing
 from urunc.storage.facts import (
     DEVICE,
     DISKS,
@@ -32,12 +31,6 @@ if TYPE_CHECKING:
     from urunc.image import UnikernelImage
     from urunc.spec import Mount, Spec
 
-BUILDERS = {
-    "erofs": "mkfs.erofs",
-    "squashfs": "mksquashfs",
-    "ext4": "mke2fs",
-    "ext2": "mke2fs",
-}
 SCRATCH = "/kubernetes.io~empty-dir/"
 """In the path of an emptyDir's folder (pkg/volume/emptydir)."""
 PASSED = frozenset(("nosuid", "nodev", "noexec", "noatime", "nodiratime", "relatime"))
@@ -53,16 +46,20 @@ ASSUMED = ("ext4",)
 def look(spec: Spec, image: UnikernelImage, guest: Guest, config: Config) -> Found:
     """What was found."""
     device = filesystem = ""
+    numbers: tuple[int, ...] = ()
     if image.mount_rootfs:
         from urunc.storage.layers import identify
 
         source = identify(spec.root)
         device, filesystem = source.device, source.device_filesystem
-    daemon, rust = sharing.find(config)
+        numbers = _numbers(posix.stat(device)) if device else ()
+    ways = {*guest.root_forms, *guest.volume_ways}
+    daemon, rust = sharing.find(config) if "virtiofs" in ways else ("", False)
     return Found(
         device=device,
+        device_numbers=numbers,
         device_filesystem=filesystem,
-        builders=(*(form for form in DISKS if find_program(BUILDERS[form])), INITRD),
+        builders=(*(form for form in DISKS if form in ways and builders.find(form)), INITRD),
         filesystems=filesystems(guest, config) if guest.init else FORMS,
         virtiofsd=daemon,
         virtiofsd_rust=rust,
@@ -107,7 +104,7 @@ def _volume(mount: Mount, spec: Spec) -> VolumeSource:
             facts = posix.stat(mount.source)
             kind = KINDS.get(facts.st_mode & S_IFMT, "neither a file nor a folder")
             if kind == DEVICE:
-                device = posix.major(facts.st_rdev), posix.minor(facts.st_rdev)
+                device = _numbers(facts)
                 named = [
                     it
                     for it in spec.devices
@@ -129,6 +126,10 @@ def _volume(mount: Mount, spec: Spec) -> VolumeSource:
         options=passed,
         device=device,
     )
+
+
+def _numbers(facts: posix.stat_result) -> tuple[int, int]:
+    return posix.major(facts.st_rdev), posix.minor(facts.st_rdev)
 
 
 def _devices(spec: Spec) -> list[VolumeSource]:

@@ -16,6 +16,7 @@ from urunc.errors import HostError, ImageError, reason
 from urunc.journal import PrivateFolder
 from urunc.linux.files import O_PATH, S_IFMT, S_IFREG, open_in_root, remove_tree
 from urunc.linux.process import boot_id
+from urunc.record import replace
 from urunc.storage import cache
 from urunc.storage.facts import (
     ARCHIVE,
@@ -23,12 +24,11 @@ from urunc.storage.facts import (
     DISKS,
     IN_INITRD,
     INITRD,
-    READ_ONLY,
     SHARES,
     StorageFacts,
-    StoredDisk,
 )
 from urunc.storage.layers import identify
+from urunc.storage.wanted import archive_index, stored_disks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,132 +62,106 @@ class _Provision:
         self.guest = guest
         self.config = config
         self.journal = journal
-        self.disks: list[StoredDisk] = []
         self.parts: list[str] = []
         """Of the initrd, in their order."""
-        self.archive = -1
-        self.layer = False
-        self.opaque: tuple[str, ...] = ()
+        self._source: Source | None = None
         self._folder = ""
 
     def run(self) -> StorageFacts:
         plan = self.plan
+        upper = self._upper()
+        archive = bool(upper) or any(volume.way == ARCHIVE for volume in plan.volumes)
+        disks = stored_disks(plan, archive=archive)
         if plan.process:
             self.parts.append(self._kernel_part())
-        if plan.root_way:
-            self._root()
-        copied = [volume for volume in plan.volumes if volume.way in (ARCHIVE, IN_INITRD)]
-        source = self._layers() if plan.process and plan.root_way else None
-        upper = source.upper if source and _has_entries(source.upper) else ""
-        if upper or any(volume.way == ARCHIVE for volume in copied):
-            self._archive(upper)
-        if any(volume.way == IN_INITRD for volume in copied):
-            self._into_initrd()
+        sources = self._root()
+        opaque: tuple[str, ...] = ()
+        if archive:
+            path, opaque = self._archive(upper)
+            sources.append(path)
+        self._into_initrd()
         for volume in plan.volumes:
             if volume.way in DISKS:
-                self._image_of(volume)
+                sources.append(self._image_of(volume, len(sources)))
             elif volume.way == DEVICE:
-                self._device(volume)
+                sources.append(volume.source)
         return StorageFacts(
             initrd=self._initrd(),
-            disks=tuple(self.disks),
-            archive=self.archive,
-            layer=self.layer,
-            opaque=self.opaque,
+            disks=tuple(
+                replace(disk, source=source) for disk, source in zip(disks, sources, strict=True)
+            ),
+            archive=archive_index(plan) if archive else -1,
+            layer=bool(upper),
+            opaque=opaque,
         )
 
-    def _layers(self) -> Source | None:
-        """The layers, where the guest gets an image of the lower ones alone."""
-        assert self.plan.root_way
-        way = self.plan.root_way
-        if way.form in SHARES or way.device:
-            return None
-        source = identify(self.plan.root)
-        return source if source.kind == "layers" else None
+    @property
+    def source(self) -> Source:
+        """What the root filesystem is made of."""
+        if not self._source:
+            self._source = identify(self.plan.root)
+        return self._source
 
-    def _root(self) -> None:
+    def _upper(self) -> str:
+        """The container's own layer, where there is anything in it and the guest gets it apart from
+        the image of the lower ones; else ""."""
         way = self.plan.root_way
-        assert way
-        if way.form in SHARES:
-            return
+        if not way or not self.guest.init or way.form in SHARES or way.device:
+            return ""
+        return self.source.upper if _has_entries(self.source.upper) else ""
+
+    def _root(self) -> list[str]:
+        """What its disk is of, where it is one."""
+        way = self.plan.root_way
+        if not way or way.form in SHARES:
+            return []
         if way.device:
-            facts = posix.stat(way.device)
-            numbers = posix.major(facts.st_rdev), posix.minor(facts.st_rdev)
-            self._add("", way.form, read_only=way.read_only, device=numbers)
-            return
+            return [way.device]
         from urunc.storage.images import build_private, obtain, private_copy
 
         # with urunc's init an archive's own files are beside the root, not in it
         form = f"root-{way.form}" if way.form == INITRD and self.guest.init else way.form
-        source = identify(self.plan.root)
-        if not self.guest.init and source.upper and _has_entries(source.upper):
+        own = f"root.{way.form}"
+        if not self.guest.init and _has_entries(self.source.upper):
             # such a guest has no layers of its own: it gets the whole, which nobody else may share
-            path = f"{self.folder}/root.{way.form}"
+            path = f"{self.folder}/{own}"
             image = build_private(self.plan.root, form, path, self.config)
             self._give(path, 0o600)
         else:
-            image = obtain(source, form, self.config)
+            image = obtain(self.source, form, self.config)
             path = image.path
             if way.copied:
-                path = f"{self.folder}/root.{way.form}"
+                path = f"{self.folder}/{own}"
                 private_copy(image.path, path)
                 self._give(path, 0o600)
         for omission in image.omitted:
             logs.warn(f"root filesystem: {omission}")
         if way.form == INITRD:
-            self.parts.append(image.path)
-        else:
-            self._add(path, way.form, read_only=not way.copied)
+            self.parts.append(path)
+            return []
+        return [path]
 
-    def _add(self, path: str, form: str, *, read_only: bool, device: tuple[int, ...] = ()) -> None:
-        """The disk with the root filesystem, the first after the image's."""
-        index = len(self.plan.disks)
-        self.disks.append(
-            StoredDisk(
-                source=path,
-                target=self._target(device),
-                device=device,
-                read_only=read_only or form in READ_ONLY,
-                filesystem=form,
-                name=self.plan.disk_names[index],
-                mount_point=self.plan.disk_mount_points[index] or "/",
-            )
-        )
-
-    def _target(self, device: tuple[int, ...]) -> str:
-        number = len(self.plan.disks) + len(self.disks)
-        return f"/dev/disk{number}" if device else f"/disk{number}"
-
-    def _archive(self, upper: str) -> None:
-        """The disk with copied volumes and the files of the writable layer."""
+    def _archive(self, upper: str) -> tuple[str, tuple[str, ...]]:
+        """The file with copied volumes and the files of the writable layer; its opaque folders."""
         path = f"{self.folder}/archive"
         copied = {
             f"volumes/{index}": volume
             for index, volume in enumerate(self.plan.volumes)
             if volume.way == ARCHIVE
         }
-        self.opaque = self._copy(path, copied, upper)
-        self.layer = bool(upper)
-        self.archive = len(self.disks)
-        self.disks.append(
-            StoredDisk(
-                source=path, target=self._target(()), device=(), read_only=True, filesystem="",
-                name="", mount_point="",
-            )
-        )  # fmt: skip
+        return path, self._copy(path, copied, upper)
 
     def _into_initrd(self) -> None:
         """A part with the volumes at their places."""
-        path = f"{self.folder}/volumes.cpio"
-        self._copy(
-            path,
-            {
-                volume.destination.strip("/"): volume
-                for volume in self.plan.volumes
-                if volume.way == IN_INITRD
-            },
-        )
-        self.parts.append(path)
+        copied = {
+            volume.destination.strip("/"): volume
+            for volume in self.plan.volumes
+            if volume.way == IN_INITRD
+        }
+        if copied:
+            path = f"{self.folder}/volumes.cpio"
+            self._copy(path, copied)
+            self.parts.append(path)
 
     def _copy(self, path: str, volumes: dict[str, Volume], upper: str = "") -> tuple[str, ...]:
         """Write an archive; returns the opaque folders of the layer."""
@@ -213,38 +187,14 @@ class _Provision:
         self._give(path, 0o400)
         return archive.opaque
 
-    def _image_of(self, volume: Volume) -> None:
+    def _image_of(self, volume: Volume, number: int) -> str:
         """A disk made of a volume, the container's own."""
         from urunc.storage.images import build_private
 
-        index = len(self.plan.disks) + len(self.disks)
-        path = f"{self.folder}/volume{index}.{volume.way}"
+        path = f"{self.folder}/volume{number}.{volume.way}"
         build_private(volume.source, volume.way, path, self.config)
         self._give(path, 0o600)
-        self.disks.append(
-            StoredDisk(
-                source=path,
-                target=self._target(()),
-                device=(),
-                read_only=False,
-                filesystem=volume.way,
-                name=self.plan.disk_names[index],
-                mount_point=volume.destination,
-            )
-        )
-
-    def _device(self, volume: Volume) -> None:
-        self.disks.append(
-            StoredDisk(
-                source=volume.source,
-                target=self._target(volume.device),
-                device=volume.device,
-                read_only=volume.read_only,
-                filesystem="",
-                name="",
-                mount_point=volume.destination,
-            )
-        )
+        return path
 
     def _kernel_part(self) -> str:
         """urunc's init with the kernel's modules, made once for each kernel."""

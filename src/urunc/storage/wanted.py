@@ -18,9 +18,9 @@ from urunc.storage.facts import (
     FORMS,
     IN_INITRD,
     INITRD,
+    READ_ONLY,
     SHARES,
     TMPFS,
-    TOLD,
     Found,
     Root,
     StorageFacts,
@@ -87,11 +87,12 @@ def choose_root(
         if taken:
             reason = f"the block device '{found.device}' that it is on"
         else:
-            reason = f"{why}" if len(asked) == 1 else f"the first that fits, {why}"
+            reason = why if len(asked) == 1 else f"the first that fits, {why}"
         writes = not spec.root_read_only or monitor.opens_for_writing
         return Root(
             form=form,
             device=found.device if taken else "",
+            numbers=found.device_numbers if taken else (),
             read_only=spec.root_read_only,
             copied=writes and form in DISKS and not taken and not guest.init,
             reason=reason,
@@ -164,8 +165,6 @@ def choose_volumes(
     share = _share(guest, monitor, found, root)
     volumes, missing = [], []
     for source in found.volumes:
-        if source.destination in TOLD:
-            continue
         way, problem = _way(source, guest, monitor, share, root, choice)
         if not problem and way not in (TMPFS, DEVICE, *SHARES) and not _may_copy(source, choice):
             problem = f"can be copied only, and what {guest.name} writes to the copy would be lost"
@@ -234,9 +233,7 @@ def _may_copy(source: VolumeSource, choice: str) -> bool:
 
 
 def _orchestrated(source: VolumeSource) -> bool:
-    # containerd's own clients ask for an empty /run in every container (oci.WithDefaultSpec)
-    empty_run = source.destination == "/run" and source.kind == TMPFS
-    return empty_run or source.destination in ORCHESTRATED
+    return source.destination in ORCHESTRATED
 
 
 def _volume(source: VolumeSource, way: str) -> Volume:
@@ -252,46 +249,65 @@ def _volume(source: VolumeSource, way: str) -> Volume:
     )
 
 
-def expected(plan: Plan) -> StorageFacts:
-    """What `provide` would make, with words for the files that are not there yet."""
+def stored_disks(plan: Plan, *, archive: bool) -> list[StoredDisk]:
+    """The disks beside the image's, in the order of the machine's: with the root filesystem, the
+    `archive`, the volumes. Where a file is still to be made, `source` says so in words."""
     disks: list[StoredDisk] = []
 
-    def add(source: str, way: str, point: str, device: tuple[int, ...], read_only: bool) -> None:
+    def add(
+        source: str, *, form: str = "", point: str = "", device: tuple[int, ...] = (),
+        read_only: bool,
+    ) -> None:  # fmt: skip
         number = len(plan.disks) + len(disks)
-        declared = number < len(plan.disk_names)
         disks.append(
             StoredDisk(
                 source=source,
                 target=f"/dev/disk{number}" if device else f"/disk{number}",
                 device=device,
                 read_only=read_only,
-                filesystem=way if way in DISKS else "",
-                name=plan.disk_names[number] if declared else "",
+                filesystem=form,
+                name=plan.disk_names[number] if form else "",
                 mount_point=point,
             )
         )
 
     root = plan.root_way
     if root and root.form in DISKS:
-        point = plan.disk_mount_points[len(plan.disks)] or "/"
         kind = "a copy" if root.copied else "a shared image"
-        source = root.device or f"({kind} of the root filesystem, {root.form})"
-        add(source, root.form, point, (0, 0) if root.device else (), not root.copied)
-    archive = -1
-    if any(volume.way == ARCHIVE for volume in plan.volumes):
-        archive = len(disks)
-        add("(an archive of the copied volumes)", "", "", (), read_only=True)
+        add(
+            root.device or f"({kind} of the root filesystem, {root.form})",
+            form=root.form,
+            point=plan.disk_mount_points[len(plan.disks)] or "/",
+            device=root.numbers,
+            read_only=root.form in READ_ONLY
+            or (root.read_only if root.device else not root.copied),
+        )
+    if archive:
+        add("(an archive of the copied volumes)", read_only=True)
     for volume in plan.volumes:
         if volume.way in DISKS:
-            add(f"(a disk made of {volume.source})", volume.way, volume.destination, (), False)
+            source, point = f"(a disk made of {volume.source})", volume.destination
+            add(source, form=volume.way, point=point, read_only=False)
         elif volume.way == DEVICE:
-            add("", "", volume.destination, volume.device, volume.read_only)
+            device, point = volume.device, volume.destination
+            add(volume.source, point=point, device=device, read_only=volume.read_only)
+    return disks
+
+
+def archive_index(plan: Plan) -> int:
+    """Which of `stored_disks` the archive is."""
+    return int(plan.root_way is not None and plan.root_way.form in DISKS)
+
+
+def expected(plan: Plan) -> StorageFacts:
+    """What `provide` would make, as far as that is known before it looks at the layers."""
+    archive = any(volume.way == ARCHIVE for volume in plan.volumes)
     made = plan.process or any(volume.way == IN_INITRD for volume in plan.volumes)
-    in_initrd = root is not None and root.form == INITRD
+    in_initrd = plan.root_way is not None and plan.root_way.form == INITRD
     return StorageFacts(
         initrd="(an initrd that is made)" if made or in_initrd else "",
-        disks=tuple(disks),
-        archive=archive,
+        disks=tuple(stored_disks(plan, archive=archive)),
+        archive=archive_index(plan) if archive else -1,
         layer=False,
         opaque=(),
     )

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The programs that make images of root filesystems: which, and where they are. Only looks."""
+
+from __future__ import annotations
+
+import posix
+
+from urunc.host import DEFAULT_PATH
+
+PROGRAMS = {
+    "ext2": ("mke2fs", "e2fsprogs"),
+    "ext4": ("mke2fs", "e2fsprogs"),
+    "erofs": ("mkfs.erofs", "erofs-utils"),
+    "squashfs": ("mksquashfs", "squashfs-tools"),
+}
+"""Form → its program, and the package that has it (Debian's name, which others share)."""
+
+
+def find(form: str) -> str:
+    """The path of a form's program, "" where it is not there; engines' PATH may have no sbin."""
+    name, _ = PROGRAMS[form]
+    own = posix.environ.get(b"PATH", b"").decode("utf-8", "surrogateescape")
+    for folder in (*own.split(":"), *DEFAULT_PATH.split(":")):
+        if folder.startswith("/") and posix.access(f"{folder}/{name}", posix.X_OK):
+            return f"{folder}/{name}"
+    return ""
