@@ -18,41 +18,38 @@ from urunc import (
     devices,
     entry,
     groups,
-    guests,
     hooks,
     logs,
-    monitors,
     timing,
 )
-from urunc.container import connect, hostname, look, network_files, parts, run_poststop
-from urunc.errors import Error, HostError, InitError, RoomError, SpecError, reason
+from urunc.container import connect, look, network_files, parts, run_poststop
+from urunc.errors import Error, HostError, InitError, SpecError, reason
 from urunc.groups import Groups
-from urunc.host import COMMON, probe
 from urunc.init import Channel, Setup
 from urunc.init import main as init_main
-from urunc.journal import FileOwner, Journal, ReservedUser
+from urunc.journal import FileOwner, Journal
 from urunc.jsontext import dumps
 from urunc.linux import cgroups, namespaces, process
 from urunc.linux.files import is_null, remove_tree, write_whole
 from urunc.net.facts import NO_NETWORK, NOTHING, NetFacts
-from urunc.plan import Plan, decide, nic_count, realize, untold
+from urunc.plan import nic_count
+from urunc.preparation import Prepared, within_pod
 from urunc.record import plain, record, replace
-from urunc.resources import Resources, merge
+from urunc.resources import Resources
 from urunc.sequence import HOST_IDS, Ready, build, may_access
 from urunc.spec import Spec
-from urunc.state import CREATING, SCHEMA, START, STARTED, Folder, State, check_id, runtime_folder
+from urunc.state import CREATING, SCHEMA, START, STARTED, Folder, State, check_id
 from urunc.steps import pack
-from urunc.storage.facts import NO_STORAGE, StorageFacts, volume_mounts
-from urunc.users import candidates, ids_of
+from urunc.storage.facts import NO_STORAGE
+from urunc.users import choose_user, ids_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
     from urunc.config import Config
-    from urunc.guests import Guest
     from urunc.image import UnikernelImage
-    from urunc.monitors import Launch, Monitor
+    from urunc.monitors import Launch
 
 SIGKILL = 9
 UMOUNT_NOFOLLOW = 8
@@ -73,37 +70,6 @@ class Options:
     systemd: bool = False
     pod: Resources | None = None
     """What the container's pod has left for it, where it has no limits of its own."""
-
-
-class Prepared:
-    """A container's plan with the two who can say it."""
-
-    def __init__(self, plan: Plan, guest: Guest, monitor: Monitor) -> None:
-        self.plan = plan
-        self.guest = guest
-        self.monitor = monitor
-
-    def realize(self, net: NetFacts, storage: StorageFacts) -> Launch:
-        return realize(self.plan, net, self.guest, self.monitor, storage)
-
-    def untold(self, net: NetFacts, storage: StorageFacts) -> list[str]:
-        return untold(self.plan, net, self.guest, self.monitor, storage)
-
-
-def prepare(identifier: str, spec: Spec, unikernel: UnikernelImage, config: Config) -> Prepared:
-    """Decide what the container shall be; makes nothing and needs no root."""
-    guest = guests.load(unikernel.guest, config)
-    monitor = monitors.load(unikernel.monitor, config)
-    host = probe(monitor, config)
-    found = None
-    disks = any(device.type == "b" and device.named for device in spec.devices)
-    if unikernel.mount_rootfs or disks or volume_mounts(spec, guest):
-        from urunc.storage.look import look as look_at_files
-
-        found = look_at_files(spec, unikernel, guest, config)
-    named = replace(spec, hostname=hostname(spec))
-    plan = decide(identifier, named, unikernel, guest, monitor, host, config, found)
-    return Prepared(plan, guest, monitor)
 
 
 def create(
@@ -127,7 +93,7 @@ def create(
             "option '--console-socket': config.json asks for no terminal",
             "set process.terminal to true, or leave the option out",
         )
-    spec, prepared = _within_pod(identifier, spec, unikernel, config, options.pod)
+    spec, prepared = within_pod(identifier, spec, unikernel, config, options.pod)
     for warning in prepared.plan.warnings:
         logs.warn(warning)
     timing.open_file(config.get("timestamps.file"), identifier)
@@ -145,24 +111,6 @@ def create(
         folder.unlock()
     timing.stamp(10)
     return state
-
-
-def _within_pod(
-    identifier: str, spec: Spec, unikernel: UnikernelImage, config: Config, pod: Resources | None
-) -> tuple[Spec, Prepared]:
-    """The container held to what its pod has left; not to the memory if the guest does not fit into
-    that: a pod without a limit of its own has the sum of its containers' for a total, and then
-    nothing is meant for this one."""
-    if pod and pod.memory_limit_bytes:
-        within = replace(spec, resources=merge(spec.resources, pod))
-        try:
-            return within, prepare(identifier, within, unikernel, config)
-        except RoomError as error:
-            logs.warn(f"'{identifier}' is not held to the memory that its pod has left: {error}")
-        pod = replace(pod, memory_limit_bytes=None)
-    if pod:
-        spec = replace(spec, resources=merge(spec.resources, pod))
-    return spec, prepare(identifier, spec, unikernel, config)
 
 
 class _Creation:
@@ -220,7 +168,9 @@ class _Creation:
         timing.stamp(2)
         spec = self.spec
         self.ids = ids_of(spec.namespaces, spec.uid_mappings, spec.gid_mappings)
-        self._choose_user()
+        self.prepared.plan = choose_user(
+            self.prepared.plan, spec, self.ids, self.config, self.journal
+        )
         if not self.options.systemd:
             where = groups.locate(self.folder.identifier, spec.cgroups_path)
             self.groups = groups.make(where, spec.resources, self.journal)
@@ -265,39 +215,6 @@ class _Creation:
             remove_tree(self.folder.path)
         except (Error, OSError) as error:
             logs.warn(f"clean up '{self.folder.identifier}': {error}")
-
-    def _choose_user(self) -> None:
-        plan, spec, ids = self.prepared.plan, self.spec, self.ids
-        if plan.uid is not None:
-            uid, gid = ids.users.to_host(plan.uid), ids.groups.to_host(plan.gid or 0)
-            if uid is None or gid is None:
-                raise SpecError(
-                    f"config.json: process.user: {plan.uid}:{plan.gid} is not mapped into the "
-                    "user namespace"
-                )
-            extra = tuple(ids.groups.to_host(group) for group in spec.additional_gids)
-            known = tuple(group for group in extra if group is not None)
-            self.prepared.plan = replace(plan, uid=uid, gid=gid, groups=(*plan.groups, *known))
-            return
-        first, count = self.config.get("users.first"), self.config.get("users.count")
-        for uid, gid in candidates(plan.id, ids, first, count):
-            if posix.geteuid() == 0:  # others have no users to choose from, and no one to meet
-                path = f"{runtime_folder()}/{COMMON}/users/{uid}"
-                try:
-                    self.journal.make(ReservedUser(path=path, folder=self.folder.path))
-                except FileExistsError:
-                    continue
-                except OSError as error:
-                    raise HostError(
-                        f"reserve user '{path}': {reason(error)}",
-                        "in a user namespace, XDG_RUNTIME_DIR names a folder of the user's",
-                    ) from None
-            self.prepared.plan = replace(plan, uid=uid, gid=gid)
-            return
-        raise HostError(
-            "choose a user: every id of the range is taken",
-            "enlarge users.count in the configuration",
-        )
 
     def _limit_devices(self) -> None:
         if self.groups.paths:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether an image's kernel, its guest and its monitor go together on this machine. Pure."""
+"""Whether an image's kernel, its guest and its monitor go together on this machine, and by what the
+monitor runs it (KVM, emulation). Pure."""
 
 from __future__ import annotations
 
@@ -81,3 +82,32 @@ def _check_binary(image: UnikernelImage, guest: Guest, monitor: Monitor, host: H
             raise ImageError(
                 f"annotation '{word}': {guest.name} cannot use it", f"it takes: {known}"
             )
+
+
+def accelerator_of(
+    image: UnikernelImage, monitor: Monitor, host: HostFacts, config: Config, warnings: list[str]
+) -> tuple[str, str]:
+    """("kvm", "tcg" or "none", why); raises ImageError or HostError."""
+    if not monitor.needs_kvm and not monitor.can_emulate:
+        return "none", f"{monitor.name} needs no virtualization"
+    asked, source = config.get(f"monitors.{monitor.name}.accelerator"), "configuration"
+    if "accelerator" in image.overrides:
+        asked, source = image.overrides["accelerator"], "annotation"
+    if asked not in ("auto", "kvm", "tcg"):
+        raise ImageError(f"annotation 'accelerator': '{asked}' is unknown", "known: auto, kvm, tcg")
+    if asked == "tcg":
+        if not monitor.can_emulate:
+            raise ImageError(f"accelerator 'tcg': {monitor.name} cannot emulate, it needs KVM")
+        return "tcg", f"asked for by {source}"
+    if not host.kvm.problem:
+        return "kvm", "/dev/kvm opens"
+    if monitor.can_emulate and asked == "auto":
+        warnings.append(
+            f"/dev/kvm: {host.kvm.problem}: {monitor.name} emulates (TCG), many times slower"
+        )
+        return "tcg", f"/dev/kvm: {host.kvm.problem}"
+    raise HostError(
+        f"monitor '{monitor.name}': needs KVM, but /dev/kvm: {host.kvm.problem}",
+        "load the kvm module or enable virtualization in the firmware (or nested, on a virtual "
+        "machine); without KVM use qemu or spt",
+    )

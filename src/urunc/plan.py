@@ -8,7 +8,7 @@ are known only once hooks have run and devices were made. `urunc plan` prints bo
 
 from __future__ import annotations
 
-from urunc.errors import HostError, ImageError
+from urunc.errors import ImageError
 from urunc.guests import SHARE_TAG, STOP_REQUESTS, Disk, Guest, Process, Request, share_tag
 from urunc.host import HostFacts
 from urunc.image import ImageFile
@@ -26,7 +26,7 @@ from urunc.monitors import (
 )
 from urunc.net.facts import NetFacts, Ports
 from urunc.net.telling import nics, omissions, other_hosts
-from urunc.pairing import check_pair
+from urunc.pairing import accelerator_of, check_pair
 from urunc.record import record, replace
 from urunc.sizing import memory_of, vcpus_of
 from urunc.state import CHANNEL
@@ -149,7 +149,7 @@ def decide(
     guest's. Raises ImageError or HostError where it cannot be."""
     warnings: list[str] = []
     check_pair(image, guest, monitor, host, config)
-    accelerator, why = _accelerator(image, monitor, host, config, warnings)
+    accelerator, why = accelerator_of(image, monitor, host, config, warnings)
     root_way: Root | None = None
     volumes: tuple[Volume, ...] = ()
     if found:
@@ -270,16 +270,20 @@ def realize(
         channel=plan.channel,
     )
     launch = monitor.launch(machine, plan.host.program)
+    argv, files = launch.argv, launch.files
     if words.config:
-        launch = replace(launch, files={**launch.files, CONFIG_DISK: words.config})
+        files = {**files, CONFIG_DISK: words.config}
     if plan.supervisor:
         ear = f"{CHANNEL_FILES}.out" if plan.channel == "virtio" else f"vsock:{monitor.vsock}"
-        launch = replace(launch, argv=(SUPERVISOR, ear, *launch.argv))
-    if plan.channel == "virtio":
-        launch = replace(launch, held=(f"{CHANNEL_FILES}.in",))
-    if plan.root_way and plan.root_way.device:
-        launch = replace(launch, claims=(storage.disks[0].target,))
-    return launch
+        argv = (SUPERVISOR, ear, *argv)
+    taken = plan.root_way is not None and bool(plan.root_way.device)
+    return replace(
+        launch,
+        argv=argv,
+        files=files,
+        held=(f"{CHANNEL_FILES}.in",) if plan.channel == "virtio" else (),
+        claims=(storage.disks[0].target,) if taken else (),
+    )
 
 
 def _shares(plan: Plan) -> tuple[MachineShare, ...]:
@@ -351,35 +355,6 @@ def nic_count(plan: Plan) -> int:
     """How many interfaces this guest on this monitor can have."""
     count = plan.max_nics if plan.net_names is None else min(len(plan.net_names), plan.max_nics)
     return min(count, 1) if plan.network == "shared" else count
-
-
-def _accelerator(
-    image: UnikernelImage, monitor: Monitor, host: HostFacts, config: Config, warnings: list[str]
-) -> tuple[str, str]:
-    """("kvm", "tcg" or "none", why)."""
-    if not monitor.needs_kvm and not monitor.can_emulate:
-        return "none", f"{monitor.name} needs no virtualization"
-    asked, source = config.get(f"monitors.{monitor.name}.accelerator"), "configuration"
-    if "accelerator" in image.overrides:
-        asked, source = image.overrides["accelerator"], "annotation"
-    if asked not in ("auto", "kvm", "tcg"):
-        raise ImageError(f"annotation 'accelerator': '{asked}' is unknown", "known: auto, kvm, tcg")
-    if asked == "tcg":
-        if not monitor.can_emulate:
-            raise ImageError(f"accelerator 'tcg': {monitor.name} cannot emulate, it needs KVM")
-        return "tcg", f"asked for by {source}"
-    if not host.kvm.problem:
-        return "kvm", "/dev/kvm opens"
-    if monitor.can_emulate and asked == "auto":
-        warnings.append(
-            f"/dev/kvm: {host.kvm.problem}: {monitor.name} emulates (TCG), many times slower"
-        )
-        return "tcg", f"/dev/kvm: {host.kvm.problem}"
-    raise HostError(
-        f"monitor '{monitor.name}': needs KVM, but /dev/kvm: {host.kvm.problem}",
-        "load the kvm module or enable virtualization in the firmware (or nested, on a virtual "
-        "machine); without KVM use qemu or spt",
-    )
 
 
 def _mount_points(

@@ -11,13 +11,21 @@ from __future__ import annotations
 import posix
 
 from urunc.errors import HostError, SpecError, reason
+from urunc.host import COMMON
+from urunc.journal import ReservedUser
 from urunc.linux.files import read_text
-from urunc.record import record
+from urunc.record import record, replace
 from urunc.spec import IdMapping
+from urunc.state import runtime_folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from urunc.config import Config
+    from urunc.journal import Journal
+    from urunc.plan import Plan
+    from urunc.spec import Spec
 
 EVERY = 0xFFFFFFFF
 
@@ -135,3 +143,36 @@ def _within(first: int, count: int) -> tuple[int, int]:
             "give the container a process.user.uid, or map more ids",
         )
     return start + size // 2, size - size // 2
+
+
+def choose_user(plan: Plan, spec: Spec, ids: Ids, config: Config, journal: Journal) -> Plan:
+    """The plan with the monitor's user, in the host's ids: the one that it names, else one of the
+    configured range that no other container has. Raises SpecError, HostError."""
+    if plan.uid is not None:
+        uid, gid = ids.users.to_host(plan.uid), ids.groups.to_host(plan.gid or 0)
+        if uid is None or gid is None:
+            raise SpecError(
+                f"config.json: process.user: {plan.uid}:{plan.gid} is not mapped into the "
+                "user namespace"
+            )
+        extra = tuple(ids.groups.to_host(group) for group in spec.additional_gids)
+        known = tuple(group for group in extra if group is not None)
+        return replace(plan, uid=uid, gid=gid, groups=(*plan.groups, *known))
+    first, count = config.get("users.first"), config.get("users.count")
+    for uid, gid in candidates(plan.id, ids, first, count):
+        if posix.geteuid() == 0:  # others have no users to choose from, and no one to meet
+            path = f"{runtime_folder()}/{COMMON}/users/{uid}"
+            try:
+                journal.make(ReservedUser(path=path, folder=journal.folder))
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise HostError(
+                    f"reserve user '{path}': {reason(error)}",
+                    "in a user namespace, XDG_RUNTIME_DIR names a folder of the user's",
+                ) from None
+        return replace(plan, uid=uid, gid=gid)
+    raise HostError(
+        "choose a user: every id of the range is taken",
+        "enlarge users.count in the configuration",
+    )

@@ -68,6 +68,7 @@ EXPECTED: dict[str, str] = {
         urunc.net.telling
         urunc.pairing
         urunc.plan
+        urunc.preparation
         urunc.record
         urunc.resources
         urunc.sequence

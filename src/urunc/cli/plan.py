@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 
-from urunc import attributes, creation, image, spec
+from urunc import attributes, image, preparation, spec
 from urunc.cli.create import bundle_folder
 from urunc.cli.options import BUNDLE, VALUE, Arguments
 from urunc.errors import SpecError, UsageError, reason
@@ -70,7 +70,7 @@ def main(arguments: Arguments) -> int:
     parsed = spec.parse(document, bundle)
     unikernel = image.read(parsed, config)
     identifier = arguments.get("--id", "ID")
-    prepared = creation.prepare(identifier, parsed, unikernel, config)
+    prepared = preparation.prepare(identifier, parsed, unikernel, config)
     net = _facts(arguments)
     known = net is not None
     if net is None:

@@ -27,7 +27,6 @@ ATTEMPTS = 20
 """How often it is tried to copy everything without such an update in between."""
 LAYER = "layer"
 """The writable layer's folder in the archive: overlayfs' own format, whiteouts are devices 0:0."""
-VOLUMES = "volumes"
 OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
 MOVED = (
     *("trusted.overlay.redirect", "user.overlay.redirect"),

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a bundle to a plan: looks at the machine and at the container's files, and decides. Makes
+nothing and needs no root, so `plan` shows what `create` would do."""
+
+from __future__ import annotations
+
+from urunc import guests, logs, monitors
+from urunc.container import hostname
+from urunc.errors import RoomError
+from urunc.host import probe
+from urunc.plan import Plan, decide, realize, untold
+from urunc.record import replace
+from urunc.resources import Resources, merge
+from urunc.storage.facts import StorageFacts, volume_mounts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from urunc.config import Config
+    from urunc.guests import Guest
+    from urunc.image import UnikernelImage
+    from urunc.monitors import Launch, Monitor
+    from urunc.net.facts import NetFacts
+    from urunc.spec import Spec
+
+
+class Prepared:
+    """A container's plan with the two who can say it."""
+
+    def __init__(self, plan: Plan, guest: Guest, monitor: Monitor) -> None:
+        self.plan = plan
+        self.guest = guest
+        self.monitor = monitor
+
+    def realize(self, net: NetFacts, storage: StorageFacts) -> Launch:
+        return realize(self.plan, net, self.guest, self.monitor, storage)
+
+    def untold(self, net: NetFacts, storage: StorageFacts) -> list[str]:
+        return untold(self.plan, net, self.guest, self.monitor, storage)
+
+
+def prepare(identifier: str, spec: Spec, unikernel: UnikernelImage, config: Config) -> Prepared:
+    """Decide what the container shall be; makes nothing and needs no root."""
+    guest = guests.load(unikernel.guest, config)
+    monitor = monitors.load(unikernel.monitor, config)
+    host = probe(monitor, config)
+    found = None
+    disks = any(device.type == "b" and device.named for device in spec.devices)
+    if unikernel.mount_rootfs or disks or volume_mounts(spec, guest):
+        from urunc.storage.look import look as look_at_files
+
+        found = look_at_files(spec, unikernel, guest, config)
+    named = replace(spec, hostname=hostname(spec))
+    plan = decide(identifier, named, unikernel, guest, monitor, host, config, found)
+    return Prepared(plan, guest, monitor)
+
+
+def within_pod(
+    identifier: str, spec: Spec, unikernel: UnikernelImage, config: Config, pod: Resources | None
+) -> tuple[Spec, Prepared]:
+    """The container held to what its pod has left; not to the memory if the guest does not fit into
+    that: a pod without a limit of its own has the sum of its containers' for a total, and then
+    nothing is meant for this one."""
+    if pod and pod.memory_limit_bytes:
+        within = replace(spec, resources=merge(spec.resources, pod))
+        try:
+            return within, prepare(identifier, within, unikernel, config)
+        except RoomError as error:
+            logs.warn(f"'{identifier}' is not held to the memory that its pod has left: {error}")
+        pod = replace(pod, memory_limit_bytes=None)
+    if pod:
+        spec = replace(spec, resources=merge(spec.resources, pod))
+    return spec, prepare(identifier, spec, unikernel, config)
