@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from linux_guest import Guest, image, initrd, root_tree
+from rooted import populate
 from support import need
 
 
@@ -40,8 +41,6 @@ def device(tmp_path: pathlib.Path) -> Iterator[str]:
     if not os.path.exists("/dev/loop-control"):
         pytest.skip("needs loop devices")
     need("root", "images")
-    from test_storage import populate
-
     tree, image = tmp_path / "tree", tmp_path / "disk"
     populate(tree)
     with image.open("wb") as file:

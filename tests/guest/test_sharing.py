@@ -7,56 +7,17 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import shutil
 import stat
 import subprocess
 import time
 
 import pytest
 
-from support import PARTS, RESERVED_USERS, Bundle, Container, Urunc, need, nothing_left
+from rooted import configure, linux, run, volume
+from support import PARTS, RESERVED_USERS, Container, Urunc, need, nothing_left
 from urunc.storage.initrd import known
 
-APPLETS = ("sh", "cat", "chmod", "chown", "ls", "mkdir", "mknod", "mount", "sleep", "stat", "touch")
 KIND = "virtiofs"
-
-
-def configure(urunc: Urunc, *forms: str) -> None:
-    """A kernel of the administrator's, which mounts these forms."""
-    keys = {
-        "guests.linux.kernel": str(PARTS / "linux/vmlinuz"),
-        "guests.linux.modules": str(PARTS / "linux/lib-modules"),
-        "guests.linux.filesystems": forms,
-        "monitors.qemu.accelerator": "tcg",
-        "storage.cache": str(urunc.root.parent / "cache"),
-        "storage.private": str(urunc.root.parent / "private"),
-    }
-    urunc.config.write_text("".join(f"{key} = {json.dumps(keys[key])}\n" for key in keys))
-
-
-def linux(path: pathlib.Path, script: str, **annotations: str) -> Bundle:
-    """A bundle with busybox, whose root filesystem is the guest's."""
-    bundle = Bundle(path, "linux", "qemu", binary="", mountRootfs="true", **annotations)
-    for folder in ("bin", "etc", "tmp"):
-        (bundle.root / folder).mkdir(parents=True)
-    shutil.copy("/bin/busybox", bundle.root / "bin/busybox")
-    for applet in APPLETS:
-        (bundle.root / "bin" / applet).symlink_to("busybox")
-    bundle.args("sh", "-c", script)
-    bundle.config["process"]["env"] = ["PATH=/bin"]
-    del bundle.config["linux"]["resources"]
-    return bundle
-
-
-def run(urunc: Urunc, bundle: Bundle) -> subprocess.CompletedProcess[str]:
-    return urunc("run", "--bundle", str(bundle.write()), urunc.new_id(), check=False, timeout_s=100)
-
-
-def volume(destination: str, source: pathlib.Path, *options: str) -> dict[str, object]:
-    return {
-        "destination": destination, "source": str(source), "type": "bind",
-        "options": ["rbind", *options],
-    }  # fmt: skip
 
 
 def test_root_and_volumes_by_virtiofs(urunc: Urunc, tmp_path: pathlib.Path) -> None:

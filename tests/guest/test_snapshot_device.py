@@ -9,8 +9,7 @@ import os
 import pathlib
 import subprocess
 
-from test_storage import configure
-
+from rooted import configure
 from shims import Shim, until
 from support import RUN, Bundle, Urunc, need, nothing_left
 from urunc.shim.messages import any_of

@@ -15,59 +15,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from rooted import configure, linux, populate, run, volume
 from support import PARTS, Bundle, Network, Urunc, need, nothing_left
 
-APPLETS = ("sh", "cat", "df", "id", "ls", "mount", "sleep", "touch", "hostname", "ip", "wget")
 SHARED_MIB = 64
-
-
-def configure(urunc: Urunc, *forms: str, **more: str | bool) -> None:
-    """A kernel of the administrator's, which mounts these forms."""
-    keys = {
-        "guests.linux.kernel": str(PARTS / "linux/vmlinuz"),
-        "guests.linux.modules": str(PARTS / "linux/lib-modules"),
-        "monitors.qemu.accelerator": "tcg",
-        "storage.cache": str(urunc.root.parent / "cache"),
-        "storage.private": str(urunc.root.parent / "private"),
-        "storage.slack_mib": 16,
-        **more,
-    }
-    lines = [f"{key} = {json.dumps(value)}" for key, value in keys.items()]
-    lines += [f"guests.linux.filesystems = {json.dumps(forms)}"] if forms else []
-    urunc.config.write_text("\n".join(lines) + "\n")
-
-
-def populate(root: pathlib.Path) -> None:
-    """A small root filesystem: busybox, a user, an empty folder."""
-    for folder in ("bin", "etc", "tmp", "proc"):
-        (root / folder).mkdir(parents=True, exist_ok=True)
-    shutil.copy(shutil.which("busybox") or "/bin/busybox", root / "bin/busybox")
-    for applet in APPLETS:
-        (root / "bin" / applet).symlink_to("busybox")
-    (root / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\n")
-
-
-def linux(path: pathlib.Path, script: str, *words: str, **annotations: str) -> Bundle:
-    """A bundle whose root filesystem is the guest's."""
-    bundle = Bundle(path, "linux", "qemu", binary="", mountRootfs="true", **annotations)
-    populate(bundle.root)
-    bundle.args("sh", "-c", script, *words)
-    bundle.config["process"]["env"] = ["PATH=/bin", 'QUOTED=a "b" \\ c']
-    bundle.config["process"]["cwd"] = "/tmp"
-    bundle.config["hostname"] = "box"
-    del bundle.config["linux"]["resources"]
-    return bundle
-
-
-def run(urunc: Urunc, bundle: Bundle) -> subprocess.CompletedProcess[str]:
-    return urunc("run", "--bundle", str(bundle.write()), urunc.new_id(), check=False, timeout_s=120)
-
-
-def volume(destination: str, source: pathlib.Path, *options: str) -> dict[str, object]:
-    return {
-        "destination": destination, "source": str(source), "type": "bind",
-        "options": ["rbind", *options],
-    }  # fmt: skip
 
 
 def images(urunc: Urunc) -> list[str]:
@@ -119,6 +70,8 @@ def test_a_root_filesystem_in_each_form(urunc: Urunc, tmp_path: pathlib.Path, fo
     bundle = linux(
         tmp_path / "b", script, "sh", "two words", "", 'a "quote"\nand a line', rootfs=form
     )
+    bundle.config["process"] |= {"env": ["PATH=/bin", 'QUOTED=a "b" \\ c'], "cwd": "/tmp"}
+    bundle.config["hostname"] = "box"
     before = sorted(str(path) for path in bundle.root.rglob("*"))
     with nothing_left(urunc.root):
         first = run(urunc, bundle)
@@ -333,6 +286,7 @@ def test_signals_and_the_exit_code(urunc: Urunc, network: Network, tmp_path: pat
         "while :; do sleep 0.1; done"
     )
     bundle = linux(tmp_path / "b", script)
+    bundle.config["hostname"] = "box"
     bundle.network(network.path)
     with nothing_left(urunc.root):
         container = urunc.create(bundle)

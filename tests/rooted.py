@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bundles whose root filesystem is a Linux guest's own, run by urunc's command line. QEMU emulates:
+Linux does not run on every nested KVM."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import shutil
+import subprocess
+
+from support import PARTS, Bundle, Urunc
+
+APPLETS = (
+    "cat", "chmod", "chown", "df", "hostname", "id", "ip", "ls", "mkdir", "mknod", "mount", "sh",
+    "sleep", "stat", "touch", "wget",
+)  # fmt: skip
+
+
+def configure(urunc: Urunc, *forms: str, **more: str | bool) -> None:
+    """A kernel of the administrator's, which mounts these forms; files of urunc's own beside its
+    state."""
+    keys = {
+        "guests.linux.kernel": str(PARTS / "linux/vmlinuz"),
+        "guests.linux.modules": str(PARTS / "linux/lib-modules"),
+        "monitors.qemu.accelerator": "tcg",
+        "storage.cache": str(urunc.root.parent / "cache"),
+        "storage.private": str(urunc.root.parent / "private"),
+        "storage.slack_mib": 16,
+        **more,
+    }
+    lines = [f"{key} = {json.dumps(value)}" for key, value in keys.items()]
+    lines += [f"guests.linux.filesystems = {json.dumps(forms)}"] if forms else []
+    urunc.config.write_text("\n".join(lines) + "\n")
+
+
+def populate(root: pathlib.Path) -> None:
+    """A small root filesystem: busybox, a user, empty folders."""
+    for folder in ("bin", "etc", "tmp", "proc"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    shutil.copy(shutil.which("busybox") or "/bin/busybox", root / "bin/busybox")
+    for applet in APPLETS:
+        (root / "bin" / applet).symlink_to("busybox")
+    (root / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\n")
+
+
+def linux(path: pathlib.Path, script: str, *words: str, **annotations: str) -> Bundle:
+    """A bundle with that root filesystem, which runs a script."""
+    bundle = Bundle(path, "linux", "qemu", binary="", mountRootfs="true", **annotations)
+    populate(bundle.root)
+    bundle.args("sh", "-c", script, *words)
+    bundle.config["process"]["env"] = ["PATH=/bin"]
+    del bundle.config["linux"]["resources"]
+    return bundle
+
+
+def run(urunc: Urunc, bundle: Bundle) -> subprocess.CompletedProcess[str]:
+    """`run` of it, to its end."""
+    return urunc("run", "--bundle", str(bundle.write()), urunc.new_id(), check=False, timeout_s=120)
+
+
+def volume(destination: str, source: pathlib.Path, *options: str) -> dict[str, object]:
+    """A bind mount of config.json."""
+    return {
+        "destination": destination, "source": str(source), "type": "bind",
+        "options": ["rbind", *options],
+    }  # fmt: skip
