@@ -10,7 +10,7 @@ itself when its connection does.
 from __future__ import annotations
 
 import posix
-from _signal import SIGKILL  # type: ignore[import-not-found]
+from _signal import SIGKILL
 from _socket import AF_UNIX, SOCK_STREAM
 from _socket import socket as Socket
 from errno import EIO

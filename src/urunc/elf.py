@@ -8,7 +8,7 @@ bzImage (Documentation/arch/x86/boot.rst) and arm64's Image (Documentation/arch/
 from __future__ import annotations
 
 import posix
-from _struct import error as StructError  # type: ignore[attr-defined]
+from _struct import error as StructError  # type: ignore[attr-defined]  # known by struct alone
 from _struct import unpack_from
 
 from urunc.errors import ImageError

@@ -33,7 +33,7 @@ MARK = b"\n# An installed program of urunc:"
 FOREIGN_OPTIONS = ("--config", "--pod-resources")
 """Options of ours that an ordinary runtime does not know."""
 VALUE_OPTIONS = frozenset(
-    "--additional-gids -g --apparmor --blkio-weight --bundle -b --cap -c --cgroup --console-socket "  # noqa: SIM905
+    "--additional-gids -g --apparmor --blkio-weight --bundle -b --cap -c --cgroup --console-socket "  # noqa: SIM905 (a long list of words)
     "--cpu-burst --cpu-idle --cpu-period --cpu-quota --cpu-rt-period --cpu-rt-runtime --cpu-share "
     "--cpuset-cpus --cpuset-mems --cwd --empty-ns --env -e --format -f --image-path --interval "
     "--kernel-memory --kernel-memory-tcp --l3-cache-schema --lsm-profile "

@@ -48,7 +48,7 @@ class Containerd(Engine):
               "run/containerd/io.containerd.runtime.v2.task/*/*")  # fmt: skip
 
     @property
-    def daemons(self) -> str:  # type: ignore[override]
+    def daemons(self) -> str:
         """Kept by a loop: a containerd that is killed comes back, as under systemd."""
         programs = (os.path.dirname(self.runtime), os.path.dirname(self.program))
         path = ":".join((*programs, ENVIRONMENT["PATH"]))

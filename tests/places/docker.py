@@ -41,7 +41,7 @@ class Docker(Engine):
         self.shim = f"{os.path.dirname(runtime)}/containerd-shim-urunc-v2" if shim else ""
 
     @property
-    def daemons(self) -> str:  # type: ignore[override]
+    def daemons(self) -> str:
         """containerd finds shims on its PATH."""
         programs = f"{self.space}/programs"
         return f"""

@@ -80,8 +80,6 @@ class Engine(Place):
     others in /etc/urunc say, by their names.
     """
 
-    daemons = ""
-    """Shell commands that start what has to run, in the background."""
     gateway_form = ""
     """Where `network inspect` has the host's address."""
     removal: tuple[str, ...] = ("rm", "--force")
@@ -157,6 +155,11 @@ class Engine(Place):
     def space(self) -> str:
         """The place's tmpfs."""
         return f"{self._here}/space"
+
+    @property
+    def daemons(self) -> str:
+        """Shell commands that start what has to run, in the background."""
+        return ""
 
     def boot(self, undo: contextlib.ExitStack) -> None:
         """Start the first process and the daemons; `undo` is what takes it back."""

@@ -95,7 +95,7 @@ def rules(network: Network, tap: str) -> list[str]:
 
 
 def test_spare_taps_for_declared_devices(network: Network, place: Place) -> None:
-    place.plan.net_names = ("service", "other")  # type: ignore[misc]
+    place.plan = replace(place.plan, net_names=("service", "other"))
     with network_unchanged(network.path):
         net = connect(found(place), place)
         assert net.spare_taps == ("tap1_urunc",)

@@ -12,6 +12,7 @@ import stat
 import subprocess
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -29,12 +30,12 @@ def _root() -> None:
     need("root")
 
 
-def pack(source: pathlib.Path, target: pathlib.Path, prefix: str = "root", **options: int) -> bytes:
+def pack(source: pathlib.Path, target: pathlib.Path, prefix: str = "root", **options: Any) -> bytes:
     """The archive of a tree, by write_tree."""
     fd = os.open(source, O_PATH)
     out = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        facts = cpio.write_tree(out, fd, prefix, **options)  # type: ignore[arg-type]
+        facts = cpio.write_tree(out, fd, prefix, **options)
     finally:
         os.close(fd)
         os.close(out)
@@ -248,8 +249,8 @@ def test_a_file_that_changes(
     file.write_bytes(b"x" * size)
     header = cpio._Walk.header
 
-    def late(walk: object, path: bytes, *arguments: object, **options: object) -> None:
-        header(walk, path, *arguments, **options)  # type: ignore[arg-type]
+    def late(walk: Any, path: bytes, *arguments: Any, **options: Any) -> None:
+        header(walk, path, *arguments, **options)
         if path == b"log":
             os.truncate(file, size + 100 if longer else size // 2)
 

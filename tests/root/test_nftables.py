@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -118,19 +118,23 @@ RULES = [
 ]  # fmt: skip
 
 
+class Nft:
+    """nft(8) in a network's namespace."""
+
+    def __init__(self, network: Network) -> None:
+        self.path = network.path
+        self._enter = ("ip", "netns", "exec", network.inside)
+
+    def __call__(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*self._enter, "nft", *words], capture_output=True, text=True)
+
+
 @pytest.fixture
-def tables() -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
-    """nft(8) in a namespace of its own."""
+def tables() -> Iterator[Nft]:
     need("root", "nft")
     network = Network()
     network.connect()
-
-    def nft(*words: str) -> subprocess.CompletedProcess[str]:
-        command = ["ip", "netns", "exec", network.inside, "nft", *words]
-        return subprocess.run(command, capture_output=True, text=True)
-
-    nft.path = network.path  # type: ignore[attr-defined]
-    yield nft
+    yield Nft(network)
     network.remove()
 
 
@@ -140,7 +144,7 @@ def add(path: str, its_family: int, *chains: Chain) -> None:
 
 @pytest.mark.parametrize(("hook", "rule", "expected"), RULES, ids=[row[2][:40] for row in RULES])
 def test_nft_reads_it(
-    tables: Callable[..., subprocess.CompletedProcess[str]],
+    tables: Nft,
     hook: tuple[str, int, int],
     rule: tuple[bytes, ...],
     expected: str,
@@ -151,16 +155,14 @@ def test_nft_reads_it(
         name="c", kind="filter" if netdev else kind, hook=number, priority=priority,
         device="eth0" if netdev else "", rules=(rule,),
     )  # fmt: skip
-    add(tables.path, NETDEV if netdev else INET, chain)  # type: ignore[attr-defined]
+    add(tables.path, NETDEV if netdev else INET, chain)
     shown = tables("list", "ruleset")
     assert shown.returncode == 0, shown.stderr
     assert expected in [line.strip() for line in shown.stdout.splitlines()], shown.stdout
 
 
-def test_a_table_is_made_whole_or_not_at_all(
-    tables: Callable[..., subprocess.CompletedProcess[str]],
-) -> None:
-    path = tables.path  # type: ignore[attr-defined]
+def test_a_table_is_made_whole_or_not_at_all(tables: Nft) -> None:
+    path = tables.path
     wrong = Chain(name="c", kind="nat", hook=FORWARD, rules=())  # no such hook for nat
     with pytest.raises(OSError):
         add(path, INET, Chain(name="a", rules=()), wrong)

@@ -169,6 +169,7 @@ def test_start_is_killed_and_repeated(urunc: Urunc, bundle: Bundle, network: Net
         connect(network)
         child = os.fork()
         if not child:
+            # in place of a function: this process is for this alone
             plan.realize = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment,misc]
             verbs.start(str(urunc.root), container.id, load_config(str(urunc.config)))
             os._exit(0)

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 DEPLOY = pathlib.Path(__file__).resolve().parent.parent.parent / "deploy"
 sys.path.insert(0, str(DEPLOY))
-from installer import text  # noqa: E402
-from installer.host import Failure, Host  # noqa: E402
+from installer import text  # noqa: E402 (found by sys.path)
+from installer.host import Failure, Host  # noqa: E402 (found by sys.path)
 
 sys.path.remove(str(DEPLOY))
 

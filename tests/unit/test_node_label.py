@@ -18,8 +18,8 @@ import pytest
 
 DEPLOY = pathlib.Path(__file__).resolve().parent.parent.parent / "deploy"
 sys.path.insert(0, str(DEPLOY))
-from installer.host import Failure  # noqa: E402
-from installer.label import label  # noqa: E402
+from installer.host import Failure  # noqa: E402 (found by sys.path)
+from installer.label import label  # noqa: E402 (found by sys.path)
 
 sys.path.remove(str(DEPLOY))
 

@@ -42,6 +42,13 @@ class Publisher:
         return None
 
 
+def said_of(shim: Shim) -> list[str]:
+    """What its publisher, one of these, has written down."""
+    publisher: Any = shim.publisher
+    said: list[str] = publisher.said
+    return said
+
+
 class Request:
     """A request that writes down its answers."""
 
@@ -91,7 +98,7 @@ def test_an_end_is_told_after_the_answers_to_who_killed(
     shim: Shim, task: Task, code: int, answer: str
 ) -> None:
     """containerd closes its connection once it has heard of the end and deleted the container."""
-    said: list[str] = shim.publisher.said  # type: ignore[attr-defined]
+    said = said_of(shim)
     requests: Any = [Request(said, id="one", signal=9, all=False) for _ in range(2)]
     wait: Any = Request(said, id="one")
     for request in requests:
@@ -106,7 +113,7 @@ def test_an_end_is_told_after_the_answers_to_who_killed(
 
 
 def test_an_end_that_nobody_brought_about(shim: Shim, task: Task) -> None:
-    said: list[str] = shim.publisher.said  # type: ignore[attr-defined]
+    said = said_of(shim)
     request: Any = Request(said, id="one", signal=1, all=False)
     shim.do_kill(request)
     pending[0](0, "")

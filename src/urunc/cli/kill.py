@@ -28,7 +28,7 @@ def main(arguments: Arguments) -> int:
 
 def signal_number(text: str) -> int:
     """A signal's number from its number or name, with or without SIG, `RTMIN+3` too (signal(7))."""
-    import _signal  # type: ignore[import-not-found]
+    import _signal
 
     if text.isdecimal() and len(text) < 9:
         number = int(text)

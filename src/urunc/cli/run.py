@@ -77,7 +77,7 @@ def main(arguments: Arguments) -> int:
 def _forward_signals(state: State, config: Config, session: Session | None) -> None:
     """Hand the signals that a person or an engine sends to us on to the container; a change of the
     terminal's size, too."""
-    import _signal  # type: ignore[import-not-found]
+    import _signal
 
     def forward(number: int, _frame: object) -> None:
         try:

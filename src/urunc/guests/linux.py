@@ -49,7 +49,7 @@ MOUNTING = {"9p": ("9p", "9pnet_virtio"), "ext2": ("ext4",)}
 # (Documentation/admin-guide/kernel-parameters.txt); so is any name with a dot, which is a module's
 # parameter.
 KERNEL_PARAMETERS = frozenset(
-    "acpi console debug hugepages init initrd ip isolcpus lockdown loglevel maxcpus mem "  # noqa: SIM905
+    "acpi console debug hugepages init initrd ip isolcpus lockdown loglevel maxcpus mem "  # noqa: SIM905 (a long list of words)
     "mitigations nfsroot noapic nokaslr nosmp nosmt nr_cpus panic pci quiet rdinit reboot resume "
     "ro root rootdelay rootflags rootfstype rootwait rw security selinux single smp swiotlb tsc "
     "vga".split()

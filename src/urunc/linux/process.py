@@ -15,7 +15,7 @@ from urunc.linux.files import read_bytes
 RLIMITS = {
     name: number
     for number, name in enumerate(
-        "CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE NICE "  # noqa: SIM905
+        "CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE NICE "  # noqa: SIM905 (a long list of words)
         "RTPRIO RTTIME".split()
     )
 }
@@ -111,7 +111,7 @@ def exit_status(pidfd: int, pid: int, timeout_s: float = 1) -> int | None:
 def send_signal(pidfd: int, number: int) -> bool:
     """Signal a process through its pidfd; False where it has ended (pidfd_send_signal(2), Linux
     5.1)."""
-    from _signal import pidfd_send_signal  # type: ignore[import-not-found]
+    from _signal import pidfd_send_signal
 
     try:
         pidfd_send_signal(pidfd, number)

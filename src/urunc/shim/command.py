@@ -384,8 +384,8 @@ def _environment(name: str) -> str:
 
 def _sha256(data: bytes) -> str:
     try:  # hashlib would load OpenSSL
-        from _sha256 import sha256  # type: ignore[import-not-found]
+        from _sha256 import sha256
     except ImportError:
-        from _sha2 import sha256  # type: ignore[import-not-found]
+        from _sha2 import sha256
     digest: str = sha256(data).hexdigest()
     return digest

@@ -221,7 +221,7 @@ def _relay(terminal: Terminal | None, fd: int) -> Callable[[int], None]:
 
 def _wake_on_children() -> int:
     """A descriptor that is readable when a child has ended."""
-    import _signal  # type: ignore[import-not-found]
+    import _signal
 
     read, write = posix.pipe()
     for fd in (read, write):

@@ -141,7 +141,7 @@ class Terminal:
         """The runtime connects, or sends the master."""
         try:
             if fd == self._listener:
-                # socket.accept() is Python's, in a module of its own
+                # socket.accept() is Python's, in a module of its own, and typeshed has no other
                 accepted, _ = self._sockets[fd]._accept()  # type: ignore[attr-defined]
                 peer = Socket(AF_UNIX, SOCK_STREAM, 0, accepted)
                 peer.setblocking(False)

@@ -10,7 +10,7 @@ it writes is locked by it, too.
 from __future__ import annotations
 
 import posix
-from _signal import SIGKILL, SIGXFSZ  # type: ignore[import-not-found]
+from _signal import SIGKILL, SIGXFSZ
 from errno import EDQUOT, EFBIG, ENOSPC
 from select import POLLIN, poll
 from time import monotonic

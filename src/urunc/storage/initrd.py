@@ -10,7 +10,7 @@ administrator's.
 from __future__ import annotations
 
 import posix
-from _struct import error as StructError  # type: ignore[attr-defined]
+from _struct import error as StructError  # type: ignore[attr-defined]  # known by struct alone
 from _struct import unpack_from
 from errno import ENOENT
 
