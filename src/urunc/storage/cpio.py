@@ -13,19 +13,14 @@ from __future__ import annotations
 import posix
 import sys
 from errno import (
-    EBADF,
     EDQUOT,
     EFBIG,
-    EINVAL,
     ELOOP,
     ENODATA,
     ENOENT,
     ENOSPC,
-    ENOSYS,
     ENOTDIR,
     ENOTSUP,
-    ENXIO,
-    EPERM,
     EXDEV,
 )
 
@@ -33,6 +28,7 @@ from urunc.errors import HostError, ImageError, reason
 from urunc.linux import _linux
 from urunc.linux.files import O_PATH, S_IFBLK, S_IFDIR, S_IFMT, S_IFREG, write_all
 from urunc.record import record
+from urunc.storage import sparse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +38,6 @@ if TYPE_CHECKING:
 
 S_IFCHR = 0o020000
 S_IFLNK = 0o120000
-SEEK_SET, SEEK_CUR = 0, 1
 # openat2(2)
 RESOLVE_NO_XDEV = 0x01
 RESOLVE_BENEATH = 0x08
@@ -62,8 +57,6 @@ SMALL_BYTES = 128 << 10
 kernel."""
 MIB = 1 << 20
 
-UNABLE = (EXDEV, EINVAL, ENOTSUP, ENOSYS, EPERM, EBADF)
-"""What copy_file_range(2) and sendfile(2) say between files that they cannot copy between."""
 FULL = (ENOSPC, EDQUOT, EFBIG)
 GONE = (ENOENT, ENOTDIR, ELOOP)
 LEFT_OUT_LIMIT = 32
@@ -392,7 +385,7 @@ class _Walk:
             else:
                 self.writer.grow(size)
                 self.writer.flush()
-                _copy(content, self.writer.out, size)
+                sparse.copy(content, self.writer.out, size)
             self.writer.pad()
             now = posix.fstat(content)
             if now.st_size < size or (not self.live and changed(facts, now)):
@@ -463,54 +456,3 @@ def _read(fd: int, size: int) -> bytes:
     while len(data) < size and (more := posix.read(fd, size - len(data))):
         data += more
     return data
-
-
-def _copy(source: int, out: int, size: int) -> None:
-    """`size` bytes; holes, and what is missing at the end, become holes."""
-    at = 0
-    while at < size:
-        start, end = _extent(source, at, size)
-        posix.lseek(out, start - at, SEEK_CUR)
-        posix.lseek(source, start, SEEK_SET)
-        while start < end:
-            count = transfer(source, out, end - start)
-            if not count:  # the file is shorter by now
-                posix.lseek(out, end - start, SEEK_CUR)
-                break
-            start += count
-        at = end
-
-
-def _extent(fd: int, at: int, size: int) -> tuple[int, int]:
-    """Where the next data of a file begin and end; all is data where the file system does not
-    say."""
-    try:
-        start = posix.lseek(fd, at, posix.SEEK_DATA)
-        return min(start, size), min(posix.lseek(fd, start, posix.SEEK_HOLE), size)
-    except OSError as error:
-        if error.errno == ENXIO:  # no data from here on
-            return size, size
-        if error.errno == EINVAL:
-            return at, size
-        raise
-
-
-def transfer(source: int, out: int, count: int) -> int:
-    """Some bytes of a file, in the kernel where it can; 0 at its end."""
-    count = min(count, 1 << 30)
-    for way in (posix.copy_file_range, _sendfile):
-        try:
-            done = way(source, out, count)
-        except OSError as error:
-            if error.errno not in UNABLE:
-                raise
-        else:
-            if done:
-                return done
-    data = posix.read(source, min(count, BUFFER_BYTES))
-    write_all(out, data)
-    return len(data)
-
-
-def _sendfile(source: int, out: int, count: int) -> int:
-    return posix.sendfile(out, source, None, count)

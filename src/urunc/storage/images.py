@@ -28,7 +28,6 @@ WRITABLE = ("ext2", "ext4")
 RECIPE = "1"
 """Changes with whatever makes an image of the same content another one."""
 FICLONE = 0x40049409
-COPY_BYTES = 1 << 30
 
 
 @record
@@ -119,25 +118,10 @@ def _copy(source: int, target: int) -> None:
     except OSError as error:
         if error.errno not in (EINVAL, ENOTTY, EOPNOTSUPP, EXDEV):
             raise
-    from urunc.storage.trees import extents
+    from urunc.storage import sparse
 
-    facts = posix.fstat(source)
-    posix.ftruncate(target, facts.st_size)
-    for begin, end in extents(source, facts):
-        at = begin
-        while at < end:
-            at += _copy_part(source, target, at, min(end - at, COPY_BYTES))
-
-
-def _copy_part(source: int, target: int, at: int, count: int) -> int:
-    try:
-        copied = posix.copy_file_range(source, target, count, at, at)
-    except OSError as error:
-        # between some filesystems the kernel does not copy (copy_file_range(2))
-        if error.errno not in (EINVAL, EOPNOTSUPP, EXDEV):
-            raise
-        part = posix.pread(source, min(count, 1 << 20), at)
-        copied = posix.pwrite(target, part, at)
-    if not copied:
+    size = posix.fstat(source).st_size
+    posix.ftruncate(target, size)
+    sparse.copy(source, target, size)
+    if posix.fstat(source).st_size < size:
         raise OSError(EINVAL, "the image was cut short")
-    return copied

@@ -17,8 +17,9 @@ from errno import ENOENT
 from urunc.errors import HostError, ImageError, reason
 from urunc.linux.files import read_bytes
 from urunc.storage import cache
-from urunc.storage.cpio import HEADER_BYTES, S_IFCHR, TRAILER, Writer, transfer
+from urunc.storage.cpio import HEADER_BYTES, S_IFCHR, TRAILER, Writer
 from urunc.storage.layers import digest
+from urunc.storage.sparse import transfer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def _append(out: int, parts: Sequence[str], *, one_archive: bool = False) -> Non
             if one_archive and part != parts[-1]:
                 size = _trailer(fd, size, part)
             left = size
-            while left and (count := transfer(fd, out, min(left, 1 << 30))):
+            while left and (count := transfer(fd, out, left)):
                 left -= count
         finally:
             posix.close(fd)

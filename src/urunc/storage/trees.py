@@ -10,7 +10,7 @@ folders is opened.
 from __future__ import annotations
 
 import posix
-from errno import ENODATA, ENXIO
+from errno import ENODATA
 from hashlib import sha256
 from time import time_ns
 
@@ -30,12 +30,12 @@ from urunc.linux.mounts import AT_EMPTY_PATH, OPEN_TREE_CLOEXEC, OPEN_TREE_CLONE
 from urunc.record import record
 from urunc.storage.cache import TREES
 from urunc.storage.layers import KEY_BYTES, S_IFLNK, digest
+from urunc.storage.sparse import extents
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SEEK_DATA, SEEK_HOLE = 3, 4
 RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS = 0x08, 0x04
 BUFFER_BYTES = 1 << 20
 SETTLED_NS = 100_000_000
@@ -132,24 +132,6 @@ def walk(root: int) -> Iterator[Entry]:
             posix.close(folder)
 
 
-def extents(fd: int, facts: posix.stat_result) -> list[tuple[int, int]]:
-    """(begin, end) of the parts of a file that are no holes."""
-    if facts.st_blocks * 512 >= facts.st_size:
-        return [(0, facts.st_size)] if facts.st_size else []
-    found = []
-    at = 0
-    while at < facts.st_size:
-        try:
-            begin = posix.lseek(fd, at, SEEK_DATA)
-            at = posix.lseek(fd, begin, SEEK_HOLE)
-        except OSError as error:
-            if error.errno == ENXIO:
-                break  # nothing but a hole is left
-            raise
-        found.append((begin, min(at, facts.st_size)))
-    return found
-
-
 def measure(root: int) -> Size:
     """What a tree takes, hard links counted once; raises OSError."""
     entries = data = apparent = blocks = 0
@@ -186,13 +168,17 @@ def measure(root: int) -> Size:
 
 def _data_bytes(entry: Entry) -> int:
     facts = entry.facts
-    if facts.st_blocks * 512 >= facts.st_size:
+    if not _has_holes(facts):
         return facts.st_size
     fd = entry.open()
     try:
-        return sum(end - begin for begin, end in extents(fd, facts))
+        return sum(end - begin for begin, end in extents(fd, facts.st_size))
     finally:
         posix.close(fd)
+
+
+def _has_holes(facts: posix.stat_result) -> bool:
+    return facts.st_blocks * 512 < facts.st_size
 
 
 def _has_attributes(entry: Entry) -> bool:
@@ -276,10 +262,11 @@ def _content(root: int) -> str:
 
 def _digest_of_file(entry: Entry) -> bytes:
     hashed = sha256()
-    buffer = memoryview(bytearray(min(BUFFER_BYTES, max(entry.facts.st_size, 1))))
+    buffer = memoryview(bytearray(min(BUFFER_BYTES, entry.facts.st_size)))
+    size = entry.facts.st_size
     fd = entry.open()
     try:
-        for begin, end in extents(fd, entry.facts):
+        for begin, end in extents(fd, size) if _has_holes(entry.facts) else [(0, size)]:
             hashed.update(b"%d-%d " % (begin, end))
             posix.lseek(fd, begin, 0)
             while begin < end:
