@@ -55,9 +55,9 @@ POINTS = {
     "in the middle of the image": (
         "",
         'for t; do case $t in *.tmp) head -c 100000 /dev/urandom >"$t";; esac; done\n'
-        f"{KILLS_CREATE} sleep 5\n",
+        f"{KILLS_CREATE} exec sleep 5\n",
     ),
-    "after the program": ("", f'{{real}} "$@"\n{KILLS_CREATE} sleep 5\n'),
+    "after the program": ("", f'{{real}} "$@"\n{KILLS_CREATE} exec sleep 5\n'),
     "with a whole image": ("cache.commit = die", ""),
     "before it is on the disk": ("cache.posix.fsync = die", ""),
     "before its facts are written": ("cache.write_all = die", ""),
@@ -122,7 +122,7 @@ def test_a_builders_child_is_killed(
     """That is an error, and nothing is left."""
     root = place.overlay("c", place.folder("layer", file="x"))
     with monkeypatch.context() as patch:
-        patch.setenv("PATH", program(place, f"kill -9 {whom}; sleep 5\n")["PATH"])
+        patch.setenv("PATH", program(place, f"kill -9 {whom}; exec sleep 5\n")["PATH"])
         with pytest.raises(HostError, match=r"the builder died|mke2fs ended with -9"):
             place.obtain(root)
     assert place.files() == []
