@@ -19,10 +19,11 @@ def archive(
     name: str,
     files: Mapping[str, pathlib.Path | bytes | str],
     command: Sequence[str],
+    volumes: Sequence[str] = (),
     **unikernel: str,
 ) -> pathlib.Path:
-    """Write an image's archive; a file that is a text is a symbolic link to it, and `unikernel` is
-    what the image's urunc.json says, none for an ordinary one."""
+    """Write an image's archive; a file that is a text is a symbolic link to it, `volumes` are what
+    it says after VOLUME, and `unikernel` is what its urunc.json says, none for an ordinary one."""
     contents = {
         target: source.read_bytes() if isinstance(source, pathlib.Path) else source
         for target, source in files.items()
@@ -34,7 +35,10 @@ def archive(
     config = {
         "architecture": "amd64",
         "os": "linux",
-        "config": {"Cmd": list(command)},
+        "config": {
+            "Cmd": list(command),
+            **({"Volumes": {volume: {} for volume in volumes}} if volumes else {}),
+        },
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
         "history": [],
     }

@@ -73,12 +73,20 @@ WRITE = {"write": "cat /out/text; echo by the guest >/out/text; cat /out/text"}
 WRITTEN = {"write": "to be written over\nby the guest\n"}
 
 
-def image(folder: pathlib.Path) -> pathlib.Path:
-    """The archive of an ordinary image, `stored`."""
+KEEP = {
+    "kept": "cat /data/settings; echo guest >/data/settings; cat /data/settings",
+    "mounted": "grep -c ' /data ' /proc/mounts",
+}
+"""What is asked of a volume that the image declares."""
+KEPT = {"kept": SETTINGS + "guest\n", "mounted": "1\n"}
+
+
+def image(folder: pathlib.Path, name: str = "stored", *volumes: str) -> pathlib.Path:
+    """The archive of an ordinary image, which may declare volumes."""
     files: dict[str, pathlib.Path | bytes | str] = {f"bin/{name}": "busybox" for name in APPLETS}
     files |= {"bin/busybox": BUSYBOX, "etc/image": CONTENT.encode()}
     files |= {"data/settings": SETTINGS.encode()}
-    return archive(folder / "stored.tar", "stored", files, ["/bin/sh"])
+    return archive(folder / f"{name}.tar", name, files, ["/bin/sh"], volumes)
 
 
 def annotations(*form: str, **more: str) -> list[str]:

@@ -24,6 +24,8 @@ from stored import (
     CONTENT,
     COPYING,
     DENIED,
+    KEEP,
+    KEPT,
     Volumes,
     answers,
     image,
@@ -44,7 +46,7 @@ def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]
     pause = archive(folder / "pause.tar", "pause", {"bin/sleep": BUSYBOX}, ["/bin/sleep", "100000"])
     with (
         taken_down(Containerd(str(URUNC), CONFIG)) as place,
-        registry(place.network, [pause, image(folder)]),
+        registry(place.network, [pause, image(folder), image(folder, "declaring", "/data")]),
     ):
         yield place
 
@@ -153,3 +155,16 @@ def test_volumes(containerd: Containerd, cri: Cri, tmp_path: pathlib.Path, confi
     shared = config == CONFIG
     assert {path.name for path in empty.iterdir()} == {"old", *(("new",) if shared else ())}
     assert log.read_text() == ("why\n" if shared else "")
+
+
+@pytest.mark.parametrize("config", [CONFIG, COPYING], ids=["shared", "copied"])
+def test_volumes_of_an_image(containerd: Containerd, cri: Cri, config: str) -> None:
+    """VOLUME: the folder that CRI makes where it can be shared, else a copy of it."""
+    pathlib.Path(containerd.seen("/etc/urunc/config.toml")).write_text(config)
+    pod = Pod(containerd, cri)
+    with pod.made():
+        given = {"annotations": {PREFIX + key: value for key, value in AS_LINUX.items()}}
+        guest = pod.start("guest", "declaring", *script(KEEP, code=7), given=given)
+        eventually(lambda: pod.status(guest).state == EXITED, "the guest ends")
+        assert pod.status(guest).exit_code == 7
+        assert answers("".join(f"{text}\n" for _, text in pod.log(guest))) == KEPT

@@ -15,6 +15,8 @@ from stored import (
     CONFIG,
     COPYING,
     DENIED,
+    KEEP,
+    KEPT,
     LOOK,
     LOOK_AT_VOLUMES,
     SEEN,
@@ -43,7 +45,9 @@ def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
     with taken_down(
         Docker(str(URUNC), linux=CONFIG + ALL_GUESTS, copies=copying + ALL_GUESTS)
     ) as place:
-        place("load", "--input", str(image(tmp_path_factory.mktemp("images"))))
+        for name, *volumes in (("stored",), ("declaring", "/data")):
+            made = image(tmp_path_factory.mktemp("images"), name, *volumes)
+            place("load", "--input", str(made))
         yield place
 
 
@@ -101,6 +105,18 @@ def test_volumes(docker: Docker, tmp_path: pathlib.Path, runtime: str) -> None:
     assert names[:2] == ["inside", "nameserver 192.0.2.54"]
     assert [line.split()[1] for line in names[2:]] == ["inside", "db"]
     volumes.are_left(written=not copies)
+
+
+@pytest.mark.parametrize("runtime", ["urunc-linux", "urunc-copies"])
+def test_volumes_of_an_image(docker: Docker, runtime: str) -> None:
+    """VOLUME: Docker's volume where it can be shared, else a copy of it."""
+    words = ("--volume-driver", "local", "--runtime", runtime, "declaring")
+    done = docker("run", "--name", "one", *words, *script(KEEP))
+    assert answers(done.stdout) == KEPT
+    ask = docker("inspect", "--format", "{{(index .Mounts 0).Name}}", "one").stdout.strip()
+    text = docker("run", "--rm", "--volume", f"{ask}:/x", "stored", "cat", "/x/settings").stdout
+    assert text == ("guest\n" if runtime == "urunc-linux" else SETTINGS)
+    docker("rm", "--volumes", "one")
 
 
 def test_what_a_copy_could_not_give_back(docker: Docker, tmp_path: pathlib.Path) -> None:

@@ -15,6 +15,8 @@ from stored import (
     CONFIG,
     COPYING,
     DENIED,
+    KEEP,
+    KEPT,
     LOOK,
     LOOK_AT_VOLUMES,
     SEEN,
@@ -46,7 +48,9 @@ def podman(
     need("root", "installed", "podman", "linux", "qemu", "images")
     kind, config = request.param
     with taken_down(kind(str(URUNC), config)) as place:
-        place("load", "--input", str(image(tmp_path_factory.mktemp("images"))))
+        for name, *volumes in (("stored",), ("declaring", "/data")):
+            made = image(tmp_path_factory.mktemp("images"), name, *volumes)
+            place("load", "--input", str(made))
         place("run", "--rm", "stored", "/bin/ls")  # a mount for networks stays of the first one
         yield place
 
@@ -105,3 +109,8 @@ def test_volumes(podman: Podman, tmp_path: pathlib.Path) -> None:
     assert names[:2] == ["inside", "nameserver 192.0.2.54"]
     assert {"inside", "db"} <= {line.split()[1] for line in names[2:]}
     volumes.are_left(written=podman.driver == "overlay")
+
+
+def test_volumes_of_an_image(podman: Podman) -> None:
+    """VOLUME: Podman's volume where it can be shared, else a copy of it."""
+    assert answers(run(podman, "declaring", *script(KEEP))) == KEPT

@@ -62,3 +62,41 @@ def test_a_bound_node_of_a_device_that_is_given(
     device = {"path": "/dev/x", "type": "b", "major": 8, "minor": 0}
     (volume,) = volumes(options, device, access=access)
     assert (volume.kind, volume.device, volume.read_only) == (DEVICE, (8, 0), read_only)
+
+
+ID = "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/var/lib/docker/volumes/{ID}/_data",
+        f"/srv/data/docker/100000.100000/volumes/{ID}/_data/",
+        f"/home/me/.local/share/containers/storage/volumes/{ID}/_data",
+        f"/var/lib/nerdctl/1935db59/volumes/default/{ID}/_data",
+        f"/var/lib/containerd/io.containerd.grpc.v1.cri/containers/{ID[::-1]}/volumes/{ID}",
+        f"/run/containers/storage/overlay-containers/{ID[::-1]}/userdata/mounts/{ID}",
+    ],
+)
+def test_folders_that_engines_make_for_an_images_volumes(path: str) -> None:
+    assert look.is_anonymous(path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/var/lib/docker/volumes/database/_data",
+        f"/var/lib/docker/volumes/{ID[1:]}/_data",
+        f"/var/lib/docker/volumes/{ID.upper()}/_data",
+        f"/srv/{ID}/_data",
+        f"/srv/{ID}",
+        f"/srv/volumes/{ID}",
+        f"/srv/mounts/{ID}",
+        "/_data",
+        "_data",
+        "/",
+        "",
+    ],
+)
+def test_folders_of_the_users(path: str) -> None:
+    assert not look.is_anonymous(path)

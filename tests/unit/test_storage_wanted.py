@@ -180,6 +180,30 @@ def test_a_volume_whose_writes_would_be_lost() -> None:
     assert plan.warnings == ("mounts that the guest does not see: /data",)
 
 
+def test_a_volume_that_the_image_asks_for() -> None:
+    """VOLUME of an image: the guest has it as a copy, and its end is said."""
+    there = found(source("/data", anonymous=True), source("/cache", scratch=True))
+    plan = planned("linux", "firecracker", there)
+    assert [volume.way for volume in plan.volumes] == ["archive", "archive"]
+    assert plan.warnings == (
+        "mounts that are copied: what the guest writes to /data, /cache does not reach the "
+        "engine's volume and is lost at its end",
+    )
+    shared = planned("linux", "qemu", there)
+    assert [volume.way for volume in shared.volumes] == ["virtiofs", "virtiofs"]
+    assert shared.warnings == ()
+    plan = planned("mewz", "qemu", found(source("/data", anonymous=True)), mount_rootfs=False)
+    assert plan.warnings == ("mounts that the guest does not see: /data",)
+
+
+def test_a_filesystem_of_a_block_device() -> None:
+    """The host has it mounted: what else there is to do."""
+    error = refused("linux", "firecracker", found(source("/data", mounted="/dev/sdb")))
+    assert "can be copied only" in error.message
+    assert "block device '/dev/sdb', which the host has mounted" in error.hint
+    assert "'volumeMode: Block'" in error.hint
+
+
 def test_what_a_guest_has_no_way_to() -> None:
     error = refused("mirage", "hvt", found(source("/data")), mount_rootfs=False,
                     binary=solo5("hvt"))  # fmt: skip

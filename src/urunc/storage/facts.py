@@ -46,6 +46,10 @@ class VolumeSource:
     options: tuple[str, ...]
     device: tuple[int, ...]
     """(major, minor) of a DEVICE."""
+    anonymous: bool = False
+    """A folder that the engine made because the image says VOLUME: nobody has chosen it."""
+    mounted: str = ""
+    """The block device of which this is the whole filesystem, mounted on the host, "" for none."""
 
 
 @record

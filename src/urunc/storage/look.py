@@ -8,6 +8,7 @@ from __future__ import annotations
 import posix
 
 from urunc import programs
+from urunc.errors import HostError
 from urunc.linux.files import S_IFBLK, S_IFDIR, S_IFMT, S_IFREG
 from urunc.storage import builders, sharing
 from urunc.storage.facts import (
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 SCRATCH = "/kubernetes.io~empty-dir/"
 """In the path of an emptyDir's folder (pkg/volume/emptydir)."""
+HEX = frozenset("0123456789abcdef")
+ENGINE_ID_LETTERS = 64
 PASSED = frozenset(("nosuid", "nodev", "noexec", "noatime", "nodiratime", "relatime"))
 """Mount options that mean the same in the guest."""
 KINDS = {S_IFDIR: FOLDER, S_IFREG: FILE, S_IFBLK: DEVICE}
@@ -125,7 +128,44 @@ def _volume(mount: Mount, spec: Spec) -> VolumeSource:
         scratch=SCRATCH in mount.source,
         options=passed,
         device=device,
+        anonymous=kind == FOLDER and is_anonymous(mount.source),
+        mounted=_whole_filesystem(mount.source) if kind == FOLDER and not read_only else "",
     )
+
+
+def is_anonymous(source: str) -> bool:
+    """Whether a folder is a volume that an engine made for an image's VOLUME, wherever that engine
+    keeps its files: it has 32 random bytes for a name.
+
+    Docker, Podman and nerdctl: `volumes/…/NAME/_data`; containerd's CRI: `containers/ID/volumes/
+    NAME` (internal/cri/server, volumeMounts); CRI-O with image_volumes "bind": `userdata/mounts/
+    NAME` (server/container_create, addImageVolumes).
+    """
+    *above, name = source.rstrip("/").split("/")
+    if name == "_data" and above:
+        *above, name = above
+        return "volumes" in above and _is_engine_id(name)
+    folder, owner = ([*above[::-1], "", ""])[:2]
+    known = (folder == "volumes" and _is_engine_id(owner)) or (
+        (folder, owner) == ("mounts", "userdata")
+    )
+    return known and _is_engine_id(name)
+
+
+def _is_engine_id(name: str) -> bool:
+    return len(name) == ENGINE_ID_LETTERS and HEX.issuperset(name)
+
+
+def _whole_filesystem(source: str) -> str:
+    """The block device that is mounted at a folder, as a whole; "" where that is not so."""
+    try:
+        if posix.stat(source).st_dev == posix.stat(f"{source}/..").st_dev:
+            return ""
+        from urunc.storage.layers import identify
+
+        return identify(source).device
+    except (HostError, OSError):
+        return ""
 
 
 def _numbers(facts: posix.stat_result) -> tuple[int, int]:

@@ -163,24 +163,50 @@ def choose_volumes(
         known = ", ".join(VOLUME_CHOICES)
         raise ImageError(f"annotation 'volumes': '{choice}' is unknown", f"known: {known}")
     share = _share(guest, monitor, found, root)
-    volumes, missing = [], []
+    volumes: list[Volume] = []
+    missing: list[str] = []
+    lost: list[str] = []
     for source in found.volumes:
         way, problem = _way(source, guest, monitor, share, root, choice)
         if not problem and way not in (TMPFS, DEVICE, *SHARES) and not _may_copy(source, choice):
             problem = f"can be copied only, and what {guest.name} writes to the copy would be lost"
         if not problem:
             volumes.append(_volume(source, way))
-        elif choice == IGNORE or _orchestrated(source) or source.kind == TMPFS:
+            if _is_lost(source, way):
+                lost.append(source.destination)
+        elif choice == IGNORE or _orchestrated(source) or source.anonymous or source.kind == TMPFS:
             missing.append(source.destination)
         else:
             raise ImageError(
-                f"mount '{source.destination}' of '{source.source}': {problem}",
-                "mount it read-only; or the annotation 'volumes' says what to do with it: "
-                f"{COPY} or {IGNORE}",
+                f"mount '{source.destination}' of '{source.source}': {problem}", _advice(source)
             )
+    if lost:
+        warnings.append(
+            f"mounts that are copied: what the guest writes to {', '.join(lost)} does not reach "
+            "the engine's volume and is lost at its end"
+        )
     if missing:
         warnings.append(f"mounts that the guest does not see: {', '.join(missing)}")
     return tuple(volumes)
+
+
+def _is_lost(source: VolumeSource, way: str) -> bool:
+    """Whether a guest may write to what is a copy, and nobody is to be expected to know."""
+    copied = way not in (TMPFS, DEVICE, *SHARES)
+    return copied and not source.read_only and not _orchestrated(source)
+
+
+def _advice(source: VolumeSource) -> str:
+    """What a user can do about a mount that cannot be given."""
+    choices = f"the annotation 'volumes' says what to do with it: {COPY} or {IGNORE}"
+    if not source.mounted:
+        return f"mount it read-only; or {choices}"
+    return (
+        f"it is the filesystem of the block device '{source.mounted}', which the host has mounted "
+        "and no second kernel may: a claim with 'volumeMode: Block' (volumeDevices), or --device "
+        "with nothing mounted, gives the guest the device itself; QEMU with virtiofsd shares the "
+        f"folder; or mount it read-only; or {choices}"
+    )
 
 
 def _share(guest: Guest, monitor: Monitor, found: Found, root: Root | None) -> str:
@@ -229,7 +255,13 @@ def _way(
 
 
 def _may_copy(source: VolumeSource, choice: str) -> bool:
-    return source.read_only or source.scratch or choice == COPY or _orchestrated(source)
+    return (
+        source.read_only
+        or source.scratch
+        or source.anonymous
+        or choice == COPY
+        or _orchestrated(source)
+    )
 
 
 def _orchestrated(source: VolumeSource) -> bool:
