@@ -15,6 +15,7 @@ from urunc.errors import ImageError
 from urunc.record import record
 
 MACHINES = {62: "x86_64", 183: "aarch64", 40: "arm", 3: "i386", 243: "riscv", 22: "s390x"}
+ET_DYN = 3
 PT_INTERP, PT_NOTE = 3, 4
 NOTES_LIMIT_BYTES = 1 << 20
 
@@ -38,6 +39,8 @@ class Binary:
     pvh: bool
     solo5_target: str
     solo5_devices: tuple[tuple[str, str], ...]
+    position_independent: bool = False
+    """Whether it may be loaded anywhere (ET_DYN)."""
 
 
 def inspect(fd: int, name: str) -> Binary:
@@ -65,7 +68,7 @@ def _bare(form: str, machine: str) -> Binary:
 def _elf(fd: int, head: bytes) -> Binary:
     if head[4:6] not in (b"\1\1", b"\2\1"):
         raise ValueError("not little-endian")
-    (machine,) = unpack_from("<H", head, 18)
+    kind_of_file, machine = unpack_from("<HH", head, 16)
     wide = head[4] == 2
     (offset,) = unpack_from("<Q" if wide else "<I", head, 32 if wide else 28)
     size, count = unpack_from("<HH", head, 54 if wide else 42)
@@ -104,6 +107,7 @@ def _elf(fd: int, head: bytes) -> Binary:
         pvh=pvh,
         solo5_target=target,
         solo5_devices=devices,
+        position_independent=kind_of_file == ET_DYN,
     )
 
 

@@ -52,6 +52,8 @@ class HostFacts:
     tun: DeviceNode
     nested: bool
     program: Program
+    memory_bytes: int = 0
+    """All of the machine's memory; 0 where nobody knows."""
 
 
 def probe(monitor: Monitor, config: Config) -> HostFacts:
@@ -64,6 +66,7 @@ def probe(monitor: Monitor, config: Config) -> HostFacts:
         tun=device("/dev/net/tun", opened=False),
         nested=nested,
         program=program,
+        memory_bytes=posix.sysconf("SC_PHYS_PAGES") * posix.sysconf("SC_PAGE_SIZE"),
     )
 
 
@@ -117,7 +120,8 @@ def _program(monitor: Monitor, architecture: str, config: Config) -> tuple[Progr
 
     for known in remembered(monitor.name, path, find_out):
         try:
-            return rebuild(Program, known["program"]), known["nested"]
+            if "position_independent" in known["program"]:
+                return rebuild(Program, known["program"]), known["nested"]
         except (KeyError, TypeError):
             pass  # written by another version
     raise AssertionError
@@ -171,7 +175,13 @@ def _inspect_program(monitor: Monitor, path: str) -> Program:
             ]
         if exists("/etc/ld.so.cache"):
             libraries.append("/etc/ld.so.cache")
-    return Program(path=path, version=_version(path), libraries=tuple(libraries), data=tuple(data))
+    return Program(
+        path=path,
+        version=_version(path),
+        libraries=tuple(libraries),
+        data=tuple(data),
+        position_independent=binary.position_independent,
+    )
 
 
 def _libraries(interpreter: str, path: str) -> list[str]:

@@ -169,7 +169,7 @@ def decide(
     served = share_of(root_way, volumes) == "virtiofs"
     if served:
         need = replace(need, fixed_bytes=need.fixed_bytes + VIRTIOFSD_MIB * MIB)
-    memory_bytes = memory_of(spec, image, need, config, monitor)
+    memory_bytes = memory_of(spec, image, need, config, monitor, host, warnings)
     network, network_reason = _network(spec, image, config, warnings)
     ports, other_ports = _ports(spec, image, network)
     uid, gid = _user(spec, monitor, config, managed=managed)

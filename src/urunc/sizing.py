@@ -10,20 +10,45 @@ from urunc.monitors import MIB, Need
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from urunc.config import Config
+    from urunc.host import HostFacts
     from urunc.image import UnikernelImage
     from urunc.monitors import Monitor
     from urunc.spec import Spec
 
 
+NO_LIMIT_BYTES = 1 << 62
+"""From here on a limit is none: what v1's files say of a group without one is 2**63 less a page
+(PAGE_COUNTER_MAX, include/linux/page_counter.h)."""
+
+
 def memory_of(
-    spec: Spec, image: UnikernelImage, need: Need, config: Config, monitor: Monitor
+    spec: Spec,
+    image: UnikernelImage,
+    need: Need,
+    config: Config,
+    monitor: Monitor,
+    host: HostFacts,
+    warnings: list[str],
 ) -> int:
     """The guest's memory in bytes, whole MiB: what is asked for, within the limit less the
-    monitor's own."""
+    monitor's own; and never more than the monitor can give, or the machine has. What is asked for
+    is refused above that, what follows from a limit is cut down to it."""
     wanted: int = config.get(f"monitors.{monitor.name}.memory_mib") * MIB
     asked = image.overrides.get("memory")
+    most, whose = _most(monitor, host)
     if asked is not None:
         wanted = _mebibytes(asked) * MIB
+        if most and wanted > most:
+            raise ImageError(
+                f"annotation 'memory': {asked} is more than {whose}", f"{most // MIB} MiB at most"
+            )
+    elif most and wanted > most:
+        key = f"monitors.{monitor.name}.memory_mib"
+        warnings.append(
+            f"{key} of {config.source(key)}: {wanted // MIB} MiB are more than {whose}: the guest "
+            f"has {most // MIB} MiB"
+        )
+        wanted = most
     files = image.kernel.size_bytes + (image.initrd.size_bytes if image.initrd else 0)
     least = -(-files // MIB) * MIB or MIB
     if asked is not None and wanted < least:
@@ -32,7 +57,7 @@ def memory_of(
             f"{least // MIB} MiB at least",
         )
     limit = spec.resources.memory_limit_bytes
-    if limit is None or limit < 0:
+    if limit is None or not 0 <= limit < NO_LIMIT_BYTES:
         return wanted
     if need.limit_for(least) > limit:
         raise RoomError(
@@ -46,7 +71,32 @@ def memory_of(
             f"{monitor.name} needs {need.of(wanted)} for itself: raise the limit to "
             f"{need.limit_for(wanted)}",
         )
-    return wanted if asked is not None else need.room_in(limit)
+    if asked is not None:
+        return wanted
+    room = need.room_in(limit)
+    if most and room > most:
+        warnings.append(
+            f"linux.resources.memory.limit: {limit} bytes are more than {whose}: the guest has "
+            f"{most // MIB} MiB"
+        )
+        room = most
+    return room
+
+
+def _most(monitor: Monitor, host: HostFacts) -> tuple[int, str]:
+    """(the most memory in whole MiB that a guest can have, 0 for no bound; who says so)."""
+    bounds = [
+        (most // MIB * MIB, whose)
+        for most, whose in (
+            (
+                monitor.most_memory_bytes(host.program, host.architecture),
+                f"{monitor.name} {host.program.version}".rstrip() + " can give to a guest",
+            ),
+            (host.memory_bytes, "this machine has"),
+        )
+        if most
+    ]
+    return min(bounds, default=(0, ""))
 
 
 def _mebibytes(text: str) -> int:

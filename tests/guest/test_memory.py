@@ -4,13 +4,14 @@ container's limit holds both (docs/monitors.md, Memory overhead)."""
 
 from __future__ import annotations
 
+import os
 import pathlib
 
 import pytest
 
 from support import PARTS, Bundle, Network, Urunc, need
 
-MIB = 1 << 20
+MIB, GIB = 1 << 20, 1 << 30
 
 
 @pytest.mark.parametrize("limit_mib", [96, 256, 1024])
@@ -44,3 +45,26 @@ def test_all_of_it(
     assert container.status() == "running"
     removed = urunc("delete", "--force", container.id)
     assert "OOM" not in removed.stderr
+
+
+@pytest.mark.parametrize("limit", [1 << 40, 9223372036854771712], ids=["1TiB", "none"])
+@pytest.mark.parametrize("monitor", ["qemu", "firecracker", "hvt", "spt"])
+def test_a_limit_far_above_the_machine_s_memory(
+    urunc: Urunc, tmp_path: pathlib.Path, monitor: str, limit: int
+) -> None:
+    """runc starts such a container, and so does urunc; what says "none" has the default."""
+    solo5 = monitor in ("hvt", "spt")
+    need("probe", "solo5" if solo5 else monitor)
+    need(*(("kvm",) if monitor in ("firecracker", "hvt") else ()))
+    bundle = Bundle(tmp_path / "b", "rumprun" if solo5 else "unikraft", monitor)
+    bundle.add("unikernel", PARTS / (f"probe-bare.{monitor}" if solo5 else "probe.pvh"))
+    bundle.args("app", "probe.exit=5")
+    bundle.config["linux"]["resources"] = {"memory": {"limit": limit}}
+    container = urunc.create(bundle)
+    warnings = container.plan()["warnings"]
+    assert any("the guest has" in warning for warning in warnings) == (limit == 1 << 40)
+    container.start()
+    memory = container.report()["memory"]
+    assert memory <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert memory > GIB if limit == 1 << 40 else memory <= 256 * MIB
+    container.wait_stopped()

@@ -52,6 +52,12 @@ def test_a_pvh_note() -> None:
     assert not look(elf(note(b"GNU", 18, bytes(8)))).pvh
 
 
+def test_whether_it_may_be_loaded_anywhere() -> None:
+    fixed = elf()
+    assert not look(fixed).position_independent
+    assert look(patched(fixed, 16, "<H", 3)).position_independent
+
+
 def test_an_interpreter() -> None:
     assert look(elf(interpreter=b"/lib64/ld-linux-x86-64.so.2\0")).interpreter == (
         "/lib64/ld-linux-x86-64.so.2"

@@ -27,6 +27,7 @@ from urunc.config import Config
 from urunc.errors import Error, HostError, ImageError, RoomError
 from urunc.host import HostFacts
 from urunc.image import UnikernelImage
+from urunc.monitors import Program
 from urunc.plan import Plan, decide, nic_count, realize
 from urunc.record import replace
 from urunc.sequence import device_nodes
@@ -215,6 +216,54 @@ def test_the_memory_annotation_within_the_limit() -> None:
     error = refused(RoomError, "unikraft", "qemu", overrides=words, configuration=limit)
     assert "97 does not fit into the memory limit" in error.message
     assert f"raise the limit to {128 * MIB + 97 * 8 * MIB // 1024}" in error.hint
+
+
+OLD_HVT = program("0.8.1")
+FIXED_SPT = replace(program("0.12.1"), position_independent=False)
+
+
+@pytest.mark.parametrize(
+    ("guest", "monitor", "there", "mebibytes", "whose"),
+    [
+        ("mirage", "hvt", program("0.9.0"), 4096, "hvt 0.9.0 can give to a guest"),
+        ("mirage", "hvt", OLD_HVT, 1024, "hvt 0.8.1 can give to a guest"),
+        ("mirage", "spt", FIXED_SPT, 1024, "spt 0.12.1 can give to a guest"),
+        ("mirage", "spt", program("0.12.1"), 8192, "this machine has"),
+        ("unikraft", "qemu", program("7.2"), 8192, "this machine has"),
+        ("unikraft", "firecracker", program("1.12.1"), 8192, "this machine has"),
+    ],
+)
+def test_the_most_memory(
+    guest: str, monitor: str, there: Program, mebibytes: int, whose: str
+) -> None:
+    """A limit above it is cut down with a warning, an annotation refused."""
+    changes: dict[str, Any] = {"facts": host(program=there, memory_bytes=8192 * MIB)}
+    if guest == "mirage":
+        changes["binary"] = solo5(monitor)
+    limit = 1 << 40
+    plan = planned(guest, monitor, configuration=resources(memory={"limit": limit}), **changes)
+    assert plan.memory_bytes == mebibytes * MIB
+    assert plan.warnings == (
+        f"linux.resources.memory.limit: {limit} bytes are more than {whose}: the guest has "
+        f"{mebibytes} MiB",
+    )
+    asked = {"memory": str(mebibytes)}
+    assert planned(guest, monitor, overrides=asked, **changes).warnings == ()
+    asked = {"memory": str(mebibytes + 1)}
+    error = refused(ImageError, guest, monitor, overrides=asked, **changes)
+    assert error.message == f"annotation 'memory': {mebibytes + 1} is more than {whose}"
+    assert error.hint == f"{mebibytes} MiB at most"
+    key = f"monitors.{monitor}.memory_mib"
+    plan = planned(guest, monitor, given=config(**{key: 9000}), **changes)
+    assert plan.memory_bytes == mebibytes * MIB
+    assert plan.warnings[0].startswith(f"{key} of /etc/urunc/config.toml: 9000 MiB are more than")
+
+
+def test_a_limit_that_is_none() -> None:
+    """What cgroup v1's files say where there is none."""
+    none = resources(memory={"limit": 9223372036854771712})
+    plan = planned("unikraft", "qemu", configuration=none, facts=host(memory_bytes=8192 * MIB))
+    assert (plan.memory_bytes, plan.warnings) == (256 * MIB, ())
 
 
 # vCPUs

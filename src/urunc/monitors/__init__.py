@@ -50,6 +50,8 @@ class Program:
     version: str
     libraries: tuple[str, ...]
     data: tuple[str, ...]
+    position_independent: bool = True
+    """Whether the kernel loads it anywhere; else it is at an address of its own."""
 
 
 @record
@@ -237,6 +239,10 @@ class Monitor:
             fixed_bytes=(fixed + vcpus * self.overhead_per_vcpu_mib) * MIB,
             per_gib_bytes=self.overhead_per_gib_mib * MIB,
         )
+
+    def most_memory_bytes(self, program: Program, architecture: str) -> int:
+        """The most memory that it can give to its guest; 0 where it has no bound of its own."""
+        return 0
 
     def launch(self, machine: Machine, program: Program) -> Launch:
         """Its command line and files; pure."""

@@ -9,7 +9,13 @@ below.
 
 from __future__ import annotations
 
-from urunc.monitors import MIB, Launch, Machine, Monitor, Program
+from urunc.monitors import GIB, MIB, Launch, Machine, Monitor, Program
+
+SPT_BASE_BYTES = 1 << 30
+"""Where a solo5-spt that is not position-independent is loaded: its guest has all below
+(tenders/spt/spt_core.c, spt_init; configure.sh, CONFIG_SPT_TENDER_NO_PIE)."""
+LARGE_SINCE = (0, 9)
+"""The first version whose guests have 4 GiB on x86_64, not one (X86_GUEST_MAX_MEM_SIZE)."""
 
 # What solo5-hvt needs from execve on, with and without devices (traced with v0.9.0 and v0.12.1, on
 # glibc), and what another C library or a signal may add.
@@ -69,6 +75,11 @@ class Hvt(Tender):
     overhead_mib = 2
     overhead_per_gib_mib = 8
 
+    def most_memory_bytes(self, program: Program, architecture: str) -> int:
+        """4 GiB by its hypercalls' pointers of 32 bits."""
+        version = tuple(map(int, program.version.split("."))) if program.version else LARGE_SINCE
+        return 4 * GIB if architecture != "x86_64" or version >= LARGE_SINCE else GIB
+
     def filter(self, machine: Machine) -> str:
         return HVT_SYSTEM_CALLS if machine.seccomp else ""
 
@@ -83,6 +94,9 @@ class Spt(Tender):
     stop_signal = (
         9  # it has no handler for TERM, so as PID 1 of a namespace nothing but KILL ends it
     )
+
+    def most_memory_bytes(self, program: Program, architecture: str) -> int:
+        return 0 if program.position_independent else SPT_BASE_BYTES
 
 
 MONITORS = {"hvt": Hvt, "spt": Spt}
