@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/wait.h>
@@ -19,6 +20,8 @@
 #endif
 
 #define DEBUG_EXIT_PORT 0x501 /* QEMU's isa-debug-exit: it ends with 2 N + 1 */
+#define ACPI_TABLE "/sys/firmware/acpi/tables/FACP"
+#define REBOOT_TYPE "/sys/kernel/reboot/type"
 #define MAX_HELD 256
 #define REAP_S 5 /* a process may hang in a share that is gone */
 
@@ -51,31 +54,61 @@ static void settle(void)
         mount(NULL, text(DESCRIPTOR, held[--held_count]), NULL, MS_REMOUNT | MS_RDONLY, NULL);
 }
 
+/* What QEMU makes 2 N + 1 of: above 127 it can end with odd codes alone, as they are. */
+static int debug_exit_value(int code)
+{
+    if (code <= 127)
+        return code;
+    return code % 2 ? code / 2 : 127;
+}
+
+/* Where there is such a file. */
+static void write_word(const char *path, const char *word)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return;
+    if (write(fd, word, strlen(word)) < 0)
+        warn("cannot write to %s: %m", path);
+    close(fd);
+}
+
 static void debug_exit(int code)
 {
 #ifdef __x86_64__
     if (code != 0 && setting("debug_exit") && ioperm(DEBUG_EXIT_PORT, 1, 1) == 0)
-        outb(code > 127 ? 127 : code, DEBUG_EXIT_PORT);
+        outb(debug_exit_value(code), DEBUG_EXIT_PORT);
 #else
-    (void)code;
+    (void)debug_exit_value(code);
 #endif
+}
+
+/* By no way that a panic takes: QEMU tells the two apart. Firecracker ends by a reset alone. */
+static _Noreturn void leave(void)
+{
+    if (setting("debug_exit")) {
+#ifdef __x86_64__
+        if (access(ACPI_TABLE, F_OK) == 0) /* else the kernel would halt for ever */
+            reboot(RB_POWER_OFF);
+        write_word(REBOOT_TYPE, "pci"); /* Linux 5.11 */
+#else
+        reboot(RB_POWER_OFF); /* PSCI's */
+#endif
+    }
+    reboot(RB_AUTOBOOT);
+    for (;;)
+        pause();
 }
 
 void end(int code)
 {
-    int quiet;
-
     kill_the_rest();
     tell("exit %d\n", code);
     finish_channel();
     settle();
     tcdrain(STDERR_FILENO); /* the application's last bytes go first */
     debug_exit(code);
-    quiet = open("/proc/sys/kernel/printk", O_WRONLY | O_CLOEXEC);
-    if (quiet >= 0 &&
-        write(quiet, "0", 1) == 1) /* "Restarting system" is no output of the application's */
-        close(quiet);
-    reboot(RB_AUTOBOOT);
-    for (;;)
-        pause();
+    write_word("/proc/sys/kernel/printk", "0"); /* "Power down" is no output of the application's */
+    leave();
 }

@@ -21,7 +21,7 @@ PROGRAMS = PROJECT / "build/guest-init"
 BUSYBOX = "/bin/busybox"
 PORT = "org.urunc.guest"
 PATH = ("env", "PATH=/bin")
-LINE = "console=ttyS0 quiet panic=-1 mitigations=off cryptomgr.notests urunc.config="
+LINE = "console=ttyS0 quiet panic=-1 reboot=k mitigations=off cryptomgr.notests urunc.config="
 Record = tuple[str, ...]
 
 
@@ -128,11 +128,12 @@ class Guest:
         with self.console.open("wb") as out:
             self.process = subprocess.Popen(
                 [
-                    "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max",
+                    "qemu-system-x86_64", "-M", "q35,i8042=off", "-accel", "tcg", "-cpu", "max",
                     "-m", str(self.memory_mib), "-nodefaults", "-no-reboot", "-display", "none",
                     "-serial", "stdio", "-kernel", LINUX / "vmlinuz", "-initrd", self.initrd,
                     "-append", line, *disks,
                     "-device", "isa-debug-exit,iobase=0x501,iosize=2",
+                    "-device", "isa-debug-exit,iobase=0x64,iosize=1",
                     "-chardev", f"pipe,id=channel,path={self._pipe}",
                     "-device", "virtio-serial-pci,ioeventfd=off",
                     "-device", f"virtserialport,chardev=channel,name={PORT}", *self.devices,

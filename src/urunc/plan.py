@@ -133,6 +133,8 @@ class Plan:
     arguments: tuple[str, ...]
     host: HostFacts
     warnings: tuple[str, ...]
+    tells_resets: bool = False
+    """Whether the monitor ends with a code of its own where the guest resets its machine."""
 
 
 def decide(
@@ -224,6 +226,7 @@ def decide(
         arguments=tuple(config.get(f"monitors.{monitor.name}.arguments")),
         host=host,
         warnings=tuple(warnings),
+        tells_resets=_tells_resets(image, guest, monitor, host),
     )
 
 
@@ -268,6 +271,7 @@ def realize(
         arguments=plan.arguments,
         shares=_shares(plan),
         channel=plan.channel,
+        tells_resets=plan.tells_resets,
     )
     launch = monitor.launch(machine, plan.host.program)
     argv, files = launch.argv, launch.files
@@ -464,6 +468,15 @@ def _stop_order(image: UnikernelImage, guest: Guest, monitor: Monitor, host: Hos
         if request in listens and request in monitor.orders and fits:
             return request
     return ""
+
+
+def _tells_resets(image: UnikernelImage, guest: Guest, monitor: Monitor, host: HostFacts) -> bool:
+    listens = guest.stops_on if image.stops_on is None else image.stops_on
+    return (
+        "reset-by-8042" in guest.quirks
+        and "ctrl-alt-del" not in listens
+        and monitor.tells_resets(host.architecture, host.program.version)
+    )
 
 
 def _kernel_target(file: ImageFile) -> str:

@@ -63,7 +63,7 @@ def test_a_namespace_of_its_own(guest: Guest, files: pathlib.Path) -> None:
     guest.start()
     guest.wait_for("== waiting")
     guest.say("signal 15")  # which nobody handles, and the kernel keeps from any PID 1
-    assert guest.wait() == 255  # no more than 127 can be said by this way
+    assert guest.wait() == 143
     assert guest.hear() == "ready\nexit 143\n"
     assert sections(guest.output())["pids"] == "1 /proc/1\n"
 
@@ -83,12 +83,15 @@ def test_signals_to_pid_1(guest: Guest, files: pathlib.Path) -> None:
     guest.say("signal 10")
     guest.wait_for("== usr1")
     guest.say("signal 15")
-    assert guest.wait() == 255
+    assert guest.wait() == 143
     assert guest.hear() == "ready\nexit 143\n"
 
 
 ENDINGS = {
-    "killed": (["sh", "-c", "kill -TERM $$"], "ready\nexit 143\n", 255),
+    "nothing": (["true"], "ready\nexit 0\n", 0),
+    "killed": (["sh", "-c", "kill -TERM $$"], "ready\nexit 143\n", 143),
+    "killed (even)": (["sh", "-c", "kill -INT $$"], "ready\nexit 130\n", 255),  # by no odd code
+    "200": (["sh", "-c", "exit 200"], "ready\nexit 200\n", 255),
     "not in PATH": (
         ["nobody"], 'error exec: "nobody": executable file not found in $PATH\nexit 127\n', 255,
     ),
@@ -111,6 +114,33 @@ def test_endings(guest: Guest, files: pathlib.Path, name: str) -> None:
     for line in said.splitlines():
         if line.startswith("error "):
             assert f"urunc-init: {line[6:]}" in guest.output()
+
+
+GONE = {
+    "panic": ("echo c >/proc/sysrq-trigger", 253),
+    "reboot": ("reboot -f", 253),
+    "power-off": ("poweroff -f", 0),
+}
+
+
+@pytest.mark.parametrize("name", GONE)
+def test_the_machine_goes_from_under_init(guest: Guest, files: pathlib.Path, name: str) -> None:
+    """A kernel's panic, or a reset, is no success: who sees the monitor alone knows that, too."""
+    script, code = GONE[name]
+    ext4_root(guest, files)
+    guest.application("sh", "-c", f"mount -o remount,rw /proc/sys; {script}; sleep 60")
+    assert guest.run() == code
+    assert guest.hear() in ("ready\n", "")
+
+
+def test_a_panic_before_init(guest: Guest, files: pathlib.Path) -> None:
+    """Without a root there is no first program."""
+    empty = guest.folder / "empty"
+    empty.write_bytes(b"")
+    guest.initrd = empty
+    assert guest.run() == 253
+    assert "Kernel panic" in guest.output()
+    assert guest.hear() == ""
 
 
 BROKEN: dict[str, tuple[list[tuple[str, ...]], str]] = {

@@ -170,6 +170,8 @@ class Guest:
     itself (annotation stopsOn)."""
     quirks: frozenset[str] = frozenset()
     """Neutral words that a monitor may know: "isa-debug-exit", "virtio-modern" (no legacy),
+    "reset-by-8042" (it resets the machine by the keyboard controller, and by nothing else where it
+    panics; it looks for one only where ACPI says so),
     "pci-by-firmware" (shared folders need a firmware that sets PCI devices up wholly)."""
     block_mount_point = ""
     """Where it mounts its first block device, if the image does not say."""

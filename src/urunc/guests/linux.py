@@ -62,7 +62,7 @@ class Linux(Guest):
     name = "linux"
     monitors = frozenset(("qemu", "firecracker"))
     storage = frozenset(("initrd", "block"))
-    quirks = frozenset(("isa-debug-exit",))
+    quirks = frozenset(("isa-debug-exit", "reset-by-8042"))
     takes_ipv6 = True
     max_addressed = 1 << 16
     root_forms = ("erofs", "ext4", "squashfs", "virtiofs", "9p", "cpio", "ext2")

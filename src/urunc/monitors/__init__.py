@@ -112,6 +112,8 @@ class Machine:
     shares: tuple[MachineShare, ...] = ()
     channel: str = ""
     """How urunc's init in the guest talks to the host: "virtio", "vsock", "" not at all."""
+    tells_resets: bool = False
+    """Whether it shall end with a code of its own where the guest resets it: Plan.tells_resets."""
 
 
 @record
@@ -227,6 +229,11 @@ class Monitor:
         """What it has told since: each with `event`, and a `reason` where that is an end; raises
         MonitorError where the connection ended."""
         raise NotImplementedError
+
+    def tells_resets(self, architecture: str, version: str) -> bool:
+        """Whether it can end with an exit code of its own, not 0, where a guest ("reset-by-8042")
+        resets the machine; the guest has no keyboard then."""
+        return False
 
     def ending(self, code: int) -> str:
         """What an exit code of its means, in words."""

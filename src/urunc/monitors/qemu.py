@@ -63,6 +63,12 @@ TRANSLATED_MIB = 32
 ETHERNET_MTU = 1500
 """What a guest takes it for where nobody says."""
 BOARDS = {"x86_64": "q35,sata=off,smbus=off,vmport=off", "aarch64": "virt"}
+RESET_PORT = "isa-debug-exit,iobase=0x64,iosize=1"
+"""In the keyboard controller's place: QEMU ends with RESET_CODE where Linux writes 0xfe, the pulse
+of the reset line, as it does after a panic (arch/x86/kernel/reboot.c); -no-reboot would be 0."""
+RESET_CODE = (0xFE << 1 | 1) & 0xFF
+WITHOUT_8042 = (7, 0)
+"""The first version whose boards can lack the controller, and whose ACPI tables say so."""
 
 
 class Qemu(Monitor):
@@ -136,16 +142,24 @@ class Qemu(Monitor):
             return "the guest shut down or reset, or qemu was told to stop"
         if code == 1:
             return "qemu failed; its message is in the container's log"
+        if code == RESET_CODE:
+            return "the guest reset its machine (a kernel panic, or a reboot)"
         if code % 2:
             return f"the guest ended with {code >> 1} (isa-debug-exit)"
         return super().ending(code)
+
+    def tells_resets(self, architecture: str, version: str) -> bool:
+        parts = tuple(int(part) for part in version.split(".") if part.isdecimal())
+        return architecture == "x86_64" and parts >= WITHOUT_8042
 
     def launch(self, machine: Machine, program: Program) -> Launch:
         x86 = machine.architecture == "x86_64"
         kvm = machine.accelerator == "kvm"
         legacy_free = "virtio-modern" in machine.quirks
         accelerator = "kvm" if kvm else f"tcg,tb-size={TRANSLATED_MIB}"
-        argv = [program.path, "-M", BOARDS[machine.architecture], "-accel", accelerator]
+        board = BOARDS[machine.architecture]
+        board += ",i8042=off" if machine.tells_resets else ""
+        argv = [program.path, "-M", board, "-accel", accelerator]
         memory = f"{machine.memory_bytes // MIB}M"
         argv += ["-cpu", _cpu(machine, kvm=kvm), "-m", memory]
         if any(share.kind == "virtiofs" for share in machine.shares):
@@ -187,6 +201,8 @@ class Qemu(Monitor):
             argv += _share(share, index)
         if x86 and "isa-debug-exit" in machine.quirks:
             argv += ["-device", "isa-debug-exit,iobase=0x501,iosize=2"]
+        if machine.tells_resets:
+            argv += ["-device", RESET_PORT]
         if machine.channel:
             # without ioeventfd what the guest says has left QEMU before the guest goes on: its last
             # words are followed by the machine's end
