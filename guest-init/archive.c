@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A cpio archive (newc) on a disk: what is below `layer/` goes to the overlay's upper folder,
- * `volumes/` into a tmpfs. A name that leads elsewhere is refused; owners, modes, times and device
- * nodes (an overlay's whiteouts) are kept.
+ * `volumes/` onto the layer's disk, or where there is none into a tmpfs. A name that leads elsewhere
+ * is refused; owners, modes, times and device nodes (an overlay's whiteouts) are kept.
  */
 #define _GNU_SOURCE
 #include "init.h"
@@ -215,8 +215,13 @@ void unpack(const char *device)
     uint32_t columns[COLUMNS];
 
     mkdir(VOLUMES, 0700);
-    if (mount("tmpfs", VOLUMES, "tmpfs", 0, "mode=0700,size=100%") != 0)
+    if (layer_is_a_disk) {
+        if (mkdir(LAYER "/volumes", 0700) != 0 ||
+            mount(LAYER "/volumes", VOLUMES, NULL, MS_BIND, NULL) != 0)
+            fail("cannot make a folder for volumes: %m");
+    } else if (mount("tmpfs", VOLUMES, "tmpfs", 0, "mode=0700,size=100%") != 0) {
         fail("cannot mount a tmpfs: %m");
+    }
     wait_for(device);
     disk = open(device, O_RDONLY | O_CLOEXEC);
     if (disk < 0)

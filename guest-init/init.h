@@ -85,6 +85,7 @@ void hide_paths(void);
 /* root.c */
 void build_root(void);
 extern bool root_stays_readonly; /* where it is, but for mount points that had to be made */
+extern bool layer_is_a_disk;     /* what is above the root */
 
 /* archive.c */
 void unpack(const char *device); /* to LAYER/upper and VOLUMES */

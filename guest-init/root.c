@@ -19,7 +19,7 @@
 
 #define UPPER LAYER "/upper"
 
-bool root_stays_readonly;
+bool root_stays_readonly, layer_is_a_disk;
 
 static void mount_new(const char *source, const char *path, const char *type, unsigned long flags,
                       const char *data)
@@ -111,14 +111,17 @@ static bool lacks_a_place(void)
     return lacks;
 }
 
-static void mount_layer(const char *kind, const char *where)
+static void mount_layer(const char *kind, const char *where, const char *words)
 {
     if (strcmp(kind, "tmpfs") == 0) {
         mount_new("tmpfs", LAYER, "tmpfs", 0,
                   *where ? text("mode=0755,size=%s", where) : "mode=0755");
     } else {
+        struct options options = parse_options(words);
+
         wait_for(where);
-        mount_new(where, LAYER, kind, 0, NULL);
+        mount_new(where, LAYER, kind, options.flags, options.data);
+        layer_is_a_disk = true;
         hold(open(LAYER, O_PATH | O_CLOEXEC));
     }
 }
@@ -164,7 +167,8 @@ void build_root(void)
     overlay = first("overlay");
     lacks = overlay == NULL && lacks_a_place();
     if (overlay != NULL || lacks) {
-        mount_layer(overlay ? field(overlay, 0) : "tmpfs", overlay ? field(overlay, 1) : "");
+        mount_layer(overlay ? field(overlay, 0) : "tmpfs", overlay ? field(overlay, 1) : "",
+                    overlay ? field(overlay, 2) : "");
         make_upper();
     }
     if (setting("archive"))

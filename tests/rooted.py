@@ -12,12 +12,12 @@ import subprocess
 from support import PARTS, Bundle, Urunc
 
 APPLETS = (
-    "cat", "chmod", "chown", "df", "hostname", "id", "ip", "ls", "mkdir", "mknod", "mount", "sh",
-    "sleep", "stat", "touch", "wget",
+    "cat", "chmod", "chown", "dd", "df", "free", "grep", "hostname", "id", "ip", "ls", "mkdir",
+    "mknod", "mount", "rm", "sh", "sleep", "stat", "tail", "touch", "wget",
 )  # fmt: skip
 
 
-def configure(urunc: Urunc, *forms: str, **more: str | bool) -> None:
+def configure(urunc: Urunc, *forms: str, **more: str | bool | int) -> None:
     """A kernel of the administrator's, which mounts these forms; files of urunc's own beside its
     state."""
     keys = {

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PATH = "/etc/urunc/config.toml"
 LIMIT_BYTES = 1 << 20
+LEAST_ROOTFS_MIB = 16
 
 # Key → built-in value, whose type is the key's; `*` stands for a name. Order is that of `urunc
 # config`.
@@ -51,6 +52,8 @@ SCHEMA: dict[str, Any] = {
     "users.count": 65_536,
     "security.selinux_type": "",
     "storage.rootfs": [],
+    "storage.rootfs_size_mib": 0,
+    "storage.rootfs_size_limit_mib": 16_384,
     "storage.virtiofsd": "",
     "storage.private": "/var/lib/urunc/containers",
     "storage.copy_limit_mib": 64,
@@ -60,7 +63,7 @@ SCHEMA: dict[str, Any] = {
     "storage.image_limit_mib": 16_384,
     "storage.build_timeout_s": 600,
     "annotations.allow": [
-        "accelerator", "memory", "network", "ports", "rootfs", "vcpus", "volumes",
+        "accelerator", "memory", "network", "ports", "rootfs", "rootfsSize", "vcpus", "volumes",
     ],
     "annotations.host_devices": [],
     "log.file": "",
@@ -70,7 +73,9 @@ SCHEMA: dict[str, Any] = {
     "timeouts.stop_s": 90,
 }  # fmt: skip
 
-MAY_BE_ZERO = frozenset(("storage.cache_mib", "storage.slack_mib", "timeouts.stop_s"))
+MAY_BE_ZERO = frozenset(
+    ("storage.cache_mib", "storage.rootfs_size_mib", "storage.slack_mib", "timeouts.stop_s")
+)
 
 BUILT_IN = "built in"
 
@@ -163,6 +168,8 @@ def _check(pattern: str, value: Any) -> str:
     least = 0 if pattern in MAY_BE_ZERO else 1
     if isinstance(value, int) and not isinstance(value, bool) and value < least:
         return f"{value} is below {least}" if not least else f"{value} is not above zero"
+    if pattern == "storage.rootfs_size_mib" and 0 < value < LEAST_ROOTFS_MIB:
+        return f"{value} is below {LEAST_ROOTFS_MIB}"
     if pattern == "users.first" and value > 0xFFFFFFFE:
         return f"{value} is no user id"
     if pattern == "monitors.*.accelerator" and value not in ("auto", "kvm", "tcg"):

@@ -42,7 +42,16 @@ KEYS = (
 )
 OWN_KEYS = (*KEYS, "rootfs")
 """What a urunc.json may say."""
-OVERRIDES = ("accelerator", "memory", "network", "ports", "rootfs", "vcpus", "volumes")
+OVERRIDES = (
+    "accelerator",
+    "memory",
+    "network",
+    "ports",
+    "rootfs",
+    "rootfsSize",
+    "vcpus",
+    "volumes",
+)
 CONTAINER_TYPES = ("io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType")
 """Annotations by which containerd and CRI-O tell a pod's own container."""
 CONTAINER_NAMES = ("io.kubernetes.cri.container-name", "io.kubernetes.container.name")

@@ -350,6 +350,7 @@ def _request(plan: Plan, net: NetFacts, monitor: Monitor, storage: StorageFacts)
         archive=storage.archive + len(plan.disks) if storage.archive >= 0 else -1,
         layer=storage.layer,
         opaque=storage.opaque,
+        upper=storage.upper + len(plan.disks) if storage.upper >= 0 else -1,
         process=plan.process,
         channel=plan.channel,
     )

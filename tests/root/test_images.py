@@ -18,7 +18,7 @@ import pytest
 from places.layers import Place, contents
 from support import need
 from urunc.errors import HostError
-from urunc.storage import builders, images, trees
+from urunc.storage import builders, images, room, trees
 from urunc.storage.layers import identify
 
 FORMS = ("ext2", "ext4", "erofs", "squashfs")
@@ -431,6 +431,49 @@ def test_an_image_to_write_to(place: Place) -> None:
     assert pathlib.Path(image.path).read_bytes() == before
     with pytest.raises(HostError, match="file exists"):
         images.private_copy(image.path, str(target))
+
+
+def test_a_copy_of_a_given_size(place: Place) -> None:
+    """Larger than the image or smaller, as long as it holds the files."""
+    place.config.values["storage.slack_mib"] = 64
+    layer = place.folder("layer", file="x")
+    (layer / "noise").write_bytes(os.urandom(8 * MIB))
+    image = place.obtain(place.overlay("c", layer), "ext2")
+    for size_mib in (300, 24):
+        target = place.path / f"copy{size_mib}"
+        images.private_copy(image.path, str(target))
+        room.resize(str(target), size_mib)
+        assert target.stat().st_size == size_mib * MIB
+        assert target.stat().st_blocks * 512 < 16 * MIB
+        subprocess.run(["e2fsck", "-fn", target], check=True, capture_output=True)
+        seen = place.look(target, "rw")
+        assert (seen / "noise").read_bytes() == (layer / "noise").read_bytes()
+        (seen / "more").write_bytes(bytes((size_mib - 12) * MIB))
+        with pytest.raises(OSError, match="No space left on device"):
+            (seen / "too-much").write_bytes(bytes(12 * MIB))
+        place.umount(seen)
+    target = place.path / "small"
+    images.private_copy(image.path, str(target))
+    with pytest.raises(HostError, match="6 MiB are too few"):
+        room.resize(str(target), 6)
+    assert not target.exists()
+
+
+def test_a_disk_for_what_a_guest_writes(place: Place) -> None:
+    """Empty, sparse, and whole; on a full disk nothing of it stays."""
+    target = place.path / "layer.ext4"
+    room.make_layer(str(target), 5000)
+    assert target.stat().st_size == 5000 * MIB
+    assert target.stat().st_blocks * 512 < 4 * MIB
+    subprocess.run(["e2fsck", "-fn", target], check=True, capture_output=True)
+    seen = place.look(target, "rw")
+    (seen / "file").write_bytes(bytes(MIB))
+    place.umount(seen)
+    small = place.folder("small")
+    place.mount("-t", "tmpfs", "-o", "size=64k", "tmpfs", small)
+    with pytest.raises(HostError, match=r"no space|mke2fs ended with"):
+        room.make_layer(f"{small}/layer", 5000)
+    assert os.listdir(small) == []
 
 
 def test_no_room_for_a_copy(place: Place) -> None:

@@ -147,6 +147,57 @@ def test_no_form() -> None:
     assert error.message == "annotation 'rootfs': 'ntfs' is unknown"
 
 
+def sized(guest: str, monitor: str, there: Found, **changes: Any) -> tuple[str, int, bool]:
+    asked = {"rootfsSize": "1Gi", **changes.pop("overrides", {})}
+    way = planned(guest, monitor, there, overrides=asked, **changes).root_way
+    assert way
+    return way.form, way.size_mib, way.layer_on_disk
+
+
+def test_a_disk_for_what_the_guest_writes() -> None:
+    """The first form that has one, where the container asks for it."""
+    device = found(device="/dev/dm-1", device_numbers=(253, 1), device_filesystem="ext4")
+    assert sized("linux", "qemu", found()) == ("erofs", 1024, True)
+    assert sized("linux", "firecracker", device) == ("erofs", 1024, True)
+    assert sized("linux", "qemu", found(builders=("ext4", "cpio"))) == ("ext4", 1024, True)
+    assert sized("linux", "qemu", found(), overrides={"rootfs": "9p"}) == ("9p", 1024, True)
+    assert sized("linux", "qemu", found(), overrides={"rootfs": "cpio"}) == ("cpio", 1024, True)
+    assert sized("rumprun", "hvt", found()) == ("ext2", 1024, False)
+    plan = planned("linux", "qemu", found(), overrides={"rootfsSize": "100M"})
+    assert plan.filesystems == ("erofs", "ext4", "overlay")
+    made = expected(plan)
+    assert (made.upper, made.disks[made.upper].read_only) == (1, False)
+    line = realize(
+        plan, NO_NETWORK, guests.load("linux", config()), monitors.load("qemu", config()), made
+    )
+    assert any("overlay=ext4\t/dev/vdb\tnoinit_itable\0" in text for text in line.files.values())
+
+
+def test_no_disk_for_what_the_guest_writes() -> None:
+    asked = {"rootfsSize": "64Mi"}
+    error = refused("linux", "qemu", found(), overrides={**asked, "rootfs": "virtiofs"})
+    assert "virtiofs: the guest writes to the container's root filesystem itself" in error.message
+    error = refused("unikraft", "qemu", found(), overrides=asked)
+    assert "cpio: what unikraft writes stays in its memory" in error.message
+    error = refused("linux", "qemu", found(filesystems=("erofs",)), overrides=asked)
+    assert "erofs: the kernel is not known to mount ext4" in error.message
+    error = refused("linux", "qemu", found(), overrides=asked, mount_rootfs=False)
+    assert error.message.startswith("annotation 'rootfsSize': the container's root filesystem")
+    plan = planned("linux", "qemu", found(), overrides=asked, readonly=True)
+    assert plan.root_way and not plan.root_way.size_mib
+    assert plan.warnings == ("annotation 'rootfsSize': the root filesystem is read-only",)
+
+
+def test_the_administrators_disk_for_what_guests_write() -> None:
+    """Where the form has room for one."""
+    given = config(storage__rootfs_size_mib=200)
+    for form, size in (("erofs", 200), ("virtiofs", 0)):
+        way = planned("linux", "qemu", found(), given=given, overrides={"rootfs": form}).root_way
+        assert way and (way.form, way.size_mib) == (form, size)
+    way = planned("unikraft", "qemu", found(), given=given).root_way
+    assert way and (way.form, way.size_mib) == ("cpio", 0)
+
+
 def test_ways_of_volumes() -> None:
     there = found(
         source("/data"),

@@ -125,6 +125,8 @@ class Request:
     """Whether there are files of the container's own among them."""
     opaque: tuple[str, ...] = ()
     """Folders of the container's own files that hide those of the image (overlayfs)."""
+    upper: int = -1
+    """The index of the disk for what the guest writes to its root filesystem, -1 for none."""
     process: Process | None = None
     channel: str = ""
     """How urunc's init talks to the host: "virtio" or "vsock", "" not at all."""

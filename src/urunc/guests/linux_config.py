@@ -12,7 +12,15 @@ from __future__ import annotations
 from urunc.errors import ImageError
 from urunc.guests import CHANNEL_PORT, SHARE_TAG, VSOCK_PORT
 from urunc.guests.linux import items
-from urunc.storage.facts import ARCHIVE, DEVICE, INITRD, SHARES, TMPFS, share_of
+from urunc.storage.facts import (
+    ARCHIVE,
+    DEVICE,
+    INITRD,
+    LAYER_FORM,
+    SHARES,
+    TMPFS,
+    share_of,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +36,8 @@ LOCALHOST = (
     "::1\tlocalhost ip6-localhost ip6-loopback",
 )
 """What every hosts file has; engines' own have it too, and it is left out of what was read."""
+LAYER_OPTIONS = "noinit_itable"
+"""The guest's kernel would fill the holes of the disk with zeros (ext4(5))."""
 TEXT_LIMIT_BYTES = 2 << 20
 """Linux gives no more arguments and environment to a program (execve(2)). The disk is in the
 monitor's /run, which has room for 4 MiB (sequence.py)."""
@@ -89,21 +99,24 @@ def _root(request: Request) -> list[str]:
     share = share_of(root, request.volumes)
     records = [_record("share", share, SHARE_TAG)] if share else []
     access = "ro" if root.read_only else "rw"
+    overlay = _record("overlay", "tmpfs", "")
+    if request.upper >= 0:
+        overlay = _record("overlay", LAYER_FORM, disk_path(request.upper), LAYER_OPTIONS)
     if root.form in SHARES:
         # by 9p the host's user of the monitor would be the one who writes
         alone = root.form == "9p" and not root.read_only
         records.append(_record("root", "share", "root", "ro" if alone else access))
-        records += [_record("overlay", "tmpfs", "")] if alone else []
+        records += [overlay] if alone else []
     elif root.form == INITRD:
         records.append(_record("root", "initrd", "root", access))
-        records += [_record("overlay", "tmpfs", "")] if request.layer else []
+        records += [overlay] if request.layer or request.upper >= 0 else []
     else:
         index = next(i for i, disk in enumerate(request.disks) if disk.mount_point == "/")
         disk = request.disks[index]
         below = "ro" if disk.read_only else access
         records.append(_record("root", root.form, disk_path(index), below))
         if disk.read_only and not root.read_only:
-            records.append(_record("overlay", "tmpfs", ""))
+            records.append(overlay)
     if request.archive >= 0:
         records.append(_record("archive", disk_path(request.archive)))
     return records + [_record("opaque", path) for path in request.opaque]

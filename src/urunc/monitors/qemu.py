@@ -193,7 +193,9 @@ class Qemu(Monitor):
             # nobody else has the file; to find out whether it can be locked takes /dev/null
             node += f"file.locking=off,file.filename={_escaped(disk.path)}"
             argv += ["-blockdev", node + (",read-only=on" if disk.read_only else "")]
-            argv += ["-device", f"virtio-blk-pci,drive=disk{index}"]
+            # a disk of the host's that is full is the guest's trouble: QEMU would stop it, for ever
+            full = "" if disk.read_only else ",werror=report"
+            argv += ["-device", f"virtio-blk-pci,drive=disk{index}{full}"]
         for index, nic in enumerate(machine.nics):
             argv += ["-netdev", _backend(nic, index)]
             argv += ["-device", _network_device(nic, index, modern=legacy_free)]

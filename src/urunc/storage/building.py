@@ -280,10 +280,10 @@ def _make(task: _Task, fd: int) -> tuple[str, ...]:
     if task.form in WRITABLE:
         _make_ext(task, program, root, size, posix.fstat(top))
     elif task.form == "erofs":
-        _run([program, task.target, root])
+        run_program([program, task.target, root])
     else:
         options = "-noappend -no-progress -no-recovery -mem 256M -comp gzip -Xcompression-level 1"
-        _run([program, root, task.target, *options.split()])
+        run_program([program, root, task.target, *options.split()])
     return ()
 
 
@@ -343,7 +343,7 @@ def _make_ext(
     words += ["-b", str(BLOCK_BYTES), "-I", str(INODE_BYTES[task.form])]
     words += ["-N", str(_ext_inodes(task, size)), "-d", root]
     words += [task.target, str(_ext_blocks(task, size))]
-    _run(words)
+    run_program(words)
     # mke2fs makes a folder of its own and leaves the root's facts out (until 1.47.2)
     orders = [] if "lost+found" in posix.listdir(root) else ["rmdir lost+found"]
     values = {
@@ -354,7 +354,7 @@ def _make_ext(
     }
     orders += [f"set_inode_field / {field} {value}" for field, value in values.items()]
     debugfs = f"{program.rpartition('/')[0]}/debugfs"
-    said = _run([debugfs, "-w", "-f", "-", task.target], "\n".join(orders) + "\n")
+    said = run_program([debugfs, "-w", "-f", "-", task.target], "\n".join(orders) + "\n")
     # it ends with 0 in any case, and says its name and each order
     if wrong := [line for line in said.split("\n") if line and not line.startswith("debugfs")]:
         raise HostError(f"debugfs: {wrong[0]}")
@@ -370,7 +370,7 @@ def _write_archive(task: _Task, top: int, fd: int) -> tuple[str, ...]:
     )
 
 
-def _run(argv: list[str], text: str = "") -> str:
+def run_program(argv: list[str], text: str = "") -> str:
     """Run a program to its end; what it says. Raises what it complains about."""
     parent = posix.getpid()
     hear, tell = posix.pipe()

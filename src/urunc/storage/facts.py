@@ -17,6 +17,8 @@ READ_ONLY = frozenset(("erofs", "squashfs"))
 SHARES = ("virtiofs", "9p")
 """Forms that are folders of the host's, which the guest sees as they are."""
 INITRD = "cpio"
+LAYER_FORM = "ext4"
+"""Of the disk for what a Linux guest writes."""
 FORMS = (*DISKS, *SHARES, INITRD)
 
 ARCHIVE, IN_INITRD, TMPFS, DEVICE = "archive", "initrd", "tmpfs", "device"
@@ -91,6 +93,14 @@ class Root:
     copied: bool
     """Whether the guest gets a copy of its own, to write to."""
     reason: str
+    size_mib: int = 0
+    """Of the disk that the guest writes to: its layer above the image, or its copy. 0: its layer is
+    in its memory, its copy as large as the image."""
+
+    @property
+    def layer_on_disk(self) -> bool:
+        """Whether there is a disk for what the guest writes beside that of the image."""
+        return bool(self.size_mib) and not self.copied
 
 
 @record
@@ -138,6 +148,8 @@ class StorageFacts:
     """Whether files of the container's writable layer are in it."""
     opaque: tuple[str, ...]
     """Folders of that layer that hide what is below them (overlayfs)."""
+    upper: int = -1
+    """The index of the disk for what the guest writes, -1 for none."""
 
 
 NO_STORAGE = StorageFacts(initrd="", disks=(), archive=-1, layer=False, opaque=())
@@ -176,6 +188,7 @@ def disk_count(root: Root | None, volumes: tuple[Volume, ...]) -> int:
 def filesystems_of(root: Root | None, volumes: tuple[Volume, ...]) -> tuple[str, ...]:
     """What a guest with urunc's init has to mount."""
     named = [root.form] if root and root.form in DISKS else []
+    named += [LAYER_FORM] if root and root.layer_on_disk else []
     named += [share_of(root, volumes)]
     # a root that is only read needs it too, where a mount's place is not there
     return tuple(name for name in dict.fromkeys((*named, "overlay")) if name)

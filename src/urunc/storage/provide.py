@@ -28,7 +28,7 @@ from urunc.storage.facts import (
     StorageFacts,
 )
 from urunc.storage.layers import identify
-from urunc.storage.wanted import archive_index, stored_disks
+from urunc.storage.wanted import archive_index, stored_disks, upper_index
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,6 +85,8 @@ class _Provision:
                 sources.append(self._image_of(volume, len(sources)))
             elif volume.way == DEVICE:
                 sources.append(volume.source)
+        if plan.root_way and plan.root_way.layer_on_disk:
+            sources.append(self._layer(plan.root_way.size_mib))
         return StorageFacts(
             initrd=self._initrd(),
             disks=tuple(
@@ -93,6 +95,7 @@ class _Provision:
             archive=archive_index(plan) if archive else -1,
             layer=bool(upper),
             opaque=opaque,
+            upper=upper_index(plan, disks),
         )
 
     @property
@@ -134,12 +137,31 @@ class _Provision:
                 path = f"{self.folder}/{own}"
                 private_copy(image.path, path)
                 self._give(path, 0o600)
+        if way.copied and way.size_mib:
+            from urunc.storage.room import resize
+
+            resize(path, way.size_mib)
         for omission in image.omitted:
             logs.warn(f"root filesystem: {omission}")
         if way.form == INITRD:
             self.parts.append(path)
             return []
         return [path]
+
+    def _layer(self, size_mib: int) -> str:
+        """An empty disk for what the guest writes."""
+        from urunc.storage.room import make_layer
+
+        path = f"{self.folder}/layer"
+        make_layer(path, size_mib)
+        self._give(path, 0o600)
+        free_mib = free_bytes(self.folder) // MIB
+        if free_mib < size_mib:
+            logs.warn(
+                f"rootfsSize: the guest may write {size_mib} MiB to '{path}', whose filesystem has "
+                f"room for {free_mib} MiB more"
+            )
+        return path
 
     def _archive(self, upper: str) -> tuple[str, tuple[str, ...]]:
         """The file with copied volumes and the files of the writable layer; its opaque folders."""
@@ -263,6 +285,12 @@ class _Provision:
         """A file of the container's own is its monitor's."""
         posix.chmod(path, mode)
         posix.chown(path, self.plan.uid or 0, self.plan.gid or 0)
+
+
+def free_bytes(folder: str) -> int:
+    """What root may still write to a folder's filesystem."""
+    facts = posix.statvfs(folder)
+    return facts.f_bfree * facts.f_frsize
 
 
 def _sweep(location: str, boot: str) -> None:

@@ -18,6 +18,7 @@ from urunc.storage.facts import (
     FORMS,
     IN_INITRD,
     INITRD,
+    LAYER_FORM,
     READ_ONLY,
     SHARES,
     TMPFS,
@@ -66,23 +67,36 @@ def choose(
     """(way of the root filesystem, volumes); raises ImageError."""
     root = None
     if image.mount_rootfs:
-        root = choose_root(spec, image, guest, monitor, found, config)
+        root = choose_root(spec, image, guest, monitor, found, config, warnings)
+    elif "rootfsSize" in image.overrides:
+        raise ImageError(
+            "annotation 'rootfsSize': the container's root filesystem is not the guest's",
+            "leave it out, or say mountRootfs",
+        )
     return root, choose_volumes(image, guest, monitor, found, root, warnings)
 
 
 def choose_root(
-    spec: Spec, image: UnikernelImage, guest: Guest, monitor: Monitor, found: Found, config: Config
+    spec: Spec,
+    image: UnikernelImage,
+    guest: Guest,
+    monitor: Monitor,
+    found: Found,
+    config: Config,
+    warnings: list[str],
 ) -> Root:
     """The way of the root filesystem; raises ImageError where there is none."""
     asked, why = _asked(image, guest, config)
-    if len(asked) > 1 and found.device_filesystem in asked:
+    size_mib, demanded = _size(spec, image, config, warnings)
+    if len(asked) > 1 and found.device_filesystem in asked and not demanded:
         asked = tuple(dict.fromkeys((found.device_filesystem, *asked)))  # it is there already
     refusals = {}
     for form in asked:
-        taken = found.device and found.device_filesystem == form
+        taken = found.device and found.device_filesystem == form and not demanded
         problem = _problem(form, guest, monitor, found, built=not taken)
-        if problem:
-            refusals[form] = problem
+        unsized = "" if problem or not size_mib else _unsized(form, guest, found, taken=bool(taken))
+        if problem or (unsized and demanded):
+            refusals[form] = problem or unsized
             continue
         if taken:
             reason = f"the block device '{found.device}' that it is on"
@@ -96,12 +110,44 @@ def choose_root(
             read_only=spec.root_read_only,
             copied=writes and form in DISKS and not taken and not guest.init,
             reason=reason,
+            size_mib=0 if unsized else size_mib,
         )
     raise ImageError(
-        f"root filesystem: no way to give it to {guest.name} on {monitor.name}: "
+        f"root filesystem: no way to give it to {guest.name} on {monitor.name}"
+        + (f" with a disk of {size_mib} MiB (annotation 'rootfsSize'): " if demanded else ": ")
         + "; ".join(f"{form}: {problem}" for form, problem in refusals.items()),
         "" if guest.root_forms else f"{guest.name} takes none: leave mountRootfs out",
     )
+
+
+def _size(
+    spec: Spec, image: UnikernelImage, config: Config, warnings: list[str]
+) -> tuple[int, bool]:
+    """(MiB of the disk for what the guest writes or 0, whether it must have one)."""
+    if not ("rootfsSize" in image.overrides or config.get("storage.rootfs_size_mib")):
+        return 0, False
+    from urunc.storage.room import asked
+
+    size_mib, demanded = asked(image, config)
+    if spec.root_read_only:
+        if demanded:
+            warnings.append("annotation 'rootfsSize': the root filesystem is read-only")
+        return 0, False
+    return size_mib, demanded
+
+
+def _unsized(form: str, guest: Guest, found: Found, *, taken: bool) -> str:
+    """Why a guest has no disk of a given size to write to, with its root filesystem in a form; ""
+    where it can have one."""
+    if taken or form == "virtiofs":
+        return "the guest writes to the container's root filesystem itself, which no size bounds"
+    if not guest.init:
+        return "" if form in DISKS else f"what {guest.name} writes stays in its memory"
+    if LAYER_FORM not in found.filesystems:
+        return f"the kernel is not known to mount {LAYER_FORM}, for a disk of that size"
+    if LAYER_FORM not in found.builders:
+        return f"this machine has no program to make {LAYER_FORM}, for a disk of that size"
+    return ""
 
 
 def _asked(image: UnikernelImage, guest: Guest, config: Config) -> tuple[tuple[str, ...], str]:
@@ -323,6 +369,8 @@ def stored_disks(plan: Plan, *, archive: bool) -> list[StoredDisk]:
         elif volume.way == DEVICE:
             device, point = volume.device, volume.destination
             add(volume.source, point=point, device=device, read_only=volume.read_only)
+    if root and root.layer_on_disk:
+        add(f"(an empty disk of {root.size_mib} MiB for what the guest writes)", read_only=False)
     return disks
 
 
@@ -331,32 +379,45 @@ def archive_index(plan: Plan) -> int:
     return int(plan.root_way is not None and plan.root_way.form in DISKS)
 
 
+def upper_index(plan: Plan, disks: list[StoredDisk]) -> int:
+    """Which of `stored_disks` is for what the guest writes, -1 for none."""
+    return len(disks) - 1 if plan.root_way and plan.root_way.layer_on_disk else -1
+
+
 def expected(plan: Plan) -> StorageFacts:
     """What `provide` would make, as far as that is known before it looks at the layers."""
     archive = any(volume.way == ARCHIVE for volume in plan.volumes)
     made = plan.process or any(volume.way == IN_INITRD for volume in plan.volumes)
     in_initrd = plan.root_way is not None and plan.root_way.form == INITRD
+    disks = stored_disks(plan, archive=archive)
     return StorageFacts(
         initrd="(an initrd that is made)" if made or in_initrd else "",
-        disks=tuple(stored_disks(plan, archive=archive)),
+        disks=tuple(disks),
         archive=archive_index(plan) if archive else -1,
         layer=False,
         opaque=(),
+        upper=upper_index(plan, disks),
     )
 
 
 def in_words(root: Root) -> str:
     """How the root filesystem gets to the guest, for people."""
+    written = (
+        f"what the guest writes is on a disk of {root.size_mib} MiB"
+        if root.size_mib
+        else "what the guest writes stays in its memory"
+    )
     if root.form in SHARES:
-        where = "a folder shared with the host"
+        where = "a folder shared with the host" + (f": {written}" if root.size_mib else "")
     elif root.form == INITRD:
-        where = "in the initrd: what the guest writes stays in its memory"
+        where = f"in the initrd: {written}"
     elif root.device:
         where = f"the device {root.device}, which the guest has for itself"
     elif root.copied:
         where = "a copy of the shared image, the container's own"
+        where += f", of {root.size_mib} MiB" if root.size_mib else ""
     elif root.read_only:
         where = "a shared image, read-only"
     else:
-        where = "a shared image: what the guest writes stays in its memory"
+        where = f"a shared image: {written}"
     return f"{root.form}: {where} ({root.reason})"

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The disk that a guest writes to, where the annotation `rootfsSize` or the administrator asks for
+one: how large it may be, and making it.
+
+Of a Linux guest it is the upper layer of its root filesystem, which is in its memory else; a guest
+that gets a copy of its root filesystem has it in that size. The file is sparse and the container's
+own. Imported only where there is such a disk.
+"""
+
+from __future__ import annotations
+
+import posix
+from errno import ENOSPC
+
+from urunc.config import LEAST_ROOTFS_MIB
+from urunc.errors import HostError, ImageError, reason
+from urunc.linux.files import unlink
+from urunc.storage import builders
+from urunc.storage.facts import LAYER_FORM
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from urunc.config import Config
+    from urunc.image import UnikernelImage
+
+MIB = 1 << 20
+UNITS = {"": 1, "M": 1, "Mi": 1, "MiB": 1, "G": 1024, "Gi": 1024, "GiB": 1024}
+"""Of the annotation, in MiB, as of `memory`."""
+FEATURES = (
+    "none,ext_attr,dir_index,filetype,extent,flex_bg,sparse_super,large_file,huge_file,dir_nlink,"
+    "extra_isize,uninit_bg"
+)
+"""No journal: the filesystem lives no longer than its guest. `uninit_bg` leaves the tables of
+inodes as they are, which are holes."""
+
+
+def asked(image: UnikernelImage, config: Config) -> tuple[int, bool]:
+    """(MiB, whether it is this container that asks); (0, False) where nobody does. Raises
+    ImageError."""
+    text = image.overrides.get("rootfsSize", "")
+    if not text:
+        return config.get("storage.rootfs_size_mib"), False
+    digits = text.rstrip("MGiB")
+    unit = text[len(digits) :]
+    if not digits.isascii() or not digits.isdecimal() or len(digits) > 9 or unit not in UNITS:
+        raise ImageError(
+            f"annotation 'rootfsSize': '{text}' is no size",
+            "whole MiB or GiB, for example 512Mi or 2Gi",
+        )
+    size_mib = int(digits) * UNITS[unit]
+    limit_mib = config.get("storage.rootfs_size_limit_mib")
+    if size_mib > limit_mib:
+        raise ImageError(
+            f"annotation 'rootfsSize': {text} is more than this machine allows ({limit_mib} MiB)",
+            f"storage.rootfs_size_limit_mib, {config.source('storage.rootfs_size_limit_mib')}",
+        )
+    if size_mib < LEAST_ROOTFS_MIB:
+        raise ImageError(f"annotation 'rootfsSize': {text} is less than {LEAST_ROOTFS_MIB} MiB")
+    return size_mib, True
+
+
+def make_layer(path: str, size_mib: int) -> None:
+    """An empty filesystem of that size, at a path where nothing is yet. Raises HostError."""
+    program = builders.find(LAYER_FORM)
+    if not program:
+        name, package = builders.PROGRAMS[LAYER_FORM]
+        raise HostError(
+            f"a disk for what the guest writes: '{name}' is not installed",
+            f"it is in the package {package}",
+        )
+    try:
+        flags = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC
+        fd = posix.open(path, flags, 0o600)
+        try:
+            posix.ftruncate(fd, size_mib * MIB)
+        finally:
+            posix.close(fd)
+        words = f"-q -F -t {LAYER_FORM} -O {FEATURES} -m 0 -b 4096 -I 256"
+        _run([program, *words.split(), "-E", "lazy_itable_init=1,nodiscard", path], path)
+    except OSError as error:
+        unlink(path)
+        raise HostError(f"make '{path}' of {size_mib} MiB: {reason(error)}") from None
+
+
+def resize(path: str, size_mib: int) -> None:
+    """Make an ext2 or ext4 filesystem that large, its file too; raises HostError, also where what
+    it holds is more."""
+    program = f"{builders.find(LAYER_FORM).rpartition('/')[0]}/resize2fs"
+    try:
+        size = max(posix.stat(path).st_size, size_mib * MIB)
+        posix.truncate(path, size)
+        _run([program, "-f", path, f"{size_mib}M"], path)
+        posix.truncate(path, size_mib * MIB)
+    except OSError as error:
+        unlink(path)
+        if error.errno == ENOSPC:  # resize2fs says the same of both
+            raise HostError(
+                f"rootfsSize: {size_mib} MiB are too few for what the root filesystem holds, or "
+                f"'{path.rpartition('/')[0]}' has no space left"
+            ) from None
+        raise HostError(f"make '{path}' {size_mib} MiB large: {reason(error)}") from None
+
+
+def _run(argv: list[str], path: str) -> None:
+    """Run a program of e2fsprogs; raises OSError where there is no room."""
+    from urunc.storage.building import run_program
+
+    try:
+        run_program(argv)
+    except HostError as error:
+        unlink(path)
+        raise HostError(f"make '{path}': {error.message}", error.hint) from None
