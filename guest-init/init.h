@@ -70,6 +70,7 @@ struct options {
     unsigned long flags; /* MS_ */
     char *data;          /* what the file system is to read */
     bool copy_up;        /* tmpfs: with what was in the folder */
+    bool unbindable;     /* mount_namespaces(7) */
 };
 struct options parse_options(const char *words);
 void mount_at(const char *source, int target, const char *type, unsigned long flags,

@@ -165,6 +165,15 @@ static void give_device(const char *source, const char *path, char *options)
     close(fd);
 }
 
+static void make_unbindable(const char *path)
+{
+    int target = find(root, path);
+
+    if (target < 0 || mount(NULL, text(DESCRIPTOR, target), NULL, MS_UNBINDABLE, NULL) != 0)
+        fail("cannot make %s unbindable: %m", path);
+    close(target);
+}
+
 static void mount_volume(const struct record *record)
 {
     const char *kind = field(record, 0), *source = field(record, 1), *path = field(record, 2);
@@ -190,6 +199,8 @@ static void mount_volume(const struct record *record)
         }
         close(target);
     }
+    if (options.unbindable)
+        make_unbindable(path);
 }
 
 void mount_volumes(void)

@@ -53,8 +53,6 @@ static const struct {
     {"rshared", 0, 0},
     {"slave", 0, 0},
     {"rslave", 0, 0},
-    {"unbindable", 0, 0},
-    {"runbindable", 0, 0},
 };
 
 static bool is_flag(const char *word, unsigned long *flags)
@@ -78,6 +76,8 @@ struct options parse_options(const char *list)
             continue;
         if (strcmp(word, "tmpcopyup") == 0)
             found.copy_up = true;
+        else if (strcmp(word, "unbindable") == 0)
+            found.unbindable = true;
         else
             found.data = text("%s%s%s", found.data, *found.data ? "," : "", word);
     }

@@ -19,6 +19,7 @@ from urunc.linux import capabilities, cgroups, namespaces
 from urunc.linux.files import exists, read_text
 from urunc.monitors import BUILT_IN as MONITORS
 from urunc.spec import HOOKS
+from urunc.storage.options import ALL as MOUNT_OPTIONS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def features(config: Config) -> dict[str, Any]:
         "ociVersionMin": "1.0.0",
         "ociVersionMax": OCI_VERSION,
         "hooks": list(HOOKS),
-        "mountOptions": theirs.get("mountOptions", []),
+        "mountOptions": theirs.get("mountOptions") or sorted(MOUNT_OPTIONS),
         "linux": linux,
         "annotations": {
             **theirs.get("annotations", {}),

@@ -207,6 +207,7 @@ def _shared(plan: Plan, spec: Spec, root: str, uid: int, gid: int) -> list[Step]
             inside="",
             read_only=volume.read_only,
             recursive=volume.recursive,
+            **volume.attributes.__dict__,
         )
         for index, volume in enumerate(plan.volumes)
         if volume.way == kind

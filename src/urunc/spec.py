@@ -13,7 +13,7 @@ from urunc.errors import SpecError, reason
 from urunc.jsontext import loads
 from urunc.linux.files import read_bytes
 from urunc.linux.process import RLIMITS
-from urunc.record import record
+from urunc.record import record, replace
 from urunc.resources import Resources
 from urunc.resources import parse as parse_resources
 
@@ -253,7 +253,7 @@ def parse(document: Any, bundle: str) -> Spec:
         selinux_label=process.text("selinuxLabel"),
         mount_label=linux.text("mountLabel"),
         annotations=top.text_map("annotations"),
-        mounts=tuple(_mount(item) for item in top.objects("mounts")),
+        mounts=tuple(_mount(item, bundle) for item in top.objects("mounts")),
         hooks=_hooks(top.object("hooks")),
         namespaces=namespaces,
         uid_mappings=_mappings(linux, "uidMappings", namespaces),
@@ -278,13 +278,27 @@ def _variables(holder: Object) -> tuple[str, ...]:
     return env
 
 
-def _mount(item: Object) -> Mount:
-    return Mount(
-        destination=item.text("destination", required=True),
+def _mount(item: Object, bundle: str) -> Mount:
+    mount = Mount(
+        destination=cleaned(item.text("destination", required=True)),
         source=item.text("source"),
         type=item.text("type"),
         options=item.texts("options"),
     )
+    if mount.is_bind() and mount.source and not mount.source.startswith("/"):
+        return replace(mount, source=f"{bundle}/{mount.source}")
+    return mount
+
+
+def cleaned(path: str) -> str:
+    """A path in the container as everybody writes it: absolute, no slash or dot too many."""
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            del parts[-1:]
+        elif part not in ("", "."):
+            parts.append(part)
+    return f"/{'/'.join(parts)}"
 
 
 def _rlimits(process: Object) -> tuple[Rlimit, ...]:

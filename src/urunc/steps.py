@@ -97,6 +97,12 @@ class Bind(Step):
     read_only: bool
     recursive: bool = False
     """Whether what is mounted below it appears, too."""
+    set: int = 0
+    clear: int = 0
+    set_below: int = 0
+    clear_below: int = 0
+    """MOUNT_ATTR_* of the mount, and of those below it as well, beside what `read_only` says of the
+    mount."""
 
     def describe(self) -> str:
         origin = f"{self.source} of the image" if self.inside else self.source
@@ -113,8 +119,16 @@ class Bind(Step):
         else:
             make_file(self.target)
         attributes = mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV
-        attributes |= mounts.MOUNT_ATTR_RDONLY if self.read_only else 0
-        mounts.bind(fd, self.target, attributes, recursive=self.recursive)
+        read_only = mounts.MOUNT_ATTR_RDONLY if self.read_only else 0
+        mounts.bind(
+            fd,
+            self.target,
+            attributes | self.set_below,
+            recursive=self.recursive,
+            clear=self.clear_below,
+            top=self.set | read_only,
+            top_clear=self.clear & ~read_only,
+        )
         posix.close(fd)
 
 

@@ -54,7 +54,12 @@ def test_a_bound_node_is_no_device_of_the_containers() -> None:
 @pytest.mark.usefixtures("node")
 @pytest.mark.parametrize(
     ("options", "access", "read_only"),
-    [(["rbind"], "rw", False), (["rbind"], "rm", True), (["rbind", "ro"], "rw", True)],
+    [
+        (["rbind"], "rw", False),
+        (["rbind"], "rm", True),
+        (["rbind", "ro"], "rw", True),
+        (["rbind", "rro"], "rw", True),
+    ],
 )
 def test_a_bound_node_of_a_device_that_is_given(
     options: list[str], access: str, *, read_only: bool

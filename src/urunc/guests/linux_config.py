@@ -128,6 +128,12 @@ def _volumes(request: Request) -> list[str]:
         options = ",".join(("ro" if volume.read_only else "rw", *volume.options))
         kind, source = _source(request, index, volume)
         records.append(_record("mount", kind, source, volume.destination, options))
+        if volume.way in SHARES:
+            # what is mounted below keeps what it has on the host
+            records += [
+                _record("mount", kind, f"{source}/{path}", f"{volume.destination}/{path}", "rw")
+                for path in volume.writable_below
+            ]
     return records
 
 

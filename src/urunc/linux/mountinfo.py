@@ -8,8 +8,10 @@ The table is written anew for each reader, all of it: with 300 containers on thi
 
 from __future__ import annotations
 
+import posix
+
 from urunc.linux import _linux
-from urunc.linux.files import read_bytes, read_text
+from urunc.linux.files import O_PATH, read_bytes, read_text
 
 TABLE_LIMIT_BYTES = 1 << 26
 
@@ -93,6 +95,26 @@ def parse(line: str) -> Mount:
         source=unescape(more[1]),
         options=more[2] if len(more) > 2 else "",
     )
+
+
+def below(folder: str) -> list[tuple[str, bool]]:
+    """The mounts that are to be seen below a folder: paths in it, and whether they are read-only
+    (of the mount, or of its file system). Raises OSError."""
+    fd = posix.open(folder, O_PATH | posix.O_CLOEXEC)
+    try:
+        top = posix.readlink(f"/proc/self/fd/{fd}")
+    finally:
+        posix.close(fd)
+    top = top.rstrip("/") + "/"
+    table = read_bytes("/proc/self/mountinfo", TABLE_LIMIT_BYTES)
+    found: dict[str, bool] = {}
+    for line in table.decode("utf-8", "surrogateescape").splitlines():
+        fields = line.split(" ")
+        point = unescape(fields[4])
+        if point.startswith(top):
+            read_only = "ro" in fields[5].split(",") or "ro" in fields[-1].split(",")
+            found[point.removeprefix(top)] = read_only  # the last one is on top
+    return sorted(found.items())
 
 
 def unescape(text: str) -> str:

@@ -28,6 +28,12 @@ MOUNT_ATTR_RDONLY = 0x1
 MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
 MOUNT_ATTR_NOEXEC = 0x8
+MOUNT_ATTR_RELATIME = 0
+MOUNT_ATTR_NOATIME = 0x10
+MOUNT_ATTR_STRICTATIME = 0x20
+MOUNT_ATTR__ATIME = 0x70
+"""One of the three; to set one, all are cleared."""
+MOUNT_ATTR_NODIRATIME = 0x80
 
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
@@ -47,13 +53,25 @@ def mount_tmpfs(target: str, flags: int, options: str) -> None:
     _linux.mount("tmpfs", target, "tmpfs", flags, options)
 
 
-def bind(source_fd: int, target: str, attributes: int, *, recursive: bool = False) -> None:
+def bind(
+    source_fd: int,
+    target: str,
+    attributes: int,
+    *,
+    recursive: bool = False,
+    clear: int = 0,
+    top: int = 0,
+    top_clear: int = 0,
+) -> None:
     """Make an open file or folder appear at `target` too, with MOUNT_ATTR_* from the first moment;
-    `recursive`: with what is mounted below it."""
+    `recursive`: with what is mounted below it. `top` and `top_clear` are for the mount alone, the
+    others for those below it as well."""
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
     tree = _linux.open_tree(source_fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | flags)
     try:
-        _linux.mount_setattr(tree, "", flags, attributes, 0, 0)
+        _linux.mount_setattr(tree, "", flags, attributes, clear, 0)
+        if top or top_clear:
+            _linux.mount_setattr(tree, "", AT_EMPTY_PATH, top, top_clear, 0)
         _linux.move_mount(tree, target)
     finally:
         posix.close(tree)

@@ -33,6 +33,19 @@ OWN_MOUNTS = ("/dev", "/dev/shm", "/dev/pts", "/dev/mqueue", "/proc", "/sys", "/
 
 
 @record
+class Attributes:
+    """What mount_setattr(2) is told, for a mount and for those below it: MOUNT_ATTR_*."""
+
+    set: int = 0
+    clear: int = 0
+    set_below: int = 0
+    clear_below: int = 0
+
+
+PLAIN = Attributes()
+
+
+@record
 class VolumeSource:
     """A mount of config.json, or a block device of linux.devices, looked at: `kind` is FOLDER,
     FILE, TMPFS or DEVICE, else what it is instead, in words."""
@@ -46,12 +59,19 @@ class VolumeSource:
     scratch: bool
     """A folder that lives no longer than its pod (emptyDir): what is written there may be lost."""
     options: tuple[str, ...]
+    """For the guest's mount, beside `ro`."""
     device: tuple[int, ...]
     """(major, minor) of a DEVICE."""
     anonymous: bool = False
     """A folder that the engine made because the image says VOLUME: nobody has chosen it."""
     mounted: str = ""
     """The block device of which this is the whole filesystem, mounted on the host, "" for none."""
+    attributes: Attributes = PLAIN
+    """What the host's own mount of it shall be."""
+    writable_below: tuple[str, ...] = ()
+    """Where it is read-only alone: the mounts below it that are not, by their paths in it."""
+    notes: tuple[str, ...] = ()
+    """What of its options has no effect, in words."""
 
 
 @record
@@ -116,6 +136,8 @@ class Volume:
     recursive: bool
     options: tuple[str, ...]
     device: tuple[int, ...]
+    attributes: Attributes = PLAIN
+    writable_below: tuple[str, ...] = ()
 
 
 @record

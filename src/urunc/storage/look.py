@@ -10,7 +10,7 @@ import posix
 from urunc import programs
 from urunc.errors import HostError
 from urunc.linux.files import S_IFBLK, S_IFDIR, S_IFMT, S_IFREG
-from urunc.storage import builders, sharing
+from urunc.storage import builders, options, sharing
 from urunc.storage.facts import (
     DEVICE,
     DISKS,
@@ -18,6 +18,7 @@ from urunc.storage.facts import (
     FOLDER,
     FORMS,
     INITRD,
+    PLAIN,
     SHARES,
     TMPFS,
     Found,
@@ -36,12 +37,19 @@ SCRATCH = "/kubernetes.io~empty-dir/"
 """In the path of an emptyDir's folder (pkg/volume/emptydir)."""
 HEX = frozenset("0123456789abcdef")
 ENGINE_ID_LETTERS = 64
-PASSED = frozenset(("nosuid", "nodev", "noexec", "noatime", "nodiratime", "relatime"))
-"""Mount options that mean the same in the guest."""
 KINDS = {S_IFDIR: FOLDER, S_IFREG: FILE, S_IFBLK: DEVICE}
 CLOSED = "a block device that linux.devices does not name"
 """A node alone gives nothing: under runc the device control group keeps it closed, and a container
 that may make nodes in a volume (CAP_MKNOD) can make one of any disk of the host's."""
+NONE = options.Options(
+    read_only=False,
+    read_only_below=False,
+    recursive=False,
+    host=PLAIN,
+    words=(),
+    slave=False,
+    unknown=(),
+)
 ASSUMED = ("ext4",)
 """What a kernel is taken to mount where nobody says."""
 
@@ -95,13 +103,10 @@ def _supervised(image: UnikernelImage, guest: Guest, config: Config) -> bool:
 
 
 def _volume(mount: Mount, spec: Spec) -> VolumeSource:
-    passed = tuple(
-        word
-        for word in mount.options
-        if word in PASSED or (mount.type == "tmpfs" and word.startswith(("size=", "mode=")))
-    )
+    asked = options.parse(mount) if mount.is_bind() or mount.type == TMPFS else NONE
     device: tuple[int, ...] = ()
-    read_only = "ro" in mount.options
+    read_only = asked.read_only
+    below: tuple[str, ...] = ()
     if mount.is_bind():
         try:
             facts = posix.stat(mount.source)
@@ -115,22 +120,43 @@ def _volume(mount: Mount, spec: Spec) -> VolumeSource:
                 ]
                 kind = DEVICE if named else CLOSED
                 read_only = read_only or all(it.read_only for it in named)
+            if kind == FOLDER and read_only and asked.recursive and not asked.read_only_below:
+                below = _writable_below(mount.source)
         except OSError as error:
             kind = f"not to be had: {error.strerror}"
     else:
-        kind = TMPFS if mount.type == "tmpfs" else f"of type '{mount.type}'"
+        kind = TMPFS if mount.type == TMPFS else f"of type '{mount.type}'"
     return VolumeSource(
         destination=mount.destination,
         source=mount.source if mount.is_bind() else "",
         kind=kind,
         read_only=read_only,
-        recursive="rbind" in mount.options,
+        recursive=asked.recursive,
         scratch=SCRATCH in mount.source,
-        options=passed,
+        options=asked.words,
         device=device,
         anonymous=kind == FOLDER and is_anonymous(mount.source),
         mounted=_whole_filesystem(mount.source) if kind == FOLDER and not read_only else "",
+        attributes=asked.host,
+        writable_below=below,
+        notes=_notes(asked),
     )
+
+
+def _writable_below(folder: str) -> tuple[str, ...]:
+    """The mounts below a folder that may be written to, by their paths in it."""
+    from urunc.linux.mountinfo import below
+
+    return tuple(path for path, read_only in below(folder) if not read_only)
+
+
+def _notes(asked: options.Options) -> tuple[str, ...]:
+    notes = []
+    if asked.unknown:
+        notes.append(f"options that a bind mount has no use for: {', '.join(asked.unknown)}")
+    if asked.slave:
+        notes.append("what is mounted below it on the host after create does not appear")
+    return tuple(notes)
 
 
 def is_anonymous(source: str) -> bool:

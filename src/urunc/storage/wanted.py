@@ -218,6 +218,7 @@ def choose_volumes(
             problem = f"can be copied only, and what {guest.name} writes to the copy would be lost"
         if not problem:
             volumes.append(_volume(source, way))
+            warnings += [f"mount '{source.destination}': {note}" for note in source.notes]
             if _is_lost(source, way):
                 lost.append(source.destination)
         elif choice == IGNORE or _orchestrated(source) or source.anonymous or source.kind == TMPFS:
@@ -324,6 +325,8 @@ def _volume(source: VolumeSource, way: str) -> Volume:
         recursive=source.recursive,
         options=source.options,
         device=source.device,
+        attributes=source.attributes,
+        writable_below=source.writable_below,
     )
 
 

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mounts mean in a guest what they mean to runc: the same bundle is run by both, and what is only
+read is read-only on the host, whatever the guest does."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from rooted import by_runc, configure, linux, run, volume
+from support import Urunc, need, nothing_left
+
+KIND = "virtiofs"
+PROC = {"destination": "/proc", "type": "proc", "source": "proc"}
+"""runc needs it; a guest has its own."""
+
+
+@contextlib.contextmanager
+def bound(source: pathlib.Path, target: pathlib.Path, *options: str) -> Iterator[None]:
+    """A mount of the host's, below a volume's source."""
+    subprocess.run(["mount", "--bind", str(source), str(target)], check=True)
+    try:
+        if options:
+            words = ["mount", "-o", ",".join(("remount", "bind", *options)), str(target)]
+            subprocess.run(words, check=True)
+        yield
+    finally:
+        subprocess.run(["umount", str(target)], check=True)
+
+
+def answers(output: str) -> dict[str, str]:
+    """What a script printed after each line `== NAME`; the rest is a guest's and runc's own."""
+    return {
+        name: text.replace("\r\n", "\n")
+        for name, _, text in (part.partition("\n") for part in output.split("== ")[1:])
+    }
+
+
+READ_ONLY = """
+    write() { echo "== $1"; (echo guest >$1/new) 2>&1 | grep -o 'Read-only.*'; ls -1 $1; }
+    for name in all all/below top top/below top/kept bind file_in again; do write /$name; done
+    echo "== file"; (echo guest >/single) 2>&1 | grep -o 'Read-only.*'; cat /single
+"""
+INSIST = """
+    for name in all all/below top single; do mount -o remount,bind,rw /$name; done
+    mount -o remount,rw /all
+    grep -c " /all .* rw," /proc/mounts
+    touch /all/by-force /all/below/by-force /top/by-force; echo guest >/single
+    mkdir /raw; mount -t virtiofs share /raw && touch /raw/volumes/0/by-force
+"""
+
+
+def test_read_only_on_the_hosts_side(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    """rro is for all that is below, ro for the mount alone, rrw for what the host has read-only;
+    and a root that mounts it anew in the guest writes nothing."""
+    need("root", "linux", "qemu", "virtiofsd", "runc")
+    configure(urunc, KIND)
+    bundle = linux(tmp_path / "b", READ_ONLY, rootfs=KIND)
+    names = (
+        "all/below",
+        "top/below",
+        "top/kept",
+        "bind/below",
+        "file_in",
+        "again",
+        "mounted",
+        "other",
+    )
+    for name in names:
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "single").write_text("a file\n")
+    bundle.config["mounts"] = [
+        PROC,
+        volume("/all", tmp_path / "all", "rro"),
+        volume("/top", tmp_path / "top", "ro"),
+        {**volume("/bind", tmp_path / "bind"), "options": ["bind", "rro", "rprivate"]},
+        volume("/file_in", tmp_path / "file_in", "rro", "rw"),
+        volume("/again", tmp_path / "again", "ro", "rrw"),
+        volume("/single", tmp_path / "single", "rro"),
+    ]
+    with contextlib.ExitStack() as stack:
+        for point in ("all/below", "top/below"):
+            stack.enter_context(bound(tmp_path / "mounted", tmp_path / point))
+        stack.enter_context(bound(tmp_path / "mounted", tmp_path / "top/kept", "ro"))
+        stack.enter_context(bound(tmp_path / "other", tmp_path / "again", "ro"))
+        with nothing_left(urunc.root):
+            theirs = by_runc(urunc, bundle)
+        assert answers(theirs.stdout)["/top/below"] == "new\n", theirs.stdout + theirs.stderr
+        for made in ("mounted/new", "other/new"):
+            (tmp_path / made).unlink()
+        with nothing_left(urunc.root):
+            ours = run(urunc, bundle)
+        assert answers(ours.stdout) == answers(theirs.stdout), ours.stdout + ours.stderr
+        assert (tmp_path / "mounted/new").exists()
+        bundle.args("sh", "-c", INSIST)
+        tried = run(urunc, bundle)
+        assert tried.stdout.count("Read-only file system") == 5, tried.stdout + tried.stderr
+    assert (tmp_path / "single").read_text() == "a file\n"
+    written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("by-force")}
+    assert written == set()
+
+
+MEANT = """
+    echo "== suid"; stat -c %a /strict/suid
+    echo "== exec"; /strict/program 2>&1 | grep -o 'Permission denied'
+    /lax/program
+    echo "== link"; cat /strict/link 2>&1 | grep -o 'symbolic link.*'; cat /lax/link
+    echo "== flags"; for name in strict lax; do
+        words=$(grep " /$name " /proc/mounts | cut -d' ' -f4)
+        for word in nosuid nodev noexec nosymfollow noatime nodiratime; do
+            case ,$words, in *,$word,*) echo $name $word;; esac
+        done
+    done
+    echo "== read"; cat /strict/text /lax/text /often/text
+"""
+
+
+def test_the_other_options(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    """Programs, links, devices and set-user-ID bits by the guest's mounts; when a file was read
+    last by the host's. A source without a slash before it is in the bundle."""
+    need("root", "linux", "qemu", "virtiofsd", "runc")
+    configure(urunc, KIND)
+    bundle = linux(tmp_path / "b", MEANT, rootfs=KIND)
+    for name in ("strict", "lax", "often"):
+        folder = bundle.path / name
+        folder.mkdir()
+        (folder / "text").write_text(f"{name}\n")
+        (folder / "program").write_text("#!/bin/sh\necho it runs\n")
+        (folder / "program").chmod(0o755)
+        (folder / "suid").touch()
+        (folder / "suid").chmod(0o4755)
+        (folder / "link").symlink_to("text")
+
+    def mounted(name: str, *options: str) -> dict[str, object]:
+        return {**volume(f"/./{name}/", pathlib.Path(name), *options)}
+
+    bundle.config["mounts"] = [
+        PROC,
+        mounted("strict", "rnosuid", "rnodev", "rnoexec", "rnosymfollow", "noatime", "rnodiratime"),
+        mounted("lax", "nosuid", "nodev", "noexec", "rsuid", "rdev", "rexec"),
+        mounted("often", "rstrictatime"),
+    ]
+    with nothing_left(urunc.root):
+        theirs = answers(by_runc(urunc, bundle).stdout)
+    assert theirs["exec"] == "Permission denied\nit runs\n", theirs
+    assert "strict nosymfollow" in theirs["flags"]
+    times = {}
+    for name in ("strict", "lax", "often"):
+        path = bundle.path / name / "text"
+        now = path.stat().st_mtime_ns
+        os.utime(path, ns=(now + 10**9, now))  # read after it was written: relatime is content
+        times[name] = path.stat().st_atime_ns
+    result = run(urunc, bundle)
+    assert answers(result.stdout) == theirs, result.stdout + result.stderr
+    assert result.stderr == ""
+    changed = {
+        name for name, before in times.items()
+        if (bundle.path / name / "text").stat().st_atime_ns != before
+    }  # fmt: skip
+    assert changed == {"often"}
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["rbind", "rshared"], "what a guest mounts cannot appear on the host"),
+        (["rbind", "remount", "rw"], "there is nothing to mount anew"),
+        (["size=x"], "tmpfs knows no such option"),
+        (["mode=888"], "tmpfs knows no such option"),
+        (["mpol=bind:0"], "a guest's memory is not on the host's nodes"),
+        (["no-such-option"], "tmpfs knows no such option"),
+    ],
+)
+def test_what_cannot_be(urunc: Urunc, tmp_path: pathlib.Path, options: list[str], why: str) -> None:
+    need("root", "linux", "qemu")
+    configure(urunc, KIND)
+    bundle = linux(tmp_path / "b", "echo no", rootfs=KIND)
+    kind = "bind" if "rbind" in options else "tmpfs"
+    mount = {"destination": "/x", "source": str(tmp_path), "type": kind, "options": options}
+    bundle.config["mounts"] = [mount]
+    with nothing_left(urunc.root):
+        result = run(urunc, bundle)
+    assert result.returncode == 1
+    assert f"mounts: '/x': option '{options[-1 if kind == 'tmpfs' else 1]}': {why}" in result.stderr
+
+
+def test_an_option_that_a_bind_mount_has_no_use_for(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    """As with runc it is no error; it is not silent either."""
+    need("root", "linux", "qemu", "virtiofsd", "runc")
+    configure(urunc, KIND)
+    bundle = linux(tmp_path / "b", "cat /x/text", rootfs=KIND)
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/text").write_text("in x\n")
+    bundle.config["mounts"] = [PROC, volume("/x", tmp_path / "x", "no-such-option", "sync")]
+    assert by_runc(urunc, bundle).stdout == "in x\n"
+    result = run(urunc, bundle)
+    assert result.stdout.replace("\r", "") == "in x\n", result.stdout + result.stderr
+    assert "mount '/x': options that a bind mount has no use for: no-such-option" in result.stderr
