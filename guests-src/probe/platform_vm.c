@@ -10,7 +10,6 @@ extern char image_start[], image_end[]; /* vm.lds */
 #define KEYBOARD_PORT 0x64
 #define KEYBOARD_RESET 0xfe
 #define RESET_CYCLES 200000000 /* about 0.1 s */
-#define FAULT_CODE 125
 #define NOWHERE 0xfe000000ull /* neither memory nor a device */
 
 static _Noreturn void triple_fault(void)

@@ -2,7 +2,9 @@
 /*
  * virtio_pci.c - modern virtio devices on PCI, found by way of the old
  * configuration ports. Firmware that leaves the address registers of devices
- * empty (qboot) gets them assigned here.
+ * empty (qboot) gets them assigned here; a build with TRUST_FIRMWARE does as
+ * most small kernels do: it takes them as they are, and stops where there are
+ * none.
  */
 #include "vm.h"
 
@@ -130,13 +132,55 @@ static const struct virtio_transport transport = {
 
 /* ---- finding devices -------------------------------------------------------- */
 
+#define BAR_IO 1
+#define BAR_64BIT 4
+#define BAR_FLAGS 15u
+
+#ifdef TRUST_FIRMWARE
+
+static void report_bar(pci_address dev, unsigned bar)
+{
+    json_raw("{\"probe\":1,\"event\":\"unassigned\",\"slot\":");
+    json_number(dev >> 11 & 31);
+    json_raw(",\"bar\":");
+    json_number(bar);
+    json_raw("}");
+    json_end_line();
+}
+
+/* Ends the guest where the firmware gave no address to a BAR, memory or ports,
+   that the device has. */
+static void trust_bar(pci_address dev, unsigned bar)
+{
+    unsigned offset = PCI_BAR0 + 4 * bar;
+    uint32_t low = config_read32(dev, offset);
+    uint32_t flags = low & BAR_IO ? 3 : BAR_FLAGS;
+    uint32_t high = 0;
+
+    if (!(low & BAR_IO) && low & BAR_64BIT)
+        high = config_read32(dev, offset + 4);
+    if (low & ~flags || high)
+        return;
+    config_write32(dev, offset, 0xffffffff);
+    if (config_read32(dev, offset) & ~flags) {
+        report_bar(dev, bar);
+        platform_exit(UNASSIGNED_CODE);
+    }
+}
+
+#else
+
 /* Where registers go that the firmware did not place: in the gap below 4 GiB,
    far from where firmware that does place them begins. */
 static uint64_t free_address = 0xe0000000;
 
-#define BAR_IO 1
-#define BAR_64BIT 4
-#define BAR_FLAGS 15u
+static void trust_bar(pci_address dev, unsigned bar)
+{
+    (void)dev;
+    (void)bar;
+}
+
+#endif
 
 /* The address of a memory BAR, assigned and mapped; 0: it has none. */
 static uint64_t bar_address(pci_address dev, unsigned bar)
@@ -156,12 +200,14 @@ static uint64_t bar_address(pci_address dev, unsigned bar)
     size = ~(config_read32(dev, offset) & ~BAR_FLAGS) + 1;
     if (size == 0)
         return 0;
+#ifndef TRUST_FIRMWARE
     if (!addr) {
         addr = (free_address + size - 1) & ~(size - 1);
         free_address = addr + size;
         if (is_64bit)
             config_write32(dev, offset + 4, 0);
     }
+#endif
     config_write32(dev, offset, addr);
     return map_range(addr, size) ? addr : 0;
 }
@@ -191,6 +237,7 @@ static void look_at(pci_address dev)
     for (unsigned bar = 0; bar < 6; bar++) {
         uint32_t low = config_read32(dev, PCI_BAR0 + 4 * bar);
 
+        trust_bar(dev, bar);
         bars[bar] = bar_address(dev, bar);
         if (!(low & BAR_IO) && low & BAR_64BIT)
             bars[++bar] = 0; /* the upper half */

@@ -168,6 +168,11 @@ void bootinfo_linux(const void *boot_params);
 bool is_qemu(void); /* has QEMU's fw_cfg device */
 unsigned count_vcpus(void);
 
+/* ---- how it ends by itself ------------------------------------------------ */
+
+#define FAULT_CODE 125      /* after an exception */
+#define UNASSIGNED_CODE 124 /* a device's registers are nowhere */
+
 /* ---- virtio --------------------------------------------------------------- */
 
 #define VIRTIO_NET 1

@@ -23,6 +23,7 @@ LEAST_ROOTFS_MIB = 16
 
 # Key → built-in value, whose type is the key's; `*` stands for a name. Order is that of `urunc
 # config`.
+FIRMWARE = ("auto", "qboot", "seabios")
 NETWORK_MODES = ("dynamic", "shared", "none")
 SCHEMA: dict[str, Any] = {
     "monitors.*.path": "",
@@ -32,6 +33,7 @@ SCHEMA: dict[str, Any] = {
     "monitors.*.memory_mib": 256,
     "monitors.*.vcpus": 1,
     "monitors.*.accelerator": "auto",
+    "monitors.*.firmware": "auto",
     "monitors.*.seccomp": True,
     "monitors.*.spec_seccomp": False,
     "monitors.*.run_as_root": False,
@@ -39,6 +41,7 @@ SCHEMA: dict[str, Any] = {
     "guests.*.allowed": True,
     "guests.*.cmdline": "",
     "guests.*.storage": [],
+    "guests.*.assigns_resources": False,
     "guests.*.kernel": "",
     "guests.*.modules": "",
     "guests.*.filesystems": [],
@@ -174,6 +177,8 @@ def _check(pattern: str, value: Any) -> str:
         return f"{value} is no user id"
     if pattern == "monitors.*.accelerator" and value not in ("auto", "kvm", "tcg"):
         return f"'{value}' is none of auto, kvm, tcg"
+    if pattern == "monitors.*.firmware" and value not in FIRMWARE:
+        return f"'{value}' is none of {', '.join(FIRMWARE)}"
     if pattern == "network.mode" and value not in NETWORK_MODES:
         return f"'{value}' is none of {', '.join(NETWORK_MODES)}"
     if pattern == "network.shared_subnets":

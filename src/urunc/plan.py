@@ -135,6 +135,8 @@ class Plan:
     warnings: tuple[str, ...]
     tells_resets: bool = False
     """Whether the monitor ends with a code of its own where the guest resets its machine."""
+    firmware: str = "auto"
+    """The administrator's choice of the machine's firmware (config.FIRMWARE)."""
 
 
 def decide(
@@ -227,6 +229,7 @@ def decide(
         host=host,
         warnings=tuple(warnings),
         tells_resets=_tells_resets(image, guest, monitor, host),
+        firmware=config.get(f"monitors.{monitor.name}.firmware"),
     )
 
 
@@ -272,6 +275,8 @@ def realize(
         shares=_shares(plan),
         channel=plan.channel,
         tells_resets=plan.tells_resets,
+        assigns_resources=guest.assigns_resources,
+        firmware=plan.firmware,
     )
     launch = monitor.launch(machine, plan.host.program)
     argv, files = launch.argv, launch.files

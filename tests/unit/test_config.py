@@ -108,6 +108,11 @@ def test_unknown_keys(file: pathlib.Path, text: str, line: int, words: str, hint
             "'monitors.qemu.accelerator': 'xen' is none of auto, kvm, tcg",
         ),
         (
+            "[monitors.qemu]\nfirmware = 'ovmf'\n",
+            2,
+            "'monitors.qemu.firmware': 'ovmf' is none of auto, qboot, seabios",
+        ),
+        (
             "[network]\nmode = 'bridge'\n",
             2,
             "'network.mode': 'bridge' is none of dynamic, shared, none",

@@ -29,7 +29,7 @@ from urunc.host import HostFacts
 from urunc.image import UnikernelImage
 from urunc.monitors import Program
 from urunc.plan import Plan, decide, nic_count, realize
-from urunc.record import replace
+from urunc.record import plain, rebuild, replace
 from urunc.sequence import device_nodes
 
 NO_KVM = {"kvm": node("/dev/kvm", problem="no such file or directory", mode=0, gid=0)}
@@ -138,6 +138,40 @@ def test_accelerators_that_cannot_be() -> None:
         "annotation 'accelerator': 'xen' is unknown",
         "known: auto, kvm, tcg",
     )
+
+
+# firmware
+
+
+@pytest.mark.parametrize(
+    ("guest", "values", "qboot"),
+    [
+        ("linux", {}, True),
+        ("unikraft", {}, False),
+        ("mewz", {}, False),
+        ("mine", {"guests__mine__cmdline": "{args}"}, False),
+        (
+            "mine",
+            {"guests__mine__cmdline": "{args}", "guests__mine__assigns_resources": True},
+            True,
+        ),
+        ("unikraft", {"monitors__qemu__firmware": "qboot"}, True),
+        ("linux", {"monitors__qemu__firmware": "seabios"}, False),
+    ],
+)
+def test_the_firmware_is_what_the_guest_needs(
+    guest: str, values: dict[str, Any], qboot: bool
+) -> None:
+    given = config(**values)
+    plan = planned(guest, "qemu", given=given)
+    launch = realize(plan, net(), guests.load(guest, given), monitors.load("qemu", given))
+    assert ("qboot.rom" in launch.argv) == qboot
+
+
+def test_a_plan_of_an_older_urunc_has_no_firmware() -> None:
+    stored = plain(planned("linux", "qemu"))
+    del stored["firmware"]
+    assert rebuild(Plan, stored) == planned("linux", "qemu")
 
 
 # memory

@@ -173,8 +173,10 @@ class Guest:
     quirks: frozenset[str] = frozenset()
     """Neutral words that a monitor may know: "isa-debug-exit", "virtio-modern" (no legacy),
     "reset-by-8042" (it resets the machine by the keyboard controller, and by nothing else where it
-    panics; it looks for one only where ACPI says so),
-    "pci-by-firmware" (shared folders need a firmware that sets PCI devices up wholly)."""
+    panics; it looks for one only where ACPI says so)."""
+    assigns_resources = False
+    """Whether it gives PCI devices their addresses itself, so that a firmware which leaves them
+    unassigned (qboot) will do; all others get one that assigns them."""
     block_mount_point = ""
     """Where it mounts its first block device, if the image does not say."""
     root_forms: tuple[str, ...] = ()
@@ -236,7 +238,10 @@ def load(name: str, config: Config) -> Guest:
         from urunc.guests.template import Template
 
         guest = Template(
-            name, config.get(f"guests.{name}.cmdline"), config.get(f"guests.{name}.storage")
+            name,
+            config.get(f"guests.{name}.cmdline"),
+            config.get(f"guests.{name}.storage"),
+            assigns_resources=config.get(f"guests.{name}.assigns_resources"),
         )
     else:
         plugins = _plugins()

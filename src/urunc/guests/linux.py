@@ -63,6 +63,7 @@ class Linux(Guest):
     monitors = frozenset(("qemu", "firecracker"))
     storage = frozenset(("initrd", "block"))
     quirks = frozenset(("isa-debug-exit", "reset-by-8042"))
+    assigns_resources = True  # drivers/pci/setup-bus.c
     takes_ipv6 = True
     max_addressed = 1 << 16
     root_forms = ("erofs", "ext4", "squashfs", "virtiofs", "9p", "cpio", "ext2")

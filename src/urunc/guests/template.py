@@ -20,10 +20,13 @@ FIELDS = (
 class Template(Guest):
     """A guest made from its line in the configuration."""
 
-    def __init__(self, name: str, line: str, storage: list[str]) -> None:
+    def __init__(
+        self, name: str, line: str, storage: list[str], *, assigns_resources: bool = False
+    ) -> None:
         self.name = name
         self.line = line
         self.storage = frozenset(storage)
+        self.assigns_resources = assigns_resources
         self.takes_ipv6 = "{ipv6}" in line
 
     def words(self, request: Request) -> Words:

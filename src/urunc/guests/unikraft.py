@@ -29,7 +29,6 @@ class Unikraft(Guest):
     root_forms = ("cpio", "9p")
     volume_ways = ("initrd", "9p")
     # no isa-debug-exit: it writes 41 there when it has ended well
-    quirks = frozenset(("pci-by-firmware",))
     max_addressed = 4  # LIBUKNETDEV_EINFO_LIBPARAM_MAXCOUNT of a default build
 
     def words(self, request: Request) -> Words:

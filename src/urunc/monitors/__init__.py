@@ -114,6 +114,10 @@ class Machine:
     """How urunc's init in the guest talks to the host: "virtio", "vsock", "" not at all."""
     tells_resets: bool = False
     """Whether it shall end with a code of its own where the guest resets it: Plan.tells_resets."""
+    assigns_resources: bool = False
+    """Whether the guest gives PCI devices their addresses itself, or needs a firmware that does."""
+    firmware: str = "auto"
+    """The administrator's choice (config.FIRMWARE); "auto": what the guest needs."""
 
 
 @record

@@ -2,8 +2,8 @@
 """QEMU's system emulators, with KVM or (where that is not to be had) their own code generator, TCG.
 
 The machine is the smallest that the guest can drive: a q35 (x86) or virt (aarch64) board with
-nothing but what is asked for. On x86 the firmware is qboot: SeaBIOS takes seconds where KVM is
-nested.
+nothing but what is asked for. On x86 the firmware is SeaBIOS, which QEMU has by itself; guests that
+assign PCI resources themselves have qboot, which does not and is done sooner (docs/monitors.md).
 """
 
 from __future__ import annotations
@@ -180,9 +180,7 @@ class Qemu(Monitor):
         ]
         if machine.seccomp:
             argv += ["-sandbox", SANDBOX]
-        if x86 and not (machine.shares and "pci-by-firmware" in machine.quirks):
-            argv += ["-bios", "qboot.rom"]
-        argv += ["-kernel", machine.kernel]
+        argv += [*_firmware(machine), "-kernel", machine.kernel]
         if machine.words.words:
             argv += ["-append", " ".join(machine.words.words)]
         if machine.initrd:
@@ -216,6 +214,13 @@ class Qemu(Monitor):
         return Launch(
             argv=tuple(argv), files={}, devices=devices, seccomp="own" if machine.seccomp else ""
         )
+
+
+def _firmware(machine: Machine) -> tuple[str, ...]:
+    if machine.architecture != "x86_64":
+        return ()
+    spared = machine.firmware == "auto" and machine.assigns_resources
+    return ("-bios", "qboot.rom") if spared or machine.firmware == "qboot" else ()
 
 
 def _backend(nic: MachineNic, index: int) -> str:
