@@ -29,3 +29,13 @@ def process_of(spec: Spec) -> Process:
         terminal=spec.terminal,
         own_pids=spec.namespaces.get("pid") == "",
     )
+
+
+def without_init(spec: Spec, warnings: list[str]) -> tuple[str, ...]:
+    """The arguments without an engine's init, which is no guest's program."""
+    from urunc.storage.matching import engines_init
+
+    if not engines_init(spec):
+        return spec.args
+    warnings.append("--init has no meaning for a guest: it is left out")
+    return spec.args[2:]

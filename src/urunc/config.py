@@ -66,7 +66,8 @@ SCHEMA: dict[str, Any] = {
     "storage.image_limit_mib": 16_384,
     "storage.build_timeout_s": 600,
     "annotations.allow": [
-        "accelerator", "memory", "network", "ports", "rootfs", "rootfsSize", "vcpus", "volumes",
+        "accelerator", "disks", "memory", "network", "ports", "rootfs", "rootfsSize", "vcpus",
+        "volumes",
     ],
     "annotations.host_devices": [],
     "log.file": "",

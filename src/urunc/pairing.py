@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether an image's kernel, its guest and its monitor go together on this machine, and by what the
-monitor runs it (KVM, emulation). Pure."""
+"""Whether an image's kernel, its guest and its monitor go together on this machine, by what the
+monitor runs it (KVM, emulation), and whether each device that it declares has its disk. Pure."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from urunc.host import HostFacts
     from urunc.image import UnikernelImage
     from urunc.monitors import Monitor
+    from urunc.storage.facts import Found
 
 
 def check_pair(
@@ -111,3 +112,42 @@ def accelerator_of(
         "load the kvm module or enable virtualization in the firmware (or nested, on a virtual "
         "machine); without KVM use qemu or spt",
     )
+
+
+def devices_of(
+    image: UnikernelImage, guest: Guest, stored: int, found: Found | None
+) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+    """(names of the declared net devices or None, names of all disks: the image's and those that
+    are `stored` for the container)."""
+    devices = guest.devices(image.binary)
+    count = len(image.blocks) + stored
+    if devices.blocks is None:
+        return devices.nets, ("",) * count
+    if len(devices.blocks) > count:
+        names = ", ".join(f"'{name}'" for name in devices.blocks)
+        raise ImageError(
+            f"unikernel '{image.kernel.path}': declares the block devices {names}, "
+            f"but {count} given",
+            _missing_disks(found),
+        )
+    if count > len(devices.blocks):
+        declared = f"{len(devices.blocks)} block devices" if devices.blocks else "no block device"
+        what, remedy = "annotation 'block'", "remove the annotation 'block'"
+        if not image.blocks:
+            what, remedy = "root filesystem (mountRootfs)", "leave mountRootfs out"
+        raise ImageError(
+            f"{what}: the unikernel '{image.kernel.path}' declares {declared}"
+            + (f", {count} given" if devices.blocks else ""),
+            f"give as many as the guest's manifest declares: {remedy}, or declare the device",
+        )
+    return devices.nets, devices.blocks
+
+
+def _missing_disks(found: Found | None) -> str:
+    """What to do about a declared device without a disk."""
+    from urunc.storage.matching import is_orchestrated
+
+    hint = "name a block image by the annotation 'block', or mount a folder"
+    sources = found.volumes if found else ()
+    engines = [source.destination for source in sources if is_orchestrated(source.destination)]
+    return f"{hint} (what engines mount is none: {', '.join(engines)})" if engines else hint

@@ -26,7 +26,7 @@ from urunc.monitors import (
 )
 from urunc.net.facts import NetFacts, Ports
 from urunc.net.telling import nics, omissions, other_hosts
-from urunc.pairing import accelerator_of, check_pair
+from urunc.pairing import accelerator_of, check_pair, devices_of
 from urunc.record import record, replace
 from urunc.sizing import memory_of, vcpus_of
 from urunc.state import CHANNEL
@@ -160,7 +160,7 @@ def decide(
         from urunc.storage.wanted import choose
 
         root_way, volumes = choose(spec, image, guest, monitor, found, config, warnings)
-    nets, names = _devices(image, guest, disk_count(root_way, volumes))
+    nets, names = devices_of(image, guest, disk_count(root_way, volumes), found)
     managed = guest.init and root_way is not None
     process = None
     if managed:
@@ -178,6 +178,11 @@ def decide(
     ports, other_ports = _ports(spec, image, network)
     uid, gid = _user(spec, monitor, config, managed=managed)
     _note_devices(spec, volumes, warnings)
+    args = spec.args or tuple(image.cmdline.split())
+    if not managed and args[1:2] == ("--",):
+        from urunc.application import without_init
+
+        args = without_init(spec, warnings)
     return Plan(
         id=identifier,
         guest=guest.name,
@@ -217,7 +222,7 @@ def decide(
         uid=uid,
         gid=gid,
         groups=_groups(host, accelerator),
-        args=spec.args or tuple(image.cmdline.split()),
+        args=args,
         env=spec.env,
         hostname=spec.hostname,
         terminal=spec.terminal,
@@ -380,34 +385,6 @@ def _mount_points(
         )
     points = [said[index] if index < len(said) else "" for index in range(first)]
     return (*points, *(volume.destination for volume in volumes if volume.way in DISKS))
-
-
-def _devices(
-    image: UnikernelImage, guest: Guest, stored: int
-) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
-    """(names of the declared net devices or None, names of all disks: the image's and those that
-    are `stored` for the container)."""
-    devices = guest.devices(image.binary)
-    count = len(image.blocks) + stored
-    if devices.blocks is None:
-        return devices.nets, ("",) * count
-    if len(devices.blocks) > count:
-        names = ", ".join(f"'{name}'" for name in devices.blocks)
-        raise ImageError(
-            f"unikernel '{image.kernel.path}': declares the block devices {names}, "
-            f"but {count} given",
-            "name a block image by the annotation 'block', or mount a volume",
-        )
-    if count > len(devices.blocks):
-        declared = f"{len(devices.blocks)} block devices" if devices.blocks else "no block device"
-        raise ImageError(
-            f"{'annotation' if image.blocks else 'disks'} 'block': the unikernel "
-            f"'{image.kernel.path}' declares {declared}"
-            + (f", {count} given" if devices.blocks else ""),
-            "give as many as the guest's manifest declares: remove the annotation 'block', or "
-            "declare the device",
-        )
-    return devices.nets, devices.blocks
 
 
 def _network(

@@ -9,6 +9,7 @@ the user asked for it, and a warning if engines add it to every container.
 from __future__ import annotations
 
 from urunc.errors import ImageError
+from urunc.record import replace
 from urunc.storage.facts import (
     ARCHIVE,
     DEVICE,
@@ -29,6 +30,7 @@ from urunc.storage.facts import (
     Volume,
     VolumeSource,
 )
+from urunc.storage.matching import engines_init, is_orchestrated, match, said_disks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,20 +41,10 @@ if TYPE_CHECKING:
     from urunc.plan import Plan
     from urunc.spec import Spec
 
-ORCHESTRATED = (
-    "/dev/termination-log",
-    "/dev/shm",
-    "/dev/mqueue",
-    "/run/.containerenv",
-    "/run/secrets",
-    "/var/run/secrets/kubernetes.io/serviceaccount",
-    "/etc/podinfo",
-)
-"""Mounts that an engine adds to every container, whether or not anybody asked."""
 AUTO, COPY, IGNORE = "auto", "copy", "ignore"
 VOLUME_CHOICES = (AUTO, COPY, IGNORE)
-"""The annotation `volumes`: COPY has volumes copied that can be written to, IGNORE leaves out what
-cannot be given."""
+"""The annotation `volumes`: COPY has volumes copied that can be written to, IGNORE leaves out all
+mounts."""
 
 
 def choose(
@@ -73,6 +65,10 @@ def choose(
             "annotation 'rootfsSize': the container's root filesystem is not the guest's",
             "leave it out, or say mountRootfs",
         )
+    if not (root and guest.init):  # its program is not the guest's, and nothing to be missed
+        own = engines_init(spec)
+        others = tuple(source for source in found.volumes if source.destination != own)
+        found = replace(found, volumes=others)
     return root, choose_volumes(image, guest, monitor, found, root, warnings)
 
 
@@ -209,15 +205,22 @@ def choose_volumes(
         known = ", ".join(VOLUME_CHOICES)
         raise ImageError(f"annotation 'volumes': '{choice}' is unknown", f"known: {known}")
     share = _share(guest, monitor, found, root)
-    volumes: list[Volume] = []
+    said = said_disks(image.overrides.get("disks", ""))
+    ways = [_way(source, guest, monitor, share, root, choice, said) for source in found.volumes]
+    declared = guest.devices(image.binary).blocks
+    taken = len(image.blocks) + bool(root and root.form in DISKS)
+    devices = _devices(found, ways, declared, taken, said)
+    volumes: list[tuple[Volume, str]] = []
     missing: list[str] = []
     lost: list[str] = []
-    for source in found.volumes:
-        way, problem = _way(source, guest, monitor, share, root, choice)
+    for index, (source, (way, problem)) in enumerate(zip(found.volumes, ways, strict=True)):
+        hint, device = "", devices.get(index, "")
+        if way in DISKS and declared is not None and not device:
+            problem, hint = _no_device(image, declared)
         if not problem and way not in (TMPFS, DEVICE, *SHARES) and not _may_copy(source, choice):
             problem = f"can be copied only, and what {guest.name} writes to the copy would be lost"
         if not problem:
-            volumes.append(_volume(source, way))
+            volumes.append((_volume(source, way), device))
             warnings += [f"mount '{source.destination}': {note}" for note in source.notes]
             if _is_lost(source, way):
                 lost.append(source.destination)
@@ -225,7 +228,8 @@ def choose_volumes(
             missing.append(source.destination)
         else:
             raise ImageError(
-                f"mount '{source.destination}' of '{source.source}': {problem}", _advice(source)
+                f"mount '{source.destination}' of '{source.source}': {problem}",
+                hint or _advice(source),
             )
     if lost:
         warnings.append(
@@ -234,7 +238,44 @@ def choose_volumes(
         )
     if missing:
         warnings.append(f"mounts that the guest does not see: {', '.join(missing)}")
-    return tuple(volumes)
+    return _in_order(volumes, declared or ())
+
+
+def _devices(
+    found: Found,
+    ways: list[tuple[str, str]],
+    declared: tuple[str, ...] | None,
+    taken: int,
+    said: dict[str, str],
+) -> dict[int, str]:
+    """index of a mount → the declared device whose disk it becomes; raises ImageError."""
+    if said and declared is None:
+        raise ImageError("annotation 'disks': the unikernel declares no block devices by name")
+    wanted = [index for index, (way, _) in enumerate(ways) if way in DISKS]
+    sources = [found.volumes[index] for index in wanted]
+    places = match(sources, declared or (), taken, said)
+    return {wanted[place]: device for place, device in places.items()}
+
+
+def _no_device(image: UnikernelImage, declared: tuple[str, ...]) -> tuple[str, str]:
+    """(what is the matter with a mount that no device is left for, what to do)."""
+    path = image.kernel.path
+    problem = f"the unikernel '{path}' declares no block device for it"
+    if declared:
+        names = ", ".join(f"'{name}'" for name in declared)
+        problem = f"the unikernel '{path}' declares {names}, and each has its disk"
+    return problem, (
+        "declare a block device for each mount in the guest's manifest; or mount less; or the "
+        f"annotation 'volumes: {IGNORE}' leaves all mounts out"
+    )
+
+
+def _in_order(volumes: list[tuple[Volume, str]], declared: tuple[str, ...]) -> tuple[Volume, ...]:
+    """Those that are disks of declared devices in the order of these, which is the machine's."""
+    disks = iter(
+        sorted((pair for pair in volumes if pair[1]), key=lambda pair: declared.index(pair[1]))
+    )
+    return tuple(next(disks)[0] if device else volume for volume, device in volumes)
 
 
 def _is_lost(source: VolumeSource, way: str) -> bool:
@@ -274,8 +315,11 @@ def _way(
     share: str,
     root: Root | None,
     choice: str,
+    said: dict[str, str],
 ) -> tuple[str, str]:
-    """(way, "") or ("", why there is none)."""
+    """(way, "") or ("", why there is none); `said` has the mounts that are to be disks."""
+    if choice == IGNORE and (source.kind != DEVICE or source.source):
+        return "", "all mounts are left out"
     ways = guest.volume_ways if root or not guest.init else ()
     if source.kind not in (FOLDER, FILE, TMPFS, DEVICE):
         return "", f"it is {source.kind}"
@@ -296,7 +340,9 @@ def _way(
     for way in ways:
         if way == ARCHIVE or (way == IN_INITRD and in_initrd):
             return way, ""
-        if way in DISKS and source.kind == FOLDER:
+        # what an engine mounts by itself is nobody's data
+        own = _orchestrated(source) and source.destination.rstrip("/") not in said
+        if way in DISKS and source.kind == FOLDER and not own:
             return way, ""
     return "", f"{guest.name} on {monitor.name} has no way to it"
 
@@ -312,7 +358,7 @@ def _may_copy(source: VolumeSource, choice: str) -> bool:
 
 
 def _orchestrated(source: VolumeSource) -> bool:
-    return source.destination in ORCHESTRATED
+    return is_orchestrated(source.destination)
 
 
 def _volume(source: VolumeSource, way: str) -> Volume:
