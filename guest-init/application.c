@@ -21,6 +21,9 @@
 #include <termios.h>
 #include <unistd.h>
 
+#ifndef CLONE_NEWTIME
+#define CLONE_NEWTIME 0x80
+#endif
 #define MOUNTED 'm' /* what the child says once /proc is there; else an exit code comes first */
 
 static int from_child[2], to_child[2];
@@ -213,6 +216,25 @@ int ending_signal(int signal)
     return signal == SIGKILL && killed_for ? killed_for : signal;
 }
 
+/* Of the clocks of the application and what it starts (time_namespaces(7)); the child to come is in
+ * the new namespace. */
+static void set_clocks(void)
+{
+    const struct record *record = first("time_offset");
+    int fd;
+
+    if (record == NULL)
+        return;
+    if (unshare(CLONE_NEWTIME) != 0)
+        fail("linux.timeOffsets: cannot make a time namespace: %m");
+    fd = open("/proc/self/timens_offsets", O_WRONLY | O_CLOEXEC);
+    for (; record; record = following(record))
+        if (fd < 0 || dprintf(fd, "%s %s %s\n", field(record, 0), field(record, 1),
+                              field(record, 2)) < 0)
+            fail("linux.timeOffsets.%s: %m", field(record, 0));
+    close(fd);
+}
+
 pid_t prepare_application(void)
 {
     pid_t child;
@@ -222,6 +244,7 @@ pid_t prepare_application(void)
         fail("cannot make a pipe: %m");
     if (setting("pid_namespace") && unshare(CLONE_NEWPID) != 0)
         fail("cannot make a PID namespace: %m");
+    set_clocks();
     child = fork();
     if (child < 0)
         fail("cannot fork: %m");

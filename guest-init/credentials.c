@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the application may do: resource limits, capabilities, user and groups; in the order in
- * which each still can.
+ * What the application may do: resource limits, capabilities, user and groups, system calls; in the
+ * order in which each still can.
  */
 #define _GNU_SOURCE
 #include "init.h"
@@ -9,9 +9,12 @@
 #include <errno.h>
 #include <grp.h>
 #include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -88,6 +91,37 @@ static void set_groups(void)
         fail("cannot set the groups: %m");
 }
 
+/* Flags, and a program of struct sock_filter in hexadecimal. */
+static void install_filter(const struct record *record)
+{
+    const char *text = field(record, 1);
+    size_t length = strlen(text) / 2;
+    unsigned char *bytes = allocate(length + 1);
+    struct sock_fprog program = {.len = length / sizeof(struct sock_filter),
+                                 .filter = (struct sock_filter *)bytes};
+    char pair[3] = "";
+
+    for (size_t i = 0; i < length; i++) {
+        memcpy(pair, text + 2 * i, 2);
+        bytes[i] = number(pair, 16, "seccomp");
+    }
+    if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, number(field(record, 0), 10, "seccomp"),
+                &program) != 0) {
+        if (errno != ENOSYS && errno != EINVAL)
+            fail("cannot filter system calls: %m");
+        warn("linux.seccomp: this kernel has no such filters");
+    }
+    free(bytes);
+}
+
+static void set_personality(void)
+{
+    const char *domain = setting("personality");
+
+    if (domain && personality(strcmp(domain, "LINUX32") == 0 ? PER_LINUX32 : PER_LINUX) < 0)
+        fail("cannot set the personality %s: %m", domain);
+}
+
 static unsigned id(const char *key)
 {
     return setting(key) ? number(setting(key), 10, key) : 0;
@@ -101,10 +135,16 @@ uid_t application_user(void)
 void take_credentials(void)
 {
     const struct record *capabilities = first("capabilities");
+    const struct record *filter = first("seccomp");
+    bool kept = setting("no_new_privileges") != NULL;
     uint64_t sets[5] = {0};
 
+    set_personality();
     for (const struct record *record = first("rlimit"); record; record = following(record))
         set_limit(record);
+    /* without no_new_privs it takes a capability that is about to go */
+    if (filter && !kept)
+        install_filter(filter);
     umask(setting("umask") ? number(setting("umask"), 8, "umask") : 022);
     if (capabilities) {
         for (int i = 0; i < 5; i++)
@@ -120,6 +160,8 @@ void take_credentials(void)
         prctl(PR_SET_KEEPCAPS, 0, 0, 0, 0);
         set_capabilities(sets);
     }
-    if (setting("no_new_privileges") && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
+    if (kept && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
         fail("cannot set no_new_privs: %m");
+    if (filter && kept)
+        install_filter(filter);
 }

@@ -27,6 +27,10 @@ def process_of(spec: Spec) -> Process:
         read_only_paths=spec.read_only_paths,
         domainname=spec.domainname,
         terminal=spec.terminal,
+        personality=spec.personality,
+        time_offsets=tuple(
+            f"{offset.clock} {offset.seconds} {offset.nanoseconds}" for offset in spec.time_offsets
+        ),
         own_pids=spec.namespaces.get("pid") == "",
     )
 

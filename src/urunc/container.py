@@ -141,7 +141,11 @@ def start(root: str, identifier: str, config: Config) -> State:
         _let_go(state, changed)
     finally:
         folder.unlock()
-    _run_hooks(state, "poststart", RUNNING)
+    try:
+        _run_hooks(state, "poststart", RUNNING)
+    except Error:
+        _end(state, config.get("timeouts.kill_s"))
+        raise
     return state
 
 
@@ -468,9 +472,7 @@ def _end(state: State, timeout_s: float) -> None:
     ended = process.wait_gone(pidfd, timeout_s)
     posix.close(pidfd)
     if not ended:
-        raise HostError(
-            f"delete '{state.id}': process {state.pid} did not end within {timeout_s} s"
-        )
+        raise HostError(f"end '{state.id}': process {state.pid} did not end within {timeout_s} s")
 
 
 def _report_end(state: State) -> None:
@@ -500,4 +502,6 @@ def _run_hooks(state: State, kind: str, status: str) -> None:
         try:
             hooks.run(f"{kind}[{number}]", rebuild(Hook, hook), dumps(state.oci(status)))
         except Error as error:
+            if kind == "poststart":
+                raise
             logs.warn(error.message)

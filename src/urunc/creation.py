@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from urunc.config import Config
     from urunc.image import UnikernelImage
     from urunc.monitors import Launch
+    from urunc.net.moving import Moved
 
 SIGKILL = 9
 UMOUNT_NOFOLLOW = 8
@@ -141,6 +142,7 @@ class _Creation:
         self.born_in_groups = False
         self.found = NOTHING
         self.storage = NO_STORAGE
+        self.moved: Moved | None = None
         creator = process.stat(posix.getpid())
         self.state = State(
             folder.path,
@@ -185,6 +187,7 @@ class _Creation:
             )
             self._limit_devices()
         self.joiner = cgroups.Joiner([] if self.born_in_groups else self.groups.folders, self.pid)
+        self._move_devices()
         self._run_hooks()
         net = self._connect()
         launch = self.prepared.realize(net, self.storage)
@@ -198,6 +201,8 @@ class _Creation:
     def roll_back(self) -> None:
         """Take back everything; a failure here is a warning, for the error that led here matters
         more."""
+        for problem in self.moved.give_back() if self.moved else ():
+            logs.warn(problem)
         if self.pid:
             try:
                 posix.kill(self.pid, SIGKILL)  # our own child, not yet waited for: the pid is its
@@ -349,6 +354,22 @@ class _Creation:
             # each hook has its own time limit, so init's answer has none
             self._hear(limited=False)
 
+    def _move_devices(self) -> None:
+        """The host's network devices that the container shall have."""
+        if self.spec.net_devices:
+            from urunc.net.moving import move
+
+            self.moved = move(self.spec.net_devices, f"/proc/{self.pid}/ns/net")
+
+    def _note_devices(self) -> None:
+        """Those of them that are there, and not the guest's."""
+        had = {interface.name for interface in self.found.interfaces}
+        for name in self.moved.names() if self.moved else ():
+            if name not in had:
+                logs.warn(
+                    f"linux.netDevices: '{name}' is in the network namespace, and not the guest's"
+                )
+
     def _connect(self) -> NetFacts:
         plan = self.prepared.plan
         if self._has_empty_network() and not plan.net_names:
@@ -359,6 +380,7 @@ class _Creation:
             self.found = look(plan, namespace, network_files(self.spec))
             if not self.found.interfaces:
                 logs.detail("no interface in the network namespace: no network so far")
+            self._note_devices()
         timing.stamp(15)
         return connect(self.found, namespace, plan, self.journal)
 
@@ -366,7 +388,8 @@ class _Creation:
         """Whether the guest can have no interface, or its namespace is so new that none can be
         there; `start` looks again in any case."""
         plan = self.prepared.plan
-        fresh = self.spec.namespaces.get("network") == "" and not self.hooked
+        untouched = not (self.hooked or self.moved)
+        fresh = self.spec.namespaces.get("network") == "" and untouched
         alone = fresh and plan.network != "shared"
         return alone or plan.network == "none" or not nic_count(plan)
 
@@ -419,9 +442,9 @@ class _Creation:
 
             attributes.apply(self.pid, spec)
 
-    def _filters(self, launch: Launch) -> list[str]:
-        """Seccomp programs in hexadecimal, in the order to install them: ours, and where the
-        administrator asks for it, the specification's."""
+    def _filters(self, launch: Launch) -> list[tuple[int, str]]:
+        """Seccomp programs in hexadecimal with their flags, in the order to install them: ours, and
+        where the administrator asks for it, the specification's."""
         asked = self.config.get(f"monitors.{self.prepared.plan.monitor}.spec_seccomp")
         spec = self.spec.seccomp if asked else None
         if spec is None and launch.seccomp in ("", "own"):

@@ -137,8 +137,17 @@ def read(spec: Spec, config: Config) -> UnikernelImage:
                 f"annotation '{PREFIX}{key}': not allowed on this machine", f"set in {where}"
             )
     mount_rootfs = [_truth(values, key, source) for key in ("useDMBlock", "mountRootfs")]
-    kernel, binary = _kernel(spec.root, values, source, config)
-    initrd = values.get("initrd")
+    machine = spec.machine
+    for key, said in (
+        ("binary", machine and machine.kernel),
+        ("initrd", machine and machine.initrd),
+    ):
+        if said and values.get(key):
+            raise ImageError(
+                f"{source} '{key}': config.json has a vm.kernel, too", "leave one of them out"
+            )
+    kernel, binary = _kernel(spec, values, source, config)
+    initrd = machine.initrd if machine and machine.initrd else values.get("initrd")
     blocks = [path.strip() for path in values.get("block", "").split(",") if path.strip()]
     if any(mount_rootfs) and (initrd or blocks):
         raise ImageError(
@@ -150,7 +159,7 @@ def read(spec: Spec, config: Config) -> UnikernelImage:
         monitor=values["hypervisor"],
         kernel=kernel,
         binary=binary,
-        initrd=_file(spec.root, initrd, f"{source} 'initrd'") if initrd else None,
+        initrd=_initrd(spec, initrd, source) if initrd else None,
         blocks=tuple(_block(spec.root, path, f"{source} 'block'", config) for path in blocks),
         cmdline=values.get("cmdline", ""),
         version=values.get("unikernelVersion", ""),
@@ -309,12 +318,16 @@ def _ordinary(config: Config) -> tuple[dict[str, str], str]:
 
 
 def _kernel(
-    root: str, values: dict[str, str], source: str, config: Config
+    spec: Spec, values: dict[str, str], source: str, config: Config
 ) -> tuple[ImageFile, Binary]:
-    """The image's own kernel, else the one that the administrator has for its kind of guest."""
+    """The image's own kernel or config.json's, else the one that the administrator has for its kind
+    of guest."""
     path = values.get("binary", "")
     if path:
-        fd, facts = _open(root, path, f"{source} 'binary'")
+        fd, facts = _open(spec.root, path, f"{source} 'binary'")
+    elif spec.machine and spec.machine.kernel:
+        path = spec.machine.kernel
+        fd, facts = _host_file(path, "config.json: vm.kernel.path")
     else:
         key = f"guests.{values['unikernelType']}.kernel"
         path = config.get(key)
@@ -331,8 +344,16 @@ def _kernel(
         posix.close(fd)
 
 
+def _initrd(spec: Spec, path: str, source: str) -> ImageFile:
+    if spec.machine and spec.machine.initrd:
+        fd, facts = _host_file(path, "config.json: vm.kernel.initrd")
+        posix.close(fd)
+        return facts
+    return _file(spec.root, path, f"{source} 'initrd'")
+
+
 def _host_file(path: str, where: str) -> tuple[int, ImageFile]:
-    """A file of the host's that the administrator names."""
+    """A file of the host's that the administrator or config.json names."""
     try:
         fd = posix.open(path, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
     except OSError as error:

@@ -111,7 +111,7 @@ class _Waiting:
         self.started_fd = -1
         self.helper: tuple[int, int, int] | None = None
         self.launch: dict[str, Any] = {}
-        self.filters: list[bytes] = []
+        self.filters: list[tuple[int, bytes]] = []
         self.keep = 0
         self.kept: list[int] = []
 
@@ -175,7 +175,7 @@ def _execute(setup: Setup, message: Any, waiting: _Waiting) -> None:
         if isinstance(step, PrivateMounts) and setup.start_hooks:
             waiting.helper = _fork_helper(setup)
     waiting.launch = message["launch"]
-    waiting.filters = [bytes.fromhex(text) for text in message["filters"]]
+    waiting.filters = [(flags, bytes.fromhex(text)) for flags, text in message["filters"]]
     _write_files(waiting.launch)
 
 
@@ -244,8 +244,8 @@ def _wait_and_become(waiting: _Waiting) -> None:
     _linux.default_signals()
     _close_others(waiting.keep, {waiting.started_fd, timing.descriptor(), *waiting.kept})
     timing.stamp(18)
-    for program in waiting.filters:
-        seccomp.install(program)
+    for flags, program in waiting.filters:
+        seccomp.install(program, flags)
     try:
         posix.execve(argv[0], argv, {})
     except OSError as error:

@@ -8,6 +8,7 @@ are known only once hooks have run and devices were made. `urunc plan` prints bo
 
 from __future__ import annotations
 
+from urunc.asked import check as check_asked
 from urunc.errors import ImageError
 from urunc.guests import SHARE_TAG, STOP_REQUESTS, Disk, Guest, Process, Request, share_tag
 from urunc.host import HostFacts
@@ -131,6 +132,8 @@ class Plan:
     stop_order: str
     """How the monitor asks its guest to stop; "" where one of the two cannot."""
     arguments: tuple[str, ...]
+    parameters: tuple[str, ...] = ()
+    """For the guest's kernel."""
     host: HostFacts
     warnings: tuple[str, ...]
     tells_resets: bool = False
@@ -177,6 +180,8 @@ def decide(
     network, network_reason = _network(spec, image, config, warnings)
     ports, other_ports = _ports(spec, image, network)
     uid, gid = _user(spec, monitor, config, managed=managed)
+    count = monitor.max_nics if nets is None else len(nets)
+    warnings += check_asked(spec, guest, managed=managed, nics=0 if network == "none" else count)
     _note_devices(spec, volumes, warnings)
     args = spec.args or tuple(image.cmdline.split())
     if not managed and args[1:2] == ("--",):
@@ -231,6 +236,7 @@ def decide(
         stop_signal=monitor.stop_signal,
         stop_order=CHANNEL if channel == "virtio" else _stop_order(image, guest, monitor, host),
         arguments=tuple(config.get(f"monitors.{monitor.name}.arguments")),
+        parameters=spec.machine.parameters if spec.machine else (),
         host=host,
         warnings=tuple(warnings),
         tells_resets=_tells_resets(image, guest, monitor, host),
@@ -363,6 +369,7 @@ def _request(plan: Plan, net: NetFacts, monitor: Monitor, storage: StorageFacts)
         upper=storage.upper + len(plan.disks) if storage.upper >= 0 else -1,
         process=plan.process,
         channel=plan.channel,
+        parameters=plan.parameters,
     )
 
 

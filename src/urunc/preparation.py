@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from urunc import guests, logs, monitors
 from urunc.container import hostname
-from urunc.errors import RoomError
+from urunc.errors import HostError, RoomError
 from urunc.host import probe
 from urunc.plan import Plan, decide, realize, untold
 from urunc.record import replace
@@ -15,8 +15,10 @@ from urunc.storage.facts import StorageFacts, volume_mounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from urunc.config import Config
-    from urunc.guests import Guest
+    from urunc.guests import Guest, Process
     from urunc.image import UnikernelImage
     from urunc.monitors import Launch, Monitor
     from urunc.net.facts import NetFacts
@@ -51,7 +53,21 @@ def prepare(identifier: str, spec: Spec, unikernel: UnikernelImage, config: Conf
         found = look_at_files(spec, unikernel, guest, config)
     named = replace(spec, hostname=hostname(spec))
     plan = decide(identifier, named, unikernel, guest, monitor, host, config, found)
+    if plan.process and spec.seccomp is not None:
+        plan = _filtered(plan, plan.process, spec.seccomp)
     return Prepared(plan, guest, monitor)
+
+
+def _filtered(plan: Plan, process: Process, profile: Any) -> Plan:
+    """With the application's system calls filtered in the guest."""
+    from urunc.filters import for_application
+
+    try:
+        program, flags = for_application(profile)
+    except HostError as error:  # engines always ask for it
+        warning = f"linux.seccomp: no filter for the application: {error}"
+        return replace(plan, warnings=(*plan.warnings, warning))
+    return replace(plan, process=replace(process, filter=program, filter_flags=flags))
 
 
 def within_pod(

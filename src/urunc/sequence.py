@@ -24,6 +24,7 @@ from urunc.steps import (
     HostName,
     Keyring,
     Label,
+    MemoryPolicy,
     PivotRoot,
     PrivateMounts,
     Propagation,
@@ -161,11 +162,10 @@ def _tmpfs(
 
 
 def stored_files(plan: Plan, storage: StorageFacts) -> list[tuple[str, str, bool]]:
-    """(source, target, read-only) of the files that are not the image's: the administrator's
-    kernel, and what was made for this container or is shared by several."""
-    given = (
-        [] if plan.kernel.source.inside else [(plan.kernel.source.path, plan.kernel.target, True)]
-    )
+    """(source, target, read-only) of the files that are not the image's: a kernel and an initrd of
+    the host's, and what was made for this container or is shared by several."""
+    hosts = [file for file in (plan.kernel, plan.initrd) if file and not file.source.inside]
+    given = [(file.source.path, file.target, True) for file in hosts]
     given += [(storage.initrd, INITRD_TARGET, True)] if storage.initrd else []
     given += [(plan.supervisor, SUPERVISOR, True)] if plan.supervisor else []
     given += [
@@ -269,6 +269,13 @@ def _names(plan: Plan, spec: Spec, ready: Ready) -> list[Step]:
     if (spec.hostname or spec.domainname) and "uts" in spec.namespaces:
         steps.append(HostName(hostname=spec.hostname, domainname=spec.domainname))
     steps += [Sysctl(path=path, value=value) for path, value in spec.sysctls.items()]
+    if spec.memory_policy:
+        from urunc.rare import memory_mode, memory_words
+
+        policy = spec.memory_policy
+        steps.append(
+            MemoryPolicy(mode=memory_mode(policy), nodes=policy.nodes, words=memory_words(policy))
+        )
     if ready.keyring:
         steps.append(Keyring(name=f"_ses.{plan.id}"))
     if spec.apparmor_profile:

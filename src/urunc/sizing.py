@@ -34,14 +34,12 @@ def memory_of(
     monitor's own; and never more than the monitor can give, or the machine has. What is asked for
     is refused above that, what follows from a limit is cut down to it."""
     wanted: int = config.get(f"monitors.{monitor.name}.memory_mib") * MIB
-    asked = image.overrides.get("memory")
+    asked = _memory_asked(spec, image)
     most, whose = _most(monitor, host)
-    if asked is not None:
-        wanted = _mebibytes(asked) * MIB
+    if asked:
+        wanted = asked[0]
         if most and wanted > most:
-            raise ImageError(
-                f"annotation 'memory': {asked} is more than {whose}", f"{most // MIB} MiB at most"
-            )
+            raise ImageError(f"{asked[1]} is more than {whose}", f"{most // MIB} MiB at most")
     elif most and wanted > most:
         key = f"monitors.{monitor.name}.memory_mib"
         warnings.append(
@@ -51,9 +49,9 @@ def memory_of(
         wanted = most
     files = image.kernel.size_bytes + (image.initrd.size_bytes if image.initrd else 0)
     least = -(-files // MIB) * MIB or MIB
-    if asked is not None and wanted < least:
+    if asked and wanted < least:
         raise ImageError(
-            f"annotation 'memory': {asked} is less than the guest's files take",
+            f"{asked[1]} is less than the guest's files take",
             f"{least // MIB} MiB at least",
         )
     limit = spec.resources.memory_limit_bytes
@@ -65,13 +63,13 @@ def memory_of(
             f"{files}, and {monitor.name} needs {need.of(least)} for itself",
             f"{need.limit_for(least)} at least",
         )
-    if asked is not None and need.limit_for(wanted) > limit:
+    if asked and need.limit_for(wanted) > limit:
         raise RoomError(
-            f"annotation 'memory': {asked} does not fit into the memory limit of {limit} bytes",
+            f"{asked[1]} does not fit into the memory limit of {limit} bytes",
             f"{monitor.name} needs {need.of(wanted)} for itself: raise the limit to "
             f"{need.limit_for(wanted)}",
         )
-    if asked is not None:
+    if asked:
         return wanted
     room = need.room_in(limit)
     if most and room > most:
@@ -99,6 +97,27 @@ def _most(monitor: Monitor, host: HostFacts) -> tuple[int, str]:
     return min(bounds, default=(0, ""))
 
 
+def _memory_asked(spec: Spec, image: UnikernelImage) -> tuple[int, str] | None:
+    """(bytes in whole MiB, who says so) of what is asked for by annotation or by
+    vm.hwConfig.memory; None where nothing is."""
+    said = spec.machine.memory_bytes if spec.machine else 0
+    machine = said // MIB * MIB
+    text = image.overrides.get("memory")
+    if text is None:
+        return (machine, f"config.json: vm.hwConfig.memory: {said}") if said else None
+    asked = _mebibytes(text) * MIB
+    _check_same("memory", text, asked, machine)
+    return asked, f"annotation 'memory': {text}"
+
+
+def _check_same(key: str, text: str, asked: int, machine: int) -> None:
+    if machine and machine != asked:
+        raise ImageError(
+            f"annotation '{key}': {text} is not what vm.hwConfig.{key} of config.json says",
+            "leave one of them out",
+        )
+
+
 def _mebibytes(text: str) -> int:
     number = text.removesuffix("MiB").removesuffix("Mi").removesuffix("M")
     if not number.isdecimal() or len(number) > 9 or not 0 < int(number) < 1 << 24:
@@ -119,12 +138,15 @@ def vcpus_of(
         period_us = resources.cpu_period_us or 100_000
         count = -(-resources.cpu_quota_us // period_us)
     asked = image.overrides.get("vcpus")
+    machine = spec.machine.vcpus if spec.machine else 0
+    count = machine or count
     if asked is not None:
         if not asked.isdecimal() or len(asked) > 9 or int(asked) < 1:
             raise ImageError(f"annotation 'vcpus': '{asked}' is no number above zero")
         count = int(asked)
+        _check_same("vcpus", asked, count, machine)
     if count > monitor.max_vcpus:
-        if asked is not None or monitor.max_vcpus > 1:
+        if asked is not None or machine or monitor.max_vcpus > 1:
             warnings.append(f"{count} vCPUs wanted, {monitor.name} has {monitor.max_vcpus} at most")
         count = monitor.max_vcpus
     return count

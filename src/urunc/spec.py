@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from urunc.rare import MemoryPolicy, TimeOffset, VirtualMachine
+
 CONFIG_LIMIT_BYTES = 16 << 20
 NAMESPACES = ("pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time")
 HOOKS = (
@@ -34,7 +36,14 @@ HOOKS = (
 )
 PROPAGATIONS = ("shared", "slave", "private", "unbindable")
 CAPABILITY_SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
-CLOCKS = ("monotonic", "boottime")
+RARE = {
+    "": ("vm", "windows", "solaris", "zos", "freebsd"),
+    "process": ("commandLine", "execCPUAffinity"),
+    "process.user": ("username",),
+    "linux": ("intelRdt", "memoryPolicy", "netDevices", "personality", "timeOffsets"),
+    "linux.resources.memory": ("kernel", "useHierarchy"),
+}
+"""What rare.py reads, by the object that it is in."""
 IO_CLASSES = ("IOPRIO_CLASS_RT", "IOPRIO_CLASS_BE", "IOPRIO_CLASS_IDLE")
 """ioprio_set(2)'s classes from 1 on."""
 SCHEDULERS = (
@@ -96,15 +105,6 @@ class IdMapping:
     container: int
     host: int
     size: int
-
-
-@record
-class TimeOffset:
-    """What a clock (`monotonic`, `boottime`) is ahead inside (time_namespaces(7))."""
-
-    clock: str
-    seconds: int
-    nanoseconds: int
 
 
 @record
@@ -172,7 +172,7 @@ class Spec:
     namespaces: Mapping[str, str]
     uid_mappings: tuple[IdMapping, ...]
     gid_mappings: tuple[IdMapping, ...]
-    time_offsets: tuple[TimeOffset, ...]
+    time_offsets: tuple[TimeOffset, ...] = ()
     sysctls: Mapping[str, str]
     rootfs_propagation: str
     masked_paths: tuple[str, ...]
@@ -183,6 +183,15 @@ class Spec:
     """linux.seccomp as it stands, None where there is none."""
     cgroups_path: str
     resources: Resources
+    memory_policy: MemoryPolicy | None = None
+    net_devices: Mapping[str, str] = {}
+    """Devices of the host's to move into the network namespace: name → name inside, which may hold
+    a %d for a number."""
+    personality: str = ""
+    machine: VirtualMachine | None = None
+    """What `vm` says, None where it is not there."""
+    remarks: tuple[str, ...] = ()
+    """What of the configuration is passed over, in words for the user."""
 
 
 def read_document(bundle: str) -> Any:
@@ -221,11 +230,6 @@ def parse(document: Any, bundle: str) -> Spec:
     cwd = process.text("cwd") or "/"
     if not cwd.startswith("/"):
         raise process.wrong("cwd", f"'{cwd}' is not an absolute path")
-    if linux.get("intelRdt", dict) is not None:
-        raise linux.wrong(
-            "intelRdt", "cache and bandwidth allocation is not supported", "leave it out"
-        )
-    linux.object("personality").one_of("domain", ("LINUX", "LINUX32"))
     namespaces = _namespaces(linux)
     return Spec(
         oci_version=oci_version,
@@ -258,7 +262,6 @@ def parse(document: Any, bundle: str) -> Spec:
         namespaces=namespaces,
         uid_mappings=_mappings(linux, "uidMappings", namespaces),
         gid_mappings=_mappings(linux, "gidMappings", namespaces),
-        time_offsets=_time_offsets(linux, namespaces),
         sysctls=_sysctls(linux, namespaces),
         rootfs_propagation=linux.one_of("rootfsPropagation", PROPAGATIONS),
         masked_paths=linux.texts("maskedPaths"),
@@ -267,7 +270,20 @@ def parse(document: Any, bundle: str) -> Spec:
         seccomp=linux.get("seccomp", dict),
         cgroups_path=linux.text("cgroupsPath"),
         resources=parse_resources(linux.object("resources")),
+        **_rare_parts(top, namespaces),
     )
+
+
+def _rare_parts(top: Object, namespaces: dict[str, str]) -> dict[str, Any]:
+    for path, keys in RARE.items():
+        holder = top
+        for key in path.split(".") if path else ():
+            holder = holder.object(key)
+        if not holder.value.keys().isdisjoint(keys):
+            from urunc.rare import parse as parse_rare
+
+            return parse_rare(top, namespaces)
+    return {}
 
 
 def _variables(holder: Object) -> tuple[str, ...]:
@@ -394,23 +410,6 @@ def _mappings(linux: Object, key: str, namespaces: dict[str, str]) -> tuple[IdMa
     return tuple(found)
 
 
-def _time_offsets(linux: Object, namespaces: dict[str, str]) -> tuple[TimeOffset, ...]:
-    offsets = linux.object("timeOffsets")
-    for clock in offsets.value:
-        if clock not in CLOCKS:
-            raise offsets.wrong(clock, "no such clock", f"known: {', '.join(CLOCKS)}")
-    if offsets.value and namespaces.get("time") != "":
-        raise linux.wrong("timeOffsets", "there is no new time namespace to set them in")
-    return tuple(
-        TimeOffset(
-            clock=clock,
-            seconds=offsets.object(clock).number("secs", -(1 << 63)) or 0,
-            nanoseconds=offsets.object(clock).number("nanosecs", maximum=999_999_999) or 0,
-        )
-        for clock in offsets.value
-    )
-
-
 def _sysctls(linux: Object, namespaces: dict[str, str]) -> dict[str, str]:
     """Kernel parameters by their path below /proc/sys; only those that a namespace of the
     container's own holds."""
@@ -440,6 +439,8 @@ def _namespace_of(path: str) -> str:
         return "network"
     if path in IPC_SYSCTLS or path.startswith("fs/mqueue/"):
         return "ipc"
+    if path.startswith("user/"):
+        return "user"
     return "uts" if path == "kernel/domainname" else ""
 
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 PR_SET_NO_NEW_PRIVS = 38
 PR_CAPBSET_DROP = 24
 PR_SET_DUMPABLE = 4
+NODE_BYTES = 128
+"""Of a mask of NUMA nodes: as many as a kernel can be built for."""
 TIOCSCTTY, TIOCSWINSZ, TIOCSPTLCK, TIOCGPTPEER = 0x540E, 0x5414, 0x40045431, 0x5441
 """ioctl_tty(2), the same on x86_64 and aarch64."""
 
@@ -442,6 +444,23 @@ class ResourceLimit(Step):
 
 
 @record
+class MemoryPolicy(Step):
+    """From which NUMA nodes the monitor's memory comes, its guest's with it (set_mempolicy(2));
+    execve keeps it, and every thread has it from the one that made it."""
+
+    mode: int
+    nodes: tuple[int, ...]
+    words: str
+
+    def describe(self) -> str:
+        return f"linux.memoryPolicy {self.words}"
+
+    def execute(self) -> None:
+        mask = sum(1 << node for node in self.nodes)
+        _linux.set_mempolicy(self.mode, mask.to_bytes(NODE_BYTES, "little") if mask else b"")
+
+
+@record
 class Keyring(Step):
     """A session keyring of its own."""
 
@@ -497,8 +516,8 @@ STEPS: dict[str, Any] = {
     cls.__name__: cls
     for cls in (
         PrivateMounts, Tmpfs, Bind, Copy, Device, DiskNode, BindDevice, Attach, Detach, Terminal,
-        Daemon, ReadOnly, Propagation, PivotRoot, HostName, Sysctl, Label, Umask, Keyring,
-        ResourceLimit, User,
+        Daemon, ReadOnly, Propagation, PivotRoot, HostName, Sysctl, Label, Umask, MemoryPolicy,
+        Keyring, ResourceLimit, User,
     )
 }  # fmt: skip
 

@@ -42,6 +42,7 @@ EXPECTED: dict[str, str] = {
     "create": """
         _struct
         select
+        urunc.asked
         urunc.channel
         urunc.cli.create
         urunc.container

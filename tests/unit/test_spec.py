@@ -15,8 +15,9 @@ from made import document
 
 from urunc import spec
 from urunc.errors import SpecError
+from urunc.rare import MemoryPolicy, TimeOffset, VirtualMachine
 from urunc.resources import Resources
-from urunc.spec import Hook, IdMapping, Mount, Rlimit, Scheduler, SpecDevice, TimeOffset
+from urunc.spec import Hook, IdMapping, Mount, Rlimit, Scheduler, SpecDevice
 
 
 def process(**changes: Any) -> dict[str, Any]:
@@ -112,6 +113,52 @@ BROKEN: list[tuple[Any, str]] = [
         "linux.timeOffsets.realtime: no such clock",
     ),
     (linux(intelRdt={"closID": "a"}), "linux.intelRdt: cache and bandwidth"),
+    (linux(memoryPolicy={}), "linux.memoryPolicy.mode: missing"),
+    (linux(memoryPolicy={"mode": "MPOL_NEAR"}), "linux.memoryPolicy.mode: unknown 'MPOL_NEAR'"),
+    (linux(memoryPolicy={"mode": "MPOL_BIND"}), "linux.memoryPolicy.nodes: MPOL_BIND takes one"),
+    (
+        linux(memoryPolicy={"mode": "MPOL_LOCAL", "nodes": "0"}),
+        "linux.memoryPolicy.nodes: MPOL_LOCAL takes none",
+    ),
+    (
+        linux(memoryPolicy={"mode": "MPOL_BIND", "nodes": "3-1"}),
+        "linux.memoryPolicy.nodes: '3-1' is no range of nodes below 1024",
+    ),
+    (
+        linux(memoryPolicy={"mode": "MPOL_BIND", "nodes": "all"}),
+        "linux.memoryPolicy.nodes: 'all' is no list of nodes",
+    ),
+    (
+        linux(memoryPolicy={"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_FAST"]}),
+        "linux.memoryPolicy.flags[0]: unknown 'MPOL_F_FAST'",
+    ),
+    (linux(netDevices={"a": {}}), "linux.netDevices: there is no network namespace"),
+    (
+        linux(namespaces=[{"type": "network"}], netDevices={"a": {"name": "b/c"}}),
+        "linux.netDevices.a.name: 'b/c' is no name of a network device",
+    ),
+    (
+        linux(namespaces=[{"type": "network"}], netDevices={"sixteen-letters-": {}}),
+        "linux.netDevices.sixteen-letters-: 'sixteen-letters-' is no name",
+    ),
+    (
+        linux(
+            namespaces=[{"type": "network"}], netDevices={"a": {"name": "c"}, "b": {"name": "c"}}
+        ),
+        "linux.netDevices.b.name: a second 'c'",
+    ),
+    (linux(personality={"domain": "BSD"}), "linux.personality.domain: unknown 'BSD'"),
+    (linux(personality={}), "linux.personality.domain: missing"),
+    (
+        linux(personality={"domain": "LINUX", "flags": ["READ_IMPLIES_EXEC"]}),
+        "linux.personality.flags: the specification has none",
+    ),
+    (document(vm={"hypervisor": {"path": "/bin/vmm"}}), "vm.hypervisor.path: the monitor is the"),
+    (document(vm={"image": {"format": "qcow2"}}), "vm.image.format: a guest's disks are"),
+    (document(vm={"hwConfig": {"irqs": [1]}}), "vm.hwConfig.irqs: no part of the host's hardware"),
+    (document(vm={"hwConfig": {"memory": 4096}}), "vm.hwConfig.memory: 4096 bytes are less than"),
+    (document(vm={"kernel": {"path": "boot/a"}}), "vm.kernel.path: 'boot/a' is not an absolute"),
+    (linux(sysctl={"user.max_net_namespaces": "5"}), "linux.sysctl: 'user.max_net_namespaces' is"),
     (linux(sysctl={"kernel.panic": "1"}), "linux.sysctl: 'kernel.panic' is not in a namespace"),
     (linux(sysctl={"net.ipv4.ip_forward": "1"}), "linux.sysctl: 'net.ipv4.ip_forward' is not in"),
     (
@@ -264,6 +311,13 @@ def full() -> dict[str, Any]:
             "uidMappings": [{"containerID": 0, "hostID": 100000, "size": 65536}],
             "gidMappings": [{"containerID": 0, "hostID": 200000, "size": 65536}],
             "timeOffsets": {"boottime": {"secs": -7, "nanosecs": 5}},
+            "memoryPolicy": {
+                "mode": "MPOL_BIND",
+                "nodes": "0-1, 3",
+                "flags": ["MPOL_F_STATIC_NODES"],
+            },
+            "netDevices": {"uplink": {"name": "net%d"}, "other": {}},
+            "personality": {"domain": "LINUX32"},
             "sysctl": {"net.ipv4.ip_forward": "1", "net/ipv4/conf/eth0.1/forwarding": "0"},
             "rootfsPropagation": "slave",
             "mountLabel": "a:b:e:d",
@@ -285,7 +339,11 @@ def full() -> dict[str, Any]:
                 ],
             },
         },
-        "vm": {"hypervisor": {"path": "/unused"}},
+        "vm": {
+            "hwConfig": {"vcpus": 2, "memory": 1 << 28},
+            "kernel": {"path": "/boot/a", "parameters": ["quiet", "a b"], "initrd": "/boot/b"},
+        },
+        "windows": {"layerFolders": ["unused"]},
     }
 
 
@@ -343,6 +401,19 @@ def test_a_full_configuration() -> None:
         uid_mappings=(IdMapping(container=0, host=100000, size=65536),),
         gid_mappings=(IdMapping(container=0, host=200000, size=65536),),
         time_offsets=(TimeOffset(clock="boottime", seconds=-7, nanoseconds=5),),
+        memory_policy=MemoryPolicy(
+            mode="MPOL_BIND", flags=("MPOL_F_STATIC_NODES",), nodes=(0, 1, 3)
+        ),
+        net_devices={"uplink": "net%d", "other": "other"},
+        personality="LINUX32",
+        machine=VirtualMachine(
+            vcpus=2,
+            memory_bytes=1 << 28,
+            kernel="/boot/a",
+            parameters=("quiet", "a b"),
+            initrd="/boot/b",
+        ),
+        remarks=("windows: for another platform, and without effect on Linux",),
         sysctls={"net/ipv4/ip_forward": "1", "net/ipv4/conf/eth0.1/forwarding": "0"},
         rootfs_propagation="slave",
         masked_paths=("/proc/kcore",),

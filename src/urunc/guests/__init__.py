@@ -94,6 +94,14 @@ class Process:
     """Whether it is PID 1 of a namespace of its own."""
     no_input: bool = False
     """Whether its standard input is empty, rather than the console."""
+    personality: str = ""
+    """Its execution domain: "LINUX", "LINUX32"."""
+    time_offsets: tuple[str, ...] = ()
+    """CLOCK SECONDS NANOSECONDS"""
+    filter: str = ""
+    """Which system calls it may make: a BPF program in hexadecimal."""
+    filter_flags: int = 0
+    """For seccomp(2)."""
 
 
 @record
@@ -130,6 +138,8 @@ class Request:
     process: Process | None = None
     channel: str = ""
     """How urunc's init talks to the host: "virtio" or "vsock", "" not at all."""
+    parameters: tuple[str, ...] = ()
+    """For the kernel itself; for guests that say that they take them (`takes_parameters`)."""
 
 
 @record
@@ -163,6 +173,8 @@ class Guest:
     """The monitors it is known to run on; empty: any."""
     storage: frozenset[str] = frozenset()
     """What it can take its files from: "initrd", "block"."""
+    takes_parameters = False
+    """Whether its kernel has parameters apart from the application's words."""
     takes_ipv6 = False
     """Whether it can be told an IPv6 address."""
     max_addressed = 1

@@ -64,6 +64,7 @@ class Linux(Guest):
     storage = frozenset(("initrd", "block"))
     quirks = frozenset(("isa-debug-exit", "reset-by-8042"))
     assigns_resources = True  # drivers/pci/setup-bus.c
+    takes_parameters = True
     takes_ipv6 = True
     max_addressed = 1 << 16
     root_forms = ("erofs", "ext4", "squashfs", "virtiofs", "9p", "cpio", "ext2")
@@ -104,7 +105,7 @@ class Linux(Guest):
 
 def _line(request: Request) -> tuple[str, list[str]]:
     """The line, and which names it has no room for; it can be too long still."""
-    words = ["panic=-1", f"console={request.console}", "reboot=k"]
+    words = ["panic=-1", f"console={request.console}", "reboot=k", *parameters(request)]
     if request.disks:
         words.append("root=/dev/vda " + ("ro" if request.disks[0].read_only else "rw"))
     elif request.initrd:
@@ -149,6 +150,20 @@ def _program(request: Request) -> list[str]:
             for index, word in enumerate(request.args[1:], 1)
         ]
     return words
+
+
+def parameters(request: Request) -> list[str]:
+    """What config.json has for the kernel itself; raises ImageError."""
+    for index, word in enumerate(request.parameters):
+        if word == "--":
+            raise ImageError(
+                f"vm.kernel.parameters[{index}]: '--' ends the kernel's parameters",
+                "say the application's words by process.args",
+            )
+    return [
+        _quoted(word, f"vm.kernel.parameters[{index}]")
+        for index, word in enumerate(request.parameters)
+    ]
 
 
 def _network(request: Request) -> list[str]:

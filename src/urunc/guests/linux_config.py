@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from urunc.errors import ImageError
 from urunc.guests import CHANNEL_PORT, SHARE_TAG, VSOCK_PORT
-from urunc.guests.linux import items
+from urunc.guests.linux import LINE_LIMIT_BYTES, items, parameters
 from urunc.storage.facts import (
     ARCHIVE,
     DEVICE,
@@ -49,15 +49,22 @@ def config_line(request: Request) -> str:
     """The kernel's line: what the kernel itself needs, and where the rest is."""
     if len(request.disks) >= DISK_LIMIT:
         raise ImageError(f"disks: {len(request.disks)} are more than {DISK_LIMIT - 1}")
-    return " ".join(
+    line = " ".join(
         (
             "panic=-1",
             f"console={request.console}",
             "reboot=k",
             "quiet",
+            *parameters(request),
             f"urunc.config={disk_path(len(request.disks))}",
         )
     )
+    if len(line.encode()) > LINE_LIMIT_BYTES:
+        raise ImageError(
+            f"vm.kernel.parameters: a line of {len(line.encode())} bytes is more than the kernel "
+            f"takes ({LINE_LIMIT_BYTES})"
+        )
+    return line
 
 
 def config_text(request: Request) -> str:
@@ -210,6 +217,11 @@ def _process(request: Request) -> list[str]:
     if process.capabilities:
         records.append(_record("capabilities", *process.capabilities))
     records += [_record("no_new_privileges", "1")] if process.no_new_privileges else []
+    if process.personality:
+        records.append(_record("personality", process.personality))
+    records += [_record("time_offset", *offset.split(" ")) for offset in process.time_offsets]
+    if process.filter:
+        records.append(_record("seccomp", str(process.filter_flags), process.filter))
     records += [_record("rlimit", *limit.split(" ")) for limit in process.rlimits]
     records += [_record("sysctl", path, value) for path, value in process.sysctls.items()]
     records += [_record("masked", path) for path in process.masked_paths]

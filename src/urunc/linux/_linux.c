@@ -35,6 +35,8 @@
 #ifndef SYS_mount_setattr
 #define SYS_mount_setattr 442
 #endif
+#define MASK_BYTES 128 /* of NUMA nodes: 1,024, as many as a kernel can be built for */
+
 #ifndef SYS_statmount
 #define SYS_statmount 457
 #endif
@@ -322,6 +324,27 @@ static PyObject *linux_sched_setattr(PyObject *self, PyObject *args)
     return none_or_error(syscall(SYS_sched_setattr, pid, &attributes, 0), NULL);
 }
 
+/* set_mempolicy(mode, nodes): of the calling thread, kept by execve; `nodes` are a mask's bytes in the machine's order, of
+ * a length that a long divides. */
+static PyObject *linux_set_mempolicy(PyObject *self, PyObject *args)
+{
+    int mode;
+    const char *nodes;
+    Py_ssize_t length;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "iy#", &mode, &nodes, &length))
+        return NULL;
+    unsigned long mask[MASK_BYTES / sizeof(long)];
+    if (length > MASK_BYTES) {
+        errno = EINVAL;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    memset(mask, 0, sizeof mask);
+    memcpy(mask, nodes, length);
+    /* the kernel reads one bit less than it is told of (mm/mempolicy.c, get_nodes) */
+    return none_or_error(syscall(SYS_set_mempolicy, mode, length ? mask : NULL, length ? length * 8 + 1 : 0), NULL);
+}
+
 /* ioprio_set(pid, value): the class in the bits from 13 on, the level below (ioprio_set(2)). */
 static PyObject *linux_ioprio_set(PyObject *self, PyObject *args)
 {
@@ -470,21 +493,22 @@ static PyObject *linux_default_signals(PyObject *self, PyObject *unused)
     return none_or_error(sigprocmask(SIG_SETMASK, &empty, NULL), NULL);
 }
 
-/* set_seccomp(filter): install a classic BPF program for this thread; needs no_new_privs or CAP_SYS_ADMIN. */
+/* set_seccomp(filter, flags): install a classic BPF program for this thread; needs no_new_privs or CAP_SYS_ADMIN. */
 static PyObject *linux_set_seccomp(PyObject *self, PyObject *args)
 {
     const char *filter;
     Py_ssize_t length;
     (void)self;
-    if (!PyArg_ParseTuple(args, "y#", &filter, &length))
+    unsigned int flags;
+    if (!PyArg_ParseTuple(args, "y#I", &filter, &length, &flags))
         return NULL;
     struct sock_fprog program = {(unsigned short)((size_t)length / sizeof(struct sock_filter)),
                                  (struct sock_filter *)(uintptr_t)filter};
-    return none_or_error(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program), NULL);
+    return none_or_error(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program), NULL);
 }
 
-/* compile_seccomp(default_action, rules) -> bytes of struct sock_filter. A rule is (name, action, conditions), a
- * condition (argument, comparison, value, second value) with libseccomp's numbers.
+/* compile_seccomp(default_action, rules, architectures) -> bytes of struct sock_filter. A rule is (name, action,
+ * conditions), a condition (argument, comparison, value, second value) with libseccomp's numbers.
  *
  * libseccomp knows every architecture's system call numbers; it is loaded here and not linked, so that only
  * the containers that need a filter of ours pay for it. A name that this architecture does not have is
@@ -521,7 +545,7 @@ static int add_rule(void *context, PyObject *rule, int (*resolve)(const char *),
         given[i].second = second;
     }
     int number = resolve(name);
-    if (number < 0)
+    if (number == -1 /* __NR_SCMP_ERROR; below are calls that another architecture has */)
         return 0;
     int rc = add(context, action, number, (unsigned int)count, given);
     if (rc < 0) {
@@ -535,9 +559,9 @@ static int add_rule(void *context, PyObject *rule, int (*resolve)(const char *),
 static PyObject *linux_compile_seccomp(PyObject *self, PyObject *args)
 {
     unsigned int default_action;
-    PyObject *rules;
+    PyObject *rules, *architectures;
     (void)self;
-    if (!PyArg_ParseTuple(args, "IO", &default_action, &rules))
+    if (!PyArg_ParseTuple(args, "IOO", &default_action, &rules, &architectures))
         return NULL;
     void *library = dlopen("libseccomp.so.2", RTLD_NOW | RTLD_LOCAL);
     if (!library)
@@ -547,7 +571,8 @@ static PyObject *linux_compile_seccomp(PyObject *self, PyObject *args)
     int (*resolve)(const char *) = (int (*)(const char *))dlsym(library, "seccomp_syscall_resolve_name");
     urunc_add_rule add = (urunc_add_rule)dlsym(library, "seccomp_rule_add_array");
     int (*export)(void *, int) = (int (*)(void *, int))dlsym(library, "seccomp_export_bpf");
-    if (!init || !release || !resolve || !add || !export)
+    int (*add_architecture)(void *, uint32_t) = (int (*)(void *, uint32_t))dlsym(library, "seccomp_arch_add");
+    if (!init || !release || !resolve || !add || !export || !add_architecture)
         return PyErr_Format(PyExc_ImportError, "libseccomp.so.2 lacks a function that urunc needs");
 
     PyObject *program = NULL;
@@ -555,7 +580,21 @@ static PyObject *linux_compile_seccomp(PyObject *self, PyObject *args)
     void *context = init(default_action);
     if (!context)
         return PyErr_NoMemory();
-    Py_ssize_t count = PySequence_Size(rules);
+    Py_ssize_t count = PySequence_Size(architectures);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *token = PySequence_GetItem(architectures, i);
+        unsigned long value = token ? PyLong_AsUnsignedLong(token) : 0;
+        Py_XDECREF(token);
+        if (PyErr_Occurred())
+            goto out;
+        int rc = add_architecture(context, (uint32_t)value);
+        if (rc < 0 && rc != -EEXIST) {
+            errno = -rc;
+            PyErr_SetFromErrno(PyExc_OSError);
+            goto out;
+        }
+    }
+    count = PySequence_Size(rules);
     if (count < 0)
         goto out;
     for (Py_ssize_t i = 0; i < count; i++) {
@@ -609,6 +648,7 @@ static PyMethodDef methods[] = {
     {"close_range", linux_close_range, METH_VARARGS, NULL},
     {"setrlimit", linux_setrlimit, METH_VARARGS, NULL},
     {"sched_setattr", linux_sched_setattr, METH_VARARGS, NULL},
+    {"set_mempolicy", linux_set_mempolicy, METH_VARARGS, NULL},
     {"ioprio_set", linux_ioprio_set, METH_VARARGS, NULL},
     {"load_device_program", linux_load_device_program, METH_VARARGS, NULL},
     {"attach_device_program", linux_attach_device_program, METH_VARARGS, NULL},

@@ -41,17 +41,18 @@ RTM_NEWTFILTER, RTM_DELTFILTER, RTM_GETTFILTER = 44, 45, 46
 IFF_UP, IFF_LOOPBACK = 0x1, 0x8
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK = 1, 3, 4, 5
 IFLA_MASTER, IFLA_TXQLEN, IFLA_LINKINFO, IFLA_AF_SPEC, IFLA_GROUP = 10, 13, 18, 26, 27
-IFLA_LINK_NETNSID = 37
+IFLA_NET_NS_FD, IFLA_LINK_NETNSID = 28, 37
 IFLA_INFO_KIND = 1
 IFLA_INET6_ADDR_GEN_MODE = 8
 IN6_ADDR_GEN_MODE_NONE = 1
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
 IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_TEMPORARY = 0x2, 0x8, 0x1
+IFA_F_PERMANENT = 0x80
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY = 1, 4, 5, 6
 RTA_MULTIPATH, RTA_TABLE, RTA_VIA = 9, 15, 18
 NDA_DST, NDA_LLADDR = 1, 2
 NUD_PERMANENT = 0x80
-RT_SCOPE_LINK = 253
+RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
 RT_TABLE_MAIN = 254
 RTN_UNICAST = 1
 
@@ -104,6 +105,8 @@ class Address:
         self.ipv6 = family == AF_INET6
         self.prefix = prefix
         self.link_scope = scope == RT_SCOPE_LINK
+        self.universe = scope == RT_SCOPE_UNIVERSE
+        self.permanent = bool((_number(values.get(IFA_FLAGS)) or flags) & IFA_F_PERMANENT)
         flags = _number(values.get(IFA_FLAGS)) or flags
         self.usable = not self.ipv6 or not flags & (IFA_F_DADFAILED | IFA_F_TEMPORARY)
         """Whether it is for good: not one that another machine has too, nor a temporary one."""
@@ -225,6 +228,17 @@ class Rtnetlink(Socket):
             if error.errno != EAFNOSUPPORT:
                 raise
             self.request(RTM_NEWLINK, 0, body)
+
+    def set_flags(self, index: int, *, up: bool) -> None:
+        """Bring a device up or take it down, and nothing more."""
+        self.request(RTM_NEWLINK, 0, pack("BBHiII", 0, 0, 0, index, IFF_UP if up else 0, IFF_UP))
+
+    def move_link(self, index: int, namespace: int, name: str) -> None:
+        """Move a device to another network namespace (a descriptor) under a name, which may hold a
+        %d for a free number."""
+        body = pack("BBHiII", 0, 0, 0, index, 0, 0)
+        body += attribute(IFLA_NET_NS_FD, pack("I", namespace))
+        self.request(RTM_NEWLINK, 0, body + attribute(IFLA_IFNAME, name.encode() + b"\0"))
 
     def set_queue_length(self, index: int, length: int) -> None:
         """Say how many frames a device's queue holds (0: it has none)."""

@@ -18,9 +18,12 @@ install = _linux.set_seccomp
 
 
 def compile_rules(
-    default: int, rules: Sequence[tuple[str, int, Sequence[tuple[int, int, int, int]]]]
+    default: int,
+    rules: Sequence[tuple[str, int, Sequence[tuple[int, int, int, int]]]],
+    architectures: Sequence[int] = (),
 ) -> bytes:
-    """The BPF program of (name, action, conditions) rules; names that this architecture does not
-    have are left out. Raises ImportError where libseccomp (libseccomp.so.2) is missing, OSError
+    """The BPF program of (name, action, conditions) rules, for this machine's architecture and
+    further ones (libseccomp's tokens), whose calls end the process else; names that none of them
+    has are left out. Raises ImportError where libseccomp (libseccomp.so.2) is missing, OSError
     where it refuses."""
-    return _linux.compile_seccomp(default, rules)
+    return _linux.compile_seccomp(default, rules, architectures)

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What config.json asks for that this guest cannot do: refused, or, where engines add it on their
+own, a remark for the user. Pure.
+
+What no guest can do is refused where it is read (rare.py).
+"""
+
+from __future__ import annotations
+
+from urunc.errors import SpecError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from urunc.guests import Guest
+    from urunc.spec import Spec
+
+ENGINES_SYSCTLS = frozenset(("net/ipv4/ip_unprivileged_port_start", "net/ipv4/ping_group_range"))
+"""What Docker and Podman add on their own; in a guest without users everybody may do either."""
+
+
+def check(spec: Spec, guest: Guest, *, managed: bool, nics: int) -> list[str]:
+    """Remarks on what has no effect; raises SpecError for what must not be passed over.
+
+    `managed`: urunc's init runs the application. `nics`: how many network devices the guest can
+    have.
+    """
+    if spec.seccomp and spec.seccomp.get("listenerPath"):
+        raise SpecError(
+            "config.json: linux.seccomp.listenerPath: nobody on the host can be notified of a "
+            "guest's system calls",
+            "leave it out",
+        )
+    machine = spec.machine
+    if machine and machine.parameters and not guest.takes_parameters:
+        raise SpecError(
+            f"config.json: vm.kernel.parameters: {guest.name} has no words but the application's",
+            "say them by process.args",
+        )
+    if spec.net_devices and not nics:
+        raise SpecError(
+            f"config.json: linux.netDevices: this {guest.name} guest can have no network device",
+            "leave it out",
+        )
+    if managed:
+        return list(spec.remarks)
+    if spec.personality not in ("", "LINUX"):
+        raise _not_for(guest, f"linux.personality.domain: '{spec.personality}'")
+    if spec.time_offsets:
+        raise _not_for(guest, f"linux.timeOffsets.{spec.time_offsets[0].clock}")
+    return [*spec.remarks, *_unheard(spec, guest)]
+
+
+def _not_for(guest: Guest, what: str) -> SpecError:
+    return SpecError(
+        f"config.json: {what}: the kernel of a {guest.name} guest cannot be told so",
+        "it can where urunc's init runs the application (annotation 'mountRootfs')",
+    )
+
+
+def _unheard(spec: Spec, guest: Guest) -> list[str]:
+    """What is a process's, where the guest has none that urunc runs."""
+    found = []
+    rights = _rights(spec) if guest.init else ""
+    if rights:
+        # a unikernel has no users, no system calls and no /proc; this guest has
+        found.append(f"{guest.name}: the image's first program has every right in it: {rights}")
+    if spec.cwd != "/":
+        found.append(f"process.cwd: {guest.name} is not told '{spec.cwd}'")
+    if spec.domainname:
+        found.append(f"domainname: {guest.name} is not told '{spec.domainname}'")
+    sysctls = [path.replace("/", ".") for path in spec.sysctls if path not in ENGINES_SYSCTLS]
+    if sysctls:
+        shown = ", ".join(sysctls[:4]) + (", …" if len(sysctls) > 4 else "")
+        found.append(
+            f"linux.sysctl: set in the container's namespaces, not in the guest's kernel: {shown}"
+        )
+    return found
+
+
+def _rights(spec: Spec) -> str:
+    """The keys that would take rights from a process."""
+    keys = {
+        "process.user": spec.uid or spec.gid,
+        "process.capabilities": spec.capabilities,
+        "process.noNewPrivileges": spec.no_new_privileges,
+        "linux.seccomp": spec.seccomp,
+        "linux.maskedPaths": spec.masked_paths,
+        "linux.readonlyPaths": spec.read_only_paths,
+    }
+    found = [key for key, value in keys.items() if value]
+    return f"{', '.join(found)} do not hold" if found else ""

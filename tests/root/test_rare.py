@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of config.json that few containers have (config-linux.md, config-vm.md): what they do$
+a real monitor, and what a guest finds."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from support import PARTS, Bundle, Urunc, ip, need, network_unchanged, nothing_left
+
+MIB = 1 << 20
+
+
+def probe(path: pathlib.Path, **annotations: str) -> Bundle:
+    """The probe on an emulated PC: it tells its memory, vCPUs and network devices."""
+    need("probe", "qemu")
+    made = Bundle(path, "unikraft", "qemu", **({"accelerator": "tcg"} | annotations))
+    made.add("unikernel", PARTS / "probe.pvh")
+    made.args("app", "probe.hang")
+    made.config["linux"]["resources"] = {}
+    return made
+
+
+def refused(urunc: Urunc, bundle: Bundle) -> str:
+    """What `create` says that does not come about, and leaves nothing."""
+    with nothing_left(urunc.root):
+        result = urunc("create", "--bundle", str(bundle.write()), urunc.new_id(), check=False)
+        assert result.returncode == 1
+        assert len(result.stderr.splitlines()) <= 2
+        return result.stderr
+
+
+@pytest.mark.parametrize(
+    ("policy", "wanted"),
+    [
+        ({"mode": "MPOL_BIND", "nodes": "0"}, "bind:0"),
+        ({"mode": "MPOL_PREFERRED", "nodes": "0"}, "prefer:0"),
+        (
+            {"mode": "MPOL_INTERLEAVE", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]},
+            "interleave=static:0",
+        ),
+        ({"mode": "MPOL_LOCAL"}, "local"),
+    ],
+)
+def test_memory_policy(
+    urunc: Urunc, tmp_path: pathlib.Path, policy: dict[str, Any], wanted: str
+) -> None:
+    """The guest's memory, the largest mapping of its monitor, is under the policy (numa(7))."""
+    bundle = probe(tmp_path / "b", memory="128")
+    bundle.config["linux"]["memoryPolicy"] = policy
+    container = urunc.create(bundle)
+    container.start()
+    assert container.report()["memory"] == 128 * MIB
+    mappings = pathlib.Path(f"/proc/{container.pid}/numa_maps").read_text().splitlines()
+    of_guest = next(line for line in mappings if _size(container.pid, line.split()[0]) == 128 * MIB)
+    assert of_guest.split()[1] == wanted
+    assert "N0=" in of_guest
+    container.delete("--force")
+
+
+def _size(pid: int, start: str) -> int:
+    """The length in bytes of the mapping of a process that begins there."""
+    for line in pathlib.Path(f"/proc/{pid}/maps").read_text().splitlines():
+        first, _, last = line.split()[0].partition("-")
+        if int(first, 16) == int(start, 16):
+            return int(last, 16) - int(first, 16)
+    return 0
+
+
+def test_a_memory_policy_that_the_kernel_refuses(urunc: Urunc, bundle: Bundle) -> None:
+    """A node that the machine has not."""
+    bundle.config["linux"]["memoryPolicy"] = {"mode": "MPOL_BIND", "nodes": "900"}
+    assert "linux.memoryPolicy MPOL_BIND on nodes 900: " in refused(urunc, bundle)
+
+
+@pytest.fixture
+def home(urunc: Urunc) -> Iterator[str]:
+    """A network namespace that is the runtime's own, with `uplink`, whose other end is `peer`."""
+    name = f"urunc-home-{urunc.new_id()}"
+    ip("netns", "add", name)
+    try:
+        settle = ["sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0"]
+        subprocess.run(["ip", "netns", "exec", name, *settle], check=True)
+        ip("-n", name, "link", "add", "uplink", "type", "veth", "peer", "name", "peer")
+        for device in ("lo", "peer", "uplink"):
+            ip("-n", name, "link", "set", device, "up")
+        ip("-n", name, "addr", "add", "10.99.0.2/24", "dev", "uplink")
+        ip("-n", name, "addr", "add", "fd99::2/64", "dev", "uplink", "nodad")
+        urunc.prefix = ["nsenter", f"--net=/run/netns/{name}"]
+        yield name
+    finally:
+        urunc.clean()
+        ip("netns", "del", name)
+
+
+def devices(namespace: str, pid: int = 0) -> dict[str, Any]:
+    """name → what `ip addr` says, in a namespace by name, or in a process's."""
+    enter = ["nsenter", f"--net=/proc/{pid}/ns/net"] if pid else ["ip", "netns", "exec", namespace]
+    shown = subprocess.run([*enter, "ip", "-j", "addr"], capture_output=True, check=True).stdout
+    return {link["ifname"]: link for link in json.loads(shown)}
+
+
+@pytest.mark.parametrize(("wanted", "inside"), [("", "uplink"), ("net7", "net7"), ("en%d", "en0")])
+def test_a_device_of_the_host_s_is_the_guest_s(
+    urunc: Urunc, tmp_path: pathlib.Path, home: str, wanted: str, inside: str
+) -> None:
+    """linux.netDevices: moved, renamed, its addresses of either family kept, up; and the guest
+    takes it over."""
+    mac = devices(home)["uplink"]["address"]
+    bundle = probe(tmp_path / "b")
+    bundle.config["linux"]["netDevices"] = {"uplink": {"name": wanted} if wanted else {}}
+    container = urunc.create(bundle)
+    found = devices("", container.pid)
+    assert "uplink" not in devices(home)
+    assert "UP" in found[inside]["flags"]
+    assert {item["local"] for item in found[inside]["addr_info"] if item["scope"] == "global"} == {
+        "10.99.0.2", "fd99::2",
+    }  # fmt: skip
+    container.start()
+    report = container.report()
+    assert "netdev.ip=10.99.0.2/24" in report["cmdline"]
+    assert [nic["mac"] for nic in report["nics"]] == [mac]
+    container.delete("--force")
+
+
+def test_a_device_that_cannot_be_moved(urunc: Urunc, tmp_path: pathlib.Path, home: str) -> None:
+    """A `create` that fails gives back what it had moved: same name, addresses, up."""
+    bundle = probe(tmp_path / "b")
+    with network_unchanged(f"/run/netns/{home}"):
+        bundle.config["linux"]["netDevices"] = {"uplink": {}, "nothing": {}}
+        said = refused(urunc, bundle)
+        assert "linux.netDevices.nothing: the host has no network device of this name" in said
+    with network_unchanged(f"/run/netns/{home}"):
+        bundle.config["linux"]["netDevices"] = {"uplink": {"name": "lo"}}
+        said = refused(urunc, bundle)
+        assert "linux.netDevices.uplink.name: the container's network namespace has a 'lo'" in said
+    with network_unchanged(f"/run/netns/{home}"):
+        bundle.config["linux"]["netDevices"] = {"uplink": {}}
+        bundle.config["hooks"] = {"createRuntime": [{"path": "/bin/false"}]}
+        assert "createRuntime" in refused(urunc, bundle)
+    bundle.config["hooks"] = {}
+    bundle.network(f"/run/netns/{home}")
+    assert "linux.netDevices: the container's network namespace is the one" in refused(
+        urunc, bundle
+    )
+
+
+def test_a_guest_without_a_network_device(urunc: Urunc, bundle: Bundle) -> None:
+    """The probe of these tests declares none in its manifest."""
+    bundle.config["linux"]["netDevices"] = {"uplink": {}}
+    assert "linux.netDevices: this rumprun guest can have no" in refused(urunc, bundle)
+
+
+def test_the_machine_s_size(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    """vm.hwConfig: the guest finds as much; an annotation that says otherwise is refused."""
+    bundle = probe(tmp_path / "b")
+    bundle.config["vm"] = {"hwConfig": {"vcpus": 2, "memory": 96 * MIB + 5}}
+    container = urunc.create(bundle)
+    container.start()
+    report = container.report()
+    assert (report["memory"], report["vcpus"]) == (96 * MIB, 2)
+    container.delete("--force")
+    bundle.config["annotations"]["com.urunc.unikernel.memory"] = "97"
+    assert "'memory': 97 is not what vm.hwConfig.memory" in refused(urunc, bundle)
+    del bundle.config["annotations"]["com.urunc.unikernel.memory"]
+    bundle.config["linux"]["resources"] = {"memory": {"limit": 100 * MIB}}
+    assert "vm.hwConfig.memory: " in (said := refused(urunc, bundle))
+    assert "does not fit into the memory limit" in said
+
+
+def test_the_machine_s_kernel(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    """vm.kernel: a kernel and an initrd of the host's; a unikernel has no parameters beside its
+    words."""
+    bundle = probe(tmp_path / "b")
+    initrd = tmp_path / "initrd"
+    initrd.write_bytes(b"not in the bundle")
+    tmp_path.chmod(0o755)
+    for folder in tmp_path.parents[:2]:
+        folder.chmod(folder.stat().st_mode | 0o011)
+    bundle.config["vm"] = {"kernel": {"path": str(PARTS / "probe.pvh"), "initrd": str(initrd)}}
+    assert "config.json has a vm.kernel, too" in refused(urunc, bundle)
+    del bundle.config["annotations"]["com.urunc.unikernel.binary"]
+    (bundle.root / "unikernel").unlink()
+    container = urunc.create(bundle)
+    container.start()
+    assert container.report()["initrd"]["size"] == len(b"not in the bundle")
+    container.delete("--force")
+    bundle.config["vm"]["kernel"]["parameters"] = ["quiet"]
+    assert "vm.kernel.parameters: unikraft has no words but" in refused(urunc, bundle)
+
+
+def test_limits_of_a_user_namespace(urunc: Urunc, bundle: Bundle) -> None:
+    """Sysctls of `user`: the container's own user namespace has them, and no other."""
+    linux = bundle.config["linux"]
+    linux["sysctl"] = {"user.max_net_namespaces": "7"}
+    assert "linux.sysctl: 'user.max_net_namespaces' is not in" in refused(urunc, bundle)
+    mapping = {"containerID": 0, "hostID": 700000, "size": 65536}
+    linux["namespaces"].append({"type": "user"})
+    linux |= {"uidMappings": [mapping], "gidMappings": [mapping]}
+    before = pathlib.Path("/proc/sys/user/max_net_namespaces").read_text()
+    container = urunc.create(bundle)
+    shown = subprocess.run(
+        ["nsenter", f"--user=/proc/{container.pid}/ns/user", "cat",
+         "/proc/sys/user/max_net_namespaces"],
+        capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    assert shown == "7\n"
+    assert pathlib.Path("/proc/sys/user/max_net_namespaces").read_text() == before
+    container.delete("--force")
