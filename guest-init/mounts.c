@@ -211,43 +211,76 @@ void mount_volumes(void)
 
 /* --- files ------------------------------------------------------------------ */
 
-static int new_file(const char *path, mode_t mode)
+/* Which mount a descriptor is on (proc_pid_fdinfo(5)), 0 where that is not to be known. */
+static long mount_of(int fd)
 {
-    int target = find_or_make(path, FILE_), fd;
+    FILE *facts = fopen(text("/proc/self/fdinfo/%d", fd), "re");
+    char line[64];
+    long id = 0;
+
+    while (facts && fgets(line, sizeof line, facts))
+        if (sscanf(line, "mnt_id: %ld", &id) == 1)
+            break;
+    if (facts)
+        fclose(facts);
+    return id;
+}
+
+/* Whether PATH, or where it would be made, is in what is mounted and not in the root itself. */
+static bool is_mounted(const char *path)
+{
+    char *place = strdup(path);
+    int fd;
+    bool elsewhere;
+
+    while ((fd = find(root, place)) < 0 && strrchr(place, '/') != NULL)
+        *strrchr(place, '/') = '\0';
+    elsewhere = fd >= 0 && mount_of(fd) != mount_of(root);
+    close(fd);
+    free(place);
+    return elsewhere;
+}
+
+/* A file in memory, bound on its place: what is there, in the image or in a volume, is not ours to
+ * write to. */
+static void bind_file(const char *path, mode_t mode, const char *content)
+{
+    static int count;
+    char *copy = text(FILES "/%d", count++);
+    int fd = open(copy, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode), target;
     struct stat found;
 
-    if (fstat(target, &found) != 0 || !S_ISREG(found.st_mode))
-        fail("%s is no file", path);
-    fd = open(text(DESCRIPTOR, target), O_WRONLY | O_TRUNC | O_CLOEXEC);
-    if (fd < 0 && errno == EROFS) { /* a file in memory, bound on it */
-        static int count;
-        char *copy = text(FILES "%d", count++);
+    for (size_t left = strlen(content); fd >= 0 && left > 0;) {
+        ssize_t written = write(fd, content, left);
 
-        fd = open(copy, O_WRONLY | O_CREAT | O_CLOEXEC, mode);
-        if (fd >= 0)
-            mount_at(copy, target, NULL, MS_BIND, NULL);
+        if (written < 0)
+            fail("cannot write %s: %m", path);
+        content += written;
+        left -= written;
     }
     if (fd < 0 || fchmod(fd, mode) != 0)
         fail("cannot write %s: %m", path);
+    close(fd);
+    target = find_or_make(path, FILE_);
+    if (fstat(target, &found) != 0 || S_ISDIR(found.st_mode))
+        fail("%s is no file", path);
+    mount_at(copy, target, NULL, MS_BIND, NULL);
     close(target);
-    return fd;
 }
 
 void write_files(void)
 {
+    if (first("file") == NULL)
+        return;
+    mkdir(FILES, 0755);
+    if (mount("tmpfs", FILES, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0755,size=8m") != 0)
+        fail("cannot mount a tmpfs: %m");
     for (const struct record *record = first("file"); record; record = following(record)) {
-        const char *content = field(record, 2);
-        int fd = new_file(field(record, 0), number(field(record, 1), 8, "file"));
+        const char *path = field(record, 0);
 
-        for (size_t left = strlen(content); left > 0;) {
-            ssize_t count = write(fd, content, left);
-
-            if (count < 0)
-                fail("cannot write %s: %m", field(record, 0));
-            content += count;
-            left -= count;
-        }
-        close(fd);
+        /* the engine asked for it there, or a volume has its own, if any */
+        if (strcmp(field(record, 3), "asked") == 0 || !is_mounted(path))
+            bind_file(path, number(field(record, 1), 8, "file"), field(record, 2));
     }
 }
 

@@ -57,7 +57,7 @@ static int made(const char *path, enum kind kind, int links)
     parent = made(folder, FOLDER, links);
     if (parent < 0)
         return -1;
-    error = kind == FOLDER ? mkdirat(parent, name, 0755) : mknodat(parent, name, S_IFREG | 0644, 0);
+    error = kind == FOLDER ? mkdirat(parent, name, 0755) : mknodat(parent, name, S_IFREG | 0755, 0);
     if (error != 0 && errno == EEXIST)
         fd = made_behind(parent, folder, name, kind, links);
     else if (error == 0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 from urunc.guests import Process
 from urunc.linux.capabilities import mask
 from urunc.spec import CAPABILITY_SETS, Spec
+from urunc.storage.facts import TOLD
 
 
 def process_of(spec: Spec) -> Process:
@@ -32,6 +33,7 @@ def process_of(spec: Spec) -> Process:
             f"{offset.clock} {offset.seconds} {offset.nanoseconds}" for offset in spec.time_offsets
         ),
         own_pids=spec.namespaces.get("pid") == "",
+        files=tuple(mount.destination for mount in spec.mounts if mount.destination in TOLD),
     )
 
 

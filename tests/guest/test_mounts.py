@@ -201,3 +201,87 @@ def test_an_option_that_a_bind_mount_has_no_use_for(urunc: Urunc, tmp_path: path
     result = run(urunc, bundle)
     assert result.stdout.replace("\r", "") == "in x\n", result.stdout + result.stderr
     assert "mount '/x': options that a bind mount has no use for: no-such-option" in result.stderr
+
+
+def tree(folder: pathlib.Path) -> dict[str, tuple[int, bytes]]:
+    """What there is below a folder: type and mode, and the content of files."""
+    return {
+        str(path.relative_to(folder)): (
+            path.lstat().st_mode,
+            path.read_bytes() if path.is_file() else b"",
+        )
+        for path in folder.rglob("*")
+    }
+
+
+def test_what_is_mounted_is_not_written_to(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    """A volume on /etc keeps its files, as the image does: the guest's own are above them. On the
+    host there is after it what runc makes there, no more."""
+    need("root", "linux", "qemu", "virtiofsd", "runc")
+    configure(urunc, KIND)
+    script = """
+        echo '== hosts'; grep -c localhost /etc/hosts; echo '== name'; cat /etc/hostname
+        echo '== mine'; cat /etc/resolv.conf
+        echo '== write'; echo added >>/etc/hosts && grep added /etc/hosts; pwd
+        echo '== own'; cat /etc/own /etc/below/text
+    """
+    bundle = linux(tmp_path / "b", script, rootfs=KIND)
+    (bundle.root / "etc/hosts").write_text("of the image\n")
+    for name, text in (("volume/own", "own\n"), ("volume/hosts", "the volume's\n"),
+                       ("volume/resolv.conf", "mine\n"), ("below/text", "below\n"),
+                       ("hosts", "127.0.0.1 localhost\n"),
+                       ("volume/hostname", "its\n")):  # fmt: skip
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    bundle.config["hostname"] = "a-name"  # which no engine has mounted a file with
+    bundle.config["process"]["cwd"] = "/etc/made/here"
+    bundle.config["mounts"] = [
+        PROC,
+        volume("/etc", tmp_path / "volume"),
+        volume("/etc/below", tmp_path / "below"),
+        volume("/etc/hosts", tmp_path / "hosts"),
+    ]
+    subprocess.run(["cp", "-a", tmp_path / "volume", tmp_path / "volume.before"], check=True)
+    theirs = answers(by_runc(urunc, bundle).stdout)
+    expected = tree(tmp_path / "volume")
+    subprocess.run(["rm", "-r", tmp_path / "volume"], check=True)
+    subprocess.run(["mv", tmp_path / "volume.before", tmp_path / "volume"], check=True)
+    (bundle.root / "sys").mkdir()
+    before = tree(bundle.root)
+    (tmp_path / "hosts").write_text("127.0.0.1 localhost\n")
+    with nothing_left(urunc.root):
+        result = run(urunc, bundle)
+    ours = answers(result.stdout)
+    assert ours.pop("hosts", "0") > "0\n", result.stdout + result.stderr
+    del theirs["hosts"]
+    assert ours == theirs
+    assert tree(tmp_path / "volume") == expected
+    assert tree(bundle.root) == before
+    assert (tmp_path / "hosts").read_text() == "127.0.0.1 localhost\n"
+
+
+def test_the_files_of_an_image_stay(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    """Also where no engine mounts any: a root filesystem by virtiofs is the host's own."""
+    need("root", "linux", "qemu", "virtiofsd")
+    configure(urunc, KIND)
+    bundle = linux(tmp_path / "b", "cat /etc/hosts /etc/hostname", rootfs=KIND)
+    for name in ("hosts", "hostname", "resolv.conf"):
+        (bundle.root / "etc" / name).write_text("of the image\n")
+    bundle.config["hostname"] = "a-name"
+    result = run(urunc, bundle)
+    assert "localhost" in result.stdout, result.stdout + result.stderr
+    assert result.stdout.endswith("a-name\r\n") or result.stdout.endswith("a-name\n")
+    for name in ("hosts", "hostname", "resolv.conf"):
+        assert (bundle.root / "etc" / name).read_text() == "of the image\n"
+
+
+def test_a_mount_on_the_root_is_refused(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    need("root", "linux", "qemu", "virtiofsd")
+    configure(urunc, KIND)
+    bundle = linux(tmp_path / "b", "true", rootfs=KIND)
+    bundle.config["mounts"] = [volume("/..//", tmp_path)]
+    with nothing_left(urunc.root):
+        result = run(urunc, bundle)
+    assert result.returncode == 1
+    assert "mount '/'" in result.stderr
+    assert "it would hide the container's root filesystem" in result.stderr

@@ -178,8 +178,12 @@ def _names(request: Request) -> list[str]:
     files = {"/etc/hosts": hosts, "/etc/hostname": [request.hostname] if request.hostname else []}
     if resolver:
         files["/etc/resolv.conf"] = resolver
+    asked = request.process.files if request.process else ()
     return [
-        _record("file", path, "644", "".join(f"{line}\n" for line in lines))
+        _record(
+            *("file", path, "644", "".join(f"{line}\n" for line in lines)),
+            *(["asked"] if path in asked else []),
+        )
         for path, lines in files.items()
         if lines
     ]

@@ -323,6 +323,8 @@ def _way(
     ways = guest.volume_ways if root or not guest.init else ()
     if source.kind not in (FOLDER, FILE, TMPFS, DEVICE):
         return "", f"it is {source.kind}"
+    if source.destination == "/" and guest.init:
+        return "", "it would hide the container's root filesystem"
     if not ways:
         return "", f"{guest.name} takes no volumes" + (
             " but by urunc's init, with mountRootfs" if guest.init else ""
