@@ -101,6 +101,11 @@ void finish_channel(void);    /* a connection: until the host has read all, and 
 int channel_to_poll(void);    /* -1 where there is nothing to hear from */
 bool hear(pid_t application); /* false where nobody listens now */
 
+/* memory.c */
+void watch_memory(void);
+int memory_to_poll(void); /* -1 where the kernel has no log */
+void look_at_memory(void); /* tells the host where a process was killed for want of it */
+
 /* application.c */
 pid_t prepare_application(void); /* forks what waits to become the application */
 void start_application(void);

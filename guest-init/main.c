@@ -86,10 +86,11 @@ static int wait_for_end(int signals, pid_t application)
     int code;
 
     while ((code = reap(application)) < 0) {
-        struct pollfd polled[2] = {{.fd = signals, .events = POLLIN},
-                                   {.fd = listening ? channel_to_poll() : -1, .events = POLLIN}};
+        struct pollfd polled[3] = {{.fd = signals, .events = POLLIN},
+                                   {.fd = listening ? channel_to_poll() : -1, .events = POLLIN},
+                                   {.fd = memory_to_poll(), .events = POLLIN}};
 
-        if (poll(polled, 2, listening ? -1 : CLOSED_MS) < 0 && errno != EINTR)
+        if (poll(polled, 3, listening ? -1 : CLOSED_MS) < 0 && errno != EINTR)
             fail("cannot wait: %m");
         take_signals(signals, application);
         /* nobody listens: POLLHUP would come at once, each time */
@@ -97,7 +98,10 @@ static int wait_for_end(int signals, pid_t application)
             listening = channel_to_poll() >= 0;
         else if (polled[1].revents)
             listening = hear(application);
+        if (polled[2].revents)
+            look_at_memory();
     }
+    look_at_memory();
     return code;
 }
 
@@ -130,6 +134,7 @@ int main(void)
     write_files();
     make_working_folder();
     hide_paths();
+    watch_memory();
     start_application();
     tell("ready\n");
     end(wait_for_end(signals, application));

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * supervisor CHANNEL MONITOR [ARGUMENT...]: runs a monitor and ends with the exit code of the
+ * supervisor [-u] CHANNEL MONITOR [ARGUMENT...]: runs a monitor and ends with the exit code of the
  * guest's application.
  *
  * CHANNEL is a FIFO that the monitor writes to what the guest's init says, or vsock:PATH, a socket
  * that the monitor connects to. `exit N`, a line there, is the exit code; without one it ends as
- * the monitor did. Signals that a process sends go to the monitor; those of the kernel (a
- * terminal's) reach it by themselves. It is PID 1 of the container, and reaps. It must not need
- * anything but the FIFO or the socket's folder, and must not outlive the monitor.
+ * the monitor did, but for a monitor's 0: if the application did not run (`ready` was not said), or
+ * with -u, for monitors that end so whatever their guest did, it is 253, an end that nobody wanted.
+ * SIGTERM, SIGINT and SIGQUIT kill the monitor, and it ends as if by them: a monitor would end by
+ * them with a code of its own. Other signals that a process sends go to the monitor; those of the
+ * kernel (a terminal's) reach it by themselves. It is PID 1 of the container, and reaps. It must
+ * not need anything but the FIFO or the socket's folder, and must not outlive the monitor.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -28,8 +31,11 @@
 
 #define SOCKET "vsock:"
 
+#define RESET_CODE 253 /* endings.py */
+
 static int channel, exit_code = -1;
-static bool listening;
+static int stopped_by; /* the signal */
+static bool listening, ready, untold;
 
 static _Noreturn void fail(const char *what, const char *name)
 {
@@ -79,6 +85,8 @@ static void understand(const char *line)
     if (sscanf(line, "exit %d%n", &code, &length) == 1 && line[length] == '\0' && code >= 0 &&
         code <= 255)
         exit_code = code;
+    else if (strcmp(line, "ready") == 0)
+        ready = true;
     else if (strncmp(line, "error ", 6) == 0)
         fprintf(stderr, "urunc: %s\n", line + 6);
 }
@@ -161,9 +169,17 @@ static void forward(int signals, pid_t monitor)
 {
     struct signalfd_siginfo signal;
 
-    while (read(signals, &signal, sizeof signal) == sizeof signal)
-        if (signal.ssi_signo != SIGCHLD && signal.ssi_code <= 0)
-            kill(monitor, signal.ssi_signo);
+    while (read(signals, &signal, sizeof signal) == sizeof signal) {
+        int number = signal.ssi_signo;
+
+        if (number == SIGCHLD || signal.ssi_code > 0)
+            continue;
+        if (number == SIGTERM || number == SIGINT || number == SIGQUIT) {
+            stopped_by = number;
+            number = SIGKILL;
+        }
+        kill(monitor, number);
+    }
 }
 
 static _Noreturn void end_as(int status)
@@ -172,12 +188,17 @@ static _Noreturn void end_as(int status)
 
     if (exit_code >= 0)
         exit(exit_code);
-    if (!WIFSIGNALED(status))
-        exit(WEXITSTATUS(status));
+    if (!stopped_by && !WIFSIGNALED(status)) {
+        bool unwanted = WEXITSTATUS(status) == 0 && (untold || !ready);
+
+        exit(unwanted ? RESET_CODE : WEXITSTATUS(status));
+    }
+    if (!stopped_by)
+        stopped_by = WTERMSIG(status);
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* the monitor has dumped its core */
-    kill(getpid(), WTERMSIG(status));
+    kill(getpid(), stopped_by);
     set_mask(&none, NULL);
-    exit(128 + WTERMSIG(status)); /* the kernel lets PID 1 live */
+    exit(128 + stopped_by); /* the kernel lets PID 1 live */
 }
 
 int main(int argc, char **argv)
@@ -186,8 +207,11 @@ int main(int argc, char **argv)
     int signals, status = 0;
     pid_t monitor;
 
+    untold = argc > 1 && strcmp(argv[1], "-u") == 0;
+    argv += untold;
+    argc -= untold;
     if (argc < 3) {
-        fputs("usage: supervisor CHANNEL MONITOR [ARGUMENT...]\n", stderr);
+        fputs("usage: supervisor [-u] CHANNEL MONITOR [ARGUMENT...]\n", stderr);
         return 2;
     }
     memset(&all, 0xff, sizeof all);

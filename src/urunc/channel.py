@@ -4,9 +4,11 @@ line each way (guest-init/channel.c).
 
 `channel.in` takes `signal N` to the guest, for its application, and `window ROWS COLUMNS`; init
 holds it open for the monitor, so nothing is lost that is said after start. `channel.out` brings
-`exit N`, the application's exit code as a shell has it: whoever wants to know that must hold the
-reading end before the monitor ends, for a FIFO that nobody has open is empty. The guest is not
-trusted: what it says is bounded, and at worst a wrong exit code of its own.
+`ready` once the application runs, `oom` where the guest's kernel killed a process of it for want of
+memory, and `exit N`, the application's exit code as a shell has it. What was said stays there for
+whoever else looks: one who wants to know at the end must hold the reading end before the monitor
+ends, for a FIFO that nobody has open is empty. The guest is not trusted: what it says is bounded,
+and at worst a wrong exit code of its own.
 """
 
 from __future__ import annotations
@@ -14,9 +16,23 @@ from __future__ import annotations
 import posix
 from errno import EAGAIN, ENXIO, EPIPE
 
+from urunc.linux import _linux
+from urunc.record import record
+
 IN, OUT = "channel.in", "channel.out"
 LIMIT_BYTES = 1 << 16
 """What a pipe holds (pipe(7))."""
+
+
+@record
+class Said:
+    """What the guest's init has said so far."""
+
+    ready: bool = False
+    code: int | None = None
+    """The application's exit code."""
+    kills: int = 0
+    """How often the guest's memory ran out, and processes were killed for it."""
 
 
 def make(folder: str, uid: int, gid: int) -> None:
@@ -27,29 +43,46 @@ def make(folder: str, uid: int, gid: int) -> None:
 
 
 def listen(folder: str) -> int:
-    """A descriptor to read the exit code from once the monitor has ended; -1 where this container
-    has no such channel."""
+    """A descriptor for `said`; -1 where this container has no such channel."""
     try:
         return posix.open(f"{folder}/{OUT}", posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
     except OSError:
         return -1
 
 
-def exit_code(fd: int) -> int | None:
-    """The application's exit code, None where the guest has not told one; closes the descriptor."""
+def said(fd: int) -> Said:
+    """All that the guest has said, which stays to be read; nothing where there is no channel."""
     if fd < 0:
-        return None
+        return Said()
+    source, target = posix.pipe()
     try:
-        said = posix.read(fd, LIMIT_BYTES)
+        size = _linux.tee(fd, target, LIMIT_BYTES)
+        lines = posix.read(source, size).split(b"\n") if size else []
     except OSError:
-        said = b""
-    posix.close(fd)
+        lines = []  # EAGAIN: nothing
+    finally:
+        posix.close(source)
+        posix.close(target)
     code = None
-    for line in said.split(b"\n"):
+    for line in lines:
         word, _, number = line.partition(b" ")
         if word == b"exit" and number.isdigit() and int(number[:4]) < 256:
             code = int(number[:4])
-    return code
+    return Said(ready=b"ready" in lines, code=code, kills=lines.count(b"oom"))
+
+
+def last_words(fd: int) -> Said:
+    """`said`, after which the descriptor is closed."""
+    found = said(fd)
+    if fd >= 0:
+        posix.close(fd)
+    return found
+
+
+def is_silent(folder: str) -> bool:
+    """Whether the guest's init has said nothing yet: its application does not run."""
+    fd = listen(folder)
+    return fd >= 0 and last_words(fd) == Said()
 
 
 def signal(folder: str, number: int) -> bool:

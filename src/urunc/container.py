@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The life of a container after `create`: start, kill, delete. The hall that every door leads
+"""The life of a container after `create`: start, pause, delete. The hall that every door leads
 through.
 
 Runs in the caller's process, in the host's namespaces, with its privilege. Each verb takes the
-container's lock, but for `kill`, which must not wait for a hook. What is needed only where
+container's lock. What is needed only where
 something changed, or where there are hooks, is imported there: each of these verbs is a process of
 its own, and an import is time.
 """
@@ -25,10 +25,9 @@ from urunc.errors import (
     reason,
 )
 from urunc.jsontext import dumps, loads
-from urunc.linux import _linux, process
+from urunc.linux import process
 from urunc.linux.files import exists, read_descriptor, remove_tree, write_all
 from urunc.state import (
-    CHANNEL,
     CREATED,
     FILE,
     PAUSED,
@@ -57,8 +56,6 @@ NETWORK_FILES = {"resolver": "/etc/resolv.conf", "hosts": "/etc/hosts"}
 HOSTNAME = "/etc/hostname"
 UNFINISHED = "unfinished"
 """In state.json while `start` changes the network: how many resources were recorded before."""
-STOP_REQUESTS = frozenset((2, 3, 15))  # SIGINT, SIGQUIT, SIGTERM
-HARMLESS = frozenset((0, SIGKILL, 18, 19))  # no signal, SIGKILL, SIGCONT, SIGSTOP
 
 
 def network_files(spec: Spec) -> dict[str, str]:
@@ -250,89 +247,8 @@ def _let_go(state: State, launch: dict[str, object]) -> None:
         raise InitError(f"start '{state.id}': {problem['error']}", problem.get("hint", ""))
 
 
-def kill(state: State, number: int, config: Config) -> None:
-    """Send a signal to a container, as its monitor understands it; raises WrongStatusError.
-
-    A stop request (SIGTERM, SIGINT, SIGQUIT) asks the guest where it listens and the monitor can
-    ask, and ends the monitor at once where not. Other signals than SIGKILL, SIGSTOP and SIGCONT
-    mean nothing to a guest and would only hurt its monitor, so they end here.
-    """
-    status = state.status()
-    pidfd = state.pidfd() if status in (CREATED, RUNNING, PAUSED) else None
-    if pidfd is None:
-        raise WrongStatusError(f"kill '{state.id}': container not running")
-    try:
-        if status == RUNNING and number not in HARMLESS and _tell_guest(state, number):
-            if number in STOP_REQUESTS:
-                _leave_guard(state, pidfd, config.get("timeouts.stop_s"))
-            return
-        if number in STOP_REQUESTS:
-            if status == RUNNING and _ask_to_stop(state, pidfd, config):
-                return
-            number = state.data["plan"]["stop_signal"]
-            # PID 1 of a namespace is deaf to what it has no handler for: init, a monitor that has
-            # not set itself up yet, and those that never do; nothing in them could be asked to stop
-            # anyway
-            if not process.catches(state.pid, number):
-                number = SIGKILL
-        elif number not in HARMLESS:
-            logs.detail(f"signal {number} means nothing to a guest: not sent")
-            return
-        if not process.send_signal(pidfd, number):
-            raise WrongStatusError(f"kill '{state.id}': container not running")
-        if number == SIGKILL and status == PAUSED:
-            _thaw(state)  # v1 keeps even the dead frozen
-    finally:
-        posix.close(pidfd)
-
-
-def _tell_guest(state: State, number: int) -> bool:
-    """Have urunc's init in the guest send the signal to its application; False where it is not
-    there."""
-    if state.data["plan"]["stop_order"] != CHANNEL:
-        return False
-    from urunc.channel import signal
-
-    return signal(state.folder, number)
-
-
-def _ask_to_stop(state: State, pidfd: int, config: Config) -> bool:
-    """Ask the guest to stop, with a deadline; False where it cannot be asked."""
-    how = state.data["plan"]["stop_order"]
-    if how in ("", CHANNEL):
-        return False
-    from urunc.control import order
-
-    try:
-        order(state, how, config)
-    except MonitorError as error:
-        logs.warn(f"ask '{state.id}' to stop ({how}): {error.message}: its monitor is ended")
-        return False
-    _leave_guard(state, pidfd, config.get("timeouts.stop_s"))
-    return True
-
-
-def _leave_guard(state: State, pidfd: int, deadline_s: int) -> None:
-    """A child that outlives this verb, kills the container at the deadline (0: never) and ends
-    with it."""
-    if not deadline_s or posix.fork():
-        return
-    try:
-        held = posix.dup2(pidfd, 3)
-        posix.setsid()
-        posix.chdir("/")
-        null = posix.open("/dev/null", posix.O_RDWR)
-        for number in (0, 1, 2):
-            posix.dup2(null, number)
-        _linux.close_range(4, 0xFFFFFFFF, 0)
-        if not process.wait_gone(held, deadline_s):
-            logs.warn(f"container '{state.id}' did not stop within {deadline_s} s: killed")
-            process.send_signal(held, SIGKILL)
-    finally:
-        posix._exit(0)
-
-
-def _thaw(state: State) -> None:
+def thaw(state: State) -> None:
+    """Let the frozen go on, even the dead; a failure is a warning."""
     from urunc.linux.cgroups import freeze
 
     try:
@@ -468,7 +384,7 @@ def _end(state: State, timeout_s: float) -> None:
         return
     process.send_signal(pidfd, SIGKILL)
     if state.data.get("groups") and state.paused():
-        _thaw(state)
+        thaw(state)
     ended = process.wait_gone(pidfd, timeout_s)
     posix.close(pidfd)
     if not ended:

@@ -98,6 +98,24 @@ class Control:
         self._socket.close()
 
 
+def is_attended(state: State, config: Config) -> bool:
+    """Whether urunc's init in a guest has opened its end of the channel, as far as the monitor can
+    tell; one that does not answer is taken not to have come so far."""
+    from urunc import monitors
+
+    monitor = monitors.load(state.data["plan"]["monitor"], config)
+    try:
+        control = Control(state.pid, monitor.control_socket)
+    except MonitorError:
+        return False
+    try:
+        return monitor.is_attended(control)
+    except MonitorError:
+        return False
+    finally:
+        control.close()
+
+
 def order(state: State, what: str, config: Config) -> None:
     """Have a container's monitor carry out an order (one of its `orders`); raises MonitorError."""
     from urunc import monitors

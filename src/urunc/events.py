@@ -13,7 +13,7 @@ import posix
 from select import POLLERR, POLLIN, POLLPRI, poll
 from time import monotonic
 
-from urunc import groups, stats
+from urunc import channel, endings, groups, stats
 from urunc.errors import MonitorError, WrongStatusError
 from urunc.linux import cgroups, process
 from urunc.linux.files import write_bytes
@@ -66,6 +66,8 @@ class _Follower:
         self.kills = cgroups.oom_kills(self.group.paths)
         self.told: dict[str, str] = {}
         self.listener: Control | None = None
+        self.ear = channel.listen(state.folder)
+        self.said = channel.said(self.ear)
 
     def run(self, interval_s: float) -> Iterator[dict[str, Any]]:
         poller = poll()
@@ -85,6 +87,10 @@ class _Follower:
             kills = cgroups.oom_kills(self.group.paths)
             if kills > self.kills:
                 self.kills = kills
+                yield _event(self.state, "oom")
+            said, before = channel.said(self.ear), self.said
+            self.said = said if said != channel.Said() else before  # gone with who else listens
+            if self.said.kills > before.kills:
                 yield _event(self.state, "oom")
             if self.listener is not None and self.listener.fileno() in ready:
                 yield from self._hear(poller)
@@ -133,28 +139,19 @@ class _Follower:
     def _why(self, status: int | None) -> str:
         if self.kills:
             return "killed: out of memory (OOM)"
-        if self.state.data["plan"]["supervisor"] and status is not None and status >= 0:
+        plan, stop = self.state.data["plan"], endings.stop_of(self.state.folder)
+        if plan["supervisor"] and status is not None and status >= 0 and not stop:
             return f"its application, or its monitor, ended with {status}"
-        return ending(self.monitor, status, self.told.get("reason", ""))
+        told = self.told.get("reason", "")
+        return endings.reason(plan, self.monitor, status, self.said, stop, told)
 
     def close(self) -> None:
         posix.close(self.pidfd)
         self.memory.close()
+        if self.ear >= 0:
+            posix.close(self.ear)
         if self.listener is not None:
             self.listener.close()
-
-
-def ending(monitor: Any, status: int | None, told: str = "") -> str:
-    """Why a monitor ended, in words, from its exit code (negative: the signal that killed it) and
-    what it said."""
-    if told:
-        return told
-    if status is None:
-        return "unknown: this kernel does not tell"
-    if status < 0:
-        return f"{monitor.name} was killed by signal {-status}"
-    text: str = monitor.ending(status)
-    return text
 
 
 class MemoryEvents:

@@ -295,7 +295,8 @@ def realize(
         files = {**files, CONFIG_DISK: words.config}
     if plan.supervisor:
         ear = f"{CHANNEL_FILES}.out" if plan.channel == "virtio" else f"vsock:{monitor.vsock}"
-        argv = (SUPERVISOR, ear, *argv)
+        untold = () if plan.tells_resets else ("-u",)
+        argv = (SUPERVISOR, *untold, ear, *argv)
     taken = plan.root_way is not None and bool(plan.root_way.device)
     return replace(
         launch,

@@ -123,9 +123,28 @@ def test_a_monitor_that_does_not_answer(urunc: Urunc, tmp_path: pathlib.Path) ->
     urunc("kill", container.id, "STOP")
     said = urunc("kill", container.id, "TERM")
     assert "no answer within 2 s: its monitor is ended" in said.stderr.replace(" (", ": ")
-    urunc("kill", container.id, "CONT")
     container.wait_stopped()
     container.delete()
+
+
+@pytest.mark.parametrize("monitor", ["qemu", "firecracker", "spt"])
+@pytest.mark.parametrize(("number", "code"), [(15, 143), (2, 130)])
+def test_the_exit_code_of_a_stopped_guest(
+    urunc: Urunc, tmp_path: pathlib.Path, monitor: str, number: int, code: int
+) -> None:
+    """As of a process that the signal ended, whatever the monitor makes of it."""
+    bundle, name = probe(tmp_path, monitor, "probe.hang"), urunc.new_id()
+    with nothing_left(urunc.root), (tmp_path / "out").open("wb") as out:
+        command = urunc.command("run", "--bundle", str(bundle.write()), name)
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
+        )
+        for _ in range(500):
+            if b'"cmdline"' in (tmp_path / "out").read_bytes():
+                break
+            time.sleep(0.02)
+        process.send_signal(number)
+        assert process.wait(20) == code
 
 
 def test_stops_on_what(urunc: Urunc, tmp_path: pathlib.Path) -> None:
@@ -217,12 +236,15 @@ def follow(urunc: Urunc) -> Iterator[list[Followed]]:
 ENDINGS = [
     ("qemu", ["probe.burn=1500", "probe.exit=5"], "", 11, "the guest ended with 5"),
     ("qemu", ["probe.burn=1500", "probe.triple-fault"], "", 0, "the guest reset"),
-    ("qemu", ["probe.hang"], "TERM", 0, "qemu was told to stop by a signal"),
+    ("qemu", ["probe.hang"], "TERM", 137, "qemu was ended for signal 15"),
+    ("qemu", ["probe.hang"], "INT", 137, "qemu was ended for signal 2"),
     ("qemu", ["probe.hang"], "KILL", 137, "qemu was killed by signal 9"),
     ("firecracker", ["probe.burn=1500", "probe.exit=5"], "", 0, "the guest shut down or reset"),
-    ("firecracker", ["probe.hang"], "TERM", 156, "firecracker was told to stop"),
+    ("firecracker", ["probe.burn=1500", "probe.triple-fault"], "", 0, "shut down or reset"),
+    ("firecracker", ["probe.hang"], "TERM", 137, "firecracker was ended for signal 15"),
     ("firecracker", ["probe.hang"], "KILL", 137, "firecracker was killed by signal 9"),
-    ("spt", ["probe.hang"], "TERM", 137, "spt was killed by signal 9"),
+    ("spt", ["probe.hang"], "TERM", 137, "spt was ended for signal 15"),
+    ("spt", ["probe.hang"], "KILL", 137, "spt was killed by signal 9"),
 ]
 
 

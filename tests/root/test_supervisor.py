@@ -31,16 +31,18 @@ class Supervised:
         os.mkfifo(self.fifo)
         self.process: subprocess.Popen[str] | None = None
 
-    def start(self, script: str, *before: str, channel: str = "") -> subprocess.Popen[str]:
+    def start(
+        self, script: str, *before: str, channel: str = "", flag: str = ""
+    ) -> subprocess.Popen[str]:
         self.process = subprocess.Popen(
-            [*before, str(self.program), channel or str(self.fifo), sys.executable, "-c",
-             f"import os, signal, sys, time\n{script}"],
+            [*before, str(self.program), *([flag] if flag else []), channel or str(self.fifo),
+             sys.executable, "-c", f"import os, signal, sys, time\n{script}"],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         return self.process
 
-    def run(self, script: str, *before: str) -> tuple[int, str, str]:
-        process = self.start(script, *before)
+    def run(self, script: str, *before: str, flag: str = "") -> tuple[int, str, str]:
+        process = self.start(script, *before, flag=flag)
         out, err = process.communicate(timeout=20)
         return process.returncode, out, err
 
@@ -68,6 +70,8 @@ def supervised(tmp_path: pathlib.Path) -> Iterator[Supervised]:
         (["ready"], "sys.exit(7)", 7),
         (["ready"], "os.kill(os.getpid(), 15)", -15),
         (["ready"], "os.kill(os.getpid(), 9)", -9),
+        (["ready"], "sys.exit(0)", 0),
+        ([], "sys.exit(0)", 253),
         (["exit 256", "exit -1", "exit 3x", "exit", " exit", "x" * 9000], "sys.exit(6)", 6),
         (["x" * 9000, "exit 4"], "sys.exit(0)", 4),
     ],
@@ -112,12 +116,13 @@ SIGNALS = [
     number
     for number in signal.valid_signals()
     if number not in (signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, 32, 33)
+    and number not in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 ]
 """32 and 33 are the C library's."""
 
 
 def test_signals_reach_the_monitor(supervised: Supervised) -> None:
-    """Every one that can be caught."""
+    """Every one that can be caught, and is no request to stop."""
     script = f"""
 def note(number, frame):
     print(number, flush=True)
@@ -141,12 +146,25 @@ def test_a_monitor_s_signals_are_as_before(supervised: Supervised) -> None:
     assert supervised.run(script)[1] == "set() True\n"
 
 
-def test_a_monitor_that_is_told_to_stop(supervised: Supervised) -> None:
-    process = supervised.start("print('ready', flush=True); time.sleep(60)")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_a_stop(supervised: Supervised, number: signal.Signals) -> None:
+    """It ends as if by the signal, whatever the monitor would make of it."""
+    process = supervised.start(
+        f"signal.signal({int(number)}, lambda *_: sys.exit(0));"
+        "print('ready', flush=True); time.sleep(60)"
+    )
     assert process.stdout
     process.stdout.readline()
-    process.terminate()
-    assert process.wait(10) == -signal.SIGTERM
+    process.send_signal(number)
+    assert process.wait(10) == -number
+
+
+def test_a_monitor_that_cannot_tell(supervised: Supervised) -> None:
+    """Its 0 is no success then."""
+    said = supervised.says("ready") + "sys.exit(0)"
+    assert supervised.run(said, flag="-u")[0] == 253
+    assert supervised.run(supervised.says("exit 0") + "sys.exit(0)", flag="-u")[0] == 0
+    assert supervised.run("sys.exit(7)", flag="-u")[0] == 7
 
 
 def test_the_monitor_does_not_outlive_it(supervised: Supervised) -> None:

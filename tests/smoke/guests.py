@@ -27,11 +27,13 @@ SCRIPT = (
 )
 USER = "12345"
 STOPPED = (
-    ("solo5", ("probe.serve",), 137),
-    ("probe", ("app", "probe.serve"), 156),
-    ("linux", ("/init", "sleep", "60"), 0),
+    ("solo5", ("probe.serve",)),
+    ("probe", ("app", "probe.serve")),
+    ("linux", ("/init", "sleep", "60")),
 )
-"""Images, what they do, and how their monitors (spt, Firecracker, QEMU) end that are to stop."""
+"""Images on spt, Firecracker and QEMU, and what they do that are to stop."""
+ENDINGS = (("echo c >/proc/sysrq-trigger", 253), ("reboot -f", 253), ("poweroff -f", 0))
+"""How a Linux guest may end without a word, and what its exit code is then."""
 
 
 class Guests(Side):
@@ -99,6 +101,15 @@ def exit_code(side: Guests) -> None:
     assert side.booted.code == 2 * 3 + 1
     need("solo5")
     side.see("run", "--rm", "--runtime", side.runtime, "solo5", "probe.exit=5", code=5)
+
+
+def endings(side: Guests) -> None:
+    """A kernel that panics is no success."""
+    need("qemu")
+    for script, code in ENDINGS:
+        with side.named() as name:
+            side.linux(f"{script}; sleep 60", "--name", name, code=code)
+            assert side.state(name, "Status", "ExitCode") == f"exited {code}"
 
 
 def user(side: Guests) -> None:
@@ -205,9 +216,11 @@ def update(side: Guests) -> None:
 
 
 def stop(side: Guests) -> None:
-    """In less than two seconds, also while it boots."""
+    """In less than two seconds, also while it boots. The monitor is killed; urunc's own shim knows
+    for which signal."""
     need("solo5", "qemu", "kvm", "firecracker")
-    for image, words, code in STOPPED:
+    code = 143 if getattr(side.engine, "shim", "") else 137
+    for image, words in STOPPED:
         with side.named() as name:
             side.see("run", "-d", "--runtime", side.runtime, "--name", name, image, *words)
             time.sleep(0.5)  # a monitor that has not set itself up yet would be killed
@@ -270,6 +283,7 @@ def cp(side: Guests) -> None:
 CHECKS: dict[str, Callable[[Guests], None]] = {
     "run": run,
     "exit-code": exit_code,
+    "endings": endings,
     "user": user,
     "env": env,
     "memory": memory,

@@ -92,7 +92,7 @@ EXPECTED: dict[str, str] = {
     "kill": """
         urunc.cli.kill
         urunc.cli.verb
-        urunc.container
+        urunc.stopping
     """,
     "delete": """
         urunc.cli.delete

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from urunc import container
+from urunc import stopping
 from urunc.cli.options import FLAG, Arguments
 from urunc.cli.verb import ours
 from urunc.errors import UsageError
@@ -22,7 +22,7 @@ def main(arguments: Arguments) -> int:
     state = load(arguments.root, identifier)
     if arguments.has("--all") and state.status() == STOPPED:
         return 0  # as with runc: of no processes all have got it
-    container.kill(state, number, arguments.config())
+    stopping.kill(state, number, arguments.config())
     return 0
 
 

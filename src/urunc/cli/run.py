@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`urunc run`: create, start, wait for the end, delete; the exit code is the monitor's."""
+"""`urunc run`: create, start, wait for the end, delete; the exit code is the container's."""
 
 from __future__ import annotations
 
 import posix
 
-from urunc import channel, container, logs, monitors, timing
+from urunc import channel, container, endings, logs, monitors, stopping, timing
 from urunc.cli.create import create
 from urunc.cli.options import CREATE, FLAG, Arguments
 from urunc.errors import WrongStatusError
-from urunc.events import ending
 from urunc.state import State
 
 TYPE_CHECKING = False
@@ -63,15 +62,13 @@ def main(arguments: Arguments) -> int:
     finally:
         if session:
             session.close()
-    own = channel.exit_code(told)
-    monitor = monitors.load(state.data["plan"]["monitor"], config)
-    why = ending(monitor, code) if own is None else f"its application ended with {own}"
+    plan, said, stop = state.data["plan"], channel.last_words(told), endings.stop_of(state.folder)
+    monitor = monitors.load(plan["monitor"], config)
+    why = endings.reason(plan, monitor, code, said, stop)
     logs.info(f"container '{state.id}' ended: {why}")
     if not arguments.has("--keep"):
         container.delete(arguments.root, state.id, config, force=False)
-    if own is not None:
-        return own
-    return code if code >= 0 else 128 - code
+    return endings.exit_code(plan, code, said, stop)
 
 
 def _forward_signals(state: State, config: Config, session: Session | None) -> None:
@@ -81,7 +78,7 @@ def _forward_signals(state: State, config: Config, session: Session | None) -> N
 
     def forward(number: int, _frame: object) -> None:
         try:
-            container.kill(state, number, config)
+            stopping.kill(state, number, config)
         except WrongStatusError:
             pass  # it is ending already
 

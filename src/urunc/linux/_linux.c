@@ -299,6 +299,18 @@ static PyObject *linux_close_range(PyObject *self, PyObject *args)
     return none_or_error(syscall(SYS_close_range, first, last, flags), NULL);
 }
 
+/* tee(from, to, length): from pipe to pipe, which stays in the first one; how much it was. */
+static PyObject *linux_tee(PyObject *self, PyObject *args)
+{
+    int from, to;
+    Py_ssize_t length;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "iin", &from, &to, &length))
+        return NULL;
+    ssize_t size = tee(from, to, (size_t)length, SPLICE_F_NONBLOCK);
+    return size < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromSsize_t(size);
+}
+
 /* setrlimit(pid, resource, soft, hard); pid 0 is the caller. */
 static PyObject *linux_setrlimit(PyObject *self, PyObject *args)
 {
@@ -646,6 +658,7 @@ static PyMethodDef methods[] = {
     {"sethostname", linux_sethostname, METH_VARARGS, NULL},
     {"setdomainname", linux_setdomainname, METH_VARARGS, NULL},
     {"close_range", linux_close_range, METH_VARARGS, NULL},
+    {"tee", linux_tee, METH_VARARGS, NULL},
     {"setrlimit", linux_setrlimit, METH_VARARGS, NULL},
     {"sched_setattr", linux_sched_setattr, METH_VARARGS, NULL},
     {"set_mempolicy", linux_set_mempolicy, METH_VARARGS, NULL},

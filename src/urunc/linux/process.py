@@ -50,15 +50,15 @@ def boot_id() -> str:
     return read_bytes("/proc/sys/kernel/random/boot_id", 64).decode("ascii").strip()
 
 
-def catches(pid: int, number: int) -> bool:
-    """Whether a process has a handler for a signal (proc_pid_status(5), SigCgt); False where it is
-    gone."""
+def hears(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal, or blocks it to read of it (proc_pid_status(5),
+    SigCgt and SigBlk); False where it is gone."""
     try:
         text = read_bytes(f"/proc/{pid}/status", 1 << 16)
     except OSError:
         return False
-    mask = int(text.partition(b"\nSigCgt:")[2].split()[0], 16)
-    return bool(mask >> (number - 1) & 1)
+    masks = [text.partition(b"\n%s:" % name)[2].split()[0] for name in (b"SigCgt", b"SigBlk")]
+    return any(int(mask, 16) >> (number - 1) & 1 for mask in masks)
 
 
 def open_pidfd(pid: int, start_time: int) -> int | None:

@@ -234,6 +234,10 @@ class Monitor:
         MonitorError where the connection ended."""
         raise NotImplementedError
 
+    def is_attended(self, control: Control) -> bool:
+        """Whether a guest has opened its port of the channel ("virtio"); raises MonitorError."""
+        return True
+
     def tells_resets(self, architecture: str, version: str) -> bool:
         """Whether it can end with an exit code of its own, not 0, where a guest ("reset-by-8042")
         resets the machine; the guest has no keyboard then."""

@@ -72,7 +72,8 @@ class Firecracker(Monitor):
     }
     control_socket = f"{RUN}/firecracker.sock"
     orders = frozenset(REQUESTS)
-    stop_signal = 1  # as PID 1 of a namespace it has no handler for TERM and INT; it ends on HUP
+    # as PID 1 of a namespace it has no handler for TERM and INT; on HUP it ends with 156
+    stop_signal = 9
 
     def program_name(self, architecture: str) -> str:
         return "firecracker"

@@ -83,6 +83,7 @@ class Qemu(Monitor):
     max_queues = 8
     max_disks = 16
     max_vcpus = 64
+    stop_signal = 9  # for SIGTERM it ends with 0, as if its guest had ended well
     takes_initrd = True
     overhead_mib = 28
     overhead_emulating_mib = 48 + TRANSLATED_MIB
@@ -118,6 +119,11 @@ class Qemu(Monitor):
     def order(self, control: Control, what: str) -> None:
         self.subscribe(control)
         _execute(control, COMMANDS[what])
+
+    def is_attended(self, control: Control) -> bool:
+        self.subscribe(control)
+        ports = _execute(control, {"execute": "query-chardev"})
+        return any(port["label"] == "channel" and port["frontend-open"] for port in ports)
 
     def subscribe(self, control: Control) -> None:
         control.line()  # its greeting

@@ -38,6 +38,8 @@ class Tender(Monitor):
     }
     max_nics = 16
     max_disks = 16
+    # for SIGTERM hvt ends with 1; spt has no handler, so as PID 1 of a namespace it never hears it
+    stop_signal = 9
     opens_for_writing = True
     minimum_version = (0, 6)
 
@@ -91,9 +93,6 @@ class Spt(Tender):
     solo5_target = "spt"
     overhead_mib = 2
     overhead_per_gib_mib = 3
-    stop_signal = (
-        9  # it has no handler for TERM, so as PID 1 of a namespace nothing but KILL ends it
-    )
 
     def most_memory_bytes(self, program: Program, architecture: str) -> int:
         return 0 if program.position_independent else SPT_BASE_BYTES

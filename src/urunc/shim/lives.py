@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import posix
 
-from urunc import channel
+from urunc import channel, logs
+from urunc.errors import Error
 from urunc.linux import cgroups
 from urunc.linux.files import read_text, unlink, write_whole
 from urunc.shim import DEFAULT_ROOT, ENDED_FILE, ROOT_FILE, pod, worker
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from urunc.channel import Said
     from urunc.shim.publisher import Publisher
     from urunc.shim.terminal import Terminal
 
@@ -273,18 +275,44 @@ class Lives(Loop):
     def ended(self, task: Task, process: Process, status: int) -> None:
         """A container's process has ended."""
         code = posix.waitstatus_to_exitcode(status)
-        told = channel.exit_code(process.channel)
+        said = channel.last_words(process.channel)
         process.channel = -1
-        code = told if told is not None else code if code >= 0 else 128 - code
+        if task.guest:
+            code = self._guest_code(task, code, said)
+        elif code < 0:
+            code = 128 - code
         process.streams.release()
         if process is task.init:
             self._count_memory(task)
+            if said.kills:
+                self.publisher.publish("TaskOOM", container_id=task.id)
             if not task.guest and not has_own_pids(task.bundle):
                 # once its end is told nothing of a container runs: containerd closes its streams
                 words = ["kill", "--all", task.id, "KILL"]
                 self._verb(task, words, lambda *_: self._end(task, process, code))
                 return
         self._end(task, process, code)
+
+    def _guest_code(self, task: Task, status: int, said: Said) -> int:
+        """The exit code of a guest, whose monitor ended with a status."""
+        if said.code is not None:
+            return said.code
+        from urunc import config, endings, monitors
+        from urunc.state import load
+
+        stop = endings.stop_of(f"{task.root}/{task.id}")
+        try:
+            plan = load(task.root, task.id).data["plan"]
+            code = endings.exit_code(plan, status, said, stop)
+            if code and not stop:
+                options = config.load(task.options.get("config_path", ""))
+                monitor = monitors.load(plan["monitor"], options)
+                why = endings.reason(plan, monitor, status, said)
+                logs.warn(f"container '{task.id}' ended with {code}: {why}")
+        except Error as error:
+            logs.warn(f"how '{task.id}' ended: {error.message}")
+            return 128 - status if status < 0 else status
+        return code
 
     def _end(self, task: Task, process: Process, code: int) -> None:
         process.end(code)

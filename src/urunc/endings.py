@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a container ended: its exit code and the reason, from how its monitor ended, what the guest's
+init said, and whether urunc ended it.
+
+Pure, but for the note of a stop in the container's folder: `kill` leaves it, whoever waits for the
+end reads it. Engines with a shim of their own see only how the monitor ended (docs/monitors.md).
+"""
+
+from __future__ import annotations
+
+from urunc.channel import Said
+from urunc.linux.files import read_text, unlink, write_whole
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from urunc.monitors import Monitor
+
+RESET_CODE = 253
+"""Of a guest that ended without its application's code, though it has urunc's init: QEMU's own
+where Linux resets it (monitors/qemu.py), and said for the other monitors, too."""
+NOTE = "stopped"
+"""The file with the number of the stop request for which urunc ended the monitor."""
+SIGKILL = 9
+
+
+def note_stop(folder: str, number: int) -> None:
+    """Leave word that the monitor is ended for a signal."""
+    try:
+        write_whole(f"{folder}/{NOTE}", str(number).encode())
+    except OSError:
+        pass  # then the exit code is the monitor's
+
+
+def forget_stop(folder: str) -> None:
+    """Something else ends it."""
+    unlink(f"{folder}/{NOTE}")
+
+
+def stop_of(folder: str) -> int:
+    """The signal for which the monitor was ended by urunc, 0 for none."""
+    try:
+        return int(read_text(f"{folder}/{NOTE}"))
+    except (OSError, ValueError):
+        return 0
+
+
+def exit_code(plan: Mapping[str, Any], status: int, said: Said, stop: int) -> int:
+    """The container's exit code, as a shell has it. `plan` is state.json's, `status` the monitor's
+    exit code, negative for the signal that killed it."""
+    if said.code is not None:
+        return said.code
+    if stop:
+        return 128 + stop
+    if status < 0:
+        return 128 - status
+    return RESET_CODE if status == 0 and _is_silent_end(plan, said) else status
+
+
+def _is_silent_end(plan: Mapping[str, Any], said: Said) -> bool:
+    """Whether exit code 0 of the monitor is no power-off of a guest that ran: urunc's init would
+    have said how its application ended. A supervisor has judged that itself."""
+    if not plan["channel"] or plan["supervisor"]:
+        return False
+    return not said.ready or not plan.get("tells_resets")
+
+
+def reason(
+    plan: Mapping[str, Any],
+    monitor: Monitor,
+    status: int | None,
+    said: Said,
+    stop: int = 0,
+    told: str = "",
+) -> str:
+    """Why it ended, in words; `told` is what the monitor itself said of it, and a status is None
+    where nobody knows it."""
+    if said.code is not None:
+        text = f"its application ended with {said.code}"
+        if said.kills and said.code == 128 + SIGKILL:
+            text += ": the guest ran out of memory (OOM)"
+        return text
+    if stop:
+        return f"{monitor.name} was ended for signal {stop}"
+    if status == 0 and _is_silent_end(plan, said) and not told:
+        return "the guest ended without its application's exit code: it panicked, or was reset"
+    return told or monitor_reason(monitor, status)
+
+
+def monitor_reason(monitor: Monitor, status: int | None) -> str:
+    """Why a monitor ended, from its exit code (negative: the signal that killed it)."""
+    if status is None:
+        return "unknown: this kernel does not tell"
+    if status < 0:
+        return f"{monitor.name} was killed by signal {-status}"
+    return monitor.ending(status)

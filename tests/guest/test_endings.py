@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How Linux guests with urunc's init end, and what is said of it: exit codes, reasons, events. QEMU
+emulates: Linux does not run on every nested KVM. The other guests' are in test_signals.py."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from rooted import configure, linux
+from support import Bundle, Container, Urunc, need, nothing_left
+
+MACHINE = {"capabilities": {kind: ["CAP_SYS_BOOT", "CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE"]
+                            for kind in ("bounding", "effective", "permitted")}}  # fmt: skip
+"""What it takes to end the machine oneself, in place of urunc's init."""
+
+
+def bundle(path: pathlib.Path, script: str, *, machine: bool = False) -> Bundle:
+    made = linux(path, script)
+    for name in ("reboot", "poweroff", "true", "kill", "tail", "dd"):
+        (made.root / "bin" / name).symlink_to("busybox")
+    if machine:
+        made.config["process"] |= MACHINE
+        namespaces = made.config["linux"]["namespaces"]
+        made.config["linux"]["namespaces"] = [
+            item for item in namespaces if item["type"] != "pid"
+        ]  # else reboot(2) is the namespace's own
+    return made
+
+
+def ended(urunc: Urunc, made: Bundle, log: pathlib.Path) -> tuple[int, str]:
+    """`run`'s exit code, and the reason in its log."""
+    result = urunc(
+        "--log", str(log), "run", "--bundle", str(made.write()), urunc.new_id(),
+        check=False, timeout_s=120,
+    )  # fmt: skip
+    reasons = [line for line in log.read_text().splitlines() if "ended: " in line]
+    assert len(reasons) == 1, log.read_text() + result.stdout + result.stderr
+    return result.returncode, reasons[0].partition("ended: ")[2].strip('"')
+
+
+ENDINGS = {
+    "nothing": ("true", False, 0, "its application ended with 0"),
+    "7": ("exit 7", False, 7, "its application ended with 7"),
+    "200": ("exit 200", False, 200, "its application ended with 200"),
+    "a signal": ("kill -ABRT $$", True, 134, "its application ended with 134"),
+    "power-off": ("poweroff -f; sleep 60", True, 0, "the guest shut down"),
+    "reboot": ("reboot -f; sleep 60", True, 253, "the guest reset its machine"),
+    "panic": (
+        "mount -o remount,rw /proc/sys; mount -t proc p /tmp; echo c >/tmp/sysrq-trigger; sleep 60",
+        True, 253, "the guest reset its machine (a kernel panic",
+    ),
+    "memory": (
+        "tail /dev/zero", False, 137,
+        "its application ended with 137: the guest ran out of memory (OOM)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("supervised", [False, True], ids=["alone", "supervised"])
+@pytest.mark.parametrize("name", ENDINGS)
+def test_endings(urunc: Urunc, tmp_path: pathlib.Path, name: str, *, supervised: bool) -> None:
+    """Each has an exit code of its own; 0 is a good end alone."""
+    need("linux", "qemu", "images")
+    script, machine, code, reason = ENDINGS[name]
+    configure(urunc, "ext4", **{"monitors.qemu.supervisor": supervised})
+    made = bundle(tmp_path / "b", f"trap '' TERM; {script}", machine=machine)
+    with nothing_left(urunc.root):
+        found = ended(urunc, made, tmp_path / "log")
+    assert found[0] == code
+    if not supervised:
+        assert reason in found[1]
+
+
+def test_a_kernel_that_panics_at_once(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    """Before init runs, that is: `run` and who sees the monitor alone say the same."""
+    need("linux", "qemu", "images")
+    configure(urunc, "ext4")
+    made = bundle(tmp_path / "b", "true")
+    with urunc.config.open("a") as file:
+        file.write('monitors.qemu.arguments = ["-append", "panic=-1 reboot=k rdinit=/none"]\n')
+    with nothing_left(urunc.root):
+        code, reason = ended(urunc, made, tmp_path / "log")
+    assert (code, reason[:27]) == (253, "the guest reset its machine")
+
+
+class Followed:
+    """`events` of a container."""
+
+    def __init__(self, urunc: Urunc, container: Container) -> None:
+        self.process = subprocess.Popen(
+            urunc.command("events", "--interval", "200ms", container.id),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert self.process.stdout
+        self.lines = [self.process.stdout.readline()]
+
+    def all(self) -> list[dict[str, Any]]:
+        out, _ = self.process.communicate(timeout=60)
+        return [json.loads(line) for line in (*self.lines, *out.splitlines())]
+
+
+@pytest.fixture
+def waiting(urunc: Urunc, tmp_path: pathlib.Path) -> Iterator[Any]:
+    """Makes containers that run, and follows their events."""
+    made: list[Followed] = []
+
+    def begin(script: str, *, wait: bool = True, **keys: str | bool) -> tuple[Container, Followed]:
+        need("linux", "qemu", "images")
+        configure(urunc, "ext4", **keys)
+        container = urunc.create(bundle(tmp_path / f"b{len(made)}", f"echo is up; {script}"))
+        container.start()
+        made.append(Followed(urunc, container))
+        if wait:
+            container.wait_for("is up", 60)
+        return container, made[-1]
+
+    yield begin
+    for item in made:
+        item.process.kill()
+        item.process.wait()
+
+
+def test_memory_that_runs_out_in_the_guest(urunc: Urunc, waiting: Any) -> None:
+    """Of a process beside the application, too: then it lives on."""
+    script = "sleep 1; (tail /dev/zero); echo lives; sleep 2; tail /dev/zero"
+    with nothing_left(urunc.root):
+        container, followed = waiting(script)
+        found = followed.all()
+        assert "lives" in container.console.read_text()
+        container.delete()
+    assert [event["type"] for event in found if event["type"] in ("oom", "exit")] == [
+        "oom", "oom", "exit",
+    ]  # fmt: skip
+    assert found[-1]["data"]["reason"].endswith("the guest ran out of memory (OOM)")
+    assert found[-1]["data"].get("status", 137) == 137
+
+
+def test_a_stop(urunc: Urunc, waiting: Any) -> None:
+    """The code that the application ends with for it is the container's."""
+    with nothing_left(urunc.root):
+        container, followed = waiting("trap 'exit 5' TERM; while :; do sleep 0.1; done")
+        urunc("kill", container.id, "TERM")
+        assert followed.all()[-1]["data"]["reason"] == "its application ended with 5"
+        container.delete()
+
+
+@pytest.mark.parametrize("supervised", [False, True], ids=["alone", "supervised"])
+def test_a_stop_before_the_guest_has_booted(
+    urunc: Urunc, waiting: Any, *, supervised: bool
+) -> None:
+    """Nobody is there who could be asked, so nobody waits."""
+    with nothing_left(urunc.root):
+        container, followed = waiting(
+            "trap '' TERM; sleep 100", wait=False, **{"monitors.qemu.supervisor": supervised}
+        )
+        began = time.monotonic()
+        urunc("kill", container.id, "TERM")
+        container.wait_stopped()
+        assert time.monotonic() - began < 3
+        assert followed.all()[-1]["data"]["reason"] == "qemu was ended for signal 15"
+        assert "is up" not in container.console.read_text()
+        container.delete()
+
+
+@pytest.mark.parametrize("supervised", [False, True], ids=["alone", "supervised"])
+def test_a_stop_while_the_guest_boots_is_never_lost(
+    urunc: Urunc, waiting: Any, *, supervised: bool
+) -> None:
+    """Whenever it comes."""
+    for delay_s in (0.5, 1.0, 1.5, 2.0, 2.5):
+        container, _ = waiting("sleep 100", wait=False, **{"monitors.qemu.supervisor": supervised})
+        time.sleep(delay_s)
+        began = time.monotonic()
+        urunc("kill", container.id, "TERM")
+        container.wait_stopped(60)
+        assert time.monotonic() - began < 20, delay_s
+        container.delete()
