@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from urunc.asked import check as check_asked
 from urunc.errors import ImageError
-from urunc.guests import SHARE_TAG, STOP_REQUESTS, Disk, Guest, Process, Request, share_tag
+from urunc.guests import SHARE_TAG, STOP_REQUESTS, Guest, Process, share_tag
 from urunc.host import HostFacts
 from urunc.image import ImageFile
 from urunc.monitors import CHANNEL as CHANNEL_FILES
@@ -26,9 +26,10 @@ from urunc.monitors import (
     Monitor,
 )
 from urunc.net.facts import NetFacts, Ports
-from urunc.net.telling import nics, omissions, other_hosts
+from urunc.net.telling import nics, omissions
 from urunc.pairing import accelerator_of, check_pair, devices_of
 from urunc.record import record, replace
+from urunc.request import told
 from urunc.sizing import memory_of, vcpus_of
 from urunc.state import CHANNEL
 from urunc.storage.facts import (
@@ -250,7 +251,7 @@ def realize(
     """The guest's words and the monitor's command line; raises ImageError where they cannot be
     said."""
     _, machine_nics = nics(plan.id, plan.net_names, plan.queues, net)
-    words = guest.words(_request(plan, net, monitor, storage))
+    _, words, _ = told(plan, net, guest, monitor, storage)
     disks = [
         MachineDisk(name=name, path=file.target, read_only=file.read_only)
         for name, file in zip(plan.disk_names, plan.disks, strict=False)
@@ -328,50 +329,8 @@ def untold(
     plan: Plan, net: NetFacts, guest: Guest, monitor: Monitor, storage: StorageFacts = NO_STORAGE
 ) -> list[str]:
     """What of the network the guest is not told by `realize`, in words for its user."""
-    request = _request(plan, net, monitor, storage)
-    return [*omissions(net, guest), *guest.omissions(request)]
-
-
-def _request(plan: Plan, net: NetFacts, monitor: Monitor, storage: StorageFacts) -> Request:
-    guest_nics, _ = nics(plan.id, plan.net_names, plan.queues, net)
-    disks = [
-        Disk(name=name, read_only=file.read_only, mount_point=mount_point)
-        for name, file, mount_point in zip(
-            plan.disk_names, plan.disks, plan.disk_mount_points, strict=False
-        )
-    ]
-    disks += [
-        Disk(
-            name=disk.name,
-            read_only=disk.read_only,
-            mount_point=disk.mount_point,
-            filesystem=disk.filesystem,
-        )
-        for disk in storage.disks
-    ]
-    return Request(
-        args=plan.args,
-        env=plan.env,
-        hostname=plan.hostname,
-        version=plan.version,
-        console=monitor.consoles.get(plan.architecture, "ttyS0"),
-        initrd=plan.initrd is not None or bool(storage.initrd),
-        nics=guest_nics,
-        disks=tuple(disks),
-        dns=net.dns,
-        search=net.search,
-        options=net.options,
-        hosts=other_hosts(net),
-        root=plan.root_way,
-        volumes=plan.volumes,
-        archive=storage.archive + len(plan.disks) if storage.archive >= 0 else -1,
-        layer=storage.layer,
-        opaque=storage.opaque,
-        upper=storage.upper + len(plan.disks) if storage.upper >= 0 else -1,
-        process=plan.process,
-        channel=plan.channel,
-        parameters=plan.parameters,
-    )
+    request, _, left_out = told(plan, net, guest, monitor, storage)
+    return [*omissions(net, guest), *guest.omissions(request), *filter(None, (left_out,))]
 
 
 def nic_count(plan: Plan) -> int:

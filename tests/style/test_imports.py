@@ -71,6 +71,7 @@ EXPECTED: dict[str, str] = {
         urunc.plan
         urunc.preparation
         urunc.record
+        urunc.request
         urunc.resources
         urunc.sequence
         urunc.sizing

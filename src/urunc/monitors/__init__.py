@@ -259,6 +259,11 @@ class Monitor:
         """The most memory that it can give to its guest; 0 where it has no bound of its own."""
         return 0
 
+    def line_room(self, devices: int, program: Program, architecture: str) -> int:
+        """How many bytes its guest's command line can have where the machine has so many virtio
+        devices; 0: as many as the guest itself takes."""
+        return 0
+
     def launch(self, machine: Machine, program: Program) -> Launch:
         """Its command line and files; pure."""
         raise NotImplementedError

@@ -17,6 +17,9 @@ SPT_BASE_BYTES = 1 << 30
 LARGE_SINCE = (0, 9)
 """The first version whose guests have 4 GiB on x86_64, not one (X86_GUEST_MAX_MEM_SIZE)."""
 
+LINE_BYTES = 8191
+"""Of a guest's command line, without its NUL (HVT_CMDLINE_SIZE, SPT_CMDLINE_SIZE)."""
+
 # What solo5-hvt needs from execve on, with and without devices (traced with v0.9.0 and v0.12.1, on
 # glibc), and what another C library or a signal may add.
 HVT_SYSTEM_CALLS = (
@@ -57,6 +60,9 @@ class Tender(Monitor):
             *(("/dev/net/tun",) if machine.nics else ()),
         )
         return Launch(argv=tuple(argv), files={}, devices=devices, seccomp=self.filter(machine))
+
+    def line_room(self, devices: int, program: Program, architecture: str) -> int:
+        return LINE_BYTES
 
     def ending(self, code: int) -> str:
         if code == 255:

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kubernetes' service links: the variables by which a kubelet tells each container of every service
+of its namespace, whether or not it asked (pkg/kubelet/envvars; `enableServiceLinks`). They are what
+is left out first where a guest has no room for its environment. Pure.
+
+A service NAME is recognised by NAME_SERVICE_HOST, NAME_SERVICE_PORT and the four variables of at
+least one port (NAME_PORT_80_TCP and, behind it, _PROTO, _PORT and _ADDR) that say the same address:
+who sets one of them himself keeps it.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+KUBERNETES = "KUBERNETES"
+"""The service of the cluster's own API, which its clients look for."""
+HOST, PORT = "_SERVICE_HOST", "_SERVICE_PORT"
+PROTOCOLS = ("TCP", "UDP", "SCTP")
+NAMED = 8
+"""So many services are named in a warning."""
+
+
+def reduced(env: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """(an environment with fewer service links, what is left out), with less each time: without
+    the links in Docker's old form, without all of services but the cluster's API, without any."""
+    values = dict(variable.partition("=")[::2] for variable in env)
+    services = {
+        name: found
+        for name in (key.removesuffix(HOST) for key in values if key.endswith(HOST))
+        if (found := _service(name, values))
+    }
+    left_out: set[str] = set()
+    for wanted, what in (
+        (_links, "in the form NAME_PORT_80_TCP "),
+        (_others, f"but {KUBERNETES}{HOST} and …{PORT} "),
+        (_all, ""),
+    ):
+        more = {
+            key for name, (links, rest) in services.items() for key in wanted(name, links, rest)
+        }
+        if more <= left_out:
+            continue
+        left_out |= more
+        kept = tuple(variable for variable in env if variable.partition("=")[0] not in left_out)
+        names = [*sorted(services)[:NAMED], *("…",)[: len(services) > NAMED]]
+        told = f"the service links of {len(services)} services ({', '.join(names)})"
+        yield (
+            kept,
+            f"process.env: no room for {len(left_out)} of {len(env)} variables: {told} {what}are "
+            "left out",
+        )
+
+
+def _links(name: str, links: set[str], rest: set[str]) -> set[str]:
+    return links
+
+
+def _others(name: str, links: set[str], rest: set[str]) -> set[str]:
+    return links if name == KUBERNETES else links | rest
+
+
+def _all(name: str, links: set[str], rest: set[str]) -> set[str]:
+    return links | rest
+
+
+def _service(name: str, values: Mapping[str, str]) -> tuple[set[str], set[str]] | None:
+    """(names of the variables in Docker's form, the others) of a service; None where there is no
+    complete one of that name."""
+    address = values[name + HOST]
+    ports = [
+        (port, prefix)
+        for port, prefix in _ports(name, values)
+        if values.get(f"{prefix}_ADDR") == address
+        and values.get(f"{prefix}_PORT") == port
+        and f"{prefix}_PROTO" in values
+    ]
+    numbers = {port for port, _ in ports}
+    if not address or values.get(name + PORT) not in numbers:
+        return None
+    links = {prefix + suffix for _, prefix in ports for suffix in ("", "_PROTO", "_PORT", "_ADDR")}
+    if "://" in values.get(f"{name}_PORT", ""):
+        links.add(f"{name}_PORT")
+    named = {key for key in values if key.startswith(f"{name}{PORT}_") and values[key] in numbers}
+    return links, {name + HOST, name + PORT, *named}
+
+
+def _ports(name: str, values: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """(number, name of the variable) of what looks like a port of a service."""
+    start = f"{name}_PORT_"
+    for key, value in values.items():
+        port, _, protocol = key.removeprefix(start).partition("_")
+        if key.startswith(start) and port.isdecimal() and protocol in PROTOCOLS and "://" in value:
+            yield port, key
