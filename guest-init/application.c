@@ -250,6 +250,7 @@ pid_t prepare_application(void)
         fail("cannot fork: %m");
     if (child == 0) {
         fail_into(from_child[1]);
+        join_group();
         mount_process_filesystem();
         if (write(from_child[1], &byte, 1) != 1 || read(to_child[0], &byte, 1) != 1)
             _exit(FAILED);

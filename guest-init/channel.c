@@ -131,6 +131,8 @@ static void obey(char *line, pid_t application)
 
     if (sscanf(line, "signal %d", &signal) == 1)
         signal_application(application, signal);
+    else if (strncmp(line, "pids ", 5) == 0)
+        limit_processes(line + 5);
     else if (sscanf(line, "window %hu %hu", &window.ws_row, &window.ws_col) == 2)
         ioctl(STDIN_FILENO, TIOCSWINSZ, &window);
     else

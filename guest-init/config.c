@@ -47,6 +47,7 @@ static const char *const known[] = {"share",
                                     "terminal",
                                     "stdin",
                                     "pid_namespace",
+                                    "pids",
                                     "channel",
                                     "debug_exit"};
 

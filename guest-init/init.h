@@ -21,6 +21,8 @@
 #define LAYER PRIVATE "/layer"
 #define VOLUMES PRIVATE "/volumes"
 #define FILES PRIVATE "/files"
+#define GROUPS PRIVATE "/groups"
+#define CONTAINER "container" /* the application's group there */
 #define DESCRIPTOR "/proc/self/fd/%d"
 
 /* messages.c */
@@ -78,6 +80,7 @@ void mount_at(const char *source, int target, const char *type, unsigned long fl
 void hold(int fd); /* a file system on a disk, by an O_PATH descriptor: `end` makes it read-only */
 void mount_kernel_filesystems(void);
 void mount_process_filesystem(void);
+void mount_groups(void);
 void mount_volumes(void);
 void write_files(void);
 void make_working_folder(void);
@@ -100,6 +103,12 @@ void tell(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void finish_channel(void);    /* a connection: until the host has read all, and closed it */
 int channel_to_poll(void);    /* -1 where there is nothing to hear from */
 bool hear(pid_t application); /* false where nobody listens now */
+
+/* groups.c */
+void make_group(void);
+bool has_group(void); /* the kernel may have none */
+void join_group(void);
+void limit_processes(const char *limit);
 
 /* memory.c */
 void watch_memory(void);

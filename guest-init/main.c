@@ -125,6 +125,7 @@ int main(void)
     open_channel();
     signals = open_signals();
     build_root();
+    make_group();
     application = prepare_application();
     mount_kernel_filesystems();
     name_machine();

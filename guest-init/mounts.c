@@ -68,8 +68,6 @@ void mount_process_filesystem(void)
 
 void mount_kernel_filesystems(void)
 {
-    int groups;
-
     mount_kernel("tmpfs", "/dev", MS_NOSUID | MS_STRICTATIME, "mode=0755,size=65536k");
     make_nodes();
     mount_kernel("devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC,
@@ -77,12 +75,7 @@ void mount_kernel_filesystems(void)
     mount_kernel("tmpfs", "/dev/shm", SAFE, "mode=1777,size=65536k");
     mount_kernel("mqueue", "/dev/mqueue", SAFE, NULL);
     mount_kernel("sysfs", "/sys", SAFE | MS_RDONLY, NULL);
-    /* control groups are there for who looks for limits; a kernel may have none */
-    groups = find(root, "sys/fs/cgroup");
-    if (groups >= 0) {
-        mount("cgroup2", text(DESCRIPTOR, groups), "cgroup2", SAFE | MS_RDONLY, NULL);
-        close(groups);
-    }
+    mount_groups();
 }
 
 /* --- volumes ---------------------------------------------------------------- */
@@ -123,6 +116,16 @@ static void bind_below(const char *folder, const char *source, const char *path,
     bind(fd, path, flags);
     close(fd);
     close(top);
+}
+
+/* For who looks for limits. */
+void mount_groups(void)
+{
+    int place = find(root, "sys/fs/cgroup");
+
+    if (place >= 0 && has_group())
+        bind_below(GROUPS, CONTAINER, "/sys/fs/cgroup", SAFE | MS_RDONLY);
+    close(place);
 }
 
 /* A tmpfs that shows what was in the folder: an overlay whose writable layer is the tmpfs. */

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from urunc.guests import Process
 from urunc.linux.capabilities import mask
+from urunc.resources import most_processes
 from urunc.spec import CAPABILITY_SETS, Spec
 from urunc.storage.facts import TOLD
 
@@ -33,6 +34,7 @@ def process_of(spec: Spec) -> Process:
             f"{offset.clock} {offset.seconds} {offset.nanoseconds}" for offset in spec.time_offsets
         ),
         own_pids=spec.namespaces.get("pid") == "",
+        most_processes=max(most_processes(spec.resources), 0),
         files=tuple(mount.destination for mount in spec.mounts if mount.destination in TOLD),
     )
 

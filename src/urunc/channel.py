@@ -96,6 +96,12 @@ def resize(folder: str, rows: int, columns: int) -> bool:
     return _tell(folder, b"window %d %d\n" % (rows, columns))
 
 
+def limit_processes(folder: str, most: int) -> bool:
+    """Have the application be so many processes at most, UNLIMITED (-1) for any number; False as in
+    `signal`."""
+    return _tell(folder, b"pids %s\n" % (b"max" if most < 0 else b"%d" % most))
+
+
 def _tell(folder: str, line: bytes) -> bool:
     try:
         fd = posix.open(f"{folder}/{IN}", posix.O_WRONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)

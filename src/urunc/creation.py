@@ -35,7 +35,7 @@ from urunc.net.facts import NO_NETWORK, NOTHING, NetFacts
 from urunc.plan import nic_count
 from urunc.preparation import Prepared, within_pod
 from urunc.record import plain, record, replace
-from urunc.resources import Resources
+from urunc.resources import Resources, with_tasks
 from urunc.sequence import HOST_IDS, Ready, build, may_access
 from urunc.spec import Spec
 from urunc.state import CREATING, SCHEMA, START, STARTED, Folder, State, check_id
@@ -175,7 +175,7 @@ class _Creation:
         )
         if not self.options.systemd:
             where = groups.locate(self.folder.identifier, spec.cgroups_path)
-            self.groups = groups.make(where, spec.resources, self.journal)
+            self.groups = groups.make(where, self._limits(), self.journal)
             self._limit_devices()
         self._give_disks()
         self._provide()
@@ -183,7 +183,11 @@ class _Creation:
         self._fork()
         if self.options.systemd:
             self.groups = groups.make_by_systemd(
-                self.folder.identifier, spec, self.pid, devices.of(self.prepared.plan), self.journal
+                self.folder.identifier,
+                replace(spec, resources=self._limits()),
+                self.pid,
+                devices.of(self.prepared.plan),
+                self.journal,
             )
             self._limit_devices()
         self.joiner = cgroups.Joiner([] if self.born_in_groups else self.groups.folders, self.pid)
@@ -220,6 +224,10 @@ class _Creation:
             remove_tree(self.folder.path)
         except (Error, OSError) as error:
             logs.warn(f"clean up '{self.folder.identifier}': {error}")
+
+    def _limits(self) -> Resources:
+        """The specification's, which are the guest's, with room for what runs it."""
+        return with_tasks(self.spec.resources, self.prepared.plan.tasks)
 
     def _limit_devices(self) -> None:
         if self.groups.paths:

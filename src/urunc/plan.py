@@ -55,6 +55,9 @@ KERNEL_FOLDER = "/guest"
 """Where the unikernel is in the monitor's root."""
 INITRD_TARGET = "/initrd"
 SUPERVISOR = "/supervisor"
+OWN_TASKS = 8
+"""Processes of a container beside its monitor's: init, its helper, their hooks', a supervisor."""
+VIRTIOFSD_TASKS = 16
 VIRTIOFSD_MIB = 12
 """What the daemon of shared folders needs of the container's memory limit."""
 CONFIG_DISK = f"{RUN}/guest.config"
@@ -137,6 +140,8 @@ class Plan:
     """For the guest's kernel."""
     host: HostFacts
     warnings: tuple[str, ...]
+    tasks: int = 0
+    """How many processes and threads the container has beside the application's."""
     tells_resets: bool = False
     """Whether the monitor ends with a code of its own where the guest resets its machine."""
     firmware: str = "auto"
@@ -240,6 +245,7 @@ def decide(
         parameters=spec.machine.parameters if spec.machine else (),
         host=host,
         warnings=tuple(warnings),
+        tasks=OWN_TASKS + monitor.overhead_tasks + vcpus + (VIRTIOFSD_TASKS if served else 0),
         tells_resets=_tells_resets(image, guest, monitor, host),
         firmware=config.get(f"monitors.{monitor.name}.firmware"),
     )

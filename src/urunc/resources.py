@@ -150,6 +150,32 @@ def merge(old: Resources, new: Resources) -> Resources:
     return replace(old, **said)
 
 
+PIDS_MAX = "pids.max"
+
+
+def most_processes(resources: Resources) -> int:
+    """How many processes there may be; UNLIMITED where nothing says it."""
+    word = resources.unified.get(PIDS_MAX, "")
+    if word.isdecimal():
+        return int(word)
+    return resources.pids_limit or UNLIMITED
+
+
+def with_tasks(resources: Resources, tasks: int) -> Resources:
+    """With so many more processes: what runs a guest is not what the limit is meant for."""
+    most = most_processes(resources)
+    if most == UNLIMITED:
+        return resources
+    unified = dict(resources.unified)
+    if PIDS_MAX in unified:
+        unified[PIDS_MAX] = str(most + tasks)
+    return replace(
+        resources,
+        pids_limit=None if resources.pids_limit is None else most + tasks,
+        unified=unified,
+    )
+
+
 def _limit(holder: Object, key: str) -> int | None:
     """A number of bytes or things: 0 says nothing (runc's reading too)."""
     return holder.number(key, UNLIMITED, INT64_MAXIMUM) or None

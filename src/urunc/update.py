@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """`update`: other limits for a container that lives.
 
-CPU, pids and I/O bind at once. A guest's memory is fixed when its machine is made, so a limit that
+CPU, pids and I/O bind at once, pids in a Linux guest, too. A guest's memory is fixed when its
+machine is made, so a limit that
 it would not fit into is refused: the kernel would kill the monitor for it.
 """
 
 from __future__ import annotations
 
-from urunc import groups
+from urunc import channel, groups
 from urunc.container import locked
 from urunc.errors import StateError, WrongStatusError
 from urunc.record import plain, rebuild, replace
-from urunc.resources import Resources, merge
+from urunc.resources import PIDS_MAX, Resources, merge, most_processes, with_tasks
 from urunc.state import STOPPED
 
 TYPE_CHECKING = False
@@ -28,12 +29,15 @@ def update(root: str, identifier: str, wanted: Resources) -> None:
         before = rebuild(Resources, state.data["resources"])
         after = merge(before, wanted)
         _check_memory(state, wanted)
+        tasks = state.data["plan"].get("tasks", 0)
         group = groups.load(state.data["groups"])
         if wanted.memory_check_before_update and wanted.memory_limit_bytes:
             _check_use(state, group, wanted.memory_limit_bytes)
         if group.unit:
-            _tell_systemd(group, after)
-        group.apply(_to_write(wanted, after, group))
+            _tell_systemd(group, with_tasks(after, tasks))
+        group.apply(_to_write(with_tasks(wanted, tasks), with_tasks(after, tasks), group))
+        if wanted.pids_limit is not None or PIDS_MAX in wanted.unified:
+            channel.limit_processes(state.folder, most_processes(after))
         state.data["resources"] = plain(after)
         state.save()
 

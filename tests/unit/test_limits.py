@@ -12,7 +12,7 @@ from urunc import devices, limits, systemd
 from urunc.devices import DeviceRule
 from urunc.document import Object
 from urunc.errors import HostError, SpecError
-from urunc.resources import Resources, merge, parse
+from urunc.resources import Resources, merge, most_processes, parse, with_tasks
 
 EVERY = ("memory", "cpu", "cpuset", "pids", "blkio", "hugetlb", "rdma", "net_cls", "net_prio")
 
@@ -231,3 +231,20 @@ def test_properties_by_annotation(name: str, text: str, expected: Any) -> None:
 def test_no_properties(name: str, text: str) -> None:
     with pytest.raises(SpecError, match=r"org\.systemd\.property"):
         systemd.annotated({f"org.systemd.property.{name}": text})
+
+
+@pytest.mark.parametrize(
+    ("asked", "most", "written"),
+    [
+        ({}, -1, []),
+        ({"pids": {"limit": 10}}, 10, [("pids", (("pids.max", "30"),))]),
+        ({"pids": {"limit": -1}}, -1, [("pids", (("pids.max", "max"),))]),
+        ({"unified": {"pids.max": "10"}}, 10, [("pids", (("pids.max", "30"),))]),
+        ({"unified": {"pids.max": "max"}}, -1, [("pids", (("pids.max", "max"),))]),
+    ],
+)
+def test_a_monitor_s_tasks(asked: Any, most: int, written: Any) -> None:
+    """They are beside what the limit is for."""
+    resources = parse(Object(asked, "config.json", "linux.resources"))
+    assert most_processes(resources) == most
+    assert limits.lines(with_tasks(resources, 20), ()) == written

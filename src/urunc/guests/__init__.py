@@ -102,6 +102,8 @@ class Process:
     """Which system calls it may make: a BPF program in hexadecimal."""
     filter_flags: int = 0
     """For seccomp(2)."""
+    most_processes: int = 0
+    """How many it may be with its children, threads counted; 0: any number."""
     files: tuple[str, ...] = ()
     """Of the files that engines mount into every container those that this one's has mounted."""
 

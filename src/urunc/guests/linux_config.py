@@ -232,6 +232,7 @@ def _process(request: Request) -> list[str]:
     records += [_record("readonly", path) for path in process.read_only_paths]
     records += [_record("terminal", "1")] if process.terminal else []
     records += [_record("pid_namespace", "1")] if process.own_pids else []
+    records += [_record("pids", str(process.most_processes))] if process.most_processes else []
     records += [_record("stdin", "null")] if process.no_input else []
     if request.channel == "virtio":
         records += [_record("channel", "virtio", CHANNEL_PORT), _record("debug_exit", "1")]

@@ -194,6 +194,8 @@ class Monitor:
     machine (measured by bench/overhead: docs/monitors.md)."""
     overhead_emulating_mib = 0
     """The same where it emulates."""
+    overhead_tasks = 16
+    """How many threads and processes it has at most beside one for each vCPU (docs/monitors.md)."""
     overhead_per_vcpu_mib = 0
     overhead_per_gib_mib = 0
     """More for each vCPU, and for each GiB of the guest's memory (page tables)."""

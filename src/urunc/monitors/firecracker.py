@@ -67,6 +67,7 @@ class Firecracker(Monitor):
     max_vcpus = 32
     takes_initrd = True
     overhead_mib = 4
+    overhead_tasks = 3  # its main one, the API's, and KVM's
     overhead_per_vcpu_mib = 1
     overhead_per_gib_mib = 8
     formats = {

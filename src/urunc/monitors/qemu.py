@@ -87,6 +87,7 @@ class Qemu(Monitor):
     takes_initrd = True
     overhead_mib = 28
     overhead_emulating_mib = 48 + TRANSLATED_MIB
+    overhead_tasks = 3 + 64  # its main one, RCU's, KVM's, and of its pool (thread-pool-max)
     overhead_per_vcpu_mib = 3
     overhead_per_gib_mib = 8
     consoles = {"aarch64": "ttyAMA0"}

@@ -39,6 +39,7 @@ class Tender(Monitor):
         "x86_64": frozenset(("elf",)),
         "aarch64": frozenset(("elf",)),
     }
+    overhead_tasks = 2  # its only one, and KVM's
     max_nics = 16
     max_disks = 16
     # for SIGTERM hvt ends with 1; spt has no handler, so as PID 1 of a namespace it never hears it
