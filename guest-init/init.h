@@ -77,6 +77,7 @@ struct options {
 struct options parse_options(const char *words);
 void mount_at(const char *source, int target, const char *type, unsigned long flags,
               const char *data);
+void restrict_mount(const char *path, unsigned long flags); /* the one that is on top there */
 void hold(int fd); /* a file system on a disk, by an O_PATH descriptor: `end` makes it read-only */
 void mount_kernel_filesystems(void);
 void mount_process_filesystem(void);
@@ -85,6 +86,9 @@ void mount_volumes(void);
 void write_files(void);
 void make_working_folder(void);
 void hide_paths(void);
+
+/* tmpfs.c */
+void mount_tmpfs(const char *path, const struct options *options);
 
 /* root.c */
 void build_root(void);

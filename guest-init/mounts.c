@@ -66,13 +66,24 @@ void mount_process_filesystem(void)
     mount_kernel("proc", "/proc", SAFE, NULL);
 }
 
+/* Whether the configuration has something mounted there. */
+static bool is_asked(const char *path)
+{
+    const struct record *record = first("mount");
+
+    while (record && strcmp(field(record, 2), path) != 0)
+        record = following(record);
+    return record != NULL;
+}
+
 void mount_kernel_filesystems(void)
 {
     mount_kernel("tmpfs", "/dev", MS_NOSUID | MS_STRICTATIME, "mode=0755,size=65536k");
     make_nodes();
     mount_kernel("devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC,
                  "newinstance,ptmxmode=0666,mode=0620,gid=5");
-    mount_kernel("tmpfs", "/dev/shm", SAFE, "mode=1777,size=65536k");
+    if (!is_asked("/dev/shm"))
+        mount_kernel("tmpfs", "/dev/shm", SAFE, "mode=1777,size=65536k");
     mount_kernel("mqueue", "/dev/mqueue", SAFE, NULL);
     mount_kernel("sysfs", "/sys", SAFE | MS_RDONLY, NULL);
     mount_groups();
@@ -81,7 +92,7 @@ void mount_kernel_filesystems(void)
 /* --- volumes ---------------------------------------------------------------- */
 
 /* The flags of the mount at PATH, found anew since it is covered by what was mounted there last. */
-static void restrict_mount(const char *path, unsigned long flags)
+void restrict_mount(const char *path, unsigned long flags)
 {
     int target = find(root, path);
 
@@ -126,22 +137,6 @@ void mount_groups(void)
     if (place >= 0 && has_group())
         bind_below(GROUPS, CONTAINER, "/sys/fs/cgroup", SAFE | MS_RDONLY);
     close(place);
-}
-
-/* A tmpfs that shows what was in the folder: an overlay whose writable layer is the tmpfs. */
-static void mount_copy(const char *path, int target, const struct options *options)
-{
-    static int count;
-    char *layer = text(PRIVATE "/copy%d", count++), *upper = text("%s/upper", layer);
-    struct stat found;
-
-    mkdir(layer, 0700);
-    if (fstat(target, &found) != 0 || mount("tmpfs", layer, "tmpfs", 0, options->data) != 0 ||
-        mkdir(upper, 0755) != 0 || mkdir(text("%s/work", layer), 0755) != 0 ||
-        chown(upper, found.st_uid, found.st_gid) != 0 || chmod(upper, found.st_mode & 07777) != 0)
-        fail("cannot make a tmpfs for %s: %m", path);
-    mount_at("overlay", target, "overlay", options->flags,
-             text("lowerdir=" DESCRIPTOR ",upperdir=%s,workdir=%s/work", target, upper, layer));
 }
 
 /* A node of a device, bound: its folder may be read-only, and something may be there already. */
@@ -189,17 +184,13 @@ static void mount_volume(const struct record *record)
         bind_below(PRIVATE, source, path, options.flags);
     } else if (strcmp(kind, "device") == 0) {
         give_device(source, path, strdup(field(record, 3)));
+    } else if (strcmp(kind, "tmpfs") == 0) {
+        mount_tmpfs(path, &options);
     } else {
         target = find_or_make(path, FOLDER);
-        if (strcmp(kind, "tmpfs") == 0 && options.copy_up) {
-            mount_copy(path, target, &options);
-        } else if (strcmp(kind, "tmpfs") == 0) {
-            mount_at("tmpfs", target, "tmpfs", options.flags, options.data);
-        } else {
-            wait_for(source);
-            mount_at(source, target, kind, options.flags, options.data);
-            hold(find(root, path));
-        }
+        wait_for(source);
+        mount_at(source, target, kind, options.flags, options.data);
+        hold(find(root, path));
         close(target);
     }
     if (options.unbindable)

@@ -270,7 +270,7 @@ def test_volumes(guest: Guest, files: pathlib.Path, tmp_path: pathlib.Path) -> N
     assert re.search(r"/var/run/secrets tmpfs ro,nosuid,nodev,noexec", mounts)
     assert re.search(r"/etc/resolv.conf tmpfs rw,relatime", mounts)
     assert re.search(r"/data/t tmpfs rw,nosuid,relatime,size=2048k", mounts)
-    assert re.search(r"overlay /bin overlay rw,nodev", mounts)
+    assert re.search(r"tmpfs /bin tmpfs rw,nodev,relatime,size=8192k,mode=755", mounts)
     assert re.search(r"/dev/vdd /mnt/disk ext4 rw,noatime", mounts)
     assert found["bin"] == "/bin/busybox\n/bin/more\n"
     assert found["disks"].startswith("on a disk\nraw block\nblock special file 640 6 fe:20\n")

@@ -285,3 +285,116 @@ def test_a_mount_on_the_root_is_refused(urunc: Urunc, tmp_path: pathlib.Path) ->
     assert result.returncode == 1
     assert "mount '/'" in result.stderr
     assert "it would hide the container's root filesystem" in result.stderr
+
+
+IN_MEMORY = """
+    for path in /sized /blocks /inodes /owned /plain /there /up /only; do
+        echo "== $path"; stat -f -c '%T %b %S' $path; stat -c '%a %u %g' $path
+        grep " $path " /proc/mounts | cut -d' ' -f3
+    done
+    echo '== count'; stat -f -c %c /inodes
+    echo '== up'; cat /up/file /up/folder/link; stat -c '%n %a %u %g' /up/* /up/folder/*
+    touch /up/new && ls -1 /up
+    echo '== only'; touch /only/x 2>&1 | grep -o 'Read-only.*'; cat /only/text
+    echo '== shm'; df -k /dev/shm | grep /dev/shm; stat -c %a /dev/shm
+    grep ' /dev/shm ' /proc/mounts | cut -d' ' -f2-4 | cut -d, -f1-6
+"""
+
+
+def test_file_systems_in_memory(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    """Sizes, owners, modes (the hidden folder's where none is said), what was there before; and
+    shared memory as large as the specification has it."""
+    need("root", "linux", "qemu", "virtiofsd", "runc")
+    configure(urunc, KIND)
+    bundle = linux(tmp_path / "b", IN_MEMORY, rootfs=KIND)
+    for path in ("there", "up/folder", "only"):
+        (bundle.root / path).mkdir(parents=True)
+    (bundle.root / "there").chmod(0o2711)
+    (bundle.root / "up/file").write_text("of the image\n")
+    (bundle.root / "up/folder/link").symlink_to("../file")
+    (bundle.root / "up/folder/own").touch()
+    os.chown(bundle.root / "up/folder/own", 5, 6)
+    (bundle.root / "up/folder/own").chmod(0o4750)
+    (bundle.root / "only/text").write_text("to be read\n")
+
+    def memory(path: str, *options: str) -> dict[str, object]:
+        return {"destination": path, "type": "tmpfs", "source": "tmpfs", "options": list(options)}
+
+    bundle.config["mounts"] = [
+        PROC,
+        memory("/dev", "nosuid", "size=65536k", "mode=755"),
+        memory("/dev/shm", "nosuid", "noexec", "nodev", "mode=1777", "size=3072k"),
+        memory("/sized", "size=1m", "nosuid"),
+        memory("/blocks", "nr_blocks=100"),
+        memory("/inodes", "nr_inodes=50", "size=2M"),
+        memory("/owned", "uid=1000", "gid=1001", "mode=0750", "size=512K"),
+        memory("/plain", "size=64k"),
+        memory("/there", "size=64k"),
+        memory("/up", "tmpcopyup", "size=1m"),
+        memory("/only", "tmpcopyup", "ro", "size=1m"),
+    ]
+    with nothing_left(urunc.root):
+        theirs = answers(by_runc(urunc, bundle).stdout)
+    assert theirs["up"].startswith("of the image\nof the image\n"), theirs
+    assert theirs["only"] == "Read-only file system\nto be read\n"
+    for path in ("sized", "blocks", "inodes", "owned", "plain"):
+        (bundle.root / path).rmdir()
+    result = run(urunc, bundle)
+    ours = answers(result.stdout)
+    assert ours == theirs, result.stdout + result.stderr
+    assert result.stderr == ""
+    assert sorted(os.listdir(bundle.root / "up")) == ["file", "folder"]
+
+
+@pytest.mark.parametrize("filesystem", ["virtiofs", "erofs"])
+@pytest.mark.parametrize("kind", ["engine's", "emptyDir"])
+def test_shared_memory_of_an_engine(
+    urunc: Urunc, tmp_path: pathlib.Path, filesystem: str, kind: str
+) -> None:
+    """Docker's, Podman's and CRI's folder, of the size that `--shm-size` had it made in; and an
+    emptyDir in memory in its place. An engine's is the guest's memory: nothing of it is seen on the
+    host."""
+    need("root", "linux", "qemu", "virtiofsd", "runc", "images")
+    configure(urunc, filesystem)
+    script = "df -k | grep /dev/shm; echo x >/dev/shm/x; stat -c '%a %u' /dev/shm"
+    bundle = linux(tmp_path / "b", script, rootfs=filesystem)
+    empty_dir = "pods/1/volumes/kubernetes.io~empty-dir/memory"
+    path = tmp_path / (empty_dir if kind == "emptyDir" else "sandbox/shm")
+    path.mkdir(parents=True)
+    options = "size=5m,mode=" + ("777" if kind == "emptyDir" else "1777")
+    bundle.config["mounts"] = [PROC, volume("/dev/shm", path, "rprivate")]
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "shm", path], check=True)
+    try:
+        theirs = by_runc(urunc, bundle)
+        assert "5120" in theirs.stdout, theirs.stdout + theirs.stderr
+        (path / "x").unlink()
+        result = run(urunc, bundle)
+        seen = os.listdir(path)
+    finally:
+        subprocess.run(["umount", path], check=True)
+    lines = [line.split()[1:] for line in result.stdout.splitlines()]
+    expected = [line.split()[1:] for line in theirs.stdout.splitlines()]
+    used, theirs_used = lines[0].pop(1), expected[0].pop(1)
+    assert used == theirs_used == "0", result.stdout + result.stderr
+    assert lines == expected, result.stdout + result.stderr
+    assert seen == (["x"] if kind == "emptyDir" and filesystem == "virtiofs" else [])
+
+
+def test_huge_pages_are_refused(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    need("root", "linux", "qemu", "virtiofsd")
+    configure(urunc, KIND)
+    bundle = linux(tmp_path / "b", "true", rootfs=KIND)
+    (tmp_path / "huge").mkdir()
+    if subprocess.run(["mount", "-t", "hugetlbfs", "none", tmp_path / "huge"]).returncode:
+        pytest.skip("needs hugetlbfs")
+    try:
+        for mount in (
+            volume("/huge", tmp_path / "huge"),
+            {"destination": "/huge", "type": "hugetlbfs", "source": "none"},
+        ):
+            bundle.config["mounts"] = [mount]
+            result = run(urunc, bundle)
+            assert result.returncode == 1
+            assert "it is of huge pages, which are the host's: a guest has none" in result.stderr
+    finally:
+        subprocess.run(["umount", tmp_path / "huge"], check=True)

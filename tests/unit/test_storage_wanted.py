@@ -310,3 +310,19 @@ def test_more_than_the_guest_can_be_told() -> None:
     assert told("x" * (1 << 20)) % 512 == 0
     with pytest.raises(ImageError, match="arguments, environment and what else the guest is told"):
         told("x" * (2 << 20))
+
+
+def test_shared_memory() -> None:
+    """An engine's is the guest's own; what the user has put there is shared where that can be."""
+    size = ("mode=1777", "size=1048576")
+    engines = source("/dev/shm", shm=size)
+    chosen = source("/dev/shm", shm=size, scratch=True)
+    (volume,) = planned("linux", "qemu", found(engines)).volumes
+    assert (volume.way, volume.options, volume.source) == (TMPFS, size, "")
+    (volume,) = planned("linux", "qemu", found(chosen)).volumes
+    assert volume.way == "virtiofs"
+    (volume,) = planned("linux", "qemu", found(chosen, virtiofsd="")).volumes
+    assert (volume.way, volume.options) == (TMPFS, size)
+    (volume,) = planned("linux", "firecracker", found(chosen)).volumes
+    assert (volume.way, volume.options) == (TMPFS, size)
+    assert not planned("unikraft", "firecracker", found(engines)).volumes[0].options

@@ -28,7 +28,8 @@ FOLDER, FILE = "folder", "file"
 TOLD = ("/etc/resolv.conf", "/etc/hosts", "/etc/hostname")
 """What of an engine's mounts reaches a guest as words, or in its configuration."""
 OWN_TYPES = ("proc", "sysfs", "devpts", "mqueue", "cgroup")
-OWN_MOUNTS = ("/dev", "/dev/shm", "/dev/pts", "/dev/mqueue", "/proc", "/sys", "/sys/fs/cgroup")
+SHM = "/dev/shm"
+OWN_MOUNTS = ("/dev", SHM, "/dev/pts", "/dev/mqueue", "/proc", "/sys", "/sys/fs/cgroup")
 """What a runtime mounts for every container's own kernel interfaces: a guest has a kernel."""
 
 
@@ -72,6 +73,9 @@ class VolumeSource:
     """Where it is read-only alone: the mounts below it that are not, by their paths in it."""
     notes: tuple[str, ...] = ()
     """What of its options has no effect, in words."""
+    shm: tuple[str, ...] = ()
+    """Of a folder that is to be shared memory, and holds nothing that others left there: the
+    options of a tmpfs like it."""
 
 
 @record
@@ -184,15 +188,20 @@ def channel_of(monitor_channel: str, supervisor: str) -> str:
 
 def volume_mounts(spec: Spec, guest: Guest) -> list[Mount]:
     """The mounts that are more than what every container has. An empty /run, which containerd's
-    clients ask for always, is nothing to a guest without such file systems."""
+    clients ask for always, is nothing to a guest without such file systems; neither is shared
+    memory of its own."""
     return [
         mount
         for mount in spec.mounts
         if mount.destination not in TOLD
         and mount.type not in OWN_TYPES
-        and (mount.destination not in OWN_MOUNTS or mount.is_bind())
+        and (mount.destination not in OWN_MOUNTS or mount.is_bind() or _is_shm(mount, guest))
         and (TMPFS in guest.volume_ways or (mount.destination, mount.type) != ("/run", TMPFS))
     ]
+
+
+def _is_shm(mount: Mount, guest: Guest) -> bool:
+    return (mount.destination, mount.type) == (SHM, TMPFS) and TMPFS in guest.volume_ways
 
 
 def share_of(root: Root | None, volumes: tuple[Volume, ...]) -> str:

@@ -9,7 +9,7 @@ import posix
 
 from urunc import programs
 from urunc.errors import HostError
-from urunc.linux.files import S_IFBLK, S_IFDIR, S_IFMT, S_IFREG
+from urunc.linux.files import O_PATH, S_IFBLK, S_IFDIR, S_IFMT, S_IFREG
 from urunc.storage import builders, options, sharing
 from urunc.storage.facts import (
     DEVICE,
@@ -20,6 +20,7 @@ from urunc.storage.facts import (
     INITRD,
     PLAIN,
     SHARES,
+    SHM,
     TMPFS,
     Found,
     VolumeSource,
@@ -41,6 +42,8 @@ KINDS = {S_IFDIR: FOLDER, S_IFREG: FILE, S_IFBLK: DEVICE}
 CLOSED = "a block device that linux.devices does not name"
 """A node alone gives nothing: under runc the device control group keeps it closed, and a container
 that may make nodes in a volume (CAP_MKNOD) can make one of any disk of the host's."""
+HUGETLBFS, LEAST_HUGE_BYTES = "hugetlbfs", 1 << 20
+HUGE = "of huge pages, which are the host's: a guest has none"
 NONE = options.Options(
     read_only=False,
     read_only_below=False,
@@ -120,12 +123,15 @@ def _volume(mount: Mount, spec: Spec) -> VolumeSource:
                 ]
                 kind = DEVICE if named else CLOSED
                 read_only = read_only or all(it.read_only for it in named)
+            if kind == FOLDER and _is_of_huge_pages(mount.source):
+                kind = HUGE
             if kind == FOLDER and read_only and asked.recursive and not asked.read_only_below:
                 below = _writable_below(mount.source)
         except OSError as error:
             kind = f"not to be had: {error.strerror}"
     else:
         kind = TMPFS if mount.type == TMPFS else f"of type '{mount.type}'"
+        kind = HUGE if mount.type == HUGETLBFS else kind
     return VolumeSource(
         destination=mount.destination,
         source=mount.source if mount.is_bind() else "",
@@ -137,10 +143,37 @@ def _volume(mount: Mount, spec: Spec) -> VolumeSource:
         device=device,
         anonymous=kind == FOLDER and is_anonymous(mount.source),
         mounted=_whole_filesystem(mount.source) if kind == FOLDER and not read_only else "",
+        shm=_shm(mount) if kind == FOLDER and mount.destination == SHM else (),
         attributes=asked.host,
         writable_below=below,
         notes=_notes(asked),
     )
+
+
+def _is_of_huge_pages(folder: str) -> bool:
+    """An emptyDir of medium HugePages is a hugetlbfs of the host's."""
+    if posix.statvfs(folder).f_bsize < LEAST_HUGE_BYTES:
+        return False
+    from urunc.linux.mountinfo import Mounts
+
+    fd = posix.open(folder, O_PATH | posix.O_CLOEXEC)
+    mount = Mounts().of(fd)
+    posix.close(fd)
+    return mount is not None and mount.kind == HUGETLBFS
+
+
+def _shm(mount: Mount) -> tuple[str, ...]:
+    """Options of a tmpfs like the one that an engine made for a container's shared memory
+    (`--shm-size`; `…/shm`), or like an emptyDir in its place; none where there is something in it.
+    """
+    made = mount.source.endswith("/shm")
+    if not made and SCRATCH not in mount.source:
+        return ()
+    facts = posix.statvfs(mount.source)
+    mode = posix.stat(mount.source).st_mode & 0o7777
+    if (not made or mount.source == SHM) and posix.listdir(mount.source):
+        return ()
+    return f"mode={mode:o}", f"size={facts.f_blocks * facts.f_frsize}"
 
 
 def _writable_below(folder: str) -> tuple[str, ...]:

@@ -20,8 +20,10 @@ from urunc.storage.facts import (
     IN_INITRD,
     INITRD,
     LAYER_FORM,
+    OWN_MOUNTS,
     READ_ONLY,
     SHARES,
+    SHM,
     TMPFS,
     Found,
     Root,
@@ -205,6 +207,8 @@ def choose_volumes(
         known = ", ".join(VOLUME_CHOICES)
         raise ImageError(f"annotation 'volumes': '{choice}' is unknown", f"known: {known}")
     share = _share(guest, monitor, found, root)
+    if root and TMPFS in guest.volume_ways:
+        found = replace(found, volumes=tuple(_as_memory(source, share) for source in found.volumes))
     said = said_disks(image.overrides.get("disks", ""))
     ways = [_way(source, guest, monitor, share, root, choice, said) for source in found.volumes]
     declared = guest.devices(image.binary).blocks
@@ -225,7 +229,8 @@ def choose_volumes(
             if _is_lost(source, way):
                 lost.append(source.destination)
         elif choice == IGNORE or _orchestrated(source) or source.anonymous or source.kind == TMPFS:
-            missing.append(source.destination)
+            if source.kind != TMPFS or source.destination not in OWN_MOUNTS:
+                missing.append(source.destination)
         else:
             raise ImageError(
                 f"mount '{source.destination}' of '{source.source}': {problem}",
@@ -239,6 +244,16 @@ def choose_volumes(
     if missing:
         warnings.append(f"mounts that the guest does not see: {', '.join(missing)}")
     return _in_order(volumes, declared or ())
+
+
+def _as_memory(source: VolumeSource, share: str) -> VolumeSource:
+    """Shared memory is a guest's own, and counts as its memory: nobody outside could map it. What
+    the user has put there, to be seen by others too, is shared where that can be."""
+    chosen = source.scratch or source.source == SHM
+    if not source.shm or (chosen and share == "virtiofs"):
+        return source
+    words = (*source.options, *source.shm)
+    return replace(source, kind=TMPFS, source="", options=words, anonymous=False, mounted="")
 
 
 def _devices(
