@@ -54,6 +54,21 @@ def archive(
     return path
 
 
+def solo5_images(folder: pathlib.Path, parts: pathlib.Path) -> list[pathlib.Path]:
+    """Archives of the probe on Solo5 as GUEST-MONITOR, without devices, and as
+    `GUEST-MONITOR-disk`, whose manifest declares one block device; each ends with 5."""
+    return [
+        archive(
+            folder / f"{guest}-{monitor}{kind}.tar", f"{guest}-{monitor}{kind}",
+            {"probe": parts / f"{file}.{monitor}"}, ["probe.exit=5"],
+            unikernelType=guest, hypervisor=monitor, binary="/probe",
+        )
+        for guest, disk in (("rumprun", "probe"), ("mirage", "probe-mirage"))
+        for monitor in ("hvt", "spt")
+        for kind, file in (("", "probe-bare"), ("-disk", disk))
+    ]  # fmt: skip
+
+
 def _tar(files: Mapping[str, bytes | str]) -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:

@@ -92,12 +92,17 @@ def need(*names: str) -> None:
     """Skip (or fail, where it is required) unless this machine has all of it."""
     required = os.environ.get("URUNC_TEST_REQUIRE", "").split(",")
     for name in names:
-        if name not in _found:
-            _found[name] = PROBES[name]()
-        if not _found[name]:
+        if not has(name):
             if name in required:
                 pytest.fail(f"this run requires {name}, and this machine has none")
             pytest.skip(f"needs {name}")
+
+
+def has(name: str) -> bool:
+    """Whether this machine has something that `need` may ask for."""
+    if name not in _found:
+        _found[name] = PROBES[name]()
+    return _found[name]
 
 
 class Bundle:

@@ -10,7 +10,7 @@ import shutil
 import pytest
 
 from engines import PAGE
-from images import archive
+from images import archive, solo5_images
 from support import PARTS, need
 
 pytest.register_assert_rewrite("smoke")
@@ -19,8 +19,8 @@ BUSYBOX = pathlib.Path("/bin/busybox")
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> list[pathlib.Path]:
-    """Archives of the images `box`, `linux`, `bare` (the same, without urunc.json), `probe` and
-    `solo5`.
+    """Archives of the images `box`, `linux`, `bare` (the same, without urunc.json), `probe`,
+    `solo5`, and solo5_images.
 
     A container of `box` serves its page; the others serve what their command says.
     """
@@ -39,18 +39,22 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[pathlib.Path]:
                 hypervisor="firecracker", binary="/probe"),
         archive(folder / "solo5.tar", "solo5", solo5, ["probe.serve=60000"],
                 unikernelType="mirage", hypervisor="spt", binary="/probe", block="/disk"),
+        *solo5_images(folder, PARTS),
     ]  # fmt: skip
 
 
 @pytest.fixture(scope="session")
 def urunc_config() -> str:
     """What urunc's configuration says in the engines' places, where PATH is the system's."""
-    firecracker, spt = shutil.which("firecracker") or "", shutil.which("solo5-spt") or ""
+    firecracker = shutil.which("firecracker") or ""
+    hvt, spt = shutil.which("solo5-hvt") or "", shutil.which("solo5-spt") or ""
     return f"""
         [monitors.qemu]
         accelerator = "tcg"
         [monitors.firecracker]
         path = "{firecracker}"
+        [monitors.hvt]
+        path = "{hvt}"
         [monitors.spt]
         path = "{spt}"
     """

@@ -84,6 +84,8 @@ class Engine(Place):
     """Where `network inspect` has the host's address."""
     removal: tuple[str, ...] = ("rm", "--force")
     """The words that remove a container at once."""
+    own_init: tuple[str, ...] = ()
+    """Words that name a program for `--init`, where the engine's package has none."""
     states: tuple[str, ...] = ()
     """Patterns of the folders in which runtimes keep containers; {space} is the place's tmpfs."""
 

@@ -38,6 +38,7 @@ class Podman(Engine):
     """The place: `with Podman(urunc) as podman: podman("run", "--runtime", "urunc", IMAGE)`."""
 
     gateway_form = "{{(index .Subnets 0).Gateway}}"
+    own_init = ("--init-path", "/usr/bin/docker-init")
     removal = ("rm", "--force", "--time", "0")
     states = ("/run/runc/*", "/run/urunc/*")
     driver = "overlay"

@@ -18,7 +18,7 @@ from typing import Any
 
 from engines import END
 from smoke import MIB, Seen, Side
-from support import PARTS, need
+from support import PARTS, has, need
 
 SERVING = '"serving"'
 SCRIPT = (
@@ -280,6 +280,46 @@ def cp(side: Guests) -> None:
         side.engine.run("cmp", copy, str(PARTS / "probe-mirage.spt"))
 
 
+def engines_mounts(side: Guests) -> None:
+    """What an engine mounts by itself keeps no Solo5 guest from starting, and is nobody's data."""
+    need("solo5")
+    run = ("run", "--rm", "--runtime", side.runtime)
+    for monitor in ("hvt", "spt") if has("kvm") else ("spt",):
+        for guest in ("rumprun", "mirage"):
+            for options in ((), ("--ipc", "host"), ("--read-only",)):
+                side.see(*run, *options, f"{guest}-{monitor}", code=5)
+            seen = side.see(*run, f"{guest}-{monitor}-disk", code=None)
+            assert "declares the block devices" in seen.err
+
+
+def init(side: Guests) -> None:
+    """`--init` puts a program before the arguments that is no guest's."""
+    need("solo5", *(("docker",) if side.engine.own_init else ()))
+    options = ("--init", *side.engine.own_init)
+    for guest in ("rumprun-spt", "mirage-spt"):
+        seen = side.see("run", "--rm", "--runtime", side.runtime, *options, guest,
+                        "probe.exit=6", code=6)  # fmt: skip
+        assert "init" not in seen.out
+
+
+def volumes(side: Guests) -> None:
+    """A folder is the disk of a declared device; without one the refusal names it."""
+    need("solo5", "images")
+    run = ("run", "--rm", "--runtime", side.runtime)
+    folder = f"{side.engine.space}/a-folder"
+    side.engine.run("mkdir", "-p", folder)
+    given = ("--volume", f"{folder}:/in/rootfs:ro")
+    seen = side.see(*run, *given, "rumprun-spt-disk", code=5)
+    report = next(json.loads(line) for line in seen.out.splitlines() if '"cmdline"' in line)
+    assert [disk["name"] for disk in report["disks"]] == ["rootfs"]
+    assert '"path":"/dev/ld0a","fstype":"blk","mountpoint":"/in/rootfs"' in report["cmdline"]
+    more = ("--volume", f"{folder}:/more:ro")
+    for options, image in ((given, "rumprun-spt"), ((*given, *more), "rumprun-spt-disk")):
+        seen = side.see(*run, *options, image, code=None)
+        name = "/more" if more[1] in options else "/in/rootfs"
+        assert f"mount '{name}' of '{folder}'" in seen.err
+
+
 CHECKS: dict[str, Callable[[Guests], None]] = {
     "run": run,
     "exit-code": exit_code,
@@ -305,5 +345,8 @@ CHECKS: dict[str, Callable[[Guests], None]] = {
     "wait": wait,
     "rm": rm,
     "cp": cp,
+    "engines-mounts": engines_mounts,
+    "init": init,
+    "volumes": volumes,
 }
-"""23 checks; what `top` shows of a guest is another thing with each engine."""
+"""26 checks; what `top` shows of a guest is another thing with each engine."""
