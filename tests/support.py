@@ -477,7 +477,7 @@ def network_state(path: str) -> dict[str, set[str]]:
         enter = ["nsenter", f"--net={path}", *command.split()]
         result = subprocess.run(enter, capture_output=True, text=True)
         lines = (result.stdout + result.stderr).splitlines()
-        return {line.rstrip() for line in lines}
+        return {re.sub(r"_timer +[0-9.]+", "_timer", line.rstrip()) for line in lines}
 
     commands = (
         "ip -d link",

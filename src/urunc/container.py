@@ -157,7 +157,9 @@ def _look_again(state: State, config: Config) -> dict[str, object]:
 
     plan = rebuild(Plan, state.data["plan"])
     storage = rebuild(StorageFacts, state.data["storage"])
-    namespace = _namespace(state)
+    namespace = network_of(
+        state.pid, state.data["network"], tuple(state.data.get("networkIdentity", ()))
+    )
     _take_back(state)
     now = look(plan, namespace, state.data["files"])
     if UNFINISHED not in state.data and now == rebuild(Found, state.data["found"]):
@@ -204,18 +206,22 @@ def _take_back(state: State) -> None:
         Journal(state.folder).take_back(state.data[UNFINISHED])
 
 
-def _namespace(state: State) -> str:
+def network_of(pid: int, given: str, known: tuple[int, ...] = ()) -> str:
     """A path to the network namespace that init is in: the one that the engine gave where it leads
-    there still, for that outlives init."""
+    there still, for that outlives init. `known` is the (device, inode) that it had in `create`."""
+    own = f"/proc/{pid}/ns/net"
+    if not given:
+        return own
     from urunc.linux.namespaces import identity
 
-    own, given = f"/proc/{state.pid}/ns/net", state.data["network"]
     try:
-        return given if given and identity(given) == identity(own) else own
-    except FileNotFoundError:
+        now = identity(given)
+        try:
+            return given if now == identity(own) else own
+        except PermissionError:  # proc(5): another user's takes CAP_SYS_PTRACE
+            return given if known in ((), now) else own
+    except OSError:
         return own
-    except PermissionError:  # proc(5): another user's takes CAP_SYS_PTRACE
-        return given or own
 
 
 def _let_go(state: State, launch: dict[str, object]) -> None:

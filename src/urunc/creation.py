@@ -22,7 +22,7 @@ from urunc import (
     logs,
     timing,
 )
-from urunc.container import connect, look, network_files, parts, run_poststop
+from urunc.container import connect, look, network_files, network_of, parts, run_poststop
 from urunc.errors import Error, HostError, InitError, SpecError, reason
 from urunc.groups import Groups
 from urunc.init import Channel, Setup
@@ -141,6 +141,7 @@ class _Creation:
         self.groups = Groups({})
         self.born_in_groups = False
         self.found = NOTHING
+        self.network_identity: tuple[int, int] | tuple[()] = ()
         self.storage = NO_STORAGE
         self.moved: Moved | None = None
         creator = process.stat(posix.getpid())
@@ -383,7 +384,8 @@ class _Creation:
         if self._has_empty_network() and not plan.net_names:
             timing.stamp(15)  # nothing to join it for
             return NO_NETWORK
-        namespace = self.spec.namespaces.get("network") or f"/proc/{self.pid}/ns/net"
+        namespace = network_of(self.pid, self.spec.namespaces.get("network", ""))
+        self.network_identity = namespaces.identity(namespace)
         if plan.network != "none":
             self.found = look(plan, namespace, network_files(self.spec))
             if not self.found.interfaces:
@@ -483,6 +485,7 @@ class _Creation:
             groups=self.groups.record(),
             resources=plain(self.spec.resources),
             network=self.spec.namespaces.get("network", ""),
+            networkIdentity=self.network_identity,
         )
         if self.options.pid_file:
             try:

@@ -376,7 +376,13 @@ def _network(
     else:
         mode, source = config.get("network.mode"), config.source("network.mode")
         why = "the default" if source == BUILT_IN else f"set in {source}"
-    if mode != "none" and "network" not in spec.namespaces:
+    if mode != "none" and not spec.has_own("network"):
+        if "network" in image.overrides:
+            raise ImageError(
+                f"annotation 'network': '{mode}' is not to be had in the host's network namespace",
+                "the guest would take the host's interfaces: give the container a network "
+                "namespace of its own (a pod without hostNetwork), or say 'none'",
+            )
         warnings.append("host network namespace: the guest has no network")
         return "none", "host network namespace"
     return mode, why

@@ -40,8 +40,18 @@ class Prepared:
         return untold(self.plan, net, self.guest, self.monitor, storage)
 
 
+def settled(spec: Spec) -> Spec:
+    """The specification with what was found of its namespaces; raises SpecError."""
+    if not any(spec.namespaces.values()):
+        return spec
+    from urunc.given import settle
+
+    return settle(spec)
+
+
 def prepare(identifier: str, spec: Spec, unikernel: UnikernelImage, config: Config) -> Prepared:
-    """Decide what the container shall be; makes nothing and needs no root."""
+    """Decide what a container of a specification that is settled (given.py) shall be; makes nothing
+    and needs no root."""
     guest = guests.load(unikernel.guest, config)
     monitor = monitors.load(unikernel.monitor, config)
     host = probe(monitor, config)
@@ -75,14 +85,23 @@ def within_pod(
 ) -> tuple[Spec, Prepared]:
     """The container held to what its pod has left; not to the memory if the guest does not fit into
     that: a pod without a limit of its own has the sum of its containers' for a total, and then
-    nothing is meant for this one."""
+    nothing is meant for this one. Its namespaces are as they were found (given.py)."""
+    spec = settled(spec)
     if pod and pod.memory_limit_bytes:
         within = replace(spec, resources=merge(spec.resources, pod))
         try:
-            return within, prepare(identifier, within, unikernel, config)
+            return _placed(within, prepare(identifier, within, unikernel, config))
         except RoomError as error:
             logs.warn(f"'{identifier}' is not held to the memory that its pod has left: {error}")
         pod = replace(pod, memory_limit_bytes=None)
     if pod:
         spec = replace(spec, resources=merge(spec.resources, pod))
-    return spec, prepare(identifier, spec, unikernel, config)
+    return _placed(spec, prepare(identifier, spec, unikernel, config))
+
+
+def _placed(spec: Spec, prepared: Prepared) -> tuple[Spec, Prepared]:
+    """With an empty network namespace in place of the host's where the monitor wants the TAP
+    devices that its guest declares: nothing is made in the host's."""
+    if prepared.plan.net_names and not spec.has_own("network"):
+        spec = replace(spec, namespaces={**spec.namespaces, "network": ""})
+    return spec, prepared

@@ -266,7 +266,7 @@ def _device_steps(
 def _names(plan: Plan, spec: Spec, ready: Ready) -> list[Step]:
     """What the namespaces and security modules are told before the host's /proc is gone."""
     steps: list[Step] = []
-    if (spec.hostname or spec.domainname) and "uts" in spec.namespaces:
+    if (spec.hostname or spec.domainname) and spec.has_own("uts"):
         steps.append(HostName(hostname=spec.hostname, domainname=spec.domainname))
     steps += [Sysctl(path=path, value=value) for path, value in spec.sysctls.items()]
     if spec.memory_policy:

@@ -170,6 +170,7 @@ class Spec:
     mounts: tuple[Mount, ...]
     hooks: Mapping[str, tuple[Hook, ...]]
     namespaces: Mapping[str, str]
+    """Of each kind, the path of the one to join, "" for a new one."""
     uid_mappings: tuple[IdMapping, ...]
     gid_mappings: tuple[IdMapping, ...]
     time_offsets: tuple[TimeOffset, ...] = ()
@@ -192,6 +193,12 @@ class Spec:
     """What `vm` says, None where it is not there."""
     remarks: tuple[str, ...] = ()
     """What of the configuration is passed over, in words for the user."""
+    host_namespaces: frozenset[str] = frozenset()
+    """The kinds of which the container has the host's, once they were looked at (given.py)."""
+
+    def has_own(self, kind: str) -> bool:
+        """Whether the container has a namespace that is not the host's."""
+        return kind in self.namespaces and kind not in self.host_namespaces
 
 
 def read_document(bundle: str) -> Any:
@@ -423,7 +430,7 @@ def _sysctls(linux: Object, namespaces: dict[str, str]) -> dict[str, str]:
             path = name
         if not path or ".." in path.split("/") or path.startswith("/"):
             raise linux.wrong("sysctl", f"'{name}' is no kernel parameter")
-        kind = _namespace_of(path)
+        kind = namespace_of(path)
         if not kind or kind not in namespaces:
             raise linux.wrong(
                 "sysctl",
@@ -434,7 +441,8 @@ def _sysctls(linux: Object, namespaces: dict[str, str]) -> dict[str, str]:
     return found
 
 
-def _namespace_of(path: str) -> str:
+def namespace_of(path: str) -> str:
+    """The kind of namespace that holds a kernel parameter, "" for none."""
     if path.startswith("net/"):
         return "network"
     if path in IPC_SYSCTLS or path.startswith("fs/mqueue/"):

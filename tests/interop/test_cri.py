@@ -15,10 +15,13 @@ from places.containerd import Containerd
 from places.cri import Cri
 from places.registry import registry
 from pods import EXITED, RUNNING, Pod, eventually, kubelet
-from support import PARTS, URUNC, need
+from support import PARTS, URUNC, assert_same, need, network_state
 
 BUSYBOX = pathlib.Path("/bin/busybox")
 MIB = 1 << 20
+SERVED = ("/bin/sh", "-c", "echo beside >/index.html; httpd -f -h /")
+NODE = 2
+"""NamespaceMode of CRI."""
 IDLE = ("/bin/sh", "-c", "trap exit TERM; echo beside; sleep 1000 & wait")
 
 
@@ -28,13 +31,16 @@ def containerd(urunc_config: str, tmp_path_factory: pytest.TempPathFactory) -> I
     on Firecracker, Linux on QEMU."""
     need("root", "tun", "installed", "runc", "containerd", "cni", "nft", "probe")
     folder = tmp_path_factory.mktemp("images")
-    box = {f"bin/{name}": BUSYBOX for name in ("sh", "echo", "sleep", "wget")}
+    box = {f"bin/{name}": BUSYBOX for name in ("sh", "echo", "sleep", "wget", "httpd")}
     linux = {"vmlinuz": PARTS / "linux/vmlinuz", "initrd": PARTS / "linux/initrd.cpio"}
     images = [
         archive(folder / "pause.tar", "pause", box, ["/bin/sleep", "100000"]),
         archive(folder / "box.tar", "box", box, ["/bin/sh"]),
         archive(folder / "probe.tar", "probe", {"probe": PARTS / "probe.pvh"},
                 ["app", "probe.serve"], unikernelType="unikraft", hypervisor="firecracker",
+                binary="/probe"),
+        archive(folder / "machine.tar", "machine", {"probe": PARTS / "probe.pvh"},
+                ["app", "probe.hang"], unikernelType="unikraft", hypervisor="qemu",
                 binary="/probe"),
     ]  # fmt: skip
     if (PARTS / "linux/vmlinuz").exists():
@@ -198,3 +204,39 @@ def test_totals_of_a_pod(containerd: Containerd, cri: Cri) -> None:
         again = pod.start("guest", "probe")
         assert limits(again) == (192, 200_000)
         pod.stop(again)
+
+
+def test_the_node_s_namespaces(containerd: Containerd, cri: Cri) -> None:
+    """hostNetwork, hostPID and hostIPC: CRI names the pod's process, whose namespaces are the
+    node's. The guest has no network; the node keeps its own, which an ordinary container uses; a
+    pod beside them goes on."""
+    need("qemu")
+    context = {
+        "security_context": {"namespace_options": dict.fromkeys(("network", "pid", "ipc"), NODE)}
+    }
+    of_node = Pod(containerd, cri)
+    of_node.config["hostname"] = ""
+    of_node.config["linux"] |= context
+    with Pod(containerd, cri).made() as other, of_node.made() as pod:
+        beside = other.start("beside", "box", *SERVED)
+        eventually(
+            lambda: "tentative" not in containerd.run("ip", "addr").stdout, "addresses are settled"
+        )
+        before = network_state(containerd.network)
+        ordinary = pod.start("ordinary", "box", *IDLE, given={"linux": context})
+        guest = pod.start("guest", "machine", given={"linux": context})
+        pod.logged(guest, '"cmdline"')
+        assert_same(before, network_state(containerd.network))
+        assert pod.report(guest)["nics"] == []
+        page = pod.run(ordinary, "/bin/wget", "-qO-", f"http://{other.address}/")
+        assert page == "beside\n"
+        names = [
+            containerd.run("readlink", f"/proc/{pid}/ns/net").stdout
+            for pid in (1, pod.pid(ordinary), pod.pid(guest))
+        ]
+        assert names[0] == names[1] == names[2]
+        pod.stop(guest)
+        pod.remove(guest)
+        assert_same(before, network_state(containerd.network))
+        pod.stop(ordinary)
+        other.stop(beside)

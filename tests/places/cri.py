@@ -34,7 +34,11 @@ message DNSConfig { repeated string servers = 1; repeated string searches = 2;
   repeated string options = 3; }
 message LinuxContainerResources { int64 cpu_period = 1; int64 cpu_quota = 2; int64 cpu_shares = 3;
   int64 memory_limit_in_bytes = 4; int64 oom_score_adj = 5; }
-message LinuxPodSandboxConfig { string cgroup_parent = 1; LinuxContainerResources resources = 5; }
+enum NamespaceMode { POD = 0; CONTAINER = 1; NODE = 2; }
+message NamespaceOption { NamespaceMode network = 1; NamespaceMode pid = 2; NamespaceMode ipc = 3; }
+message LinuxSandboxSecurityContext { NamespaceOption namespace_options = 1; }
+message LinuxPodSandboxConfig { string cgroup_parent = 1;
+  LinuxSandboxSecurityContext security_context = 2; LinuxContainerResources resources = 5; }
 message PodSandboxConfig { PodSandboxMetadata metadata = 1; string hostname = 2;
   string log_directory = 3; DNSConfig dns_config = 4; map<string, string> annotations = 7;
   LinuxPodSandboxConfig linux = 8; }
@@ -54,7 +58,9 @@ message ListPodSandboxResponse { repeated PodSandboxStatus items = 1; }
 message ContainerMetadata { string name = 1; uint32 attempt = 2; }
 message ImageSpec { string image = 1; }
 message KeyValue { string key = 1; string value = 2; }
-message LinuxContainerConfig { LinuxContainerResources resources = 1; }
+message LinuxContainerSecurityContext { NamespaceOption namespace_options = 3; }
+message LinuxContainerConfig { LinuxContainerResources resources = 1;
+  LinuxContainerSecurityContext security_context = 2; }
 message Mount { string container_path = 1; string host_path = 2; bool readonly = 3; }
 message Device { string container_path = 1; string host_path = 2; string permissions = 3; }
 message ContainerConfig { ContainerMetadata metadata = 1; ImageSpec image = 2;

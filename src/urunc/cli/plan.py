@@ -67,7 +67,7 @@ def main(arguments: Arguments) -> int:
 
         sys.stdout.write(f"an ordinary container: handed to {find(config)}\n")
         return 0
-    parsed = spec.parse(document, bundle)
+    parsed = preparation.settled(spec.parse(document, bundle))
     unikernel = image.read(parsed, config)
     identifier = arguments.get("--id", "ID")
     prepared = preparation.prepare(identifier, parsed, unikernel, config)

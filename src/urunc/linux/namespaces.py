@@ -1,9 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Namespaces: their flags, entering one for a moment, and telling two apart."""
+"""Namespaces: their flags, entering one for a moment, and telling two apart; the guard that keeps
+changes out of the host's network.
+
+Which network is the host's: the one that PID 1 is in, and the one that this process is at home in.
+In a container that has pid namespace and /proc to itself, PID 1 is that container's, and so is
+"the host". An ordinary user, and the root of a user namespace, may not see where PID 1 is: the
+kernel does not let those into its network namespace either.
+"""
 
 from __future__ import annotations
 
 import posix
+from errno import EOPNOTSUPP
 
 from urunc.linux import _linux
 
@@ -26,6 +34,7 @@ KINDS = {
     "time": (0x00000080, "time"),
 }
 
+NS_GET_NSTYPE = 0xB703  # ioctl_ns(2), Linux 4.11
 CLONE_NEWNS = KINDS["mount"][0]
 CLONE_NEWPID = KINDS["pid"][0]
 CLONE_NEWNET = KINDS["network"][0]
@@ -40,6 +49,61 @@ def identity(path: str) -> tuple[int, int]:
     """(device, inode) of a namespace: what a path may later no longer lead to."""
     facts = posix.stat(path)
     return facts.st_dev, facts.st_ino
+
+
+def identities_of_host(file: str) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
+    """What this process has of a kind of namespace (a file's name under /proc/PID/ns), and what
+    PID 1 has; None where that cannot be seen."""
+    found: list[tuple[int, int] | None] = []
+    for process in ("self", "1"):
+        try:
+            found.append(identity(f"/proc/{process}/ns/{file}"))
+        except OSError:
+            found.append(None)
+    return found[0], found[1]
+
+
+_homes: list[tuple[int, int]] = []
+"""Where this process came from into the network namespace that it is in for a moment."""
+
+
+def is_host_network(namespace: tuple[int, int]) -> bool:
+    """Whether a network namespace (device, inode) is the host's."""
+    own, first = identities_of_host("net")
+    return namespace == first or namespace == (_homes[0] if _homes else own)
+
+
+def in_host_network() -> bool:
+    """Whether this thread is in a network namespace that nobody may change: PID 1's, or the one
+    that the runtime came from."""
+    here = identity("/proc/thread-self/ns/net")
+    return here in _homes[:1] or here == identities_of_host("net")[1]
+
+
+def refuse_host_network() -> None:
+    """OSError (EOPNOTSUPP) where this thread is in the host's network namespace."""
+    if in_host_network():
+        raise host_network_error()
+
+
+def host_network_error() -> OSError:
+    """What a change of the host's network is refused with."""
+    return OSError(EOPNOTSUPP, "it is the host's network namespace, in which nothing is changed")
+
+
+def kind_of(fd: int) -> str:
+    """OCI's word for the kind of namespace that a descriptor (also of O_PATH) is of, "" for
+    something else."""
+    if posix.fstat(fd).st_dev != posix.stat("/proc/self/ns/mnt").st_dev:
+        return ""  # not on nsfs: not to be opened
+    from fcntl import ioctl
+
+    opened = open_namespace(f"/proc/self/fd/{fd}")
+    try:
+        number = ioctl(opened, NS_GET_NSTYPE)
+    finally:
+        posix.close(opened)
+    return next((kind for kind, (flag, _) in KINDS.items() if flag == number), "")
 
 
 def join(path: str, kind: int) -> None:
@@ -58,6 +122,8 @@ def call_in_network(path: str, function: Callable[[], T]) -> T:
     host's: there it is a thread of its own that goes, and ends.
     """
     home = open_namespace("/proc/thread-self/ns/net")
+    facts = posix.fstat(home)
+    _homes.append((facts.st_dev, facts.st_ino))
     try:
         try:
             _linux.setns(home, CLONE_NEWNET)  # is there a way back?
@@ -69,7 +135,18 @@ def call_in_network(path: str, function: Callable[[], T]) -> T:
         finally:
             _linux.setns(home, CLONE_NEWNET)
     finally:
+        _homes.pop()
         posix.close(home)
+
+
+def change_network(path: str, function: Callable[[], T]) -> T:
+    """`call_in_network` for a function that changes something; OSError where it is the host's."""
+
+    def change() -> T:
+        refuse_host_network()
+        return function()
+
+    return call_in_network(path, change)
 
 
 def _call_in_thread(path: str, function: Callable[[], T]) -> T:

@@ -3,7 +3,7 @@
 
 Hand-written, because importing pyroute2 takes 200 ms and a whole container start takes a tenth of
 that. A socket speaks to the network namespace in which it was opened, wherever the thread goes
-later.
+later; to the host's it may put questions, and changes nothing there.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import posix
 from _socket import AF_NETLINK, SO_RCVBUF, SO_SNDBUF, SOCK_CLOEXEC, SOCK_RAW, SOL_SOCKET, socket
 from _struct import pack, unpack_from
+
+from urunc.linux.namespaces import host_network_error, in_host_network
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +31,9 @@ SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33  # socket(7); the same on every architec
 class Socket:
     """One netlink socket. A refused request is an OSError with the kernel's errno."""
 
-    def __init__(self, protocol: int) -> None:
+    def __init__(self, protocol: int, *, host: bool = False) -> None:
+        """`host`: for what config.json says of the host's network by name, and nothing else."""
+        self._of_host = not host and in_host_network()
         self._socket = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol)
         for forced, usual in ((SO_RCVBUFFORCE, SO_RCVBUF), (SO_SNDBUFFORCE, SO_SNDBUF)):
             try:
@@ -49,14 +53,17 @@ class Socket:
         return list(self._answers({self._sequence}))
 
     def request(self, kind: int, flags: int, body: bytes) -> None:
-        """Have something changed."""
+        """Have something changed; EOPNOTSUPP where the namespace is the host's."""
+        self._refuse_host()
         self._socket.send(self._message(kind, NLM_F_ACK | flags, body))
         for _ in self._answers({self._sequence}):
             pass
 
     def transact(self, messages: Iterable[tuple[int, int, bytes]]) -> None:
         """Have all of several (kind, flags, body) done, or none of it where the protocol knows
-        transactions; the first refusal is raised. What carries NLM_F_ACK is waited for."""
+        transactions; the first refusal is raised, EOPNOTSUPP where the namespace is the host's.
+        What carries NLM_F_ACK is waited for."""
+        self._refuse_host()
         batch, waiting = b"", set()
         for kind, flags, body in messages:
             batch += self._message(kind, flags, body)
@@ -65,6 +72,10 @@ class Socket:
         self._socket.send(batch)
         for _ in self._answers(waiting):
             pass
+
+    def _refuse_host(self) -> None:
+        if self._of_host:
+            raise host_network_error()
 
     def _message(self, kind: int, flags: int, body: bytes) -> bytes:
         self._sequence += 1

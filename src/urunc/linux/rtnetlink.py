@@ -140,8 +140,8 @@ class Neighbour:
 class Rtnetlink(Socket):
     """One rtnetlink socket. A refused request is an OSError with the kernel's errno."""
 
-    def __init__(self) -> None:
-        super().__init__(NETLINK_ROUTE)
+    def __init__(self, *, host: bool = False) -> None:
+        super().__init__(NETLINK_ROUTE, host=host)
 
     # what is there
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 import posix
 from fcntl import ioctl
 
+from urunc.linux.namespaces import refuse_host_network
+
 TUNSETIFF = 0x400454CA
 TUNSETPERSIST = 0x400454CB
 TUNSETOWNER = 0x400454CC
@@ -23,8 +25,10 @@ def create_tap(name: str, uid: int, gid: int, *, multiqueue: bool = False) -> No
 
     Whether it has several queues must be as the monitor attaches with (EINVAL there else); it says
     itself whether frames carry a virtio header (IFF_VNET_HDR), and which offloads its guest took.
-    Raises OSError: EBUSY where the name is taken, ENOENT/EACCES/ENODEV where /dev/net/tun is.
+    Raises OSError: EBUSY where the name is taken, ENOENT/EACCES/ENODEV where /dev/net/tun is,
+    EOPNOTSUPP where the namespace is the host's.
     """
+    refuse_host_network()
     fd = posix.open("/dev/net/tun", posix.O_RDWR | posix.O_CLOEXEC)
     try:
         flags = IFF_TAP | IFF_NO_PI | IFF_TUN_EXCL | (IFF_MULTI_QUEUE if multiqueue else 0)

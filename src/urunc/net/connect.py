@@ -15,7 +15,7 @@ from urunc.errors import HostError, reason
 from urunc.journal import Journal
 from urunc.linux import rtnetlink
 from urunc.linux.files import write_bytes
-from urunc.linux.namespaces import call_in_network, identity
+from urunc.linux.namespaces import change_network, identity, is_host_network
 from urunc.linux.rtnetlink import TC_H_INGRESS, Rtnetlink
 from urunc.net.facts import (
     SHARED_GROUP,
@@ -55,13 +55,19 @@ ANOTHER_GUEST = (
 
 
 class Place:
-    """A container's network namespace, with what is recorded for it."""
+    """A container's network namespace, with what is recorded for it. Raises HostError where it is
+    the host's."""
 
     def __init__(self, namespace: str, plan: Plan, journal: Journal) -> None:
         self.namespace = namespace
         self.plan = plan
         self.journal = journal
         self.device, self.inode = identity(namespace)
+        if is_host_network((self.device, self.inode)):
+            raise HostError(
+                f"network namespace '{namespace}': it is the host's, and no guest takes that over",
+                "give the container a network namespace of its own",
+            )
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -127,7 +133,7 @@ class Place:
                 write_bytes(f"{SYSCTL}/ipv4/conf/{tap}/{name}", str(value).encode())
 
         try:
-            call_in_network(self.namespace, write)
+            change_network(self.namespace, write)
         except OSError as error:
             raise HostError(
                 f"set sysctl '{error.filename or tap}': {reason(error)}", SYSCTL_HINT

@@ -72,7 +72,7 @@ def move(devices: Mapping[str, str], namespace: str) -> Moved:
 
 def _one(moved: Moved, name: str, wanted: str) -> None:
     where = f"linux.netDevices.{name}"
-    home = Rtnetlink()
+    home = _open()
     try:
         link = next((link for link in home.links() if link.name == name), None)
         if link is None:
@@ -123,7 +123,12 @@ def _move(
 
 
 def _inside(namespace: int) -> Rtnetlink:
-    return call_in_network(f"/proc/self/fd/{namespace}", Rtnetlink)
+    return call_in_network(f"/proc/self/fd/{namespace}", _open)
+
+
+def _open() -> Rtnetlink:
+    """A socket that may change the host's network: its devices that config.json names."""
+    return Rtnetlink(host=True)
 
 
 def _links(namespace: int) -> list[Link]:

@@ -4,17 +4,18 @@
 Each is in the container's journal before it is made, and is removed also when the monitor died
 first and the namespace lives on: Docker, Podman and CNI keep it. A namespace is known by device and
 inode, not by a path that another may have taken since. What is set on a TAP device (addresses,
-sysctls, filters) goes with it.
+sysctls, filters) goes with it. Nothing of it is ever made, or removed, in the host's namespace.
 """
 
 from __future__ import annotations
 
 from errno import EINVAL, ENODEV, ENOENT
 
+from urunc import logs
 from urunc.journal import Resource
 from urunc.linux import rtnetlink
 from urunc.linux.files import read_text, write_bytes
-from urunc.linux.namespaces import call_in_network, identity
+from urunc.linux.namespaces import change_network, identity, is_host_network
 from urunc.linux.rtnetlink import TC_H_INGRESS, Rtnetlink
 from urunc.linux.tun import create_tap
 from urunc.net.facts import SHARED_GROUP
@@ -51,11 +52,19 @@ class NetworkResource(Resource):
     names: tuple[str, ...] = ()
     """The constructor's parameters beside the namespace's."""
 
-    def ask(self, question: Callable[[Rtnetlink], None]) -> None:
-        """Speak to the namespace; nothing happens where it is gone."""
-        path = self.find()
+    def ask(self, path: str, question: Callable[[Rtnetlink], None]) -> None:
+        """Speak to the namespace at a path; nothing happens where it is gone ("")."""
         if path:
             rtnetlink.ask(path, question)
+
+    def find_to_remove(self) -> str:
+        """A path to the namespace for `remove`; "" also where it is the host's, with a warning."""
+        if not is_host_network((self.device, self.inode)):
+            return self.find()
+        names = {name: self.__dict__[name] for name in self.names}
+        logs.warn(f"left in the host's network namespace, in which nothing is changed: "
+                  f"{self.kind} {names}")  # fmt: skip
+        return ""
 
     def find(self) -> str:
         """A path that leads to the namespace still: the recorded one, or where an engine has bound
@@ -98,7 +107,7 @@ class Tap(NetworkResource):
     def make(self) -> None:
         path = self.find()
         if path:
-            call_in_network(path, self._create)
+            change_network(path, self._create)
             rtnetlink.ask(path, self._set_up)
 
     def _create(self) -> None:
@@ -124,7 +133,7 @@ class Tap(NetworkResource):
                     if error.errno != ENODEV:
                         raise
 
-        self.ask(remove)
+        self.ask(self.find_to_remove(), remove)
 
 
 class Redirect(NetworkResource):
@@ -160,7 +169,7 @@ class Redirect(NetworkResource):
             netlink.redirect(self.index, tap, FILTER_PRIORITY)
             netlink.redirect(tap, self.index, FILTER_PRIORITY)
 
-        self.ask(make)
+        self.ask(self.find(), make)
 
     def remove(self) -> None:
         def remove(netlink: Rtnetlink) -> None:
@@ -182,7 +191,7 @@ class Redirect(NetworkResource):
                 if error.errno not in (EINVAL, ENODEV, ENOENT):
                     raise
 
-        self.ask(remove)
+        self.ask(self.find_to_remove(), remove)
 
 
 class Rules(NetworkResource):
@@ -208,7 +217,7 @@ class Rules(NetworkResource):
             nftables.ask(path, lambda rules: rules.add_table(self.family, self.table, self.chains))
 
     def remove(self) -> None:
-        path = self.find()
+        path = self.find_to_remove()
         if path:
             remove_table(path, self.family, self.table)
 
@@ -231,7 +240,7 @@ class Forwarding(NetworkResource):
     def make(self) -> None:
         path = self.find()
         if path:
-            call_in_network(path, lambda: self._turn_on(path))
+            change_network(path, lambda: self._turn_on(path))
 
     def _turn_on(self, path: str) -> None:
         from urunc.linux import nftables
@@ -276,9 +285,9 @@ class Forwarding(NetworkResource):
             write_bytes(f"{SYSCTL}/{name}", b"1")
 
     def remove(self) -> None:
-        path = self.find()
+        path = self.find_to_remove()
         if path:
-            call_in_network(path, lambda: self._turn_off(path))
+            change_network(path, lambda: self._turn_off(path))
 
     def _turn_off(self, path: str) -> None:
         from urunc.linux import nftables

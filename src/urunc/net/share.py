@@ -11,7 +11,7 @@ from __future__ import annotations
 from urunc import logs
 from urunc.errors import HostError, reason
 from urunc.linux import nftables, rtnetlink
-from urunc.linux.namespaces import call_in_network
+from urunc.linux.namespaces import change_network
 from urunc.linux.nftables import INET, Nftables
 from urunc.linux.rtnetlink import Rtnetlink
 from urunc.net import ipv4
@@ -218,7 +218,7 @@ def _follow(place: Place, tap: str, mtu: int, *, ipv6: bool) -> None:
 
     def set_up() -> None:
         if ipv6:
-            call_in_network(place.namespace, lambda: allow_ipv6(tap))
+            change_network(place.namespace, lambda: allow_ipv6(tap))
         rtnetlink.ask(place.namespace, follow)
 
     place.set_up(tap, set_up)
