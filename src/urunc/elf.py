@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a unikernel's file says of itself: its format, its machine and its notes.
+"""What a unikernel's file says of itself: its format, its machine, its notes, and (Unikraft) its
+version.
 
 Reads a bounded part of one open file; trusts no number in it. Formats: ELF (elf(5)), Linux's
 bzImage (Documentation/arch/x86/boot.rst) and arm64's Image (Documentation/arch/arm64/booting.rst).
@@ -18,6 +19,8 @@ MACHINES = {62: "x86_64", 183: "aarch64", 40: "arm", 3: "i386", 243: "riscv", 22
 ET_DYN = 3
 PT_INTERP, PT_NOTE = 3, 4
 NOTES_LIMIT_BYTES = 1 << 20
+SECTIONS_LIMIT = 4096
+UKLIBID, UKLI_REC_UKFULLVERSION = b".uk_libinfo", 7
 
 SOLO5_ABI1, SOLO5_MFT1 = 0x31494241, 0x3154464D
 SOLO5_TARGETS = {1: "hvt", 2: "spt", 3: "virtio", 4: "muen", 5: "xen"}
@@ -41,6 +44,9 @@ class Binary:
     solo5_devices: tuple[tuple[str, str], ...]
     position_independent: bool = False
     """Whether it may be loaded anywhere (ET_DYN)."""
+    release: str = ""
+    """The version of the framework that it was built from, where it says so: Unikraft's, from 0.15
+    on (lib/uklibid), as in "0.17.0~484ff209"."""
 
 
 def inspect(fd: int, name: str) -> Binary:
@@ -108,7 +114,59 @@ def _elf(fd: int, head: bytes) -> Binary:
         solo5_target=target,
         solo5_devices=devices,
         position_independent=kind_of_file == ET_DYN,
+        release=_release(fd, head, wide=wide),
     )
+
+
+def _release(fd: int, head: bytes, *, wide: bool) -> str:
+    """The version in a section of Unikraft's, "" where there is none, or no intact table of
+    sections: no loader needs one."""
+    try:
+        return _released(fd, head, wide=wide)
+    except StructError:
+        return ""
+
+
+def _released(fd: int, head: bytes, *, wide: bool) -> str:
+    (offset,) = unpack_from("<Q" if wide else "<I", head, 40 if wide else 32)
+    size, count, names_index = unpack_from("<HHH", head, 58 if wide else 46)
+    if size != (64 if wide else 40) or not names_index < count <= SECTIONS_LIMIT:
+        return ""
+    table = posix.pread(fd, size * count, _seekable(offset))
+    names = _section(fd, table, names_index, wide=wide)
+    place = names.find(b"\0" + UKLIBID + b"\0") + 1
+    for index in range(count if place else 0):
+        if unpack_from("<I", table, index * size)[0] == place:
+            return _uklibid(_section(fd, table, index, wide=wide))
+    return ""
+
+
+def _section(fd: int, table: bytes, index: int, *, wide: bool) -> bytes:
+    layout, size, skipped = ("<QQ", 64, 24) if wide else ("<II", 40, 16)
+    start, length = unpack_from(layout, table, index * size + skipped)
+    return posix.pread(fd, min(length, NOTES_LIMIT_BYTES), _seekable(start))
+
+
+def _uklibid(content: bytes) -> str:
+    """The full version among its records (include/uk/libid/info.h): headers (u32 length, u16
+    layout), each with records (u16 type, u32 length, both lengths with their own head)."""
+    offset = 0
+    while offset + 6 <= len(content):
+        length, layout = unpack_from("<IH", content, offset)
+        if layout != 1 or length < 6:
+            break
+        record_offset, offset = offset + 6, offset + length
+        while record_offset + 6 <= min(offset, len(content)):
+            kind, length = unpack_from("<HI", content, record_offset)
+            if length < 6:
+                break
+            if kind == UKLI_REC_UKFULLVERSION:
+                text = content[record_offset + 6 : record_offset + length].rstrip(b"\0")
+                version = text.decode("ascii", "replace")
+                numbers = version.partition("~")[0].split(".")
+                return version if all(map(str.isdecimal, numbers)) else ""
+            record_offset += length
+    return ""
 
 
 def _seekable(offset: int) -> int:

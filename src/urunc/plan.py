@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from urunc.asked import check as check_asked
 from urunc.errors import ImageError
-from urunc.guests import SHARE_TAG, STOP_REQUESTS, Guest, Process, share_tag
+from urunc.guests import SHARE_TAG, STOP_REQUESTS, Guest, Process, Setting, share_tag
 from urunc.host import HostFacts
 from urunc.image import ImageFile
 from urunc.monitors import CHANNEL as CHANNEL_FILES
@@ -187,6 +187,7 @@ def decide(
     ports, other_ports = _ports(spec, image, network)
     uid, gid = _user(spec, monitor, config, managed=managed)
     count = monitor.max_nics if nets is None else len(nets)
+    warnings += guest.cautions(_setting(image, monitor, host, memory_bytes))
     warnings += check_asked(spec, guest, managed=managed, nics=0 if network == "none" else count)
     _note_devices(spec, volumes, warnings)
     args = spec.args or tuple(image.cmdline.split())
@@ -237,7 +238,7 @@ def decide(
         env=spec.env,
         hostname=spec.hostname,
         terminal=spec.terminal,
-        version=image.version,
+        version=image.version or image.binary.release,
         seccomp=config.get(f"monitors.{monitor.name}.seccomp"),
         stop_signal=monitor.stop_signal,
         stop_order=CHANNEL if channel == "virtio" else _stop_order(image, guest, monitor, host),
@@ -248,6 +249,19 @@ def decide(
         tasks=OWN_TASKS + monitor.overhead_tasks + vcpus + (VIRTIOFSD_TASKS if served else 0),
         tells_resets=_tells_resets(image, guest, monitor, host),
         firmware=config.get(f"monitors.{monitor.name}.firmware"),
+    )
+
+
+def _setting(
+    image: UnikernelImage, monitor: Monitor, host: HostFacts, memory_bytes: int
+) -> Setting:
+    return Setting(
+        version=image.version or image.binary.release,
+        release=image.binary.release,
+        monitor=monitor.name,
+        monitor_version=host.program.version,
+        architecture=host.architecture,
+        memory_bytes=memory_bytes,
     )
 
 

@@ -62,7 +62,7 @@ def test_unikraft(
         report = container.report()
         line = (
             "env.vars=[ A=1 B=2 ] netdev.ip=10.123.0.2/24:10.123.0.1:10.123.0.53:::example.org "
-            'vfs.fstab=[ "initrd0:/:extract::ramfs=2:" ]'
+            'vfs.fstab=[ "none:/:ramfs" "initrd0:/:extract" ]'
         )
         if monitor == "firecracker":
             line = f"app {line} virtio_mmio.device=4K@0xd0000000:5"

@@ -58,6 +58,61 @@ def test_whether_it_may_be_loaded_anywhere() -> None:
     assert look(patched(fixed, 16, "<H", 3)).position_independent
 
 
+def sections(*named: tuple[bytes, bytes], wide: bool) -> bytes:
+    """An ELF file with nothing but sections, and a table of their names."""
+    names = b"\0" + b"".join(name + b"\0" for name, _ in named) + b".shstrtab\0"
+    content = bytearray(64 if wide else 52)
+    content[:6] = b"\x7fELF" + (b"\2\1" if wide else b"\1\1")
+    struct.pack_into("<HH", content, 16, 2, 62 if wide else 3)
+    struct.pack_into("<H", content, 54 if wide else 42, 56 if wide else 32)
+    heads = [(0, 0, 0)]
+    for name, data in (*named, (b".shstrtab", names)):
+        heads.append((names.index(b"\0" + name + b"\0") + 1, len(content), len(data)))
+        content += data
+    struct.pack_into("<Q" if wide else "<I", content, 40 if wide else 32, len(content))
+    struct.pack_into(
+        "<HHH", content, 58 if wide else 46, 64 if wide else 40, len(heads), len(heads) - 1
+    )
+    for place, start, size in heads:
+        if wide:
+            content += struct.pack("<IIQQQQ", place, 1, 0, 0, start, size) + bytes(24)
+        else:
+            content += struct.pack("<IIIIII", place, 1, 0, 0, start, size) + bytes(16)
+    return bytes(content)
+
+
+def libid(*records: tuple[int, bytes], layout: int = 1) -> bytes:
+    """A header of Unikraft's .uk_libinfo with its records."""
+    body = b"".join(struct.pack("<HI", kind, 6 + len(data)) + data for kind, data in records)
+    return struct.pack("<IH", 6 + len(body), layout) + body
+
+
+LIBRARY = libid((1, b"libkvmplat\0"), (11, b"GCC 12.2.0\0"))
+GLOBAL = libid((6, b"0.17\0"), (7, b"0.17.0~484ff209\0"), (8, b"Calypso\0"))
+
+
+@pytest.mark.parametrize("wide", [True, False])
+@pytest.mark.parametrize(
+    ("content", "release"),
+    [
+        (LIBRARY + GLOBAL, "0.17.0~484ff209"),
+        (GLOBAL + LIBRARY, "0.17.0~484ff209"),
+        (libid((7, b"0.20.0\0")), "0.20.0"),
+        (LIBRARY, ""),
+        (b"", ""),
+        (libid((7, b"custom\0")), ""),
+        (libid((7, b"0.17.0\0"), layout=2), ""),
+        (GLOBAL[:20], ""),
+        (struct.pack("<IH", 3, 1) + GLOBAL, ""),
+        (struct.pack("<IHHI", 100, 1, 7, 2) + GLOBAL, ""),
+    ],
+)
+def test_the_version_of_unikraft(content: bytes, release: str, wide: bool) -> None:
+    found = look(sections((b".text", b"code"), (b".uk_libinfo", content), wide=wide))
+    assert found.release == release
+    assert look(sections((b".text", b"code"), wide=wide)).release == ""
+
+
 def test_an_interpreter() -> None:
     assert look(elf(interpreter=b"/lib64/ld-linux-x86-64.so.2\0")).interpreter == (
         "/lib64/ld-linux-x86-64.so.2"
@@ -179,6 +234,15 @@ def test_changed_bytes_raise_no_other_error(changes: list[tuple[int, int]]) -> N
 @given(st.integers(0, len(GOOD) // 8 - 1), st.integers(0, (1 << 64) - 1))
 def test_changed_words_raise_no_other_error(index: int, value: int) -> None:
     survives(patched(GOOD, index * 8, "<Q", value))
+
+
+@given(st.data())
+def test_damaged_sections_name_no_version(data: st.DataObject) -> None:
+    whole = sections((b".text", b"code"), (b".uk_libinfo", GLOBAL), wide=data.draw(st.booleans()))
+    damaged = bytearray(whole)
+    for _ in range(data.draw(st.integers(0, 8))):
+        damaged[data.draw(st.integers(64, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    assert look(bytes(damaged[: data.draw(st.integers(64, len(whole)))])).format
 
 
 @given(st.integers(0, len(GOOD)))

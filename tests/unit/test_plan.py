@@ -263,8 +263,8 @@ FIXED_SPT = replace(program("0.12.1"), position_independent=False)
         ("mirage", "hvt", OLD_HVT, 1024, "hvt 0.8.1 can give to a guest"),
         ("mirage", "spt", FIXED_SPT, 1024, "spt 0.12.1 can give to a guest"),
         ("mirage", "spt", program("0.12.1"), 8192, "this machine has"),
-        ("unikraft", "qemu", program("7.2"), 8192, "this machine has"),
-        ("unikraft", "firecracker", program("1.12.1"), 8192, "this machine has"),
+        ("linux", "qemu", program("7.2"), 8192, "this machine has"),
+        ("linux", "firecracker", program("1.12.1"), 8192, "this machine has"),
     ],
 )
 def test_the_most_memory(

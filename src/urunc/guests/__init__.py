@@ -147,6 +147,20 @@ class Request:
 
 
 @record
+class Setting:
+    """The machine that is decided on for a guest; versions are "" where nobody knows them."""
+
+    version: str
+    """The guest's: what the image says of it, else its kernel."""
+    release: str
+    """What its kernel says."""
+    monitor: str
+    monitor_version: str
+    architecture: str
+    memory_bytes: int
+
+
+@record
 class Words:
     """A guest's command line: the program's own name and what follows it.
 
@@ -224,6 +238,11 @@ class Guest:
     def omissions(self, request: Request) -> list[str]:
         """What `words` leaves out of this request though the dialect could say it, in words for
         the user."""
+        return []
+
+    def cautions(self, setting: Setting) -> list[str]:
+        """What of this machine a guest of this version cannot use, or does not bear, in words for
+        the user; raises ImageError where the version is none."""
         return []
 
 

@@ -1,23 +1,77 @@
 # SPDX-License-Identifier: Apache-2.0
 """Unikraft: library parameters, `--`, then the application's arguments, on one line.
 
-From 0.16.1 on (and where the image gives no version) `netdev.ip`, once for each interface, and
-`vfs.fstab`; before, a parameter each for address, gateway and mask of one interface. A list
-parameter is `NAME=[ a b ]`; its items are split at blanks.
+How it is told of its files and its network has changed with its versions: DIALECTS is the table.
+The line is split as a shell would (lib/ukargparse): blanks separate, quotes of both kinds group, a
+word without a character is dropped. A parameter (lib/uklibparam) is `LIBRARY.NAME=VALUE`; one that
+is a list is `NAME=[ a b ]`, where a bracket at a word's end ends the list, quoted or not, or the
+same word several times.
 """
 
 from __future__ import annotations
 
 from urunc.errors import ImageError
-from urunc.guests import Guest, Nic, Request, Words, host_name, joined, share_tag
+from urunc.guests import Guest, Nic, Request, Setting, Words, host_name, joined, share_tag
 from urunc.net.ipv4 import dotted_mask
+from urunc.record import record
 from urunc.storage.facts import SHARES
 
-NEW_DIALECT = (0, 16, 1)
-# from 0.16.2 on nothing is mounted for the files of an initrd, unless this asks for it (`ramfs=2`:
-# where the kernel has mounted nothing itself); others ignore it
-INITRD_MOUNT = '"initrd0:/:extract::ramfs=2:"'
+
+@record
+class Dialect:
+    """What is said to Unikraft from one version on."""
+
+    since: tuple[int, ...]
+    initrd: tuple[str, ...]
+    """Entries of `vfs.fstab` by which an initrd's files become the root; none: `vfs.rootfs`."""
+    network: str
+    """"parameters": one for address, gateway and mask of one interface; "and-dns": and for a name
+    server; "list": `netdev.ip`, for each interface."""
+    environment: bool = True
+    """Whether it has `env.vars`."""
+    quoting: bool = True
+    """Whether quotes group words with blanks."""
+    shares: bool = True
+    """Whether `vfs.fstab` makes mount points."""
+
+
+MOUNTED = ('"none:/:ramfs"', '"initrd0:/:extract"')
+DIALECTS = (
+    Dialect(
+        since=(0,),
+        initrd=(),
+        network="parameters",
+        environment=False,
+        quoting=False,
+        shares=False,
+    ),
+    Dialect(since=(0, 12), initrd=(), network="parameters", environment=False, shares=False),
+    Dialect(since=(0, 13), initrd=(), network="parameters", shares=False),
+    Dialect(since=(0, 14), initrd=('"initrd0:/:initrd"',), network="parameters", shares=False),
+    Dialect(since=(0, 16), initrd=('"initrd0:/:initrd"',), network="and-dns"),
+    # `extract` mounts nothing for the files, and fails without a root
+    Dialect(since=(0, 16, 1), initrd=MOUNTED, network="list"),
+    # `ramfs=2`: where the kernel has mounted nothing itself
+    Dialect(since=(0, 16, 2), initrd=('"initrd0:/:extract::ramfs=2:"',), network="list"),
+    # posix-vfs-fstab knows no `ramfs`
+    Dialect(since=(0, 20), initrd=MOUNTED, network="list"),
+)
+"""By version, the oldest first. The last is for kernels of which nobody knows the version, too: its
+line is the one that most of them understand."""
+
+WORD_LIMIT = 60  # LIBUKBOOT_MAXNBARGS of a default build
+LINE_LIMIT_BYTES = 4096  # LIBUKBOOT_CMDLINE_MAX_LEN of one
+ENVIRONMENT_LIMIT = 8  # LIBPOSIX_ENVIRON_LIBPARAM_MAXCOUNT of one
 MS_RDONLY = 1
+SPLITTING = " \t\r\n\v"
+QUOTING = "'\"\\"
+GIB = 1 << 30
+LOW_MEMORY = {"qemu": (0xB000_0000, 2 * GIB), "firecracker": (0xD000_0001, 0xD000_0000)}
+"""monitor → (from how much memory on a part of it is above 4 GiB, how much is below then), on
+x86_64 (hw/i386/pc_q35.c; src/vmm/src/arch/x86_64/layout.rs)."""
+UNBORNE_FIRECRACKER = (1, 8)
+"""The first whose memory map Unikraft 0.16 and 0.17.0 do not bear."""
+COMMIT_OF_0_17_0 = "484ff209"
 
 
 class Unikraft(Guest):
@@ -32,38 +86,122 @@ class Unikraft(Guest):
     max_addressed = 4  # LIBUKNETDEV_EINFO_LIBPARAM_MAXCOUNT of a default build
 
     def words(self, request: Request) -> Words:
-        old = bool(request.version) and _version(request.version) < NEW_DIALECT
+        dialect = dialect_of(request.version)
+        arguments = [
+            _argument(word, index, dialect) for index, word in enumerate(request.args[1:], 1)
+        ]
         words = []
-        if request.env:
-            words.append(f"env.vars=[ {' '.join(map(_item, request.env))} ]")
-        if old:
-            words += [_old_network(nic) for nic in request.nics[:1] if nic.ipv4]
-        else:
-            words += _network(request)
-        mounts = _mounts(request)
-        if mounts and old:
-            if mounts != [INITRD_MOUNT]:
-                raise ImageError(
-                    f"unikraft {request.version}: knows no shared folders",
-                    "before 0.16.1 it has its initrd alone",
-                )
-            words.append("vfs.rootfs=initrd")
-        elif mounts:
+        if request.env and dialect.environment:
+            words += _environment(request.env)
+        words += _network(request, dialect)
+        mounts = _mounts(request, dialect)
+        if mounts:
             words.append(f"vfs.fstab=[ {' '.join(mounts)} ]")
+        elif request.initrd:
+            words.append("vfs.rootfs=initrd")
+        if not words and "--" in request.args[1:]:
+            # else the guest would take the words before that one for parameters; a word without a
+            # dot is none, and is passed over
+            words.append("urunc")
         if words:  # with nothing before it, the `--` itself would be an argument
             words.append("--")
-        if request.args[1:]:
-            words.append(joined(request.args[1:], "unikraft"))
-        program = joined(request.args[:1], "unikraft") or "unikernel"
+        words += [" ".join(arguments)] if arguments else []
+        program = _argument(request.args[0], 0, dialect) if request.args else "unikernel"
         return Words(program=program, words=tuple(words))
 
+    def omissions(self, request: Request) -> list[str]:
+        dialect, left_out = dialect_of(request.version), []
+        unnamed = f"unikraft {request.version}".rstrip()
+        if request.env and not dialect.environment:
+            left_out.append(f"process.env: {unnamed} is told none (`env.vars` came with 0.13)")
+        elif len(request.env) > ENVIRONMENT_LIMIT:
+            lost = [variable.partition("=")[0] for variable in request.env[ENVIRONMENT_LIMIT:]]
+            left_out.append(
+                f"process.env: unikraft drops all variables but {ENVIRONMENT_LIMIT}, unless it is "
+                f"built for more: {', '.join(lost[:8])}{', …' if len(lost) > 8 else ''}"
+            )
+        if dialect.network != "list" and len(request.nics) > 1:
+            left_out.append(f"interfaces: {unnamed} is told of the first one's address alone")
+        told = self.words(request)
+        count = 1 + _count(" ".join(told.words))
+        if count > WORD_LIMIT:
+            left_out.append(
+                f"command line: unikraft drops all words but {WORD_LIMIT} of these {count}, unless "
+                "it is built for more"
+            )
+        size = len(" ".join((told.program, *told.words)).encode())
+        if size > LINE_LIMIT_BYTES:
+            left_out.append(
+                f"command line: {size} bytes are more than the {LINE_LIMIT_BYTES} of a default "
+                "build of unikraft, which does not start then"
+            )
+        return left_out
 
-def _mounts(request: Request) -> list[str]:
+    def cautions(self, setting: Setting) -> list[str]:
+        found = []
+        start, used = LOW_MEMORY.get(setting.monitor, (0, 0))
+        if setting.architecture == "x86_64" and 0 < start <= setting.memory_bytes:
+            found.append(
+                f"memory: unikraft uses {used >> 20} MiB of {setting.memory_bytes >> 20} on "
+                f"{setting.monitor}: it maps what is below 4 GiB alone"
+            )
+        if setting.release and dialect_of(setting.release) != dialect_of(setting.version):
+            found.append(
+                f"annotation 'unikernelVersion': {setting.version}, but the kernel says that it is "
+                f"{setting.release}: it is told what the former understands"
+            )
+        if setting.monitor == "firecracker" and _stops_on(setting):
+            found.append(
+                f"unikraft {setting.release or setting.version} does not start on Firecracker 1.8 "
+                f"and newer (this is {setting.monitor_version}): it stops in an assertion "
+                "(ml->flags == mr->flags); build the image with Unikraft 0.18 or newer, or use qemu"
+            )
+        return found
+
+
+def _stops_on(setting: Setting) -> bool:
+    """Whether it does not bear this Firecracker's memory map; a commit after 0.17.0's own may."""
+    built = setting.release or setting.version
+    if not built or not setting.monitor_version:
+        return False
+    _, mark, commit = built.partition("~")
+    bears = version_of(built) >= (0, 17) and mark and commit != COMMIT_OF_0_17_0
+    return (
+        (0, 16) <= version_of(built) < (0, 18)
+        and not bears
+        and version_of(setting.monitor_version) >= UNBORNE_FIRECRACKER
+    )
+
+
+def dialect_of(version: str) -> Dialect:
+    """The dialect of a version, the newest where that is ""; raises ImageError."""
+    if not version:
+        return DIALECTS[-1]
+    numbers = version_of(version)
+    return [dialect for dialect in DIALECTS if dialect.since <= numbers][-1]
+
+
+def version_of(text: str) -> tuple[int, ...]:
+    """A version's numbers, without what stands behind them (`0.17.0~484ff209`, `v0.16.1-rc1`);
+    raises ImageError."""
+    numbers = text.removeprefix("v")
+    for mark in "~-+ ":
+        numbers = numbers.partition(mark)[0]
+    try:
+        return tuple(int(number) for number in numbers.split("."))
+    except ValueError:
+        raise ImageError(
+            f"annotation 'unikernelVersion': '{text}' is not a version", "for example 0.16.1"
+        ) from None
+
+
+def _mounts(request: Request, dialect: Dialect) -> list[str]:
     """Entries of `vfs.fstab`: `DEVICE:PATH:DRIVER:FLAGS:OPTIONS:UKOPTIONS`, the root first. A
-    device is an initrd, or a share's tag (lib/posix-vfs-fstab; vfscore's automount before 0.18)."""
-    mounts = [INITRD_MOUNT] if request.initrd else []
+    device is an initrd, or a share's tag (lib/posix-vfs-fstab; vfscore's automount before 0.20)."""
+    mounts = list(dialect.initrd) if request.initrd else []
+    shares = []
     if request.root and request.root.form in SHARES:
-        mounts.append(_share("root", "/", read_only=True))
+        shares.append(_share("root", "/", read_only=True))
     for index, volume in enumerate(request.volumes):
         if volume.way in SHARES:
             if ":" in volume.destination or volume.destination.split() != [volume.destination]:
@@ -72,8 +210,13 @@ def _mounts(request: Request) -> list[str]:
                     "choose a path without colons and blanks",
                 )
             tag = share_tag(index)
-            mounts.append(_share(tag, volume.destination, read_only=volume.read_only))
-    return mounts
+            shares.append(_share(tag, volume.destination, read_only=volume.read_only))
+    if shares and not dialect.shares:
+        raise ImageError(
+            f"unikraft {request.version}: knows no shared folders",
+            "before 0.16 it has its initrd alone",
+        )
+    return mounts + shares
 
 
 def _share(tag: str, path: str, *, read_only: bool) -> str:
@@ -83,23 +226,59 @@ def _share(tag: str, path: str, *, read_only: bool) -> str:
     return f'"{tag}:{path}:9pfs:{flags}::{"" if path == "/" else "mkmp"}"'
 
 
-def _item(variable: str) -> str:
-    """An item of a list parameter; a bracket would end the list, also within quotes."""
-    if "]" in variable or '"' in variable or "\n" in variable:
+def _environment(variables: tuple[str, ...]) -> list[str]:
+    """The list, and a word of its own for each variable that would end it."""
+    ending = [variable for variable in variables if variable.endswith("]")]
+    listed = [_quoted(variable) for variable in variables if not variable.endswith("]")]
+    words = [f"env.vars=[ {' '.join(listed)} ]"] if listed else []
+    return words + [_quoted(f"env.vars={variable}") for variable in ending]
+
+
+def _argument(word: str, index: int, dialect: Dialect) -> str:
+    if not word:
         raise ImageError(
-            f"process.env: unikraft's command line cannot hold '{variable}'",
-            "a bracket, a quote or a line's end would end its list of variables",
+            f"process.args[{index}]: unikraft drops an argument that is empty",
+            "leave it out, or pass it in another form",
         )
-    return f'"{variable}"' if variable.split() != [variable] else variable
+    return _quoted(word) if dialect.quoting else joined((word,), "unikraft")
 
 
-def _network(request: Request) -> list[str]:
+def _quoted(word: str) -> str:
+    """A word as the guest's parser, and a shell's, gives it back. Never with ` -- ` in it: there
+    Firecracker looks for the line's two halves."""
+    if not any(letter in SPLITTING or letter in QUOTING for letter in word):
+        return word
+    if "'" not in word and " -- " not in word:
+        return f"'{word}'"
+    return "'" + word.replace("'", "'\"'\"'").replace(" -- ", " ''-- ") + "'"
+
+
+def _count(line: str) -> int:
+    """How many words the guest finds in it."""
+    words, quote, inside = 0, "", False
+    for letter in line:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in SPLITTING:
+            inside = False
+            continue
+        elif letter in "'\"":
+            quote = letter
+        words += not inside
+        inside = True
+    return words
+
+
+def _network(request: Request, dialect: Dialect) -> list[str]:
     """`netdev.ip=IP/PLEN:GW:DNS:DNS:HOST:DOMAIN` for each interface in turn; a field that is not
     known is left out, trailing colons with it. Name servers and names are the first one's."""
+    servers = [server for server in request.dns if ":" not in server][:2]
+    if dialect.network != "list":
+        told = servers[:1] if dialect.network == "and-dns" else []
+        return [word for nic in request.nics[:1] if nic.ipv4 for word in _parameters(nic, told)]
     nics = list(request.nics[: Unikraft.max_addressed])
     while nics and not nics[-1].ipv4:
         nics.pop()
-    servers = [server for server in request.dns if ":" not in server][:2]
     shared = [
         *servers,
         *[""] * (2 - len(servers)),
@@ -114,22 +293,12 @@ def _network(request: Request) -> list[str]:
     return words
 
 
-def _old_network(nic: Nic) -> str:
+def _parameters(nic: Nic, servers: list[str]) -> list[str]:
     words = [f"netdev.ipv4_addr={nic.ipv4}"]
     if nic.ipv4_gateway:
         words.append(f"netdev.ipv4_gw_addr={nic.ipv4_gateway}")
     words.append(f"netdev.ipv4_subnet_mask={dotted_mask(nic.ipv4_prefix)}")
-    return " ".join(words)
-
-
-def _version(text: str) -> tuple[int, ...]:
-    numbers = text.removeprefix("v").split("-")[0].split("+")[0].split(".")
-    try:
-        return tuple(int(number) for number in numbers)
-    except ValueError:
-        raise ImageError(
-            f"annotation 'unikernelVersion': '{text}' is not a version", "for example 0.16.1"
-        ) from None
+    return words + [f"netdev.ipv4_dns0_addr={server}" for server in servers]
 
 
 GUEST = Unikraft
