@@ -52,7 +52,7 @@ static void set_terminal(int fd)
 static void set_streams(void)
 {
     const char *input = setting("stdin");
-    int fd = open("/dev/console", O_RDWR | O_NOCTTY), null;
+    int fd = open("/dev/console", O_RDWR | O_NOCTTY), null, own;
 
     if (fd < 0 && errno == ENODEV)
         fd = open("/dev/null", O_RDWR); /* a machine without a console */
@@ -60,8 +60,12 @@ static void set_streams(void)
         fail("cannot open the console: %m");
     fchown(fd, application_user(), -1);
     set_terminal(fd);
-    for (int stream = 0; stream < 3; stream++)
-        dup2(fd, stream);
+    for (int stream = 0; stream < 3; stream++) {
+        own = stream_to_give(stream);
+        if (own >= 0)
+            fchown(own, application_user(), -1); /* who may open /dev/stdout */
+        dup2(own < 0 ? fd : own, stream);
+    }
     if (fd > 2)
         close(fd);
     if (input && strcmp(input, "null") == 0) {
@@ -257,6 +261,7 @@ pid_t prepare_application(void)
         become();
     }
     close(from_child[1]);
+    close_given_streams();
     if (read(from_child[0], &byte, 1) != 1)
         fail("the application's process is gone");
     if (byte != MOUNTED) {

@@ -26,6 +26,7 @@
 #define CLOSE_MS 1000 /* for the host to read the last line */
 
 static int channel = -1;
+bool hurry;
 
 /* The port's device, or NULL; its name comes a little later than the port. */
 static char *port_device(const char *name)
@@ -77,19 +78,20 @@ static int connect_to_host(unsigned port)
     return fd;
 }
 
+int open_way(const struct record *record)
+{
+    if (strcmp(field(record, 0), "virtio") == 0)
+        return open_port(field(record, 1));
+    if (strcmp(field(record, 0), "vsock") == 0)
+        return connect_to_host(number(field(record, 1), 10, record->key));
+    fail("what is a %s of %s?", record->key, field(record, 0));
+}
+
 void open_channel(void)
 {
-    const struct record *record = first("channel");
-
     signal(SIGPIPE, SIG_IGN);
-    if (record == NULL)
-        return;
-    if (strcmp(field(record, 0), "virtio") == 0)
-        channel = open_port(field(record, 1));
-    else if (strcmp(field(record, 0), "vsock") == 0)
-        channel = connect_to_host(number(field(record, 1), 10, "channel"));
-    else
-        fail("what is a channel of %s?", field(record, 0));
+    if (first("channel"))
+        channel = open_way(first("channel"));
 }
 
 /* A port hands over what is written before write returns only where the monitor has no ioeventfd
@@ -127,12 +129,15 @@ int channel_to_poll(void)
 static void obey(char *line, pid_t application)
 {
     struct winsize window = {0};
-    int signal;
+    int signal, stream;
 
-    if (sscanf(line, "signal %d", &signal) == 1)
+    if (sscanf(line, "signal %d", &signal) == 1) {
+        hurry |= signal == SIGHUP || signal == SIGINT || signal == SIGQUIT || signal == SIGTERM;
         signal_application(application, signal);
-    else if (strncmp(line, "pids ", 5) == 0)
+    } else if (strncmp(line, "pids ", 5) == 0)
         limit_processes(line + 5);
+    else if (sscanf(line, "closed %d", &stream) == 1)
+        close_stream(stream);
     else if (sscanf(line, "window %hu %hu", &window.ws_row, &window.ws_col) == 2)
         ioctl(STDIN_FILENO, TIOCSWINSZ, &window);
     else

@@ -108,6 +108,18 @@ void finish_channel(void);    /* a connection: until the host has read all, and 
 int channel_to_poll(void);    /* -1 where there is nothing to hear from */
 bool hear(pid_t application); /* false where nobody listens now */
 
+extern bool hurry; /* whether the host has asked for an end */
+int open_way(const struct record *record); /* to the host: `virtio PORT` or `vsock PORT` */
+
+/* streams.c */
+void open_streams(void);
+int stream_to_give(int number); /* the application's end; -1 where the stream is no pipe */
+void close_given_streams(void);
+int streams_to_poll(void); /* -1 where there is nothing to pass on */
+void relay_streams(void);
+void close_stream(int number); /* nobody reads it at the host any more */
+void finish_streams(void); /* once nobody is left who could write */
+
 /* groups.c */
 void make_group(void);
 bool has_group(void); /* the kernel may have none */

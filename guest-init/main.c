@@ -85,12 +85,14 @@ static int wait_for_end(int signals, pid_t application)
     bool listening = true;
     int code;
 
+    relay_streams(); /* what came before the application did */
     while ((code = reap(application)) < 0) {
-        struct pollfd polled[3] = {{.fd = signals, .events = POLLIN},
-                                   {.fd = listening ? channel_to_poll() : -1, .events = POLLIN},
-                                   {.fd = memory_to_poll(), .events = POLLIN}};
+        struct pollfd polled[] = {{.fd = signals, .events = POLLIN},
+                                  {.fd = listening ? channel_to_poll() : -1, .events = POLLIN},
+                                  {.fd = memory_to_poll(), .events = POLLIN},
+                                  {.fd = streams_to_poll(), .events = POLLIN}};
 
-        if (poll(polled, 3, listening ? -1 : CLOSED_MS) < 0 && errno != EINTR)
+        if (poll(polled, 4, listening ? -1 : CLOSED_MS) < 0 && errno != EINTR)
             fail("cannot wait: %m");
         take_signals(signals, application);
         /* nobody listens: POLLHUP would come at once, each time */
@@ -100,6 +102,7 @@ static int wait_for_end(int signals, pid_t application)
             listening = hear(application);
         if (polled[2].revents)
             look_at_memory();
+        relay_streams();
     }
     look_at_memory();
     return code;
@@ -122,7 +125,8 @@ int main(void)
     if (kernel_word("urunc.config") == NULL)
         fail("the kernel's line has no urunc.config=");
     read_configuration(kernel_word("urunc.config"));
-    open_channel();
+    open_channel(); /* the last of the ports: with it all are there (streams.c) */
+    open_streams();
     signals = open_signals();
     build_root();
     make_group();

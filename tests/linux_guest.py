@@ -95,6 +95,8 @@ class Guest:
         self.devices: list[str] = []
         self.memory_mib = 256
         self.input: int = subprocess.DEVNULL
+        self.streams: dict[str, int] = {}
+        """stdin, stdout, stderr → the descriptor that a port of its own is for."""
         self.said = b""
         self.console = folder / "console"
         self._pipe = folder / "channel"
@@ -112,6 +114,22 @@ class Guest:
         """What it runs."""
         self.records += [("arg", argument) for argument in arguments]
 
+    def stream(self, name: str, descriptor: int) -> None:
+        """Have a stream of the application's by a port of its own, not by the console."""
+        self.streams[name] = descriptor
+        self.tell(name, "virtio", f"org.urunc.{name}")
+
+    def _ports(self) -> list[str]:
+        ports: list[str] = []
+        for name, descriptor in self.streams.items():
+            if name == "stdin":
+                ports += ["-chardev", "stdio,id=stdin,signal=off"]
+            else:
+                ports += ["-add-fd", f"fd={descriptor},set={descriptor}"]
+                ports += ["-chardev", f"file,id={name},path=/dev/fdset/{descriptor},append=on"]
+            ports += ["-device", f"virtserialport,chardev={name},name=org.urunc.{name}"]
+        return ports
+
     def start(self) -> None:
         """Power on."""
         config = self.folder / "config"
@@ -125,21 +143,25 @@ class Guest:
         for path, writable in self.disks:
             access = "off" if writable else "on"
             disks += ["-drive", f"file={path},if=virtio,format=raw,readonly={access}"]
+        serial = f"file:{self.console}" if "stdin" in self.streams else "stdio"
         with self.console.open("wb") as out:
             self.process = subprocess.Popen(
                 [
                     "qemu-system-x86_64", "-M", "q35,i8042=off", "-accel", "tcg", "-cpu", "max",
                     "-m", str(self.memory_mib), "-nodefaults", "-no-reboot", "-display", "none",
-                    "-serial", "stdio", "-kernel", LINUX / "vmlinuz", "-initrd", self.initrd,
+                    "-serial", serial, "-kernel", LINUX / "vmlinuz", "-initrd", self.initrd,
                     "-append", line, *disks,
                     "-device", "isa-debug-exit,iobase=0x501,iosize=2",
                     "-device", "isa-debug-exit,iobase=0x64,iosize=1",
                     "-chardev", f"pipe,id=channel,path={self._pipe}",
-                    "-device", "virtio-serial-pci,ioeventfd=off",
+                    "-device", "virtio-serial-pci,ioeventfd=off", *self._ports(),
                     "-device", f"virtserialport,chardev=channel,name={PORT}", *self.devices,
                 ],
-                stdin=self.input, stdout=out, stderr=subprocess.STDOUT,
+                stdin=self.streams.get("stdin", self.input), stdout=out, stderr=subprocess.STDOUT,
+                pass_fds=tuple(self.streams.values()),
             )  # fmt: skip
+        for descriptor in self.streams.values():
+            os.close(descriptor)
 
     def output(self) -> str:
         """The console so far."""

@@ -25,6 +25,7 @@ VERSION = f"urunc version {__version__}\ncommit: {__version__}\nspec: {OCI_VERSI
 
 def main() -> NoReturn:
     """Run one verb and exit."""
+    _open_closed()
     try:
         code = run(sys.argv[1:])
     except Error as error:
@@ -43,10 +44,21 @@ def main() -> NoReturn:
         )
         code = 1
     try:
-        sys.stdout.flush()
+        if sys.stdout:
+            sys.stdout.flush()
     except BrokenPipeError:
         code = code or 1
     posix._exit(code)
+
+
+def _open_closed() -> None:
+    """A standard stream that the caller has closed is /dev/null, as in programs of Go's: else some
+    file of ours would be the container's."""
+    for fd in range(3):
+        try:
+            posix.fstat(fd)
+        except OSError:
+            posix.open("/dev/null", posix.O_RDWR)  # the lowest number that is free: this one
 
 
 def run(argv: list[str]) -> int:

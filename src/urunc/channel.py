@@ -2,13 +2,13 @@
 """The host's end of the talk with urunc's init in a guest: two FIFOs in the container's folder, a
 line each way (guest-init/channel.c).
 
-`channel.in` takes `signal N` to the guest, for its application, and `window ROWS COLUMNS`; init
-holds it open for the monitor, so nothing is lost that is said after start. `channel.out` brings
-`ready` once the application runs, `oom` where the guest's kernel killed a process of it for want of
-memory, and `exit N`, the application's exit code as a shell has it. What was said stays there for
-whoever else looks: one who wants to know at the end must hold the reading end before the monitor
-ends, for a FIFO that nobody has open is empty. The guest is not trusted: what it says is bounded,
-and at worst a wrong exit code of its own.
+`channel.in` takes `signal N` to the guest, for its application, `window ROWS COLUMNS`, `pids N`,
+and `closed N` where nobody reads a stream any more; init holds it open for the monitor, so nothing
+is lost that is said after start. `channel.out` brings `ready` once the application runs, `oom`
+where the guest's kernel killed a process of it for want of memory, and `exit N`, the application's
+exit code as a shell has it. What was said stays there for whoever else looks: one who wants to know
+at the end must hold the reading end before the monitor ends, for a FIFO that nobody has open is
+empty. The guest is not trusted: what it says is bounded, and at worst a wrong exit code of its own.
 """
 
 from __future__ import annotations
@@ -100,6 +100,11 @@ def limit_processes(folder: str, most: int) -> bool:
     """Have the application be so many processes at most, UNLIMITED (-1) for any number; False as in
     `signal`."""
     return _tell(folder, b"pids %s\n" % (b"max" if most < 0 else b"%d" % most))
+
+
+def closed(folder: str, stream: int) -> bool:
+    """Tell the guest that nobody reads this stream any more; False as in `signal`."""
+    return _tell(folder, b"closed %d\n" % stream)
 
 
 def _tell(folder: str, line: bytes) -> bool:

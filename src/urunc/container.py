@@ -195,6 +195,7 @@ def parts(launch: Launch) -> dict[str, object]:
         "files": dict(launch.files),
         "claims": launch.claims,
         "held": launch.held,
+        "streams": launch.streams,
     }
 
 

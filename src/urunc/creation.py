@@ -30,7 +30,7 @@ from urunc.init import main as init_main
 from urunc.journal import FileOwner, Journal
 from urunc.jsontext import dumps
 from urunc.linux import cgroups, namespaces, process
-from urunc.linux.files import is_null, remove_tree, write_whole
+from urunc.linux.files import remove_tree, write_whole
 from urunc.net.facts import NO_NETWORK, NOTHING, NetFacts
 from urunc.plan import nic_count
 from urunc.preparation import Prepared, within_pod
@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from urunc.image import UnikernelImage
     from urunc.monitors import Launch
     from urunc.net.moving import Moved
+    from urunc.relay import Relay
+    from urunc.streams import Streams
 
 SIGKILL = 9
 UMOUNT_NOFOLLOW = 8
@@ -69,6 +71,8 @@ class Options:
     console_descriptor: int = -1
     """A socket that is connected already, in place of a path."""
     systemd: bool = False
+    relay: Relay | None = None
+    """Who passes on the streams of a `run` in the foreground."""
     pod: Resources | None = None
     """What the container's pod has left for it, where it has no limits of its own."""
 
@@ -138,6 +142,7 @@ class _Creation:
         self.joiner = cgroups.Joiner([], 0)
         self.ids = HOST_IDS
         self.ready = Ready()
+        self.streams: Streams | None = None
         self.groups = Groups({})
         self.born_in_groups = False
         self.found = NOTHING
@@ -179,6 +184,7 @@ class _Creation:
             self.groups = groups.make(where, self._limits(), self.journal)
             self._limit_devices()
         self._give_disks()
+        self._take_streams()
         self._provide()
         self._prepare()
         self._fork()
@@ -256,13 +262,17 @@ class _Creation:
                     f"give disk '{source.path}' to user {uid}: {reason(error)}"
                 ) from None
 
+    def _take_streams(self) -> None:
+        plan, relay = self.prepared.plan, self.options.relay
+        if self.prepared.monitor.sets_modes and not plan.terminal:
+            from urunc import streams
+
+            self.streams = streams.take(relay.open() if relay else (0, 1, 2))
+            self.prepared.plan = streams.told(plan, self.streams)
+
     def _provide(self) -> None:
         """What of the container's files is the guest's."""
         plan = self.prepared.plan
-        if plan.process and not plan.terminal and is_null(0):
-            # a serial port has no end of file
-            process = replace(plan.process, no_input=True)
-            self.prepared.plan = plan = replace(plan, process=process)
         if plan.root_way or plan.volumes:
             from urunc.storage.provide import provide
 
@@ -291,6 +301,8 @@ class _Creation:
         posix.mkdir(f"{path}/root", 0o755)  # init in a user namespace may not
         ready = self.ready
         unified, others = self._groups_to_be_born_in()
+        streams = self.streams
+        streams_taken = (*streams.descriptors, *streams.readers) if streams else ()
         setup = Setup(
             image_root=spec.root,
             groups=others,
@@ -303,8 +315,11 @@ class _Creation:
                     ready.image_mount,
                     ready.console_socket,
                     *(mount for _, mount in ready.stored),
+                    *streams_taken,
                 )
             ),
+            streams=streams.descriptors if streams else (),
+            readers=streams.readers if streams else (),
             keep_descriptors=self.options.preserve_fds,
             start_hooks=spec.hooks.get("startContainer", ()),
         )

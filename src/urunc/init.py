@@ -45,6 +45,10 @@ class Setup:
     start_fd: int
     started_fd: int
     prepared: frozenset[int]
+    streams: tuple[int, ...]
+    """What shall be its standard streams, () where it keeps those that it has."""
+    readers: tuple[int, ...]
+    """The outputs' reading ends, for a monitor that shall wait for a reader."""
     keep_descriptors: int
     start_hooks: tuple[Hook, ...]
 
@@ -134,6 +138,8 @@ def _prepare(setup: Setup, channel: Channel) -> _Waiting:
             *setup.prepared,
         },
     )
+    for number, fd in enumerate(setup.streams):
+        posix.dup2(fd, number)
     timing.stamp(5)
     for path in setup.groups:
         try:
@@ -175,6 +181,10 @@ def _execute(setup: Setup, message: Any, waiting: _Waiting) -> None:
         if isinstance(step, PrivateMounts) and setup.start_hooks:
             waiting.helper = _fork_helper(setup)
     waiting.launch = message["launch"]
+    if waiting.launch["streams"]:
+        waiting.kept = [*setup.streams[1:], *setup.readers]
+    for fd in {*setup.streams, *setup.readers}.difference(waiting.kept):
+        posix.close(fd)
     waiting.filters = [(flags, bytes.fromhex(text)) for flags, text in message["filters"]]
     _write_files(waiting.launch)
 

@@ -101,6 +101,9 @@ class Plan:
     virtiofsd_rust: bool
     channel: str
     """How urunc's init talks to the host: "virtio", "vsock", or "" not at all."""
+    streams: tuple[str, ...] = ()
+    """What the standard streams are (Machine.streams), () where all are the guest's console."""
+    stream_descriptors: tuple[int, ...] = ()
     supervisor: str
     """The program between the container and its monitor that ends as the application did, "" for
     none."""
@@ -177,6 +180,7 @@ def decide(
 
         process = process_of(spec)
     channel = channel_of(monitor.channel, found.supervisor) if found and managed else ""
+    apart = channel == "virtio" and not spec.terminal
     vcpus = vcpus_of(spec, image, monitor, config, warnings)
     need = monitor.need(vcpus, accelerator)
     served = share_of(root_way, volumes) == "virtiofs"
@@ -215,6 +219,8 @@ def decide(
         volumes=volumes,
         process=process,
         channel=channel,
+        streams=("file", "file", "file") if apart else (),
+        stream_descriptors=(3, 4) if apart else (),
         supervisor=found.supervisor if found and managed else "",
         virtiofsd=found.virtiofsd if found and served else "",
         virtiofsd_rust=bool(found and found.virtiofsd_rust),
@@ -306,6 +312,8 @@ def realize(
         arguments=plan.arguments,
         shares=_shares(plan),
         channel=plan.channel,
+        streams=_streams(plan),
+        stream_descriptors=plan.stream_descriptors,
         tells_resets=plan.tells_resets,
         assigns_resources=guest.assigns_resources,
         firmware=plan.firmware,
@@ -351,6 +359,12 @@ def untold(
     """What of the network the guest is not told by `realize`, in words for its user."""
     request, _, left_out = told(plan, net, guest, monitor, storage)
     return [*omissions(net, guest), *guest.omissions(request), *filter(None, (left_out,))]
+
+
+def _streams(plan: Plan) -> tuple[str, ...]:
+    if plan.streams and plan.process and plan.process.no_input:
+        return ("", *plan.streams[1:])
+    return plan.streams
 
 
 def nic_count(plan: Plan) -> int:

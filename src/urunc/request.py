@@ -102,5 +102,6 @@ def _request(plan: Plan, net: NetFacts, monitor: Monitor, storage: StorageFacts)
         upper=storage.upper + len(plan.disks) if storage.upper >= 0 else -1,
         process=plan.process,
         channel=plan.channel,
+        streams=bool(plan.streams),
         parameters=plan.parameters,
     )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from urunc.relay import Relay
     from urunc.state import State
 
 OPTIONS = CREATE
@@ -29,11 +30,15 @@ def main(arguments: Arguments) -> int:
     return 0
 
 
-def create(arguments: Arguments, terminal: Callable[[], int] | None = None) -> State:
+def create(
+    arguments: Arguments,
+    terminal: Callable[[], int] | None = None,
+    relay: Relay | None = None,
+) -> State:
     """What `create` and `run` share; becomes the ordinary runtime where the bundle is no unikernel.
 
     `terminal` gives a socket's descriptor to send the terminal to, where one is asked for and the
-    caller takes it.
+    caller takes it; `relay` passes its streams on where it has none.
     """
     (identifier,) = arguments.only("container id")
     config = arguments.config()
@@ -48,7 +53,7 @@ def create(arguments: Arguments, terminal: Callable[[], int] | None = None) -> S
     timing.stamp(1)
     from urunc import creation
 
-    asked = creation.Options(**options(arguments))
+    asked = creation.Options(relay=relay, **options(arguments))
     if parsed.terminal and terminal:
         asked = replace(asked, console_descriptor=terminal())
     return creation.create(arguments.root, identifier, parsed, unikernel, config, asked)

@@ -29,7 +29,7 @@ def main(arguments: Arguments) -> int:
     """Run the verb."""
     config = arguments.config()
     detach = arguments.has("--detach")
-    session = None
+    session = relay = None
     if not detach and not arguments.get("--console-socket"):
 
         def open_session() -> int:
@@ -39,10 +39,15 @@ def main(arguments: Arguments) -> int:
             session = Session()
             return session.init_end
 
-        state = create(arguments, open_session)
+        from urunc.relay import Relay
+
+        relay = Relay()
+        state = create(arguments, open_session, relay)
     else:
         state = create(arguments)
     try:
+        if relay:
+            relay.release()
         if not detach:
             _forward_signals(state, config, session)
         if session:
@@ -55,6 +60,10 @@ def main(arguments: Arguments) -> int:
         if session:
             _resize(state, session)
             session.copy(posix.pidfd_open(state.pid))
+        elif relay:
+            relay.copy(
+                posix.pidfd_open(state.pid), lambda number: channel.closed(state.folder, number)
+            )
         code = _wait(state.pid)
     except BaseException:
         container.delete(arguments.root, state.id, config, force=True)
@@ -62,6 +71,8 @@ def main(arguments: Arguments) -> int:
     finally:
         if session:
             session.close()
+        if relay:
+            relay.close()
     plan, said, stop = state.data["plan"], channel.last_words(told), endings.stop_of(state.folder)
     monitor = monitors.load(plan["monitor"], config)
     why = endings.reason(plan, monitor, code, said, stop)

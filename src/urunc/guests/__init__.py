@@ -31,6 +31,8 @@ CHANNEL_PORT = "org.urunc.guest"
 VSOCK_PORT = 1024
 """The name of the port of virtio-serial, and the number of vsock's, by which urunc's init in a
 guest talks to the host."""
+STREAM_PORTS = ("org.urunc.stdin", "org.urunc.stdout", "org.urunc.stderr")
+"""The ports of virtio-serial by which an application's standard streams go."""
 BUILT_IN = ("linux", "mewz", "mirage", "rumprun", "unikraft")
 
 
@@ -93,7 +95,7 @@ class Process:
     own_pids: bool
     """Whether it is PID 1 of a namespace of its own."""
     no_input: bool = False
-    """Whether its standard input is empty, rather than the console."""
+    """Whether its standard input is empty: /dev/null."""
     personality: str = ""
     """Its execution domain: "LINUX", "LINUX32"."""
     time_offsets: tuple[str, ...] = ()
@@ -144,6 +146,8 @@ class Request:
     """How urunc's init talks to the host: "virtio" or "vsock", "" not at all."""
     parameters: tuple[str, ...] = ()
     """For the kernel itself; for guests that say that they take them (`takes_parameters`)."""
+    streams: bool = False
+    """Whether each of the standard streams has a way of its own; else all are the console."""
 
 
 @record

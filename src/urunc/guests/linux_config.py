@@ -10,7 +10,7 @@ sectors.
 from __future__ import annotations
 
 from urunc.errors import ImageError
-from urunc.guests import CHANNEL_PORT, SHARE_TAG, VSOCK_PORT
+from urunc.guests import CHANNEL_PORT, SHARE_TAG, STREAM_PORTS, VSOCK_PORT
 from urunc.guests.linux import LINE_LIMIT_BYTES, items, parameters
 from urunc.storage.facts import (
     ARCHIVE,
@@ -233,9 +233,21 @@ def _process(request: Request) -> list[str]:
     records += [_record("terminal", "1")] if process.terminal else []
     records += [_record("pid_namespace", "1")] if process.own_pids else []
     records += [_record("pids", str(process.most_processes))] if process.most_processes else []
-    records += [_record("stdin", "null")] if process.no_input else []
+    records += _streams(request)
     if request.channel == "virtio":
         records += [_record("channel", "virtio", CHANNEL_PORT), _record("debug_exit", "1")]
     elif request.channel == "vsock":
         records.append(_record("channel", "vsock", str(VSOCK_PORT)))
+    return records
+
+
+def _streams(request: Request) -> list[str]:
+    process = request.process
+    assert process
+    records = []
+    for name, port in zip(("stdin", "stdout", "stderr"), STREAM_PORTS, strict=True):
+        if name == "stdin" and process.no_input:
+            records.append(_record(name, "null"))
+        elif request.streams:
+            records.append(_record(name, "virtio", port))
     return records

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from urunc.errors import ImageError
 from urunc.guests import CHANNEL_PORT as CHANNEL_PORT
+from urunc.guests import STREAM_PORTS as STREAM_PORTS
 from urunc.guests import VSOCK_PORT as VSOCK_PORT
 from urunc.guests import Words
 from urunc.record import record
@@ -112,6 +113,11 @@ class Machine:
     shares: tuple[MachineShare, ...] = ()
     channel: str = ""
     """How urunc's init in the guest talks to the host: "virtio", "vsock", "" not at all."""
+    streams: tuple[str, ...] = ()
+    """What standard input, output and error are, "" for none, "file" or "socket", where each has a
+    way of its own into the guest; () where all three are the console."""
+    stream_descriptors: tuple[int, ...] = ()
+    """Of the monitor's, for standard output and error, to write alone."""
     tells_resets: bool = False
     """Whether it shall end with a code of its own where the guest resets it: Plan.tells_resets."""
     assigns_resources: bool = False
@@ -138,6 +144,8 @@ class Launch:
     O_EXCL), and the monitor keeps that."""
     held: tuple[str, ...] = ()
     """FIFOs that are open from before the monitor's first moment on."""
+    streams: bool = False
+    """Whether it has `Machine.stream_descriptors` beside the standard streams."""
 
 
 @record
@@ -178,6 +186,9 @@ class Monitor:
     max_queues = 1
     """Pairs of queues that a network device can have."""
     max_disks = 1
+    sets_modes = False
+    """Whether it changes how the descriptors of its standard streams behave: O_NONBLOCK, a
+    terminal's modes."""
     opens_for_writing = False
     """Whether it opens every disk for writing, whatever its guest will do with it."""
     max_vcpus = 1

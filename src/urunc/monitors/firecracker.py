@@ -61,6 +61,7 @@ class Firecracker(Monitor):
     channel = "vsock"
     vsock = f"{VSOCK}_{VSOCK_PORT}"
     minimum_version = (1, 0)
+    sets_modes = True
     needs_kvm = True
     max_nics = 8
     max_disks = 8

@@ -15,6 +15,7 @@ from urunc.monitors import (
     CHANNEL_PORT,
     MIB,
     RUN,
+    STREAM_PORTS,
     Launch,
     Machine,
     MachineNic,
@@ -78,6 +79,7 @@ class Qemu(Monitor):
     channel = "virtio"
     shares = frozenset(("virtiofs", "9p"))
     minimum_version = (5, 0)
+    sets_modes = True
     can_emulate = True
     max_nics = 16
     max_queues = 8
@@ -174,10 +176,7 @@ class Qemu(Monitor):
             argv += ["-object", f"memory-backend-memfd,id=memory,size={memory},share=on"]
             argv += ["-machine", "memory-backend=memory"]
         argv += ["-smp", str(machine.vcpus), "-nodefaults", "-no-user-config", "-display", "none"]
-        if machine.terminal:
-            argv += ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
-        else:
-            argv += ["-serial", "stdio"]
+        argv += _console(machine)
         argv += [
             "-no-reboot",
             "-qmp",
@@ -214,13 +213,53 @@ class Qemu(Monitor):
             # without ioeventfd what the guest says has left QEMU before the guest goes on: its last
             # words are followed by the machine's end
             argv += ["-chardev", f"pipe,id=channel,path={CHANNEL}"]
-            argv += ["-device", "virtio-serial-pci,ioeventfd=off"]
+            argv += ["-device", "virtio-serial-pci,ioeventfd=off", *_streams(machine)]
             argv += ["-device", f"virtserialport,chardev=channel,name={CHANNEL_PORT}"]
         argv += machine.arguments
         devices = (*(("/dev/kvm",) if kvm else ()), *(("/dev/net/tun",) if machine.nics else ()))
         return Launch(
-            argv=tuple(argv), files={}, devices=devices, seccomp="own" if machine.seccomp else ""
+            argv=tuple(argv),
+            files={},
+            devices=devices,
+            seccomp="own" if machine.seccomp else "",
+            streams=bool(machine.streams),
         )
+
+
+def _console(machine: Machine) -> list[str]:
+    """The serial port. Where the streams have ways of their own, what the kernel says there is on
+    standard error."""
+    if machine.terminal:
+        return ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
+    if not machine.streams:
+        return ["-serial", "stdio"]
+    if machine.streams[2] == "socket":
+        return ["-serial", "null"]  # two cannot have one connection
+    return [*_writer("console", machine.stream_descriptors[1]), "-serial", "chardev:console"]
+
+
+def _streams(machine: Machine) -> list[str]:
+    """Ports for the standard streams. Before 8.1 a file's input cannot be said on the command line,
+    so that is QEMU's own."""
+    argv = []
+    for number, kind in enumerate(machine.streams):
+        name = ("stdin", "stdout", "stderr")[number]
+        if not kind:
+            continue
+        fd = machine.stream_descriptors[number - 1]
+        if number == 0:
+            argv += ["-chardev", f"stdio,id={name},signal=off"]
+        elif kind == "socket":
+            argv += ["-chardev", f"socket,id={name},fd={fd}"]
+        else:
+            argv += ["-add-fd", f"fd={fd},set={fd}", *_writer(name, fd)]
+        argv += ["-device", f"virtserialport,chardev={name},name={STREAM_PORTS[number]}"]
+    return argv
+
+
+def _writer(name: str, fd: int) -> list[str]:
+    # without "append" QEMU truncates what it is given, and fails where that is a pipe
+    return ["-chardev", f"file,id={name},path=/dev/fdset/{fd},append=on"]
 
 
 def _firmware(machine: Machine) -> tuple[str, ...]:

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The standard streams of a Linux guest's application through urunc: of `run`, and of a container
+whose engine holds pipes. Whatever the caller gave is afterwards as it was."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import termios
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from rooted import by_runc, configure, linux, run
+from support import Bundle, Container, Urunc, need, nothing_left
+
+MUCH = 10 << 20
+ECHO = "cat; echo error >&2; echo again >/dev/stderr; exit 3"
+
+
+@pytest.fixture(autouse=True)
+def guests(urunc: Urunc) -> None:
+    need("linux", "qemu", "images")
+    configure(urunc, "ext4")
+
+
+def words(urunc: Urunc, bundle: Bundle) -> list[str]:
+    """The command line of a `run`."""
+    return urunc.command("run", "--bundle", str(bundle.write()), urunc.new_id())
+
+
+def test_streams_are_apart(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    """As under runc: output, errors, the end of the input, the exit code."""
+    bundle = linux(tmp_path / "b", ECHO)
+    with nothing_left(urunc.root):
+        done = subprocess.run(words(urunc, bundle), input=b"one\ntwo", capture_output=True)
+    assert (done.returncode, done.stdout) == (3, b"one\ntwo"), done
+    assert done.stderr == b"error\nagain\n"
+
+
+@pytest.mark.parametrize("script", ["cat", "cat </dev/stdin", "echo x >&0 || echo no", "cat <&-"])
+def test_no_input(urunc: Urunc, tmp_path: pathlib.Path, script: str) -> None:
+    """/dev/null, as the application finds it under runc, too."""
+    bundle = linux(tmp_path / "b", f"{script}; echo done")
+    bundle.config["mounts"] = [
+        {"destination": name, "source": kind, "type": kind}
+        for name, kind in (("/proc", "proc"), ("/dev", "tmpfs"))
+    ]
+    need("runc")
+    found = run(urunc, bundle)
+    expected = by_runc(urunc, bundle)
+    assert (found.returncode, found.stdout) == (expected.returncode, expected.stdout), found
+
+
+def test_a_closed_input(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    bundle = linux(tmp_path / "b", "cat; echo done")
+    command = ["sh", "-c", 'exec "$@" <&-', "sh", *words(urunc, bundle)]
+    done = subprocess.run(command, capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, b"done\n"), done
+
+
+def test_who_reads_no_more_ends_the_writer(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    """SIGPIPE, as under runc, and what ignores that gets EPIPE; the other stream goes on."""
+    script = "yes | cat; trap '' PIPE; yes >/dev/stdout; echo over $? >&2; exit 5"
+    bundle = linux(tmp_path / "b", script)
+    (bundle.root / "bin/yes").symlink_to("busybox")
+    process = subprocess.Popen(
+        words(urunc, bundle), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout and process.stderr
+    assert process.stdout.read(2) == b"y\n"
+    process.stdout.close()
+    errors = process.stderr.read()
+    assert process.wait(60) == 5
+    assert errors.endswith(b"over 1\n")
+
+
+class Descriptors:
+    """Kinds of what a caller may have for its standard streams."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self._folder = folder
+        self.kept: list[int] = []
+
+    def make(self, kind: str, *, output: bool) -> int:
+        """One for an output or for input, which ends at once."""
+        if kind == "pipe":
+            reader, writer = os.pipe()
+            self.kept.append(reader if output else -1)
+            if not output:
+                os.close(writer)
+            return writer if output else reader
+        if kind == "socket":
+            ours, theirs = socket.socketpair()
+            ours.shutdown(socket.SHUT_WR)
+            self.kept.append(ours.detach())
+            return theirs.detach()
+        if kind == "terminal":
+            ours, theirs = os.openpty()
+            self.kept.append(ours)
+            os.write(ours, b"\x04")
+            return theirs
+        flags = os.O_CREAT | (os.O_WRONLY if kind == "file" and output else os.O_RDWR)
+        return os.open(self._folder / f"{kind}-{output}", flags, 0o600)
+
+
+def modes(fd: int) -> tuple[object, ...]:
+    """What a monitor may change of a descriptor."""
+    terminal = termios.tcgetattr(fd) if os.isatty(fd) else None
+    return fcntl.fcntl(fd, fcntl.F_GETFL), terminal
+
+
+@pytest.mark.parametrize("ending", ["exit", "killed"])
+@pytest.mark.parametrize("kind", ["pipe", "socket", "terminal", "file", "file to read and write"])
+def test_descriptors_are_left_as_they_were(
+    urunc: Urunc, tmp_path: pathlib.Path, kind: str, ending: str
+) -> None:
+    """While the guest runs, and after it, also where its monitor was killed."""
+    bundle = linux(
+        tmp_path / "b", "echo out; echo err >&2; " + ("cat" if ending == "exit" else "sleep 99")
+    )
+    made = Descriptors(tmp_path)
+    given = [made.make(kind, output=output) for output in (False, True, True)]
+    before = [modes(fd) for fd in given]
+    command = words(urunc, bundle)
+    process = subprocess.Popen(command, stdin=given[0], stdout=given[1], stderr=given[2])
+    while ending == "killed":
+        state = urunc("state", command[-1], check=False)
+        if '"running"' in state.stdout:
+            time.sleep(1)  # the monitor has opened them
+            assert [modes(fd) for fd in given] == before
+            os.kill(urunc.state(command[-1])["pid"], signal.SIGKILL)
+            break
+        time.sleep(0.1)
+    assert process.wait(60) == {"exit": 0, "killed": 137}[ending]
+    assert [modes(fd) for fd in given] == before
+    for fd in (*given, *made.kept):
+        if fd >= 0:
+            os.close(fd)
+
+
+def test_much_through_run(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    """10 MiB each way at the same time; who reads begins late."""
+    script = """
+        head -c 10485760 /dev/urandom >/tmp/r; sha256sum /tmp/r >&2
+        cat /tmp/r & tee /tmp/in | sha256sum >&2; wait
+    """
+    bundle = linux(tmp_path / "b", script)
+    for name in ("head", "sha256sum", "tee"):
+        (bundle.root / "bin" / name).symlink_to("busybox")
+    content = os.urandom(MUCH)
+    process = subprocess.Popen(
+        words(urunc, bundle), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdin and process.stdout and process.stderr
+    writer = threading.Thread(target=lambda: (process.stdin.write(content), process.stdin.close()))
+    writer.start()
+    time.sleep(8)
+    out = process.stdout.read()
+    errors = process.stderr.read().decode().split()
+    assert process.wait(60) == 0
+    writer.join()
+    assert len(out) == MUCH
+    sums = [hashlib.sha256(data).hexdigest() for data in (out, content)]
+    assert errors[::2] == sums
+
+
+class Held:
+    """A container whose streams are pipes of an engine's."""
+
+    def __init__(self, urunc: Urunc, bundle: Bundle) -> None:
+        pipes = [os.pipe() for _ in range(3)]
+        self.stdin, self.stdout, self.stderr = pipes[0][1], pipes[1][0], pipes[2][0]
+        given = (pipes[0][0], pipes[1][1], pipes[2][1])
+        identifier = urunc.new_id()
+        command = urunc.command("create", "--bundle", str(bundle.write()), identifier)
+        before = [modes(fd) for fd in given]
+        subprocess.run(command, stdin=given[0], stdout=given[1], stderr=given[2], check=True)
+        self.container = Container(urunc, identifier, bundle.path)
+        self.container.start()
+        assert [modes(fd) for fd in given] == before
+        for fd in given:
+            os.close(fd)
+
+    def close(self) -> None:
+        for fd in (self.stdin, self.stdout, self.stderr):
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+
+@pytest.fixture
+def holding(urunc: Urunc) -> Iterator[type[Held]]:
+    made: list[Held] = []
+
+    def hold(bundle: Bundle) -> Held:
+        made.append(Held(urunc, bundle))
+        return made[-1]
+
+    yield hold  # type: ignore[misc]
+    for held in made:
+        held.close()
+
+
+def test_nobody_reads(urunc: Urunc, tmp_path: pathlib.Path, holding: object) -> None:
+    """One stream is full: the others go on, a signal arrives, and a stop ends it; what was written
+    before is there to the last byte that had room."""
+    script = "trap 'echo usr1 >&2' USR1; trap 'exit 4' TERM; echo here >&2; yes & "
+    script += "while :; do sleep 0.1; done"
+    bundle = linux(tmp_path / "b", script)
+    (bundle.root / "bin/yes").symlink_to("busybox")
+    with nothing_left(urunc.root):
+        held = holding(bundle)  # type: ignore[operator]
+        assert os.read(held.stderr, 100) == b"here\n"
+        time.sleep(2)
+        urunc("kill", held.container.id, "USR1")
+        assert os.read(held.stderr, 100) == b"usr1\n"
+        began = time.monotonic()
+        urunc("kill", held.container.id, "TERM")
+        held.container.wait_stopped()
+        assert time.monotonic() - began < 10
+        with os.fdopen(held.stdout, "rb") as file:
+            found = file.read()
+        assert found == (b"y\n" * len(found))[: len(found)]
+        assert len(found) >= 1 << 16
+        held.container.delete()
+        held.close()
+
+
+def test_the_last_bytes_wait_for_their_reader(
+    urunc: Urunc, tmp_path: pathlib.Path, holding: object
+) -> None:
+    """Much more than a pipe holds, from an application that is long gone; and a process that it
+    left behind holds nothing up."""
+    script = "sleep 1000 & head -c 300000 /dev/zero; echo end"
+    bundle = linux(tmp_path / "b", script)
+    (bundle.root / "bin/head").symlink_to("busybox")
+    held = holding(bundle)  # type: ignore[operator]
+    os.close(held.stdin)
+    time.sleep(8)
+    with os.fdopen(held.stdout, "rb") as file:
+        found = file.read()
+    assert found == bytes(300000) + b"end\n"
+    held.container.wait_stopped()
+    held.container.delete()
