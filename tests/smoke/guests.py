@@ -299,7 +299,7 @@ def init(side: Guests) -> None:
     for guest in ("rumprun-spt", "mirage-spt"):
         seen = side.see("run", "--rm", "--runtime", side.runtime, *options, guest,
                         "probe.exit=6", code=6)  # fmt: skip
-        assert "init" not in seen.out
+        assert "-init" not in seen.out
 
 
 def volumes(side: Guests) -> None:

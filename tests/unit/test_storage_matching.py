@@ -113,6 +113,7 @@ def test_a_volume_without_a_device_is_named() -> None:
     )
     error = refused(source("/data"), guest="mirage", declares=())
     assert error.message == "mount '/data' of '/host/data': mirage takes no volumes"
+    assert error.hint == "leave it out; or the annotation 'volumes: ignore' leaves all mounts out"
 
 
 def test_ignore_leaves_every_mount_out() -> None:

@@ -47,6 +47,8 @@ AUTO, COPY, IGNORE = "auto", "copy", "ignore"
 VOLUME_CHOICES = (AUTO, COPY, IGNORE)
 """The annotation `volumes`: COPY has volumes copied that can be written to, IGNORE leaves out all
 mounts."""
+NOT_GIVEN = f"leave it out; or the annotation 'volumes: {IGNORE}' leaves all mounts out"
+"""What a user can do about what a guest has no way to."""
 
 
 def choose(
@@ -218,7 +220,7 @@ def choose_volumes(
     missing: list[str] = []
     lost: list[str] = []
     for index, (source, (way, problem)) in enumerate(zip(found.volumes, ways, strict=True)):
-        hint, device = "", devices.get(index, "")
+        hint, device = _advice(source) if way else NOT_GIVEN, devices.get(index, "")
         if way in DISKS and declared is not None and not device:
             problem, hint = _no_device(image, declared)
         if not problem and way not in (TMPFS, DEVICE, *SHARES) and not _may_copy(source, choice):
@@ -232,10 +234,10 @@ def choose_volumes(
             if source.kind != TMPFS or source.destination not in OWN_MOUNTS:
                 missing.append(source.destination)
         else:
-            raise ImageError(
-                f"mount '{source.destination}' of '{source.source}': {problem}",
-                hint or _advice(source),
-            )
+            what = f"mount '{source.destination}' of '{source.source}'"
+            if not source.source:
+                what = f"linux.devices: '{source.destination}'"
+            raise ImageError(f"{what}: {problem}", hint)
     if lost:
         warnings.append(
             f"mounts that are copied: what the guest writes to {', '.join(lost)} does not reach "
