@@ -53,6 +53,8 @@ class Groups:
 
     def apply(self, resources: Resources) -> None:
         """Write every limit; raises HostError or SpecError."""
+        for text in limits.passed_over(resources, self.paths):
+            logs.warn(text)
         settings = limits.lines(resources, self.paths)
         if settings and not self.paths:
             raise HostError(

@@ -45,6 +45,27 @@ def lines(resources: Resources, v1: Collection[str]) -> list[tuple[str, Line]]:
     return found
 
 
+def passed_over(resources: Resources, v1: Collection[str]) -> list[str]:
+    """The fields that v2 has no file for, where their controller is v2's: nothing limits by them,
+    as with runc."""
+    said = {
+        "memory.swappiness": resources.memory_swappiness,
+        "memory.kernelTCP": resources.memory_kernel_tcp_bytes,
+        "memory.disableOOMKiller": resources.memory_disable_oom_killer or None,
+        "blockIO.leafWeight": resources.io_leaf_weight,
+        "blockIO.weightDevice.leafWeight": resources.io_leaf_weight_devices or None,
+        "network.classID": resources.network_class_id,
+        "network.priorities": resources.network_priorities or None,
+    }
+    homes = {"blockIO": "blkio", "network.classID": "net_cls", "network.priorities": "net_prio"}
+    return [
+        f"linux.resources.{key}: cgroup v2 has no such limit"
+        for key, value in said.items()
+        if value is not None
+        and homes.get(key, homes.get(head := key.split(".")[0], head)) not in v1
+    ]
+
+
 def cpu_weight(shares: int) -> int:
     """cpu.weight for v1's shares: the specification's line from [2, 262144] to [1, 10000]."""
     return 1 + (min(max(shares, 2), 262_144) - 2) * 9_999 // 262_142
@@ -228,7 +249,7 @@ def _network_priority_v1(resources: Resources) -> list[Line]:
 
 
 def _network_v2(resources: Resources) -> list[Line]:
-    # cgroup v2 has neither; runc says nothing about it either
+    # cgroup v2 has neither; `passed_over` says so
     return []
 
 

@@ -127,6 +127,31 @@ def test_the_rest() -> None:
     ]  # fmt: skip
 
 
+def test_what_v2_has_no_file_for() -> None:
+    document: dict[str, Any] = {
+        "memory": {"swappiness": 5, "kernelTCP": 1 << 20, "disableOOMKiller": True},
+        "blockIO": {
+            "leafWeight": 10, "weightDevice": [{"major": 8, "minor": 0, "leafWeight": 20}],
+        },
+        "network": {"classID": 0, "priorities": [{"name": "eth0", "priority": 3}]},
+    }  # fmt: skip
+    resources = parse(Object(document, "resources"))
+    names = [text.partition(":")[0] for text in limits.passed_over(resources, ())]
+    assert names == [
+        "linux.resources.memory.swappiness",
+        "linux.resources.memory.kernelTCP",
+        "linux.resources.memory.disableOOMKiller",
+        "linux.resources.blockIO.leafWeight",
+        "linux.resources.blockIO.weightDevice.leafWeight",
+        "linux.resources.network.classID",
+        "linux.resources.network.priorities",
+    ]
+    assert limits.passed_over(resources, EVERY) == []
+    assert said((), **document) == []
+    nothing = parse(Object({"memory": {"disableOOMKiller": False}}, "resources"))
+    assert limits.passed_over(nothing, ()) == []
+
+
 def test_unified() -> None:
     unified = {"memory.high": "5"}
     assert said((), unified=unified) == [("memory", "memory.high", "5")]
