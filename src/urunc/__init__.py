@@ -5,4 +5,4 @@ Importing this package must cost nothing: every verb pays for it. Keep it at the
 """
 
 __version__ = "0.1.0"
-OCI_VERSION = "1.2.0"
+OCI_VERSION = "1.3.0"

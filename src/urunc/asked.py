@@ -24,12 +24,13 @@ def check(spec: Spec, guest: Guest, *, managed: bool, nics: int) -> list[str]:
     `managed`: urunc's init runs the application. `nics`: how many network devices the guest can
     have.
     """
-    if spec.seccomp and spec.seccomp.get("listenerPath"):
-        raise SpecError(
-            "config.json: linux.seccomp.listenerPath: nobody on the host can be notified of a "
-            "guest's system calls",
-            "leave it out",
-        )
+    for key in ("listenerPath", "listenerMetadata"):
+        if spec.seccomp and spec.seccomp.get(key):
+            raise SpecError(
+                f"config.json: linux.seccomp.{key}: nobody on the host can be notified of a "
+                "guest's system calls",
+                "leave it out",
+            )
     machine = spec.machine
     if machine and machine.parameters and not guest.takes_parameters:
         raise SpecError(
@@ -44,17 +45,12 @@ def check(spec: Spec, guest: Guest, *, managed: bool, nics: int) -> list[str]:
     if managed:
         return list(spec.remarks)
     if spec.personality not in ("", "LINUX"):
-        raise _not_for(guest, f"linux.personality.domain: '{spec.personality}'")
-    if spec.time_offsets:
-        raise _not_for(guest, f"linux.timeOffsets.{spec.time_offsets[0].clock}")
+        raise SpecError(
+            f"config.json: linux.personality.domain: '{spec.personality}': a {guest.name} guest "
+            "cannot be told so",
+            "it can where urunc's init runs the application (annotation 'mountRootfs')",
+        )
     return [*spec.remarks, *_unheard(spec, guest)]
-
-
-def _not_for(guest: Guest, what: str) -> SpecError:
-    return SpecError(
-        f"config.json: {what}: the kernel of a {guest.name} guest cannot be told so",
-        "it can where urunc's init runs the application (annotation 'mountRootfs')",
-    )
 
 
 def _unheard(spec: Spec, guest: Guest) -> list[str]:
@@ -68,6 +64,11 @@ def _unheard(spec: Spec, guest: Guest) -> list[str]:
         found.append(f"process.cwd: {guest.name} is not told '{spec.cwd}'")
     if spec.domainname:
         found.append(f"domainname: {guest.name} is not told '{spec.domainname}'")
+    for offset in spec.time_offsets:
+        found.append(
+            f"linux.timeOffsets.{offset.clock}: of the monitor's clock; that of a {guest.name} "
+            "guest starts with it"
+        )
     sysctls = [path.replace("/", ".") for path in spec.sysctls if path not in ENGINES_SYSCTLS]
     if sysctls:
         shown = ", ".join(sysctls[:4]) + (", …" if len(sysctls) > 4 else "")

@@ -46,7 +46,12 @@ def describe(spec: Spec) -> list[str]:
         kind, level = spec.io_priority
         lines.append(f"{IO_CLASSES[kind - 1]} {level}")
     if spec.scheduler:
-        lines.append(f"{spec.scheduler.policy} nice {spec.scheduler.nice}")
+        item = spec.scheduler
+        words = [item.policy, f"nice {item.nice}", *item.flags]
+        words += [f"priority {item.priority}"] if item.priority else []
+        if item.runtime_ns:
+            words.append(f"{item.runtime_ns} of {item.period_ns} ns, by {item.deadline_ns} ns")
+        lines.append(" ".join(words))
     return lines
 
 

@@ -2,7 +2,9 @@
 """What this urunc can do on this machine (features.md of the specification): for `urunc features`,
 and for containerd by the shim.
 
-Everything is probed. What only ordinary containers have (mount options and extensions, libseccomp's
+What depends on the machine is probed. An engine asks once, for guests and for ordinary containers:
+so what urunc and the ordinary runtime both have to know (memory policies, network devices) is said
+where both do. What only ordinary containers have (mount options and extensions, libseccomp's
 architectures) is their runtime's own answer.
 """
 
@@ -10,7 +12,7 @@ from __future__ import annotations
 
 from urunc import OCI_VERSION, __version__, ordinary
 from urunc.errors import HostError
-from urunc.filters import ACTIONS, OPERATORS
+from urunc.filters import ACTIONS, ARCHITECTURES, FLAGS, OPERATORS
 from urunc.guests import BUILT_IN as GUESTS
 from urunc.host import capture
 from urunc.image import PREFIX
@@ -18,8 +20,10 @@ from urunc.jsontext import loads
 from urunc.linux import capabilities, cgroups, namespaces
 from urunc.linux.files import exists, read_text
 from urunc.monitors import BUILT_IN as MONITORS
+from urunc.rare import MEMORY_FLAGS, MEMORY_MODES
 from urunc.spec import HOOKS
 from urunc.storage.options import ALL as MOUNT_OPTIONS
+from urunc.systemd import ANNOTATION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +34,11 @@ if TYPE_CHECKING:
 
 def features(config: Config) -> dict[str, Any]:
     """The features document."""
-    theirs = _ordinary(config)
+    return document(_ordinary(config))
+
+
+def document(theirs: dict[str, Any]) -> dict[str, Any]:
+    """The document, beside an ordinary runtime with this one; empty: there is none."""
     their_linux = theirs.get("linux", {})
     linux = {
         "namespaces": sorted(
@@ -41,7 +49,11 @@ def features(config: Config) -> dict[str, Any]:
         "seccomp": _seccomp(their_linux.get("seccomp", {})),
         "apparmor": {"enabled": _says("/sys/module/apparmor/parameters/enabled", "Y")},
         "selinux": {"enabled": exists("/sys/fs/selinux/enforce")},
-        "intelRdt": {"enabled": False},
+        "intelRdt": {"enabled": False, "schemata": False, "monitoring": False},
+        "memoryPolicy": _memory_policy(theirs),
+        "netDevices": {
+            "enabled": not theirs or bool(their_linux.get("netDevices", {}).get("enabled"))
+        },
     }
     if "mountExtensions" in their_linux:
         linux["mountExtensions"] = their_linux["mountExtensions"]
@@ -58,7 +70,7 @@ def features(config: Config) -> dict[str, Any]:
             "com.urunc.monitors": ",".join(MONITORS),
         },
         "potentiallyUnsafeConfigAnnotations": sorted(
-            {PREFIX, *theirs.get("potentiallyUnsafeConfigAnnotations", [])}
+            {PREFIX, ANNOTATION, *theirs.get("potentiallyUnsafeConfigAnnotations", [])}
         ),
     }
 
@@ -107,10 +119,18 @@ def _seccomp(theirs: dict[str, Any]) -> dict[str, Any]:
     if enabled:
         found["actions"] = sorted(ACTIONS)
         found["operators"] = list(OPERATORS[1:])
-        for key in ("archs", "knownFlags", "supportedFlags"):
-            if key in theirs:
-                found[key] = theirs[key]
+        found["archs"] = theirs.get("archs") or list(ARCHITECTURES)
+        for key in ("knownFlags", "supportedFlags"):
+            found[key] = theirs.get(key) or list(FLAGS)
     return found
+
+
+def _memory_policy(theirs: dict[str, Any]) -> dict[str, list[str]]:
+    ours = {"modes": list(MEMORY_MODES), "flags": list(MEMORY_FLAGS)}
+    if not theirs:
+        return ours
+    known = theirs.get("linux", {}).get("memoryPolicy", {})
+    return {key: [name for name in ours[key] if name in known.get(key, ())] for key in ours}
 
 
 def _says(path: str, wanted: str) -> bool:

@@ -180,11 +180,11 @@ def _check_name(devices: Object, key: str, name: str) -> None:
 
 
 def _personality(item: Object) -> str:
+    if item.texts("flags"):
+        raise item.wrong("flags", "the specification has none so far", "leave it out")
     domain = item.one_of("domain", DOMAINS)
     if not domain:
         raise item.wrong("domain", "missing", f"known: {', '.join(DOMAINS)}")
-    if item.texts("flags"):
-        raise item.wrong("flags", "the specification has none so far", "leave it out")
     return domain
 
 

@@ -76,6 +76,7 @@ class Tmpfs(Step):
     def describe(self) -> str:
         return (
             f"tmpfs {self.target} size={self.size} mode={self.mode:o} owner={self.uid}:{self.gid}"
+            + (f" context={self.context}" if self.context else "")
         )
 
     def execute(self) -> None:

@@ -35,8 +35,6 @@ def test_what_init_sets(linux: Urunc, tmp_path: pathlib.Path, *, kept: bool) -> 
         cat /proc/cmdline
     """
     bundle = rooted.linux(tmp_path / "b", script)
-    for applet in ("uname", "cut", "grep"):
-        (bundle.root / "bin" / applet).symlink_to("busybox")
     bundle.config["process"]["noNewPrivileges"] = kept
     bundle.config["linux"] |= {
         "personality": {"domain": "LINUX32"},
@@ -69,6 +67,50 @@ def test_what_init_sets(linux: Urunc, tmp_path: pathlib.Path, *, kept: bool) -> 
     assert "chmod works" in said
     (line,) = (line for line in said if "urunc.config=" in line)
     assert ' mitigations=off "note=two words" ' in line
+
+
+def test_what_is_not_allowed(linux: Urunc, tmp_path: pathlib.Path) -> None:
+    """A profile that names what is allowed; defaultErrnoRet for the rest; two bits of an argument.
+    maskedPaths and readonlyPaths."""
+    script = """
+        mkdir /tmp/a
+        chmod 4700 /tmp || echo no set-user-ID
+        chmod 700 /tmp && echo chmod works
+        cat /secret/key
+        touch /fixed/new
+    """
+    bundle = rooted.linux(tmp_path / "b", script)
+    bundle.add("secret/key", b"a secret")
+    bundle.add("fixed/old", b"")
+    header = pathlib.Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h").read_text()
+    names = [line.split()[1][5:] for line in header.splitlines() if " __NR_" in line]
+    set_user_id = {"value": 0o4000, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}
+    bundle.config["linux"] |= {
+        "seccomp": {
+            "defaultAction": "SCMP_ACT_ERRNO",
+            "defaultErrnoRet": 28,
+            "syscalls": [
+                {
+                    "names": [
+                        name for name in names if "mkdir" not in name and "chmod" not in name
+                    ],
+                    "action": PERMIT,
+                },
+                {"names": ["chmod"], "action": PERMIT, "args": [{"index": 1, **set_user_id}]},
+                {"names": ["fchmodat"], "action": PERMIT, "args": [{"index": 2, **set_user_id}]},
+            ],
+        },
+        "maskedPaths": ["/secret"],
+        "readonlyPaths": ["/fixed"],
+    }
+    result = rooted.run(linux, bundle)
+    said = (result.stdout + result.stderr).replace("\r", "").splitlines()
+    assert "mkdir: can't create directory '/tmp/a': No space left on device" in said
+    assert "chmod: /tmp: No space left on device" in said
+    assert "no set-user-ID" in said
+    assert "chmod works" in said
+    assert "cat: can't open '/secret/key': No such file or directory" in said
+    assert "touch: /fixed/new: Read-only file system" in said
 
 
 def test_what_an_own_init_is_not_told(linux: Urunc, tmp_path: pathlib.Path) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -242,6 +243,28 @@ def test_memory_below_the_guest_s_is_refused(urunc: Urunc, bundle: Bundle) -> No
     assert (group("memory") / "memory.limit_in_bytes").read_text() == f"{192 * MIB}\n"
     urunc("update", "--memory", str(least + (1 << 20)), container.id)
     assert container.status() == "running"
+    container.delete("--force")
+
+
+def test_memory_in_use_is_looked_at(urunc: Urunc, bundle: Bundle) -> None:
+    """checkBeforeUpdate: a limit below what the group uses, whatever else is in it."""
+    bundle.config["annotations"][f"{PREFIX}memory"] = "32"
+    container = urunc.create(bundle)
+    container.start()
+    join = f"echo $$ >{group('memory') / 'cgroup.procs'}"
+    hold = "import sys; a = bytearray(100 << 20); print(flush=True); sys.stdin.read()"
+    command = ["sh", "-c", f'{join}; exec {sys.executable} -c "{hold}"']
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout
+        holder.stdout.readline()
+        file = bundle.path / "resources.json"
+        file.write_text(json.dumps({"memory": {"limit": 64 * MIB, "checkBeforeUpdate": True}}))
+        refused = urunc("update", "--resources", str(file), container.id, check=False)
+        assert refused.returncode == 1
+        assert "memory" in refused.stderr
+        assert (group("memory") / "memory.limit_in_bytes").read_text() == f"{192 * MIB}\n"
+        holder.communicate()
+    urunc("update", "--resources", str(file), container.id)
     container.delete("--force")
 
 

@@ -86,6 +86,18 @@ def test_limits_scheduling_and_oom_score(urunc: Urunc, bundle: Bundle) -> None:
     assert os.getpriority(os.PRIO_PROCESS, pid) == 7
 
 
+def test_a_deadline(urunc: Urunc, bundle: Bundle) -> None:
+    """The scheduler's times and flags (sched_setattr(2))."""
+    bundle.config["process"]["scheduler"] = {
+        "policy": "SCHED_DEADLINE", "flags": ["SCHED_FLAG_RESET_ON_FORK"],
+        "runtime": 10_000_000, "deadline": 20_000_000, "period": 30_000_000,
+    }  # fmt: skip
+    pid = started(urunc, bundle)
+    shown = subprocess.run(["chrt", "-p", str(pid)], capture_output=True, text=True).stdout
+    assert "SCHED_DEADLINE|SCHED_RESET_ON_FORK" in shown
+    assert shown.splitlines()[-1].split()[-1] == "10000000/20000000/30000000"
+
+
 def test_an_oom_score_that_the_host_forbids(urunc: Urunc, bundle: Bundle) -> None:
     """Lowering it takes CAP_SYS_RESOURCE; where the host has it not, the container runs all the
     same, as with runc."""
@@ -118,15 +130,17 @@ def test_labels_that_nobody_enforces(urunc: Urunc, bundle: Bundle) -> None:
     for key, value, module in (
         ("apparmorProfile", "no-such-profile", "/sys/module/apparmor"),
         ("selinuxLabel", "system_u:system_r:container_t:s0", "/sys/fs/selinux/enforce"),
+        ("mountLabel", "system_u:object_r:container_file_t:s0", "/sys/fs/selinux/enforce"),
     ):
         if pathlib.Path(module).exists():
             continue
-        bundle.config["process"] = {**bundle.config["process"], key: value}
+        section = "linux" if key == "mountLabel" else "process"
+        bundle.config[section] = {**bundle.config[section], key: value}
         refused = urunc("create", "--bundle", str(bundle.write()), urunc.new_id(), check=False)
         assert refused.returncode == 1
-        assert f"process.{key}" in refused.stderr
+        assert f"{section}.{key}" in refused.stderr
         assert "this machine has no" in refused.stderr
-        del bundle.config["process"][key]
+        del bundle.config[section][key]
 
 
 def test_hostname_and_domainname(urunc: Urunc, bundle: Bundle) -> None:

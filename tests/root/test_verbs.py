@@ -146,7 +146,7 @@ def test_features(urunc: Urunc) -> None:
     assert linux["seccomp"]["enabled"]
     assert "SCMP_ACT_ERRNO" in linux["seccomp"]["actions"]
     assert linux["selinux"]["enabled"] == os.path.exists("/sys/fs/selinux/enforce")
-    assert linux["intelRdt"] == {"enabled": False}
+    assert linux["intelRdt"] == {"enabled": False, "schemata": False, "monitoring": False}
     assert "com.urunc.unikernel." in found["potentiallyUnsafeConfigAnnotations"]
 
 

@@ -80,8 +80,13 @@ def test_cpu() -> None:
         ("cpu.max", "5 7"), ("cpu.max.burst", "1"),
     ]  # fmt: skip
     assert said((), cpu={"quota": -1}) == [("cpu", "cpu.max", "max 100000")]
-    with pytest.raises(SpecError, match="realtime"):
-        said((), cpu={"realtimeRuntime": 5})
+    realtime = {"realtimeRuntime": 5, "realtimePeriod": 9}
+    assert [item[1:] for item in said(EVERY, cpu=realtime)] == [
+        ("cpu.rt_period_us", "9"), ("cpu.rt_runtime_us", "5"),
+    ]  # fmt: skip
+    for key in realtime:
+        with pytest.raises(SpecError, match="realtime"):
+            said((), cpu={key: 5})
 
 
 @pytest.mark.parametrize(("shares", "weight"), [(1, 1), (2, 1), (1024, 39), (262_144, 10_000)])
@@ -112,13 +117,13 @@ def test_the_rest() -> None:
         "pids": {"limit": -1},
         "hugepageLimits": [{"pageSize": "2MB", "limit": 4}],
         "network": {"classID": 5, "priorities": [{"name": "eth0", "priority": 3}]},
-        "rdma": {"mlx5_1": {"hcaHandles": 3}},
+        "rdma": {"mlx5_1": {"hcaHandles": 3, "hcaObjects": 4}},
     }
     assert [item[1:] for item in said(EVERY, **rest)] == [
         ("pids.max", "max"),
         ("hugetlb.2MB.limit_in_bytes", "4"),
         ("hugetlb.2MB.rsvd.limit_in_bytes", "4"),
-        ("rdma.max", "mlx5_1 hca_handle=3"),
+        ("rdma.max", "mlx5_1 hca_handle=3 hca_object=4"),
         ("net_cls.classid", "5"),
         ("net_prio.ifpriomap", "eth0 3"),
     ]

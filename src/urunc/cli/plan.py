@@ -97,11 +97,15 @@ def main(arguments: Arguments) -> int:
     root = f"{arguments.root}/{identifier}/root"
     steps = build(chosen, launch, parsed, root, ready, storage)
     settings = attributes.describe(parsed)
+    limits = _limits(parsed)
     if form == "json":
         facts = plain(net) if known else None
         document = {"plan": plain(prepared.plan), "net": facts, "launch": plain(launch)}
         document["steps"] = [step.describe() for step in steps]
         document["attributes"] = settings
+        document["limits"] = limits
+        document["netDevices"] = dict(parsed.net_devices)
+        document["hooks"] = {kind: plain(hooks) for kind, hooks in parsed.hooks.items()}
         sys.stdout.write(dumps(document, indent=2) + "\n")
         return 0
     untold = prepared.untold(net, storage)
@@ -118,9 +122,29 @@ def main(arguments: Arguments) -> int:
             sys.stdout.write(f"  bind {count} of its libraries and data files read-only\n")
     if settings:
         sys.stdout.write("attributes:\n" + "".join(f"  {line}\n" for line in settings))
+    for name, inside in parsed.net_devices.items():
+        sys.stdout.write(f"network device of the host's: {name}, inside {inside}\n")
+    if limits:
+        sys.stdout.write("limits:\n" + "".join(f"  {line}\n" for line in limits))
+    if parsed.hooks:
+        sys.stdout.write("hooks:\n")
+        for kind, hooks in parsed.hooks.items():
+            for hook in hooks:
+                sys.stdout.write(f"  {kind} {' '.join(map(_shell, (hook.path, *hook.args[1:])))}\n")
     for path, text in launch.files.items():
         sys.stdout.write(f"file {path}:\n{text}\n")
     return 0
+
+
+def _limits(parsed: Spec) -> list[str]:
+    """What is written into control groups, in the words of those that this machine has."""
+    from urunc import limits
+    from urunc.linux import cgroups
+
+    v1 = [name for name in cgroups.hierarchies() if name != cgroups.UNIFIED]
+    found = [f"{file} {value}" for _, ((file, value), *_rest) in limits.lines(parsed.resources, v1)]
+    group = [f"group {parsed.cgroups_path}"] if parsed.cgroups_path else []
+    return group + found + [f"none: {text}" for text in limits.passed_over(parsed.resources, v1)]
 
 
 def _ready(parsed: Spec, config: Config) -> Ready:

@@ -1,0 +1,526 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes of each key of config.json where the container is a guest: the one table that the
+tests walk through, and that docs/specification.md shows.
+
+A row is for keys that share their fate; `{a,b}` in a key stands for each of them. What is proven:
+an `effect` by FULL (without the key `urunc plan` says something else, or that it is missing) and by
+the named tests; a `refused` or `warned` key by its sample, which `urunc plan` answers with an error
+or a warning that names the key. `foreign`: for other platforms, with one warning for the whole.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from typing import Any, NamedTuple
+
+MIB = 1 << 20
+DOCUMENT = pathlib.Path(__file__).resolve().parent.parent / "docs/specification.md"
+BEGIN, END = "<!-- made from tests/keys.py -->\n", "<!-- end -->\n"
+"""Around the table there."""
+
+
+class Row(NamedTuple):
+    """The fate of some keys; `tests` are files below tests/, without `test_`."""
+
+    keys: str
+    fate: str
+    words: str
+    tests: str = ""
+
+
+ROWS = (
+    Row("ociVersion", "effect", "1.x; any other is refused", "unit/spec"),
+    Row(
+        "root.{path,readonly}", "effect",
+        "the guest's files: [storage.md](storage.md)", "guest/storage",
+    ),
+    Row("process.{args,env}", "effect", "the guest's words: [guests.md](guests.md)", "guest/table"),
+    Row(
+        "process.{terminal,consoleSize.{height,width}}", "effect",
+        "a pseudoterminal of the container's own; its engine's end goes through "
+        "`--console-socket`, or to the user's terminal in a `run` in the foreground. Ctrl-C is a "
+        "key for the guest",
+        "root/process",
+    ),
+    Row(
+        "process.cwd", "effect",
+        "of the application in a Linux guest with urunc's init; else a warning, but for `/`",
+        "guest/guest_init guest/rare_in_linux",
+    ),
+    Row(
+        "process.user.{uid,gid,additionalGids,umask}", "effect",
+        "the monitor's, where uid is not 0; uid 0: an id that no other container has. With urunc's "
+        "init the application's, and the monitor's own id is of the range",
+        "root/process guest/guest_init",
+    ),
+    Row(
+        "process.{capabilities.{bounding,effective,inheritable,permitted,ambient},"
+        "noNewPrivileges}",
+        "effect",
+        "the application's in a Linux guest with urunc's init; a monitor has no capability, and "
+        "can get none, whatever they say",
+        "root/process guest/guest_init",
+    ),
+    Row(
+        "process.rlimits[].{type,soft,hard}", "effect",
+        "the monitor's; with urunc's init the application's, too", "root/process guest/guest_init",
+    ),
+    Row(
+        "process.{oomScoreAdj,ioPriority.{class,priority}}", "effect",
+        "the monitor's. An oomScoreAdj that the host forbids is passed over, as by runc",
+        "root/process",
+    ),
+    Row(
+        "process.scheduler.{policy,nice,priority,flags,runtime,deadline,period}", "effect",
+        "the monitor's; what the kernel refuses is an error", "root/process",
+    ),
+    Row(
+        "process.{apparmorProfile,selinuxLabel}", "effect",
+        "the monitor's from its execve on; refused on a host without the module. "
+        "`security.selinux_type` swaps SELinux's type",
+        "root/process",
+    ),
+    Row(
+        "process.execCPUAffinity.{initial,final}", "warned", "for `exec`, which a guest has not",
+        "root/verbs",
+    ),
+    Row("process.{commandLine,user.username}", "warned", "for Windows"),
+    Row(
+        "hostname", "effect",
+        "told to the guest, and the UTS namespace's", "guest/guest_init root/process",
+    ),
+    Row(
+        "domainname", "effect",
+        "the UTS namespace's; with urunc's init the guest's, else a warning",
+        "guest/guest_init root/process guest/rare_in_linux",
+    ),
+    Row(
+        "mounts[].{destination,source,type,options}", "effect",
+        "resolv.conf and hosts are read ([network.md](network.md)); the rest is in guests that "
+        "take volumes, else an error; each option has its effect or is refused; a relative "
+        "`source` is in the bundle ([storage.md](storage.md))",
+        "guest/storage guest/mounts unit/mount_options",
+    ),
+    Row(
+        "mounts[].{uidMappings,gidMappings}[].{containerID,hostID,size}", "effect",
+        "which ids the files of a bind mount have", "guest/storage",
+    ),
+    Row(
+        "hooks.{prestart,createRuntime,createContainer,startContainer,poststart,poststop}[]."
+        "{path,args,env,timeout}",
+        "effect", "all six kinds: below", "root/hooks",
+    ),
+    Row(
+        "annotations", "effect",
+        "[annotations.md](annotations.md); `org.systemd.property.NAME`: below",
+        "unit/image root/systemd",
+    ),
+    Row(
+        "linux.namespaces[].{type,path}", "effect",
+        "all eight kinds, new or by path (mount: always new); a path to the host's is the host's",
+        "root/namespaces root/host_namespaces",
+    ),
+    Row(
+        "linux.{uidMappings,gidMappings}[].{containerID,hostID,size}", "effect",
+        "of the new user namespace", "root/namespaces",
+    ),
+    Row(
+        "linux.timeOffsets.{monotonic,boottime}.{secs,nanosecs}", "effect",
+        "of the monitor's new time namespace; with urunc's init of the application's, else a "
+        "warning",
+        "root/namespaces guest/rare_in_linux",
+    ),
+    Row(
+        "linux.cgroupsPath", "effect",
+        "where the groups are, made by urunc or, with `--systemd-cgroup`, by systemd: below",
+        "root/cgroups root/systemd",
+    ),
+    Row(
+        "linux.resources.memory.{limit,reservation,swap}", "effect",
+        "the groups', and what the guest has of it: [annotations.md](annotations.md)",
+        "root/cgroups root/cgroup_v2 unit/limits",
+    ),
+    Row(
+        "linux.resources.memory.{swappiness,kernelTCP,disableOOMKiller}", "effect",
+        "of v1 alone; on v2 a warning", "root/cgroups unit/limits",
+    ),
+    Row(
+        "linux.resources.memory.checkBeforeUpdate", "effect",
+        "of `update`, which refuses what the guest has no room in whatever it says", "root/cgroups",
+    ),
+    Row(
+        "linux.resources.memory.{kernel,useHierarchy}", "warned",
+        "no kernel limits its own memory apart any more; groups are always nested",
+    ),
+    Row(
+        "linux.resources.cpu.{shares,quota,period,burst,idle,cpus,mems}", "effect",
+        "the groups'", "root/cgroups unit/limits",
+    ),
+    Row(
+        "linux.resources.cpu.{realtimeRuntime,realtimePeriod}", "effect",
+        "of v1 alone; on v2 refused", "unit/limits",
+    ),
+    Row(
+        "linux.resources.pids.limit", "effect",
+        "the groups', with room for the monitor ([monitors.md](monitors.md)); with urunc's init "
+        "the application's in the guest",
+        "root/cgroups",
+    ),
+    Row(
+        "linux.resources.blockIO.{weight,{throttleReadBpsDevice,throttleWriteBpsDevice,"
+        "throttleReadIOPSDevice,throttleWriteIOPSDevice}[].{major,minor,rate},"
+        "weightDevice[].{major,minor,weight}}",
+        "effect", "the groups'", "unit/limits",
+    ),
+    Row(
+        "linux.resources.blockIO.{leafWeight,weightDevice[].leafWeight}", "effect",
+        "of v1 alone; on v2 a warning", "unit/limits",
+    ),
+    Row(
+        "linux.resources.{hugepageLimits[].{pageSize,limit},rdma.*.{hcaHandles,hcaObjects},unified}",
+        "effect", "the groups'; `unified` on v2", "root/cgroup_v2 unit/limits",
+    ),
+    Row(
+        "linux.resources.network.{classID,priorities[].{name,priority}}", "effect",
+        "of v1 alone; on v2 a warning", "unit/limits",
+    ),
+    Row(
+        "linux.resources.devices[].{allow,type,major,minor,access}", "effect",
+        "whether a disk of linux.devices is read-only, and one that is named at all; for the rest "
+        "an application's: a monitor may open its own devices only ([security.md](security.md))",
+        "root/cgroups unit/spec guest/storage",
+    ),
+    Row(
+        "linux.devices[].{path,type,major,minor,fileMode,uid,gid}", "effect",
+        "block devices are a Linux guest's disks ([storage.md](storage.md)); a warning names the "
+        "others that it does not have",
+        "guest/storage root/process",
+    ),
+    Row(
+        "linux.netDevices.*.name", "effect",
+        "the device is moved from the runtime's network namespace before hooks run, renamed, with "
+        "its addresses, up; then the guest has it as any interface. A `create` that fails gives it "
+        "back",
+        "root/rare",
+    ),
+    Row(
+        "linux.sysctl", "effect",
+        "written in the container's own namespaces (`user.*`: in its user namespace), and by "
+        "urunc's init in the guest; any other parameter is refused. A warning where the guest's "
+        "kernel is not told",
+        "root/process root/rare guest/rare_in_linux",
+    ),
+    Row(
+        "linux.rootfsPropagation", "effect", "the monitor's root's; nothing of it reaches the host",
+        "root/process",
+    ),
+    Row(
+        "linux.seccomp.{defaultAction,defaultErrnoRet,architectures,flags,"
+        "syscalls[].{names,action,errnoRet,args[].{index,value,valueTwo,op}}}",
+        "effect",
+        "in a Linux guest with urunc's init the application's, installed there; not the monitor's, "
+        "unless `monitors.NAME.spec_seccomp` stacks it on the monitor's own "
+        "([security.md](security.md)). A unikernel makes no system calls",
+        "root/process guest/rare_in_linux",
+    ),
+    Row(
+        "linux.seccomp.{listenerPath,listenerMetadata}", "refused",
+        "nobody on the host can be notified of a guest's system calls", "guest/rare_in_linux",
+    ),
+    Row(
+        "linux.{maskedPaths,readonlyPaths}", "effect",
+        "with urunc's init as with runc; a monitor's root has no /proc and no /sys",
+        "guest/guest_init guest/rare_in_linux",
+    ),
+    Row("linux.mountLabel", "effect", "SELinux's, of the monitor's root", "root/process"),
+    Row(
+        "linux.intelRdt.{closID,l3CacheSchema,memBwSchema,schemata,enableMonitoring}", "refused",
+        "cache and bandwidth allocation is not supported", "unit/spec",
+    ),
+    Row(
+        "linux.memoryPolicy.{mode,nodes,flags}", "effect",
+        "the monitor's, and so its guest's memory (set_mempolicy(2))", "root/rare",
+    ),
+    Row(
+        "linux.personality.domain", "effect",
+        "of the application with urunc's init; else `LINUX32` is refused", "guest/rare_in_linux",
+    ),
+    Row("linux.personality.flags", "refused", "the specification has none so far", "unit/spec"),
+    Row(
+        "vm.hwConfig.{vcpus,memory}", "effect",
+        "as the annotations have it, memory in whole MiB; refused where one says otherwise",
+        "root/rare",
+    ),
+    Row(
+        "vm.hwConfig.{deviceTree,dtdevs,iomems[].{firstGFN,firstMFN,nrMFNs},irqs}", "refused",
+        "no part of the host's hardware is handed to guests", "unit/spec",
+    ),
+    Row(
+        "vm.kernel.{path,initrd}", "effect", "of the host's, in place of the image's", "root/rare",
+    ),
+    Row(
+        "vm.kernel.parameters", "effect",
+        "on a Linux kernel's line, before urunc's own; refused for other guests",
+        "root/rare guest/rare_in_linux",
+    ),
+    Row(
+        "vm.hypervisor.{path,parameters}", "refused",
+        "the monitor is the administrator's choice: `monitors.NAME.path`, `.arguments`",
+        "unit/spec",
+    ),
+    Row(
+        "vm.image.{path,format}", "refused", "disks are named by the annotation `block`",
+        "unit/spec",
+    ),
+    Row("windows", "foreign", "a warning for the whole", "unit/spec"),
+    Row("solaris", "foreign", "a warning for the whole"),
+    Row("zos", "foreign", "a warning for the whole"),
+    Row("freebsd", "foreign", "a warning for the whole"),
+)  # fmt: skip
+
+_DEVICE = {"major": 8, "minor": 16}
+_HOOK = {"path": "/bin/true", "args": ["true", "it is"], "env": ["A=1"], "timeout": 5}
+_MAPPING = {"containerID": 0, "hostID": 100_000, "size": 65_536}
+
+FULL: dict[str, Any] = {
+    "ociVersion": "1.3.0",
+    "root": {"path": "rootfs", "readonly": True},
+    "hostname": "box",
+    "domainname": "example.org",
+    "process": {
+        "terminal": True,
+        "consoleSize": {"height": 33, "width": 99},
+        "args": ["/bin/sh", "two words"],
+        "env": ["A=1"],
+        "cwd": "/tmp",
+        "user": {"uid": 5, "gid": 6, "additionalGids": [7], "umask": 0o27},
+        "capabilities": {
+            name: ["CAP_KILL"]
+            for name in ("bounding", "effective", "inheritable", "permitted", "ambient")
+        },
+        "noNewPrivileges": True,
+        "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 5, "hard": 6}],
+        "oomScoreAdj": 7,
+        "ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 6},
+        "scheduler": {
+            "policy": "SCHED_DEADLINE", "nice": 3, "flags": ["SCHED_FLAG_RESET_ON_FORK"],
+            "runtime": 1_000_000, "deadline": 2_000_000, "period": 3_000_000,
+        },
+        "apparmorProfile": "box",
+        "selinuxLabel": "a:b:c:d",
+    },
+    "mounts": [
+        {"destination": "/mem", "source": "tmpfs", "type": "tmpfs", "options": ["size=1m"]},
+        {"destination": "/srv", "source": "/usr/share", "type": "bind", "options": ["rbind", "ro"]},
+    ],
+    "hooks": {
+        kind: [_HOOK]
+        for kind in (
+            "prestart", "createRuntime", "createContainer", "startContainer", "poststart",
+            "poststop",
+        )
+    },
+    "annotations": {},
+    "linux": {
+        "namespaces": [
+            {"type": kind} for kind in ("pid", "network", "mount", "ipc", "uts", "user", "time")
+        ] + [{"type": "cgroup", "path": "/proc/self/ns/cgroup"}],
+        "uidMappings": [_MAPPING],
+        "gidMappings": [_MAPPING],
+        "timeOffsets": {
+            "monotonic": {"secs": 5, "nanosecs": 6}, "boottime": {"secs": 7, "nanosecs": 8},
+        },
+        "cgroupsPath": "/a/b",
+        "resources": {
+            "memory": {
+                "limit": 512 * MIB, "reservation": 256 * MIB, "swap": 600 * MIB, "swappiness": 5,
+                "kernelTCP": MIB, "disableOOMKiller": True,
+            },
+            "cpu": {
+                "shares": 300, "quota": 50_000, "period": 100_000, "burst": 1000, "idle": 0,
+                "cpus": "0", "mems": "0",
+            },
+            "pids": {"limit": 99},
+            "blockIO": {
+                "weight": 100, "leafWeight": 200,
+                "weightDevice": [{**_DEVICE, "weight": 300, "leafWeight": 400}],
+                **{
+                    f"throttle{name}Device": [{**_DEVICE, "rate": 500}]
+                    for name in ("ReadBps", "WriteBps", "ReadIOPS", "WriteIOPS")
+                },
+            },
+            "hugepageLimits": [{"pageSize": "2MB", "limit": 4 * MIB}],
+            "rdma": {"mlx5_1": {"hcaHandles": 3, "hcaObjects": 4}},
+            "unified": {"cgroup.max.depth": "5"},
+            "network": {"classID": 5, "priorities": [{"name": "eth0", "priority": 3}]},
+            "devices": [
+                {"allow": True, "type": "b", **_DEVICE, "access": "rm"},
+                {"allow": True, "type": "c", **_DEVICE, "access": "rwm"},
+            ],
+        },
+        "devices": [
+            {"path": "/dev/disk", "type": "b", **_DEVICE},
+        ],
+        "netDevices": {"uplink": {"name": "net7"}},
+        "sysctl": {"net.ipv4.ip_forward": "1"},
+        "rootfsPropagation": "slave",
+        "seccomp": {
+            "defaultAction": "SCMP_ACT_ERRNO",
+            "defaultErrnoRet": 5,
+            "architectures": ["SCMP_ARCH_X86"],
+            "flags": ["SECCOMP_FILTER_FLAG_LOG"],
+            "syscalls": [
+                {
+                    "names": ["mkdir", "personality"], "action": "SCMP_ACT_TRACE", "errnoRet": 6,
+                    "args": [{"index": 1, "value": 15, "valueTwo": 8, "op": "SCMP_CMP_MASKED_EQ"}],
+                }
+            ],
+        },
+        "maskedPaths": ["/proc/kcore"],
+        "readonlyPaths": ["/proc/bus"],
+        "mountLabel": "a:b:c:e",
+        "memoryPolicy": {
+            "mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"],
+        },
+        "personality": {"domain": "LINUX32"},
+    },
+    "vm": {
+        "hwConfig": {"vcpus": 2, "memory": 100 * MIB},
+        "kernel": {"path": "/KERNEL", "parameters": ["quiet"]},
+    },
+}  # fmt: skip
+"""A Linux guest's configuration with every key that has an effect, but for those of APART; a
+bundle's annotations are added, and paths of files put in place of KERNEL and INITRD."""
+
+APART: dict[str, dict[str, Any]] = {
+    "process.scheduler.priority": {
+        "process": {"scheduler": {"policy": "SCHED_FIFO", "priority": 5}}
+    },
+    "vm.kernel.initrd": {
+        "vm": {"kernel": {"path": "/KERNEL", "initrd": "/INITRD"}},
+        "annotations": {"com.urunc.unikernel.mountRootfs": "false"},
+    },
+}
+"""Keys that do not go with others of FULL, each with what goes into a plain configuration."""
+
+BY_TESTS_ALONE = {
+    **{
+        f"mounts[].{which}Mappings[].{key}": "not shown yet"
+        for which in ("uid", "gid")
+        for key in ("containerID", "hostID", "size")
+    },
+    **{f"linux.devices[].{key}": "not shown yet" for key in ("fileMode", "uid", "gid")},
+    "linux.resources.memory.checkBeforeUpdate": "of `update`",
+    "linux.namespaces[].path": "the same to the plan as a new one",
+    "linux.resources.cpu.realtimeRuntime": "no configuration has it on both kinds of groups",
+    "linux.resources.cpu.realtimePeriod": "the same",
+    "linux.resources.network.priorities[].priority": "of v1 alone",
+    **{
+        f"linux.{which}Mappings[].{key}": "the plan has the ids of the inside"
+        for which in ("uid", "gid")
+        for key in ("containerID", "hostID")
+    },
+}
+"""Keys with an effect that `plan` shows nothing of, and why."""
+
+SAMPLES: dict[str, Any] = {
+    "process.execCPUAffinity.initial": "0-1",
+    "process.execCPUAffinity.final": "0",
+    "process.commandLine": "app.exe",
+    "process.user.username": "ContainerUser",
+    "linux.resources.memory.kernel": 64 * MIB,
+    "linux.resources.memory.useHierarchy": True,
+    "linux.seccomp.listenerPath": "/run/listener",
+    "linux.seccomp.listenerMetadata": "anything",
+    "linux.intelRdt.closID": "a",
+    "linux.intelRdt.l3CacheSchema": "L3:0=f",
+    "linux.intelRdt.memBwSchema": "MB:0=20",
+    "linux.intelRdt.schemata": ["L3:0=f"],
+    "linux.intelRdt.enableMonitoring": True,
+    "linux.personality.flags": ["ADDR_NO_RANDOMIZE"],
+    "vm.hwConfig.deviceTree": "/boot/a.dtb",
+    "vm.hwConfig.dtdevs": ["/dev0"],
+    "vm.hwConfig.iomems[].firstGFN": 1,
+    "vm.hwConfig.iomems[].firstMFN": 1,
+    "vm.hwConfig.iomems[].nrMFNs": 1,
+    "vm.hwConfig.irqs": [11],
+    "vm.hypervisor.path": "/usr/bin/vmm",
+    "vm.hypervisor.parameters": ["--fast"],
+    "vm.image.path": "/srv/a.img",
+    "vm.image.format": "qcow2",
+    "windows": {"layerFolders": ["a"]},
+    "solaris": {"milestone": "a"},
+    "zos": {"namespaces": []},
+    "freebsd": {"jail": {}},
+}
+"""Values for what is refused or warned of."""
+
+
+def spread(text: str) -> list[str]:
+    """The keys that a row's text stands for."""
+    match = re.search(r"\{([^{}]*)\}", text)
+    if not match:
+        return [text]
+    found = [
+        key
+        for word in match[1].split(",")
+        for key in spread(text[: match.start()] + word + text[match.end() :])
+    ]
+    return list(dict.fromkeys(found))  # of nested braces the outer ones' other words come twice
+
+
+def table() -> str:
+    """The rows as docs/specification.md shows them."""
+    lines = ["| keys of config.json | for a guest | tests |", "|-|-|-|"]
+    for row in ROWS:
+        prefix = {"refused": "refused: ", "warned": "a warning: "}.get(row.fate, "")
+        tests = ", ".join(row.tests.split())
+        lines.append(f"| `{row.keys}` | {prefix}{row.words} | {tests} |")
+    return "\n".join(lines) + "\n"
+
+
+def shown() -> str:
+    """The table that the documentation has."""
+    return DOCUMENT.read_text().partition(BEGIN)[2].partition(END)[0]
+
+
+def place(document: Any, key: str, value: Any) -> None:
+    """Put a value where a key's path leads, in objects and lists that are made on the way."""
+    first, _, rest = key.partition(".")
+    if not rest:
+        document[first] = value
+    elif first.endswith("[]"):
+        items = document.setdefault(first[:-2], [{}])
+        place(items[0], rest, value)
+    else:
+        place(document.setdefault(first, {}), rest, value)
+
+
+def remove(document: Any, key: str) -> bool:
+    """Take what a key's path leads to away, from every item of a list; whether it was there."""
+    first, _, rest = key.partition(".")
+    name = first.removesuffix("[]")
+    if name == "*":
+        return sum(remove(item, rest) for item in document.values()) > 0
+    if name not in document:
+        return False
+    if not rest:
+        del document[name]
+        return True
+    if first.endswith("[]"):
+        return sum(remove(item, rest) for item in document[name]) > 0
+    return remove(document[name], rest)
+
+
+def merge(document: Any, more: Any) -> None:
+    """Put one object's members into another, at every depth."""
+    for key, value in more.items():
+        if isinstance(value, dict) and isinstance(document.get(key), dict):
+            merge(document[key], value)
+        else:
+            document[key] = value
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(DOCUMENT.read_text().replace(shown(), table()))
