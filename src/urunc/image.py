@@ -11,7 +11,7 @@ from __future__ import annotations
 import posix
 from errno import ENOENT, ENOTDIR
 
-from urunc import elf, guests, monitors
+from urunc import elf, guests, logs, monitors
 from urunc.elf import Binary
 from urunc.errors import ImageError, reason
 from urunc.jsontext import loads
@@ -97,6 +97,33 @@ class UnikernelImage:
     overrides: Mapping[str, str]
     container_name: str = ""
     """The container's name in its pod, "" where it is in none."""
+    remarks: tuple[str, ...] = ()
+    """What it says that means nothing, in words for the user."""
+
+
+def strangers(annotations: Mapping[str, Any]) -> list[str]:
+    """Remarks on annotations under PREFIX that nobody knows, most likely misspelled."""
+    known = (*KEYS, *OVERRIDES)
+    return [
+        _stranger(f"annotation '{key}'", name, known)
+        for key in annotations
+        if key.startswith(PREFIX) and (name := key[len(PREFIX) :]).partition(".")[0] not in known
+    ]
+
+
+def warn_of_strangers(document: Any) -> None:
+    """Say so of a configuration that claims to be no unikernel's: its key may be misspelled."""
+    annotations = document.get("annotations")
+    if isinstance(annotations, dict):
+        for text in strangers(annotations):
+            logs.warn(f"{text}; an ordinary container, then")
+
+
+def _stranger(where: str, name: str, known: tuple[str, ...]) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(name.partition(".")[0], known, 1)
+    return f"{where}: unknown, and without effect" + (f": is it '{close[0]}'?" if close else "")
 
 
 def claims(document: Any, bundle: str, config: Config) -> bool:
@@ -115,16 +142,17 @@ def claims(document: Any, bundle: str, config: Config) -> bool:
     path = root.get("path") if isinstance(root, dict) else None
     if not isinstance(path, str) or not path:
         return False
-    found = _from_file(path if path.startswith("/") else f"{bundle}/{path}")
-    return bool(found)
+    return bool(_from_file(path if path.startswith("/") else f"{bundle}/{path}")[0])
 
 
 def read(spec: Spec, config: Config) -> UnikernelImage:
     """The image of a container that claims to be a unikernel's. Raises ImageError."""
     found = _said(spec.annotations, KEYS)
     source = "config.json: annotation"
+    remarks = strangers(spec.annotations)
     if not found:
-        found = _from_file(spec.root)
+        found, more = _from_file(spec.root)
+        remarks += more
         source = FILE
     if not found and config.get("ordinary.guest"):
         found, source = _ordinary(config)
@@ -171,6 +199,7 @@ def read(spec: Spec, config: Config) -> UnikernelImage:
         stops_on=_stops_on(values["stopsOn"], source) if "stopsOn" in values else None,
         overrides=overrides,
         container_name=_container_name(spec.annotations),
+        remarks=tuple(remarks),
     )
 
 
@@ -200,14 +229,15 @@ def _stops_on(text: str, source: str) -> tuple[str, ...]:
     return words
 
 
-def _from_file(root: str) -> dict[str, str]:
+def _from_file(root: str) -> tuple[dict[str, str], list[str]]:
+    """What a urunc.json says, and remarks on what in it means nothing."""
     try:
         fd = open_in_root(root, FILE)
     except FileNotFoundError:
-        return {}
+        return {}, []
     except OSError as error:
         if error.errno == ENOTDIR:
-            return {}
+            return {}, []
         raise ImageError(f"read '{FILE}' in '{root}': {reason(error)}") from None
     try:
         if posix.fstat(fd).st_mode & S_IFMT != S_IFREG:
@@ -223,14 +253,16 @@ def _from_file(root: str) -> dict[str, str]:
         raise ImageError(f"read '{FILE}': not JSON: {error}") from None
     if not isinstance(document, dict):
         raise ImageError(f"read '{FILE}': expected an object of strings")
-    found = {}
+    found, remarks = {}, []
     for key, value in document.items():
         short = key.removeprefix(PREFIX)
         if short in OWN_KEYS:
             if not isinstance(value, str):
                 raise ImageError(f"read '{FILE}': '{key}': expected a string")
             found[short] = value
-    return found
+        else:
+            remarks.append(_stranger(f"{FILE} '{key}'", short, OWN_KEYS))
+    return found, remarks
 
 
 def _decode(found: dict[str, str], source: str, config: Config) -> dict[str, str]:

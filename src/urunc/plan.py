@@ -163,7 +163,7 @@ def decide(
 ) -> Plan:
     """What this container shall be; `found` is what was looked at of its files, where any are the
     guest's. Raises ImageError or HostError where it cannot be."""
-    warnings: list[str] = []
+    warnings: list[str] = [*image.remarks]
     check_pair(image, guest, monitor, host, config)
     accelerator, why = accelerator_of(image, monitor, host, config, warnings)
     root_way: Root | None = None

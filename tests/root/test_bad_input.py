@@ -234,6 +234,18 @@ def test_broken_config(urunc: Urunc, bundle: Bundle, content: bytes | None, expe
     assert "config.json" in result.stderr
 
 
+def test_a_misspelled_annotation(urunc: Urunc, bundle: Bundle) -> None:
+    """A warning, beside a unikernel's and where it is all that there is."""
+    bundle.config["annotations"][f"{PREFIX}memmory"] = "64"
+    container = urunc.create(bundle)
+    words = f"annotation '{PREFIX}memmory': unknown, and without effect: is it 'memory'?"
+    assert words in container.console.read_text()
+    container.delete("--force")
+    bundle.config["annotations"] = {f"{PREFIX}unikernlType": "linux"}
+    said = urunc("plan", "--bundle", str(bundle.write())).stderr
+    assert f"'{PREFIX}unikernlType': unknown, and without effect: is it 'unikernelType'?" in said
+
+
 @pytest.mark.parametrize("identifier", ["a/b", "x" * 1000, "..", "", "a b"])
 def test_bad_id(urunc: Urunc, bundle: Bundle, identifier: str) -> None:
     with nothing_left(urunc.root):

@@ -103,6 +103,26 @@ def test_annotations_come_before_the_file(bundle: pathlib.Path) -> None:
     check_whole(read(bundle, PLAIN))
 
 
+def test_what_nobody_knows(bundle: pathlib.Path) -> None:
+    """A misspelled key is told of, with the one that it may stand for; a pod's keys are for the
+    container of a name, too."""
+    more = {"hypervsor": "qemu", "memroy.front": "64", "initrd.front": "/x", "zzz": ""}
+    found = read(bundle, {**PLAIN, **more})
+    assert found
+    assert found.remarks == (
+        f"annotation '{PREFIX}hypervsor': unknown, and without effect: is it 'hypervisor'?",
+        f"annotation '{PREFIX}memroy.front': unknown, and without effect: is it 'memory'?",
+        f"annotation '{PREFIX}zzz': unknown, and without effect",
+    )
+    (bundle / "rootfs/urunc.json").write_text(json.dumps({**PLAIN, "cmdlin": "x", "memory": "64"}))
+    found = read(bundle, {})
+    assert found
+    assert found.remarks == (
+        "urunc.json 'cmdlin': unknown, and without effect: is it 'cmdline'?",
+        "urunc.json 'memory': unknown, and without effect",
+    )
+
+
 def claims(bundle: pathlib.Path, **members: object) -> bool:
     return image.claims({"root": {"path": "rootfs"}, **members}, str(bundle), config())
 

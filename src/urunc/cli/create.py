@@ -47,6 +47,8 @@ def create(
     if not image.claims(document, bundle, config):
         from urunc.ordinary import hand_over
 
+        image.warn_of_strangers(document)
+
         hand_over(arguments.argv, arguments.root, config)
     parsed = spec.parse(document, bundle)
     unikernel = image.read(parsed, config)

@@ -65,6 +65,7 @@ def main(arguments: Arguments) -> int:
     if not image.claims(document, bundle, config):
         from urunc.ordinary import find
 
+        image.warn_of_strangers(document)
         sys.stdout.write(f"an ordinary container: handed to {find(config)}\n")
         return 0
     parsed = preparation.settled(spec.parse(document, bundle))
