@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 RESET_CODE = 253
 """Of a guest that ended without its application's code, though it has urunc's init: QEMU's own
 where Linux resets it (monitors/qemu.py), and said for the other monitors, too."""
+SILENT = "the guest ended without its application's exit code"
 NOTE = "stopped"
 """The file with the number of the stop request for which urunc ended the monitor."""
 SIGKILL = 9
@@ -84,9 +85,13 @@ def reason(
         return text
     if stop:
         return f"{monitor.name} was ended for signal {stop}"
-    if status == 0 and _is_silent_end(plan, said) and not told:
-        return "the guest ended without its application's exit code: it panicked, or was reset"
-    return told or monitor_reason(monitor, status)
+    if told:
+        return told
+    if status == 0 and _is_silent_end(plan, said):
+        return f"{SILENT}: it panicked, or was reset"
+    if status is None and plan["channel"] and not plan["supervisor"]:
+        return f"{SILENT}: it panicked, was reset or powered off, or {monitor.name} was killed"
+    return monitor_reason(monitor, status)
 
 
 def monitor_reason(monitor: Monitor, status: int | None) -> str:

@@ -653,3 +653,20 @@ def test_how_many_interfaces(guest: str, monitor: str, changes: dict[str, Any], 
 def test_kernel_arguments_stay_single_words_for_solo5() -> None:
     plan = planned("mirage", "spt", configuration=process(args=["a b", "--x=y z"]))
     assert argv_of(plan, spare=("urunc0",))[-4:] == ("--", "/guest/unikernel", "a b", "--x=y z")
+
+
+@pytest.mark.parametrize(
+    ("guest", "version", "changes", "told"),
+    [
+        ("linux", "7.0.0", {}, True),
+        ("linux", "10.1.2", {}, True),
+        ("linux", "6.2.0", {}, False),
+        ("linux", "7.2.22", {"stops_on": frozenset(("ctrl-alt-del",))}, False),
+        ("linux", "7.2.22", {"stops_on": frozenset(("acpi-power-button",))}, True),
+        ("unikraft", "7.2.22", {}, False),
+    ],
+)
+def test_who_tells_resets(guest: str, version: str, changes: dict[str, Any], told: bool) -> None:
+    """Linux on a board without a keyboard controller, which not every QEMU has."""
+    plan = planned(guest, "qemu", facts=host(program=program(version)), **changes)
+    assert plan.tells_resets is told
