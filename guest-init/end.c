@@ -104,6 +104,7 @@ static _Noreturn void leave(void)
 void end(int code)
 {
     kill_the_rest();
+    give_back();
     finish_streams();
     tell("exit %d\n", code);
     finish_channel();

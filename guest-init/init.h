@@ -98,6 +98,10 @@ extern bool layer_is_a_disk;     /* what is above the root */
 /* archive.c */
 void unpack(const char *device); /* to LAYER/upper and VOLUMES */
 
+/* returned.c */
+void hold_returned(void);
+void give_back(void);
+
 /* network.c */
 void set_up_network(void);
 

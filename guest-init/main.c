@@ -136,6 +136,7 @@ int main(void)
     set_up_network();
     set_kernel_parameters();
     mount_volumes();
+    hold_returned();
     write_files();
     make_working_folder();
     hide_paths();

@@ -13,7 +13,8 @@ from support import PARTS, Bundle, Urunc
 
 APPLETS = (
     "cat", "chmod", "chown", "cut", "dd", "df", "free", "grep", "hostname", "id", "ip", "ls",
-    "mkdir", "mknod", "mount", "rm", "sh", "sleep", "stat", "tail", "touch", "uname", "wget",
+    "mkdir", "mknod", "mount", "rm", "sh", "sleep", "stat", "tail", "touch", "umount", "uname",
+    "wget",
 )  # fmt: skip
 
 

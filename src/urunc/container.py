@@ -362,6 +362,7 @@ def delete(root: str, identifier: str, config: Config, *, force: bool) -> None:
                     )
                 _end(state, config.get("timeouts.kill_s"))
             _report_end(state)
+            give_back(state)
         from urunc.journal import Journal
 
         Journal(folder.path).remove_all()
@@ -406,6 +407,15 @@ def _report_end(state: State) -> None:
 
         if oom_kills(groups["paths"]):
             logs.warn(f"container '{state.id}': its memory limit was reached: killed (OOM)")
+
+
+def give_back(state: State) -> None:
+    """Put a stopped container's termination message where the engine reads it, if it is not there
+    already."""
+    if state.data.get("storage", {}).get("returned", -1) >= 0:
+        from urunc.storage.returned import give_back as write
+
+        write(state.data)
 
 
 def run_poststop(state: State) -> None:

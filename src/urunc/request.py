@@ -100,6 +100,7 @@ def _request(plan: Plan, net: NetFacts, monitor: Monitor, storage: StorageFacts)
         layer=storage.layer,
         opaque=storage.opaque,
         upper=storage.upper + len(plan.disks) if storage.upper >= 0 else -1,
+        returned=storage.returned + len(plan.disks) if storage.returned >= 0 else -1,
         process=plan.process,
         channel=plan.channel,
         streams=bool(plan.streams),

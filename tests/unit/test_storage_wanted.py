@@ -24,6 +24,7 @@ from urunc.storage.facts import (
     VolumeSource,
     volume_mounts,
 )
+from urunc.storage.returned import is_read_back
 from urunc.storage.wanted import expected
 
 ALL = ("erofs", "squashfs", "ext4", "ext2", "cpio")
@@ -326,3 +327,39 @@ def test_shared_memory() -> None:
     (volume,) = planned("linux", "firecracker", found(chosen)).volumes
     assert (volume.way, volume.options) == (TMPFS, size)
     assert not planned("unikraft", "firecracker", found(engines)).volumes[0].options
+
+
+def test_a_file_that_is_given_back() -> None:
+    """A pod's termination message, wherever it is mounted; where it is shared nothing is needed."""
+    message = source("/var/message", FILE, returned=(1, 2))
+    shared = planned("linux", "qemu", found(message))
+    assert [volume.returned for volume in shared.volumes] == [()]
+    assert expected(shared).returned == -1
+    copied = planned("linux", "firecracker", found(message))
+    (volume,) = copied.volumes
+    assert (volume.way, volume.returned) == ("archive", (1, 2))
+    storage = expected(copied)
+    assert not storage.disks[storage.returned].read_only
+    launch = realize(
+        copied,
+        NO_NETWORK,
+        guests.load("linux", config()),
+        monitors.load("firecracker", config()),
+        storage,
+    )
+    assert "returned=/dev/vdc\tvolumes/0\0" in launch.files["/run/guest.config"]
+    assert not planned("unikraft", "firecracker", found(message)).volumes[0].returned
+
+
+@pytest.mark.parametrize(
+    ("path", "is_so"),
+    [
+        ("/var/lib/kubelet/pods/1-2/containers/app/0123abcd", True),
+        ("/elsewhere/pods/1-2/containers/app/0123abcd", True),
+        ("/var/lib/kubelet/pods/1-2/containers/app/0123abc", False),
+        ("/var/lib/kubelet/pods/1-2/volumes/app/0123abcd", False),
+        ("/0123abcd", False),
+    ],
+)
+def test_whose_file_is_a_termination_message(path: str, is_so: bool) -> None:
+    assert is_read_back(path) == is_so

@@ -8,7 +8,7 @@ import sys
 from urunc.cli.options import Arguments
 from urunc.cli.verb import ours
 from urunc.jsontext import dumps
-from urunc.state import load
+from urunc.state import STOPPED, load
 
 OPTIONS: dict[str, tuple[str, str]] = {}
 USAGE = "ID"
@@ -18,5 +18,9 @@ SUMMARY = "Print a container's state as JSON."
 def main(arguments: Arguments) -> int:
     """Run the verb."""
     state = load(arguments.root, ours(arguments))
+    if state.data.get("storage", {}).get("returned", -1) >= 0 and state.status() == STOPPED:
+        from urunc.storage.returned import give_back
+
+        give_back(state.data)  # CRI-O asks before it says that the container has ended
     sys.stdout.write(dumps(state.oci(), indent=2) + "\n")
     return 0

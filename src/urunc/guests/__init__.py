@@ -141,6 +141,8 @@ class Request:
     """Folders of the container's own files that hide those of the image (overlayfs)."""
     upper: int = -1
     """The index of the disk for what the guest writes to its root filesystem, -1 for none."""
+    returned: int = -1
+    """The index of the disk for a file that the engine reads at the end, -1 for none."""
     process: Process | None = None
     channel: str = ""
     """How urunc's init talks to the host: "virtio" or "vsock", "" not at all."""

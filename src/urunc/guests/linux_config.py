@@ -141,6 +141,9 @@ def _volumes(request: Request) -> list[str]:
                 _record("mount", kind, f"{source}/{path}", f"{volume.destination}/{path}", "rw")
                 for path in volume.writable_below
             ]
+        if volume.returned and request.returned >= 0:
+            disk = disk_path(request.returned)
+            records.append(_record("returned", disk, source))
     return records
 
 

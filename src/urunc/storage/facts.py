@@ -73,6 +73,9 @@ class VolumeSource:
     """Where it is read-only alone: the mounts below it that are not, by their paths in it."""
     notes: tuple[str, ...] = ()
     """What of its options has no effect, in words."""
+    returned: tuple[int, ...] = ()
+    """(device, inode) of a file that the engine reads once the container has ended; empty for any
+    other."""
     shm: tuple[str, ...] = ()
     """Of a folder that is to be shared memory, and holds nothing that others left there: the
     options of a tmpfs like it."""
@@ -142,6 +145,7 @@ class Volume:
     device: tuple[int, ...]
     attributes: Attributes = PLAIN
     writable_below: tuple[str, ...] = ()
+    returned: tuple[int, ...] = ()
 
 
 @record
@@ -176,6 +180,8 @@ class StorageFacts:
     """Folders of that layer that hide what is below them (overlayfs)."""
     upper: int = -1
     """The index of the disk for what the guest writes, -1 for none."""
+    returned: int = -1
+    """The index of the disk for a file that is given back at the end, -1 for none."""
 
 
 NO_STORAGE = StorageFacts(initrd="", disks=(), archive=-1, layer=False, opaque=())

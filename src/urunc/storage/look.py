@@ -144,10 +144,20 @@ def _volume(mount: Mount, spec: Spec) -> VolumeSource:
         anonymous=kind == FOLDER and is_anonymous(mount.source),
         mounted=_whole_filesystem(mount.source) if kind == FOLDER and not read_only else "",
         shm=_shm(mount) if kind == FOLDER and mount.destination == SHM else (),
+        returned=_identity(mount.source) if kind == FILE else (),
         attributes=asked.host,
         writable_below=below,
         notes=_notes(asked),
     )
+
+
+def _identity(file: str) -> tuple[int, ...]:
+    from urunc.storage.returned import is_read_back
+
+    if not is_read_back(file):
+        return ()
+    facts = posix.stat(file)
+    return facts.st_dev, facts.st_ino
 
 
 def _is_of_huge_pages(folder: str) -> bool:

@@ -28,7 +28,7 @@ from urunc.storage.facts import (
     StorageFacts,
 )
 from urunc.storage.layers import identify
-from urunc.storage.wanted import archive_index, stored_disks, upper_index
+from urunc.storage.wanted import archive_index, returned_index, stored_disks, upper_index
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,6 +85,9 @@ class _Provision:
                 sources.append(self._image_of(volume, len(sources)))
             elif volume.way == DEVICE:
                 sources.append(volume.source)
+        returned = returned_index(plan, disks)
+        if returned >= 0:
+            sources.append(self._returned())
         if plan.root_way and plan.root_way.layer_on_disk:
             sources.append(self._layer(plan.root_way.size_mib))
         return StorageFacts(
@@ -96,6 +99,7 @@ class _Provision:
             layer=bool(upper),
             opaque=opaque,
             upper=upper_index(plan, disks),
+            returned=returned,
         )
 
     @property
@@ -161,6 +165,18 @@ class _Provision:
                 f"rootfsSize: the guest may write {size_mib} MiB to '{path}', whose filesystem has "
                 f"room for {free_mib} MiB more"
             )
+        return path
+
+    def _returned(self) -> str:
+        """The disk for a file that the engine reads at the end."""
+        from urunc.storage.returned import make
+
+        path = f"{self.folder}/returned"
+        try:
+            make(path)
+        except OSError as error:
+            raise HostError(f"make '{path}': {reason(error)}") from None
+        self._give(path, 0o600)
         return path
 
     def _archive(self, upper: str) -> tuple[str, tuple[str, ...]]:

@@ -377,7 +377,7 @@ def _may_copy(source: VolumeSource, choice: str) -> bool:
 
 
 def _orchestrated(source: VolumeSource) -> bool:
-    return is_orchestrated(source.destination)
+    return bool(source.returned) or is_orchestrated(source.destination)
 
 
 def _volume(source: VolumeSource, way: str) -> Volume:
@@ -392,6 +392,7 @@ def _volume(source: VolumeSource, way: str) -> Volume:
         device=source.device,
         attributes=source.attributes,
         writable_below=source.writable_below,
+        returned=source.returned if way == ARCHIVE else (),
     )
 
 
@@ -437,6 +438,8 @@ def stored_disks(plan: Plan, *, archive: bool) -> list[StoredDisk]:
         elif volume.way == DEVICE:
             device, point = volume.device, volume.destination
             add(volume.source, point=point, device=device, read_only=volume.read_only)
+    if any(volume.returned for volume in plan.volumes):
+        add("(a disk for a file that is given back)", read_only=False)
     if root and root.layer_on_disk:
         add(f"(an empty disk of {root.size_mib} MiB for what the guest writes)", read_only=False)
     return disks
@@ -452,6 +455,13 @@ def upper_index(plan: Plan, disks: list[StoredDisk]) -> int:
     return len(disks) - 1 if plan.root_way and plan.root_way.layer_on_disk else -1
 
 
+def returned_index(plan: Plan, disks: list[StoredDisk]) -> int:
+    """Which of `stored_disks` is for a file that is given back, -1 for none."""
+    if not any(volume.returned for volume in plan.volumes):
+        return -1
+    return len(disks) - 1 - bool(plan.root_way and plan.root_way.layer_on_disk)
+
+
 def expected(plan: Plan) -> StorageFacts:
     """What `provide` would make, as far as that is known before it looks at the layers."""
     archive = any(volume.way == ARCHIVE for volume in plan.volumes)
@@ -465,6 +475,7 @@ def expected(plan: Plan) -> StorageFacts:
         layer=False,
         opaque=(),
         upper=upper_index(plan, disks),
+        returned=returned_index(plan, disks),
     )
 
 
