@@ -24,29 +24,33 @@ def told(
     """(what the guest is told, in its words, what of the service links there is no room for);
     raises ImageError."""
     request = _request(plan, net, monitor, storage)
+    best: tuple[Request, Words, str] | None = None
+    lost: list[str] = []
+    problem: ImageError | None = None
     try:
-        words = _words(plan, request, guest, monitor)
-        if not guest.omissions(request):
-            return request, words, ""
-        found = [(len(guest.omissions(request)), 0, request, words, "")]
-        problem = None
+        best = request, _words(plan, request, guest, monitor), ""
+        lost = guest.omissions(request)
+        if not lost:
+            return best
     except ImageError as error:
-        found, problem = [], error
+        problem = error
     from urunc.guests.links import reduced
 
-    for index, (env, left_out) in enumerate(reduced(plan.env), 1):
+    for env, left_out in reduced(plan.env):
         less = replace(request, env=env)
         try:
             words = _words(plan, less, guest, monitor)
         except ImageError as error:
             problem = error
             continue
-        found.append((len(guest.omissions(less)), index, less, words, left_out))
-    if not found:
+        still = guest.omissions(less)
+        # what is lost is something else: the links were in its place
+        if not best or len(still) < len(lost) or (len(still) == len(lost) and still != lost):
+            best, lost = (less, words, left_out), still
+    if not best:
         assert problem
         raise problem
-    _, _, request, words, left_out = min(found, key=lambda item: item[:2])
-    return request, words, left_out
+    return best
 
 
 def _words(plan: Plan, request: Request, guest: Guest, monitor: Monitor) -> Words:

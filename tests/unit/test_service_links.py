@@ -53,6 +53,8 @@ def text(launch: Launch) -> str:
         ("rumprun", "hvt", "in the form NAME_PORT_80_TCP are left out"),
         ("rumprun", "spt", "in the form NAME_PORT_80_TCP are left out"),
         ("mine", "firecracker", "but KUBERNETES_SERVICE_HOST and …_SERVICE_PORT are left out"),
+        ("unikraft", "qemu", "but KUBERNETES_SERVICE_HOST and …_SERVICE_PORT are left out"),
+        ("unikraft", "firecracker", "but KUBERNETES_SERVICE_HOST and …_SERVICE_PORT are left out"),
     ],
 )
 def test_a_namespace_with_many_services(guest: str, monitor: str, least: str) -> None:
@@ -66,6 +68,15 @@ def test_a_namespace_with_many_services(guest: str, monitor: str, least: str) ->
     assert told[0].startswith("process.env: no room for ")
     assert f"of {len(MANY)} variables: the service links of 40 services (BACKEND_1, " in told[0]
     assert told[0].endswith(least)
+
+
+def test_what_a_guest_drops_is_not_a_user_s_as_long_as_there_are_links() -> None:
+    own = tuple(f"OWN_{index}=1" for index in range(9))
+    launch, told = realized("unikraft", "qemu", (*links(40), *own))
+    assert "SERVICE" not in text(launch)
+    assert [line.split(":")[0] for line in told] == ["process.env"] * 2
+    assert "unless it is built for more: OWN_8" in told[0]
+    assert "the service links of 40 services" in told[1]
 
 
 def test_a_few_services_are_all_there() -> None:
