@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Network devices by rtnetlink: up, MTU, addresses, routes, in the order that the configuration
- * has.
+ * Network devices by rtnetlink: their names, then up, MTU, addresses, routes, in the order that the
+ * configuration has.
  */
 #define _GNU_SOURCE
 #include "init.h"
@@ -11,8 +11,11 @@
 #include <linux/if_addr.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
+#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -173,27 +176,135 @@ static void add_route(int index, const char *word)
     free(to);
 }
 
-static void set_up(const struct record *record)
-{
-    const char *device = field(record, 0);
-    int index;
+#define MANY 64 /* more than any monitor has */
 
-    wait_for(text("/sys/class/net/%s", device));
-    index = if_nametoindex(device);
+struct device {
+    const struct record *record;
+    int index;
+    char before[IF_NAMESIZE]; /* what the kernel calls it */
+};
+
+static struct device devices[MANY];
+static int device_count;
+
+static const char *item(const struct record *record, const char *prefix)
+{
+    for (int i = 1; i < record->count; i++)
+        if (strncmp(field(record, i), prefix, strlen(prefix)) == 0)
+            return field(record, i) + strlen(prefix);
+    return NULL;
+}
+
+static bool is_taken(int index)
+{
+    for (int i = 0; i < device_count; i++)
+        if (devices[i].index == index)
+            return true;
+    return false;
+}
+
+static bool has_address(const char *name, const char *mac)
+{
+    FILE *file = fopen(text("/sys/class/net/%s/address", name), "re");
+    char line[64] = "";
+
+    if (file) {
+        if (!fgets(line, sizeof line, file))
+            line[0] = '\0';
+        fclose(file);
+    }
+    line[strcspn(line, "\n")] = '\0';
+    return strcasecmp(line, mac) == 0;
+}
+
+/* The first that nobody has yet: several may have the same hardware address (ipvlan). */
+static int find_device(const char *mac)
+{
+    struct if_nameindex *all = if_nameindex();
+    int found = 0;
+
+    for (struct if_nameindex *it = all; it && it->if_index && !found; it++)
+        if (!is_taken(it->if_index) && has_address(it->if_name, mac))
+            found = it->if_index;
+    if (all)
+        if_freenameindex(all);
+    return found;
+}
+
+static void find_devices(void)
+{
+    for (const struct record *record = first("net"); record; record = following(record)) {
+        const char *mac = item(record, "mac=");
+        struct device *device = &devices[device_count];
+        long end = seconds_now() + WAIT_S;
+
+        if (device_count == MANY)
+            fail("net: more than %d devices", MANY);
+        device->record = record;
+        if (mac)
+            while ((device->index = find_device(mac)) == 0 && pause_before(end))
+                ;
+        else
+            wait_for(text("/sys/class/net/%s", field(record, 0)));
+        if (!mac)
+            device->index = if_nametoindex(field(record, 0));
+        if (!device->index || !if_indextoname(device->index, device->before))
+            fail("net: there is no device %s", mac ? mac : field(record, 0));
+        device_count++;
+    }
+}
+
+static int name_device(int index, const char *name)
+{
+    struct message message;
+    struct ifinfomsg *link = begin(&message, RTM_NEWLINK, 0, sizeof *link);
+
+    link->ifi_index = index;
+    add(&message, IFLA_IFNAME, name, strlen(name) + 1);
+    return request(&message);
+}
+
+/* The pod's names. One may be another's so far, so all of them get out of the way first. */
+static void name_devices(void)
+{
+    for (int i = 0; i < device_count; i++)
+        if (strcmp(devices[i].before, field(devices[i].record, 0)) != 0 &&
+            name_device(devices[i].index, text("urunc%d", i)) != 0)
+            fail("net: cannot rename %s: %m", devices[i].before);
+    for (int i = 0; i < device_count; i++) {
+        const char *name = field(devices[i].record, 0);
+
+        if (strcmp(devices[i].before, name) == 0)
+            continue;
+        if (name_device(devices[i].index, name) == 0)
+            continue;
+        warn("net: cannot call a device %s: %m", name);
+        name_device(devices[i].index, devices[i].before);
+    }
+}
+
+static void set_up(const struct device *of)
+{
+    const struct record *record = of->record;
+    int index = of->index;
+    char device[IF_NAMESIZE];
+
+    if (!if_indextoname(index, device))
+        fail("net: %s is gone", field(record, 0));
     if (access("/proc/sys/net/ipv6", F_OK) == 0) /* nobody is asked whether an address is taken */
         write_setting(text("/proc/sys/net/ipv6/conf/%s/accept_dad", device), "0");
     change_link(index, 0);
     for (int i = 1; i < record->count; i++) {
-        const char *item = field(record, i);
+        const char *word = field(record, i);
 
-        if (strncmp(item, "mtu=", 4) == 0)
-            change_link(index, number(item + 4, 10, "mtu"));
-        else if (strncmp(item, "addr=", 5) == 0)
-            add_address(index, item + 5);
-        else if (strncmp(item, "route=", 6) == 0)
-            add_route(index, item + 6);
-        else
-            fail("net: what is %s?", item);
+        if (strncmp(word, "mtu=", 4) == 0)
+            change_link(index, number(word + 4, 10, "mtu"));
+        else if (strncmp(word, "addr=", 5) == 0)
+            add_address(index, word + 5);
+        else if (strncmp(word, "route=", 6) == 0)
+            add_route(index, word + 6);
+        else if (strncmp(word, "mac=", 4) != 0)
+            fail("net: what is %s?", word);
     }
 }
 
@@ -203,7 +314,9 @@ void set_up_network(void)
     if (netlink < 0)
         fail("net: no rtnetlink: %m");
     change_link(if_nametoindex("lo"), 0);
-    for (const struct record *record = first("net"); record; record = following(record))
-        set_up(record);
+    find_devices();
+    name_devices();
+    for (int i = 0; i < device_count; i++)
+        set_up(&devices[i]);
     close(netlink);
 }

@@ -398,7 +398,7 @@ class _Creation:
         plan = self.prepared.plan
         if self._has_empty_network() and not plan.net_names:
             timing.stamp(15)  # nothing to join it for
-            return NO_NETWORK
+            return self._files()
         namespace = network_of(self.pid, self.spec.namespaces.get("network", ""))
         self.network_identity = namespaces.identity(namespace)
         if plan.network != "none":
@@ -406,8 +406,20 @@ class _Creation:
             if not self.found.interfaces:
                 logs.detail("no interface in the network namespace: no network so far")
             self._note_devices()
+        else:
+            self._files()
         timing.stamp(15)
         return connect(self.found, namespace, plan, self.journal)
+
+    def _files(self) -> NetFacts:
+        """Without a network: what the container's files say to a guest that has files."""
+        files = network_files(self.spec)
+        if self.prepared.plan.process and any(files.values()):
+            from urunc.net.look import look_at_files
+
+            self.found = look_at_files(files["resolver"], files["hosts"])
+        found = self.found
+        return replace(NO_NETWORK, resolver_file=found.resolver_file, hosts_file=found.hosts_file)
 
     def _has_empty_network(self) -> bool:
         """Whether the guest can have no interface, or its namespace is so new that none can be

@@ -98,6 +98,8 @@ def _request(plan: Plan, net: NetFacts, monitor: Monitor, storage: StorageFacts)
         search=net.search,
         options=net.options,
         hosts=other_hosts(net),
+        resolver_file=net.resolver_file,
+        hosts_file=net.hosts_file,
         root=plan.root_way,
         volumes=plan.volumes,
         archive=storage.archive + len(plan.disks) if storage.archive >= 0 else -1,

@@ -331,6 +331,41 @@ def test_network(guest: Guest, files: pathlib.Path) -> None:
     assert default[9] == "eth0"
 
 
+def test_names_of_devices(guest: Guest, files: pathlib.Path) -> None:
+    """By their hardware addresses, whatever the kernel called them; two that have the same one (as
+    ipvlan devices do) in their order; a parameter finds them by their names."""
+    ext4_root(guest, files)
+    macs = ("02:00:00:00:00:0a", "02:00:00:00:00:0b", "02:00:00:00:00:0b")
+    for number, mac in enumerate(macs):
+        guest.devices += ["-netdev", f"hubport,hubid={number},id=net{number}",
+                          "-device", f"virtio-net-pci,netdev=net{number},mac={mac}"]  # fmt: skip
+    guest.tell("net", "eth0", f"mac={macs[1]}", "addr=10.1.0.2/24")
+    guest.tell("net", "eth1", f"mac={macs[2].upper()}", "addr=10.2.0.2/24")
+    guest.tell("net", "net.7", f"mac={macs[0]}", "addr=10.3.0.2/24")
+    guest.tell("sysctl", "net/ipv4/conf/net.7/rp_filter", "2")
+    found = run_script(
+        guest,
+        """
+        echo "== names"; cd /sys/class/net; for name in *; do echo $name $(cat $name/address); done
+        echo "== indexes"; cat eth0/ifindex eth1/ifindex
+        echo "== addresses"; ip -o -4 addr | sed 's/ *valid_lft.*//'
+        echo "== setting"; cat /proc/sys/net/ipv4/conf/net.7/rp_filter
+        """,
+    )
+    names = dict(line.split(" ") for line in found["names"].splitlines())
+    assert names == {
+        "lo": "00:00:00:00:00:00", "eth0": macs[1], "eth1": macs[2], "net.7": macs[0],
+    }  # fmt: skip
+    first, second = map(int, found["indexes"].split())
+    assert first < second
+    for name, number in (("eth0", 1), ("eth1", 2), ("net.7", 3)):
+        assert any(
+            f"{name} " in line and f"10.{number}.0.2/24" in line
+            for line in found["addresses"].splitlines()
+        )
+    assert found["setting"].strip() == "2"
+
+
 def test_a_root_in_the_initrd(guest: Guest, files: pathlib.Path, tmp_path: pathlib.Path) -> None:
     """Two archives in a row: init's, and the root filesystem below `root`."""
     whole = tmp_path / "initrd"

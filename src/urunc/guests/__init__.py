@@ -59,6 +59,9 @@ class Nic:
     ipv6_gateway: str
     more: tuple[str, ...]
     routes: tuple[Route, ...]
+    interface: str = ""
+    """What it is called in the container's network namespace, "" where it has a device for the
+    guest alone."""
 
 
 @record
@@ -150,6 +153,9 @@ class Request:
     """For the kernel itself; for guests that say that they take them (`takes_parameters`)."""
     streams: bool = False
     """Whether each of the standard streams has a way of its own; else all are the console."""
+    resolver_file: str | None = None
+    hosts_file: str | None = None
+    """The whole of the container's resolv.conf and hosts file, None where it has none."""
 
 
 @record

@@ -12,6 +12,7 @@ from __future__ import annotations
 from urunc.errors import ImageError
 from urunc.guests import CHANNEL_PORT, SHARE_TAG, STREAM_PORTS, VSOCK_PORT
 from urunc.guests.linux import LINE_LIMIT_BYTES, items, parameters
+from urunc.net.facts import is_loopback
 from urunc.storage.facts import (
     ARCHIVE,
     DEVICE,
@@ -35,7 +36,7 @@ LOCALHOST = (
     "127.0.0.1\tlocalhost",
     "::1\tlocalhost ip6-localhost ip6-loopback",
 )
-"""What every hosts file has; engines' own have it too, and it is left out of what was read."""
+"""What every hosts file has."""
 LAYER_OPTIONS = "noinit_itable"
 """The guest's kernel would fill the holes of the disk with zeros (ext4(5))."""
 TEXT_LIMIT_BYTES = 2 << 20
@@ -166,9 +167,21 @@ def _source(request: Request, index: int, volume: Volume) -> tuple[str, str]:
 def _names(request: Request) -> list[str]:
     """Files that engines mount into every container, from what is known of the network: with a
     shared or loopback resolver they say something else than the host's."""
-    resolver = [f"search {' '.join(request.search)}"] if request.search else []
-    resolver += [f"options {' '.join(request.options)}"] if request.options else []
-    resolver += [f"nameserver {server}" for server in request.dns]
+    files = {
+        "/etc/hosts": _hosts(request) if request.hosts_file is None else request.hosts_file,
+        "/etc/hostname": f"{request.hostname}\n" if request.hostname else "",
+        "/etc/resolv.conf": _resolver(request),
+    }
+    asked = request.process.files if request.process else ()
+    return [
+        _record("file", path, "644", content, *(["asked"] if path in asked else []))
+        for path, content in files.items()
+        if content or path in asked
+    ]
+
+
+def _hosts(request: Request) -> str:
+    """A hosts file for a container that has none."""
     hosts = list(LOCALHOST)
     if request.hostname:
         hosts += [
@@ -178,18 +191,35 @@ def _names(request: Request) -> list[str]:
             if address
         ]
     hosts += [line.replace(" ", "\t", 1) for line in request.hosts]
-    files = {"/etc/hosts": hosts, "/etc/hostname": [request.hostname] if request.hostname else []}
-    if resolver:
-        files["/etc/resolv.conf"] = resolver
-    asked = request.process.files if request.process else ()
-    return [
-        _record(
-            *("file", path, "644", "".join(f"{line}\n" for line in lines)),
-            *(["asked"] if path in asked else []),
-        )
-        for path, lines in files.items()
-        if lines
-    ]
+    return "".join(f"{line}\n" for line in hosts)
+
+
+def _resolver(request: Request) -> str:
+    """The container's resolv.conf, with what is within the guest's reach in place of a name server
+    on the namespace's loopback. The guest's own loopback stays where there is no other server."""
+    text = request.resolver_file
+    if text is None:
+        lines = [f"search {' '.join(request.search)}"] if request.search else []
+        lines += [f"options {' '.join(request.options)}"] if request.options else []
+        lines += [f"nameserver {server}" for server in request.dns]
+        return "".join(f"{line}\n" for line in lines)
+    servers = {
+        words[1]
+        for words in (line.split() for line in text.splitlines())
+        if words[:1] == ["nameserver"] and len(words) > 1
+    }
+    relays = [server for server in request.dns if server not in servers]
+    if not request.dns or not any(map(is_loopback, servers)):
+        return text
+    kept = []
+    for line in text.splitlines(keepends=True):
+        words = line.split()
+        if words[:1] == ["nameserver"] and len(words) > 1 and is_loopback(words[1]):
+            if not relays:
+                continue
+            line = line.replace(words[1], relays.pop(0), 1)
+        kept.append(line)
+    return "".join(kept)
 
 
 def _network(nics: Iterable[Nic]) -> list[str]:
@@ -199,7 +229,9 @@ def _network(nics: Iterable[Nic]) -> list[str]:
         told = items(nic, "")
         mtu = [item for item in told if item.startswith("mtu=")]
         rest = [item for item in told if not item.startswith("mtu=")]
-        records.append(_record("net", f"eth{index}", *mtu, *first, *rest))
+        name = nic.interface or f"eth{index}"
+        mac = [f"mac={nic.mac}"] if nic.mac else []
+        records.append(_record("net", name, *mac, *mtu, *first, *rest))
     return records
 
 

@@ -66,6 +66,11 @@ def read_regular(path: str, limit_bytes: int = 1 << 20) -> str:
         posix.close(fd)
 
 
+def is_regular(path: str) -> bool:
+    """Whether a path leads to a regular file."""
+    return posix.stat(path).st_mode & S_IFMT == S_IFREG
+
+
 def write_all(fd: int, content: bytes) -> None:
     """Every byte of it, however many writes that takes."""
     view = memoryview(content)

@@ -192,6 +192,8 @@ def connect(found: Found, place: Place, known: NetFacts | None = None) -> NetFac
         search=found.search,
         options=found.options,
         hosts=found.hosts,
+        resolver_file=found.resolver_file,
+        hosts_file=found.hosts_file,
     )
 
 

@@ -81,6 +81,9 @@ class Found:
     options: tuple[str, ...] = ()
     not_ethernet: tuple[str, ...] = ()
     """Devices with an address that carry no frames (WireGuard, tun): a guest cannot have them."""
+    resolver_file: str | None = None
+    hosts_file: str | None = None
+    """The whole of both files, None where there is none: for a guest that has files."""
 
 
 @record
@@ -94,6 +97,8 @@ class NetFacts:
     search: tuple[str, ...]
     hosts: tuple[str, ...]
     options: tuple[str, ...] = ()
+    resolver_file: str | None = None
+    hosts_file: str | None = None
 
 
 @record

@@ -4,14 +4,16 @@ nothing."""
 
 from __future__ import annotations
 
+from urunc import logs
 from urunc.errors import HostError, reason
-from urunc.linux.files import read_regular, read_text
+from urunc.linux.files import is_regular, read_regular, read_text
 from urunc.linux.namespaces import call_in_network
 from urunc.linux.rtnetlink import Address as KernelAddress
 from urunc.linux.rtnetlink import Link, Neighbour, Rtnetlink
 from urunc.linux.rtnetlink import Route as KernelRoute
 from urunc.net import ipv4
 from urunc.net.facts import (
+    NOTHING,
     Address,
     Found,
     Interface,
@@ -62,6 +64,7 @@ def look(namespace: str, resolver: str, hosts: str, count: int) -> Found:
     candidates = [link for link in candidates if not _rides(link, taken)]
     candidates.sort(key=lambda link: (link.name != "eth0", link.index))
     dns, search, options = read_resolver(resolver) if resolver else ((), (), ())
+    files = look_at_files(resolver, hosts)
     return Found(
         interfaces=tuple(
             _interface(link, addresses, routes, neighbours) for link in candidates[:count]
@@ -78,7 +81,14 @@ def look(namespace: str, resolver: str, hosts: str, count: int) -> Found:
             for link in links
             if len(link.mac) != len(NO_MAC) and _is_addressed(link, addresses)
         ),
+        resolver_file=files.resolver_file,
+        hosts_file=files.hosts_file,
     )
+
+
+def look_at_files(resolver: str, hosts: str) -> Found:
+    """Of all that is looked at the two files alone, whole."""
+    return replace(NOTHING, resolver_file=_whole(resolver), hosts_file=_whole(hosts))
 
 
 def is_own_tap(name: str) -> bool:
@@ -221,6 +231,23 @@ def _is_name(text: str) -> bool:
 
 def _is_option(text: str) -> bool:
     return all(letter.isalnum() or letter in "-_:" for letter in text) and text.isascii()
+
+
+def _whole(path: str) -> str | None:
+    """A file's text, None where there is no regular one; whole lines of what is too long."""
+    if not path:
+        return None
+    try:
+        if not is_regular(path):
+            return None
+        text = read_regular(path, FILE_LIMIT_BYTES + 1)
+    except OSError:
+        return None
+    content = text.encode()
+    if len(content) <= FILE_LIMIT_BYTES:
+        return text
+    logs.warn(f"'{path}': the guest has its first {FILE_LIMIT_BYTES} bytes alone")
+    return content[: content.rfind(b"\n", 0, FILE_LIMIT_BYTES) + 1].decode()
 
 
 def _lines(path: str, comments: str) -> list[list[str]]:

@@ -74,7 +74,29 @@ def share(found: Found, place: Place, known: NetFacts | None = None) -> NetFacts
         search=found.search,
         options=found.options,
         hosts=found.hosts,
+        resolver_file=found.resolver_file,
+        hosts_file=own_lines(found, guests),
     )
+
+
+def own_lines(found: Found, guests: tuple[str, ...]) -> str | None:
+    """The hosts file with the guest's addresses in the lines that have the namespace's: what it is
+    called leads to itself."""
+    if found.hosts_file is None:
+        return None
+    own = {
+        address.address
+        for interface in found.interfaces
+        for address in (*interface.ipv4, *interface.ipv6)
+    }
+    lines = []
+    for line in found.hosts_file.splitlines(keepends=True):
+        address = (line.split() or [""])[0]
+        mine = [guest for guest in guests if (":" in guest) == (":" in address)]
+        if address in own and mine:
+            line = line.replace(address, mine[0], 1)
+        lines.append(line)
+    return "".join(lines)
 
 
 def _refuse_taken(found: Found, place: Place) -> None:

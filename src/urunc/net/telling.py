@@ -97,4 +97,5 @@ def _nic(name: str, interface: Interface) -> Nic:
         ),
         routes=tuple(route for route in interface.routes if ":" not in route.gateway
                      or ":" in route.destination),
+        interface=interface.name if interface.name != interface.tap else "",
     )  # fmt: skip
