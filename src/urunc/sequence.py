@@ -311,8 +311,8 @@ def device_nodes(plan: Plan, names: tuple[str, ...]) -> list[Device]:
 
 
 def _device(node: DeviceNode, groups: tuple[int, ...], uid: int, gid: int) -> Device:
-    """A node as on the host where its permissions let the monitor's user in, else that user's
-    own."""
+    """A node as on the host where its permissions let the monitor's user in, else that user's own:
+    of the container's /dev alone. `groups` are those that this user has (users.mapped_groups)."""
     open_to_all = node.mode & 0o006 == 0o006
     open_to_group = node.mode & 0o060 == 0o060 and node.gid in groups
     if open_to_all or open_to_group:

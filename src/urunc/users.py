@@ -145,9 +145,16 @@ def _within(first: int, count: int) -> tuple[int, int]:
     return start + size // 2, size - size // 2
 
 
+def mapped_groups(groups: tuple[int, ...], ids: Ids) -> tuple[int, ...]:
+    """Those of the host's groups that a process of the container can have: one that its user
+    namespace has no id for opens nothing there."""
+    return tuple(group for group in groups if ids.groups.to_inner(group) is not None)
+
+
 def choose_user(plan: Plan, spec: Spec, ids: Ids, config: Config, journal: Journal) -> Plan:
     """The plan with the monitor's user, in the host's ids: the one that it names, else one of the
     configured range that no other container has. Raises SpecError, HostError."""
+    plan = replace(plan, groups=mapped_groups(plan.groups, ids))
     if plan.uid is not None:
         uid, gid = ids.users.to_host(plan.uid), ids.groups.to_host(plan.gid or 0)
         if uid is None or gid is None:

@@ -26,9 +26,12 @@ def bundle(urunc: Urunc, tmp_path: pathlib.Path) -> Bundle:
     """A guest that shows its files, with those of the container mounted."""
     need("linux", "qemu", "tun", "images")
     configure(urunc)
-    script = "for name in hosts resolv.conf; do echo '[['; cat /etc/$name; echo ']]'; done"
-    made = linux(tmp_path / "b", f"{script}; cd /sys/class/net; for i in *; do echo $i $(cat $i/address); "
-                 "done; cat /proc/sys/net/ipv4/conf/net1/rp_filter; echo end", rootfs="cpio")  # fmt: skip
+    script = """
+        for name in hosts resolv.conf; do echo '[['; cat /etc/$name; echo ']]'; done
+        cd /sys/class/net; for name in *; do echo $name $(cat $name/address); done
+        cat /proc/sys/net/ipv4/conf/net1/rp_filter; echo end
+    """
+    made = linux(tmp_path / "b", script, rootfs="cpio")
     (tmp_path / "hosts").write_text(HOSTS)
     (tmp_path / "resolv.conf").write_text(RESOLVER)
     made.config["mounts"] = [

@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import shutil
+import stat
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -172,6 +173,43 @@ def test_user_namespace_with_kvm_and_network(
         container.delete("--force")
         assert os.stat(made.root / "disk").st_uid == 0
         assert os.stat(made.root / "disk").st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("guest", "monitor", "binary"),
+    [
+        ("rumprun", "hvt", "probe-bare.hvt"),
+        ("unikraft", "qemu", "probe.pvh"),
+        ("unikraft", "firecracker", "probe.pvh"),
+    ],
+)
+def test_user_namespace_without_the_group_of_kvm(
+    urunc: Urunc, tmp_path: pathlib.Path, guest: str, monitor: str, binary: str
+) -> None:
+    """/dev/kvm as most distributions have it, 0660 root:kvm, and a namespace that has no id for
+    that group: the container's node is the monitor's own, the host's stays as it is."""
+    need("solo5", "qemu", "firecracker", "probe", "kvm")
+    node = tmp_path / "kvm"
+    os.mknod(node, stat.S_IFCHR, os.stat("/dev/kvm").st_rdev)
+    os.chmod(node, 0o660)
+    os.chown(node, 0, 107)
+    urunc.prefix = ["unshare", "-m", "sh", "-c", f'mount --bind {node} /dev/kvm && exec "$@"', "sh"]
+    made = Bundle(tmp_path / "b", guest, monitor)
+    made.add("unikernel", PARTS / binary)
+    made.args("app", "probe.hang")
+    user_namespace(made)
+    with nothing_left(urunc.root):
+        container = urunc.create(made)
+        assert container.plan()["accelerator"] == "kvm"
+        container.start()
+        container.wait_for('"cmdline"')
+        facts = monitor_facts(container.pid)
+        inside = os.stat(f"/proc/{container.pid}/root/dev/kvm")
+        assert (inside.st_uid, inside.st_mode & 0o777) == (int(facts["Uid"].split()[0]), 0o600)
+        assert facts["Groups"] == ""
+        container.delete("--force")
+    host = os.stat(node)
+    assert (host.st_uid, host.st_gid, host.st_mode & 0o777) == (0, 107, 0o660)
 
 
 def test_user_namespace_joined(urunc: Urunc, bundle: Bundle) -> None:

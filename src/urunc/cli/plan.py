@@ -23,7 +23,7 @@ from urunc.sequence import ATTACH, Ready, build
 from urunc.state import CHANNEL, load
 from urunc.steps import Bind
 from urunc.storage.wanted import expected, in_words
-from urunc.users import candidates, ids_of
+from urunc.users import candidates, ids_of, mapped_groups
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,8 +89,8 @@ def main(arguments: Arguments) -> int:
         net = replace(net, spare_taps=("(an unconnected TAP device)",) * spare)
     storage = expected(prepared.plan)
     launch = prepared.realize(net, storage)
-    chosen = prepared.plan
     ready = _ready(parsed, config)
+    chosen = replace(prepared.plan, groups=mapped_groups(prepared.plan.groups, ready.ids))
     if chosen.uid is None:  # create reserves one of the range; show the first that it tries
         first, count = config.get("users.first"), config.get("users.count")
         uid, gid = next(candidates("", ready.ids, first, count))
