@@ -27,6 +27,23 @@ void mount_at(const char *source, int target, const char *type, unsigned long fl
         fail("cannot mount %s (%s): %m", source, type ? type : "bind");
 }
 
+/* Which mount a descriptor is on (proc_pid_fdinfo(5)), 0 where that is not to be known. */
+static long mount_of(int fd)
+{
+    FILE *facts = fopen(text("/proc/self/fdinfo/%d", fd), "re");
+    char line[64];
+    long id = 0;
+
+    while (facts && fgets(line, sizeof line, facts))
+        if (sscanf(line, "mnt_id: %ld", &id) == 1)
+            break;
+    if (facts)
+        fclose(facts);
+    return id;
+}
+
+static long own_dev; /* the mount of it */
+
 /* --- the kernel's ----------------------------------------------------------- */
 
 static void mount_kernel(const char *type, const char *path, unsigned long flags, const char *data)
@@ -78,7 +95,12 @@ static bool is_asked(const char *path)
 
 void mount_kernel_filesystems(void)
 {
+    int dev;
+
     mount_kernel("tmpfs", "/dev", MS_NOSUID | MS_STRICTATIME, "mode=0755,size=65536k");
+    dev = find(root, "dev");
+    own_dev = mount_of(dev);
+    close(dev);
     make_nodes();
     mount_kernel("devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC,
                  "newinstance,ptmxmode=0666,mode=0620,gid=5");
@@ -139,28 +161,74 @@ void mount_groups(void)
     close(place);
 }
 
-/* A node of a device, bound: its folder may be read-only, and something may be there already. */
-static void give_device(const char *source, const char *path, char *options)
+static void set_owner(const char *path, char *options)
 {
     char *word, *value;
-    int fd;
 
-    wait_for(source);
     while ((word = strsep(&options, ",")) != NULL) {
         value = strchr(word, '=');
         if (value == NULL)
             continue; /* ro is the disk's own property */
         *value++ = '\0';
-        if ((strcmp(word, "mode") == 0 && chmod(source, number(value, 8, word)) != 0) ||
-            (strcmp(word, "uid") == 0 && chown(source, number(value, 10, word), -1) != 0) ||
-            (strcmp(word, "gid") == 0 && chown(source, -1, number(value, 10, word)) != 0))
-            fail("cannot set the %s of %s: %m", word, source);
+        if ((strcmp(word, "mode") == 0 && chmod(path, number(value, 8, word)) != 0) ||
+            (strcmp(word, "uid") == 0 && chown(path, number(value, 10, word), -1) != 0) ||
+            (strcmp(word, "gid") == 0 && chown(path, -1, number(value, 10, word)) != 0))
+            fail("cannot set the %s of %s: %m", word, path);
     }
+}
+
+/* A node of a device, bound: its folder may be read-only, and something may be there already. */
+static void give_device(const char *source, const char *path, char *options)
+{
+    int fd;
+
+    wait_for(source);
+    set_owner(source, options);
     fd = open(source, O_PATH | O_CLOEXEC);
     if (fd < 0)
         fail("cannot find %s: %m", source);
     bind(fd, path, 0);
     close(fd);
+}
+
+/* A character device of this kernel's (c:MAJOR:MINOR) or a FIFO (p), in the place of what is there:
+ * made in a /dev of init's own, elsewhere bound, as a volume or its root may not hold nodes. */
+static void make_node(const char *what, const char *path, char *options)
+{
+    static int count;
+    unsigned major = 0, minor = 0;
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    char *made = text(PRIVATE "/node%d", count++);
+    int folder, dev, fd;
+
+    if (sscanf(what, "c:%u:%u", &major, &minor) == 2 &&
+        access(text("/sys/dev/char/%u:%u", major, minor), F_OK) != 0) {
+        warn("%s: the guest's kernel has no such device", path);
+        return;
+    }
+    if (mknod(made, (*what == 'p' ? S_IFIFO : S_IFCHR) | 0600, makedev(major, minor)) != 0)
+        fail("cannot make %s: %m", path);
+    set_owner(made, options);
+    folder = find_or_make(text("%.*s", (int)(name - path), path), FOLDER);
+    dev = find(root, "dev");
+    if (dev >= 0 && mount_of(folder) == mount_of(dev) && mount_of(dev) == own_dev) {
+        struct stat found;
+
+        unlinkat(folder, name, 0);
+        if (stat(made, &found) != 0 ||
+            mknodat(folder, name, found.st_mode, found.st_rdev) != 0 ||
+            fchownat(folder, name, found.st_uid, found.st_gid, 0) != 0 ||
+            fchmodat(folder, name, found.st_mode & 07777, 0) != 0)
+            fail("cannot make %s: %m", path);
+    } else {
+        fd = open(made, O_PATH | O_CLOEXEC);
+        if (fd < 0)
+            fail("cannot make %s: %m", path);
+        bind(fd, path, 0);
+        close(fd);
+    }
+    close(dev);
+    close(folder);
 }
 
 static void make_unbindable(const char *path)
@@ -184,6 +252,8 @@ static void mount_volume(const struct record *record)
         bind_below(PRIVATE, source, path, options.flags);
     } else if (strcmp(kind, "device") == 0) {
         give_device(source, path, strdup(field(record, 3)));
+    } else if (strcmp(kind, "node") == 0) {
+        make_node(source, path, strdup(field(record, 3)));
     } else if (strcmp(kind, "tmpfs") == 0) {
         mount_tmpfs(path, &options);
     } else {
@@ -204,21 +274,6 @@ void mount_volumes(void)
 }
 
 /* --- files ------------------------------------------------------------------ */
-
-/* Which mount a descriptor is on (proc_pid_fdinfo(5)), 0 where that is not to be known. */
-static long mount_of(int fd)
-{
-    FILE *facts = fopen(text("/proc/self/fdinfo/%d", fd), "re");
-    char line[64];
-    long id = 0;
-
-    while (facts && fgets(line, sizeof line, facts))
-        if (sscanf(line, "mnt_id: %ld", &id) == 1)
-            break;
-    if (facts)
-        fclose(facts);
-    return id;
-}
 
 /* Whether PATH, or where it would be made, is in what is mounted and not in the root itself. */
 static bool is_mounted(const char *path)

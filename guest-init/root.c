@@ -101,7 +101,8 @@ static bool lacks_a_place(void)
     for (size_t i = 0; i < sizeof always / sizeof always[0]; i++)
         LOOK(always[i]);
     for (record = first("mount"); record; record = following(record))
-        LOOK(field(record, 2));
+        if (strncmp(field(record, 2), "/dev/", 5) != 0) /* which is init's own */
+            LOOK(field(record, 2));
     for (record = first("file"); record; record = following(record))
         LOOK(field(record, 0));
     for (record = first("cwd"); record; record = following(record))

@@ -193,9 +193,9 @@ ROWS = (
     ),
     Row(
         "linux.devices[].{path,type,major,minor,fileMode,uid,gid}", "effect",
-        "block devices are a Linux guest's disks ([storage.md](storage.md)); a warning names the "
-        "others that it does not have",
-        "guest/storage root/process",
+        "block devices are a Linux guest's disks, with mode and owner; nodes of the kernel's own "
+        "and FIFOs are made in it ([storage.md](storage.md)); a warning names the others",
+        "guest/storage guest/mounts root/process",
     ),
     Row(
         "linux.netDevices.*.name", "effect",
@@ -360,7 +360,7 @@ FULL: dict[str, Any] = {
             ],
         },
         "devices": [
-            {"path": "/dev/disk", "type": "b", **_DEVICE},
+            {"path": "/dev/disk", "type": "b", **_DEVICE, "fileMode": 0o640, "uid": 3, "gid": 4},
         ],
         "netDevices": {"uplink": {"name": "net7"}},
         "sysctl": {"net.ipv4.ip_forward": "1"},
@@ -410,7 +410,6 @@ BY_TESTS_ALONE = {
         for which in ("uid", "gid")
         for key in ("containerID", "hostID", "size")
     },
-    **{f"linux.devices[].{key}": "not shown yet" for key in ("fileMode", "uid", "gid")},
     "linux.resources.memory.checkBeforeUpdate": "of `update`",
     "linux.namespaces[].path": "the same to the plan as a new one",
     "linux.resources.cpu.realtimeRuntime": "no configuration has it on both kinds of groups",

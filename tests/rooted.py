@@ -14,7 +14,7 @@ from support import PARTS, Bundle, Urunc
 APPLETS = (
     "cat", "chmod", "chown", "cut", "dd", "df", "free", "grep", "hostname", "id", "ip", "ls",
     "mkdir", "mknod", "mount", "rm", "sh", "sleep", "stat", "tail", "touch", "umount", "uname",
-    "wget",
+    "wc", "wget",
 )  # fmt: skip
 
 

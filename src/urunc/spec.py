@@ -133,6 +133,9 @@ class SpecDevice:
     named: bool
     """Whether a rule is for it alone; engines list all that the host has for a privileged
     container, under one rule for all."""
+    mode: int = 0o666
+    uid: int = 0
+    gid: int = 0
 
 
 @record
@@ -512,8 +515,15 @@ def _device(item: Object, linux: Object) -> SpecDevice:
         type=kind,
         major=numbers[0],
         minor=numbers[1],
+        mode=_default(item.number("fileMode"), 0o666),
+        uid=item.number("uid", maximum=0xFFFFFFFE) or 0,
+        gid=item.number("gid", maximum=0xFFFFFFFE) or 0,
         **_allowed(linux, kind, numbers),
     )
+
+
+def _default(number: int | None, default: int) -> int:
+    return default if number is None else number
 
 
 def _allowed(linux: Object, kind: str, numbers: list[int]) -> dict[str, bool]:

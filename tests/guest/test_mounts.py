@@ -13,7 +13,8 @@ from collections.abc import Iterator
 import pytest
 
 from rooted import by_runc, configure, linux, run, volume
-from support import Urunc, need, nothing_left
+from support import PARTS, Urunc, need, nothing_left
+from urunc.storage.initrd import known
 
 KIND = "virtiofs"
 PROC = {"destination": "/proc", "type": "proc", "source": "proc"}
@@ -440,6 +441,78 @@ def test_a_message_goes_to_no_other_file(urunc: Urunc, tmp_path: pathlib.Path) -
     container.wait_stopped(60)
     container.delete()
     assert other.read_text() == "another's\n"
+
+
+NODES = """
+    nodes() { stat -c '%n %a %u %g %t:%T' /dev/null /dev/fuse /dev/net/tun /dev/lost/loops; }
+    echo '== nodes'; nodes; echo '== pipe'; stat -c '%F %a' /dev/pipe
+    echo '== bound'; stat -c '%n %a %t:%T' /etc/dev/zero /data/full
+    echo '== open'; echo x >/dev/null && echo null; (: <>/dev/net/tun) && echo tun
+    (: <>/dev/fuse) && echo fuse; dd if=/etc/dev/zero bs=3 count=1 2>/dev/null | wc -c
+    (echo x >/data/full) 2>&1 | grep -o 'No space.*'
+    echo '== others'; ls /dev/kvm /dev/sound 2>/dev/null | wc -l
+"""
+
+
+def test_nodes_of_the_kernels_own(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    """What linux.devices names, with its mode and owner, by the guest's kernel, which loads what it
+    needs; what it cannot have is in a warning. On the host no node appears."""
+    need("root", "linux", "qemu", "virtiofsd", "runc")
+    if not known(str(PARTS / "linux/lib-modules"), ("tun", "loop")) >= {"tun", "loop"}:
+        pytest.skip("needs a guest's kernel with these modules (make parts)")
+    configure(urunc, KIND)
+    bundle = linux(tmp_path / "b", NODES, rootfs=KIND)
+    (tmp_path / "data").mkdir()
+    (bundle.root / "sys").mkdir()
+
+    def node(path: str, major: int, minor: int, **more: object) -> dict[str, object]:
+        return {"path": path, "type": "c", "major": major, "minor": minor, **more}
+
+    allowed = [{"allow": True, "type": "c", "access": "rwm"}]
+    bundle.config["linux"]["resources"] = {"devices": allowed}
+    bundle.config["mounts"] = [
+        PROC,
+        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]},
+        volume("/data", tmp_path / "data"),
+    ]
+    given = [
+        node("/dev/null", 1, 3, fileMode=0o622, uid=1, gid=2),
+        node("/dev/fuse", 10, 229, fileMode=0o660, uid=1000, gid=1001),
+        node("/dev/net/tun", 10, 200),
+        node("/dev/lost/loops", 10, 237, fileMode=0o20600),
+        node("/etc/dev/zero", 1, 5),
+        {"path": "/dev/pipe", "type": "p", "fileMode": 0o640},
+    ]
+    bundle.config["linux"]["devices"] = given
+    theirs = answers(by_runc(urunc, bundle).stdout)
+    assert "/dev/lost/loops 600 0 0 a:ed" in theirs["nodes"], theirs
+    (bundle.root / "etc/dev/zero").unlink()  # which runc has made on the host
+    (tmp_path / "data/full").unlink()  # and the script, where it is no device
+    bundle.config["linux"]["devices"] = [
+        *given, node("/data/full", 1, 7), node("/dev/kvm", 10, 232), node("/dev/sound", 14, 3),
+    ]  # fmt: skip
+    with nothing_left(urunc.root):
+        result = run(urunc, bundle)
+    ours = answers(result.stdout)
+    for name in ("nodes", "pipe", "others"):
+        assert ours[name] == theirs[name], result.stdout + result.stderr
+    assert ours["bound"] == "/etc/dev/zero 666 1:5\n/data/full 666 1:7\n"
+    assert ours["open"] == "null\ntun\nfuse\n3\nNo space left on device\n"
+    assert "devices that the guest does not have: /dev/kvm, /dev/sound\n" in result.stderr
+    for path in (tmp_path / "data/full", bundle.root / "etc/dev/zero"):
+        assert path.is_file()
+        assert path.stat().st_size == 0
+
+
+def test_a_node_that_is_bound(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    """hostPath of type CharDevice, and rootless Podman's `--device`."""
+    need("root", "linux", "qemu", "virtiofsd")
+    configure(urunc, KIND)
+    script = "stat -c '%a %t:%T' /dev/own; dd if=/dev/own bs=3 count=1 2>/dev/null | wc -c"
+    bundle = linux(tmp_path / "b", script, rootfs=KIND)
+    bundle.config["mounts"] = [volume("/dev/own", pathlib.Path("/dev/zero"))]
+    result = run(urunc, bundle)
+    assert result.stdout.replace("\r", "") == "666 1:5\n3\n", result.stdout + result.stderr
 
 
 def test_huge_pages_are_refused(urunc: Urunc, tmp_path: pathlib.Path) -> None:

@@ -68,7 +68,7 @@ class Linux(Guest):
     takes_ipv6 = True
     max_addressed = 1 << 16
     root_forms = ("erofs", "ext4", "squashfs", "virtiofs", "9p", "cpio", "ext2")
-    volume_ways = ("virtiofs", "9p", "archive", "tmpfs", "device")
+    volume_ways = ("virtiofs", "9p", "archive", "tmpfs", "device", "node")
     init = True
 
     def modules(self, filesystems: tuple[str, ...]) -> tuple[str, ...]:

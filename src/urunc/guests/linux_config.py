@@ -18,6 +18,7 @@ from urunc.storage.facts import (
     DEVICE,
     INITRD,
     LAYER_FORM,
+    NODE,
     SHARES,
     TMPFS,
     share_of,
@@ -155,6 +156,8 @@ def _source(request: Request, index: int, volume: Volume) -> tuple[str, str]:
         return "copy", f"volumes/{index}"
     if volume.way == TMPFS:
         return "tmpfs", ""
+    if volume.way == NODE:
+        return "node", ":".join(("c", *map(str, volume.device))) if volume.device else "p"
     assert volume.way == DEVICE
     place = next(
         number

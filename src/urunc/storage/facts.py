@@ -21,9 +21,9 @@ LAYER_FORM = "ext4"
 """Of the disk for what a Linux guest writes."""
 FORMS = (*DISKS, *SHARES, INITRD)
 
-ARCHIVE, IN_INITRD, TMPFS, DEVICE = "archive", "initrd", "tmpfs", "device"
+ARCHIVE, IN_INITRD, TMPFS, DEVICE, NODE = "archive", "initrd", "tmpfs", "device", "node"
 """Ways of a volume beside SHARES and DISKS: copied onto a disk that urunc's init reads, copied into
-the initrd; made in the guest's memory; a block device as it is."""
+the initrd; made in the guest's memory; a block device as it is; a node of the guest's kernel."""
 FOLDER, FILE = "folder", "file"
 TOLD = ("/etc/resolv.conf", "/etc/hosts", "/etc/hostname")
 """What of an engine's mounts reaches a guest as words, or in its configuration."""
@@ -48,8 +48,8 @@ PLAIN = Attributes()
 
 @record
 class VolumeSource:
-    """A mount of config.json, or a block device of linux.devices, looked at: `kind` is FOLDER,
-    FILE, TMPFS or DEVICE, else what it is instead, in words."""
+    """A mount of config.json, or a device of linux.devices, looked at: `kind` is FOLDER, FILE,
+    TMPFS, DEVICE or NODE, else what it is instead, in words."""
 
     destination: str
     source: str
@@ -62,7 +62,7 @@ class VolumeSource:
     options: tuple[str, ...]
     """For the guest's mount, beside `ro`."""
     device: tuple[int, ...]
-    """(major, minor) of a DEVICE."""
+    """(major, minor) of a DEVICE or a NODE."""
     anonymous: bool = False
     """A folder that the engine made because the image says VOLUME: nobody has chosen it."""
     mounted: str = ""
@@ -133,7 +133,7 @@ class Root:
 @record
 class Volume:
     """One volume of the guest and its way: of SHARES, DISKS, or ARCHIVE, IN_INITRD, TMPFS,
-    DEVICE."""
+    DEVICE, NODE."""
 
     destination: str
     source: str

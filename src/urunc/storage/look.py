@@ -9,8 +9,8 @@ import posix
 
 from urunc import programs
 from urunc.errors import HostError
-from urunc.linux.files import O_PATH, S_IFBLK, S_IFDIR, S_IFMT, S_IFREG
-from urunc.storage import builders, options, sharing
+from urunc.linux.files import O_PATH, S_IFBLK, S_IFCHR, S_IFDIR, S_IFMT, S_IFREG
+from urunc.storage import builders, nodes, options, sharing
 from urunc.storage.facts import (
     DEVICE,
     DISKS,
@@ -18,6 +18,7 @@ from urunc.storage.facts import (
     FOLDER,
     FORMS,
     INITRD,
+    NODE,
     PLAIN,
     SHARES,
     SHM,
@@ -38,7 +39,8 @@ SCRATCH = "/kubernetes.io~empty-dir/"
 """In the path of an emptyDir's folder (pkg/volume/emptydir)."""
 HEX = frozenset("0123456789abcdef")
 ENGINE_ID_LETTERS = 64
-KINDS = {S_IFDIR: FOLDER, S_IFREG: FILE, S_IFBLK: DEVICE}
+KINDS = {S_IFDIR: FOLDER, S_IFREG: FILE, S_IFBLK: DEVICE, S_IFCHR: NODE}
+NEITHER = "neither a file nor a folder"
 CLOSED = "a block device that linux.devices does not name"
 """A node alone gives nothing: under runc the device control group keeps it closed, and a container
 that may make nodes in a volume (CAP_MKNOD) can make one of any disk of the host's."""
@@ -82,6 +84,7 @@ def look(spec: Spec, image: UnikernelImage, guest: Guest, config: Config) -> Fou
         volumes=(
             *(_volume(mount, spec) for mount in volume_mounts(spec, guest)),
             *_devices(spec),
+            *(_nodes(spec, guest, config) if guest.init and image.mount_rootfs else ()),
         ),
     )
 
@@ -108,12 +111,19 @@ def _supervised(image: UnikernelImage, guest: Guest, config: Config) -> bool:
 def _volume(mount: Mount, spec: Spec) -> VolumeSource:
     asked = options.parse(mount) if mount.is_bind() or mount.type == TMPFS else NONE
     device: tuple[int, ...] = ()
+    words = asked.words
     read_only = asked.read_only
     below: tuple[str, ...] = ()
     if mount.is_bind():
         try:
             facts = posix.stat(mount.source)
-            kind = KINDS.get(facts.st_mode & S_IFMT, "neither a file nor a folder")
+            kind = KINDS.get(facts.st_mode & S_IFMT, NEITHER)
+            if kind == NODE:
+                device, words = (
+                    _numbers(facts),
+                    nodes.options(facts.st_mode, facts.st_uid, facts.st_gid),
+                )
+                kind = NODE if device in nodes.MODULES else NEITHER
             if kind == DEVICE:
                 device = _numbers(facts)
                 named = [
@@ -139,7 +149,7 @@ def _volume(mount: Mount, spec: Spec) -> VolumeSource:
         read_only=read_only,
         recursive=asked.recursive,
         scratch=SCRATCH in mount.source,
-        options=asked.words,
+        options=words,
         device=device,
         anonymous=kind == FOLDER and is_anonymous(mount.source),
         mounted=_whole_filesystem(mount.source) if kind == FOLDER and not read_only else "",
@@ -241,6 +251,10 @@ def _numbers(facts: posix.stat_result) -> tuple[int, int]:
     return posix.major(facts.st_rdev), posix.minor(facts.st_rdev)
 
 
+def _nodes(spec: Spec, guest: Guest, config: Config) -> list[VolumeSource]:
+    return nodes.find(spec, config.get(f"guests.{guest.name}.modules"))
+
+
 def _devices(spec: Spec) -> list[VolumeSource]:
     """Block devices of linux.devices (a pod's volumeDevices, `--device`)."""
     return [
@@ -251,7 +265,7 @@ def _devices(spec: Spec) -> list[VolumeSource]:
             read_only=device.read_only,
             recursive=False,
             scratch=False,
-            options=(),
+            options=nodes.options(device.mode, device.uid, device.gid),
             device=(device.major, device.minor),
         )
         for device in spec.devices

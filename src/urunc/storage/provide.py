@@ -237,8 +237,9 @@ class _Provision:
     def _kernel_part(self) -> str:
         """urunc's init with the kernel's modules, made once for each kernel."""
         from urunc.storage.initrd import kernel_part
+        from urunc.storage.nodes import modules_of
 
-        wanted = self.guest.modules(self.plan.filesystems)
+        wanted = (*self.guest.modules(self.plan.filesystems), *modules_of(self.plan.volumes))
         return kernel_part(self.plan.kernel_modules, wanted, programs.path(INIT), self.config)
 
     def _initrd(self) -> str:

@@ -20,6 +20,7 @@ from urunc.storage.facts import (
     IN_INITRD,
     INITRD,
     LAYER_FORM,
+    NODE,
     OWN_MOUNTS,
     READ_ONLY,
     SHARES,
@@ -223,7 +224,11 @@ def choose_volumes(
         hint, device = _advice(source) if way else NOT_GIVEN, devices.get(index, "")
         if way in DISKS and declared is not None and not device:
             problem, hint = _no_device(image, declared)
-        if not problem and way not in (TMPFS, DEVICE, *SHARES) and not _may_copy(source, choice):
+        if (
+            not problem
+            and way not in (TMPFS, DEVICE, NODE, *SHARES)
+            and not _may_copy(source, choice)
+        ):
             problem = f"can be copied only, and what {guest.name} writes to the copy would be lost"
         if not problem:
             volumes.append((_volume(source, way), device))
@@ -297,7 +302,7 @@ def _in_order(volumes: list[tuple[Volume, str]], declared: tuple[str, ...]) -> t
 
 def _is_lost(source: VolumeSource, way: str) -> bool:
     """Whether a guest may write to what is a copy, and nobody is to be expected to know."""
-    copied = way not in (TMPFS, DEVICE, *SHARES)
+    copied = way not in (TMPFS, DEVICE, NODE, *SHARES)
     return copied and not source.read_only and not _orchestrated(source)
 
 
@@ -338,7 +343,9 @@ def _way(
     if choice == IGNORE and (source.kind != DEVICE or source.source):
         return "", "all mounts are left out"
     ways = guest.volume_ways if root or not guest.init else ()
-    if source.kind not in (FOLDER, FILE, TMPFS, DEVICE):
+    if source.kind == NODE and NODE not in ways:
+        return "", "it is neither a file nor a folder"
+    if source.kind not in (FOLDER, FILE, TMPFS, DEVICE, NODE):
         return "", f"it is {source.kind}"
     if source.destination == "/" and guest.init:
         return "", "it would hide the container's root filesystem"
@@ -346,7 +353,7 @@ def _way(
         return "", f"{guest.name} takes no volumes" + (
             " but by urunc's init, with mountRootfs" if guest.init else ""
         )
-    if source.kind in (TMPFS, DEVICE):
+    if source.kind in (TMPFS, DEVICE, NODE):
         known = source.kind in ways
         return (source.kind, "") if known else ("", f"{guest.name} takes no {source.kind}")
     # by 9p it is the monitor's user who reads and writes: a copy has owners and modes
