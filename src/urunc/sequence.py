@@ -25,6 +25,7 @@ from urunc.steps import (
     Keyring,
     Label,
     MemoryPolicy,
+    MountPoint,
     PivotRoot,
     PrivateMounts,
     Propagation,
@@ -199,6 +200,12 @@ def _shared(plan: Plan, spec: Spec, root: str, uid: int, gid: int) -> list[Step]
         # its user may not write to what is root's: what the guest writes stays in the guest
         read_only = way.read_only or kind == "9p"
         target = f"{folder}/root"
+        if not plan.process:  # urunc's init makes them in the guest
+            steps += [
+                MountPoint(root=plan.root, path=volume.destination)
+                for volume in plan.volumes
+                if volume.way == kind
+            ]
         steps.append(Bind(source=plan.root, target=target, inside="", read_only=read_only))
     steps += [
         Bind(

@@ -136,6 +136,28 @@ class Bind(Step):
 
 
 @record
+class MountPoint(Step):
+    """A folder of the image for a mount of the guest's own, made where it is missing, as runc makes
+    it: a guest that has the image read-only cannot."""
+
+    root: str
+    path: str
+
+    def describe(self) -> str:
+        return f"make {self.path} in the image, where it is missing"
+
+    def execute(self) -> None:
+        names = [name for name in self.path.split("/") if name]
+        for count in range(1, len(names) + 1):
+            try:
+                fd = open_in_root(self.root, "/".join(names[:count]), O_PATH | posix.O_DIRECTORY)
+            except FileNotFoundError:
+                fd = open_in_root(self.root, "/".join(names[: count - 1]) or "/", O_PATH)
+                posix.mkdir(names[count - 1], 0o755, dir_fd=fd)
+            posix.close(fd)
+
+
+@record
 class Copy(Step):
     """A file of the image that the monitor's user may not read, copied for it."""
 
@@ -516,9 +538,9 @@ def make_file(path: str) -> None:
 STEPS: dict[str, Any] = {
     cls.__name__: cls
     for cls in (
-        PrivateMounts, Tmpfs, Bind, Copy, Device, DiskNode, BindDevice, Attach, Detach, Terminal,
-        Daemon, ReadOnly, Propagation, PivotRoot, HostName, Sysctl, Label, Umask, MemoryPolicy,
-        Keyring, ResourceLimit, User,
+        PrivateMounts, Tmpfs, Bind, MountPoint, Copy, Device, DiskNode, BindDevice, Attach, Detach,
+        Terminal, Daemon, ReadOnly, Propagation, PivotRoot, HostName, Sysctl, Label, Umask,
+        MemoryPolicy, Keyring, ResourceLimit, User,
     )
 }  # fmt: skip
 
