@@ -21,7 +21,7 @@ CONTAINERD_VERSION := v2.1.4
 HELM_VERSION := v3.22.0
 CFLAGS ?= -O2 -Wall -Wextra -Werror
 
-.PHONY: help build parts tools check unit root guest interop bench overhead engine network storage install uninstall clean
+.PHONY: help build parts tools check unit root guest interop tables bench overhead engine network storage install uninstall clean
 
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -59,6 +59,9 @@ guest: build parts ## tests that boot real guests
 
 interop: build parts ## tests with other tools: runc, Docker, Podman
 	$(PYTEST) tests/interop
+
+tables: ## write the tables of docs/ that are made of what the tests see
+	PYTHONPATH=src:tests $(VENV)/python tests/tables.py
 
 bench: build parts ## times of a container's life against runc's
 	PATH="$(PARTS)/bin:$$PATH" $(PYTHON) bench/lifecycle --urunc $(BUILD)/prefix/bin/urunc --parts $(PARTS)

@@ -10,14 +10,10 @@ or a warning that names the key. `foreign`: for other platforms, with one warnin
 
 from __future__ import annotations
 
-import pathlib
 import re
 from typing import Any, NamedTuple
 
 MIB = 1 << 20
-DOCUMENT = pathlib.Path(__file__).resolve().parent.parent / "docs/specification.md"
-BEGIN, END = "<!-- made from tests/keys.py -->\n", "<!-- end -->\n"
-"""Around the table there."""
 
 
 class Row(NamedTuple):
@@ -469,19 +465,14 @@ def spread(text: str) -> list[str]:
     return list(dict.fromkeys(found))  # of nested braces the outer ones' other words come twice
 
 
-def table() -> str:
-    """The rows as docs/specification.md shows them."""
+def table() -> list[str]:
+    """The lines of the rows as docs/specification.md shows them."""
     lines = ["| keys of config.json | for a guest | tests |", "|-|-|-|"]
     for row in ROWS:
         prefix = {"refused": "refused: ", "warned": "a warning: "}.get(row.fate, "")
         tests = ", ".join(row.tests.split())
         lines.append(f"| `{row.keys}` | {prefix}{row.words} | {tests} |")
-    return "\n".join(lines) + "\n"
-
-
-def shown() -> str:
-    """The table that the documentation has."""
-    return DOCUMENT.read_text().partition(BEGIN)[2].partition(END)[0]
+    return lines
 
 
 def place(document: Any, key: str, value: Any) -> None:
@@ -519,7 +510,3 @@ def merge(document: Any, more: Any) -> None:
             merge(document[key], value)
         else:
             document[key] = value
-
-
-if __name__ == "__main__":
-    DOCUMENT.write_text(DOCUMENT.read_text().replace(shown(), table()))

@@ -12,9 +12,9 @@ import subprocess
 from support import PARTS, Bundle, Urunc
 
 APPLETS = (
-    "cat", "chmod", "chown", "cut", "dd", "df", "free", "grep", "hostname", "id", "ip", "ls",
-    "mkdir", "mknod", "mount", "rm", "sh", "sleep", "stat", "tail", "touch", "umount", "uname",
-    "wc", "wget",
+    "cat", "chmod", "chown", "cut", "dd", "df", "free", "grep", "hostname", "id", "ip", "kill",
+    "ls", "mkdir", "mknod", "mount", "poweroff", "reboot", "rm", "sh", "sleep", "stat", "tail",
+    "touch", "true", "umount", "uname", "wc", "wget",
 )  # fmt: skip
 
 

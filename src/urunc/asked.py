@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from urunc.guests import Guest
     from urunc.spec import Spec
 
+ENGINES_VARIABLES = frozenset(("PATH", "HOME", "HOSTNAME", "TERM", "container"))
+"""What engines set on their own, in every container."""
 ENGINES_SYSCTLS = frozenset(("net/ipv4/ip_unprivileged_port_start", "net/ipv4/ping_group_range"))
 """What Docker and Podman add on their own; in a guest without users everybody may do either."""
 
@@ -60,6 +62,13 @@ def _unheard(spec: Spec, guest: Guest) -> list[str]:
     if rights:
         # a unikernel has no users, no system calls and no /proc; this guest has
         found.append(f"{guest.name}: the image's first program has every right in it: {rights}")
+    if not guest.takes_arguments and len(spec.args) > 1:
+        found.append(f"process.args: {guest.name} is told none of its {len(spec.args) - 1} words")
+    names = [variable.partition("=")[0] for variable in spec.env]
+    names = [name for name in names if name not in ENGINES_VARIABLES]
+    if not guest.takes_environment and names:
+        shown = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+        found.append(f"process.env: {guest.name} is told no variables: {shown}")
     if spec.cwd != "/":
         found.append(f"process.cwd: {guest.name} is not told '{spec.cwd}'")
     if spec.domainname:

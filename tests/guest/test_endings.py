@@ -4,7 +4,6 @@ emulates: Linux does not run on every nested KVM. The other guests' are in test_
 
 from __future__ import annotations
 
-import contextlib
 import json
 import pathlib
 import subprocess
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import endings
 from rooted import configure, linux
 from support import Bundle, Container, Urunc, need, nothing_left
 
@@ -24,9 +24,6 @@ MACHINE = {"capabilities": {kind: ["CAP_SYS_BOOT", "CAP_SYS_ADMIN", "CAP_DAC_OVE
 
 def bundle(path: pathlib.Path, script: str, *, machine: bool = False) -> Bundle:
     made = linux(path, script)
-    for name in ("reboot", "poweroff", "true", "kill", "tail", "dd"):
-        with contextlib.suppress(FileExistsError):
-            (made.root / "bin" / name).symlink_to("busybox")
     if machine:
         made.config["process"] |= MACHINE
         namespaces = made.config["linux"]["namespaces"]
@@ -47,37 +44,20 @@ def ended(urunc: Urunc, made: Bundle, log: pathlib.Path) -> tuple[int, str]:
     return result.returncode, reasons[0].partition("ended: ")[2].strip('"')
 
 
-ENDINGS = {
-    "nothing": ("true", False, 0, "its application ended with 0"),
-    "7": ("exit 7", False, 7, "its application ended with 7"),
-    "200": ("exit 200", False, 200, "its application ended with 200"),
-    "a signal": ("kill -ABRT $$", True, 134, "its application ended with 134"),
-    "power-off": ("poweroff -f; sleep 60", True, 0, "the guest shut down"),
-    "reboot": ("reboot -f; sleep 60", True, 253, "the guest reset its machine"),
-    "panic": (
-        "mount -o remount,rw /proc/sys; mount -t proc p /tmp; echo c >/tmp/sysrq-trigger; sleep 60",
-        True, 253, "the guest reset its machine (a kernel panic",
-    ),
-    "memory": (
-        "tail /dev/zero", False, 137,
-        "its application ended with 137: the guest ran out of memory (OOM)",
-    ),
-}  # fmt: skip
-
-
 @pytest.mark.parametrize("supervised", [False, True], ids=["alone", "supervised"])
-@pytest.mark.parametrize("name", ENDINGS)
-def test_endings(urunc: Urunc, tmp_path: pathlib.Path, name: str, *, supervised: bool) -> None:
+@pytest.mark.parametrize("case", endings.CASES, ids=lambda case: case.words)
+def test_endings(
+    urunc: Urunc, tmp_path: pathlib.Path, case: endings.Ending, *, supervised: bool
+) -> None:
     """Each has an exit code of its own; 0 is a good end alone."""
     need("linux", "qemu", "images")
-    script, machine, code, reason = ENDINGS[name]
     configure(urunc, "ext4", **{"monitors.qemu.supervisor": supervised})
-    made = bundle(tmp_path / "b", f"trap '' TERM; {script}", machine=machine)
+    made = bundle(tmp_path / "b", f"trap '' TERM; {case.script}", machine=case.machine)
     with nothing_left(urunc.root):
         found = ended(urunc, made, tmp_path / "log")
-    assert found[0] == code
+    assert found[0] == case.code
     if not supervised:
-        assert reason in found[1]
+        assert case.reason in found[1]
 
 
 def test_a_kernel_that_panics_at_once(urunc: Urunc, tmp_path: pathlib.Path) -> None:

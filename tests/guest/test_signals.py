@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import endings
 from support import PARTS, Bundle, Container, Urunc, need, nothing_left
 
 QUIET = ("WINCH", "HUP", "USR1", "SIGUSR2", "CONT", "URG", "PIPE", "ALRM", "RTMIN+3", "34", "0")
@@ -233,41 +234,25 @@ def follow(urunc: Urunc) -> Iterator[list[Followed]]:
         item.process.wait()
 
 
-ENDINGS = [
-    ("qemu", ["probe.burn=1500", "probe.exit=5"], "", 11, "the guest ended with 5"),
-    ("qemu", ["probe.burn=1500", "probe.triple-fault"], "", 0, "the guest reset"),
-    ("qemu", ["probe.hang"], "TERM", 137, "qemu was ended for signal 15"),
-    ("qemu", ["probe.hang"], "INT", 137, "qemu was ended for signal 2"),
-    ("qemu", ["probe.hang"], "KILL", 137, "qemu was killed by signal 9"),
-    ("firecracker", ["probe.burn=1500", "probe.exit=5"], "", 0, "the guest shut down or reset"),
-    ("firecracker", ["probe.burn=1500", "probe.triple-fault"], "", 0, "shut down or reset"),
-    ("firecracker", ["probe.hang"], "TERM", 137, "firecracker was ended for signal 15"),
-    ("firecracker", ["probe.hang"], "KILL", 137, "firecracker was killed by signal 9"),
-    ("spt", ["probe.hang"], "TERM", 137, "spt was ended for signal 15"),
-    ("spt", ["probe.hang"], "KILL", 137, "spt was killed by signal 9"),
-]
-
-
-@pytest.mark.parametrize(("monitor", "words", "signal", "status", "reason"), ENDINGS)
+@pytest.mark.parametrize("case", endings.PROBES, ids=lambda case: f"{case.monitor} {case.words}")
 def test_why_it_ended(
-    urunc: Urunc, tmp_path: pathlib.Path, follow: list[Followed],
-    monitor: str, words: list[str], signal: str, status: int, reason: str,
-) -> None:  # fmt: skip
+    urunc: Urunc, tmp_path: pathlib.Path, follow: list[Followed], case: endings.Probe
+) -> None:
     """`events` says it, with the exit code that an engine would see."""
-    bundle = probe(tmp_path, monitor, *words)
-    if monitor == "qemu":  # as one whose QEMU has a port for its exit code
+    bundle = probe(tmp_path, case.monitor, *case.guest)
+    if case.monitor == "qemu":  # as one whose QEMU has a port for its exit code
         bundle.config["annotations"]["com.urunc.unikernel.unikernelType"] = "linux"
     container = running(urunc, bundle)
     followed = Followed(urunc, container)
     follow.append(followed)
-    if signal:
-        urunc("kill", container.id, signal)
+    if case.signal:
+        urunc("kill", container.id, case.signal)
     found = followed.all()
     assert found[0]["type"] == "stats"
     assert found[0]["data"]["memory"]["usage"]["usage"] > 0
     assert found[-1]["type"] == "exit"
-    assert found[-1]["data"]["status"] == status
-    assert reason in found[-1]["data"]["reason"]
+    assert found[-1]["data"]["status"] == case.status
+    assert case.reason in found[-1]["data"]["reason"]
     refused = urunc("events", container.id, check=False)
     assert "container not running" in refused.stderr
     container.delete()

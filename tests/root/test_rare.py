@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parts of config.json that few containers have (config-linux.md, config-vm.md): what they do$
-a real monitor, and what a guest finds."""
+"""The parts of config.json that few containers have (config-linux.md, config-vm.md): what they do
+to a real monitor, and what a guest finds."""
 
 from __future__ import annotations
 

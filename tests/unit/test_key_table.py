@@ -48,8 +48,3 @@ def test_every_row_has_its_proof() -> None:
                 assert there or key in keys.APART or key in keys.BY_TESTS_ALONE, key
             else:
                 assert key in keys.SAMPLES
-
-
-def test_the_documentation_shows_it() -> None:
-    """`python tests/keys.py` writes it there."""
-    assert keys.shown() == keys.table()

@@ -203,6 +203,9 @@ class Guest:
     """The monitors it is known to run on; empty: any."""
     storage: frozenset[str] = frozenset()
     """What it can take its files from: "initrd", "block"."""
+    takes_arguments = True
+    takes_environment = True
+    """Whether it can be told the application's; else a warning says what is left out."""
     takes_parameters = False
     """Whether its kernel has parameters apart from the application's words."""
     takes_ipv6 = False

@@ -11,6 +11,8 @@ class Mewz(Guest):
 
     name = "mewz"
     monitors = frozenset(("qemu",))
+    takes_arguments = False
+    takes_environment = False
     quirks = frozenset(("isa-debug-exit", "virtio-modern"))
 
     def words(self, request: Request) -> Words:

@@ -17,6 +17,7 @@ class Mirage(Guest):
     name = "mirage"
     monitors = frozenset(("hvt", "spt"))
     storage = frozenset(("block",))
+    takes_environment = False
     takes_ipv6 = True
 
     def words(self, request: Request) -> Words:

@@ -27,6 +27,8 @@ class Template(Guest):
         self.line = line
         self.storage = frozenset(storage)
         self.assigns_resources = assigns_resources
+        self.takes_arguments = "{args}" in line
+        self.takes_environment = "{env}" in line
         self.takes_ipv6 = "{ipv6}" in line
 
     def words(self, request: Request) -> Words:

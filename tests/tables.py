@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of the documentation that are made: of what the code says of itself, and of the cases
+that the tests run, so that neither says what the other does not.
+
+`make tables` writes them into the pages; tests/unit/test_tables fails where a page has another one.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import endings
+import keys
+from urunc import guests
+from urunc.config import Config
+from urunc.guests import BUILT_IN, Guest
+from urunc.monitors import BUILT_IN as MONITORS
+
+DOCUMENTS = pathlib.Path(__file__).resolve().parent.parent / "docs"
+
+
+class Table(NamedTuple):
+    """A table of a page; its lines stand between two comments that name it."""
+
+    page: str
+    name: str
+    lines: Callable[[], list[str]]
+
+    @property
+    def path(self) -> pathlib.Path:
+        return DOCUMENTS / self.page
+
+    @property
+    def begin(self) -> str:
+        return f"<!-- made by `make tables`: {self.name} -->\n"
+
+    def text(self) -> str:
+        """As it ought to be."""
+        return "".join(f"{line}\n" for line in self.lines())
+
+    def shown(self) -> str:
+        """As the page has it."""
+        _, begin, rest = self.path.read_text().partition(self.begin)
+        text, end, _ = rest.partition("<!-- end -->\n")
+        assert begin and end, f"{self.page} has no place for the table '{self.name}'"
+        return text
+
+    def write(self) -> None:
+        """Put it into the page."""
+        page = self.path.read_text()
+        self.path.write_text(page.replace(self.begin + self.shown(), self.begin + self.text()))
+
+
+def rows(head: Sequence[str], cells: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table."""
+    return [
+        f"| {' | '.join(head)} |",
+        "|" + "-|" * len(head),
+        *(f"| {' | '.join(row)} |" for row in cells),
+    ]
+
+
+def yes(value: object) -> str:
+    return "yes" if value else "no"
+
+
+def guest_row(guest: Guest) -> list[str]:
+    return [
+        guest.name,
+        ", ".join(name for name in MONITORS if name in guest.monitors),
+        *(yes(kind in guest.storage) for kind in ("initrd", "block")),
+        yes(guest.takes_arguments),
+        yes(guest.takes_environment),
+        yes(guest.takes_ipv6),
+        yes(guest.root_forms),
+    ]
+
+
+def guest_table() -> list[str]:
+    """What each guest says that it takes; the tests of their words hold them to it."""
+    head = ("guest", "monitors", "initrd", "block", "arguments", "environment", "IPv6",
+            "`mountRootfs`")  # fmt: skip
+    built_in = [guest_row(guests.load(name, Config())) for name in BUILT_IN]
+    template = ["a template", "any; see below", *["if set"] * 2, *["if in its line"] * 3, "no"]
+    return rows(head, [*built_in, template])
+
+
+def ending_table() -> list[str]:
+    head = ("what happens", "told", "QEMU alone", "why, by `events` and the log")
+    return rows(
+        head,
+        (
+            (case.words, str(case.code), str(case.alone), case.reason.replace("|", "\\|"))
+            for case in endings.CASES
+        ),
+    )
+
+
+def probe_table() -> list[str]:
+    head = ("monitor", "what happens", "the monitor's exit code", "why, by `events`")
+    return rows(
+        head, ((case.monitor, case.words, str(case.status), case.reason) for case in endings.PROBES)
+    )
+
+
+TABLES = (
+    Table("specification.md", "keys", keys.table),
+    Table("guests.md", "guests", guest_table),
+    Table("monitors.md", "endings of a Linux guest", ending_table),
+    Table("monitors.md", "endings of other guests", probe_table),
+)
+
+if __name__ == "__main__":
+    for table in TABLES:
+        table.write()

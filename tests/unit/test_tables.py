@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The documentation's tables are those of tables.py, and the guests are as theirs says."""
+
+from __future__ import annotations
+
+import pytest
+from made import config
+
+import tables
+from urunc import guests
+from urunc.guests import BUILT_IN, Request
+
+
+@pytest.mark.parametrize("table", tables.TABLES, ids=lambda table: table.name)
+def test_a_page(table: tables.Table) -> None:
+    """`make tables` writes it."""
+    assert table.shown() == table.text()
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_guest_is_told_what_it_takes(name: str) -> None:
+    """What it says that it takes is in its words, and nothing else is."""
+    guest = guests.load(name, config())
+    request = Request(
+        args=("app", "argument"),
+        env=("VARIABLE=1",),
+        hostname="",
+        version="",
+        console="ttyS0",
+        initrd=False,
+        nics=(),
+        disks=(),
+        dns=(),
+        search=(),
+        hosts=(),
+    )
+    line = " ".join(guest.words(request).words)
+    assert ("argument" in line) == guest.takes_arguments
+    assert ("VARIABLE" in line) == guest.takes_environment
