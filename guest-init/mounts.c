@@ -46,10 +46,29 @@ static long own_dev; /* the mount of it */
 
 /* --- the kernel's ----------------------------------------------------------- */
 
+/* What the configuration asks for at one of the kernel's places, in place of what is usual. */
+static const struct record *asked(const char *path)
+{
+    const struct record *found = NULL;
+
+    for (const struct record *record = first("mount"); record; record = following(record))
+        if (strcmp(field(record, 0), "kernel") == 0 && strcmp(field(record, 2), path) == 0)
+            found = record;
+    return found;
+}
+
 static void mount_kernel(const char *type, const char *path, unsigned long flags, const char *data)
 {
+    const struct record *record = asked(path);
     int target = find_or_make(path, FOLDER);
 
+    if (record) {
+        struct options options = parse_options(field(record, 3));
+
+        type = field(record, 1);
+        flags = options.flags;
+        data = options.data;
+    }
     mount_at(type, target, type, flags, data);
     close(target);
 }
@@ -151,13 +170,17 @@ static void bind_below(const char *folder, const char *source, const char *path,
     close(top);
 }
 
-/* For who looks for limits. */
+/* For who looks for limits or, where it is asked for, divides what there is. */
 void mount_groups(void)
 {
-    int place = find(root, "sys/fs/cgroup");
+    const char *path = "/sys/fs/cgroup";
+    int place = find(root, path);
+    unsigned long flags = SAFE | MS_RDONLY;
 
+    if (asked(path))
+        flags = parse_options(field(asked(path), 3)).flags;
     if (place >= 0 && has_group())
-        bind_below(GROUPS, CONTAINER, "/sys/fs/cgroup", SAFE | MS_RDONLY);
+        bind_below(GROUPS, CONTAINER, path, flags);
     close(place);
 }
 
@@ -240,6 +263,27 @@ static void make_unbindable(const char *path)
     close(target);
 }
 
+/* A file system of the kernel's own at a place that is not the usual one. */
+static void mount_of_kernel(const char *type, const char *path, const struct options *options)
+{
+    static const char *const usual[] = {"/proc", "/sys", "/sys/fs/cgroup", "/dev/pts",
+                                        "/dev/mqueue"};
+    int target;
+
+    for (size_t i = 0; i < sizeof usual / sizeof usual[0]; i++)
+        if (strcmp(path, usual[i]) == 0)
+            return; /* mount_kernel has seen to it */
+    target = find_or_make(path, FOLDER);
+    if (strcmp(type, "cgroup") == 0)
+        type = "cgroup2"; /* the older hierarchies have no controllers here */
+    if (mount(type, text(DESCRIPTOR, target), type, options->flags, options->data) != 0) {
+        if (errno == ENODEV)
+            fail("the kernel has no file system %s, for %s", type, path);
+        fail("cannot mount %s at %s: %m", type, path);
+    }
+    close(target);
+}
+
 static void mount_volume(const struct record *record)
 {
     const char *kind = field(record, 0), *source = field(record, 1), *path = field(record, 2);
@@ -256,6 +300,8 @@ static void mount_volume(const struct record *record)
         make_node(source, path, strdup(field(record, 3)));
     } else if (strcmp(kind, "tmpfs") == 0) {
         mount_tmpfs(path, &options);
+    } else if (strcmp(kind, "kernel") == 0) {
+        mount_of_kernel(source, path, &options);
     } else {
         target = find_or_make(path, FOLDER);
         wait_for(source);

@@ -100,7 +100,9 @@ ROWS = (
     ),
     Row(
         "mounts[].{uidMappings,gidMappings}[].{containerID,hostID,size}", "effect",
-        "which ids the files of a bind mount have", "guest/storage",
+        "which ids the files of a bind mount have; refused for other mounts and for file systems "
+        "that map none ([storage.md](storage.md))",
+        "guest/owners",
     ),
     Row(
         "hooks.{prestart,createRuntime,createContainer,startContainer,poststart,poststop}[]."
@@ -119,7 +121,9 @@ ROWS = (
     ),
     Row(
         "linux.{uidMappings,gidMappings}[].{containerID,hostID,size}", "effect",
-        "of the new user namespace", "root/namespaces",
+        "of the new user namespace; files belong in the guest to whom the container sees them "
+        "belong to",
+        "root/namespaces guest/owners",
     ),
     Row(
         "linux.timeOffsets.{monotonic,boottime}.{secs,nanosecs}", "effect",

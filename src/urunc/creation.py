@@ -148,6 +148,8 @@ class _Creation:
         self.found = NOTHING
         self.network_identity: tuple[int, int] | tuple[()] = ()
         self.storage = NO_STORAGE
+        self.opened: dict[int, int] = {}
+        """Descriptors of volumes that are mounts of their own (storage/mounted.py)."""
         self.moved: Moved | None = None
         creator = process.stat(posix.getpid())
         self.state = State(
@@ -276,7 +278,13 @@ class _Creation:
         if plan.root_way or plan.volumes:
             from urunc.storage.provide import provide
 
-            self.storage = provide(plan, self.prepared.guest, self.config, self.journal)
+            if any(volume.made.needed for volume in plan.volumes):
+                from urunc.storage.mounted import open_volumes
+
+                self.opened = open_volumes(plan.volumes, self.folder.path)
+            self.storage = provide(
+                plan, self.prepared.guest, self.config, self.journal, self.ids, self.opened
+            )
         if plan.channel == "virtio":
             channel.make(self.folder.path, plan.uid or 0, plan.gid or 0)
 
@@ -284,14 +292,20 @@ class _Creation:
         """What init cannot do for itself: where it has a user namespace of its own, device nodes
         and the way to the image; its terminal's socket."""
         spec, options = self.spec, self.options
-        usual = not (spec.terminal or spec.apparmor_profile or spec.selinux_label)
+        usual = not (spec.terminal or spec.apparmor_profile or spec.selinux_label or self.opened)
         if usual and not (spec.mount_label or self.ids.own or cgroups.in_user_namespace()):
             self.ready = Ready(keyring=options.keyring, pivot=options.pivot)
             return
         from urunc import surroundings
 
         self.ready = surroundings.prepare(
-            self.prepared.plan, self.storage, self.spec, self.ids, self.config, self.options
+            self.prepared.plan,
+            self.storage,
+            self.spec,
+            self.ids,
+            self.config,
+            self.options,
+            self.opened,
         )
 
     def _fork(self) -> None:
@@ -314,7 +328,7 @@ class _Creation:
                     ready.device_mount,
                     ready.image_mount,
                     ready.console_socket,
-                    *(mount for _, mount in ready.stored),
+                    *(mount for _, mount in (*ready.stored, *ready.shared)),
                     *streams_taken,
                 )
             ),

@@ -10,6 +10,8 @@ architectures) is their runtime's own answer.
 
 from __future__ import annotations
 
+import posix
+
 from urunc import OCI_VERSION, __version__, ordinary
 from urunc.errors import HostError
 from urunc.filters import ACTIONS, ARCHITECTURES, FLAGS, OPERATORS
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from urunc.config import Config
+
+IDMAPPED = (5, 12)
+"""Linux has MOUNT_ATTR_IDMAP from here on (mount_setattr(2))."""
 
 
 def features(config: Config) -> dict[str, Any]:
@@ -54,9 +59,8 @@ def document(theirs: dict[str, Any]) -> dict[str, Any]:
         "netDevices": {
             "enabled": not theirs or bool(their_linux.get("netDevices", {}).get("enabled"))
         },
+        "mountExtensions": _mount_extensions(theirs),
     }
-    if "mountExtensions" in their_linux:
-        linux["mountExtensions"] = their_linux["mountExtensions"]
     return {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": OCI_VERSION,
@@ -105,6 +109,16 @@ def _cgroup() -> dict[str, bool]:
 
 def _controllers(mount_point: str) -> list[str]:
     return read_text(f"{mount_point}/cgroup.controllers").split()
+
+
+def _mount_extensions(theirs: dict[str, Any]) -> dict[str, Any]:
+    """Id-mapped mounts: a guest has them where the kernel does, as an ordinary container of a
+    runtime that does."""
+    found = dict(theirs.get("linux", {}).get("mountExtensions", {}))
+    known = not theirs or bool(found.get("idmap", {}).get("enabled"))
+    major, minor = posix.uname().release.replace("-", ".").split(".")[:2]
+    found["idmap"] = {"enabled": known and (int(major), int(minor)) >= IDMAPPED}
+    return found
 
 
 def _seccomp(theirs: dict[str, Any]) -> dict[str, Any]:

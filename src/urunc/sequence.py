@@ -11,7 +11,7 @@ from __future__ import annotations
 from urunc import channel, logs
 from urunc.monitors import RUN, SHARE, SHARE_SOCKET
 from urunc.plan import INITRD_TARGET, SUPERVISOR
-from urunc.record import record
+from urunc.record import record, replace
 from urunc.steps import (
     Attach,
     Bind,
@@ -38,7 +38,7 @@ from urunc.steps import (
     Umask,
     User,
 )
-from urunc.storage.facts import NO_STORAGE, StorageFacts, share_of
+from urunc.storage.facts import FILE, NO_STORAGE, StorageFacts, share_of
 from urunc.users import IdMap, Ids
 
 TYPE_CHECKING = False
@@ -52,6 +52,7 @@ ROOT_BYTES = 16 << 20
 RUN_SIZE = "4m"
 SHARE_SIZE = "1m"
 DESCRIPTORS = "/proc/self/fd"
+SHARED_ROOT = f"{SHARE}/root"
 APPARMOR = ("/proc/self/attr/apparmor/exec", "/proc/self/attr/exec")
 SELINUX = ("/proc/self/attr/exec",)
 MAKE, ATTACH, BIND = "make", "attach", "bind"
@@ -70,6 +71,8 @@ class Ready:
     image_mount: int = -1
     stored: tuple[tuple[str, int], ...] = ()
     """Of `stored_files` those that init may not reach by their path: (target, mount)."""
+    shared: tuple[tuple[str, int], ...] = ()
+    """Of `shares` those that init could not bind: (target, mount)."""
     console_socket: int = -1
     keyring: bool = True
     pivot: bool = True
@@ -134,7 +137,7 @@ def build(
         )
     if ready.devices != ATTACH:
         steps.append(ReadOnly(target=f"{root}/dev"))
-    steps += _shared(plan, spec, root, uid, gid)
+    steps += _shared(plan, spec, root, ready, uid, gid)
     steps.append(ReadOnly(target=root))
     steps += _names(plan, spec, ready)
     steps.append(PivotRoot(target=root, move=not ready.pivot))
@@ -185,40 +188,71 @@ def _stored(plan: Plan, storage: StorageFacts, root: str, ready: Ready) -> list[
     ]
 
 
-def _shared(plan: Plan, spec: Spec, root: str, uid: int, gid: int) -> list[Step]:
-    """The folders that the guest sees as they are. With virtiofs the daemon has them, and the
-    monitor does not."""
+def shares(plan: Plan) -> list[Bind]:
+    """The folders and files of the host's that the guest sees as they are, by their places in the
+    monitor's root: the root filesystem, and volumes by their index."""
     kind = share_of(plan.root_way, plan.volumes)
-    if not kind:
-        return []
-    from urunc.storage.sharing import command
-
-    folder = root + SHARE
-    steps: list[Step] = [_tmpfs(folder, SHARE_SIZE, spec, mode=0o755)]
     way = plan.root_way
-    if way and way.form == kind:
+    found = []
+    if way and kind and way.form == kind:
         # its user may not write to what is root's: what the guest writes stays in the guest
         read_only = way.read_only or kind == "9p"
-        target = f"{folder}/root"
-        if not plan.process:  # urunc's init makes them in the guest
-            steps += [
-                MountPoint(root=plan.root, path=volume.destination)
-                for volume in plan.volumes
-                if volume.way == kind
-            ]
-        steps.append(Bind(source=plan.root, target=target, inside="", read_only=read_only))
-    steps += [
+        found.append(Bind(source=plan.root, target=SHARED_ROOT, inside="", read_only=read_only))
+    return found + [
         Bind(
             source=volume.source,
-            target=f"{folder}/volumes/{index}",
+            target=shared_volume(index),
             inside="",
             read_only=volume.read_only,
             recursive=volume.recursive,
             **volume.attributes.__dict__,
         )
         for index, volume in enumerate(plan.volumes)
-        if volume.way == kind
+        if kind and volume.way == kind
     ]
+
+
+def shared_volume(index: int) -> str:
+    """The place of a shared volume in the monitor's root."""
+    return f"{SHARE}/volumes/{index}"
+
+
+def _shared(plan: Plan, spec: Spec, root: str, ready: Ready, uid: int, gid: int) -> list[Step]:
+    """The folders that the guest sees as they are. With virtiofs the daemon has them, and the
+    monitor does not."""
+    kind = share_of(plan.root_way, plan.volumes)
+    if not kind:
+        return []
+    from urunc.daemon import PLACE
+    from urunc.storage.sharing import command
+
+    folder = root + SHARE
+    prepared = dict(ready.shared)
+    files = {
+        shared_volume(index) for index, volume in enumerate(plan.volumes) if volume.kind == FILE
+    }
+    steps: list[Step] = [_tmpfs(folder, SHARE_SIZE, spec, mode=0o755)]
+    way = plan.root_way
+    if way and way.form == kind and not plan.process and SHARED_ROOT not in prepared:
+        # (urunc's init makes them in the guest)
+        steps += [
+            MountPoint(root=plan.root, path=volume.destination)
+            for volume in plan.volumes
+            if volume.way == kind
+        ]
+    for bind in shares(plan):
+        target = root + bind.target
+        if bind.target in prepared:
+            steps.append(
+                Attach(
+                    descriptor=prepared[bind.target],
+                    target=target,
+                    what=bind.source,
+                    is_file=bind.target in files,
+                )
+            )
+        else:
+            steps.append(replace(bind, target=target))
     if kind == "9p":
         if not plan.supervisor:
             # QEMU's way to the attributes of a file that it has open; init's own descriptors will
@@ -227,11 +261,13 @@ def _shared(plan: Plan, spec: Spec, root: str, uid: int, gid: int) -> list[Step]
                 Bind(source=DESCRIPTORS, target=root + DESCRIPTORS, inside="", read_only=False)
             )
         return [*steps, ReadOnly(target=folder)]
+    absolute = folder.startswith("/")
     daemon = Daemon(
-        argv=command(plan.virtiofsd, folder, rust=plan.virtiofsd_rust),
+        argv=command(plan.virtiofsd, folder if absolute else PLACE, rust=plan.virtiofsd_rust),
         socket=root + SHARE_SOCKET,
         uid=uid,
         gid=gid,
+        folder="" if absolute else folder,
         # the one in C complains of each connection's end
         quiet=not plan.virtiofsd_rust and not logs.debug,
     )

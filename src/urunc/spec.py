@@ -83,6 +83,9 @@ class Mount:
     source: str
     type: str
     options: tuple[str, ...]
+    uid_mappings: tuple[IdMapping, ...] = ()
+    gid_mappings: tuple[IdMapping, ...] = ()
+    """Files' ids (`container`) and as which they are shown here (`host`), where they are others."""
 
     def is_bind(self) -> bool:
         """Whether it shows something of the host's."""
@@ -310,7 +313,14 @@ def _mount(item: Object, bundle: str) -> Mount:
         source=item.text("source"),
         type=item.text("type"),
         options=item.texts("options"),
+        uid_mappings=_ranges(item, "uidMappings"),
+        gid_mappings=_ranges(item, "gidMappings"),
     )
+    if bool(mount.uid_mappings) != bool(mount.gid_mappings):
+        key = "gidMappings" if mount.uid_mappings else "uidMappings"
+        raise item.wrong(key, "it has to be there where the other one is")
+    if mount.uid_mappings and not mount.is_bind():
+        raise item.wrong("uidMappings", "only a bind mount can show other ids")
     if mount.is_bind() and mount.source and not mount.source.startswith("/"):
         return replace(mount, source=f"{bundle}/{mount.source}")
     return mount
@@ -401,8 +411,17 @@ def _namespaces(linux: Object) -> dict[str, str]:
 
 
 def _mappings(linux: Object, key: str, namespaces: dict[str, str]) -> tuple[IdMapping, ...]:
+    found = _ranges(linux, key)
+    if found and "user" not in namespaces:
+        raise linux.wrong(key, "id mappings without a user namespace", "add it to namespaces")
+    if namespaces.get("user") == "" and not any(item.container == 0 for item in found):
+        raise linux.wrong(key, "the new user namespace has no mapping for its id 0")
+    return found
+
+
+def _ranges(holder: Object, key: str) -> tuple[IdMapping, ...]:
     found = []
-    for item in linux.objects(key):
+    for item in holder.objects(key):
         size = item.number("size", maximum=0xFFFFFFFF) or 0
         if not size:
             raise item.wrong("size", "0 ids are no range")
@@ -413,10 +432,6 @@ def _mappings(linux: Object, key: str, namespaces: dict[str, str]) -> tuple[IdMa
                 size=size,
             )
         )
-    if found and "user" not in namespaces:
-        raise linux.wrong(key, "id mappings without a user namespace", "add it to namespaces")
-    if namespaces.get("user") == "" and not any(item.container == 0 for item in found):
-        raise linux.wrong(key, "the new user namespace has no mapping for its id 0")
     return tuple(found)
 
 

@@ -121,18 +121,23 @@ class Bind(Step):
             make_directories(self.target)
         else:
             make_file(self.target)
-        attributes = mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV
+        mount = mounts.clone(fd, recursive=self.recursive)
+        posix.close(fd)
+        self.restrict(mount)
+        _linux.move_mount(mount, self.target)
+        posix.close(mount)
+
+    def restrict(self, mount: int) -> None:
+        """Have a mount that is nowhere attached as it shall be."""
         read_only = mounts.MOUNT_ATTR_RDONLY if self.read_only else 0
-        mounts.bind(
-            fd,
-            self.target,
-            attributes | self.set_below,
+        mounts.restrict(
+            mount,
+            mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV | self.set_below,
             recursive=self.recursive,
             clear=self.clear_below,
             top=self.set | read_only,
             top_clear=self.clear & ~read_only,
         )
-        posix.close(fd)
 
 
 @record
@@ -346,6 +351,8 @@ class Daemon(Step):
     uid: int
     gid: int
     """Who may connect."""
+    folder: str
+    """What it sees as daemon.PLACE, "" for nothing."""
     quiet: bool
     """Whether what it says is dropped."""
 
@@ -355,7 +362,7 @@ class Daemon(Step):
     def execute(self) -> None:
         from urunc.daemon import start
 
-        start(self.argv, self.socket, self.uid, self.gid, quiet=self.quiet)
+        start(self.argv, self.socket, self.uid, self.gid, folder=self.folder, quiet=self.quiet)
 
 
 @record

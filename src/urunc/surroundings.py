@@ -14,11 +14,22 @@ import posix
 from urunc import logs
 from urunc.errors import HostError, reason
 from urunc.linux import _linux, cgroups, mounts
-from urunc.linux.files import AT_FDCWD, S_IFBLK, exists
-from urunc.sequence import ATTACH, BIND, MAKE, Ready, device_nodes, stored_files
+from urunc.linux.files import AT_FDCWD, O_PATH, S_IFBLK, exists
+from urunc.sequence import (
+    ATTACH,
+    BIND,
+    MAKE,
+    Ready,
+    device_nodes,
+    shared_volume,
+    shares,
+    stored_files,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from urunc.config import Config
     from urunc.creation import Options
     from urunc.plan import Plan
@@ -31,9 +42,16 @@ TUN = "/dev/net/tun"
 
 
 def prepare(
-    plan: Plan, storage: StorageFacts, spec: Spec, ids: Ids, config: Config, options: Options
+    plan: Plan,
+    storage: StorageFacts,
+    spec: Spec,
+    ids: Ids,
+    config: Config,
+    options: Options,
+    opened: Mapping[int, int],
 ) -> Ready:
-    """Prepare for init; raises HostError."""
+    """Prepare for init; raises HostError. `opened`: descriptors of volumes that are mounts of their
+    own already (storage/mounted.py), by their index."""
     _check_labels(spec)
     devices, device_mount, image_mount = MAKE, -1, -1
     missing: frozenset[str] = frozenset()
@@ -45,12 +63,17 @@ def prepare(
         devices = ATTACH
         device_mount, image_mount = _mount_devices(plan, storage), _mount_image(spec)
         stored = _mount_files(plan, storage)
+    places = {shared_volume(index): mount for index, mount in opened.items()}
+    shared = _mount_shares(plan, places, every=devices == ATTACH)
+    for mount in set(opened.values()) - {mount for _, mount in shared}:
+        posix.close(mount)  # it was copied
     return Ready(
         ids=ids,
         devices=devices,
         device_mount=device_mount,
         image_mount=image_mount,
         stored=stored,
+        shared=shared,
         console_socket=_console(spec, options),
         keyring=options.keyring,
         pivot=options.pivot,
@@ -153,6 +176,28 @@ def _mount_files(plan: Plan, storage: StorageFacts) -> tuple[tuple[str, int], ..
         except OSError as error:
             raise HostError(f"mount '{source}' for the monitor: {reason(error)}") from None
         found.append((target, mount))
+    return tuple(found)
+
+
+def _mount_shares(
+    plan: Plan, opened: Mapping[str, int], *, every: bool
+) -> tuple[tuple[str, int], ...]:
+    """What the guest shares of the host's files, of mounts that init could not make: with `every`,
+    any."""
+    found = []
+    for share in shares(plan):
+        if not every and share.target not in opened:
+            continue
+        try:
+            mount = opened.get(share.target, -1)
+            if mount < 0:
+                fd = posix.open(share.source, O_PATH | posix.O_CLOEXEC)
+                mount = mounts.clone(fd, recursive=share.recursive)
+                posix.close(fd)
+            share.restrict(mount)
+        except OSError as error:
+            raise HostError(f"share '{share.source}': {reason(error)}") from None
+        found.append((share.target, mount))
     return tuple(found)
 
 

@@ -4,6 +4,7 @@ drivers overlay and vfs, and each kind of volume."""
 
 from __future__ import annotations
 
+import os
 import pathlib
 from collections.abc import Iterator
 
@@ -13,6 +14,7 @@ from engines import taken_down
 from places.podman import Podman
 from stored import (
     CONFIG,
+    CONTENT,
     COPYING,
     DENIED,
     KEEP,
@@ -114,3 +116,48 @@ def test_volumes(podman: Podman, tmp_path: pathlib.Path) -> None:
 def test_volumes_of_an_image(podman: Podman) -> None:
     """VOLUME: Podman's volume where it can be shared, else a copy of it."""
     assert answers(run(podman, "declaring", *script(KEEP))) == KEPT
+
+
+def test_overlays(podman: Podman, tmp_path: pathlib.Path) -> None:
+    """`:O` and `--mount type=image`: shared or copied; what the guest writes is gone with it."""
+    volumes = Volumes(tmp_path)
+    asked = {
+        "over": "cat /over/text; echo guest >/over/text; cat /over/text",
+        "image": "cat /image/etc/image; echo guest >/image/etc/image",
+        "written": "cat /written/etc/image; echo guest >/written/etc/image; cat /written/etc/image",
+    }
+    options = (
+        "--volume", f"{volumes.folder}:/over:O",
+        "--mount", "type=image,source=stored,destination=/image",
+        "--mount", "type=image,source=stored,destination=/written,rw=true",
+    )  # fmt: skip
+    assert answers(run(podman, *options, "stored", *script(asked))) == {
+        "over": "in a folder\nguest\n",
+        "image": CONTENT + DENIED.format("/image/etc/image"),
+        "written": CONTENT + "guest\n",
+    }
+    assert (volumes.folder / "text").read_text() == "in a folder\n"
+
+
+OWNED = {"owners": "stat -c '%n %u:%g' /etc/image /bin/busybox /tmp/folder /tmp/folder/secret"}
+
+
+def test_user_namespace(podman: Podman, tmp_path: pathlib.Path) -> None:
+    """`--uidmap`: files belong in the guest to whom they belong in runc's container."""
+    volumes = Volumes(tmp_path)
+    os.chown(volumes.folder, 100_000, 100_000)
+    os.chown(volumes.folder / "secret", 101_234, 100_007)
+    named = annotations("--annotation")
+    words = ("--uidmap", "0:100000:65536", "--volume", f"{volumes.folder}:/tmp/folder:ro")
+    said = {
+        runtime: podman(
+            "run", "--rm", "--runtime", runtime, *named, *words, "stored", *script(OWNED),
+            check=False,
+        )
+        for runtime in ("runc", "urunc")
+    }  # fmt: skip
+    seen = {runtime: answers(done.stdout) for runtime, done in said.items()}
+    assert seen["urunc"] == seen["runc"], said
+    lines = seen["urunc"]["owners"].splitlines()
+    assert lines == ["/etc/image 0:0", "/bin/busybox 0:0", "/tmp/folder 0:0",
+                     "/tmp/folder/secret 1234:7"]  # fmt: skip

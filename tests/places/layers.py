@@ -12,6 +12,7 @@ from typing import Any
 from urunc.config import Config
 from urunc.storage import images
 from urunc.storage.layers import Source, identify
+from urunc.storage.owners import Owners
 
 
 class Place:
@@ -49,10 +50,12 @@ class Place:
         self.mount("-t", "overlay", "overlay", "-o", words, point)
         return point
 
-    def obtain(self, root: pathlib.Path | Source, form: str = "ext4") -> images.Image:
+    def obtain(
+        self, root: pathlib.Path | Source, form: str = "ext4", owners: Owners | None = None
+    ) -> images.Image:
         """The shared image of a root filesystem."""
         source = root if isinstance(root, Source) else identify(str(root))
-        return images.obtain(source, form, self.config)
+        return images.obtain(source, form, self.config, owners)
 
     def look(self, image: images.Image | pathlib.Path, options: str = "ro") -> pathlib.Path:
         """An image, mounted."""

@@ -18,8 +18,11 @@ import pytest
 from places.layers import Place, contents
 from support import need
 from urunc.errors import HostError
+from urunc.spec import IdMapping
 from urunc.storage import builders, images, room, trees
 from urunc.storage.layers import identify
+from urunc.storage.owners import Owners
+from urunc.users import IdMap
 
 FORMS = ("ext2", "ext4", "erofs", "squashfs")
 SECRET = "correct-horse-battery-staple"
@@ -290,6 +293,56 @@ def test_every_kind_of_file_is_data(place: Place, form: str) -> None:
     assert contents(place.look(image)) == wanted
     if form.startswith("ext"):
         subprocess.run(["e2fsck", "-fn", image.path], check=True, capture_output=True)
+
+
+OWNERS = Owners(
+    users=IdMap(ranges=(
+        IdMapping(container=0, host=100_000, size=65_536),
+        IdMapping(container=70_000, host=7, size=1),
+    )),
+    groups=IdMap(ranges=(IdMapping(container=200_000, host=0, size=10_000),)),
+)  # fmt: skip
+
+
+def test_owners() -> None:
+    """As /proc/self/uid_map has it; what is not mapped is nobody's."""
+    assert [OWNERS.user(uid) for uid in (100_000, 165_535, 7)] == [0, 65_535, 70_000]
+    assert {OWNERS.user(uid) for uid in (0, 6, 8, 99_999, 165_536)} == {65_534}
+    assert OWNERS.group(8) == 200_008
+    assert OWNERS.group(3_000_000_000) == 65_534
+    assert OWNERS.name == "u0:100000+65536 u70000:7+1 g200000:0+10000"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_owners_in_a_user_namespace(place: Place, form: str) -> None:
+    """All is as in the tree, but that files belong to the container's ids."""
+    layer = place.folder("layer")
+    fill(layer)
+    for number in range(300):  # more than a block of a folder or a table of inodes holds
+        file = layer / f"tmp/{'x' * 40}{number}"
+        file.touch()
+        os.chown(file, 100_000 + number, number)
+    root = place.overlay("c", layer)
+    owners = OWNERS
+    if form == "squashfs":  # has one table for users and groups
+        with pytest.raises(HostError, match="cannot tell apart: choose another form"):
+            place.obtain(root, form, OWNERS)
+        owners = Owners(users=OWNERS.users, groups=OWNERS.users)
+    wanted = {
+        path: [mode, owners.user(uid), owners.group(gid), *rest]
+        for path, (mode, uid, gid, *rest) in contents(layer).items()
+        if form != "erofs" or b"lost+found" not in path
+    }
+    image = place.obtain(root, form, owners)
+    assert contents(place.look(image)) == wanted
+    if form.startswith("ext"):
+        subprocess.run(["e2fsck", "-fn", image.path], check=True, capture_output=True)
+    elif form == "erofs":
+        subprocess.run(["fsck.erofs", image.path], check=True, capture_output=True)
+    plain = place.obtain(root, form)
+    assert plain.built
+    assert plain.path != image.path
+    assert not place.obtain(root, form, owners).built
 
 
 @pytest.mark.parametrize(("form", "prefix"), (("cpio", "."), ("root-cpio", "root")))

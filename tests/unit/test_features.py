@@ -55,6 +55,7 @@ def test_beside_an_ordinary_runtime() -> None:
     linux = document(older)["linux"]
     assert linux["netDevices"] == {"enabled": False}
     assert linux["memoryPolicy"] == {"modes": [], "flags": []}
+    assert linux["mountExtensions"] == {"idmap": {"enabled": False}}
     assert document(older)["mountOptions"] == ["rbind"]
     newer = {
         **older,

@@ -26,8 +26,8 @@ from urunc.net.facts import NetFacts
 from urunc.plan import decide, realize
 from urunc.record import rebuild, replace
 from urunc.sequence import Ready, build
+from urunc.storage.disks import expected
 from urunc.storage.facts import Found
-from urunc.storage.wanted import expected
 
 GOLDEN = pathlib.Path(__file__).resolve().parent.parent / "golden"
 UPDATE = os.environ.get("URUNC_UPDATE_GOLDEN") == "1"

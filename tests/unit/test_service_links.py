@@ -17,7 +17,7 @@ from urunc.guests.links import reduced
 from urunc.monitors import Launch
 from urunc.plan import decide, realize, untold
 from urunc.record import replace
-from urunc.storage.wanted import expected
+from urunc.storage.disks import expected
 
 OWN = ("PATH=/bin", "HOSTNAME=pod", "REDIS_SERVICE_HOST=db.example", "REDIS_SERVICE_PORT=6379")
 """What the user set, two of it much like a link."""

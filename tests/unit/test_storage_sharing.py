@@ -18,8 +18,8 @@ from urunc.plan import VIRTIOFSD_MIB, Plan, decide, realize
 from urunc.record import replace
 from urunc.sequence import Ready, build
 from urunc.storage import sharing
+from urunc.storage.disks import expected
 from urunc.storage.facts import ARCHIVE, FILE, VolumeSource
-from urunc.storage.wanted import expected
 
 C, RUST = "/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd"
 

@@ -14,6 +14,7 @@ from urunc.errors import ImageError
 from urunc.net.facts import NO_NETWORK
 from urunc.plan import Plan, decide, realize
 from urunc.record import replace
+from urunc.storage.disks import expected
 from urunc.storage.facts import (
     DEVICE,
     FILE,
@@ -25,7 +26,6 @@ from urunc.storage.facts import (
     volume_mounts,
 )
 from urunc.storage.returned import is_read_back
-from urunc.storage.wanted import expected
 
 ALL = ("erofs", "squashfs", "ext4", "ext2", "cpio")
 

@@ -22,7 +22,7 @@ from urunc.record import plain, rebuild, replace
 from urunc.sequence import ATTACH, Ready, build
 from urunc.state import CHANNEL, load
 from urunc.steps import Bind
-from urunc.storage.wanted import expected, in_words
+from urunc.storage.disks import expected, in_words
 from urunc.users import candidates, ids_of, mapped_groups
 
 TYPE_CHECKING = False

@@ -17,6 +17,7 @@ from urunc.storage.facts import (
     ARCHIVE,
     DEVICE,
     INITRD,
+    KERNEL,
     LAYER_FORM,
     NODE,
     SHARES,
@@ -156,6 +157,8 @@ def _source(request: Request, index: int, volume: Volume) -> tuple[str, str]:
         return "copy", f"volumes/{index}"
     if volume.way == TMPFS:
         return "tmpfs", ""
+    if volume.way == KERNEL:
+        return "kernel", volume.source
     if volume.way == NODE:
         return "node", ":".join(("c", *map(str, volume.device))) if volume.device else "p"
     assert volume.way == DEVICE

@@ -174,18 +174,18 @@ static PyObject *linux_move_mount(PyObject *self, PyObject *args)
     return done;
 }
 
-/* mount_setattr(dirfd, path, at_flags, attr_set, attr_clr, propagation) */
+/* mount_setattr(dirfd, path, at_flags, attr_set, attr_clr, propagation, userns_fd) */
 static PyObject *linux_mount_setattr(PyObject *self, PyObject *args)
 {
     int dirfd;
     PyObject *path = NULL;
     unsigned int at_flags;
-    unsigned long long set, clear, propagation;
+    unsigned long long set, clear, propagation, namespace = 0;
     (void)self;
-    if (!PyArg_ParseTuple(args, "iO&IKKK", &dirfd, PyUnicode_FSConverter, &path, &at_flags, &set, &clear,
-                          &propagation))
+    if (!PyArg_ParseTuple(args, "iO&IKKK|K", &dirfd, PyUnicode_FSConverter, &path, &at_flags, &set, &clear,
+                          &propagation, &namespace))
         return NULL;
-    struct urunc_mount_attr attributes = {set, clear, propagation, 0};
+    struct urunc_mount_attr attributes = {set, clear, propagation, namespace};
     long rc = syscall(SYS_mount_setattr, dirfd, PyBytes_AsString(path), at_flags, &attributes,
                       sizeof attributes);
     PyObject *done = none_or_error(rc, path);

@@ -13,6 +13,7 @@ MS_RDONLY = 0x1
 MS_NOSUID = 0x2
 MS_NODEV = 0x4
 MS_NOEXEC = 0x8
+MS_BIND = 0x1000
 MS_MOVE = 0x2000
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
@@ -34,6 +35,7 @@ MOUNT_ATTR_STRICTATIME = 0x20
 MOUNT_ATTR__ATIME = 0x70
 """One of the three; to set one, all are cleared."""
 MOUNT_ATTR_NODIRATIME = 0x80
+MOUNT_ATTR_IDMAP = 0x100000
 
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
@@ -53,9 +55,25 @@ def mount_tmpfs(target: str, flags: int, options: str) -> None:
     _linux.mount("tmpfs", target, "tmpfs", flags, options)
 
 
-def bind(
-    source_fd: int,
-    target: str,
+def bind(source_fd: int, target: str, attributes: int) -> None:
+    """Make an open file or folder appear at `target` too, with MOUNT_ATTR_* from the first
+    moment."""
+    tree = clone(source_fd)
+    try:
+        restrict(tree, attributes)
+        _linux.move_mount(tree, target)
+    finally:
+        posix.close(tree)
+
+
+def clone(source_fd: int, *, recursive: bool = False) -> int:
+    """A mount of an open file or folder that is nowhere attached."""
+    flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
+    return _linux.open_tree(source_fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | flags)
+
+
+def restrict(
+    tree: int,
     attributes: int,
     *,
     recursive: bool = False,
@@ -63,18 +81,12 @@ def bind(
     top: int = 0,
     top_clear: int = 0,
 ) -> None:
-    """Make an open file or folder appear at `target` too, with MOUNT_ATTR_* from the first moment;
-    `recursive`: with what is mounted below it. `top` and `top_clear` are for the mount alone, the
-    others for those below it as well."""
+    """Set MOUNT_ATTR_* of a mount and, where `recursive`, of those below it; `top` and `top_clear`
+    of the mount alone."""
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
-    tree = _linux.open_tree(source_fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | flags)
-    try:
-        _linux.mount_setattr(tree, "", flags, attributes, clear, 0)
-        if top or top_clear:
-            _linux.mount_setattr(tree, "", AT_EMPTY_PATH, top, top_clear, 0)
-        _linux.move_mount(tree, target)
-    finally:
-        posix.close(tree)
+    _linux.mount_setattr(tree, "", flags, attributes, clear, 0)
+    if top or top_clear:
+        _linux.mount_setattr(tree, "", AT_EMPTY_PATH, top, top_clear, 0)
 
 
 def make_read_only(target: str) -> None:

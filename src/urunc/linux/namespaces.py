@@ -38,6 +38,7 @@ NS_GET_NSTYPE = 0xB703  # ioctl_ns(2), Linux 4.11
 CLONE_NEWNS = KINDS["mount"][0]
 CLONE_NEWPID = KINDS["pid"][0]
 CLONE_NEWNET = KINDS["network"][0]
+CLONE_NEWUSER = KINDS["user"][0]
 
 
 def open_namespace(path: str) -> int:

@@ -20,6 +20,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from urunc.storage.owners import Owners
+
 DATA = "..data"
 """The link that a kubelet turns to another folder when a ConfigMap or the like is updated; the old
 folder is removed then."""
@@ -58,8 +60,9 @@ class Archive:
 
 
 def write_archive(
-    target: str, volumes: Sequence[Copied], upper: str, limit_bytes: int, hint: str = ""
-) -> Archive:
+    target: str, volumes: Sequence[Copied], upper: str, limit_bytes: int, hint: str = "",
+    owners: Owners | None = None,
+) -> Archive:  # fmt: skip
     """A new file with all of it, of whole blocks, or none at all.
 
     `upper` is the folder of the writable layer, "" for none. Raises HostError beyond the limit
@@ -74,7 +77,7 @@ def write_archive(
         raise HostError(f"write '{target}': {reason(error)}") from None
     try:
         for _ in range(ATTEMPTS):
-            archive = _attempt(out, volumes, upper, limit_bytes)
+            archive = _attempt(Writer(out, limit_bytes, owners), volumes, upper)
             if archive:
                 return archive
         raise HostError("copy mounts: they are updated all the time")
@@ -89,12 +92,11 @@ def write_archive(
         posix.close(out)
 
 
-def _attempt(out: int, volumes: Sequence[Copied], upper: str, limit_bytes: int) -> Archive | None:
+def _attempt(writer: Writer, volumes: Sequence[Copied], upper: str) -> Archive | None:
     """Write it from the file's beginning; None where a volume was updated meanwhile."""
-    posix.ftruncate(out, 0)
-    posix.lseek(out, 0, 0)
+    posix.ftruncate(writer.out, 0)
+    posix.lseek(writer.out, 0, 0)
     opaque: list[str] = []
-    writer = Writer(out, limit_bytes)
     if upper:
         _add_layer(writer, upper, opaque)
     if not all(_add_volume(writer, volume) for volume in volumes):

@@ -25,12 +25,14 @@ from urunc.record import record
 from urunc.storage import builders, cache, trees
 from urunc.storage.images import WRITABLE, Image, of_entry
 from urunc.storage.layers import Source
+from urunc.storage.owners import OPTIONS, rewrite
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from urunc.config import Config
+    from urunc.storage.owners import Owners
 
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 RLIMIT_CORE, RLIMIT_FSIZE = 4, 1
@@ -76,9 +78,12 @@ class _Task:
     """An empty folder to mount on."""
     limit_mib: int
     slack_mib: int
+    owners: Owners | None
 
 
-def build(source: Source, form: str, key: str, folder: str, config: Config) -> Image:
+def build(
+    source: Source, form: str, key: str, folder: str, config: Config, owners: Owners | None = None
+) -> Image:
     """Build the entry of the cache that `images.obtain` did not find, or wait for whoever builds
     it."""
     name = f"{key}.{form}"
@@ -93,7 +98,8 @@ def build(source: Source, form: str, key: str, folder: str, config: Config) -> I
                 return of_entry(entry, key)
             try:
                 before = "" if source.kind == "layers" else _signature(source.root)
-                omitted = _construct(source, form, f"{folder}/{name}{cache.TEMPORARY}", fd, config)
+                target = f"{folder}/{name}{cache.TEMPORARY}"
+                omitted = _construct(source, form, target, fd, config, owners)
                 if before and before != _signature(source.root):
                     raise HostError(f"build image of '{source.root}': it was changed meanwhile")
                 cache.commit(folder, name, fd, source.root, omitted)
@@ -105,7 +111,7 @@ def build(source: Source, form: str, key: str, folder: str, config: Config) -> I
     except _Changed:
         from urunc.storage.images import obtain
 
-        return obtain(Source(kind="tree", root=source.root), form, config)
+        return obtain(Source(kind="tree", root=source.root), form, config, owners)
     except OSError as error:
         raise _failure(error, form, source.root, folder) from None
     limit_bytes = config.get("storage.cache_mib") * MIB
@@ -117,7 +123,9 @@ def build(source: Source, form: str, key: str, folder: str, config: Config) -> I
     )
 
 
-def build_at(source: Source, form: str, target: str, config: Config) -> Image:
+def build_at(
+    source: Source, form: str, target: str, config: Config, owners: Owners | None = None
+) -> Image:
     """Build an image at a path, outside the cache."""
     folder = target.rpartition("/")[0]
     cache.folder(config)
@@ -125,7 +133,7 @@ def build_at(source: Source, form: str, target: str, config: Config) -> Image:
         flags = posix.O_RDWR | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC
         fd = posix.open(target, flags, 0o600)
         try:
-            omitted = _construct(source, form, target, fd, config)
+            omitted = _construct(source, form, target, fd, config, owners)
         except BaseException:
             unlink(target)
             raise
@@ -147,7 +155,9 @@ def _failure(error: OSError, form: str, root: str, folder: str) -> HostError:
     return HostError(f"build {form} image of '{root}'{where}: {reason(error)}")
 
 
-def _construct(source: Source, form: str, target: str, fd: int, config: Config) -> tuple[str, ...]:
+def _construct(
+    source: Source, form: str, target: str, fd: int, config: Config, owners: Owners | None
+) -> tuple[str, ...]:
     """Have a child write the image to an empty file, and check that it did; what was left out.
     Raises OSError, HostError and _Changed."""
     scratch = f"{cache.folder(config)}/{cache.SCRATCH}"
@@ -162,6 +172,7 @@ def _construct(source: Source, form: str, target: str, fd: int, config: Config) 
         scratch=scratch,
         limit_mib=config.get("storage.image_limit_mib"),
         slack_mib=config.get("storage.slack_mib"),
+        owners=owners,
     )
     answer = _run_child(task, fd, config.get("storage.build_timeout_s"))
     if "changed" in answer:
@@ -277,13 +288,16 @@ def _make(task: _Task, fd: int) -> tuple[str, ...]:
     limit = max(task.limit_mib * MIB * 2, room)
     _linux.setrlimit(0, RLIMIT_FSIZE, limit, limit)
     posix.set_inheritable(fd, True)  # the lock is held as long as the program runs
+    more = OPTIONS.get(task.form, ()) if task.owners else ()
     if task.form in WRITABLE:
         _make_ext(task, program, root, size, posix.fstat(top))
     elif task.form == "erofs":
-        run_program([program, task.target, root])
+        run_program([program, *more, task.target, root])
     else:
         options = "-noappend -no-progress -no-recovery -mem 256M -comp gzip -Xcompression-level 1"
-        run_program([program, root, task.target, *options.split()])
+        run_program([program, root, task.target, *options.split(), *more])
+    if task.owners:
+        rewrite(fd, task.form, task.owners)
     return ()
 
 
@@ -363,7 +377,8 @@ def _make_ext(
 def _write_archive(task: _Task, top: int, fd: int) -> tuple[str, ...]:
     from urunc.storage.cpio import write_tree
 
-    facts = write_tree(fd, top, PREFIXES[task.form], limit_bytes=task.limit_mib * MIB)
+    limit_bytes = task.limit_mib * MIB
+    facts = write_tree(fd, top, PREFIXES[task.form], limit_bytes=limit_bytes, owners=task.owners)
     return tuple(
         f"attribute {item.name} of {item.files} files, as of '{item.example}'"
         for item in facts.left_out

@@ -34,6 +34,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from urunc.storage.owners import Owners
+
     Attribute = Callable[[bytes, int, str], bool]
 
 S_IFCHR = 0o020000
@@ -92,11 +94,12 @@ class Facts:
 
 
 def write_tree(
-    out: int, root_fd: int, prefix: str, *, limit_bytes: int = 0, one_file_system: bool = True
-) -> Facts:
+    out: int, root_fd: int, prefix: str, *, limit_bytes: int = 0, one_file_system: bool = True,
+    owners: Owners | None = None,
+) -> Facts:  # fmt: skip
     """A whole archive of the tree that `root_fd` is, as `prefix` in it ("" for its top); see
     Writer."""
-    writer = Writer(out, limit_bytes)
+    writer = Writer(out, limit_bytes, owners)
     writer.tree(root_fd, prefix, one_file_system=one_file_system)
     return writer.end()
 
@@ -105,12 +108,14 @@ class Writer:
     """Writes one archive to a regular file, from its descriptor's position on, where the file must
     end: holes stay holes.
 
+    With `owners` files belong to whom the container sees them belong to.
     Raises OSError where the file cannot be written, TooLargeError beyond `limit_bytes` (0: none),
     HostError for what cannot be read, ImageError for what the format cannot hold.
     """
 
-    def __init__(self, out: int, limit_bytes: int = 0) -> None:
+    def __init__(self, out: int, limit_bytes: int = 0, owners: Owners | None = None) -> None:
         self.out = out
+        self.owners = owners
         self.limit_bytes = limit_bytes
         self.what = ""
         """What is being packed, for messages."""
@@ -402,8 +407,11 @@ class _Walk:
     ) -> None:  # fmt: skip
         """A member's header with the owner and the mode of a file."""
         kind = facts.st_mode & S_IFMT
+        owners = self.writer.owners
+        uid = owners.user(facts.st_uid) if owners else facts.st_uid
+        gid = owners.group(facts.st_gid) if owners else facts.st_gid
         self.writer.member(
-            self.name(path), facts.st_mode, uid=facts.st_uid, gid=facts.st_gid, links=links,
+            self.name(path), facts.st_mode, uid=uid, gid=gid, links=links,
             mtime=facts.st_mtime_ns // 10**9, size=size, number=number,
             device=facts.st_rdev if kind in (S_IFBLK, S_IFCHR) else 0,
         )  # fmt: skip

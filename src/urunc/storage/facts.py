@@ -22,13 +22,29 @@ LAYER_FORM = "ext4"
 FORMS = (*DISKS, *SHARES, INITRD)
 
 ARCHIVE, IN_INITRD, TMPFS, DEVICE, NODE = "archive", "initrd", "tmpfs", "device", "node"
+KERNEL = "kernel"
 """Ways of a volume beside SHARES and DISKS: copied onto a disk that urunc's init reads, copied into
-the initrd; made in the guest's memory; a block device as it is; a node of the guest's kernel."""
+the initrd; made in the guest's memory; a block device as it is; a node of the guest's kernel; a
+file system of that kernel's own (its /proc)."""
 FOLDER, FILE = "folder", "file"
 TOLD = ("/etc/resolv.conf", "/etc/hosts", "/etc/hostname")
 """What of an engine's mounts reaches a guest as words, or in its configuration."""
 OWN_TYPES = ("proc", "sysfs", "devpts", "mqueue", "cgroup")
 SHM = "/dev/shm"
+USUAL = {
+    "/proc": ("proc", False, frozenset()),
+    "/sys": ("sysfs", True, frozenset()),
+    "/sys/fs/cgroup": ("cgroup", True, frozenset()),
+    "/dev/mqueue": ("mqueue", False, frozenset()),
+    "/dev/pts": ("devpts", False, frozenset(("ptmxmode=0666", "mode=0620", "gid=5"))),
+}
+"""Where a Linux guest has them without being asked → (type, read-only, options of its own)."""
+KERNEL_TYPES = frozenset(
+    (*OWN_TYPES, "binfmt_misc", "bpf", "cgroup2", "configfs", "debugfs", "devtmpfs", "efivarfs",
+     "fusectl", "pstore", "ramfs", "rpc_pipefs", "securityfs", "selinuxfs", "tracefs")
+)  # fmt: skip
+"""File systems that show what a kernel has: in a guest, that one's. (Types of others are mounted on
+the host.)"""
 OWN_MOUNTS = ("/dev", SHM, "/dev/pts", "/dev/mqueue", "/proc", "/sys", "/sys/fs/cgroup")
 """What a runtime mounts for every container's own kernel interfaces: a guest has a kernel."""
 
@@ -44,6 +60,32 @@ class Attributes:
 
 
 PLAIN = Attributes()
+
+
+@record
+class Made:
+    """What the runtime has to mount itself before there is a folder (mounted.py): a file system, or
+    a folder whose files shall belong to other ids."""
+
+    filesystem: str = ""
+    """Its type, "" where it is a folder of the host's."""
+    flags: int = 0
+    """MS_* of mount(2)."""
+    data: str = ""
+    """What the file system is told."""
+    uid_map: str = ""
+    gid_map: str = ""
+    """As /proc/PID/uid_map has it: on the disk, as seen on the host, count; "" for no mapping."""
+    map_recursive: bool = False
+    """Whether it holds for what is mounted below, too."""
+
+    @property
+    def needed(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.filesystem or self.uid_map)
+
+
+FOUND = Made()
 
 
 @record
@@ -79,6 +121,7 @@ class VolumeSource:
     shm: tuple[str, ...] = ()
     """Of a folder that is to be shared memory, and holds nothing that others left there: the
     options of a tmpfs like it."""
+    made: Made = FOUND
 
 
 @record
@@ -97,13 +140,15 @@ class Found:
     virtiofsd: str
     """The program's path, "" where there is none."""
     user_namespace: bool
-    """Whether the container has one of its own, in which init cannot reach the host's folders."""
+    """Whether the container has one of its own: files' owners are other ids there."""
     supervisor: str
     """urunc's program that runs a monitor and ends as the guest's application did, where the
     administrator asks for it, else ""."""
     volumes: tuple[VolumeSource, ...]
     virtiofsd_rust: bool = False
     """Which of the two it is (sharing.py)."""
+    may_attach: bool = True
+    """Whether the runtime can hand init mounts that init could not make in a user namespace."""
 
 
 @record
@@ -146,6 +191,7 @@ class Volume:
     attributes: Attributes = PLAIN
     writable_below: tuple[str, ...] = ()
     returned: tuple[int, ...] = ()
+    made: Made = FOUND
 
 
 @record
@@ -200,14 +246,29 @@ def volume_mounts(spec: Spec, guest: Guest) -> list[Mount]:
         mount
         for mount in spec.mounts
         if mount.destination not in TOLD
-        and mount.type not in OWN_TYPES
-        and (mount.destination not in OWN_MOUNTS or mount.is_bind() or _is_shm(mount, guest))
+        and (mount.type not in OWN_TYPES or (guest.init and not _is_usual(mount)))
+        and (
+            mount.destination not in OWN_MOUNTS
+            or mount.is_bind()
+            or mount.type in OWN_TYPES
+            or _is_shm(mount, guest)
+        )
         and (TMPFS in guest.volume_ways or (mount.destination, mount.type) != ("/run", TMPFS))
     ]
 
 
 def _is_shm(mount: Mount, guest: Guest) -> bool:
     return (mount.destination, mount.type) == (SHM, TMPFS) and TMPFS in guest.volume_ways
+
+
+def _is_usual(mount: Mount) -> bool:
+    """Whether a mount of OWN_TYPES is where a Linux guest has it, and as it has it."""
+    usual = USUAL.get(mount.destination)
+    if not usual or usual[0] != mount.type:
+        return False
+    _, read_only, data = usual
+    said = {word for word in mount.options if "=" in word}
+    return ("ro" in mount.options) == read_only and said <= data
 
 
 def share_of(root: Root | None, volumes: tuple[Volume, ...]) -> str:

@@ -21,6 +21,7 @@ from urunc.storage.layers import Source, digest
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from urunc.config import Config
+    from urunc.storage.owners import Owners
 
 FORMS = ("ext2", "ext4", "erofs", "squashfs", "cpio", "root-cpio")
 """`root-cpio` has everything below `root`, where an initrd's own files are not in its way."""
@@ -43,12 +44,13 @@ class Image:
     """What of the tree the form cannot hold, in words for the user."""
 
 
-def obtain(source: Source, form: str, config: Config) -> Image:
+def obtain(source: Source, form: str, config: Config, owners: Owners | None = None) -> Image:
     """The shared image of a root filesystem in a form of FORMS; built where the cache has none.
 
     It holds the lower folders of an overlay, and neither its upper folder nor what is mounted; of a
-    source without layers it holds the folder. Whoever uses it opens it soon: it may be removed from
-    the cache. Raises HostError.
+    source without layers it holds the folder. With `owners` files belong to whom the container sees
+    them belong to. Whoever uses it opens it soon: it may be removed from the cache. Raises
+    HostError.
     """
     folder = cache.folder(config)
     content = source.key
@@ -57,14 +59,14 @@ def obtain(source: Source, form: str, config: Config) -> Image:
 
         content = key_of(source.root, folder)
     room = str(config.get("storage.slack_mib")) if form in WRITABLE else ""
-    key = digest(RECIPE, content, form, room)
+    key = digest(RECIPE, content, form, room, *([owners.name] if owners else []))
     entry = cache.find(folder, f"{key}.{form}")
     if entry:
         cache.touch(entry)
         return of_entry(entry, key)
     from urunc.storage.building import build
 
-    return build(source, form, key, folder, config)
+    return build(source, form, key, folder, config, owners)
 
 
 def of_entry(entry: cache.Entry, key: str) -> Image:
@@ -78,12 +80,14 @@ def of_entry(entry: cache.Entry, key: str) -> Image:
     )
 
 
-def build_private(root: str, form: str, target: str, config: Config) -> Image:
+def build_private(
+    root: str, form: str, target: str, config: Config, owners: Owners | None = None
+) -> Image:
     """An image of a root filesystem as it is now, an overlay's upper folder too, at a path of its
     own where nothing is yet. Raises HostError."""
     from urunc.storage.building import build_at
 
-    return build_at(Source(kind="tree", root=root), form, target, config)
+    return build_at(Source(kind="tree", root=root), form, target, config, owners)
 
 
 def private_copy(image: str, target: str) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import posix
 
 from urunc import programs
-from urunc.errors import HostError
+from urunc.errors import HostError, SpecError
+from urunc.linux import cgroups
 from urunc.linux.files import O_PATH, S_IFBLK, S_IFCHR, S_IFDIR, S_IFMT, S_IFREG
 from urunc.storage import builders, nodes, options, sharing
 from urunc.storage.facts import (
@@ -17,13 +18,16 @@ from urunc.storage.facts import (
     FILE,
     FOLDER,
     FORMS,
+    FOUND,
     INITRD,
+    KERNEL,
+    KERNEL_TYPES,
     NODE,
-    PLAIN,
     SHARES,
     SHM,
     TMPFS,
     Found,
+    Made,
     VolumeSource,
     volume_mounts,
 )
@@ -33,10 +37,13 @@ if TYPE_CHECKING:
     from urunc.config import Config
     from urunc.guests import Guest
     from urunc.image import UnikernelImage
-    from urunc.spec import Mount, Spec
+    from urunc.spec import IdMapping, Mount, Spec
 
 SCRATCH = "/kubernetes.io~empty-dir/"
 """In the path of an emptyDir's folder (pkg/volume/emptydir)."""
+PODMANS_OVERLAY = "/userdata/overlay/"
+"""In the path of the upper folder of `:O` and `type=image`, which is gone with the container
+(containers/common, pkg/overlay)."""
 HEX = frozenset("0123456789abcdef")
 ENGINE_ID_LETTERS = 64
 KINDS = {S_IFDIR: FOLDER, S_IFREG: FILE, S_IFBLK: DEVICE, S_IFCHR: NODE}
@@ -46,15 +53,7 @@ CLOSED = "a block device that linux.devices does not name"
 that may make nodes in a volume (CAP_MKNOD) can make one of any disk of the host's."""
 HUGETLBFS, LEAST_HUGE_BYTES = "hugetlbfs", 1 << 20
 HUGE = "of huge pages, which are the host's: a guest has none"
-NONE = options.Options(
-    read_only=False,
-    read_only_below=False,
-    recursive=False,
-    host=PLAIN,
-    words=(),
-    slave=False,
-    unknown=(),
-)
+UNABLE = {HUGETLBFS: HUGE, "": "of no type, and no bind mount"}
 ASSUMED = ("ext4",)
 """What a kernel is taken to mount where nobody says."""
 
@@ -80,6 +79,7 @@ def look(spec: Spec, image: UnikernelImage, guest: Guest, config: Config) -> Fou
         virtiofsd=daemon,
         virtiofsd_rust=rust,
         user_namespace="user" in spec.namespaces,
+        may_attach=posix.geteuid() == 0 and not cgroups.in_user_namespace(),
         supervisor=programs.path("supervisor") if _supervised(image, guest, config) else "",
         volumes=(
             *(_volume(mount, spec) for mount in volume_mounts(spec, guest)),
@@ -109,7 +109,9 @@ def _supervised(image: UnikernelImage, guest: Guest, config: Config) -> bool:
 
 
 def _volume(mount: Mount, spec: Spec) -> VolumeSource:
-    asked = options.parse(mount) if mount.is_bind() or mount.type == TMPFS else NONE
+    if not mount.is_bind() and mount.type != TMPFS:
+        return _file_system(mount)
+    asked = options.parse(mount)
     device: tuple[int, ...] = ()
     words = asked.words
     read_only = asked.read_only
@@ -140,8 +142,7 @@ def _volume(mount: Mount, spec: Spec) -> VolumeSource:
         except OSError as error:
             kind = f"not to be had: {error.strerror}"
     else:
-        kind = TMPFS if mount.type == TMPFS else f"of type '{mount.type}'"
-        kind = HUGE if mount.type == HUGETLBFS else kind
+        kind = TMPFS
     return VolumeSource(
         destination=mount.destination,
         source=mount.source if mount.is_bind() else "",
@@ -158,6 +159,7 @@ def _volume(mount: Mount, spec: Spec) -> VolumeSource:
         attributes=asked.host,
         writable_below=below,
         notes=_notes(asked),
+        made=_mapped(mount, spec) if kind in (FOLDER, FILE) else FOUND,
     )
 
 
@@ -194,6 +196,56 @@ def _shm(mount: Mount) -> tuple[str, ...]:
     if (not made or mount.source == SHM) and posix.listdir(mount.source):
         return ()
     return f"mode={mode:o}", f"size={facts.f_blocks * facts.f_frsize}"
+
+
+def _file_system(mount: Mount) -> VolumeSource:
+    """A mount that is no bind mount: of the guest's kernel, or to be made on the host."""
+    read_only, flags, words, data = options.of_file_system(mount)
+    own = mount.type in KERNEL_TYPES
+    uppers = [word for word in mount.options if word.startswith("upperdir=")]
+    if mount.type == "overlay" and not uppers:
+        read_only = True  # nobody can write to it
+    if mount.type.startswith("cgroup"):
+        data = ""  # names a hierarchy of the host's
+    kind = KERNEL if own else FOLDER
+    if mount.type in UNABLE:
+        kind = UNABLE[mount.type]
+    return VolumeSource(
+        destination=mount.destination,
+        source=mount.type if own else mount.source,
+        kind=kind,
+        read_only=read_only,
+        recursive=False,
+        scratch=mount.type == "overlay" and any(PODMANS_OVERLAY in word for word in uppers),
+        options=(*words, *([data] if own and data else [])),
+        device=(),
+        made=FOUND if own else Made(filesystem=mount.type, flags=flags, data=data),
+    )
+
+
+def _mapped(mount: Mount, spec: Spec) -> Made:
+    """By which ids a bind mount's files are to be seen (config.md, mounts): its own mappings, else
+    with `idmap` the container's."""
+    words = options.IDENTITIES.intersection(mount.options)
+    if not words and not mount.uid_mappings:
+        return FOUND
+    users, groups = mount.uid_mappings, mount.gid_mappings
+    if not users:
+        from urunc.users import ids_of
+
+        ids = ids_of(spec.namespaces, spec.uid_mappings, spec.gid_mappings)
+        users, groups = ids.users.ranges, ids.groups.ranges
+    if not users:
+        raise SpecError(
+            f"config.json: mounts: '{mount.destination}': option '{min(words)}': neither the mount "
+            "nor the container has id mappings",
+            "add uidMappings and gidMappings",
+        )
+    return Made(uid_map=_lines(users), gid_map=_lines(groups), map_recursive="ridmap" in words)
+
+
+def _lines(ranges: tuple[IdMapping, ...]) -> str:
+    return "".join(f"{item.container} {item.host} {item.size}\n" for item in ranges)
 
 
 def _writable_below(folder: str) -> tuple[str, ...]:

@@ -50,15 +50,22 @@ WITHOUT_EFFECT = frozenset(
 )  # fmt: skip
 """What says how to mount, what Linux has given up (mand, 5.15), what is so in any case: a guest's
 mounts are private, a tmpfs has access control lists where its kernel can."""
+MORE_WITHOUT_EFFECT = frozenset(("async", "nolazytime"))
 UNBINDABLE = frozenset(("unbindable", "runbindable"))
 SLAVE, SHARED = frozenset(("slave", "rslave")), frozenset(("shared", "rshared"))
-IDENTITIES = ("idmap", "ridmap", "uidmap=", "gidmap=")
-"""Which ids the mount's files have: not this module's."""
+IDENTITIES = frozenset(("idmap", "ridmap"))
+"""Which ids the mount's files have: see `ids_shown`."""
 COPY_UP = "tmpcopyup"
 ALL = frozenset(
     (*ATTRIBUTES, *RECURSIVE, *OF_FILE_SYSTEM, *WITHOUT_EFFECT, *UNBINDABLE, *SLAVE, COPY_UP)
 )
 """What `parse` knows by name."""
+KNOWN_OF_BINDS = frozenset((*RECURSIVE, *WITHOUT_EFFECT, *OF_FILE_SYSTEM, *IDENTITIES))
+FLAGS = {
+    "ro": 0x1, "sync": 0x10, "dirsync": 0x80, "nosymfollow": 0x100, "noatime": 0x400,
+    "nodiratime": 0x800, "relatime": 0x200000, "strictatime": 0x1000000, "lazytime": 0x2000000,
+}  # fmt: skip
+"""mount(2)'s MS_* of a file system that is mounted on the host."""
 TMPFS_SIZES = ("size", "nr_blocks", "nr_inodes")
 TMPFS_IDS = ("uid", "gid")
 TMPFS_FLAGS = ("noswap", "inode32", "inode64")
@@ -131,8 +138,9 @@ def parse(mount: Mount) -> Options:
         elif word in UNBINDABLE:
             data.append("unbindable")
         elif mount.is_bind():
-            known = word in RECURSIVE or word in WITHOUT_EFFECT or word in OF_FILE_SYSTEM
-            if not known and not word.startswith(IDENTITIES):
+            if word.startswith("idmap="):
+                raise _wrong(mount, word, "say it by uidMappings and gidMappings")
+            if word not in KNOWN_OF_BINDS:
                 unknown.append(word)
         elif word not in WITHOUT_EFFECT and word not in RECURSIVE and word not in SHARED:
             data.append(_of_tmpfs(mount, word))
@@ -159,6 +167,32 @@ def parse(mount: Mount) -> Options:
         slave=slave,
         unknown=tuple(unknown),
     )
+
+
+def of_file_system(mount: Mount) -> tuple[bool, int, tuple[str, ...], str]:
+    """(read-only, MS_*, words for the guest's mount, what the file system is told) of a mount of
+    another type: what is no word of mount(8)'s is the file system's, as it stands."""
+    chosen = _Choices()
+    data: list[str] = []
+    flags = 0
+    for word in mount.options:
+        if word in ATTRIBUTES:
+            chosen.take(word)
+        elif word in RECURSIVE:
+            chosen.take(RECURSIVE[word])
+        elif word == "remount":
+            raise _wrong(mount, word, "there is nothing to mount anew")
+        elif word in IDENTITIES:
+            raise _wrong(mount, word, "only a bind mount can show other ids")
+        elif word in FLAGS:
+            flags |= FLAGS[word]
+        elif word not in ALL and word not in SHARED and word not in MORE_WITHOUT_EFFECT:
+            data.append(word)
+    words = [word for word in SWITCHES if chosen.switches.get(word)]
+    words += [chosen.times] if chosen.times else []
+    for word in words:
+        flags |= FLAGS.get(word, 0)
+    return chosen.switches.get("ro", False), flags, tuple(words), ",".join(data)
 
 
 def _of_tmpfs(mount: Mount, word: str) -> str:

@@ -18,6 +18,7 @@ from urunc.linux.files import O_PATH, S_IFMT, S_IFREG, open_in_root, remove_tree
 from urunc.linux.process import boot_id
 from urunc.record import replace
 from urunc.storage import cache
+from urunc.storage.disks import archive_index, returned_index, stored_disks, upper_index
 from urunc.storage.facts import (
     ARCHIVE,
     DEVICE,
@@ -28,16 +29,19 @@ from urunc.storage.facts import (
     StorageFacts,
 )
 from urunc.storage.layers import identify
-from urunc.storage.wanted import archive_index, returned_index, stored_disks, upper_index
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from urunc.config import Config
     from urunc.guests import Guest
     from urunc.journal import Journal
     from urunc.plan import Plan
     from urunc.storage.facts import Volume
     from urunc.storage.layers import Source
+    from urunc.storage.owners import Owners
+    from urunc.users import Ids
 
 DEFAULT_PRIVATE = "/var/lib/urunc/containers"
 MIB = 1 << 20
@@ -49,16 +53,42 @@ UNPACKED_MIB = 32
 """Memory that a kernel needs beside what its initrd takes, roughly."""
 
 
-def provide(plan: Plan, guest: Guest, config: Config, journal: Journal) -> StorageFacts:
-    """Make it all; raises Error. What was made so far is in the journal."""
-    return _Provision(plan, guest, config, journal).run()
+def provide(
+    plan: Plan,
+    guest: Guest,
+    config: Config,
+    journal: Journal,
+    ids: Ids,
+    opened: Mapping[int, int],
+) -> StorageFacts:
+    """Make it all; raises Error. What was made so far is in the journal. `opened`: descriptors of
+    volumes that are mounts of their own (mounted.py), by their index."""
+    return _Provision(plan, guest, config, journal, ids, opened).run()
 
 
 class _Provision:
     """The work for one container."""
 
-    def __init__(self, plan: Plan, guest: Guest, config: Config, journal: Journal) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        guest: Guest,
+        config: Config,
+        journal: Journal,
+        ids: Ids,
+        opened: Mapping[int, int],
+    ) -> None:
         self.plan = plan
+        self.volumes = [
+            replace(volume, source=f"/proc/self/fd/{opened[index]}") if index in opened else volume
+            for index, volume in enumerate(plan.volumes)
+        ]
+        self.owners: Owners | None = None
+        """Where files belong to other ids in the container than here."""
+        if ids.own:
+            from urunc.storage.owners import Owners
+
+            self.owners = Owners(ids.users, ids.groups)
         self.guest = guest
         self.config = config
         self.journal = journal
@@ -70,7 +100,7 @@ class _Provision:
     def run(self) -> StorageFacts:
         plan = self.plan
         upper = self._upper()
-        archive = bool(upper) or any(volume.way == ARCHIVE for volume in plan.volumes)
+        archive = bool(upper) or any(volume.way == ARCHIVE for volume in self.volumes)
         disks = stored_disks(plan, archive=archive)
         if plan.process:
             self.parts.append(self._kernel_part())
@@ -80,7 +110,7 @@ class _Provision:
             path, opaque = self._archive(upper)
             sources.append(path)
         self._into_initrd()
-        for volume in plan.volumes:
+        for volume in self.volumes:
             if volume.way in DISKS:
                 sources.append(self._image_of(volume, len(sources)))
             elif volume.way == DEVICE:
@@ -132,10 +162,10 @@ class _Provision:
         if not self.guest.init and _has_entries(self.source.upper):
             # such a guest has no layers of its own: it gets the whole, which nobody else may share
             path = f"{self.folder}/{own}"
-            image = build_private(self.plan.root, form, path, self.config)
+            image = build_private(self.plan.root, form, path, self.config, self.owners)
             self._give(path, 0o600)
         else:
-            image = obtain(self.source, form, self.config)
+            image = obtain(self.source, form, self.config, self.owners)
             path = image.path
             if way.copied:
                 path = f"{self.folder}/{own}"
@@ -184,7 +214,7 @@ class _Provision:
         path = f"{self.folder}/archive"
         copied = {
             f"volumes/{index}": volume
-            for index, volume in enumerate(self.plan.volumes)
+            for index, volume in enumerate(self.volumes)
             if volume.way == ARCHIVE
         }
         return path, self._copy(path, copied, upper)
@@ -193,7 +223,7 @@ class _Provision:
         """A part with the volumes at their places."""
         copied = {
             volume.destination.strip("/"): volume
-            for volume in self.plan.volumes
+            for volume in self.volumes
             if volume.way == IN_INITRD
         }
         if copied:
@@ -219,6 +249,7 @@ class _Provision:
             upper,
             self.config.get("storage.copy_limit_mib") * MIB,
             "storage.copy_limit_mib of the configuration is the limit",
+            self.owners,
         )
         for item in archive.left_out:
             logs.warn(f"attribute {item.name} of {item.files} files, as of '{item.example}': lost")
@@ -230,7 +261,7 @@ class _Provision:
         from urunc.storage.images import build_private
 
         path = f"{self.folder}/volume{number}.{volume.way}"
-        build_private(volume.source, volume.way, path, self.config)
+        build_private(volume.source, volume.way, path, self.config, self.owners)
         self._give(path, 0o600)
         return path
 

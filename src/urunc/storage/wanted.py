@@ -19,17 +19,15 @@ from urunc.storage.facts import (
     FORMS,
     IN_INITRD,
     INITRD,
+    KERNEL,
     LAYER_FORM,
     NODE,
     OWN_MOUNTS,
-    READ_ONLY,
     SHARES,
     SHM,
     TMPFS,
     Found,
     Root,
-    StorageFacts,
-    StoredDisk,
     Volume,
     VolumeSource,
 )
@@ -41,7 +39,6 @@ if TYPE_CHECKING:
     from urunc.guests import Guest
     from urunc.image import UnikernelImage
     from urunc.monitors import Monitor
-    from urunc.plan import Plan
     from urunc.spec import Spec
 
 AUTO, COPY, IGNORE = "auto", "copy", "ignore"
@@ -89,11 +86,13 @@ def choose_root(
     """The way of the root filesystem; raises ImageError where there is none."""
     asked, why = _asked(image, guest, config)
     size_mib, demanded = _size(spec, image, config, warnings)
-    if len(asked) > 1 and found.device_filesystem in asked and not demanded:
+    # on the device files have the host's ids, and the size is the device's
+    usable = found.device and not found.user_namespace and not demanded
+    if len(asked) > 1 and usable and found.device_filesystem in asked:
         asked = tuple(dict.fromkeys((found.device_filesystem, *asked)))  # it is there already
     refusals = {}
     for form in asked:
-        taken = found.device and found.device_filesystem == form and not demanded
+        taken = usable and found.device_filesystem == form
         problem = _problem(form, guest, monitor, found, built=not taken)
         unsized = "" if problem or not size_mib else _unsized(form, guest, found, taken=bool(taken))
         if problem or (unsized and demanded):
@@ -186,8 +185,8 @@ def _problem(form: str, guest: Guest, monitor: Monitor, found: Found, *, built: 
 
 
 def _share_problem(form: str, monitor: Monitor, found: Found) -> str:
-    if found.user_namespace:
-        return "no folders are shared with a container in a user namespace"
+    if found.user_namespace and not found.may_attach:
+        return "no folders are shared with a container in a user namespace of an ordinary user's"
     if form not in monitor.shares:
         return f"{monitor.name} shares no folders by it"
     if form == "virtiofs" and not found.virtiofsd:
@@ -224,19 +223,15 @@ def choose_volumes(
         hint, device = _advice(source) if way else NOT_GIVEN, devices.get(index, "")
         if way in DISKS and declared is not None and not device:
             problem, hint = _no_device(image, declared)
-        if (
-            not problem
-            and way not in (TMPFS, DEVICE, NODE, *SHARES)
-            and not _may_copy(source, choice)
-        ):
+        if not problem and _is_copy(way) and not _may_copy(source, choice):
             problem = f"can be copied only, and what {guest.name} writes to the copy would be lost"
         if not problem:
             volumes.append((_volume(source, way), device))
             warnings += [f"mount '{source.destination}': {note}" for note in source.notes]
             if _is_lost(source, way):
                 lost.append(source.destination)
-        elif choice == IGNORE or _orchestrated(source) or source.anonymous or source.kind == TMPFS:
-            if source.kind != TMPFS or source.destination not in OWN_MOUNTS:
+        elif choice == IGNORE or _may_be_missing(source):
+            if source.kind not in (TMPFS, KERNEL) or source.destination not in OWN_MOUNTS:
                 missing.append(source.destination)
         else:
             what = f"mount '{source.destination}' of '{source.source}'"
@@ -300,10 +295,18 @@ def _in_order(volumes: list[tuple[Volume, str]], declared: tuple[str, ...]) -> t
     return tuple(next(disks)[0] if device else volume for volume, device in volumes)
 
 
+def _may_be_missing(source: VolumeSource) -> bool:
+    """Whether a guest may go without: nobody has asked for it, or there is nothing in it."""
+    return _orchestrated(source) or source.anonymous or source.kind in (TMPFS, KERNEL)
+
+
+def _is_copy(way: str) -> bool:
+    return way not in (TMPFS, DEVICE, KERNEL, NODE, *SHARES)
+
+
 def _is_lost(source: VolumeSource, way: str) -> bool:
     """Whether a guest may write to what is a copy, and nobody is to be expected to know."""
-    copied = way not in (TMPFS, DEVICE, NODE, *SHARES)
-    return copied and not source.read_only and not _orchestrated(source)
+    return _is_copy(way) and not source.read_only and not _orchestrated(source)
 
 
 def _advice(source: VolumeSource) -> str:
@@ -345,7 +348,7 @@ def _way(
     ways = guest.volume_ways if root or not guest.init else ()
     if source.kind == NODE and NODE not in ways:
         return "", "it is neither a file nor a folder"
-    if source.kind not in (FOLDER, FILE, TMPFS, DEVICE, NODE):
+    if source.kind not in (FOLDER, FILE, TMPFS, DEVICE, KERNEL, NODE):
         return "", f"it is {source.kind}"
     if source.destination == "/" and guest.init:
         return "", "it would hide the container's root filesystem"
@@ -353,6 +356,9 @@ def _way(
         return "", f"{guest.name} takes no volumes" + (
             " but by urunc's init, with mountRootfs" if guest.init else ""
         )
+    if source.kind == KERNEL:
+        name = source.source
+        return (KERNEL, "") if guest.init else ("", f"{guest.name} has no file system '{name}'")
     if source.kind in (TMPFS, DEVICE, NODE):
         known = source.kind in ways
         return (source.kind, "") if known else ("", f"{guest.name} takes no {source.kind}")
@@ -400,110 +406,5 @@ def _volume(source: VolumeSource, way: str) -> Volume:
         attributes=source.attributes,
         writable_below=source.writable_below,
         returned=source.returned if way == ARCHIVE else (),
+        made=source.made,
     )
-
-
-def stored_disks(plan: Plan, *, archive: bool) -> list[StoredDisk]:
-    """The disks beside the image's, in the order of the machine's: with the root filesystem, the
-    `archive`, the volumes. Where a file is still to be made, `source` says so in words."""
-    disks: list[StoredDisk] = []
-
-    def add(
-        source: str, *, form: str = "", point: str = "", device: tuple[int, ...] = (),
-        read_only: bool,
-    ) -> None:  # fmt: skip
-        number = len(plan.disks) + len(disks)
-        disks.append(
-            StoredDisk(
-                source=source,
-                target=f"/dev/disk{number}" if device else f"/disk{number}",
-                device=device,
-                read_only=read_only,
-                filesystem=form,
-                name=plan.disk_names[number] if form else "",
-                mount_point=point,
-            )
-        )
-
-    root = plan.root_way
-    if root and root.form in DISKS:
-        kind = "a copy" if root.copied else "a shared image"
-        add(
-            root.device or f"({kind} of the root filesystem, {root.form})",
-            form=root.form,
-            point=plan.disk_mount_points[len(plan.disks)] or "/",
-            device=root.numbers,
-            read_only=root.form in READ_ONLY
-            or (root.read_only if root.device else not root.copied),
-        )
-    if archive:
-        add("(an archive of the copied volumes)", read_only=True)
-    for volume in plan.volumes:
-        if volume.way in DISKS:
-            source, point = f"(a disk made of {volume.source})", volume.destination
-            add(source, form=volume.way, point=point, read_only=False)
-        elif volume.way == DEVICE:
-            device, point = volume.device, volume.destination
-            add(volume.source, point=point, device=device, read_only=volume.read_only)
-    if any(volume.returned for volume in plan.volumes):
-        add("(a disk for a file that is given back)", read_only=False)
-    if root and root.layer_on_disk:
-        add(f"(an empty disk of {root.size_mib} MiB for what the guest writes)", read_only=False)
-    return disks
-
-
-def archive_index(plan: Plan) -> int:
-    """Which of `stored_disks` the archive is."""
-    return int(plan.root_way is not None and plan.root_way.form in DISKS)
-
-
-def upper_index(plan: Plan, disks: list[StoredDisk]) -> int:
-    """Which of `stored_disks` is for what the guest writes, -1 for none."""
-    return len(disks) - 1 if plan.root_way and plan.root_way.layer_on_disk else -1
-
-
-def returned_index(plan: Plan, disks: list[StoredDisk]) -> int:
-    """Which of `stored_disks` is for a file that is given back, -1 for none."""
-    if not any(volume.returned for volume in plan.volumes):
-        return -1
-    return len(disks) - 1 - bool(plan.root_way and plan.root_way.layer_on_disk)
-
-
-def expected(plan: Plan) -> StorageFacts:
-    """What `provide` would make, as far as that is known before it looks at the layers."""
-    archive = any(volume.way == ARCHIVE for volume in plan.volumes)
-    made = plan.process or any(volume.way == IN_INITRD for volume in plan.volumes)
-    in_initrd = plan.root_way is not None and plan.root_way.form == INITRD
-    disks = stored_disks(plan, archive=archive)
-    return StorageFacts(
-        initrd="(an initrd that is made)" if made or in_initrd else "",
-        disks=tuple(disks),
-        archive=archive_index(plan) if archive else -1,
-        layer=False,
-        opaque=(),
-        upper=upper_index(plan, disks),
-        returned=returned_index(plan, disks),
-    )
-
-
-def in_words(root: Root) -> str:
-    """How the root filesystem gets to the guest, for people."""
-    written = (
-        f"what the guest writes is on a disk of {root.size_mib} MiB"
-        if root.size_mib
-        else "what the guest writes stays in its memory"
-    )
-    if root.form in SHARES:
-        where = "a folder shared with the host" + (f": {written}" if root.size_mib else "")
-    elif root.form == INITRD:
-        where = f"in the initrd: {written}"
-    elif root.device:
-        where = f"the device {root.device}, which the guest has for itself"
-    elif root.copied:
-        where = "a copy of the shared image, the container's own"
-        where += f", of {root.size_mib} MiB" if root.size_mib else ""
-    elif root.read_only:
-        where = "a shared image, read-only"
-    else:
-        where = f"a shared image: {written}"
-    return f"{root.form}: {where} ({root.reason})"

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The disks of a container's files: which there are, in which order, and how its root filesystem
+gets to the guest, in words. Pure."""
+
+from __future__ import annotations
+
+from urunc.storage.facts import (
+    ARCHIVE,
+    DEVICE,
+    DISKS,
+    IN_INITRD,
+    INITRD,
+    READ_ONLY,
+    SHARES,
+    Root,
+    StorageFacts,
+    StoredDisk,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from urunc.plan import Plan
+
+
+def stored_disks(plan: Plan, *, archive: bool) -> list[StoredDisk]:
+    """The disks beside the image's, in the order of the machine's: with the root filesystem, the
+    `archive`, the volumes. Where a file is still to be made, `source` says so in words."""
+    disks: list[StoredDisk] = []
+
+    def add(
+        source: str, *, form: str = "", point: str = "", device: tuple[int, ...] = (),
+        read_only: bool,
+    ) -> None:  # fmt: skip
+        number = len(plan.disks) + len(disks)
+        disks.append(
+            StoredDisk(
+                source=source,
+                target=f"/dev/disk{number}" if device else f"/disk{number}",
+                device=device,
+                read_only=read_only,
+                filesystem=form,
+                name=plan.disk_names[number] if form else "",
+                mount_point=point,
+            )
+        )
+
+    root = plan.root_way
+    if root and root.form in DISKS:
+        kind = "a copy" if root.copied else "a shared image"
+        add(
+            root.device or f"({kind} of the root filesystem, {root.form})",
+            form=root.form,
+            point=plan.disk_mount_points[len(plan.disks)] or "/",
+            device=root.numbers,
+            read_only=root.form in READ_ONLY
+            or (root.read_only if root.device else not root.copied),
+        )
+    if archive:
+        add("(an archive of the copied volumes)", read_only=True)
+    for volume in plan.volumes:
+        if volume.way in DISKS:
+            source, point = f"(a disk made of {volume.source})", volume.destination
+            add(source, form=volume.way, point=point, read_only=False)
+        elif volume.way == DEVICE:
+            device, point = volume.device, volume.destination
+            add(volume.source, point=point, device=device, read_only=volume.read_only)
+    if any(volume.returned for volume in plan.volumes):
+        add("(a disk for a file that is given back)", read_only=False)
+    if root and root.layer_on_disk:
+        add(f"(an empty disk of {root.size_mib} MiB for what the guest writes)", read_only=False)
+    return disks
+
+
+def archive_index(plan: Plan) -> int:
+    """Which of `stored_disks` the archive is."""
+    return int(plan.root_way is not None and plan.root_way.form in DISKS)
+
+
+def upper_index(plan: Plan, disks: list[StoredDisk]) -> int:
+    """Which of `stored_disks` is for what the guest writes, -1 for none."""
+    return len(disks) - 1 if plan.root_way and plan.root_way.layer_on_disk else -1
+
+
+def returned_index(plan: Plan, disks: list[StoredDisk]) -> int:
+    """Which of `stored_disks` is for a file that is given back, -1 for none."""
+    if not any(volume.returned for volume in plan.volumes):
+        return -1
+    return len(disks) - 1 - bool(plan.root_way and plan.root_way.layer_on_disk)
+
+
+def expected(plan: Plan) -> StorageFacts:
+    """What `provide` would make, as far as that is known before it looks at the layers."""
+    archive = any(volume.way == ARCHIVE for volume in plan.volumes)
+    made = plan.process or any(volume.way == IN_INITRD for volume in plan.volumes)
+    in_initrd = plan.root_way is not None and plan.root_way.form == INITRD
+    disks = stored_disks(plan, archive=archive)
+    return StorageFacts(
+        initrd="(an initrd that is made)" if made or in_initrd else "",
+        disks=tuple(disks),
+        archive=archive_index(plan) if archive else -1,
+        layer=False,
+        opaque=(),
+        upper=upper_index(plan, disks),
+        returned=returned_index(plan, disks),
+    )
+
+
+def in_words(root: Root) -> str:
+    """How the root filesystem gets to the guest, for people."""
+    written = (
+        f"what the guest writes is on a disk of {root.size_mib} MiB"
+        if root.size_mib
+        else "what the guest writes stays in its memory"
+    )
+    if root.form in SHARES:
+        where = "a folder shared with the host" + (f": {written}" if root.size_mib else "")
+    elif root.form == INITRD:
+        where = f"in the initrd: {written}"
+    elif root.device:
+        where = f"the device {root.device}, which the guest has for itself"
+    elif root.copied:
+        where = "a copy of the shared image, the container's own"
+        where += f", of {root.size_mib} MiB" if root.size_mib else ""
+    elif root.read_only:
+        where = "a shared image, read-only"
+    else:
+        where = f"a shared image: {written}"
+    return f"{root.form}: {where} ({root.reason})"

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mounts that the runtime makes before a guest can have a folder: file systems that config.json
+names (an overlay of Podman's), and folders whose files belong to other ids there (id-mapped).
+
+Runs in `create`, in the caller's namespaces, with its privilege, and makes nothing but descriptors,
+of mounts that are nowhere to be seen and gone with the last who has them: init attaches them for
+shares, and copies are read from them.
+"""
+
+from __future__ import annotations
+
+import posix
+from _signal import SIGKILL
+from errno import EINVAL, EIO, EPERM
+
+from urunc.errors import HostError, reason
+from urunc.linux import _linux, mounts
+from urunc.linux.files import AT_FDCWD, write_bytes
+from urunc.linux.namespaces import CLONE_NEWNS, CLONE_NEWUSER, open_namespace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
+
+    from urunc.storage.facts import Volume
+
+PR_SET_PDEATHSIG = 1
+HARMLESS = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC
+"""On the host nothing of it is executed or opened as a device."""
+DONE = b"+"
+
+
+def open_volumes(volumes: Sequence[Volume], folder: str) -> dict[int, int]:
+    """Index of a volume → descriptor of its mount, for those that take one. `folder` is any that is
+    there. Raises HostError, leaving none open."""
+    found: dict[int, int] = {}
+    try:
+        for index, volume in enumerate(volumes):
+            if volume.made.needed:
+                found[index] = _open(volume, folder)
+    except BaseException:
+        for fd in found.values():
+            posix.close(fd)
+        raise
+    return found
+
+
+def _open(volume: Volume, folder: str) -> int:
+    where = f"mount '{volume.destination}'"
+    if volume.made.filesystem:
+        return _mount(volume, folder, where)
+    flags = mounts.OPEN_TREE_CLONE | mounts.OPEN_TREE_CLOEXEC
+    try:
+        tree = _linux.open_tree(
+            AT_FDCWD, volume.source, flags | (mounts.AT_RECURSIVE if volume.recursive else 0)
+        )
+    except OSError as error:
+        raise HostError(f"{where} of '{volume.source}': {reason(error)}") from None
+    try:
+        made = volume.made
+        map_ids(tree, made.uid_map, made.gid_map, where, recursive=made.map_recursive)
+    except BaseException:
+        posix.close(tree)
+        raise
+    return tree
+
+
+def map_ids(tree: int, uid_map: str, gid_map: str, where: str, *, recursive: bool = False) -> None:
+    """Have a mount that is nowhere attached show its files' owners by a mapping (mount_setattr(2),
+    MOUNT_ATTR_IDMAP, Linux 5.12), in the words of /proc/PID/uid_map: `ON-DISK SHOWN COUNT`. Raises
+    HostError."""
+    namespace = user_namespace(uid_map, gid_map, where)
+    flags = mounts.AT_EMPTY_PATH | (mounts.AT_RECURSIVE if recursive else 0)
+    try:
+        _linux.mount_setattr(tree, "", flags, mounts.MOUNT_ATTR_IDMAP, 0, 0, namespace)
+    except OSError as error:
+        hint = ""
+        if error.errno in (EINVAL, EPERM):
+            hint = "its filesystem maps no ids with this kernel, or it is mapped already"
+        raise HostError(f"{where}: map ids: {reason(error)}", hint) from None
+    finally:
+        posix.close(namespace)
+
+
+def user_namespace(uid_map: str, gid_map: str, where: str) -> int:
+    """A descriptor of a user namespace that has these mappings, and nobody in it; raises
+    HostError."""
+    hear, tell = posix.pipe()
+    pid = posix.fork()
+    if pid == 0:
+        try:
+            _linux.prctl(PR_SET_PDEATHSIG, SIGKILL)
+            _linux.unshare(CLONE_NEWUSER)
+            posix.write(tell, DONE)
+            posix.close(tell)
+            while True:
+                posix.read(posix.pipe()[0], 1)
+        except OSError as error:
+            posix.write(tell, str(error.errno).encode())
+        finally:
+            posix._exit(1)
+    posix.close(tell)
+    try:
+        answer = posix.read(hear, 16)
+        if answer != DONE:
+            raise OSError(int(answer or EIO), posix.strerror(int(answer or EIO)))
+        write_bytes(f"/proc/{pid}/uid_map", uid_map.encode())
+        write_bytes(f"/proc/{pid}/gid_map", gid_map.encode())
+        return open_namespace(f"/proc/{pid}/ns/user")
+    except OSError as error:
+        raise HostError(
+            f"{where}: a user namespace with its mappings: {reason(error)}",
+            "ranges must not overlap; the host may forbid user namespaces (sysctl "
+            "user.max_user_namespaces)",
+        ) from None
+    finally:
+        posix.close(hear)
+        posix.kill(pid, SIGKILL)
+        posix.waitpid(pid, 0)
+
+
+def _mount(volume: Volume, folder: str, where: str) -> int:
+    """Mount a file system in a namespace that nobody else is in; a descriptor of the mount."""
+    from _socket import CMSG_LEN, SCM_RIGHTS, SOL_SOCKET, socketpair
+
+    here, there = socketpair()
+    parent = posix.getpid()
+    pid = posix.fork()
+    if pid == 0:
+        _child(volume, folder, there.detach(), parent)
+    there.close()
+    try:
+        answer, messages, _, _ = here.recvmsg(16, CMSG_LEN(4))
+    finally:
+        here.close()
+        posix.waitpid(pid, 0)
+    for level, kind, content in messages:
+        if (level, kind) == (SOL_SOCKET, SCM_RIGHTS):
+            return int.from_bytes(content[:4], "little")
+    number = int(answer or EIO)
+    raise HostError(
+        f"{where}: mount {volume.made.filesystem} '{volume.source}' on the host: "
+        f"{posix.strerror(number).lower()}",
+        f"its options are: {volume.made.data}" if volume.made.data else "",
+    )
+
+
+def _child(volume: Volume, folder: str, answer: int, parent: int) -> NoReturn:
+    from _socket import SCM_RIGHTS, SOL_SOCKET
+    from _socket import socket as Socket
+
+    connection = Socket(fileno=answer)
+    try:
+        _linux.prctl(PR_SET_PDEATHSIG, SIGKILL)
+        if posix.getppid() != parent:
+            posix._exit(1)
+        _linux.unshare(CLONE_NEWNS)
+        mounts.make_private()
+        made = volume.made
+        _linux.mount(
+            volume.source, folder, made.filesystem, HARMLESS | made.flags, made.data or None
+        )
+        clone = mounts.OPEN_TREE_CLONE | mounts.OPEN_TREE_CLOEXEC
+        tree = _linux.open_tree(AT_FDCWD, folder, clone)
+        rights = [(SOL_SOCKET, SCM_RIGHTS, tree.to_bytes(4, "little"))]
+        connection.sendmsg([DONE], rights)
+        posix._exit(0)
+    except OSError as error:
+        connection.send(str(error.errno or EIO).encode())
+    finally:
+        posix._exit(1)

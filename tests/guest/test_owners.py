@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whose files are in a Linux guest whose container has a user namespace: the ids that the container
+sees, whichever way they come, as runc's container has them."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+from rooted import configure, linux, run, volume
+from support import Bundle, Urunc, need
+
+FIRST, COUNT = 700_000, 65_536
+MAPPING = [{"containerID": 0, "hostID": FIRST, "size": COUNT}]
+LOOK = "stat -c '%n %u:%g %a' /etc /etc/passwd /etc/mary /etc/alien /bin/busybox {}"
+ROOT = {
+    "/etc": "0:0 755", "/etc/passwd": "0:0 644", "/etc/mary": "1000:1001 640",
+    "/etc/alien": "65534:65534 644", "/bin/busybox": "0:0 755",
+}  # fmt: skip
+VOLUME = {
+    "/data": "0:0 750", "/data/secret": "1000:0 400", "/data/alien": "65534:65534 644",
+    "/plain": "0:5 600",
+}  # fmt: skip
+
+
+def mapped(bundle: Bundle, mapping: list[dict[str, int]] = MAPPING) -> Bundle:
+    """Give it a user namespace, and its root filesystem the ids of that, as an engine does; two
+    files have others."""
+    config = bundle.config["linux"]
+    config["namespaces"] += [{"type": "user"}]
+    config |= {"uidMappings": mapping, "gidMappings": mapping}
+    (bundle.root / "etc/mary").write_text("hers\n")
+    (bundle.root / "etc/mary").chmod(0o640)
+    first = mapping[0]["hostID"]
+    for path in (bundle.root, *bundle.root.rglob("*")):
+        os.chown(path, first, first, follow_symlinks=False)
+    os.chown(bundle.root / "etc/mary", first + 1000, first + 1001)
+    (bundle.root / "etc/alien").write_text("of the host\n")
+    return bundle
+
+
+def folder(path: pathlib.Path, first: int = FIRST) -> pathlib.Path:
+    """A volume with files of the container's ids, and of others."""
+    path.mkdir(mode=0o750)
+    (path / "secret").write_text("a secret\n")
+    (path / "secret").chmod(0o400)
+    (path / "alien").write_text("of the host\n")
+    os.chown(path, first, first)
+    os.chown(path / "secret", first + 1000, first)
+    return path
+
+
+def owners(said: str) -> dict[str, str]:
+    """What stat(1) has said of each."""
+    lines = (line.split(" ", 1) for line in said.splitlines() if line.startswith("/"))
+    return dict(lines)  # type: ignore[arg-type]
+
+
+def proc() -> dict[str, object]:
+    """What runc needs to set a container's labels."""
+    return {"destination": "/proc", "type": "proc", "source": "proc"}
+
+
+def by_runc(bundle: Bundle, identifier: str) -> dict[str, str]:
+    """What runc's container of the same bundle says."""
+    need("runc")
+    words = ["runc", "run", "--bundle", str(bundle.write()), identifier]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done
+    return owners(done.stdout)
+
+
+@pytest.fixture
+def open_path() -> Iterator[pathlib.Path]:
+    """A folder that the root of a user namespace can reach."""
+    with tempfile.TemporaryDirectory(prefix="urunc-test-") as folder:
+        path = pathlib.Path(folder)
+        path.chmod(0o711)
+        yield path
+
+
+@pytest.mark.parametrize("form", ["erofs", "ext4", "squashfs", "cpio", "virtiofs"])
+def test_files_of_a_user_namespace(urunc: Urunc, open_path: pathlib.Path, form: str) -> None:
+    """Of the image and of volumes, copied or shared, as runc's container has them; and new ones."""
+    need("linux", "qemu", "images", *(("virtiofsd",) if form == "virtiofs" else ()))
+    configure(urunc, form)
+    (open_path / "plain").write_text("plain\n")
+    (open_path / "plain").chmod(0o600)
+    os.chown(open_path / "plain", FIRST, FIRST + 5)
+    script = LOOK.format("/data /data/secret /data/alien /plain")
+    bundle = mapped(linux(open_path / "b", script, "sh", rootfs=form))
+    bundle.config["mounts"] = [
+        proc(),
+        volume("/data", folder(open_path / "data"), "ro"),
+        volume("/plain", open_path / "plain", "ro"),
+    ]
+    assert by_runc(bundle, urunc.new_id()) == ROOT | VOLUME
+    bundle.args("sh", "-c", f"{script}; touch /new; chown 7:8 /new; stat -c '%n %u:%g %a' /new")
+    found = run(urunc, bundle)
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert owners(found.stdout) == ROOT | VOLUME | {"/new": "7:8 644"}
+    new = bundle.root / "new"
+    if form == "virtiofs":
+        assert (new.stat().st_uid, new.stat().st_gid) == (FIRST + 7, FIRST + 8)
+    else:
+        assert not new.exists()
+
+
+def test_an_image_for_each_mapping(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    """Of the same files: a container without a user namespace sees the host's ids."""
+    need("linux", "qemu", "images")
+    configure(urunc, "ext4")
+    bundle = mapped(linux(tmp_path / "b", "stat -c '%n %u:%g %a' /etc", "sh"))
+    assert owners(run(urunc, bundle).stdout) == {"/etc": "0:0 755"}
+    for key in ("uidMappings", "gidMappings"):
+        del bundle.config["linux"][key]
+    bundle.config["linux"]["namespaces"].pop()
+    assert owners(run(urunc, bundle).stdout) == {"/etc": f"{FIRST}:{FIRST} 755"}
+
+
+IDS = {
+    "/data": "0:0 750", "/data/secret": "1000:0 400", "/data/alien": "65534:65534 644",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["virtiofs", "ext4"])
+@pytest.mark.parametrize("inside", [False, True], ids=["alone", "user namespace"])
+def test_mounts_with_mapped_ids(
+    urunc: Urunc, tmp_path: pathlib.Path, form: str, *, inside: bool
+) -> None:
+    """`uidMappings` of a mount, as Kubernetes has them for volumes of pods with users of their own:
+    shared or copied. (runc has them from 1.2 on.)"""
+    need("linux", "qemu", "images", *(("virtiofsd",) if form == "virtiofs" else ()))
+    configure(urunc, form)
+    script = "stat -c '%n %u:%g %a' /data /data/secret /data/alien"
+    bundle = linux(tmp_path / "b", script, "sh", rootfs=form)
+    mapping = [{"containerID": 300_000, "hostID": 0, "size": COUNT}]
+    if inside:
+        mapping[0]["hostID"] = FIRST
+        mapped(bundle)
+    shown = volume("/data", folder(tmp_path / "data", first=300_000), "ro")
+    shown |= {"uidMappings": mapping, "gidMappings": mapping}
+    bundle.config["mounts"] = [proc(), shown]
+    found = run(urunc, bundle)
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert owners(found.stdout) == IDS
+
+
+def test_mounts_with_the_containers_ids(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    """Option `idmap`: the container writes with ids that are on the disk as it sees them."""
+    need("linux", "qemu", "images", "virtiofsd")
+    configure(urunc, "virtiofs")
+    data = folder(tmp_path / "data", first=0)
+    script = "stat -c '%n %u:%g %a' /data /data/secret; touch /data/new; chown 7:8 /data/new"
+    bundle = mapped(linux(tmp_path / "b", script, "sh"))
+    bundle.config["mounts"] = [proc(), volume("/data", data, "idmap")]
+    found = run(urunc, bundle)
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert owners(found.stdout) == {"/data": "0:0 750", "/data/secret": "1000:0 400"}
+    new = (data / "new").stat()
+    assert (new.st_uid, new.st_gid) == (7, 8)
+
+
+@pytest.mark.parametrize(
+    ("mount", "complaint"),
+    [
+        ({"uidMappings": MAPPING}, "mounts[0].gidMappings: it has to be there"),
+        ({"options": ["bind", "idmap"]}, "neither the mount nor the container has id mappings"),
+        ({"options": ["bind", "idmap=uids=0-1-2"]}, "say it by uidMappings and gidMappings"),
+        (
+            {"type": "tmpfs", "options": [], "uidMappings": MAPPING, "gidMappings": MAPPING},
+            "only a bind mount can show other ids",
+        ),
+        ({"source": "/proc", "uidMappings": MAPPING, "gidMappings": MAPPING}, "maps no ids"),
+    ],
+)
+def test_ids_that_cannot_be_mapped(
+    urunc: Urunc, tmp_path: pathlib.Path, mount: dict[str, object], complaint: str
+) -> None:
+    need("root", "linux", "qemu", "images")
+    configure(urunc, "ext4")
+    (tmp_path / "data").mkdir()
+    bundle = linux(tmp_path / "b", "true", "sh")
+    bundle.config["mounts"] = [volume("/data", tmp_path / "data", "ro") | mount]
+    found = run(urunc, bundle)
+    assert found.returncode == 1
+    assert complaint in found.stderr
