@@ -96,11 +96,12 @@ def annotations(*form: str, **more: str) -> list[str]:
 
 
 def script(asked: dict[str, str], code: int = 0, **words: str) -> tuple[str, ...]:
-    """A command that asks all of it, and ends with an exit code; `words` are what is in braces."""
+    """A command that asks all of it, with what is said of errors among the answers, and ends with
+    an exit code; `words` are what is in braces."""
     questions = "".join(f"echo '== {name}'; {text}\n" for name, text in asked.items())
     for name, word in words.items():
         questions = questions.replace(f"{{{name}}}", word)
-    return "/bin/sh", "-c", f"{questions}exit {code}"
+    return "/bin/sh", "-c", f"exec 2>&1\n{questions}exit {code}"
 
 
 def answers(said: str) -> dict[str, str]:
