@@ -21,8 +21,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from installer import judge, text
-from installer.host import Failure, Host
+from installer import judge, running, text
+from installer.host import FOLDERS, Failure, Host
 
 HANDLER = "urunc"
 ANNOTATIONS = ["com.urunc.unikernel.*"]
@@ -79,6 +79,13 @@ class Node:
     units: tuple[str, ...]
     ctr: tuple[str, ...] = ()
     start_s: float = 90
+    why: str = ""
+    """How the program was found."""
+
+    @property
+    def name(self) -> str:
+        """The engine and its program, for messages."""
+        return f"{self.kind}: {self.program}{f' ({self.why})' if self.why else ''}"
 
     def view(self, changed: Changes) -> judge.Parsed:
         """The engine's view of its configuration with these files changed."""
@@ -178,9 +185,16 @@ class Node:
         """Nothing but urunc may be different."""
         runtimes = self.runtimes(after)
         if HANDLER not in runtimes:
+            others = [path for path in self._imported(self.host.read(self.config) or "", {})
+                      if path not in self._drop_ins()] if self.kind != "crio" else []  # fmt: skip
+            if others:
+                raise Failure(
+                    f"{self.config}: the lines have no effect: of {', '.join(others)}, which it "
+                    "imports, one replaces them; please add the runtime there (docs/kubernetes.md)"
+                )
             raise Failure(
-                f"{self.config}: the lines have no effect: another file that it imports replaces "
-                "them; please add the runtime there (docs/kubernetes.md)"
+                f"{self.config}: {self.program} sees no runtime '{HANDLER}' in it with urunc's "
+                "lines: is that the program that reads this file? (--engine, --config)"
             )
         del runtimes[HANDLER]
         ignored = ("imports",)
@@ -325,19 +339,21 @@ def _crio(host: Host) -> Node | None:
     )
 
 
-def _containerd(host: Host) -> Node | None:
-    program = host.program("containerd")
-    if not program:
+def _containerd(host: Host, socket: str) -> Node | None:
+    engine = running.find(host, socket)
+    if not engine:
         return None
-    ctr = host.program("ctr")
+    beside = posixpath.dirname(engine.program)
+    ctr = host.program("ctr", folders=(beside, *FOLDERS))
     return Node(
         host,
         "containerd",
-        program,
-        "/etc/containerd/config.toml",
-        "/run/containerd/containerd.sock",
+        engine.program,
+        engine.config or running.CONFIG,
+        engine.socket or running.SOCKET,
         ("containerd.service",),
         (ctr,) if ctr else (),
+        why=engine.why,
     )
 
 
@@ -348,22 +364,25 @@ def find(host: Host, kind: str = "auto", config: str = "", socket: str = "") -> 
         "k3s": lambda: _rancher(host, "k3s"),
         "rke2": lambda: _rancher(host, "rke2"),
         "crio": lambda: _crio(host),
-        "containerd": lambda: _containerd(host),
+        "containerd": lambda: _containerd(host, socket),
     }
     if kind != "auto":
         node = makers[kind]()
         if not node:
-            raise Failure(f"no {kind} on this node")
+            looked = f": {running.places(host, socket)}" if kind == "containerd" else ""
+            raise Failure(f"no {kind} on this node{looked}")
     else:
         found = [node for name in KINDS if (node := makers[name]())]
         if not found:
-            raise Failure("no containerd, CRI-O, k3s or RKE2 on this node")
+            raise Failure(
+                f"no containerd, CRI-O, k3s or RKE2 on this node: {running.places(host, socket)}"
+            )
         node = found[0]
         if node.kind == "crio" and len(found) > 1:
-            running = [other for other in found if host.exists(other.socket)]
-            if len(running) != 1:
+            active = [other for other in found if host.exists(other.socket)]
+            if len(active) != 1:
                 raise Failure("this node has CRI-O and containerd: please name one (--engine)")
-            node = running[0]
+            node = active[0]
     node.config = config or node.config
     node.socket = socket or node.socket
     return node

@@ -10,8 +10,6 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import socket
-import struct
 import time
 
 from installer.host import Failure
@@ -22,21 +20,7 @@ CHECK_S = 1.0
 
 def listener(node: Node) -> int:
     """The pid of who listens at the engine's socket; 0 if nobody does, -1 if it is out of sight."""
-    path = node.host.path(node.socket)
-    try:  # by its folder: there are 107 bytes for a path
-        folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
-    except OSError:
-        return 0
-    try:
-        with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(5)
-            client.connect(f"/proc/self/fd/{folder}/{path.name}")
-            data = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    except OSError:
-        return 0
-    finally:
-        os.close(folder)
-    return int(struct.unpack("3i", data)[0]) or -1
+    return node.host.listener(node.socket)
 
 
 def ailment(node: Node) -> str:

@@ -43,6 +43,7 @@ class Job:
         here = source.prefix.resolve() == host.path(self.prefix)
         if self.shim and not source.has_shim:
             raise Failure(f"{source.prefix}: has no shim of urunc's own (--shim urunc)")
+        host.say(node.name)
         runtime = nodes.Runtime(self.prefix, self.shim)
         changes = node.changes(runtime)
         known.engine = node.kind
@@ -268,6 +269,7 @@ class Job:
             row("configuration", bool(found), f"{node.kind}: {kind}")
         except Failure as error:
             row("configuration", False, str(error))
+        host.say(f"ok   engine: {node.name}")
         ailment = service.ailment(node)
         row("service", not ailment, ailment or f"{node.kind} answers at {node.socket}")
         if record.load(host, self.prefix).pending:

@@ -672,3 +672,79 @@ def test_the_installed_urunc_is_configured_where_it_is(node: Node) -> None:
     install(node, "--source", str(node.root / "usr/local"))
     install(node, verb="uninstall")
     assert node.files() == before
+
+
+COUNTED = """#!/bin/sh
+echo "$0 $*" >>/run/asked
+exec /usr/bin/containerd "$@"
+"""
+"""A second containerd, which tells that it was asked."""
+
+
+def second(node: Node, path: str) -> None:
+    """Another containerd than the distribution's: a copy, for one that runs is known by its
+    file."""
+    here = node.path(path)
+    here.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy("/usr/bin/containerd", here)
+
+
+UNIT = "[Service]\nType=notify\nExecStart={}\nRestart=always\n"
+
+
+@pytest.mark.parametrize("path", ["/opt/kube/bin/containerd", "/opt/containerd/bin/containerd"])
+def test_the_containerd_that_the_service_starts(node: Node, path: str) -> None:
+    """Beside the distribution's, which Docker uses: by its ExecStart, with the file that it is
+    given; a drop-in has the last word."""
+    node.write(path, COUNTED, 0o755)
+    main = "/etc/kube/containerd.toml"
+    node.write(main, PLAIN)
+    node.write(
+        "/etc/systemd/system/containerd.service.d/10-kube.conf",
+        f"[Service]\nExecStart=\nExecStart=-{path} \\\n  --config={main} -a /run/kube.sock\n",
+    )
+    node.write("/etc/systemd/system/containerd.service", UNIT.format("/usr/bin/containerd"))
+    said = install(node).stdout
+    assert f"containerd: {path} (of containerd.service)" in said
+    assert "urunc" in node.read(main)
+    assert not node.path(MAIN).exists()
+    assert f"{path} --config" in node.read("/run/asked")
+    verified = install(node, verb="verify", check=False).stdout
+    assert f"engine: containerd: {path}" in verified
+    assert "FAIL service: nobody answers at /run/kube.sock" in verified
+    install(node, verb="uninstall")
+    assert node.read(main) == PLAIN
+
+
+def test_the_containerd_that_runs(node: Node) -> None:
+    """What listens at the socket is the node's, whatever else is there."""
+    second(node, "/opt/kube/containerd")
+    node.write("/etc/systemd/system/containerd.service", UNIT.format("/usr/bin/containerd"))
+    main = "/etc/kube/containerd.toml"
+    node.write(main, f'root = "/var/c"\nstate = "/run/c"\n{PLAIN}')
+    node.spawn(
+        'exec env -i PATH=/usr/bin:/usr/sbin chroot "$1" /opt/kube/containerd --config "$2" '
+        '--address /run/containerd/containerd.sock',
+        str(node.root), main,
+    )  # fmt: skip
+    node.wait_for("/run/containerd/containerd.sock")
+    said = install(node, "--restart", "none").stdout
+    assert "containerd: /opt/kube/containerd (process " in said
+    assert "urunc" in node.read(main)
+    assert not node.path(MAIN).exists()
+
+
+def test_where_it_was_looked_for(node: Node) -> None:
+    node.run("mount", "-t", "tmpfs", "tmpfs", str(node.root / "usr/bin"))
+    said = refused(node)
+    assert "no containerd, CRI-O, k3s or RKE2 on this node: nobody listens at" in said
+    assert "/usr/local/bin" in said and "/opt/containerd/bin" in said
+    node.run("umount", str(node.root / "usr/bin"))
+
+
+def test_a_program_that_does_not_read_the_file(node: Node) -> None:
+    """containerd 1 does not know a version 3, in which there is no import to blame."""
+    node.write(MAIN, V3_PLAIN)
+    said = refused(node)
+    assert "import" not in said
+    assert "/usr/bin/containerd sees no runtime 'urunc'" in said or "not a configuration" in said

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which containerd a node has: the one that runs, else the one that its service would start, else
+the first where services look for programs.
+
+Several may be there: a distribution's package for Docker, and another that the kubelet uses. What
+is asked for its view of a configuration has to be the one that reads it.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+import shlex
+from dataclasses import dataclass
+
+from installer.host import FOLDERS, Host
+
+UNIT_FOLDERS = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system",
+                "/usr/lib/systemd/system", "/lib/systemd/system")  # fmt: skip
+"""systemd.unit(5), the strongest first."""
+MORE_FOLDERS = ("/opt/containerd/bin", "/opt/bin", "/opt/local/bin")
+CONFIG, SOCKET = "/etc/containerd/config.toml", "/run/containerd/containerd.sock"
+OPTIONS = {"--config": "config", "-c": "config", "--address": "socket", "-a": "socket"}
+DELETED = " (deleted)"
+
+
+@dataclass
+class Engine:
+    """A containerd, by the node's paths, and how it was found."""
+
+    program: str
+    config: str = ""
+    socket: str = ""
+    why: str = ""
+
+
+def find(host: Host, socket: str = "") -> Engine | None:
+    """The node's containerd; None where there is none. `socket` is where it listens, "" where it
+    does by default."""
+    started = _by_unit(host)
+    listening = _by_socket(host, socket or (started and started.socket) or SOCKET)
+    if listening:
+        return listening
+    if started:
+        return started
+    folders = (*FOLDERS, *_own_path(host), *MORE_FOLDERS)
+    program = host.program("containerd", folders=folders)
+    return Engine(program, why="the first on PATH") if program else None
+
+
+def places(host: Host, socket: str = "") -> str:
+    """Where it was looked for, in words."""
+    folders = (*FOLDERS, *_own_path(host), *MORE_FOLDERS)
+    return (
+        f"nobody listens at {socket or SOCKET}, no containerd.service starts one, and there is "
+        f"none in {':'.join(dict.fromkeys(folders))}"
+    )
+
+
+def _own_path(host: Host) -> tuple[str, ...]:
+    """Where the one who runs this has programs, on that machine itself."""
+    if str(host.root) != "/":
+        return ()
+    found = os.environ.get("PATH", "").split(":")
+    return tuple(folder for folder in found if folder.startswith("/"))
+
+
+def _by_socket(host: Host, socket: str) -> Engine | None:
+    """Who listens, if that is a containerd that can be seen from here."""
+    pid = host.listener(socket)
+    if pid <= 0:
+        return None
+    try:
+        program = os.readlink(f"/proc/{pid}/exe").removesuffix(DELETED)
+        root = os.readlink(f"/proc/{pid}/root")
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = [os.fsdecode(word) for word in file.read().split(b"\0")[:-1]]
+    except OSError:
+        return None
+    # as we see it: that process may have a root of its own
+    for above in (root, str(host.root)):
+        if above != "/" and program.startswith(above + "/"):
+            program = program.removeprefix(above)
+            break
+    if posixpath.basename(program) != "containerd" or not _is_program(host, program):
+        return None
+    engine = _by_words(host, [program, *words[1:]])
+    if engine:
+        engine.socket = engine.socket or socket
+        engine.why = f"process {pid}, which listens at {socket}"
+    return engine
+
+
+def _by_unit(host: Host) -> Engine | None:
+    """What systemd would start."""
+    command = ""
+    for path in _unit_files(host):
+        for line in re.sub(r"\\\n", " ", host.read(path) or "").splitlines():
+            name, equals, value = line.partition("=")
+            if equals and name.strip() == "ExecStart":
+                command = value.strip() or ""
+    try:
+        words = shlex.split(command.lstrip("@-:+!|"))
+    except ValueError:
+        return None
+    if not words:
+        return None
+    if not words[0].startswith("/"):  # systemd.service(5): of a fixed list of folders
+        words[0] = host.program(words[0])
+    engine = _by_words(host, words)
+    if engine:
+        engine.why = "of containerd.service"
+    return engine
+
+
+def _unit_files(host: Host) -> list[str]:
+    """The unit's file and its drop-ins, in the order in which they count."""
+    name = "containerd.service"
+    main = next(
+        (f"{folder}/{name}" for folder in UNIT_FOLDERS if host.exists(f"{folder}/{name}")), ""
+    )
+    drop_ins: dict[str, str] = {}
+    for folder in reversed(UNIT_FOLDERS):
+        for path in host.matching(f"{folder}/{name}.d/*.conf"):
+            drop_ins[posixpath.basename(path)] = path
+    return [*([main] if main else []), *(drop_ins[key] for key in sorted(drop_ins))]
+
+
+def _by_words(host: Host, words: list[str]) -> Engine | None:
+    """A command line's containerd, with the files that it names."""
+    if posixpath.basename(words[0]) != "containerd" or not _is_program(host, words[0]):
+        return None
+    engine = Engine(words[0])
+    rest = iter(words[1:])
+    for word in rest:
+        name, equals, value = word.partition("=")
+        if name not in OPTIONS:
+            continue
+        value = value if equals else next(rest, "")
+        if value.startswith("/"):
+            setattr(engine, OPTIONS[name], value)
+    return engine
+
+
+def _is_program(host: Host, path: str) -> bool:
+    here = host.path(path)
+    return here.is_file() and os.access(here, os.X_OK)
