@@ -15,6 +15,7 @@ from places.containerd import Containerd
 from places.cri import Cri
 from places.registry import registry
 from pods import EXITED, RUNNING, Pod, eventually, kubelet
+from services import links
 from support import PARTS, URUNC, assert_same, need, network_state
 
 BUSYBOX = pathlib.Path("/bin/busybox")
@@ -150,6 +151,24 @@ def test_an_end_and_a_refusal(containerd: Containerd, cri: Cri) -> None:
         guest = pod.start("guest", "probe", memory_limit_in_bytes=64 * MIB)
         pod.logged(guest, '"serving"')
         assert containerd.udp(pod.address, 7, "hello") == "hello"
+
+
+def test_a_namespace_with_many_services(containerd: Containerd, cri: Cri) -> None:
+    """Their variables keep no guest from starting: it has those of the cluster's own API."""
+    need("linux", "qemu", "firecracker", "kvm")
+    variables = [dict(zip(("key", "value"), it.split("=", 1), strict=True)) for it in links(40)]
+    given = {"envs": [{"key": "OWN", "value": "mine"}, *variables]}
+    before = len(containerd.log())
+    with Pod(containerd, cri, network="none").made() as pod:
+        linux = pod.start("linux", "linux", "/init", "/bin/sh", "-c", "env", given=given)
+        probe = pod.start("probe", "probe", "app", "probe.exit=5", given=given)
+        eventually(lambda: pod.status(linux).state == EXITED, "the guest ends")
+        said = "".join(f"{text}\n" for _, text in pod.log(linux))
+        for line in (said, pod.report(probe)["cmdline"]):
+            for variable in ("OWN=mine", "KUBERNETES_SERVICE_HOST=10.96.0.1"):
+                assert variable in line
+            assert "BACKEND_" not in line
+    assert containerd.log()[before:].count("the service links of 40 services") == 2
 
 
 def test_containerd_restarts(containerd: Containerd, cri: Cri) -> None:

@@ -90,7 +90,20 @@ def top(side: Guests) -> None:
     assert "no processes" in side.see("top", side.kept, "-ef", code=None).err
 
 
-GUEST = guests.CHECKS | {"top": top}
+def secret(side: Guests) -> None:
+    """A guest without a way to it starts, and it is no disk."""
+    need("solo5")
+    name = f"{side.name}-secret"
+    side.engine("secret", "create", name, "-", stdin="word")
+    try:
+        run = ("run", "--rm", "--runtime", side.runtime, "--secret", name)
+        side.see(*run, "rumprun-spt", code=5)
+        assert "but 0 given" in side.see(*run, "rumprun-spt-disk", code=None).err
+    finally:
+        side.engine("secret", "rm", name)
+
+
+GUEST = guests.CHECKS | {"top": top, "secret": secret}
 
 
 @pytest.mark.parametrize("name", GUEST)
