@@ -241,6 +241,10 @@ class Urunc:
             self("delete", "--force", identifier, check=False)
 
 
+SPT_TASKS = 8 + 2 + 1
+"""By how many a container's pids.max is above its limit for processes, with spt and one vCPU."""
+
+
 class Container:
     """A created container and its console."""
 

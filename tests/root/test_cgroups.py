@@ -58,7 +58,7 @@ def test_limits_on_v1(urunc: Urunc, bundle: Bundle) -> None:
             "cpu/cpu.cfs_burst_us": "1000",
             "cpuset/cpuset.cpus": "0",
             "cpuset/cpuset.mems": "0",
-            "pids/pids.max": "20",
+            "pids/pids.max": str(20 + container.plan()["tasks"]),
         }
         for name, value in expected.items():
             controller, _, file = name.partition("/")
@@ -146,13 +146,16 @@ def test_devices_on_v1(urunc: Urunc, bundle: Bundle) -> None:
 
 
 def test_pids_limit_binds(urunc: Urunc, tmp_path: pathlib.Path) -> None:
-    """A monitor that wants more threads than it may have does not get them."""
+    """A monitor that wants more threads than it may have does not get them. (The limit is made
+    smaller behind urunc's back: urunc leaves room for them.)"""
     need("qemu", "probe")
     made = Bundle(tmp_path / "q", "unikraft", "qemu", accelerator="tcg", vcpus="8")
     made.add("unikernel", PARTS / "probe.pvh")
     made.args("app", "probe.hang")
+    made.config["linux"]["cgroupsPath"] = "/urunc-test/groups"
     made.config["linux"]["resources"] |= {"pids": {"limit": 3}}
     container = urunc.create(made)
+    (group("pids") / "pids.max").write_text("3")
     container.start()
     container.wait_stopped()
     text = container.console.read_text()
@@ -205,12 +208,13 @@ def test_update_in_all_its_ways(urunc: Urunc, bundle: Bundle, tmp_path: pathlib.
     container = urunc.create(bundle)
     container.start()
     urunc("update", container.id, "--pids-limit", "31", "--cpu-share=300")
-    assert (group("pids") / "pids.max").read_text() == "31\n"
+    tasks = container.plan()["tasks"]
+    assert (group("pids") / "pids.max").read_text() == f"{31 + tasks}\n"
     assert (group("cpu") / "cpu.shares").read_text() == "300\n"
     resources = tmp_path / "resources.json"
     resources.write_text(json.dumps({"pids": {"limit": 32}}))
     urunc("update", "--resources", str(resources), container.id)
-    assert (group("pids") / "pids.max").read_text() == "32\n"
+    assert (group("pids") / "pids.max").read_text() == f"{32 + tasks}\n"
     subprocess.run(
         urunc.command("update", "-r", "-", container.id),
         input=json.dumps({"cpu": {"shares": 400}, "pids": {"limit": -1}}), text=True, check=True,

@@ -367,5 +367,7 @@ def test_limits_are_enforced(urunc: Urunc, bundle: Bundle) -> None:
             pathlib.Path(folder) / "urunc-test/one/pids.max"
             for folder in ("/sys/fs/cgroup", "/sys/fs/cgroup/pids")
         ]
-        assert [path.read_text().strip() for path in limits if path.exists()] == ["64"]
+        assert [path.read_text().strip() for path in limits if path.exists()] == [
+            str(64 + container.plan()["tasks"])
+        ]
         container.delete("--force")

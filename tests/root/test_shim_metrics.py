@@ -137,7 +137,7 @@ def test_guest(urunc: Urunc, bundle: Bundle) -> None:
         assert name == metrics.V1
         assert values["memory"]["usage"]["limit"] == 96 * MIB
         assert values["memory"]["usage"]["usage"] > 0
-        assert values["pids"] == {"current": 1, "limit": 20}
+        assert values["pids"] == {"current": 1, "limit": 20 + container.plan()["tasks"]}
         assert values["cpu"]["usage"]["total"] > 0
         assert values["memory_oom_control"]["oom_kill"] == 0
         assert metrics.pids(found) == [container.pid]
