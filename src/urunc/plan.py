@@ -191,7 +191,7 @@ def decide(
     ports, other_ports = _ports(spec, image, network)
     uid, gid = _user(spec, monitor, config, managed=managed)
     count = monitor.max_nics if nets is None else len(nets)
-    warnings += guest.cautions(_setting(image, monitor, host, memory_bytes))
+    warnings += guest.cautions(_setting(image, monitor, host, accelerator, memory_bytes))
     warnings += check_asked(spec, guest, managed=managed, nics=0 if network == "none" else count)
     _note_devices(spec, volumes, warnings)
     args = spec.args or tuple(image.cmdline.split())
@@ -259,7 +259,11 @@ def decide(
 
 
 def _setting(
-    image: UnikernelImage, monitor: Monitor, host: HostFacts, memory_bytes: int
+    image: UnikernelImage,
+    monitor: Monitor,
+    host: HostFacts,
+    accelerator: str,
+    memory_bytes: int,
 ) -> Setting:
     return Setting(
         version=image.version or image.binary.release,
@@ -267,6 +271,7 @@ def _setting(
         monitor=monitor.name,
         monitor_version=host.program.version,
         architecture=host.architecture,
+        accelerator=accelerator,
         memory_bytes=memory_bytes,
     )
 

@@ -244,6 +244,7 @@ SETTING = Setting(
     monitor="qemu",
     monitor_version="1.7.0",
     architecture="x86_64",
+    accelerator="kvm",
     memory_bytes=64 << 20,
 )
 
@@ -280,6 +281,14 @@ SETTING = Setting(
         ({"monitor": "firecracker", "monitor_version": "1.12.1", "version": "0.18.0"}, ""),
         ({"monitor": "firecracker", "monitor_version": "1.12.1", "version": ""}, ""),
         ({"monitor": "firecracker", "monitor_version": ""}, ""),
+        (
+            {"accelerator": "tcg", "monitor_version": "7.2.22"},
+            "unikraft 0.17.0 wants the processor's RDSEED, which QEMU emulates from 8.1.3 on",
+        ),
+        ({"accelerator": "tcg", "monitor_version": "8.1.3"}, ""),
+        ({"accelerator": "tcg", "monitor_version": "7.2.22", "version": "0.18.0"}, ""),
+        ({"accelerator": "tcg", "monitor_version": "7.2.22", "version": ""}, ""),
+        ({"accelerator": "tcg", "monitor_version": "7.2.22", "architecture": "aarch64"}, ""),
         ({"version": "0.16.1", "release": "0.16.1~30540358"}, ""),
         ({"version": "0.16.1", "release": "0.17.0~484ff209"}, "but the kernel says that it is"),
     ],

@@ -169,6 +169,8 @@ class Setting:
     monitor: str
     monitor_version: str
     architecture: str
+    accelerator: str
+    """"kvm", "tcg" (it emulates) or "none"."""
     memory_bytes: int
 
 

@@ -69,6 +69,8 @@ GIB = 1 << 30
 LOW_MEMORY = {"qemu": (0xB000_0000, 2 * GIB), "firecracker": (0xD000_0001, 0xD000_0000)}
 """monitor → (from how much memory on a part of it is above 4 GiB, how much is below then), on
 x86_64 (hw/i386/pc_q35.c; src/vmm/src/arch/x86_64/layout.rs)."""
+SEEDING_QEMU = (8, 1, 3)
+"""The first that emulates RDSEED."""
 UNBORNE_FIRECRACKER = (1, 8)
 """The first whose memory map Unikraft 0.16 and 0.17.0 do not bear."""
 COMMIT_OF_0_17_0 = "484ff209"
@@ -150,6 +152,13 @@ class Unikraft(Guest):
                 f"annotation 'unikernelVersion': {setting.version}, but the kernel says that it is "
                 f"{setting.release}: it is told what the former understands"
             )
+        if setting.accelerator == "tcg" and _lacks_seeds(setting):
+            found.append(
+                f"unikraft {setting.release or setting.version} wants the processor's RDSEED, "
+                f"which QEMU emulates from 8.1.3 on (this is {setting.monitor_version}): a "
+                "default build ends with 'Could not initialize the HWRNG'; build it without "
+                "LIBUKRANDOM, or use KVM"
+            )
         if setting.monitor == "firecracker" and _stops_on(setting):
             found.append(
                 f"unikraft {setting.release or setting.version} does not start on Firecracker 1.8 "
@@ -157,6 +166,18 @@ class Unikraft(Guest):
                 "(ml->flags == mr->flags); build the image with Unikraft 0.18 or newer, or use qemu"
             )
         return found
+
+
+def _lacks_seeds(setting: Setting) -> bool:
+    """Whether a default build finds no source of random numbers where it is emulated: 0.17 has
+    LIBUKRANDOM in it by default."""
+    built = setting.release or setting.version
+    return (
+        setting.architecture == "x86_64"
+        and bool(built and setting.monitor_version)
+        and (0, 17) <= version_of(built) < (0, 18)
+        and version_of(setting.monitor_version) < SEEDING_QEMU
+    )
 
 
 def _stops_on(setting: Setting) -> bool:
