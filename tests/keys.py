@@ -29,7 +29,9 @@ ROWS = (
     Row("ociVersion", "effect", "1.x; any other is refused", "unit/spec"),
     Row(
         "root.{path,readonly}", "effect",
-        "the guest's files: [storage.md](storage.md)", "guest/storage",
+        "the guest's files ([storage.md](storage.md)); the image's own disks are then only read, "
+        "but on Solo5, with a warning",
+        "guest/storage guest/table",
     ),
     Row("process.{args,env}", "effect", "the guest's words: [guests.md](guests.md)", "guest/table"),
     Row(
@@ -64,7 +66,7 @@ ROWS = (
     ),
     Row(
         "process.{oomScoreAdj,ioPriority.{class,priority}}", "effect",
-        "the monitor's. An oomScoreAdj that the host forbids is passed over, as by runc",
+        "the monitor's. An oomScoreAdj that the host forbids is a warning",
         "root/process",
     ),
     Row(
@@ -84,7 +86,8 @@ ROWS = (
     Row("process.{commandLine,user.username}", "warned", "for Windows"),
     Row(
         "hostname", "effect",
-        "told to the guest, and the UTS namespace's", "guest/guest_init root/process",
+        "the UTS namespace's, and told to guests that can be (else a warning)",
+        "guest/guest_init root/process",
     ),
     Row(
         "domainname", "effect",

@@ -73,6 +73,7 @@ def guest_row(guest: Guest) -> list[str]:
         *(yes(kind in guest.storage) for kind in ("initrd", "block")),
         yes(guest.takes_arguments),
         yes(guest.takes_environment),
+        yes(guest.takes_hostname),
         yes(guest.takes_ipv6),
         yes(guest.root_forms),
     ]
@@ -80,10 +81,10 @@ def guest_row(guest: Guest) -> list[str]:
 
 def guest_table() -> list[str]:
     """What each guest says that it takes; the tests of their words hold them to it."""
-    head = ("guest", "monitors", "initrd", "block", "arguments", "environment", "IPv6",
-            "`mountRootfs`")  # fmt: skip
+    head = ("guest", "monitors", "initrd", "block", "arguments", "environment", "hostname",
+            "IPv6", "`mountRootfs`")  # fmt: skip
     built_in = [guest_row(guests.load(name, Config())) for name in BUILT_IN]
-    template = ["a template", "any; see below", *["if set"] * 2, *["if in its line"] * 3, "no"]
+    template = ["a template", "any; see below", *["if set"] * 2, *["if in its line"] * 4, "no"]
     return rows(head, [*built_in, template])
 
 

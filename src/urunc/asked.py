@@ -62,6 +62,8 @@ def _unheard(spec: Spec, guest: Guest) -> list[str]:
     if rights:
         # a unikernel has no users, no system calls and no /proc; this guest has
         found.append(f"{guest.name}: the image's first program has every right in it: {rights}")
+    if spec.hostname and not guest.takes_hostname:
+        found.append(f"hostname: {guest.name} is not told '{spec.hostname}'")
     if not guest.takes_arguments and len(spec.args) > 1:
         found.append(f"process.args: {guest.name} is told none of its {len(spec.args) - 1} words")
     names = [variable.partition("=")[0] for variable in spec.env]

@@ -7,6 +7,7 @@ namespace; execve keeps all of it for the monitor.
 
 from __future__ import annotations
 
+from urunc import logs
 from urunc.errors import HostError, reason
 from urunc.linux import _linux
 from urunc.linux.files import write_bytes
@@ -59,6 +60,7 @@ def _set_oom_score(pid: int, value: int) -> None:
     try:
         write_bytes(f"/proc/{pid}/oom_score_adj", str(value).encode())
     except PermissionError:
-        pass  # lowering it takes CAP_SYS_RESOURCE, which a nested host lacks; runc goes on too
+        # lowering it takes CAP_SYS_RESOURCE, which a nested host lacks; runc goes on too
+        logs.warn(f"process.oomScoreAdj: {value}: this machine does not let it be set")
     except OSError as error:
         raise HostError(f"process.oomScoreAdj: {value}: {reason(error)}") from None

@@ -188,7 +188,12 @@ def decide(
         need = replace(need, fixed_bytes=need.fixed_bytes + VIRTIOFSD_MIB * MIB)
     memory_bytes = memory_of(spec, image, need, config, monitor, host, warnings)
     network, network_reason = _network(spec, image, config, warnings)
-    ports, other_ports = _ports(spec, image, network)
+    ports, other_ports = _ports(spec, image, network, warnings)
+    only_read = spec.root_read_only
+    if only_read and monitor.opens_for_writing and any(disk.inside for disk in image.blocks):
+        warnings.append(
+            f"root.readonly: {monitor.name} has no disk that is only read: the guest writes to it"
+        )
     uid, gid = _user(spec, monitor, config, managed=managed)
     count = monitor.max_nics if nets is None else len(nets)
     warnings += guest.cautions(_setting(image, monitor, host, accelerator, memory_bytes))
@@ -210,7 +215,11 @@ def decide(
         kernel=_planned(image.kernel, _kernel_target(image.kernel), read_only=True),
         initrd=_planned(image.initrd, INITRD_TARGET, read_only=True) if image.initrd else None,
         disks=tuple(
-            _planned(disk, f"/disk{index}" if disk.inside else f"/dev/disk{index}", read_only=False)
+            _planned(
+                disk,
+                f"/disk{index}" if disk.inside else f"/dev/disk{index}",
+                read_only=disk.inside and only_read and not monitor.opens_for_writing,
+            )
             for index, disk in enumerate(image.blocks)
         ),
         disk_names=names,
@@ -421,7 +430,9 @@ def _network(
     return mode, why
 
 
-def _ports(spec: Spec, image: UnikernelImage, network: str) -> tuple[tuple[Ports, ...], bool]:
+def _ports(
+    spec: Spec, image: UnikernelImage, network: str, warnings: list[str]
+) -> tuple[tuple[Ports, ...], bool]:
     """(ports of a shared namespace that lead to the guest, whether all others do, too)."""
     text = image.overrides.get("ports", "")
     if not text and network == "shared":
@@ -434,7 +445,10 @@ def _ports(spec: Spec, image: UnikernelImage, network: str) -> tuple[tuple[Ports
     from urunc.net.ports import parse
 
     ports, others = parse(text)
-    return (ports, others) if network == "shared" else ((), False)
+    if network == "shared":
+        return ports, others
+    warnings.append(f"annotation 'ports': for network 'shared', without effect in '{network}'")
+    return (), False
 
 
 def _user(

@@ -381,8 +381,9 @@ def may_access(file: PlannedFile, uid: int, gid: int, groups: tuple[int, ...]) -
 
 
 def _is_copied(file: PlannedFile, plan: Plan) -> bool:
-    """The monitor's user may not read it, or the filesystem that it is on will be the guest's."""
-    if not file.source.inside or not file.read_only:
+    """The monitor's user may not read it, or the filesystem that it is on will be the guest's. A
+    disk is that user's own then."""
+    if not file.source.inside or not file.read_only or file in plan.disks:
         return False
     taken = plan.root_way is not None and bool(plan.root_way.device)
     return taken or not may_access(file, plan.uid or 0, plan.gid or 0, plan.groups)

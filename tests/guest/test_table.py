@@ -222,12 +222,16 @@ def test_linux_initrd(urunc: Urunc, network: Network, tmp_path: pathlib.Path) ->
         container.delete()
 
 
-def test_linux_block(urunc: Urunc, tmp_path: pathlib.Path) -> None:
-    """The same kernel with its root on a virtio disk, which it writes to."""
+@pytest.mark.parametrize("only_read", [False, True])
+def test_linux_block(urunc: Urunc, tmp_path: pathlib.Path, *, only_read: bool) -> None:
+    """The same kernel with its root on a virtio disk, which it writes to, but where the container's
+    root filesystem is only read."""
     need("linux", "qemu")
     bundle = _linux(tmp_path / "b", "qemu", block="/rootfs.ext4")
     bundle.add("rootfs.ext4", PARTS / "linux/rootfs.ext4")
     before = (bundle.root / "rootfs.ext4").read_bytes()
+    bundle.config["root"]["readonly"] = only_read
+    (bundle.root / "rootfs.ext4").chmod(0o600)
     bundle.args(
         "/sbin/init",
         "/bin/sh",
@@ -239,5 +243,5 @@ def test_linux_block(urunc: Urunc, tmp_path: pathlib.Path) -> None:
             "run", "--bundle", str(bundle.write()), urunc.new_id(), check=False, timeout_s=90
         )
         assert "root=/dev/vda" in result.stdout, result.stdout + result.stderr
-        assert "/dev/vda on / type ext4" in result.stdout
-    assert (bundle.root / "rootfs.ext4").read_bytes() != before
+        assert f"/dev/vda on / type ext4 ({'ro' if only_read else 'rw'}" in result.stdout
+    assert ((bundle.root / "rootfs.ext4").read_bytes() == before) == only_read

@@ -8,7 +8,7 @@ from made import config
 
 import tables
 from urunc import guests
-from urunc.guests import BUILT_IN, Request
+from urunc.guests import BUILT_IN, Nic, Request
 
 
 @pytest.mark.parametrize("table", tables.TABLES, ids=lambda table: table.name)
@@ -21,14 +21,28 @@ def test_a_page(table: tables.Table) -> None:
 def test_a_guest_is_told_what_it_takes(name: str) -> None:
     """What it says that it takes is in its words, and nothing else is."""
     guest = guests.load(name, config())
+    nic = Nic(
+        name="",
+        mac="02:42:ac:11:00:02",
+        mtu=1500,
+        ipv4="10.88.0.7",
+        ipv4_prefix=16,
+        ipv4_subnet=16,
+        ipv4_gateway="",
+        ipv6="",
+        ipv6_prefix=0,
+        ipv6_gateway="",
+        more=(),
+        routes=(),
+    )
     request = Request(
         args=("app", "argument"),
         env=("VARIABLE=1",),
-        hostname="",
+        hostname="box",
         version="",
         console="ttyS0",
         initrd=False,
-        nics=(),
+        nics=(nic,),
         disks=(),
         dns=(),
         search=(),
@@ -37,3 +51,4 @@ def test_a_guest_is_told_what_it_takes(name: str) -> None:
     line = " ".join(guest.words(request).words)
     assert ("argument" in line) == guest.takes_arguments
     assert ("VARIABLE" in line) == guest.takes_environment
+    assert ("box" in line) == guest.takes_hostname

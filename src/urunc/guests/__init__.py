@@ -208,6 +208,7 @@ class Guest:
     takes_arguments = True
     takes_environment = True
     """Whether it can be told the application's; else a warning says what is left out."""
+    takes_hostname = False
     takes_parameters = False
     """Whether its kernel has parameters apart from the application's words."""
     takes_ipv6 = False

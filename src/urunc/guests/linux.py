@@ -64,6 +64,7 @@ class Linux(Guest):
     storage = frozenset(("initrd", "block"))
     quirks = frozenset(("isa-debug-exit", "reset-by-8042"))
     assigns_resources = True  # drivers/pci/setup-bus.c
+    takes_hostname = True
     takes_parameters = True
     takes_ipv6 = True
     max_addressed = 1 << 16

@@ -29,6 +29,7 @@ class Template(Guest):
         self.assigns_resources = assigns_resources
         self.takes_arguments = "{args}" in line
         self.takes_environment = "{env}" in line
+        self.takes_hostname = "{hostname}" in line
         self.takes_ipv6 = "{ipv6}" in line
 
     def words(self, request: Request) -> Words:

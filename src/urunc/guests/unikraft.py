@@ -81,6 +81,7 @@ class Unikraft(Guest):
 
     name = "unikraft"
     monitors = frozenset(("qemu", "firecracker"))
+    takes_hostname = True
     storage = frozenset(("initrd",))
     root_forms = ("cpio", "9p")
     volume_ways = ("initrd", "9p")
