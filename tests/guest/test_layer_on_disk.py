@@ -129,3 +129,27 @@ def test_the_administrators_size(urunc: Urunc, tmp_path: pathlib.Path) -> None:
     assert found.returncode == 0, found.stdout + found.stderr
     assert 80 < int(found.stdout.split()[1]) < 100, found.stdout
     assert PREFIX + "rootfsSize" not in bundle.config["annotations"]
+
+
+def test_the_hosts_disk_is_full(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    """The file is sparse: there may be less room than the guest is told. It is an error of its disk
+    then, said at create, and the guest goes on."""
+    need("root", "linux", "qemu", "images")
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m,mode=700", "small", small], check=True)
+    try:
+        configure(urunc, "ext4", **{"storage.private": str(small)})
+        script = (
+            "dd if=/dev/zero of=/big bs=1M count=100 conv=fsync; echo ended $?; cat /etc/passwd;"
+            "exit 4"
+        )
+        bundle = linux(tmp_path / "b", script, "sh", rootfsSize="256Mi")
+        found = run(urunc, bundle)
+        assert found.returncode == 4, found.stdout + found.stderr
+        assert "ended 1\n" in found.stdout
+        assert "Input/output error" in found.stderr + found.stdout
+        assert "root:x:0:0" in found.stdout
+        assert f"the guest may write 256 MiB to '{small}/" in found.stderr
+    finally:
+        subprocess.run(["umount", small], check=True)

@@ -169,7 +169,7 @@ def test_targets_stay_inside(bundle: pathlib.Path, tmp_path: pathlib.Path) -> No
         (mount("nosuchfs", "x"), "no such device"),
         (mount("bind", "/nowhere", "bind", "ro"), "no such file or directory"),
         (mount("ext4", "/dev/null"), "block device required"),
-        (mount("overlay", "overlay", "uidmap=0:1000:1"), "not known to this shim"),
+        (mount("overlay", "overlay", "X-containerd.mkfs"), "not known to this shim"),
         (mount("fuse3.fuse-overlayfs", "overlay"), "no FUSE helper"),
         (mount("ext4", "/nowhere", "loop"), "loop device for '/nowhere': no such file"),
     ],
@@ -264,3 +264,72 @@ def test_nothing_to_unmount(bundle: pathlib.Path) -> None:
     unmount_all(str(bundle / "rootfs"))
     mount_all([], str(bundle / "other"))
     assert not (bundle / "other").exists()
+
+
+MAPS = ("uidmap=0:700000:65536", "gidmap=0:800000:65536")
+
+
+def owners(*paths: pathlib.Path) -> list[tuple[int, int]]:
+    return [(facts.st_uid, facts.st_gid) for facts in map(os.stat, paths)]
+
+
+def test_an_overlay_with_mapped_ids(bundle: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """What containerd's overlay snapshotter says for a container with a user namespace: the lower
+    folders show other ids, the upper one has them."""
+    root = bundle / "rootfs"
+    odd = tmp_path / "a:b"
+    lowers = [*layers(odd, 3), *layers(tmp_path / LONG, 60)]
+    upper, work = tmp_path / "upper", tmp_path / "work"
+    upper.mkdir()
+    work.mkdir()
+    os.chown(upper, 700_000, 800_000)
+    os.chown(pathlib.Path(lowers[0]) / "same", 7, 8)
+    names = ":".join(lower.replace(":", "\\:") for lower in lowers)
+    options = (f"lowerdir={names}", f"upperdir={upper}", f"workdir={work}", *MAPS)
+    mount_all([mount("overlay", "overlay", *options)], str(root))
+    assert owners(root, root / "of-59", root / "same") == [
+        (700_000, 800_000), (700_000, 800_000), (700_007, 800_008),
+    ]  # fmt: skip
+    assert (root / "same").read_text() == "0"
+    assert owners(pathlib.Path(lowers[0]) / "same") == [(7, 8)]
+    (root / "new").write_text("")
+    assert (upper / "new").exists()
+    unmount_all(str(root))
+    assert list(root.iterdir()) == []
+
+
+def test_other_mounts_with_mapped_ids(bundle: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """A view of one layer, which is bound."""
+    root = bundle / "rootfs"
+    (lower,) = layers(tmp_path, 1)
+    mount_all([mount("bind", lower, "rbind", "ro", *MAPS)], str(root))
+    assert owners(root / "same") == [(700_000, 800_000)]
+    with pytest.raises(OSError, match="Read-only"):
+        (root / "x").write_text("")
+    unmount_all(str(root))
+    mount_all([mount("tmpfs", "tmpfs", "size=1m", "uid=5", *MAPS)], str(root))
+    assert owners(root) == [(700_005, 800_000)]
+    unmount_all(str(root))
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("rbind", MAPS[0]), "mount option 'uidmap=': not without the other one"),
+        (("rbind", "uidmap=0:x:1", MAPS[1]), "no uidmap of CONTAINER:HOST:SIZE"),
+        (("rbind", "uidmap=0:5:10,5:90:10", MAPS[1]), "ranges must not overlap"),
+    ],
+)
+def test_mappings_that_are_none(
+    bundle: pathlib.Path, tmp_path: pathlib.Path, options: tuple[str, ...], complaint: str
+) -> None:
+    (lower,) = layers(tmp_path, 1)
+    with pytest.raises(HostError) as caught:
+        mount_all([mount("bind", lower, *options)], str(bundle / "rootfs"))
+    assert complaint in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_what_cannot_be_mapped(bundle: pathlib.Path) -> None:
+    with pytest.raises(HostError, match="map ids") as caught:
+        mount_all([mount("bind", "/proc", "bind", *MAPS)], str(bundle / "rootfs"))
+    assert "maps no ids with this kernel" in caught.value.hint

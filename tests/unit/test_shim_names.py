@@ -76,7 +76,7 @@ def test_attributes_of_a_bind() -> None:
     assert Options(("bind", "relatime")).attributes() == (0, 0x70)
 
 
-@pytest.mark.parametrize("word", ["uidmap=0:1:2", "gidmap=0:1:2", "X-containerd.x", "loop=/dev/l"])
+@pytest.mark.parametrize("word", ["X-containerd.x", "loop=/dev/l"])
 def test_what_is_not_known(word: str) -> None:
     with pytest.raises(HostError, match="not known to this shim"):
         Options(("ro", word))

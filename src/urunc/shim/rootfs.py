@@ -90,6 +90,8 @@ class Options:
         self.propagation: list[int] = []
         self.loop = False
         self.direct = False
+        self.maps: dict[str, str] = {}
+        """`uidmap` and `gidmap` → what /proc/PID/uid_map would have."""
         self.data: list[str] = []
         """What the filesystem gets."""
         for word in words:
@@ -104,13 +106,21 @@ class Options:
                 self.propagation.append(mounts.PROPAGATION[name] | mounts.MS_REC)
             elif word == "loop":
                 self.loop = True
-            elif word.startswith(("uidmap=", "gidmap=", "X-containerd.", "loop=")):
+            elif word.startswith(("uidmap=", "gidmap=")):
+                from urunc.shim.mapped import lines
+
+                self.maps[word[: len("uidmap")]] = lines(word)
+            elif word.startswith(("X-containerd.", "loop=")):
                 raise HostError(
                     f"mount option '{word}': not known to this shim",
-                    "use a snapshotter without mapped ids and without containerd's mount manager",
+                    "use a snapshotter without containerd's mount manager",
                 )
             else:
                 self.data.append(word)
+        if len(self.maps) == 1 or (self.maps and self.loop):
+            raise HostError(
+                f"mount option '{min(self.maps)}=': not without the other one, nor with a loop"
+            )
         if self.loop and "direct-io" in self.data:
             self.data.remove("direct-io")
             self.direct = True
@@ -199,7 +209,10 @@ def _mount(item: Mapping[str, Any], target: str, below: str) -> None:
     mounted = False
     try:
         if not options.flags & MS_REMOUNT:
-            _at(target, below, lambda path: _make(kind, source, path, options))
+            if options.maps:
+                _map(kind, source, target, below, options)
+            else:
+                _at(target, below, lambda path: _make(kind, source, path, options))
             mounted = True
         elif options.data or not options.flags & MS_BIND:
             flags, data = options.flags & ~MS_BIND, ",".join(options.data)
@@ -216,6 +229,19 @@ def _mount(item: Mapping[str, Any], target: str, below: str) -> None:
         if isinstance(error, HostError):
             raise
         raise HostError(f"{what}: {reason(error)}") from None
+
+
+def _map(kind: str, source: str, target: str, below: str, options: Options) -> None:
+    from urunc.shim.mapped import make
+
+    maps = options.maps["uidmap"], options.maps["gidmap"]
+    folder = target.rstrip("/").rpartition("/")[0] or "/"
+    tree = make(kind, source, options.flags, options.data, maps, folder)
+    try:
+        # move_mount(2) does not follow a link, which the path of a descriptor is
+        _at(target, below, lambda path: _in_folder(path, lambda: _linux.move_mount(tree, ".")))
+    finally:
+        posix.close(tree)
 
 
 def _set(path: str, on: int, off: int) -> None:

@@ -20,7 +20,7 @@ from urunc.linux.namespaces import CLONE_NEWNS, CLONE_NEWUSER, open_namespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import NoReturn
 
     from urunc.storage.facts import Volume
@@ -29,6 +29,7 @@ PR_SET_PDEATHSIG = 1
 HARMLESS = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC
 """On the host nothing of it is executed or opened as a device."""
 DONE = b"+"
+ANSWER_BYTES = 4096
 
 
 def open_volumes(volumes: Sequence[Volume], folder: str) -> dict[int, int]:
@@ -121,32 +122,53 @@ def user_namespace(uid_map: str, gid_map: str, where: str) -> int:
 
 
 def _mount(volume: Volume, folder: str, where: str) -> int:
-    """Mount a file system in a namespace that nobody else is in; a descriptor of the mount."""
+    """A descriptor of a file system that is mounted nowhere."""
+
+    def mount() -> int:
+        made = volume.made
+        flags = HARMLESS | made.flags
+        _linux.mount(volume.source, folder, made.filesystem, flags, made.data or None)
+        return _linux.open_tree(AT_FDCWD, folder, mounts.OPEN_TREE_CLONE | mounts.OPEN_TREE_CLOEXEC)
+
+    try:
+        return elsewhere(mount)
+    except OSError as error:
+        raise HostError(
+            f"{where}: mount {volume.made.filesystem} '{volume.source}' on the host: "
+            f"{reason(error)}",
+            f"its options are: {volume.made.data}" if volume.made.data else "",
+        ) from None
+
+
+def elsewhere(make: Callable[[], int]) -> int:
+    """A descriptor that `make` returns, called in a mount namespace that nobody else is in, and
+    that ends with it: it may mount there what it likes. Raises OSError and HostError as it does."""
     from _socket import CMSG_LEN, SCM_RIGHTS, SOL_SOCKET, socketpair
 
     here, there = socketpair()
     parent = posix.getpid()
     pid = posix.fork()
     if pid == 0:
-        _child(volume, folder, there.detach(), parent)
+        _child(make, there.detach(), parent)
     there.close()
     try:
-        answer, messages, _, _ = here.recvmsg(16, CMSG_LEN(4))
+        answer, messages, _, _ = here.recvmsg(ANSWER_BYTES, CMSG_LEN(4))
     finally:
         here.close()
         posix.waitpid(pid, 0)
     for level, kind, content in messages:
         if (level, kind) == (SOL_SOCKET, SCM_RIGHTS):
-            return int.from_bytes(content[:4], "little")
-    number = int(answer or EIO)
-    raise HostError(
-        f"{where}: mount {volume.made.filesystem} '{volume.source}' on the host: "
-        f"{posix.strerror(number).lower()}",
-        f"its options are: {volume.made.data}" if volume.made.data else "",
-    )
+            fd = int.from_bytes(content[:4], "little")
+            posix.set_inheritable(fd, False)
+            return fd
+    number, _, text = answer.decode("utf-8", "replace").partition(" ")
+    if number == "0":
+        message, _, hint = text.partition("\0")
+        raise HostError(message, hint)
+    raise OSError(int(number or EIO), posix.strerror(int(number or EIO)))
 
 
-def _child(volume: Volume, folder: str, answer: int, parent: int) -> NoReturn:
+def _child(make: Callable[[], int], answer: int, parent: int) -> NoReturn:
     from _socket import SCM_RIGHTS, SOL_SOCKET
     from _socket import socket as Socket
 
@@ -157,16 +179,11 @@ def _child(volume: Volume, folder: str, answer: int, parent: int) -> NoReturn:
             posix._exit(1)
         _linux.unshare(CLONE_NEWNS)
         mounts.make_private()
-        made = volume.made
-        _linux.mount(
-            volume.source, folder, made.filesystem, HARMLESS | made.flags, made.data or None
-        )
-        clone = mounts.OPEN_TREE_CLONE | mounts.OPEN_TREE_CLOEXEC
-        tree = _linux.open_tree(AT_FDCWD, folder, clone)
-        rights = [(SOL_SOCKET, SCM_RIGHTS, tree.to_bytes(4, "little"))]
+        rights = [(SOL_SOCKET, SCM_RIGHTS, make().to_bytes(4, "little"))]
         connection.sendmsg([DONE], rights)
-        posix._exit(0)
+    except HostError as error:
+        connection.send(f"0 {error.message}\0{error.hint}".encode()[:ANSWER_BYTES])
     except OSError as error:
         connection.send(str(error.errno or EIO).encode())
     finally:
-        posix._exit(1)
+        posix._exit(0)
