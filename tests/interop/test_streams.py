@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The three standard streams of a Linux guest by each engine: apart, whole, and with their end, as
+those of an ordinary container."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from engines import taken_down
+from images import archive
+from places.containerd import SHIM, Containerd
+from places.cri import Cri
+from places.docker import Docker
+from places.engine import ENVIRONMENT, Engine
+from places.podman import Podman
+from places.registry import registry
+from pods import EXITED, Pod, eventually, kubelet
+from stored import AS_LINUX, BUSYBOX, CONFIG, annotations, image
+from support import PREFIX, URUNC, need, unchanged
+
+MUCH = 10 << 20
+HERE = b"here\n"
+BOTH = (
+    "/bin/sh",
+    "-c",
+    "echo here; cat; echo error >&2; echo again >/dev/stderr; echo more >/dev/stdout",
+)
+SUMS = (
+    "/bin/sh",
+    "-c",
+    "echo here; busybox head -c 10485760 /dev/urandom >/tmp-file; busybox sha256sum /tmp-file >&2;"
+    "cat /tmp-file & busybox sha256sum >&2; wait",
+)
+ALL_GUESTS = '[ordinary]\nguest = "linux"\n'
+NEEDS = ("root", "installed", "linux", "qemu", "images")
+
+
+def piped(engine: Engine, content: bytes, *words: str, early: bool) -> tuple[bytes, bytes]:
+    """What a command of the engine's makes of input that ends: output and errors. The input comes
+    before the guest (`early`), or once the guest is there."""
+    command = [*engine.prefix, *engine.command(*words)]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | ENVIRONMENT,
+    )  # fmt: skip
+    assert process.stdin and process.stdout
+    try:
+        if not early:
+            assert process.stdout.read(len(HERE)) == HERE
+        out, errors = process.communicate(content, timeout=100)
+    finally:
+        process.kill()
+    assert process.returncode == 0, (process.returncode, errors[-2000:], out[-2000:])
+    return out.removeprefix(HERE), errors
+
+
+def check(engine: Engine, *run: str, early: bool = True) -> None:
+    """A few lines, and much both ways at the same time."""
+    out, errors = piped(engine, b"one\ntwo", *run, *BOTH, early=early)
+    assert out == b"one\ntwomore\n"
+    assert errors == b"error\nagain\n"
+    content = os.urandom(MUCH)
+    out, errors = piped(engine, content, *run, *SUMS, early=early)
+    assert len(out) == MUCH
+    assert errors.decode().split()[::2] == [hashlib.sha256(it).hexdigest() for it in (out, content)]
+
+
+def test_podman(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """By conmon's pipes."""
+    need(*NEEDS, "podman")
+    with taken_down(Podman(str(URUNC), CONFIG)) as podman:
+        podman("load", "--input", str(image(tmp_path_factory.mktemp("images"))))
+        podman("run", "--rm", "stored", "/bin/ls")  # a mount for networks stays of the first one
+        with unchanged(podman.holds, 10):
+            run = ("run", "--rm", "-i", "--runtime", "urunc", *annotations("--annotation"))
+            check(podman, *run, "stored")
+            run = ("run", "--runtime", "urunc", *annotations("--annotation"), "--name", "logged")
+            podman(*run, "stored", *BOTH)
+            logs = podman("logs", "logged")
+            assert (logs.stdout, logs.stderr) == ("here\nmore\n", "error\nagain\n")
+            podman("rm", "logged")
+
+
+def test_docker(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """By the pipes of runc's shim."""
+    need(*NEEDS, "docker")
+    with taken_down(Docker(str(URUNC), linux=CONFIG + ALL_GUESTS)) as docker:
+        docker("load", "--input", str(image(tmp_path_factory.mktemp("images"))))
+        with unchanged(docker.holds, 10):
+            check(docker, "run", "--rm", "-i", "--runtime", "urunc-linux", "stored")
+            docker("run", "--runtime", "urunc-linux", "--name", "logged", "stored", *BOTH)
+            logs = docker("logs", "logged")
+            assert (logs.stdout, logs.stderr) == ("here\nmore\n", "error\nagain\n")
+            docker("rm", "logged")
+
+
+@pytest.fixture(scope="module")
+def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
+    """containerd with the image, and a registry that has it too."""
+    need(*NEEDS, "tun", "runc", "containerd", "cni", "nft")
+    folder = tmp_path_factory.mktemp("images")
+    made = image(folder)
+    pause = archive(folder / "pause.tar", "pause", {"bin/sleep": BUSYBOX}, ["/bin/sleep", "100000"])
+    with (
+        taken_down(Containerd(str(URUNC), CONFIG)) as place,
+        registry(place.network, [pause, made]),
+    ):
+        place("images", "import", str(made))
+        yield place
+
+
+def test_containerd(containerd: Containerd) -> None:
+    """By the FIFOs of urunc's shim; ctr says when the input ends (CloseIO), but for an end that comes
+    before the container."""
+    with unchanged(containerd.holds, 10):
+        options = ("--runtime", SHIM, *annotations("--annotation"), "--rm")
+        run = ("run", "--cgroup", f"/{containerd.group}/streams", *options)
+        check(containerd, *run, "docker.io/library/stored:latest", "streams", early=False)
+
+
+@pytest.fixture
+def cri(containerd: Containerd) -> Iterator[Cri]:
+    """The node's CRI. A test leaves it as it was."""
+    with kubelet(containerd) as made:
+        yield made
+
+
+def test_cri(containerd: Containerd, cri: Cri) -> None:
+    """A kubelet's log says of each line which stream it was."""
+    pod = Pod(containerd, cri)
+    with pod.made():
+        given = {"annotations": {PREFIX + key: value for key, value in AS_LINUX.items()}}
+        guest = pod.start("guest", "stored", *BOTH, given=given)
+        eventually(lambda: pod.status(guest).state == EXITED, "the guest ends")
+        lines = pod.log(guest)
+    assert [text for stream, text in lines if stream == "stdout"] == ["here", "more"]
+    assert [text for stream, text in lines if stream == "stderr"] == ["error", "again"]
