@@ -52,7 +52,7 @@ static void set_terminal(int fd)
 static void set_streams(void)
 {
     const char *input = setting("stdin");
-    int fd = open("/dev/console", O_RDWR | O_NOCTTY), null, own;
+    int fd = open(terminal_is_ours() ? TERMINAL : "/dev/console", O_RDWR | O_NOCTTY), null, own;
 
     if (fd < 0 && errno == ENODEV)
         fd = open("/dev/null", O_RDWR); /* a machine without a console */

@@ -139,7 +139,7 @@ static void obey(char *line, pid_t application)
     else if (sscanf(line, "closed %d", &stream) == 1)
         close_stream(stream);
     else if (sscanf(line, "window %hu %hu", &window.ws_row, &window.ws_col) == 2)
-        ioctl(STDIN_FILENO, TIOCSWINSZ, &window);
+        (void)(resize_terminal(&window) || ioctl(STDIN_FILENO, TIOCSWINSZ, &window));
     else
         warn("what the host says is not understood: %s", line);
 }

@@ -116,7 +116,12 @@ extern bool hurry; /* whether the host has asked for an end */
 int open_way(const struct record *record); /* to the host: `virtio PORT` or `vsock PORT` */
 
 /* streams.c */
+#define TERMINAL "/dev/pts/0"
+struct winsize;
 void open_streams(void);
+void open_terminal(void); /* once there is a /dev/pts */
+bool resize_terminal(const struct winsize *size); /* false where it is not ours */
+bool terminal_is_ours(void);
 int stream_to_give(int number); /* the application's end; -1 where the stream is no pipe */
 void close_given_streams(void);
 int streams_to_poll(void); /* -1 where there is nothing to pass on */

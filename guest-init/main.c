@@ -132,6 +132,7 @@ int main(void)
     make_group();
     application = prepare_application();
     mount_kernel_filesystems();
+    open_terminal();
     name_machine();
     set_up_network();
     set_kernel_parameters();

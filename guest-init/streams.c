@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The application's standard streams: pipes, as a process of the host's has them, and init passes
- * on what goes through them: by a port of virtio-serial or a connection of vsock for each. An
- * application opens its /dev/stdout anew, and asks its pipes for much; a port can be opened once.
+ * The application's standard streams: pipes or a terminal, as a process of the host's has them, and
+ * init passes on what goes through them: by a port of virtio-serial or a connection of vsock for
+ * each, for a terminal one. An application opens its /dev/stdout anew; a port can be opened once.
  *
  * What is held is bounded, and nothing waits. What init has written to a port may be in its queue
  * still, for as long as nobody reads at the host; no call says so. But the kernel wakes who polls
@@ -18,7 +18,10 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
+#include <termios.h>
 #include <unistd.h>
 
 #define PIECE 32768 /* a port takes no more at once */
@@ -41,6 +44,9 @@ static const char *const names[] = {"stdin", "stdout", "stderr"};
 static struct stream streams[3];
 static int given[3] = {-1, -1, -1};
 static int watched = -1;
+static int terminal = -1; /* the end that is not the application's */
+
+static void look(void);
 
 static void watch(struct end *end)
 {
@@ -81,6 +87,56 @@ static void open_stream(int number, const struct record *record)
     watch(own);
 }
 
+/* One way for both directions; its other end is made once there is a /dev/pts. */
+static void open_way_of_terminal(const struct record *record)
+{
+    streams[0].from.fd = open_way(record);
+    streams[1].to.fd = fcntl(streams[0].from.fd, F_DUPFD_CLOEXEC, 3);
+    streams[0].from.port = streams[1].to.port = strcmp(field(record, 0), "virtio") == 0;
+    if (streams[0].from.port)
+        wait_for_host(streams[0].from.fd);
+    for (int number = 0; number < 2; number++)
+        streams[number].bytes = allocate(PIECE);
+}
+
+void open_terminal(void)
+{
+    int unlocked = 0, place, console;
+
+    if (first("terminal") == NULL || watched < 0)
+        return;
+    place = find(root, "/dev/pts/ptmx");
+    terminal = open(text(DESCRIPTOR, place), O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (terminal < 0 || ioctl(terminal, TIOCSPTLCK, &unlocked) != 0 ||
+        /* kept, so that it is never without one */
+        ioctl(terminal, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC) < 0)
+        fail("cannot make a terminal: %m");
+    close(place);
+    place = find(root, TERMINAL);
+    console = find(root, "/dev/console");
+    if (console >= 0)
+        mount_at(text(DESCRIPTOR, place), console, NULL, MS_BIND, NULL);
+    close(place);
+    close(console);
+    streams[1].from.fd = terminal;
+    streams[0].to.fd = fcntl(terminal, F_DUPFD_CLOEXEC, 3);
+    for (int number = 0; number < 2; number++) {
+        watch(&streams[number].from);
+        watch(&streams[number].to);
+    }
+    look();
+}
+
+bool terminal_is_ours(void)
+{
+    return first("terminal") && watched >= 0;
+}
+
+bool resize_terminal(const struct winsize *size)
+{
+    return terminal >= 0 && ioctl(terminal, TIOCSWINSZ, size) == 0;
+}
+
 static void look(void)
 {
     struct epoll_event events[2 * 3];
@@ -96,14 +152,19 @@ static void look(void)
 
 void open_streams(void)
 {
+    for (int number = 0; number < 3; number++)
+        streams[number].from.fd = streams[number].to.fd = -1;
     for (int number = 0; number < 3; number++) {
         const struct record *record = first(names[number]);
 
-        streams[number].from.fd = streams[number].to.fd = -1;
         if (record == NULL || strcmp(field(record, 0), "null") == 0)
             continue;
         if (watched < 0 && (watched = epoll_create1(EPOLL_CLOEXEC)) < 0)
             fail("cannot wait for the standard streams: %m");
+        if (first("terminal")) {
+            open_way_of_terminal(record);
+            break;
+        }
         open_stream(number, record);
     }
     if (watched >= 0)

@@ -102,7 +102,7 @@ class Plan:
     channel: str
     """How urunc's init talks to the host: "virtio", "vsock", or "" not at all."""
     streams: tuple[str, ...] = ()
-    """What the standard streams are (Machine.streams), () where all are the guest's console."""
+    """What the standard streams are (Machine.streams)."""
     stream_descriptors: tuple[int, ...] = ()
     supervisor: str
     """The program between the container and its monitor that ends as the application did, "" for
@@ -181,6 +181,7 @@ def decide(
         process = process_of(spec)
     channel = channel_of(monitor.channel, found.supervisor) if found and managed else ""
     apart = channel == "virtio" and not spec.terminal
+    own_way = ("terminal",) if channel == "virtio" and spec.terminal else ()
     vcpus = vcpus_of(spec, image, monitor, config, warnings)
     need = monitor.need(vcpus, accelerator)
     served = share_of(root_way, volumes) == "virtiofs"
@@ -228,7 +229,7 @@ def decide(
         volumes=volumes,
         process=process,
         channel=channel,
-        streams=("file", "file", "file") if apart else (),
+        streams=("file", "file", "file") if apart else own_way,
         stream_descriptors=(3, 4) if apart else (),
         supervisor=found.supervisor if found and managed else "",
         virtiofsd=found.virtiofsd if found and served else "",

@@ -133,6 +133,7 @@ def build(
                 uid=uid,
                 gid=gid,
                 socket=ready.console_socket,
+                raw=plan.process is not None,
             )
         )
     if ready.devices != ATTACH:

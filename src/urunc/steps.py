@@ -313,6 +313,9 @@ class Terminal(Step):
     uid: int
     gid: int
     socket: int
+    raw: bool
+    """Whether the guest has one of its own, which echoes and edits; from now on, for keys that come
+    before the monitor."""
 
     def describe(self) -> str:
         size = f" of {self.columns}x{self.rows}" if self.rows else ""
@@ -332,6 +335,11 @@ class Terminal(Step):
             size = self.rows.to_bytes(2, "little") + self.columns.to_bytes(2, "little")
             ioctl(master, TIOCSWINSZ, size + bytes(4))
         posix.fchown(slave, self.uid, self.gid)
+        if self.raw:
+            from termios import TCSANOW
+            from tty import setraw
+
+            setraw(slave, TCSANOW)
         send_terminal(self.socket, master)
         posix.close(self.socket)
         posix.close(master)

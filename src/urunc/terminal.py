@@ -50,7 +50,7 @@ class Session:
             import tty
 
             self._before = termios.tcgetattr(0)
-            tty.setraw(0)
+            tty.setraw(0, termios.TCSANOW)  # what was typed ahead is kept
 
     def resize(self) -> tuple[int, int] | None:
         """Give the container's terminal the size of the user's: (rows, columns), where there are

@@ -251,3 +251,46 @@ def test_the_last_bytes_wait_for_their_reader(
     assert found == bytes(300000) + b"end\n"
     held.container.wait_stopped()
     held.container.delete()
+
+
+SHOWN = [
+    "/dev/pts/0", "40 120", " echo ", "mine", "to the console", "ready", "read early",
+    "^Cinterrupted", " 03 0d 61\nend",
+]  # fmt: skip
+"""What TERMINAL shows of `early` typed ahead, Ctrl-C, and in raw mode Ctrl-C, return, a."""
+TERMINAL = """
+    sleep 1; tty; stty size; stty -a | grep -o ' echo '; exec 3</dev/tty && echo mine
+    echo to the console >/dev/console; echo ready; read line; echo read $line
+    trap 'echo interrupted; go=on' INT; while [ -z "$go" ]; do sleep 0.1; done
+    stty raw -echo; head -c3 | od -An -tx1; stty sane; echo end
+"""
+
+
+def test_a_terminal_is_one(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    """Its size, who it belongs to, the line's editing, keys that are signals, raw mode; what was
+    typed before the guest was there is not lost; the user's own is left as it was."""
+    bundle = linux(tmp_path / "b", TERMINAL)
+    bundle.config["process"]["terminal"] = True
+    for name in ("tty", "stty", "od", "head"):
+        (bundle.root / "bin" / name).symlink_to("busybox")
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (40, 120))
+    before = modes(theirs)
+    process = subprocess.Popen(words(urunc, bundle), stdin=theirs, stdout=theirs, stderr=theirs)
+    os.write(ours, b"early\n")
+    shown = ""
+    keys = {"read early": b"\x03", "interrupted": b"\x03\ra"}
+    while "end" not in shown:
+        shown += os.read(ours, 4096).decode()
+        for after, pressed in list(keys.items()):
+            if after in shown:
+                time.sleep(0.3)  # until it is in raw mode
+                os.write(ours, pressed)
+                del keys[after]
+    assert process.wait(60) == 0
+    assert modes(theirs) == before
+    lines = shown.split("\r\n")
+    # shown by the user's terminal, which was not raw yet, and by the guest's
+    assert [line for line in lines if line] == ["early", "early", *SHOWN], shown
+    os.close(ours)
+    os.close(theirs)

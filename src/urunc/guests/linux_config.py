@@ -289,6 +289,6 @@ def _streams(request: Request) -> list[str]:
     for name, port in zip(("stdin", "stdout", "stderr"), STREAM_PORTS, strict=True):
         if name == "stdin" and process.no_input:
             records.append(_record(name, "null"))
-        elif request.streams:
+        elif request.streams and (name == "stdin" or not process.terminal):
             records.append(_record(name, "virtio", port))
     return records

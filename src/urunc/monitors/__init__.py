@@ -115,7 +115,8 @@ class Machine:
     """How urunc's init in the guest talks to the host: "virtio", "vsock", "" not at all."""
     streams: tuple[str, ...] = ()
     """What standard input, output and error are, "" for none, "file" or "socket", where each has a
-    way of its own into the guest; () where all three are the console."""
+    way of its own into the guest; "terminal" alone where all are one and that has its way; () where
+    they are the guest's console."""
     stream_descriptors: tuple[int, ...] = ()
     """Of the monitor's, for standard output and error, to write alone."""
     tells_resets: bool = False

@@ -63,6 +63,8 @@ TRANSLATED_MIB = 32
 """Memory for translated code: by itself TCG takes an eighth of the host's, up to 1 GiB."""
 ETHERNET_MTU = 1500
 """What a guest takes it for where nobody says."""
+TERMINAL = "/dev/pts/0"
+"""The container's terminal (steps.Terminal), the only one of its devpts."""
 BOARDS = {"x86_64": "q35,sata=off,smbus=off,vmport=off", "aarch64": "virt"}
 RESET_PORT = "isa-debug-exit,iobase=0x64,iosize=1"
 """In the keyboard controller's place: QEMU ends with RESET_CODE where Linux writes 0xfe, the pulse
@@ -222,20 +224,23 @@ class Qemu(Monitor):
             files={},
             devices=devices,
             seccomp="own" if machine.seccomp else "",
-            streams=bool(machine.streams),
+            streams=bool(machine.stream_descriptors),
         )
 
 
 def _console(machine: Machine) -> list[str]:
     """The serial port. Where the streams have ways of their own, what the kernel says there is on
     standard error."""
+    if machine.streams == ("terminal",):
+        return [*_to("console", TERMINAL), "-serial", "chardev:console"]
     if machine.terminal:
         return ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
     if not machine.streams:
         return ["-serial", "stdio"]
     if machine.streams[2] == "socket":
         return ["-serial", "null"]  # two cannot have one connection
-    return [*_writer("console", machine.stream_descriptors[1]), "-serial", "chardev:console"]
+    place = f"/dev/fdset/{machine.stream_descriptors[1]}"
+    return [*_to("console", place), "-serial", "chardev:console"]
 
 
 def _streams(machine: Machine) -> list[str]:
@@ -246,20 +251,23 @@ def _streams(machine: Machine) -> list[str]:
         name = ("stdin", "stdout", "stderr")[number]
         if not kind:
             continue
-        fd = machine.stream_descriptors[number - 1]
-        if number == 0:
+        if kind == "terminal":
+            # of all its ways this alone leaves a line's end as it is (no OPOST)
+            argv += ["-chardev", f"serial,id={name},path={TERMINAL}"]
+        elif number == 0:
             argv += ["-chardev", f"stdio,id={name},signal=off"]
         elif kind == "socket":
-            argv += ["-chardev", f"socket,id={name},fd={fd}"]
+            argv += ["-chardev", f"socket,id={name},fd={machine.stream_descriptors[number - 1]}"]
         else:
-            argv += ["-add-fd", f"fd={fd},set={fd}", *_writer(name, fd)]
+            fd = machine.stream_descriptors[number - 1]
+            argv += ["-add-fd", f"fd={fd},set={fd}", *_to(name, f"/dev/fdset/{fd}")]
         argv += ["-device", f"virtserialport,chardev={name},name={STREAM_PORTS[number]}"]
     return argv
 
 
-def _writer(name: str, fd: int) -> list[str]:
+def _to(name: str, path: str) -> list[str]:
     # without "append" QEMU truncates what it is given, and fails where that is a pipe
-    return ["-chardev", f"file,id={name},path=/dev/fdset/{fd},append=on"]
+    return ["-chardev", f"file,id={name},path={path},append=on"]
 
 
 def _firmware(machine: Machine) -> tuple[str, ...]:

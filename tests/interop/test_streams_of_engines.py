@@ -70,6 +70,17 @@ def check(engine: Engine, *run: str, early: bool = True) -> None:
     assert errors.decode().split()[::2] == [hashlib.sha256(it).hexdigest() for it in (out, content)]
 
 
+def check_terminal(engine: Engine, *run: str) -> None:
+    """A terminal of the guest's own, with keys."""
+    asked = "busybox tty; echo ready; read line; echo got $line; echo error >&2"
+    code, shown = engine.on_terminal(
+        *run, "/bin/sh", "-c", asked, keys="hello\r", after="ready\r\n"
+    )
+    assert code == 0, shown
+    lines = shown.replace("\r", "").splitlines()
+    assert lines[-5:] == ["/dev/pts/0", "ready", "hello", "got hello", "error"]
+
+
 def test_podman(tmp_path_factory: pytest.TempPathFactory) -> None:
     """By conmon's pipes."""
     need(*NEEDS, "podman")
@@ -79,6 +90,7 @@ def test_podman(tmp_path_factory: pytest.TempPathFactory) -> None:
         with unchanged(podman.holds, 10):
             run = ("run", "--rm", "-i", "--runtime", "urunc", *annotations("--annotation"))
             check(podman, *run, "stored")
+            check_terminal(podman, *run, "-t", "stored")
             run = ("run", "--runtime", "urunc", *annotations("--annotation"), "--name", "logged")
             podman(*run, "stored", *BOTH)
             logs = podman("logs", "logged")
@@ -92,7 +104,9 @@ def test_docker(tmp_path_factory: pytest.TempPathFactory) -> None:
     with taken_down(Docker(str(URUNC), linux=CONFIG + ALL_GUESTS)) as docker:
         docker("load", "--input", str(image(tmp_path_factory.mktemp("images"))))
         with unchanged(docker.holds, 10):
-            check(docker, "run", "--rm", "-i", "--runtime", "urunc-linux", "stored")
+            run = ("run", "--rm", "-i", "--runtime", "urunc-linux")
+            check(docker, *run, "stored")
+            check_terminal(docker, *run, "-t", "stored")
             docker("run", "--runtime", "urunc-linux", "--name", "logged", "stored", *BOTH)
             logs = docker("logs", "logged")
             assert (logs.stdout, logs.stderr) == ("here\nmore\n", "error\nagain\n")
@@ -115,7 +129,7 @@ def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]
 
 
 def test_containerd(containerd: Containerd) -> None:
-    """By the FIFOs of urunc's shim; ctr says when the input ends (CloseIO), but for an end that comes
+    """By the FIFOs of urunc's shim; ctr says when the input ends (CloseIO), but for one that comes
     before the container."""
     with unchanged(containerd.holds, 10):
         options = ("--runtime", SHIM, *annotations("--annotation"), "--rm")
