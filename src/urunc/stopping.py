@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 SIGKILL = 9
 STOP_REQUESTS = frozenset((2, 3, 15))  # SIGINT, SIGQUIT, SIGTERM
+REPEAT_S = 5
+"""How long a guest has to stop before it is asked again."""
 HARMLESS = frozenset((0, SIGKILL, 18, 19))  # no signal, SIGKILL, SIGCONT, SIGSTOP
 
 
@@ -39,7 +41,7 @@ def kill(state: State, number: int, config: Config) -> None:
     try:
         if number in STOP_REQUESTS:
             if _is_asked(state, number, status, config):
-                _leave_guard(state, pidfd, config.get("timeouts.stop_s"))
+                _leave_guard(state, pidfd, config)
                 return
             number = _ending_signal(state, number, status)
         elif number not in HARMLESS:
@@ -125,9 +127,10 @@ def _ask_to_stop(state: State, config: Config) -> bool:
     return True
 
 
-def _leave_guard(state: State, pidfd: int, deadline_s: int) -> None:
+def _leave_guard(state: State, pidfd: int, config: Config) -> None:
     """A child that outlives this verb, kills the container at the deadline (0: never) and ends
     with it."""
+    deadline_s = config.get("timeouts.stop_s")
     if not deadline_s or posix.fork():
         return
     try:
@@ -138,8 +141,25 @@ def _leave_guard(state: State, pidfd: int, deadline_s: int) -> None:
         for number in (0, 1, 2):
             posix.dup2(null, number)
         _linux.close_range(4, 0xFFFFFFFF, 0)
-        if not process.wait_gone(held, deadline_s):
+        if not _wait_gone(state, held, deadline_s, config):
             logs.warn(f"container '{state.id}' did not stop within {deadline_s} s: killed")
             process.send_signal(held, SIGKILL)
     finally:
         posix._exit(0)
+
+
+def _wait_gone(state: State, pidfd: int, deadline_s: float, config: Config) -> bool:
+    """Whether the container ends before the deadline. A button that was pressed before the guest
+    looked at it is pressed again; a signal waits for urunc's init by itself."""
+    from urunc.control import order
+
+    how = state.data["plan"]["stop_order"]
+    while how != CHANNEL and deadline_s > REPEAT_S:
+        if process.wait_gone(pidfd, REPEAT_S):
+            return True
+        deadline_s -= REPEAT_S
+        try:
+            order(state, how, config)
+        except MonitorError:
+            pass  # it is paused, or about to end
+    return process.wait_gone(pidfd, deadline_s)

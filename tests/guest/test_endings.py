@@ -93,10 +93,13 @@ def waiting(urunc: Urunc, tmp_path: pathlib.Path) -> Iterator[Any]:
     """Makes containers that run, and follows their events."""
     made: list[Followed] = []
 
-    def begin(script: str, *, wait: bool = True, **keys: str | bool) -> tuple[Container, Followed]:
+    def begin(
+        script: str, *, wait: bool = True, machine: bool = False, **keys: str | bool
+    ) -> tuple[Container, Followed]:
         need("linux", "qemu", "images")
         configure(urunc, "ext4", **keys)
-        container = urunc.create(bundle(tmp_path / f"b{len(made)}", f"echo is up; {script}"))
+        path = tmp_path / f"b{len(made)}"
+        container = urunc.create(bundle(path, f"echo is up; {script}", machine=machine))
         container.start()
         made.append(Followed(urunc, container))
         if wait:
@@ -122,6 +125,18 @@ def test_memory_that_runs_out_in_the_guest(urunc: Urunc, waiting: Any) -> None:
     ]  # fmt: skip
     assert found[-1]["data"]["reason"].endswith("the guest ran out of memory (OOM)")
     assert found[-1]["data"].get("status", 137) == 137
+
+
+@pytest.mark.parametrize("case", endings.CASES[-3:], ids=lambda case: case.words)
+def test_events_of_an_end_without_a_word(urunc: Urunc, waiting: Any, case: endings.Ending) -> None:
+    """The machine ends, not the application."""
+    with nothing_left(urunc.root):
+        container, followed = waiting(f"sleep 1; {case.script}", machine=True)
+        data = followed.all()[-1]["data"]
+        container.delete()
+    # before Linux 6.15 nobody but the container's parent knows the status
+    assert data.get("status", case.alone) == case.alone
+    assert case.reason in data["reason"] or "status" not in data
 
 
 def test_a_stop(urunc: Urunc, waiting: Any) -> None:

@@ -99,6 +99,24 @@ def test_a_guest_that_listens_is_asked(
     container.delete()
 
 
+def test_a_guest_that_was_asked_before_it_looked(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    """It is asked again: a press of a button that nobody has turned on is void."""
+    with urunc.config.open("a") as file:
+        file.write("[timeouts]\nstop_s = 60\n")
+    words = ("probe.power-button=3", "probe.hang")
+    container = urunc.create(probe(tmp_path, "qemu", *words, stopsOn="acpi-power-button"))
+    container.start()
+    socket = pathlib.Path(f"/proc/{container.pid}/root/run/qmp.sock")
+    while not socket.exists():
+        time.sleep(0.005)
+    began = time.monotonic()
+    urunc("kill", container.id, "TERM")
+    container.wait_stopped()
+    assert time.monotonic() - began < 20
+    assert '"event":"exit","code":3' in container.console.read_text()
+    container.delete()
+
+
 def test_a_guest_that_does_not_stop_is_killed_at_the_deadline(
     urunc: Urunc, tmp_path: pathlib.Path
 ) -> None:
