@@ -6,12 +6,33 @@ from __future__ import annotations
 import pathlib
 import sys
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
 
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 from support import Network, Urunc, need
+
+KINDS = {
+    "mounts": "mounts mount_options mount_types storage* sharing layer_on_disk snapshot_device "
+    "archive cpio owners",
+    "endings": "endings exit_reasons guest_init_ends signals supervisor",
+    "streams": "streams* shim_stdio",
+    "limits": "memory processes limits cgroups cgroup_v2 systemd shim_pod",
+    "keys": "keys key_table rare* features spec asked process namespaces host_namespaces hooks",
+}
+"""Kinds of tests, whatever they need of the machine, by their files' names without `test_`: each
+name is a marker (`./test -m endings`)."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with its kind."""
+    for item in items:
+        name = item.path.stem.removeprefix("test_")
+        for kind, patterns in KINDS.items():
+            if any(fnmatch(name, pattern) for pattern in patterns.split()):
+                item.add_marker(kind)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pathlib
 import subprocess
@@ -18,6 +19,12 @@ TOOLS = [
     ("ruff", "format", "--check", "--diff", *LINTED),
     ("mypy", "--strict", *TYPED),
 ]
+
+
+def test_names() -> None:
+    """pytest tells its modules apart by their names alone."""
+    names = sorted(path.name for path in (PROJECT / "tests").glob("*/test_*.py"))
+    assert [name for name, after in itertools.pairwise(names) if name == after] == []
 
 
 @pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: " ".join(tool[:2]))
