@@ -103,7 +103,7 @@ def test_volumes(docker: Docker, tmp_path: pathlib.Path, runtime: str) -> None:
     names = said.pop("names").splitlines()
     assert said == seen
     assert names[:2] == ["inside", "nameserver 192.0.2.54"]
-    assert [line.split()[1] for line in names[2:]] == ["inside", "db"]
+    assert {"inside", "db"} <= {line.split()[1] for line in names[2:]}
     volumes.are_left(written=not copies)
 
 
