@@ -68,6 +68,13 @@ VOLUMES_SEEN = {
     "device": "on a disk\n",
     "change": "",
 }
+LOOK_AT_MEMORY = {
+    "shm": "stat -f -c '%T %b %S' /dev/shm; stat -c '%a %u %g' /dev/shm; touch /dev/shm/x",
+    "sized": "stat -f -c '%T %b %S' /sized; stat -c '%a %u %g' /sized",
+    "over": "stat -c '%a %u %g' /data; ls /data",
+    "nodes": "stat -c '%a %t:%T' /dev/null /dev/fuse",
+}
+"""What runc and a guest answer alike, of file systems in memory and of nodes."""
 WRITE = {"write": "cat /out/text; echo by the guest >/out/text; cat /out/text"}
 """What is asked of the folder that may be written to; a copy answers the same."""
 WRITTEN = {"write": "to be written over\nby the guest\n"}

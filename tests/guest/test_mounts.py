@@ -100,7 +100,8 @@ def test_read_only_on_the_hosts_side(urunc: Urunc, tmp_path: pathlib.Path) -> No
         assert (tmp_path / "mounted/new").exists()
         bundle.args("sh", "-c", INSIST)
         tried = run(urunc, bundle)
-        assert tried.stdout.count("Read-only file system") == 5, tried.stdout + tried.stderr
+        said = tried.stdout + tried.stderr
+        assert said.count("Read-only file system") == 5, said
     assert (tmp_path / "single").read_text() == "a file\n"
     written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("by-force")}
     assert written == set()

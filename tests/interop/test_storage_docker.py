@@ -18,6 +18,7 @@ from stored import (
     KEEP,
     KEPT,
     LOOK,
+    LOOK_AT_MEMORY,
     LOOK_AT_VOLUMES,
     SEEN,
     SETTINGS,
@@ -129,3 +130,18 @@ def test_what_a_copy_could_not_give_back(docker: Docker, tmp_path: pathlib.Path)
         assert "mount '/in' of " in done.stderr
         assert "can be copied only" in done.stderr
     docker("volume", "rm", "named")
+
+
+@pytest.mark.parametrize("runtime", ["urunc-linux", "urunc-copies"])
+def test_memory_as_with_runc(docker: Docker, runtime: str) -> None:
+    """The sizes, modes and owners of --shm-size and --tmpfs, and a node of --device."""
+    words = (
+        "--shm-size", "7m", "--tmpfs", "/sized:size=300k,mode=0751,uid=5,gid=6",
+        "--tmpfs", "/data:size=1m", "--device", "/dev/fuse:/dev/fuse:rw",
+    )  # fmt: skip
+    said = [
+        answers(docker("run", "--rm", *words, *kind, "stored", *script(LOOK_AT_MEMORY)).stdout)
+        for kind in (("--runtime", runtime), ("--runtime", "runc"))
+    ]
+    assert said[0] == said[1]
+    assert said[0]["shm"] == "tmpfs 1792 4096\n1777 0 0\n"

@@ -20,6 +20,7 @@ from stored import (
     KEEP,
     KEPT,
     LOOK,
+    LOOK_AT_MEMORY,
     LOOK_AT_VOLUMES,
     SEEN,
     SETTINGS,
@@ -161,3 +162,17 @@ def test_user_namespace(podman: Podman, tmp_path: pathlib.Path) -> None:
     lines = seen["urunc"]["owners"].splitlines()
     assert lines == ["/etc/image 0:0", "/bin/busybox 0:0", "/tmp/folder 0:0",
                      "/tmp/folder/secret 1234:7"]  # fmt: skip
+
+
+def test_memory_as_with_runc(podman: Podman) -> None:
+    """The sizes, modes and owners of --shm-size and --tmpfs, what a tmpfs copies up, and a node of
+    --device."""
+    words = (
+        "--shm-size", "7m", "--tmpfs", "/sized:size=300k,mode=0751",
+        "--tmpfs", "/data:size=1m", "--device", "/dev/fuse",
+    )  # fmt: skip
+    ours = answers(run(podman, *words, "stored", *script(LOOK_AT_MEMORY)))
+    theirs = answers(podman("run", "--rm", *words, "stored", *script(LOOK_AT_MEMORY)).stdout)
+    assert ours == theirs
+    assert ours["shm"] == "tmpfs 1792 4096\n1777 0 0\n"
+    assert ours["over"].endswith("settings\n")
