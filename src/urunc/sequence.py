@@ -100,7 +100,7 @@ def build(
     files = [file for file in (plan.kernel, initrd, *plan.disks) if file]
     copied = sum(file.source.size_bytes for file in files if _is_copied(file, plan))
     steps: list[Step] = [
-        PrivateMounts(),
+        PrivateMounts(slave=any(volume.slave for volume in plan.volumes)),
         _tmpfs(root, str(ROOT_BYTES + copied), spec, mode=0o755, executable=True),
     ]
     for path in dict.fromkeys((program.path, *program.libraries, *program.data)):
@@ -207,6 +207,7 @@ def shares(plan: Plan) -> list[Bind]:
             read_only=volume.read_only,
             recursive=volume.recursive,
             **volume.attributes.__dict__,
+            slave=volume.slave,
         )
         for index, volume in enumerate(plan.volumes)
         if kind and volume.way == kind

@@ -52,11 +52,17 @@ class Step:
 class PrivateMounts(Step):
     """Cut the mounts of this namespace off from the host's."""
 
+    slave: bool = False
+    """Whether what is mounted on the host later appears all the same, where a Bind wants that."""
+
     def describe(self) -> str:
-        return "make every mount private"
+        return f"make every mount {'a slave of the host' if self.slave else 'private'}"
 
     def execute(self) -> None:
-        mounts.make_private()
+        if self.slave:
+            mounts.make_slaves()
+        else:
+            mounts.make_private()
 
 
 @record
@@ -106,6 +112,8 @@ class Bind(Step):
     clear_below: int = 0
     """MOUNT_ATTR_* of the mount, and of those below it as well, beside what `read_only` says of the
     mount."""
+    slave: bool = False
+    """Whether what is mounted there on the host later appears, too."""
 
     def describe(self) -> str:
         origin = f"{self.source} of the image" if self.inside else self.source
@@ -137,6 +145,7 @@ class Bind(Step):
             clear=self.clear_below,
             top=self.set | read_only,
             top_clear=self.clear & ~read_only,
+            propagation=mounts.PROPAGATION["slave" if self.slave else "private"],
         )
 
 

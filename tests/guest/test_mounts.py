@@ -289,6 +289,41 @@ def test_a_mount_on_the_root_is_refused(urunc: Urunc, tmp_path: pathlib.Path) ->
     assert "it would hide the container's root filesystem" in result.stderr
 
 
+@pytest.mark.parametrize("propagation", ["rslave", "rprivate"])
+def test_what_is_mounted_on_the_host_later(
+    urunc: Urunc, tmp_path: pathlib.Path, propagation: str
+) -> None:
+    """A pod's mountPropagation: HostToContainer; others see nothing of it."""
+    need("root", "linux", "qemu", "virtiofsd")
+    configure(urunc, KIND)
+    script = """
+        ls /data/later; echo up; while [ ! -e /data/go ]; do sleep 0.1; done
+        sleep 2; echo "found $(ls /data/later)"; touch /data/later/by-guest; echo end
+    """
+    bundle = linux(tmp_path / "b", script, rootfs=KIND)
+    for name in ("data/later", "mounted"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "mounted/news").touch()
+    bundle.config["mounts"] = [volume("/data", tmp_path / "data", propagation)]
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(bound(tmp_path / "data", tmp_path / "data"))
+        subprocess.run(["mount", "--make-shared", tmp_path / "data"], check=True)
+        with nothing_left(urunc.root):
+            container = urunc.create(bundle)
+            container.start()
+            container.wait_for("up\n", 60)
+            with bound(tmp_path / "mounted", tmp_path / "data/later"):
+                (tmp_path / "data/go").touch()
+                container.wait_for("end\n")
+                container.wait_stopped()
+            container.delete()
+    appears = propagation == "rslave"
+    text = container.console.read_text().replace("\r", "")
+    assert text == f"up\nfound {'news' if appears else ''}\nend\n"
+    assert (tmp_path / "mounted/by-guest").exists() == appears
+    assert (tmp_path / "data/later/by-guest").exists() != appears
+
+
 IN_MEMORY = """
     for path in /sized /blocks /inodes /owned /plain /there /up /only; do
         echo "== $path"; stat -f -c '%T %b %S' $path; stat -c '%a %u %g' $path

@@ -50,6 +50,11 @@ def make_private() -> None:
     _linux.mount(None, "/", None, MS_REC | MS_PRIVATE, None)
 
 
+def make_slaves() -> None:
+    """Have mounts of the host's appear in this namespace, and none of this one there."""
+    _linux.mount(None, "/", None, MS_REC | PROPAGATION["slave"], None)
+
+
 def mount_tmpfs(target: str, flags: int, options: str) -> None:
     """An empty tmpfs at a folder (tmpfs(5): `size=`, `mode=`, `uid=`, `gid=`, `nr_inodes=`)."""
     _linux.mount("tmpfs", target, "tmpfs", flags, options)
@@ -80,11 +85,12 @@ def restrict(
     clear: int = 0,
     top: int = 0,
     top_clear: int = 0,
+    propagation: int = 0,
 ) -> None:
     """Set MOUNT_ATTR_* of a mount and, where `recursive`, of those below it; `top` and `top_clear`
-    of the mount alone."""
+    of the mount alone. `propagation` is one of PROPAGATION's, 0 for what it has."""
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
-    _linux.mount_setattr(tree, "", flags, attributes, clear, 0)
+    _linux.mount_setattr(tree, "", flags, attributes, clear, propagation)
     if top or top_clear:
         _linux.mount_setattr(tree, "", AT_EMPTY_PATH, top, top_clear, 0)
 

@@ -115,6 +115,8 @@ class VolumeSource:
     """Where it is read-only alone: the mounts below it that are not, by their paths in it."""
     notes: tuple[str, ...] = ()
     """What of its options has no effect, in words."""
+    slave: bool = False
+    """Whether what is mounted below it on the host later shall appear."""
     returned: tuple[int, ...] = ()
     """(device, inode) of a file that the engine reads once the container has ended; empty for any
     other."""
@@ -190,6 +192,7 @@ class Volume:
     device: tuple[int, ...]
     attributes: Attributes = PLAIN
     writable_below: tuple[str, ...] = ()
+    slave: bool = False
     returned: tuple[int, ...] = ()
     made: Made = FOUND
 

@@ -158,6 +158,7 @@ def _volume(mount: Mount, spec: Spec) -> VolumeSource:
         returned=_identity(mount.source) if kind == FILE else (),
         attributes=asked.host,
         writable_below=below,
+        slave=asked.slave,
         notes=_notes(asked),
         made=_mapped(mount, spec) if kind in (FOLDER, FILE) else FOUND,
     )
@@ -259,8 +260,6 @@ def _notes(asked: options.Options) -> tuple[str, ...]:
     notes = []
     if asked.unknown:
         notes.append(f"options that a bind mount has no use for: {', '.join(asked.unknown)}")
-    if asked.slave:
-        notes.append("what is mounted below it on the host after create does not appear")
     return tuple(notes)
 
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from urunc.monitors import Monitor
     from urunc.spec import Spec
 
+LATE = "what is mounted below it on the host after create does not appear"
 AUTO, COPY, IGNORE = "auto", "copy", "ignore"
 VOLUME_CHOICES = (AUTO, COPY, IGNORE)
 """The annotation `volumes`: COPY has volumes copied that can be written to, IGNORE leaves out all
@@ -228,6 +229,8 @@ def choose_volumes(
         if not problem:
             volumes.append((_volume(source, way), device))
             warnings += [f"mount '{source.destination}': {note}" for note in source.notes]
+            if source.slave and way not in SHARES:
+                warnings.append(f"mount '{source.destination}': {LATE}")
             if _is_lost(source, way):
                 lost.append(source.destination)
         elif choice == IGNORE or _may_be_missing(source):
@@ -405,6 +408,7 @@ def _volume(source: VolumeSource, way: str) -> Volume:
         device=source.device,
         attributes=source.attributes,
         writable_below=source.writable_below,
+        slave=source.slave and way in SHARES,
         returned=source.returned if way == ARCHIVE else (),
         made=source.made,
     )
