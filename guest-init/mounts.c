@@ -170,6 +170,19 @@ static void bind_below(const char *folder, const char *source, const char *path,
     close(top);
 }
 
+/* What the host has mounted below a volume, if it is there still and can be reached. */
+static void bind_again(const char *source, const char *path, unsigned long flags)
+{
+    int top = open(SHARE, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int fd = top < 0 ? -1 : find(top, source), place = find(root, path);
+
+    if (fd >= 0 && place >= 0)
+        bind(fd, path, flags);
+    close(place);
+    close(fd);
+    close(top);
+}
+
 /* For who looks for limits or, where it is asked for, divides what there is. */
 void mount_groups(void)
 {
@@ -292,6 +305,8 @@ static void mount_volume(const struct record *record)
 
     if (strcmp(kind, "share") == 0) {
         bind_below(SHARE, source, path, options.flags);
+    } else if (strcmp(kind, "below") == 0) {
+        bind_again(source, path, options.flags);
     } else if (strcmp(kind, "copy") == 0) {
         bind_below(PRIVATE, source, path, options.flags);
     } else if (strcmp(kind, "device") == 0) {

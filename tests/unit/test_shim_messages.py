@@ -20,7 +20,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, empty_pb2, timestam
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from protos import KINDS, PROTOS
 
@@ -376,7 +376,7 @@ def test_damaged(values: dict[str, Any], draw: Any) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_anything_for_each(name: str) -> None:
-    @settings(max_examples=15)
+    @settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
     @given(PIECES)
     def check(data: bytes) -> None:
         compare(name, data)

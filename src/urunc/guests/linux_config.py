@@ -141,7 +141,7 @@ def _volumes(request: Request) -> list[str]:
         if volume.way in SHARES:
             # what is mounted below keeps what it has on the host
             records += [
-                _record("mount", kind, f"{source}/{path}", f"{volume.destination}/{path}", "rw")
+                _record("mount", "below", f"{source}/{path}", f"{volume.destination}/{path}", "rw")
                 for path in volume.writable_below
             ]
         if volume.returned and request.returned >= 0:

@@ -192,9 +192,12 @@ def _shm(mount: Mount) -> tuple[str, ...]:
     made = mount.source.endswith("/shm")
     if not made and SCRATCH not in mount.source:
         return ()
-    facts = posix.statvfs(mount.source)
-    mode = posix.stat(mount.source).st_mode & 0o7777
-    if (not made or mount.source == SHM) and posix.listdir(mount.source):
+    try:
+        facts = posix.statvfs(mount.source)
+        mode = posix.stat(mount.source).st_mode & 0o7777
+        if (not made or mount.source == SHM) and posix.listdir(mount.source):
+            return ()
+    except OSError:  # another user's, which an ordinary one may not look into
         return ()
     return f"mode={mode:o}", f"size={facts.f_blocks * facts.f_frsize}"
 
