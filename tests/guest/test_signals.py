@@ -276,6 +276,33 @@ def test_why_it_ended(
     container.delete()
 
 
+def test_kvm_that_cannot_go_on(
+    urunc: Urunc, tmp_path: pathlib.Path, follow: list[Followed]
+) -> None:
+    """QEMU stays, with a guest that will never run again; `events` says so before it is killed."""
+    container = running(urunc, probe(tmp_path, "qemu-kvm", "probe.burn=1500", "probe.stray"))
+    followed = Followed(urunc, container)
+    follow.append(followed)
+    end = time.monotonic() + 20
+    while "internal error" not in followed.path.read_text():
+        assert time.monotonic() < end, container.console.read_text()
+        time.sleep(0.1)
+    assert container.status() == "running"
+    urunc("kill", container.id, "KILL")
+    data = followed.all()[-1]["data"]
+    assert data["reason"].startswith("KVM cannot run the guest (internal error)")
+    assert data.get("status", 137) == 137
+    container.delete()
+
+
+def test_a_firecracker_whose_kvm_cannot_go_on(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    """It ends by itself, with 1 or 0: its threads race for it."""
+    container = running(urunc, probe(tmp_path, "firecracker", "probe.stray"))
+    container.wait_stopped()
+    assert "Received KVM_EXIT_INTERNAL_ERROR" in container.console.read_text()
+    container.delete()
+
+
 def test_out_of_memory(urunc: Urunc, tmp_path: pathlib.Path, follow: list[Followed]) -> None:
     """A monitor that the kernel kills for its memory: an event, a reason, and a line in delete's
     log. (The limit is made smaller behind urunc's back: urunc would not.)"""
