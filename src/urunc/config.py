@@ -66,8 +66,8 @@ SCHEMA: dict[str, Any] = {
     "storage.image_limit_mib": 16_384,
     "storage.build_timeout_s": 600,
     "annotations.allow": [
-        "accelerator", "disks", "memory", "network", "ports", "rootfs", "rootfsSize", "vcpus",
-        "volumes",
+        "accelerator", "console", "disks", "memory", "network", "ports", "rootfs", "rootfsSize",
+        "vcpus", "volumes",
     ],
     "annotations.host_devices": [],
     "log.file": "",

@@ -44,6 +44,7 @@ OWN_KEYS = (*KEYS, "rootfs")
 """What a urunc.json may say."""
 OVERRIDES = (
     "accelerator",
+    "console",
     "disks",
     "memory",
     "network",

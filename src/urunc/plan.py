@@ -60,6 +60,9 @@ OWN_TASKS = 8
 VIRTIOFSD_TASKS = 16
 VIRTIOFSD_MIB = 12
 """What the daemon of shared folders needs of the container's memory limit."""
+CONSOLES: dict[str, tuple[str, ...]] = {"quiet": (), "boot": ("loglevel=7",)}
+"""The annotation `console` → what the kernel is told more: "boot" shows all but what is there to
+find its faults."""
 CONFIG_DISK = f"{RUN}/guest.config"
 """The disk by which urunc's init is told everything: written at each start."""
 
@@ -259,7 +262,7 @@ def decide(
         stop_signal=monitor.stop_signal,
         stop_order=CHANNEL if channel == "virtio" else _stop_order(image, guest, monitor, host),
         arguments=tuple(config.get(f"monitors.{monitor.name}.arguments")),
-        parameters=spec.machine.parameters if spec.machine else (),
+        parameters=_parameters(spec, image, guest),
         host=host,
         warnings=tuple(warnings),
         tasks=OWN_TASKS + monitor.overhead_tasks + vcpus + (VIRTIOFSD_TASKS if served else 0),
@@ -401,6 +404,21 @@ def _mount_points(
         )
     points = [said[index] if index < len(said) else "" for index in range(first)]
     return (*points, *(volume.destination for volume in volumes if volume.way in DISKS))
+
+
+def _parameters(spec: Spec, image: UnikernelImage, guest: Guest) -> tuple[str, ...]:
+    """The words for the guest's kernel itself."""
+    said = spec.machine.parameters if spec.machine else ()
+    console = image.overrides.get("console", "quiet")
+    if console not in CONSOLES:
+        known = ", ".join(CONSOLES)
+        raise ImageError(f"annotation 'console': '{console}' is unknown", f"known: {known}")
+    if console != "quiet" and not guest.takes_parameters:
+        raise ImageError(
+            f"annotation 'console': '{console}' is not for a guest of the kind '{guest.name}'",
+            "it is for Linux guests; leave it out",
+        )
+    return (*said, *CONSOLES[console])
 
 
 def _network(

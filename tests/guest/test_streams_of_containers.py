@@ -294,3 +294,16 @@ def test_a_terminal_is_one(urunc: Urunc, tmp_path: pathlib.Path) -> None:
     assert [line for line in lines if line] == ["early", "early", *SHOWN], shown
     os.close(ours)
     os.close(theirs)
+
+
+@pytest.mark.parametrize("console", ["", "boot"])
+def test_the_kernel_speaks_on_standard_error(
+    urunc: Urunc, tmp_path: pathlib.Path, console: str
+) -> None:
+    """Its errors, and by an annotation its boot; the application's output is its own."""
+    script = "mknod /kmsg c 1 11; echo '<3>a fault' >/kmsg; echo '<6>a word' >/kmsg; echo done"
+    asked = {"console": console} if console else {}
+    done = run(urunc, linux(tmp_path / "b", script, **asked))
+    assert (done.returncode, done.stdout) == (0, "done\n"), done
+    assert "a fault" in done.stderr
+    assert ("Linux version" in done.stderr, "a word" in done.stderr) == (bool(console),) * 2

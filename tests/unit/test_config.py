@@ -128,8 +128,8 @@ def test_unknown_keys(file: pathlib.Path, text: str, line: int, words: str, hint
         (
             "[annotations]\nallow = ['vcpus', 'vcpu']\n",
             2,
-            "'annotations.allow': unknown 'vcpu', known: accelerator, disks, memory, network, "
-            "ports, rootfs, rootfsSize, vcpus, volumes",
+            "'annotations.allow': unknown 'vcpu', known: accelerator, console, disks, memory, "
+            "network, ports, rootfs, rootfsSize, vcpus, volumes",
         ),
     ],
 )
