@@ -307,3 +307,35 @@ def test_the_kernel_speaks_on_standard_error(
     assert (done.returncode, done.stdout) == (0, "done\n"), done
     assert "a fault" in done.stderr
     assert ("Linux version" in done.stderr, "a word" in done.stderr) == (bool(console),) * 2
+
+
+def test_a_user_opens_its_output_anew(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    """Its pipes are its own, as under runc: nginx as nobody logs to /dev/stdout."""
+    bundle = linux(tmp_path / "b", "echo out >/dev/stdout; echo err >/dev/stderr; id -u")
+    bundle.config["process"]["user"] = {"uid": 1000, "gid": 1000}
+    done = run(urunc, bundle)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "out\n1000\n", "err\n"), done
+
+
+def test_readers_that_are_gone(urunc: Urunc, tmp_path: pathlib.Path, holding: object) -> None:
+    """An engine's process was killed: the writer waits, and nobody is busy with trying."""
+    script = "echo here >&2; trap 'exit 4' TERM; yes & while :; do sleep 0.1; done"
+    bundle = linux(tmp_path / "b", script)
+    (bundle.root / "bin/yes").symlink_to("busybox")
+    held = holding(bundle)  # type: ignore[operator]
+    assert os.read(held.stderr, 100) == b"here\n"
+    os.close(held.stdout)
+    os.close(held.stderr)
+    time.sleep(3)
+    used = cpu_s(held.container.pid)
+    time.sleep(3)
+    assert cpu_s(held.container.pid) - used < 1.5
+    urunc("kill", held.container.id, "TERM")
+    held.container.wait_stopped()
+    held.container.delete()
+
+
+def cpu_s(pid: int) -> float:
+    """The CPU time of a process so far."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
