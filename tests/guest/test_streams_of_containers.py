@@ -329,7 +329,7 @@ def test_readers_that_are_gone(urunc: Urunc, tmp_path: pathlib.Path, holding: ob
     time.sleep(3)
     used = cpu_s(held.container.pid)
     time.sleep(3)
-    assert cpu_s(held.container.pid) - used < 1.5
+    assert cpu_s(held.container.pid) - used < 0.75
     urunc("kill", held.container.id, "TERM")
     held.container.wait_stopped()
     held.container.delete()
