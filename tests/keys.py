@@ -204,7 +204,7 @@ ROWS = (
         "linux.netDevices.*.name", "effect",
         "the device is moved from the runtime's network namespace before hooks run, renamed, with "
         "its addresses, up; then the guest has it as any interface. A `create` that fails gives it "
-        "back",
+        "back with addresses and routes; what the kernel does not let go is left as it is",
         "root/rare",
     ),
     Row(

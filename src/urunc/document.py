@@ -45,6 +45,13 @@ class Object:
     def at(self, key: str) -> str:
         return f"{self.path}.{key}" if self.path else key
 
+    def names(self, key: str) -> tuple[str, ...]:
+        """The names in an object that may have any."""
+        items = self.get(key, dict) or {}
+        for name in items:
+            self._check_text(name, f"{key}[{name!r}]")
+        return tuple(items)
+
     def get(self, key: str, kind: type, *, required: bool = False) -> Any:
         value = self.value.get(key)
         if value is None:
@@ -83,6 +90,7 @@ class Object:
     def text_map(self, key: str) -> dict[str, str]:
         items = self.get(key, dict) or {}
         for name, item in items.items():
+            self._check_text(name.replace("\0", ""), f"{key}[{name!r}]")
             if type(item) is not str:
                 where = f"{key}[{name!r}]"
                 raise self.wrong(where, f"expected a string, found {WORDS[type(item)]}")

@@ -162,19 +162,21 @@ def _net_devices(linux: Object, namespaces: Mapping[str, str]) -> dict[str, str]
     if "network" not in namespaces:
         raise linux.wrong("netDevices", "there is no network namespace to move them to")
     found: dict[str, str] = {}
-    for name in devices.value:
+    for name in linux.names("netDevices"):
         inside = devices.object(name).text("name") or name
         _check_name(devices, name, name)
-        _check_name(devices, f"{name}.name", inside.replace("%d", "0", 1))
+        _check_name(devices, f"{name}.name", inside, template="%d")
         if inside in found.values() and "%d" not in inside:
             raise devices.wrong(f"{name}.name", f"a second '{inside}'")
         found[name] = inside
     return found
 
 
-def _check_name(devices: Object, key: str, name: str) -> None:
-    """dev_valid_name() of the kernel (net/core/dev.c)."""
+def _check_name(devices: Object, key: str, name: str, template: str = "") -> None:
+    """dev_valid_name() of the kernel (net/core/dev.c); one %d at most stands for a number
+    (__dev_alloc_name())."""
     wrong = not name or name in (".", "..") or len(name.encode()) > NAME_BYTES
+    wrong = wrong or "%" in name.replace(template, "", 1)
     if wrong or any(letter in "/:\0" or letter.isspace() for letter in name):
         raise devices.wrong(key, f"'{name}' is no name of a network device")
 

@@ -446,8 +446,10 @@ def _sysctls(linux: Object, namespaces: dict[str, str]) -> dict[str, str]:
             path = name.translate({ord("."): "/", ord("/"): "."})
         else:
             path = name
-        if not path or ".." in path.split("/") or path.startswith("/"):
-            raise linux.wrong("sysctl", f"'{name}' is no kernel parameter")
+        if not path or ".." in path.split("/") or path.startswith("/") or "\0" in path:
+            raise linux.wrong("sysctl", f"{name!r} is no kernel parameter")
+        if "\0" in value:
+            raise linux.wrong(f"sysctl[{name!r}]", "holds a NUL character")
         kind = namespace_of(path)
         if not kind or kind not in namespaces:
             raise linux.wrong(

@@ -151,6 +151,55 @@ def test_a_device_that_cannot_be_moved(urunc: Urunc, tmp_path: pathlib.Path, hom
     )
 
 
+def test_a_device_that_is_refused_stays_as_it_is(
+    urunc: Urunc, tmp_path: pathlib.Path, home: str
+) -> None:
+    """Whoever refuses it (the kernel, the container's namespace), the host has its device as it
+    was: up, with its addresses and routes."""
+    ip("-n", home, "link", "add", "bridge", "type", "bridge")
+    ip("-n", home, "addr", "add", "10.98.0.1/24", "dev", "bridge")
+    ip("-n", home, "link", "set", "bridge", "up")
+    for route in (
+        "default via 10.99.0.1",
+        "10.97.0.0/24 metric 7",
+        "10.96.0.0/24 via 10.99.0.9 table 99",
+        "10.95.0.1 via 10.94.0.1 onlink",
+    ):
+        ip("-n", home, "route", "add", *route.split(), "dev", "uplink")
+    ip("-n", home, "-6", "route", "add", "default", "via", "fd99::1", "dev", "uplink")
+    ip("-n", home, "addr", "add", "10.99.0.3/24", "dev", "uplink", "label", "uplink:b")
+    inside = f"{home}-in"
+    ip("netns", "add", inside)
+    try:
+        without = ["sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1"]
+        subprocess.run(["ip", "netns", "exec", inside, *without], check=True)
+        for moving, joined, why in (
+            ({"lo": {"name": "lo9"}}, "", "linux.netDevices.lo: move to the container's"),
+            ({"bridge": {}}, "", "linux.netDevices.bridge: move to the container's"),
+            ({"uplink": {}, "lo": {"name": "lo9"}}, "", "linux.netDevices.lo: move to"),
+            (
+                {"uplink": {}},
+                f"/run/netns/{inside}",
+                "linux.netDevices.uplink: give it the address",
+            ),
+        ):
+            bundle = probe(tmp_path / "b")
+            bundle.config["linux"]["netDevices"] = moving
+            bundle.network(joined)
+            with network_unchanged(f"/run/netns/{home}"):
+                assert why in refused(urunc, bundle)
+    finally:
+        ip("netns", "del", inside)
+
+
+@pytest.mark.parametrize("name", ["a%d%d", "a%s", "a%", "b/c", "sixteen-letters.", "\ud800", "a\0"])
+def test_a_device_s_name_that_is_none(urunc: Urunc, bundle: Bundle, name: str) -> None:
+    bundle.config["linux"]["netDevices"] = {"uplink": {"name": name}}
+    assert "config.json: linux.netDevices.uplink" in refused(urunc, bundle)
+    bundle.config["linux"]["netDevices"] = {name: {}}
+    assert "config.json: linux.netDevices" in refused(urunc, bundle)
+
+
 def test_a_guest_without_a_network_device(urunc: Urunc, bundle: Bundle) -> None:
     """The probe of these tests declares none in its manifest."""
     bundle.config["linux"]["netDevices"] = {"uplink": {}}

@@ -165,6 +165,16 @@ BROKEN: list[tuple[Any, str]] = [
         linux(namespaces=[{"type": "network"}], sysctl={"net/../kernel/panic": "1"}),
         "linux.sysctl: 'net/../kernel/panic' is no kernel parameter",
     ),
+    (
+        linux(namespaces=[{"type": "network"}], sysctl={"net.ipv4.a\0b": "1"}),
+        "linux.sysctl: 'net.ipv4.a\\x00b' is no kernel parameter",
+    ),
+    (
+        linux(namespaces=[{"type": "network"}], sysctl={"net.ipv4.ip_forward": "1\0"}),
+        "linux.sysctl['net.ipv4.ip_forward']: holds a NUL character",
+    ),
+    (linux(sysctl={"net.\ud800": "1"}), "linux.sysctl['net.\\ud800']: holds half of a surrogate"),
+    (document(annotations={"\ud800": "1"}), "annotations['\\ud800']: holds half of a surrogate"),
     (linux(rootfsPropagation="rshared"), "linux.rootfsPropagation: unknown 'rshared'"),
     (linux(devices=[{"path": "dev/a", "type": "c"}]), "linux.devices[0].path: 'dev/a' is not an"),
     (linux(devices=[{"path": "/dev/a", "type": "x"}]), "linux.devices[0].type: 'x' is none of"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from _socket import AF_INET, AF_INET6, AF_UNSPEC, inet_ntop, inet_pton
 from _struct import pack, unpack_from
-from errno import EAFNOSUPPORT
+from errno import EAFNOSUPPORT, EEXIST
 
 from urunc.linux.namespaces import call_in_network
 from urunc.linux.netlink import (
@@ -29,11 +29,13 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     T = TypeVar("T")
+    Saved = list[tuple[int, bytes]]
+    """Messages (kind, body) that make what was there."""
 
 NETLINK_ROUTE = 0
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_GETADDR = 20, 22
-RTM_GETROUTE = 26
+RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 RTM_NEWNEIGH, RTM_GETNEIGH = 28, 30
 RTM_NEWQDISC, RTM_DELQDISC, RTM_GETQDISC = 36, 37, 38
 RTM_NEWTFILTER, RTM_DELTFILTER, RTM_GETTFILTER = 44, 45, 46
@@ -49,7 +51,9 @@ IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
 IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_TEMPORARY = 0x2, 0x8, 0x1
 IFA_F_PERMANENT = 0x80
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY = 1, 4, 5, 6
-RTA_MULTIPATH, RTA_TABLE, RTA_VIA = 9, 15, 18
+RTA_MULTIPATH, RTA_CACHEINFO, RTA_TABLE, RTA_VIA, RTA_NH_ID = 9, 12, 15, 18, 30
+RTNH_F_ONLINK = 0x4
+RTPROT_KERNEL, RTPROT_RA = 2, 9
 NDA_DST, NDA_LLADDR = 1, 2
 NUD_PERMANENT = 0x80
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
@@ -175,6 +179,22 @@ class Rtnetlink(Socket):
                     found.append(Route(family, prefix, values, index, gateway))
         return found
 
+    def saved(self, index: int) -> Saved:
+        """A device's addresses and routes, in the order in which the kernel takes them; not the
+        routes that come by themselves, with an address or an advertisement."""
+        found: Saved = [
+            (RTM_NEWADDR, body)
+            for body in self.dump(RTM_GETADDR, bytes(8))
+            if unpack_from("I", body, 4)[0] == index
+        ]
+        far: Saved = []
+        for body in self.dump(RTM_GETROUTE, bytes(12)):
+            values = dict(attributes(body[12:]))
+            own = body[5] not in (RTPROT_KERNEL, RTPROT_RA) and body[0] in (AF_INET, AF_INET6)
+            if own and _number(values.get(RTA_OIF)) == index:
+                (far if _gateway(values) else found).append((RTM_NEWROUTE, body))
+        return [*found, *far]
+
     def neighbours(self) -> list[Neighbour]:
         """The permanent neighbour entries."""
         found = []
@@ -258,6 +278,24 @@ class Rtnetlink(Socket):
         body += attribute(IFA_LOCAL, own)
         body += attribute(IFA_ADDRESS, inet_pton(family, peer) if peer else own)
         self.request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body)
+
+    def restore(self, index: int, saved: Saved) -> None:
+        """Give a device what one had when it was `saved`; what is there already is fine."""
+        for kind, body in saved:
+            if kind == RTM_NEWADDR:
+                message = body[:4] + pack("I", index) + body[8:]
+            else:
+                flags = unpack_from("I", body, 8)[0] & RTNH_F_ONLINK
+                message = body[:8] + pack("I", flags)
+                for name, value in attributes(body[12:]):
+                    if name not in (RTA_CACHEINFO, RTA_NH_ID, RTA_OIF):
+                        message += attribute(name, value)
+                message += attribute(RTA_OIF, pack("I", index))
+            try:
+                self.request(kind, NLM_F_CREATE, message)
+            except OSError as error:
+                if error.errno != EEXIST:
+                    raise
 
     def add_neighbour(self, index: int, address: str, mac: str) -> None:
         """Write an address's hardware address down for good."""

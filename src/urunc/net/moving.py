@@ -5,22 +5,30 @@ anything looks at what is there.
 Runs in the runtime, with the host's privilege, in its network namespace. A device keeps what it is
 called or gets the name that is asked for, keeps its permanent addresses of global scope, and is up
 (config-linux.md, Network Devices). Nothing brings it back when the container ends: the kernel does
-so with hardware, and removes the rest with the namespace. A `create` that fails gives it back.
+so with hardware, and removes the rest with the namespace. A `create` that fails gives it back, with
+the addresses and routes that it had.
+
+It is moved as it is, and not taken down before: the kernel does that once nothing can refuse the
+device any more, and one that it does not let go (loopback, a bridge) stays up.
 """
 
 from __future__ import annotations
 
 import posix
 
+from urunc import logs
 from urunc.errors import HostError, reason
 from urunc.linux.namespaces import call_in_network, identity, open_namespace
-from urunc.linux.rtnetlink import Address, Link, Rtnetlink
+from urunc.linux.rtnetlink import Rtnetlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from urunc.linux.rtnetlink import Link, Saved
+
 HOME = "/proc/thread-self/ns/net"
+MOVING = "it takes CAP_NET_ADMIN on the host, and a device that the kernel lets go"
 
 
 class Moved:
@@ -29,20 +37,28 @@ class Moved:
     def __init__(self, namespace: str) -> None:
         self.home = open_namespace(HOME)
         self.there = open_namespace(namespace)  # kept, so that a failure can give them back
-        self.done: list[tuple[Link, str, list[Address]]] = []
+        self.done: list[tuple[Link, Link, Saved]] = []
+        """What each was, what it is now, and what it had."""
 
     def names(self) -> tuple[str, ...]:
         """What the devices are called now."""
-        return tuple(name for _, name, _ in self.done)
+        return tuple(now.name for _, now, _ in self.done)
 
     def give_back(self) -> list[str]:
         """Bring all of them back, as they were; what could not be, in words."""
         problems = []
-        for link, name, addresses in reversed(self.done):
+        for link, now, saved in reversed(self.done):
+            there, home = _inside(self.there), _inside(self.home)
             try:
-                _move(_inside(self.there), self.home, name, link.name, addresses, up=link.up)
+                there.move_link(now.index, self.home, link.name)
+                index = home.index(link.name)
+                home.set_flags(index, up=link.up)
+                home.restore(index, saved)
             except OSError as error:
                 problems.append(f"give back network device '{link.name}': {reason(error)}")
+            finally:
+                there.close()
+                home.close()
         return problems
 
     def close(self) -> None:
@@ -64,7 +80,8 @@ def move(devices: Mapping[str, str], namespace: str) -> Moved:
         for name, wanted in devices.items():
             _one(moved, name, wanted)
     except BaseException:
-        moved.give_back()
+        for problem in moved.give_back():
+            logs.warn(problem)
         moved.close()
         raise
     return moved
@@ -72,7 +89,8 @@ def move(devices: Mapping[str, str], namespace: str) -> Moved:
 
 def _one(moved: Moved, name: str, wanted: str) -> None:
     where = f"linux.netDevices.{name}"
-    home = _open()
+    home, there = _open(), _inside(moved.there)
+    doing, hint = "move to the container's network namespace", MOVING
     try:
         link = next((link for link in home.links() if link.name == name), None)
         if link is None:
@@ -82,44 +100,40 @@ def _one(moved: Moved, name: str, wanted: str) -> None:
             for address in home.addresses()
             if address.index == link.index and address.permanent and address.universe
         ]
+        before = there.links()
         wanted = wanted or name
-        taken = {other.name for other in _links(moved.there)}
-        if wanted in taken:
+        if any(other.name == wanted for other in before):
             raise HostError(
                 f"{where}.name: the container's network namespace has a '{wanted}' already",
                 "choose another name, or one with %d for a free number",
             )
-        now = _move(home, moved.there, name, wanted, addresses, up=True)
-        moved.done.append((link, now, addresses))
+        saved = home.saved(link.index)
+        try:
+            home.move_link(link.index, moved.there, wanted)
+        finally:
+            # a kernel that has no such name for it has moved it all the same (do_setlink())
+            now = _new(link, before, there.links())
+            if now:
+                moved.done.append((link, now, saved))
+        if now is None:
+            raise HostError(f"{where}: it is not where it was moved to")
+        for address in addresses:
+            doing = f"give it the address {address.address} in the container's network namespace"
+            hint = "a namespace without IPv6 (sysctl net.ipv6.conf.all.disable_ipv6) takes none"
+            there.add_address(now.index, address.address, address.prefix, address.peer)
+        doing, hint = "bring it up in the container's network namespace", ""
+        there.set_flags(now.index, up=True)
     except OSError as error:
-        raise HostError(
-            f"{where}: move to the container's network namespace: {reason(error)}",
-            "it takes CAP_NET_ADMIN on the host, and a device that the kernel lets go",
-        ) from None
+        raise HostError(f"{where}: {doing}: {reason(error)}", hint) from None
     finally:
         home.close()
-
-
-def _move(
-    netlink: Rtnetlink, target: int, name: str, wanted: str, addresses: list[Address], *, up: bool
-) -> str:
-    """Move a device of the socket's namespace to another one; its name there."""
-    index = netlink.index(name)
-    if not index:
-        raise FileNotFoundError(2, posix.strerror(2))
-    before = {link.index for link in _links(target)}
-    netlink.set_flags(index, up=False)
-    netlink.move_link(index, target, wanted)
-    there = _inside(target)
-    try:
-        now = next(link for link in there.links() if link.index not in before)
-        for address in addresses:
-            there.add_address(now.index, address.address, address.prefix, address.peer)
-        if up:
-            there.set_flags(now.index, up=True)
-    finally:
         there.close()
-    return now.name
+
+
+def _new(link: Link, before: list[Link], after: list[Link]) -> Link | None:
+    """The device among those that came."""
+    known = {other.index for other in before}
+    return next((it for it in after if it.index not in known and it.mac == link.mac), None)
 
 
 def _inside(namespace: int) -> Rtnetlink:
@@ -129,11 +143,3 @@ def _inside(namespace: int) -> Rtnetlink:
 def _open() -> Rtnetlink:
     """A socket that may change the host's network: its devices that config.json names."""
     return Rtnetlink(host=True)
-
-
-def _links(namespace: int) -> list[Link]:
-    netlink = _inside(namespace)
-    try:
-        return netlink.links()
-    finally:
-        netlink.close()
