@@ -17,7 +17,7 @@ from support import Network, Urunc, need
 KINDS = {
     "mounts": "mounts mount_options mount_types storage* sharing layer_on_disk snapshot_device "
     "archive cpio owners",
-    "endings": "endings exit_reasons guest_init_ends signals supervisor",
+    "endings": "endings engines_endings exit_reasons guest_init_ends signals supervisor",
     "streams": "streams* shim_stdio",
     "limits": "memory processes limits cgroups cgroup_v2 systemd shim_pod",
     "keys": "keys key_table rare* features spec asked process namespaces host_namespaces hooks",

@@ -315,7 +315,12 @@ FULL: dict[str, Any] = {
     },
     "mounts": [
         {"destination": "/mem", "source": "tmpfs", "type": "tmpfs", "options": ["size=1m"]},
-        {"destination": "/srv", "source": "/usr/share", "type": "bind", "options": ["rbind", "ro"]},
+        {
+            "destination": "/srv", "source": "/usr/share", "type": "bind",
+            "options": ["rbind", "ro"],
+            "uidMappings": [{"containerID": 5, "hostID": 200_005, "size": 10}],
+            "gidMappings": [{"containerID": 6, "hostID": 200_006, "size": 11}],
+        },
     ],
     "hooks": {
         kind: [_HOOK]
@@ -408,11 +413,6 @@ APART: dict[str, dict[str, Any]] = {
 """Keys that do not go with others of FULL, each with what goes into a plain configuration."""
 
 BY_TESTS_ALONE = {
-    **{
-        f"mounts[].{which}Mappings[].{key}": "not shown yet"
-        for which in ("uid", "gid")
-        for key in ("containerID", "hostID", "size")
-    },
     "linux.resources.memory.checkBeforeUpdate": "of `update`",
     "linux.namespaces[].path": "the same to the plan as a new one",
     "linux.resources.cpu.realtimeRuntime": "no configuration has it on both kinds of groups",

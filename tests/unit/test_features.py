@@ -53,7 +53,7 @@ def test_beside_an_ordinary_runtime() -> None:
     not promised."""
     older: dict[str, Any] = {"ociVersionMax": "1.2.0", "mountOptions": ["rbind"], "linux": {}}
     linux = document(older)["linux"]
-    assert linux["netDevices"] == {"enabled": False}
+    assert linux["netDevices"] == linux["mountExtensions"]["idmap"] == {"enabled": False}
     assert linux["memoryPolicy"] == {"modes": [], "flags": []}
     assert linux["mountExtensions"] == {"idmap": {"enabled": False}}
     assert document(older)["mountOptions"] == ["rbind"]
