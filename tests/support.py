@@ -479,12 +479,11 @@ def network_state(path: str) -> dict[str, set[str]]:
 
     def show(command: str) -> set[str]:
         enter = ["nsenter", f"--net={path}", *command.split()]
-        for _ in range(50):
-            result = subprocess.run(enter, capture_output=True, text=True)
-            if "Peer netns reference is invalid" not in result.stderr:
-                break
-            time.sleep(0.02)  # the kernel cuts a list short while it takes some namespace down
+        result = subprocess.run(enter, capture_output=True, text=True)
         lines = (result.stdout + result.stderr).splitlines()
+        # ip(8) looks for the names of peers' namespaces in /run/netns, where others may be making
+        # one: a file that is none yet
+        lines = [line for line in lines if line != "Error: Peer netns reference is invalid."]
         return {re.sub(r"_timer +[0-9.]+", "_timer", line.rstrip()) for line in lines}
 
     commands = (

@@ -46,6 +46,9 @@ ip addr add 10.77.0.1/24 dev uplink
 ip link set uplink up
 ip link set far up
 ip route add default via 10.77.0.254
+until ip link show uplink | grep -q "state UP" && ip link show far | grep -q "state UP"; do
+    sleep 0.02
+done
 hostname node
 echo ready
 exec sleep 1000
