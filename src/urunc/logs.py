@@ -60,6 +60,10 @@ def _emit(level: str, message: str) -> None:
             posix.close(fd)
             if level != "error":
                 return
+    if not message.isprintable():  # of an image or a file; a terminal would obey it
+        message = "".join(
+            letter if letter.isprintable() else repr(letter)[1:-1] for letter in message
+        )
     try:
         posix.write(
             2,

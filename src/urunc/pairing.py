@@ -89,13 +89,16 @@ def accelerator_of(
     image: UnikernelImage, monitor: Monitor, host: HostFacts, config: Config, warnings: list[str]
 ) -> tuple[str, str]:
     """("kvm", "tcg" or "none", why); raises ImageError or HostError."""
-    if not monitor.needs_kvm and not monitor.can_emulate:
-        return "none", f"{monitor.name} needs no virtualization"
     asked, source = config.get(f"monitors.{monitor.name}.accelerator"), "configuration"
     if "accelerator" in image.overrides:
         asked, source = image.overrides["accelerator"], "annotation"
     if asked not in ("auto", "kvm", "tcg"):
         raise ImageError(f"annotation 'accelerator': '{asked}' is unknown", "known: auto, kvm, tcg")
+    if not monitor.needs_kvm and not monitor.can_emulate:
+        why = f"{monitor.name} needs no virtualization"
+        if source == "annotation" and asked != "auto":
+            warnings.append(f"annotation 'accelerator': '{asked}' is without effect: {why}")
+        return "none", why
     if asked == "tcg":
         if not monitor.can_emulate:
             raise ImageError(f"accelerator 'tcg': {monitor.name} cannot emulate, it needs KVM")
@@ -128,7 +131,7 @@ def devices_of(
         raise ImageError(
             f"unikernel '{image.kernel.path}': declares the block devices {names}, "
             f"but {count} given",
-            _missing_disks(found),
+            _missing_disks(guest, found),
         )
     if count > len(devices.blocks):
         declared = f"{len(devices.blocks)} block devices" if devices.blocks else "no block device"
@@ -143,11 +146,15 @@ def devices_of(
     return devices.nets, devices.blocks
 
 
-def _missing_disks(found: Found | None) -> str:
+def _missing_disks(guest: Guest, found: Found | None) -> str:
     """What to do about a declared device without a disk."""
+    from urunc.storage.facts import DISKS
     from urunc.storage.matching import is_orchestrated
 
-    hint = "name a block image by the annotation 'block', or mount a folder"
+    hint = "name a block image by the annotation 'block'"
+    if not any(way in DISKS for way in guest.volume_ways):
+        return hint
+    hint += ", or mount a folder"
     sources = found.volumes if found else ()
     engines = [source.destination for source in sources if is_orchestrated(source.destination)]
     return f"{hint} (what engines mount is none: {', '.join(engines)})" if engines else hint

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from urunc.spec import Spec
 
 
+STORED = frozenset(("disks", "rootfs", "rootfsSize", "volumes"))
+"""Annotations about files: asked for where there are none, too."""
+
+
 class Prepared:
     """A container's plan with the two who can say it."""
 
@@ -57,7 +61,8 @@ def prepare(identifier: str, spec: Spec, unikernel: UnikernelImage, config: Conf
     host = probe(monitor, config)
     found = None
     disks = any(device.type == "b" and device.named for device in spec.devices)
-    if unikernel.mount_rootfs or disks or volume_mounts(spec, guest):
+    asked = not STORED.isdisjoint(unikernel.overrides)
+    if unikernel.mount_rootfs or disks or asked or volume_mounts(spec, guest):
         from urunc.storage.look import look as look_at_files
 
         found = look_at_files(spec, unikernel, guest, config)

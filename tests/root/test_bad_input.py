@@ -104,6 +104,11 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
         ("rumprun does not run on qemu", "hvt, spt"),
     ),
     "no unikernel file": (annotation("binary", "/nothing"), ("/nothing", "no such file")),
+    "disks that are none, and no mounts": (annotation("disks", "%"), ("'disks': '%' is no disk",)),
+    "disks without mounts": (annotation("disks", "a=/a"), ("'disks'", "declares no block device")),
+    "volumes, and no mounts": (annotation("volumes", "all"), ("'volumes': 'all' is unknown",)),
+    "a size of no disk": (annotation("rootfsSize", "64"), ("'rootfsSize': the container's root",)),
+    "a form of nothing": (annotation("rootfs", "ntfs"), ("'rootfs': 'ntfs' is unknown", "ext4")),
     "a path out of the root": (annotation("binary", "../../etc/passwd"), ("leads out",)),
     "a link out of the root": (link("/etc/passwd"), ("'/unikernel'", "no such file", "inside")),
     "a link up and out of the root": (link("../../../../etc/passwd"), ("no such file",)),
@@ -244,6 +249,42 @@ def test_a_misspelled_annotation(urunc: Urunc, bundle: Bundle) -> None:
     bundle.config["annotations"] = {f"{PREFIX}unikernlType": "linux"}
     said = urunc("plan", "--bundle", str(bundle.write())).stderr
     assert f"'{PREFIX}unikernlType': unknown, and without effect: is it 'unikernelType'?" in said
+
+
+def test_an_annotation_that_has_no_use_here(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    """Refused where it is wrong, as ever; said where it is right."""
+    bundle = Bundle(tmp_path / "b", "rumprun", "spt")
+    bundle.add("unikernel", elf(notes=solo5_notes(2)))
+    asked = bundle.config["annotations"]
+    asked |= {f"{PREFIX}accelerator": "kvm", f"{PREFIX}rootfs": "ext2"}
+    said = urunc("plan", "--bundle", str(bundle.write())).stdout
+    assert "annotation 'accelerator': 'kvm' is without effect: spt needs no" in said
+    assert "annotation 'rootfs': without effect: the container's root filesystem is not" in said
+    asked[f"{PREFIX}accelerator"] = "fast"
+    refused = urunc("plan", "--bundle", str(bundle.write()), check=False)
+    assert "annotation 'accelerator': 'fast' is unknown" in refused.stderr
+
+
+@pytest.mark.parametrize(("guest", "folder"), [("mirage", False), ("rumprun", True)])
+def test_a_device_without_a_disk(urunc: Urunc, bundle: Bundle, guest: str, folder: bool) -> None:
+    """A mount is advised only where the guest would take it."""
+    on_solo5(guest, "spt", elf(notes=solo5_notes(2, ("a", 1))))(bundle)
+    refused = urunc("plan", "--bundle", str(bundle.write()), check=False).stderr
+    assert "declares the block devices 'a', but 0 given (name a block image by" in refused
+    assert ("or mount a folder" in refused) == folder
+
+
+def test_a_message_is_one_line(urunc: Urunc, bundle: Bundle) -> None:
+    """What an image says writes no lines of its own, and is no order to a terminal."""
+    bundle.config["annotations"][f"{PREFIX}a\nurunc: error: \x1b[2J"] = "1"
+    bundle.config["annotations"][f"{PREFIX}memory"] = "\x1b[2J\n\u202eé"
+    refused = urunc("create", "--bundle", str(bundle.write()), urunc.new_id(), check=False)
+    lines = refused.stderr.splitlines()
+    assert len([line for line in lines if line.startswith("urunc: error: ")]) == 1
+    assert lines[-1].startswith(
+        "urunc: error: annotation 'memory': '\\x1b[2J\\n\\u202eé' is no size"
+    )
+    assert "\x1b" not in refused.stderr
 
 
 @pytest.mark.parametrize("identifier", ["a/b", "x" * 1000, "..", "", "a b"])

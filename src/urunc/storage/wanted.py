@@ -68,6 +68,12 @@ def choose(
             "annotation 'rootfsSize': the container's root filesystem is not the guest's",
             "leave it out, or say mountRootfs",
         )
+    elif "rootfs" in image.overrides:
+        _asked(image, guest, config)
+        warnings.append(
+            "annotation 'rootfs': without effect: the container's root filesystem is not the "
+            "guest's (mountRootfs)"
+        )
     if not (root and guest.init):  # its program is not the guest's, and nothing to be missed
         own = engines_init(spec)
         others = tuple(source for source in found.volumes if source.destination != own)
