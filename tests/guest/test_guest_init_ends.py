@@ -174,7 +174,7 @@ def test_without_a_channel_and_a_port(guest: Guest, files: pathlib.Path) -> None
     guest.records = [PATH]
     ext4_root(guest, files)
     guest.application("sh", "-c", "exit 3")
-    assert guest.run() == 0
+    assert guest.run() == 253
     assert guest.hear() == ""
 
 
