@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The documentation's links lead somewhere, and each decision has a number of its own."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+
+import pytest
+
+PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
+PAGES = [*PROJECT.glob("*.md"), *sorted((PROJECT / "docs").rglob("*.md"))]
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ +(.*?) *$", re.MULTILINE)
+
+
+def without_code(text: str) -> str:
+    return re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+
+
+def anchors(page: pathlib.Path) -> set[str]:
+    """What a heading is linked by, as GitHub and its kin make it of the heading's text."""
+    found = set()
+    for heading in HEADING.findall(without_code(page.read_text())):
+        text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
+        found.add(re.sub(r"[^\w\- ]", "", text).replace(" ", "-"))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_links(page: pathlib.Path) -> None:
+    broken = []
+    for link in LINK.findall(without_code(page.read_text())):
+        if "://" in link or link.startswith("mailto:"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert broken == []
+
+
+def test_decisions() -> None:
+    pages = sorted((PROJECT / "docs/decisions").glob("[0-9]*.md"))
+    assert [int(page.name[:4]) for page in pages] == list(range(1, len(pages) + 1))
+    for page in pages:
+        title = HEADING.findall(page.read_text())[0]
+        assert title.startswith(f"{int(page.name[:4])}. "), page.name
