@@ -4,6 +4,7 @@ said; what the user set himself is not."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -137,6 +138,24 @@ def test_what_a_service_s_links_are() -> None:
     kept, _ = list(reduced(("DB_MAIN_PORT=7000", *own)))[-1]
     assert kept == ("DB_MAIN_PORT=7000",)
     assert list(reduced(OWN)) == []
+
+
+def test_names_within_names() -> None:
+    """A service may be called as the variables are; each has its own."""
+    of = [service(name, "10.0.0.1", ("web", 80, "TCP"), ("dns", 53, "UDP"))
+          for name in ("a", "a-port", "a-service-port", "a-port-80")]  # fmt: skip
+    *_, (kept, last) = reduced(tuple(variable for one in of for variable in one))
+    assert kept == ()
+    assert "the service links of 4 services" in last
+
+
+def test_thousands_of_services_take_no_time() -> None:
+    """Once through the environment: it took 90 s."""
+    many = links(3000)
+    began = time.process_time()
+    *_, (kept, _) = reduced((*OWN, *many))
+    assert kept == tuple(OWN)
+    assert time.process_time() - began < 5
 
 
 def test_what_the_monitor_has_room_for() -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 KUBERNETES = "KUBERNETES"
 """The service of the cluster's own API, which its clients look for."""
@@ -26,10 +26,11 @@ def reduced(env: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
     """(an environment with fewer service links, what is left out), with less each time: without
     the links in Docker's old form, without all of services but the cluster's API, without any."""
     values = dict(variable.partition("=")[::2] for variable in env)
+    ports, named = _ports(values), _named(values)
     services = {
         name: found
         for name in (key.removesuffix(HOST) for key in values if key.endswith(HOST))
-        if (found := _service(name, values))
+        if (found := _service(name, values, ports.get(name, ()), named.get(name, ())))
     }
     left_out: set[str] = set()
     for wanted, what in (
@@ -65,13 +66,15 @@ def _all(name: str, links: set[str], rest: set[str]) -> set[str]:
     return links | rest
 
 
-def _service(name: str, values: Mapping[str, str]) -> tuple[set[str], set[str]] | None:
+def _service(
+    name: str, values: Mapping[str, str], ports: Sequence[tuple[str, str]], named: Sequence[str]
+) -> tuple[set[str], set[str]] | None:
     """(names of the variables in Docker's form, the others) of a service; None where there is no
     complete one of that name."""
     address = values[name + HOST]
     ports = [
         (port, prefix)
-        for port, prefix in _ports(name, values)
+        for port, prefix in ports
         if values.get(f"{prefix}_ADDR") == address
         and values.get(f"{prefix}_PORT") == port
         and f"{prefix}_PROTO" in values
@@ -82,14 +85,30 @@ def _service(name: str, values: Mapping[str, str]) -> tuple[set[str], set[str]] 
     links = {prefix + suffix for _, prefix in ports for suffix in ("", "_PROTO", "_PORT", "_ADDR")}
     if "://" in values.get(f"{name}_PORT", ""):
         links.add(f"{name}_PORT")
-    named = {key for key in values if key.startswith(f"{name}{PORT}_") and values[key] in numbers}
-    return links, {name + HOST, name + PORT, *named}
+    return links, {name + HOST, name + PORT, *(key for key in named if values[key] in numbers)}
 
 
-def _ports(name: str, values: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """(number, name of the variable) of what looks like a port of a service."""
-    start = f"{name}_PORT_"
+# each once through the whole environment: a namespace may have thousands of services
+
+
+def _ports(values: Mapping[str, str]) -> dict[str, list[tuple[str, str]]]:
+    """Name → (number, name of the variable) of what looks like a port of a service."""
+    found: dict[str, list[tuple[str, str]]] = {}
     for key, value in values.items():
-        port, _, protocol = key.removeprefix(start).partition("_")
-        if key.startswith(start) and port.isdecimal() and protocol in PROTOCOLS and "://" in value:
-            yield port, key
+        start, _, protocol = key.rpartition("_")
+        start, _, port = start.rpartition("_")
+        name = start.removesuffix("_PORT")
+        if name != start and port.isdecimal() and protocol in PROTOCOLS and "://" in value:
+            found.setdefault(name, []).append((port, key))
+    return found
+
+
+def _named(values: Mapping[str, str]) -> dict[str, list[str]]:
+    """Name → the variables of what may be its ports with names."""
+    found: dict[str, list[str]] = {}
+    for key in values:
+        at = key.find(f"{PORT}_")
+        while at >= 0:  # a service may be called so itself
+            found.setdefault(key[:at], []).append(key)
+            at = key.find(f"{PORT}_", at + 1)
+    return found
