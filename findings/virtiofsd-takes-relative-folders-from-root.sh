@@ -13,8 +13,8 @@
 #   source=only    chroot("only"): No such file or directory, once QEMU is there
 #   source=proc    failed to stat source ("proc"): No such file or directory, at once
 #
-# Here ./usr and ./only exist, /usr and /proc. The default sandbox (namespace) does the same; chroot has one process only, in which
-# the shared folder is to be seen. Unpacks the packages, with what they depend on, into a temporary folder; needs
+# Here ./usr and ./only exist, /usr and /proc. The default sandbox (namespace) does the same; chroot has one process only, in
+# which the shared folder is to be seen. Unpacks the packages, with what they depend on, into a temporary folder; needs
 # Debian 12 (amd64), and root (virtiofsd's own need). Ends with 0 while this is so, with 1 where it has changed.
 set -eu
 
