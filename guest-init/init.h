@@ -75,8 +75,8 @@ struct options {
     bool unbindable;     /* mount_namespaces(7) */
 };
 struct options parse_options(const char *words);
-void mount_at(const char *source, int target, const char *type, unsigned long flags,
-              const char *data);
+void mount_at(const char *source, int target, const char *path, const char *type,
+              unsigned long flags, const char *data); /* PATH: for the message */
 void restrict_mount(const char *path, unsigned long flags); /* the one that is on top there */
 void hold(int fd); /* a file system on a disk, by an O_PATH descriptor: `end` makes it read-only */
 void mount_kernel_filesystems(void);

@@ -20,11 +20,12 @@
 
 #define SAFE (MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
-void mount_at(const char *source, int target, const char *type, unsigned long flags,
-              const char *data)
+void mount_at(const char *source, int target, const char *path, const char *type,
+              unsigned long flags, const char *data)
 {
     if (mount(source, text(DESCRIPTOR, target), type, flags, data) != 0)
-        fail("cannot mount %s (%s): %m", source, type ? type : "bind");
+        fail("cannot mount %s at %s%s%s: %m", type ? type : "what is shared or copied", path,
+             data && *data ? ", options " : "", data ? data : "");
 }
 
 /* Which mount a descriptor is on (proc_pid_fdinfo(5)), 0 where that is not to be known. */
@@ -69,7 +70,7 @@ static void mount_kernel(const char *type, const char *path, unsigned long flags
         flags = options.flags;
         data = options.data;
     }
-    mount_at(type, target, type, flags, data);
+    mount_at(type, target, path, type, flags, data);
     close(target);
 }
 
@@ -151,7 +152,7 @@ static void bind(int source, const char *path, unsigned long flags)
     if (fstat(source, &found) != 0)
         fail("cannot look at the source of %s: %m", path);
     target = find_or_make(path, S_ISDIR(found.st_mode) ? FOLDER : FILE_);
-    mount_at(text(DESCRIPTOR, source), target, NULL, MS_BIND | MS_REC, NULL);
+    mount_at(text(DESCRIPTOR, source), target, path, NULL, MS_BIND | MS_REC, NULL);
     close(target);
     if (flags)
         restrict_mount(path, flags);
@@ -320,7 +321,7 @@ static void mount_volume(const struct record *record)
     } else {
         target = find_or_make(path, FOLDER);
         wait_for(source);
-        mount_at(source, target, kind, options.flags, options.data);
+        mount_at(source, target, path, kind, options.flags, options.data);
         hold(find(root, path));
         close(target);
     }
@@ -374,7 +375,7 @@ static void bind_file(const char *path, mode_t mode, const char *content)
     target = find_or_make(path, FILE_);
     if (fstat(target, &found) != 0 || S_ISDIR(found.st_mode))
         fail("%s is no file", path);
-    mount_at(copy, target, NULL, MS_BIND, NULL);
+    mount_at(copy, target, path, NULL, MS_BIND, NULL);
     close(target);
 }
 
@@ -412,9 +413,9 @@ static void mask(const char *path)
     if (target < 0)
         return;
     if (fstat(target, &found) == 0 && S_ISDIR(found.st_mode))
-        mount_at("tmpfs", target, "tmpfs", MS_RDONLY, "size=0k,nr_inodes=1");
+        mount_at("tmpfs", target, path, "tmpfs", MS_RDONLY, "size=0k,nr_inodes=1");
     else
-        mount_at("/dev/null", target, NULL, MS_BIND, NULL);
+        mount_at("/dev/null", target, path, NULL, MS_BIND, NULL);
     close(target);
 }
 
@@ -442,7 +443,7 @@ static void make_readonly(const char *path)
         return;
     flags = flags_of(target);
     if (strcmp(path, "/") != 0)
-        mount_at(text(DESCRIPTOR, target), target, NULL, MS_BIND | MS_REC, NULL);
+        mount_at(text(DESCRIPTOR, target), target, path, NULL, MS_BIND | MS_REC, NULL);
     close(target);
     restrict_mount(path, flags | MS_RDONLY);
 }

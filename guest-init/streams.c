@@ -115,7 +115,7 @@ void open_terminal(void)
     place = find(root, TERMINAL);
     console = find(root, "/dev/console");
     if (console >= 0)
-        mount_at(text(DESCRIPTOR, place), console, NULL, MS_BIND, NULL);
+        mount_at(text(DESCRIPTOR, place), console, "/dev/console", NULL, MS_BIND, NULL);
     close(place);
     close(console);
     streams[1].from.fd = terminal;

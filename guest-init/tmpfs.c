@@ -96,7 +96,7 @@ void mount_tmpfs(const char *path, const struct options *options)
     } else {
         target = find_or_make(path, FOLDER);
     }
-    mount_at("tmpfs", target, "tmpfs",
+    mount_at("tmpfs", target, path, "tmpfs",
              options->copy_up ? options->flags & ~MS_RDONLY : options->flags, data);
     close(target);
     if (options->copy_up && hidden >= 0) {

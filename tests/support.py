@@ -401,10 +401,8 @@ def cpio(files: dict[str, bytes]) -> bytes:
 
 def kernel(*folders: pathlib.Path) -> dict[str, set[str]]:
     """What the kernel holds: to be compared before and after something that must leave nothing."""
-    mounts = {
-        re.sub(r"^\d+ \d+ ", "", line)
-        for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines()
-    }
+    table = pathlib.Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
+    mounts = {re.sub(r"^\d+ \d+ ", "", line) for line in table.splitlines()}
     names = [line.split()[0] for line in ip("netns", "list").splitlines()]
     if SHARED:  # others' may go while they are looked at
         names = [name for name in names if RUN in name]

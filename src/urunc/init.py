@@ -194,7 +194,7 @@ def _write_files(launch: dict[str, Any]) -> None:
         fd = posix.open(
             path, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600
         )
-        write_all(fd, text.encode())
+        write_all(fd, text.encode("utf-8", "surrogateescape"))
         posix.close(fd)
 
 

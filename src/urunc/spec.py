@@ -321,7 +321,9 @@ def _mount(item: Object, bundle: str) -> Mount:
         raise item.wrong(key, "it has to be there where the other one is")
     if mount.uid_mappings and not mount.is_bind():
         raise item.wrong("uidMappings", "only a bind mount can show other ids")
-    if mount.is_bind() and mount.source and not mount.source.startswith("/"):
+    if mount.is_bind() and not mount.source:
+        raise item.wrong("source", "a bind mount has to name a file or folder")
+    if mount.is_bind() and not mount.source.startswith("/"):
         return replace(mount, source=f"{bundle}/{mount.source}")
     return mount
 

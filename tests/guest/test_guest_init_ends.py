@@ -146,11 +146,18 @@ BROKEN: dict[str, tuple[list[tuple[str, ...]], str]] = {
         [("root", "squashfs", "/dev/vda", "ro")],
         "cannot mount /dev/vda (squashfs)",
     ),
+    "a tmpfs on a file": (
+        [
+            ("root", "ext4", "/dev/vda", "ro"), ("overlay", "tmpfs"),
+            ("mount", "tmpfs", "", "/etc/passwd", "rw,size=1m"),
+        ],
+        "cannot mount tmpfs at /etc/passwd, options size=1m: Not a directory",
+    ),
     "no device": (
         [("root", "ext4", "/dev/vda", "ro"), ("overlay", "tmpfs"), ("net", "eth7", "mtu=1")],
         "there is no /sys/class/net/eth7",
     ),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BROKEN)

@@ -111,22 +111,27 @@ def test_what_was_mounted_below_is_gone(urunc: Urunc, tmp_path: pathlib.Path) ->
     """Between create and start; the others are writable still."""
     need("root", "linux", "qemu", "virtiofsd")
     configure(urunc, KIND)
-    bundle = linux(tmp_path / "b", "touch /top/kept/new && ls -1 /top", rootfs=KIND)
-    for name in ("top/gone", "top/kept", "mounted"):
+    script = "for name in /top/kept /top/n*; do touch $name/new; done; ls -1 /top"
+    bundle = linux(tmp_path / "b", script, rootfs=KIND)
+    odd = pathlib.Path(os.fsdecode(b"no-text-\xff"))
+    for name in ("top/gone", "top/kept", "mounted", "top" / odd, "other"):
         (tmp_path / name).mkdir(parents=True)
     bundle.config["mounts"] = [volume("/top", tmp_path / "top", "ro", "rslave")]
     with contextlib.ExitStack() as stack:
         stack.enter_context(bound(tmp_path / "top", tmp_path / "top"))
         subprocess.run(["mount", "--make-shared", tmp_path / "top"], check=True)
         stack.enter_context(bound(tmp_path / "mounted", tmp_path / "top/kept"))
+        stack.enter_context(bound(tmp_path / "other", tmp_path / "top" / odd))
         with bound(tmp_path / "mounted", tmp_path / "top/gone"):
             container = urunc.create(bundle)
         (tmp_path / "top/gone").rename(tmp_path / "top/other")
         container.start()
         container.wait_stopped(60)
-        assert container.console.read_text().split()[-2:] == ["kept", "other"]
+        said = container.console.read_bytes().split()
+        assert said[-3:] == [b"kept", b"no-text-?", b"other"]  # busybox writes it so
         container.delete()
     assert (tmp_path / "mounted/new").exists()
+    assert (tmp_path / "other/new").exists()
 
 
 MEANT = """

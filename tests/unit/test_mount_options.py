@@ -76,3 +76,24 @@ def test_every_option_is_known_and_told_of() -> None:
     for word in ("remount", "shared", "rshared"):
         with pytest.raises(SpecError):
             bound(word)
+
+
+@pytest.mark.parametrize(
+    ("option", "why"),
+    [
+        ("mode=9999", "no mode that tmpfs knows"),
+        ("mode=40000000000", "no mode that tmpfs knows"),
+        ("uid=4294967295", "no uid that tmpfs knows"),
+        ("gid=-1", "no gid that tmpfs knows"),
+        ("size=\N{ARABIC-INDIC DIGIT THREE}k", "no size that tmpfs knows"),
+        ("size=k", "no size that tmpfs knows"),
+        ("huge=yes", "no huge that tmpfs knows"),
+        ("size", "tmpfs knows no such option"),
+        ("colour=red", "tmpfs knows no such option"),
+    ],
+)
+def test_what_a_tmpfs_cannot_be_told(option: str, why: str) -> None:
+    """Here, and not by the guest's kernel once it has booted."""
+    with pytest.raises(SpecError, match=f"'{option}': {why}"):
+        memory(option)
+    assert memory("mode=37777777777", "uid=4294967294").words

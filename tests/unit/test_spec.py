@@ -66,6 +66,10 @@ BROKEN: list[tuple[Any, str]] = [
     (document(ociVersion="latest"), "ociVersion: 'latest' is not a version 1"),
     (process(cwd="home"), "process.cwd: 'home' is not an absolute path"),
     (process(env=["A=1", "B"]), "process.env[1]: 'B' is not NAME=VALUE"),
+    (
+        document(mounts=[{"destination": "/v", "type": "bind"}]),
+        "mounts[0].source: a bind mount has to name a file or folder",
+    ),
     (process(env=["=x"]), "process.env[0]: '=x' is not NAME=VALUE"),
     (process(user={"uid": -1}), "process.user.uid: -1 is not between 0 and 4294967294"),
     (process(user={"gid": 1 << 32}), "process.user.gid: 4294967296 is not between"),

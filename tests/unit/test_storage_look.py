@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 from types import SimpleNamespace
 
 import pytest
@@ -105,3 +106,17 @@ def test_folders_that_engines_make_for_an_images_volumes(path: str) -> None:
 )
 def test_folders_of_the_users(path: str) -> None:
     assert not look.is_anonymous(path)
+
+
+@pytest.mark.parametrize(("options", "returned"), [(["bind"], True), (["bind", "ro"], False)])
+def test_a_file_is_given_back_that_may_be_written_to(
+    tmp_path: pathlib.Path, options: list[str], *, returned: bool
+) -> None:
+    """The guest, which is not trusted, would write to what it has to be read alone."""
+    file = tmp_path / "pods/1/containers/app/0123abcd"
+    file.parent.mkdir(parents=True)
+    file.write_text("")
+    bound = {"destination": "/end", "type": "bind", "source": str(file), "options": options}
+    parsed = spec.parse(document(mounts=[bound]), "/bundle")
+    found = look.look(parsed, image("linux", "qemu"), guests.load("linux", config()), config())
+    assert bool(found.volumes[0].returned) == returned

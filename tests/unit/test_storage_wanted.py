@@ -351,6 +351,14 @@ def test_a_file_that_is_given_back() -> None:
     assert not planned("unikraft", "firecracker", found(message)).volumes[0].returned
 
 
+@pytest.mark.parametrize("path", ["/proc", "/proc/version", "/proc/self/fd"])
+def test_a_guests_own_proc_stays(path: str) -> None:
+    """runc refuses such mounts; lxcfs' files it takes."""
+    with pytest.raises(ImageError, match=f"'{path}'.*what is the guest's kernel's"):
+        planned("linux", "qemu", found(source(path)))
+    assert planned("linux", "qemu", found(source("/proc/meminfo", FILE))).volumes
+
+
 @pytest.mark.parametrize(
     ("path", "is_so"),
     [

@@ -81,7 +81,8 @@ def config_text(request: Request) -> str:
         *_process(request),
     ]
     text = "".join(f"{record}\0" for record in (MAGIC, *records, ""))
-    size = len(text.encode())
+    # names on the host need not be UTF-8 (as Python has them, PEP 383)
+    size = len(text.encode("utf-8", "surrogateescape"))
     if size > TEXT_LIMIT_BYTES:
         raise ImageError(
             f"process: arguments, environment and what else the guest is told take {size} bytes",

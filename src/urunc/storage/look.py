@@ -155,7 +155,7 @@ def _volume(mount: Mount, spec: Spec) -> VolumeSource:
         anonymous=kind == FOLDER and is_anonymous(mount.source),
         mounted=_whole_filesystem(mount.source) if kind == FOLDER and not read_only else "",
         shm=_shm(mount) if kind == FOLDER and mount.destination == SHM else (),
-        returned=_identity(mount.source) if kind == FILE else (),
+        returned=_identity(mount.source) if kind == FILE and not read_only else (),
         attributes=asked.host,
         writable_below=below,
         slave=asked.slave,

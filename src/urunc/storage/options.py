@@ -70,6 +70,11 @@ TMPFS_SIZES = ("size", "nr_blocks", "nr_inodes")
 TMPFS_IDS = ("uid", "gid")
 TMPFS_FLAGS = ("noswap", "inode32", "inode64")
 HUGE = ("never", "always", "within_size", "advise")
+VALUED = frozenset((*TMPFS_SIZES, *TMPFS_IDS, "mode", "huge"))
+GREATEST_ID = (1 << 32) - 2
+"""The one after it means that none is said (chown(2))."""
+GREATEST_MODE = (1 << 32) - 1
+"""Of which the kernel takes the lowest twelve bits."""
 
 
 @record
@@ -200,11 +205,11 @@ def _of_tmpfs(mount: Mount, word: str) -> str:
     name, equals, value = word.partition("=")
     if name in TMPFS_SIZES and equals:
         digits = value.rstrip("%" if name == "size" else "").rstrip("kKmMgGtTpPeE")
-        fits = digits.isdecimal() and len(value) - len(digits) <= 1
+        fits = _is_number(digits) and len(value) - len(digits) <= 1
     elif name in TMPFS_IDS and equals:
-        fits = value.isdecimal()
+        fits = _is_number(value) and int(value) <= GREATEST_ID
     elif name == "mode" and equals:
-        fits = bool(value) and not value.strip("01234567")
+        fits = bool(value) and not value.strip("01234567") and int(value, 8) <= GREATEST_MODE
     elif name == "huge" and equals:
         fits = value in HUGE
     elif name == "mpol":
@@ -212,8 +217,14 @@ def _of_tmpfs(mount: Mount, word: str) -> str:
     else:
         fits = not equals and (name in TMPFS_FLAGS or name in OF_FILE_SYSTEM or name == COPY_UP)
     if not fits:
-        raise _wrong(mount, word, "tmpfs knows no such option")
+        known = equals and name in VALUED
+        why = f"no {name} that tmpfs knows" if known else "tmpfs knows no such option"
+        raise _wrong(mount, word, why)
     return word
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
 
 
 def _wrong(mount: Mount, word: str, why: str) -> SpecError:

@@ -46,6 +46,12 @@ AUTO, COPY, IGNORE = "auto", "copy", "ignore"
 VOLUME_CHOICES = (AUTO, COPY, IGNORE)
 """The annotation `volumes`: COPY has volumes copied that can be written to, IGNORE leaves out all
 mounts."""
+PROC = "/proc"
+PROC_FILES = frozenset(
+    ("/cpuinfo", "/diskstats", "/loadavg", "/meminfo", "/slabinfo", "/stat", "/swaps", "/uptime",
+     "/sys/kernel/ns_last_pid", "/sys/crypto/fips_enabled")
+)  # fmt: skip
+"""What may be mounted below it (runc, libcontainer/rootfs_linux.go, checkProcMount)."""
 NOT_GIVEN = f"leave it out; or the annotation 'volumes: {IGNORE}' leaves all mounts out"
 """What a user can do about what a guest has no way to."""
 
@@ -361,6 +367,8 @@ def _way(
         return "", f"it is {source.kind}"
     if source.destination == "/" and guest.init:
         return "", "it would hide the container's root filesystem"
+    if guest.init and source.kind != KERNEL and _in_proc(source.destination):
+        return "", "it would cover what is the guest's kernel's, as runc says as well"
     if not ways:
         return "", f"{guest.name} takes no volumes" + (
             " but by urunc's init, with mountRootfs" if guest.init else ""
@@ -386,6 +394,11 @@ def _way(
         if way in DISKS and source.kind == FOLDER and not own:
             return way, ""
     return "", f"{guest.name} on {monitor.name} has no way to it"
+
+
+def _in_proc(destination: str) -> bool:
+    below = destination.startswith(f"{PROC}/")
+    return destination == PROC or (below and destination.removeprefix(PROC) not in PROC_FILES)
 
 
 def _may_copy(source: VolumeSource, choice: str) -> bool:
