@@ -124,8 +124,8 @@ ROWS = (
     ),
     Row(
         "linux.{uidMappings,gidMappings}[].{containerID,hostID,size}", "effect",
-        "of the new user namespace; files belong in the guest to whom the container sees them "
-        "belong to",
+        "of the new user namespace; others than a joined one has, or than the host's, are refused; "
+        "files belong in the guest to whom the container sees them belong to",
         "root/namespaces guest/owners",
     ),
     Row(

@@ -28,7 +28,7 @@ PLACE = "config.json: linux.namespaces"
 def settle(spec: Spec) -> Spec:
     """The specification with the `host_namespaces` known. One that is the runtime's own is not
     joined but inherited (for user, the kernel refuses to join it). Raises SpecError for a path to
-    no namespace of the kind, and for a sysctl that would be the host's."""
+    no namespace of the kind, for a sysctl that would be the host's, for ids that are its own."""
     namespaces = dict(spec.namespaces)
     host = {kind for kind in KINDS if kind not in namespaces}
     for kind, path in spec.namespaces.items():
@@ -48,6 +48,12 @@ def settle(spec: Spec) -> Spec:
                 f"'{spec.namespaces[kind]}' leads to the host's {kind} namespace",
                 f"give the container a {kind} namespace of its own, or leave the parameter out",
             )
+    if "user" in host and (spec.uid_mappings or spec.gid_mappings):
+        raise SpecError(
+            f"config.json: linux.uidMappings: '{spec.namespaces['user']}' leads to the host's user "
+            "namespace, whose ids are what they are",
+            "give the container a user namespace of its own, or leave the mappings out",
+        )
     if spec.net_devices and "network" in host:
         raise SpecError(
             "config.json: linux.netDevices: the container's network namespace is the one that they "

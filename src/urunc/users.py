@@ -69,7 +69,7 @@ def ids_of(
     namespaces: Mapping[str, str], users: tuple[IdMapping, ...], groups: tuple[IdMapping, ...]
 ) -> Ids:
     """The ids of a container that has these namespaces; for one that is joined, the kernel's own
-    word; raises HostError."""
+    word; raises HostError, and SpecError where the specification says otherwise (as runc does)."""
     if "user" not in namespaces:
         return Ids(users=IdMap(ranges=()), groups=IdMap(ranges=()), own=False)
     path = namespaces["user"]
@@ -84,7 +84,27 @@ def ids_of(
         ]
     except OSError as error:
         raise HostError(f"user namespace '{path}': {reason(error)}") from None
+    for key, asked, found in zip(("uid", "gid"), (users, groups), inside, strict=True):
+        if asked and _joined(asked) != _joined(found.ranges):
+            said = ", ".join(f"{a}:{b}:{c}" for a, b, c in _joined(found.ranges))
+            raise SpecError(
+                f"config.json: linux.{key}Mappings: the user namespace '{path}' has others",
+                f"leave them out, or say what it has (container:host:size): {said}",
+            )
     return Ids(users=inside[0], groups=inside[1], own=True)
+
+
+def _joined(ranges: tuple[IdMapping, ...]) -> list[tuple[int, int, int]]:
+    """Ranges as (container, host, size), in order; what continues another is one with it."""
+    found: list[tuple[int, int, int]] = []
+    for item in sorted((item.container, item.host, item.size) for item in ranges):
+        if found:
+            inner, outer, size = found[-1]
+            if item[:2] == (inner + size, outer + size):
+                found[-1] = (inner, outer, size + item[2])
+                continue
+        found.append(item)
+    return found
 
 
 def mapped() -> list[tuple[int, int]]:

@@ -249,6 +249,16 @@ def test_names_are_not_the_host_s(urunc: Urunc, bundle: Bundle, host: Host) -> N
     assert host.run("hostname") == "node\n"
 
 
+def test_ids_of_the_host_s(urunc: Urunc, bundle: Bundle, host: Host) -> None:
+    """Mappings that would have no effect: the host's user namespace has its own."""
+    mapping = [{"containerID": 0, "hostID": 700_000, "size": 65_536}]
+    bundle.config["linux"] |= {"uidMappings": mapping, "gidMappings": mapping}
+    given(bundle, "user", "/proc/1/ns/user")
+    with unchanged(host.state):
+        said = refusal(urunc, bundle)
+    assert "linux.uidMappings: '/proc/1/ns/user' leads to the host's user namespace" in said
+
+
 def test_every_namespace_is_the_host_s(urunc: Urunc, bundle: Bundle, host: Host) -> None:
     """A privileged pod's: hostNetwork, hostPID, hostIPC, and what a path can say beside. For user
     the kernel refuses to join what one is in (setns(2), EINVAL)."""

@@ -231,6 +231,18 @@ def test_user_namespace_joined(urunc: Urunc, bundle: Bundle) -> None:
                 assert kernel_s(container.pid, kind) == kernel_s(pid, kind), kind
             assert 800_000 < int(monitor_facts(container.pid)["Uid"].split()[0]) < 801_000
             container.delete("--force")
+            # engines say the mappings again (CRI): the same, in whatever pieces
+            pieces = [
+                {"containerID": 400, "hostID": 800_400, "size": 600},
+                {"containerID": 0, "hostID": 800_000, "size": 400},
+            ]
+            bundle.config["linux"] |= {"uidMappings": pieces, "gidMappings": pieces}
+            urunc.create(bundle).delete("--force")
+            bundle.config["linux"]["gidMappings"] = MAPPING
+            refused = urunc("create", "--bundle", str(bundle.write()), urunc.new_id(), check=False)
+            assert f"linux.gidMappings: the user namespace '/proc/{pid}/ns/user'" in refused.stderr
+            assert "has others (leave them out, or say what it has" in refused.stderr
+            assert "0:800000:1000" in refused.stderr
 
 
 def test_a_user_that_is_not_mapped(urunc: Urunc, bundle: Bundle) -> None:
