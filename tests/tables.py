@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import endings
 import keys
+import ways
 from urunc import guests
 from urunc.config import Config
 from urunc.guests import BUILT_IN, Guest
@@ -106,11 +107,23 @@ def probe_table() -> list[str]:
     )
 
 
+def root_table() -> list[str]:
+    """Places in the order in which forms are taken, and the filesystems of devices."""
+    setups = [f"{guest} on {monitor}" for guest, monitor in ways.ROOTED]
+    return rows(["form", *setups], ways.root_cells())
+
+
+def volume_table() -> list[str]:
+    return rows(["guest", *(content.words for content in ways.CONTENTS)], ways.volume_cells())
+
+
 TABLES = (
     Table("specification.md", "keys", keys.table),
     Table("guests.md", "guests", guest_table),
     Table("monitors.md", "endings of a Linux guest", ending_table),
     Table("monitors.md", "endings of other guests", probe_table),
+    Table("storage.md", "ways of root filesystems", root_table),
+    Table("storage.md", "ways of volumes", volume_table),
 )
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ import pytest
 
 from rooted import configure, linux, populate, run, volume
 from support import PARTS, Bundle, Network, Urunc, need, nothing_left
+from urunc.storage.facts import SHARES
+from ways import forms
 
 SHARED_MIB = 64
 
@@ -57,7 +59,7 @@ def test_files_of_containers_of_another_boot(urunc: Urunc, tmp_path: pathlib.Pat
     assert f"containers' files '{folder}': others may write to it" in result.stderr
 
 
-@pytest.mark.parametrize("form", ["erofs", "ext4", "squashfs", "cpio"])
+@pytest.mark.parametrize("form", [form for form in forms("linux", "qemu") if form not in SHARES])
 def test_a_root_filesystem_in_each_form(urunc: Urunc, tmp_path: pathlib.Path, form: str) -> None:
     """What the guest sees is the tree; what it writes is nobody's but its own; the next container
     has the same image; the exit code is the application's."""

@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from made import config, document, host, image, image_file, solo5
 
+from made import config, document, host, image, image_file, solo5
 from urunc import guests, monitors, spec
 from urunc.errors import SpecError
 from urunc.plan import Plan, decide

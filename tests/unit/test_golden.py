@@ -16,8 +16,8 @@ import pathlib
 from typing import Any
 
 import pytest
-from made import config, image_file
 
+from made import config, image_file
 from urunc import attributes, guests, image, monitors, spec
 from urunc.elf import Binary
 from urunc.host import HostFacts

@@ -8,8 +8,8 @@ import json
 from typing import Any
 
 import pytest
-from made import binary, config, solo5
 
+from made import binary, config, solo5
 from urunc import guests
 from urunc.errors import ConfigError, ImageError
 from urunc.guests import Devices, Disk, Nic, Request, Words

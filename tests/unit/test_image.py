@@ -13,8 +13,8 @@ import stat
 from typing import Any
 
 import pytest
-from made import config, document, elf, pvh_note
 
+from made import config, document, elf, pvh_note
 from urunc import image, spec
 from urunc.config import Config
 from urunc.errors import ImageError

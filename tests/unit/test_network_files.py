@@ -5,9 +5,9 @@ it nowhere."""
 from __future__ import annotations
 
 import pytest
-from made import interface
 from test_guests import request
 
+from made import interface
 from urunc.guests import Process
 from urunc.guests.linux_config import config_text
 from urunc.net.facts import NOTHING

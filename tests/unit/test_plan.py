@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from made import (
     MIB,
     binary,
@@ -21,7 +22,6 @@ from made import (
     program,
     solo5,
 )
-
 from urunc import guests, monitors, spec
 from urunc.config import Config
 from urunc.errors import Error, HostError, ImageError, RoomError

@@ -8,9 +8,8 @@ import time
 from typing import Any
 
 import pytest
-from made import config, document, host, image, interface, net, solo5
-from test_storage_wanted import found
 
+from made import config, document, found, host, image, interface, net, solo5
 from services import links, service
 from urunc import guests, monitors, spec
 from urunc.errors import ImageError

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made import document
 
+from made import document
 from urunc import spec
 from urunc.errors import SpecError
 from urunc.rare import MemoryPolicy, TimeOffset, VirtualMachine

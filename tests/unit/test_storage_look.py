@@ -8,8 +8,8 @@ import pathlib
 from types import SimpleNamespace
 
 import pytest
-from made import config, document, image
 
+from made import config, document, image
 from urunc import guests, spec
 from urunc.storage import look
 from urunc.storage.facts import DEVICE, VolumeSource

@@ -7,9 +7,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from made import config, document, host, image, image_file, solo5
-from test_storage_wanted import found, source
 
+from made import config, document, found, host, image, image_file, solo5, source
 from urunc import guests, monitors, spec
 from urunc.errors import ImageError
 from urunc.plan import Plan, decide

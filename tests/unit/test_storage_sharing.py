@@ -7,10 +7,9 @@ import pathlib
 from typing import Any
 
 import pytest
-from made import config, document, host, image
-from made import net as network
-from test_storage_wanted import found, source
 
+from made import config, document, found, host, image, source
+from made import net as network
 from urunc import guests, monitors, spec
 from urunc.errors import HostError
 from urunc.monitors import Launch

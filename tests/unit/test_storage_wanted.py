@@ -6,9 +6,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from made import config, document, image, image_file, solo5
-from made import host as machine
 
+from made import config, document, found, image, image_file, solo5, source
+from made import host as machine
 from urunc import guests, monitors, spec
 from urunc.errors import ImageError
 from urunc.net.facts import NO_NETWORK
@@ -18,43 +18,11 @@ from urunc.storage.disks import expected
 from urunc.storage.facts import (
     DEVICE,
     FILE,
-    FOLDER,
-    FORMS,
     TMPFS,
     Found,
-    VolumeSource,
     volume_mounts,
 )
 from urunc.storage.returned import is_read_back
-
-ALL = ("erofs", "squashfs", "ext4", "ext2", "cpio")
-
-
-def found(*volumes: VolumeSource, **changes: Any) -> Found:
-    values: dict[str, Any] = {
-        "device": "",
-        "device_numbers": (),
-        "device_filesystem": "",
-        "builders": ALL,
-        "filesystems": FORMS,
-        "virtiofsd": "/usr/lib/qemu/virtiofsd",
-        "supervisor": "",
-        "user_namespace": False,
-        "volumes": volumes,
-    }
-    return Found(**{**values, **changes})
-
-
-def source(destination: str, kind: str = FOLDER, **changes: Any) -> VolumeSource:
-    values: dict[str, Any] = {
-        "source": f"/host{destination}",
-        "read_only": False,
-        "recursive": True,
-        "scratch": False,
-        "options": (),
-        "device": (7, 1) if kind == DEVICE else (),
-    }
-    return VolumeSource(destination=destination, kind=kind, **{**values, **changes})
 
 
 def planned(

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import pytest
-from made import config
 
 import tables
+from made import config
 from urunc import guests
 from urunc.guests import BUILT_IN, Nic, Request
 

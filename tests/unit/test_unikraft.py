@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made import config
 from test_guests import NO_ADDRESS, OFF_LINK, SECOND, nic, request, words
 
+from made import config
 from urunc import guests
 from urunc.errors import ImageError
 from urunc.guests import Setting, Words

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the unit tests are made from: configurations, images, machines and ELF files, none of them
-real."""
+"""What the unit tests, and the tables of what is decided, are made from: configurations, images,
+machines, what is mounted, and ELF files, none of them real."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from urunc.host import DeviceNode, HostFacts
 from urunc.image import ImageFile, UnikernelImage
 from urunc.monitors import Program
 from urunc.net.facts import Address, Interface, NetFacts, Route
+from urunc.storage.facts import DEVICE, DISKS, FOLDER, FORMS, INITRD, Found, VolumeSource
 
 MIB = 1 << 20
 X86_64, AARCH64 = 62, 183
@@ -132,6 +133,35 @@ def interface(**changes: Any) -> Interface:
 def net(*interfaces: Interface, dns: tuple[str, ...] = (), spare: tuple[str, ...] = ()) -> NetFacts:
     """A network of these interfaces."""
     return NetFacts(interfaces=interfaces, spare_taps=spare, dns=dns, search=(), hosts=())
+
+
+def found(*volumes: VolumeSource, **changes: Any) -> Found:
+    """A machine that has every program, and a guest's kernel that mounts everything."""
+    values: dict[str, Any] = {
+        "device": "",
+        "device_numbers": (),
+        "device_filesystem": "",
+        "builders": (*DISKS, INITRD),
+        "filesystems": FORMS,
+        "virtiofsd": "/usr/lib/qemu/virtiofsd",
+        "supervisor": "",
+        "user_namespace": False,
+        "volumes": volumes,
+    }
+    return Found(**{**values, **changes})
+
+
+def source(destination: str, kind: str = FOLDER, **changes: Any) -> VolumeSource:
+    """A mount that may be written to."""
+    values: dict[str, Any] = {
+        "source": f"/host{destination}",
+        "read_only": False,
+        "recursive": True,
+        "scratch": False,
+        "options": (),
+        "device": (7, 1) if kind == DEVICE else (),
+    }
+    return VolumeSource(destination=destination, kind=kind, **{**values, **changes})
 
 
 def note(owner: bytes, kind: int, content: bytes) -> bytes:
