@@ -196,6 +196,7 @@ static _Noreturn void end_as(int status)
     if (!stopped_by)
         stopped_by = WTERMSIG(status);
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* the monitor has dumped its core */
+    signal(stopped_by, SIG_DFL); /* its caller may have had it ignored */
     kill(getpid(), stopped_by);
     set_mask(&none, NULL);
     exit(128 + stopped_by); /* the kernel lets PID 1 live */

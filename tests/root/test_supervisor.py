@@ -146,13 +146,19 @@ def test_a_monitor_s_signals_are_as_before(supervised: Supervised) -> None:
     assert supervised.run(script)[1] == "set() True\n"
 
 
+@pytest.mark.parametrize("inherited", [signal.SIG_DFL, signal.SIG_IGN], ids=["default", "ignored"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
-def test_a_stop(supervised: Supervised, number: signal.Signals) -> None:
-    """It ends as if by the signal, whatever the monitor would make of it."""
-    process = supervised.start(
-        f"signal.signal({int(number)}, lambda *_: sys.exit(0));"
-        "print('ready', flush=True); time.sleep(60)"
-    )
+def test_a_stop(supervised: Supervised, number: signal.Signals, inherited: signal.Handlers) -> None:
+    """It ends as if by the signal, whatever the monitor would make of it, and its caller too (a
+    shell has what it starts in the background ignore two of them)."""
+    before = signal.signal(number, inherited)
+    try:
+        process = supervised.start(
+            f"signal.signal({int(number)}, lambda *_: sys.exit(0));"
+            "print('ready', flush=True); time.sleep(60)"
+        )
+    finally:
+        signal.signal(number, before)
     assert process.stdout
     process.stdout.readline()
     process.send_signal(number)
