@@ -144,7 +144,7 @@ def test_volumes_of_linux(
             script += f"[ -b {content.destination} ] && echo a disk at {content.destination}; "
         elif content.kind != TMPFS:
             file = content.destination + ("/text" if content.kind == FOLDER else "")
-            script += f"echo {content.destination}: $(cat {file}); echo guest >{file}; "
+            script += f"echo {content.destination}: $(cat {file}); echo guest >>{file}; "
     bundle.args("sh", "-c", script)
     if setting.monitor == "firecracker":
         with nothing_left(urunc.root):
@@ -169,7 +169,7 @@ def test_volumes_of_linux(
             path = place(tmp_path, content)
             text = (path / "text" if content.kind == FOLDER else path).read_text()
             written = told in SHARES and not content.read_only
-            assert text == ("guest\n" if written else "of the host\n"), destination
+            assert text == ("of the host\nguest\n" if written else "of the host\n"), said
 
 
 def _kernel(monitor: str) -> dict[str, Any]:

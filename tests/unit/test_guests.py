@@ -251,6 +251,13 @@ def test_limits_of_linux() -> None:
         words("linux", args=args)
 
 
+def test_the_modules_of_linux() -> None:
+    """The checksum comes before what asks for it by its algorithm: nothing in the guest loads it
+    then."""
+    names = guests.load("linux", config()).modules(("erofs", "ext2"))
+    assert names.index("crc32c_generic") < names.index("erofs") < names.index("ext4")
+
+
 @pytest.mark.parametrize("letter", ["x", "é"])
 def test_the_line_of_linux_is_counted_in_bytes(letter: str) -> None:
     room = LINE_LIMIT_BYTES - len(f"{KERNEL} A=")

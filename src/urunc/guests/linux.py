@@ -40,8 +40,11 @@ MODULES = (
     "virtio_net",
     "virtio_console",
     "vmw_vsock_virtio_transport",
+    "crc32c_generic",
 )
-"""What a machine's devices need; what the kernel has built in, or has not, is passed over."""
+"""What a machine's devices need, and the checksum that ext4 and erofs ask for by its algorithm's
+name (until Linux 6.14), so that it is no dependency of theirs. What the kernel has built in, or has
+not, is passed over."""
 MOUNTING = {"9p": ("9p", "9pnet_virtio"), "ext2": ("ext4",)}
 """Filesystem → the modules that mount it, where they are not called as it is."""
 
