@@ -88,20 +88,21 @@ def user_namespace(uid_map: str, gid_map: str, where: str) -> int:
     """A descriptor of a user namespace that has these mappings, and nobody in it; raises
     HostError."""
     hear, tell = posix.pipe()
+    end, alive = posix.pipe()
     pid = posix.fork()
     if pid == 0:
+        posix.close(alive)
         try:
-            _linux.prctl(PR_SET_PDEATHSIG, SIGKILL)
             _linux.unshare(CLONE_NEWUSER)
             posix.write(tell, DONE)
-            posix.close(tell)
-            while True:
-                posix.read(posix.pipe()[0], 1)
+            # until its parent is done with it or is no more: it has the lock of the container
+            posix.read(end, 1)
         except OSError as error:
             posix.write(tell, str(error.errno).encode())
         finally:
             posix._exit(1)
     posix.close(tell)
+    posix.close(end)
     try:
         answer = posix.read(hear, 16)
         if answer != DONE:
@@ -117,6 +118,7 @@ def user_namespace(uid_map: str, gid_map: str, where: str) -> int:
         ) from None
     finally:
         posix.close(hear)
+        posix.close(alive)
         posix.kill(pid, SIGKILL)
         posix.waitpid(pid, 0)
 

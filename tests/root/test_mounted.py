@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What makes mounts for a container is gone when whoever makes the container is."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from support import need
+from urunc.storage import mounted
+
+MAP = "0 100000 65536\n"
+
+
+def test_a_killed_creator_leaves_no_process() -> None:
+    """It would have the lock of the container's folder, and `delete` would wait for it for ever:
+    here the creator is killed before its child has done anything."""
+    need("root")
+    hear, tell = os.pipe()
+    creator = os.fork()
+    if creator == 0:
+        fork, parent = os.fork, os.getpid()
+
+        def slow() -> int:
+            pid = fork()
+            if pid == 0:
+                while os.getppid() == parent:
+                    time.sleep(0.01)
+            return pid
+
+        mounted.posix.fork = slow
+        mounted.user_namespace(MAP, MAP, "a test")
+        os._exit(0)
+    os.close(tell)
+    time.sleep(0.3)
+    os.kill(creator, signal.SIGKILL)
+    os.waitpid(creator, 0)
+    os.set_blocking(hear, False)
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        try:
+            assert os.read(hear, 1) == b""  # nobody has the other end any more
+            break
+        except BlockingIOError:
+            time.sleep(0.02)
+    else:
+        pytest.fail("a process is left")
+    os.close(hear)
