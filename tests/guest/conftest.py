@@ -50,3 +50,22 @@ def device(tmp_path: pathlib.Path) -> Iterator[str]:
     name = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     yield name
     subprocess.run(["losetup", "-d", name], check=True)
+
+
+@pytest.fixture
+def overlay(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A bundle's folder whose root filesystem is an overlay: files of the container's own are in
+    its upper folder, and some of the image's are gone."""
+    need("root")
+    folder = tmp_path / "b"
+    for name in ("lower", "upper", "work", "b/rootfs"):
+        (tmp_path / name).mkdir(parents=True)
+    populate(tmp_path / "lower")
+    (tmp_path / "lower/etc/gone").write_text("gone")
+    (tmp_path / "lower/opaque").mkdir()
+    (tmp_path / "lower/opaque/old").write_text("old")
+    options = f"lowerdir={tmp_path}/lower,upperdir={tmp_path}/upper,workdir={tmp_path}/work"
+    root = str(folder / "rootfs")
+    subprocess.run(["mount", "-t", "overlay", "o", "-o", options, root], check=True)
+    yield folder
+    subprocess.run(["umount", root], check=True)

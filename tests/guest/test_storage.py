@@ -11,11 +11,10 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 
 import pytest
 
-from rooted import configure, linux, populate, run, volume
+from rooted import configure, linux, run, volume
 from support import PARTS, Bundle, Network, Urunc, need, nothing_left
 from urunc.storage.facts import SHARES
 from ways import forms
@@ -92,34 +91,6 @@ def test_a_root_filesystem_in_each_form(urunc: Urunc, tmp_path: pathlib.Path, fo
     assert images(urunc) == made
     assert sorted(str(path) for path in bundle.root.rglob("*")) == before
     assert own_files(urunc) == []
-
-
-def test_a_root_filesystem_that_is_only_read(urunc: Urunc, tmp_path: pathlib.Path) -> None:
-    need("linux", "qemu", "images")
-    configure(urunc, "ext4")
-    bundle = linux(tmp_path / "b", "touch /x; echo over $?; mount", "sh")
-    bundle.config["root"]["readonly"] = True
-    result = run(urunc, bundle)
-    assert "over 1" in result.stdout, result.stdout + result.stderr
-
-
-@pytest.fixture
-def overlay(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A bundle's folder whose root filesystem is an overlay: files of the container's own are in
-    its upper folder, and some of the image's are gone."""
-    need("root")
-    folder = tmp_path / "b"
-    for name in ("lower", "upper", "work", "b/rootfs"):
-        (tmp_path / name).mkdir(parents=True)
-    populate(tmp_path / "lower")
-    (tmp_path / "lower/etc/gone").write_text("gone")
-    (tmp_path / "lower/opaque").mkdir()
-    (tmp_path / "lower/opaque/old").write_text("old")
-    options = f"lowerdir={tmp_path}/lower,upperdir={tmp_path}/upper,workdir={tmp_path}/work"
-    root = str(folder / "rootfs")
-    subprocess.run(["mount", "-t", "overlay", "o", "-o", options, root], check=True)
-    yield folder
-    subprocess.run(["umount", root], check=True)
 
 
 def test_the_containers_own_layer(urunc: Urunc, overlay: pathlib.Path) -> None:

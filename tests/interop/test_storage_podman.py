@@ -176,3 +176,41 @@ def test_memory_as_with_runc(podman: Podman) -> None:
     assert ours == theirs
     assert ours["shm"] == "tmpfs 1792 4096\n1777 0 0\n"
     assert ours["over"].endswith("settings\n")
+
+
+READ = {
+    "image": "cat /etc/image; readlink /etc/mtab; pwd",
+    "denied": "echo guest >/etc/image; echo guest >/etc/new; touch /bin/new",
+    "options": "mount | grep -c ' on / .*(ro,'",
+}
+"""What is asked of a root that is only read: Podman adds /etc/mtab in the container's own layer,
+for this image has none."""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [(), ("--tmpfs", "/not/there"), ("--read-only-tmpfs=false",)],
+    ids=" ".join,
+)
+def test_read_only(podman: Podman, words: tuple[str, ...]) -> None:
+    """`--read-only`, with mounts at places that the image does not have."""
+    same = ("--rm", "--read-only", *words, "stored", *script(READ))
+    theirs = answers(podman("run", *same).stdout)
+    assert theirs["image"].startswith(f"{CONTENT}/proc/mounts\n")
+    assert answers(run(podman, *same[1:])) == theirs
+
+
+def test_copied_into_a_read_only_container(podman: Podman, tmp_path: pathlib.Path) -> None:
+    """`podman cp` before the start: the guest has the files and cannot change them."""
+    (tmp_path / "copied").write_text("copied\n")
+    asked = READ | {"copied": "cat /data/copied; echo guest >/data/copied; cat /data/settings"}
+    words = ("--name", "reader", "--read-only", *annotations("--annotation"), "stored")
+    said = {}
+    for runtime in ("runc", "urunc"):
+        podman("create", "--runtime", runtime, *words, *script(asked))
+        podman("cp", str(tmp_path / "copied"), "reader:/data/copied")
+        said[runtime] = answers(podman("start", "--attach", "reader").stdout)
+        podman("rm", "reader")
+    assert said["urunc"] == said["runc"]
+    denied = DENIED.format("/data/copied")
+    assert said["urunc"]["copied"] == f"copied\n{denied}{SETTINGS}"

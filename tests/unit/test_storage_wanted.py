@@ -157,6 +157,22 @@ def test_no_disk_for_what_the_guest_writes() -> None:
     assert plan.warnings == ("annotation 'rootfsSize': the root filesystem is read-only",)
 
 
+@pytest.mark.parametrize("form", ["erofs", "squashfs", "ext4", "ext2", "cpio"])
+def test_a_root_that_is_only_read(form: str) -> None:
+    """A layer of the container's own needs an overlay, which is read-only as soon as it is
+    there."""
+    guest, monitor = guests.load("linux", config()), monitors.load("qemu", config())
+    plan = planned("linux", "qemu", found(), overrides={"rootfs": form}, readonly=True)
+    for layer in (False, True):
+        made = replace(expected(plan), layer=layer)
+        (text,) = realize(plan, NO_NETWORK, guest, monitor, made).files.values()
+        records = text.split("\0")
+        assert ("overlay=tmpfs\t" in records) == layer
+        assert ("readonly=/" in records) == layer
+        (root,) = (record for record in records if record.startswith("root="))
+        assert root.endswith("\tro")
+
+
 def test_the_administrators_disk_for_what_guests_write() -> None:
     """Where the form has room for one."""
     given = config(storage__rootfs_size_mib=200)

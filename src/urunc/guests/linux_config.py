@@ -126,8 +126,10 @@ def _root(request: Request) -> list[str]:
         disk = request.disks[index]
         below = "ro" if disk.read_only else access
         records.append(_record("root", root.form, disk_path(index), below))
-        if disk.read_only and not root.read_only:
+        if disk.read_only and (request.layer or not root.read_only):
             records.append(overlay)
+    if request.layer and root.read_only:
+        records.append(_record("readonly", "/"))  # once the layer is in the overlay
     if request.archive >= 0:
         records.append(_record("archive", disk_path(request.archive)))
     return records + [_record("opaque", path) for path in request.opaque]
