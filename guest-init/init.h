@@ -101,6 +101,9 @@ void unpack(const char *device); /* to LAYER/upper and VOLUMES */
 /* returned.c */
 void hold_returned(void);
 void give_back(void);
+void look_at_returned(void);
+int returned_to_poll(void);
+int returned_rest_ms(void); /* until it is to be looked at all the same, -1 for never */
 
 /* network.c */
 void set_up_network(void);

@@ -90,9 +90,13 @@ static int wait_for_end(int signals, pid_t application)
         struct pollfd polled[] = {{.fd = signals, .events = POLLIN},
                                   {.fd = listening ? channel_to_poll() : -1, .events = POLLIN},
                                   {.fd = memory_to_poll(), .events = POLLIN},
-                                  {.fd = streams_to_poll(), .events = POLLIN}};
+                                  {.fd = streams_to_poll(), .events = POLLIN},
+                                  {.fd = returned_to_poll(), .events = POLLIN}};
+        int wait_ms = returned_rest_ms();
 
-        if (poll(polled, 4, listening ? -1 : CLOSED_MS) < 0 && errno != EINTR)
+        if (!listening && (wait_ms < 0 || wait_ms > CLOSED_MS))
+            wait_ms = CLOSED_MS;
+        if (poll(polled, sizeof polled / sizeof *polled, wait_ms) < 0 && errno != EINTR)
             fail("cannot wait: %m");
         take_signals(signals, application);
         /* nobody listens: POLLHUP would come at once, each time */
@@ -102,6 +106,7 @@ static int wait_for_end(int signals, pid_t application)
             listening = hear(application);
         if (polled[2].revents)
             look_at_memory();
+        look_at_returned();
         relay_streams();
     }
     look_at_memory();

@@ -5,6 +5,7 @@ read is read-only on the host, whatever the guest does."""
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pathlib
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from pods import eventually
 from rooted import by_runc, configure, linux, run, volume
 from support import PARTS, Urunc, need, nothing_left
 from urunc.storage.initrd import known
@@ -484,6 +486,33 @@ def test_a_termination_message(
     expected = "".join(f"{number}\n" for number in range(1000))
     assert content == (expected if filesystem == "virtiofs" else expected[-4 << 10 :])
     assert path.stat().st_mode & 0o777 == 0o666
+
+
+def test_a_termination_message_of_a_guest_that_is_killed(
+    urunc: Urunc, tmp_path: pathlib.Path
+) -> None:
+    """Nobody in it can say any more what it had written last; so that has been said before, also
+    what came shortly after something else."""
+    need("root", "linux", "qemu", "images")
+    path = tmp_path / KUBELET
+    path.parent.mkdir(parents=True)
+    path.touch()
+    configure(urunc, "erofs")
+    script = "echo one >/var/message; sleep 0.05; echo two >>/var/message; echo done; sleep 600"
+    bundle = linux(tmp_path / "b", script, rootfs="erofs")
+    bundle.config["mounts"] = [volume("/var/message", path, "rprivate", "rw")]
+    with nothing_left(urunc.root):
+        container = urunc.create(bundle)
+        container.start()
+        container.wait_for("done\n", 60)
+        state = json.loads((urunc.root / container.id / "state.json").read_text())
+        storage = state["storage"]
+        disk = pathlib.Path(storage["disks"][storage["returned"]]["source"])
+        eventually(lambda: b"two\n" in disk.read_bytes(), "the last of it is on the disk", 60)
+        urunc("kill", container.id, "KILL")
+        container.wait_stopped(60)
+        container.delete()
+        assert path.read_text() == "one\ntwo\n"
 
 
 def test_a_message_goes_to_no_other_file(urunc: Urunc, tmp_path: pathlib.Path) -> None:
