@@ -201,8 +201,8 @@ def test_the_other_options(urunc: Urunc, tmp_path: pathlib.Path) -> None:
     [
         (["rbind", "rshared"], "what a guest mounts cannot appear on the host"),
         (["rbind", "remount", "rw"], "there is nothing to mount anew"),
-        (["size=x"], "tmpfs knows no such option"),
-        (["mode=888"], "tmpfs knows no such option"),
+        (["size=x"], "no size that tmpfs knows"),
+        (["mode=888"], "no mode that tmpfs knows"),
         (["mpol=bind:0"], "a guest's memory is not on the host's nodes"),
         (["no-such-option"], "tmpfs knows no such option"),
     ],
