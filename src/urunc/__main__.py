@@ -106,6 +106,7 @@ def run(argv: list[str]) -> int:
         sys.stdout.write(of_verb(verb, module))
         return 0
     _apply_globals(arguments)
+    logs.container = arguments.words[0] if arguments.words and verb != "cache" else ""
     code: int = module.main(arguments)
     return code
 

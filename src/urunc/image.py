@@ -112,19 +112,36 @@ def strangers(annotations: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def warn_of_strangers(document: Any) -> None:
-    """Say so of a configuration that claims to be no unikernel's: its key may be misspelled."""
+def strangers_of(document: Any) -> list[str]:
+    """Remarks on a configuration that claims to be no unikernel's: its key may be misspelled."""
     annotations = document.get("annotations")
-    if isinstance(annotations, dict):
-        for text in strangers(annotations):
-            logs.warn(f"{text}; an ordinary container, then")
+    if not isinstance(annotations, dict):
+        return []
+    return [f"{text}; an ordinary container, then" for text in strangers(annotations)]
+
+
+def warn_of_strangers(document: Any) -> None:
+    """Say so to the user."""
+    for text in strangers_of(document):
+        logs.warn(text)
 
 
 def _stranger(where: str, name: str, known: tuple[str, ...]) -> str:
     from difflib import get_close_matches
 
     close = get_close_matches(name.partition(".")[0], known, 1)
-    return f"{where}: unknown, and without effect" + (f": is it '{close[0]}'?" if close else "")
+    return f"{where}: unknown, and without effect" + (_guess(close[0]) if close else "")
+
+
+def _guess(key: str) -> str:
+    return f": is it '{key}'?"
+
+
+def meant(remarks: tuple[str, ...], keys: tuple[str, ...]) -> str:
+    """The first of the remarks on keys that nobody knows by which one of these may be meant; "" for
+    none."""
+    ends = tuple(map(_guess, keys))
+    return next((text for text in remarks if text.endswith(ends)), "")
 
 
 def claims(document: Any, bundle: str, config: Config) -> bool:

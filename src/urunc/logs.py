@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where warnings and errors go: the file of `--log`, in runc's two formats, else standard error.
+"""Where warnings and errors go: the file of `--log`, in runc's two formats, else standard error;
+and the administrator's file (`log.file`), whatever `--log` says: engines read theirs on failure
+alone, and throw it away.
 
-containerd, Docker and Podman read the last error of this file. Written with one `write` per line; a
-log that cannot be written is no reason to fail a container.
+containerd, Docker and Podman read the last error of `--log`. Written with one `write` per line, at
+the file's end; a log that cannot be written is no reason to fail a container.
 """
 
 from __future__ import annotations
@@ -13,6 +15,10 @@ from time import gmtime, strftime
 from urunc.jsontext import dumps
 
 path = ""
+file = ""
+"""The administrator's, in text alone, whoever calls."""
+container = ""
+"""The id of the container that is spoken of, for that file."""
 json_format = False
 debug = False
 _seen: set[str] = set()
@@ -27,7 +33,7 @@ def warn(message: str) -> None:
 
 def info(message: str) -> None:
     """What happened, for the log file alone: nobody at a terminal wants it."""
-    if path:
+    if path or file:
         _emit("info", message)
 
 
@@ -43,31 +49,45 @@ def detail(message: str) -> None:
 
 
 def _emit(level: str, message: str) -> None:
-    if path:
+    if path or file:
         now = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime())
-        if json_format:
-            line = dumps({"level": level, "msg": message, "time": now})
-        else:
-            line = f'time="{now}" level={level} msg={dumps(message)}'
-        try:
-            fd = posix.open(
-                path, posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT | posix.O_CLOEXEC, 0o644
-            )
-        except OSError:
-            pass
-        else:
-            posix.write(fd, line.encode() + b"\n")
-            posix.close(fd)
-            if level != "error":
-                return
-    if not message.isprintable():  # of an image or a file; a terminal would obey it
-        message = "".join(
-            letter if letter.isprintable() else repr(letter)[1:-1] for letter in message
-        )
+        line = f'time="{now}" level={level} msg={dumps(message)}'
+        written = False
+        if file and file != path and (not path or level in ("warning", "error")):
+            of = f" container={dumps(container)}" if container else ""
+            written = _append(file, line + of)
+        if path:
+            if json_format:
+                line = dumps({"level": level, "msg": message, "time": now})
+            written = _append(path, line)
+        if written and level != "error":
+            return
     try:
         posix.write(
-            2,
-            f"urunc: {level}: {message}\n".encode("utf-8", "backslashreplace"),
+            2, f"urunc: {level}: {printable(message)}\n".encode("utf-8", "backslashreplace")
         )
     except OSError:
         pass
+
+
+def _append(name: str, line: str) -> bool:
+    """Whether the file could be opened; not waiting for whoever reads a pipe of that name."""
+    flags = posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT | posix.O_CLOEXEC | posix.O_NONBLOCK
+    try:
+        fd = posix.open(name, flags, 0o644)
+    except OSError:
+        return False
+    try:
+        posix.write(fd, line.encode() + b"\n")
+    except OSError:
+        pass  # a full disk
+    finally:
+        posix.close(fd)
+    return True
+
+
+def printable(text: str) -> str:
+    """One line that no terminal obeys, whatever an image or a file has put into it."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

@@ -5,6 +5,10 @@ monitor runs it (KVM, emulation), and whether each device that it declares has i
 from __future__ import annotations
 
 from urunc.errors import HostError, ImageError
+from urunc.image import meant
+
+FILES = ("initrd", "block", "mountRootfs")
+"""The keys that give a guest its files."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -158,3 +162,21 @@ def _missing_disks(guest: Guest, found: Found | None) -> str:
     sources = found.volumes if found else ()
     engines = [source.destination for source in sources if is_orchestrated(source.destination)]
     return f"{hint} (what engines mount is none: {', '.join(engines)})" if engines else hint
+
+
+def check_root(
+    image: UnikernelImage, guest: Guest, parameters: tuple[str, ...], warnings: list[str]
+) -> None:
+    """Of a guest whose kernel wants a root filesystem (Linux) and is given no file and no disk at
+    all. Refused where a key was most likely meant to give it one; else the kernel has to have one
+    built in (CONFIG_INITRAMFS_SOURCE), which nobody sees from outside, and there is a warning."""
+    if any(word.startswith("root=") for word in parameters):
+        return  # by the network, or a device of the administrator's own
+    ways = "give it one of 'initrd', 'block' and 'mountRootfs' (the container's own)"
+    remark = meant(image.remarks, (*FILES, "useDMBlock"))
+    if remark:
+        raise ImageError(f"{guest.name}: no root filesystem: {remark}", ways)
+    warnings.append(
+        f"{guest.name}: no root filesystem: its kernel must have one built in "
+        f"(CONFIG_INITRAMFS_SOURCE), or it panics; else {ways}"
+    )

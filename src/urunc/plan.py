@@ -27,7 +27,7 @@ from urunc.monitors import (
 )
 from urunc.net.facts import NetFacts, Ports
 from urunc.net.telling import nics, omissions
-from urunc.pairing import accelerator_of, check_pair, devices_of
+from urunc.pairing import accelerator_of, check_pair, check_root, devices_of
 from urunc.record import record, replace
 from urunc.request import told
 from urunc.sizing import memory_of, vcpus_of
@@ -175,7 +175,11 @@ def decide(
         from urunc.storage.wanted import choose
 
         root_way, volumes = choose(spec, image, guest, monitor, found, config, warnings)
-    nets, names = devices_of(image, guest, disk_count(root_way, volumes), found)
+    parameters = _parameters(spec, image, guest)
+    disks = disk_count(root_way, volumes)
+    if guest.init and not (root_way or image.initrd or image.blocks or disks):
+        check_root(image, guest, parameters, warnings)
+    nets, names = devices_of(image, guest, disks, found)
     managed = guest.init and root_way is not None
     process = None
     if managed:
@@ -262,7 +266,7 @@ def decide(
         stop_signal=monitor.stop_signal,
         stop_order=CHANNEL if channel == "virtio" else _stop_order(image, guest, monitor, host),
         arguments=tuple(config.get(f"monitors.{monitor.name}.arguments")),
-        parameters=_parameters(spec, image, guest),
+        parameters=parameters,
         host=host,
         warnings=tuple(warnings),
         tasks=OWN_TASKS + monitor.overhead_tasks + vcpus + (VIRTIOFSD_TASKS if served else 0),

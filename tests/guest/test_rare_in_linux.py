@@ -5,6 +5,7 @@ the application, as runc does for a process of the host's."""
 from __future__ import annotations
 
 import pathlib
+import re
 
 import pytest
 
@@ -113,6 +114,24 @@ def test_what_is_not_allowed(linux: Urunc, tmp_path: pathlib.Path) -> None:
     assert "touch: /fixed/new: Read-only file system" in said
 
 
+def test_what_init_is_told_is_shown_by_the_plan(linux: Urunc, tmp_path: pathlib.Path) -> None:
+    """A record a line, without what ends or fills it up; of a program of numbers its size."""
+    bundle = rooted.linux(tmp_path / "b", "true")
+    bundle.config["process"]["env"] = ["A=b\x1bc", "PATH=/bin"]
+    rule = {"names": ["mount", "umount2", "reboot", "chroot"], "action": "SCMP_ACT_ERRNO"}
+    bundle.config["linux"]["seccomp"] = {"defaultAction": PERMIT, "syscalls": [rule]}
+    shown = linux("plan", "--bundle", str(bundle.write())).stdout
+    assert all(letter.isprintable() for letter in shown.replace("\n", ""))
+    _, _, records = shown.partition("file /run/guest.config:\n")
+    lines = records.splitlines()
+    assert lines[0] == "  urunc-guest 1"
+    assert "  env=A=b\\x1bc" in lines
+    assert "  env=PATH=/bin" in lines
+    (program,) = [line for line in lines if line.startswith("  seccomp=0 ")]
+    assert re.fullmatch(r"  seccomp=0 \(\d+ bytes\)", program)
+    assert all(line.strip() and "\\x00" not in line for line in lines)
+
+
 def test_what_an_own_init_is_not_told(linux: Urunc, tmp_path: pathlib.Path) -> None:
     """Where the image's own program is init, a warning names what does not hold, and what cannot be
     passed over is refused."""
@@ -124,7 +143,7 @@ def test_what_an_own_init_is_not_told(linux: Urunc, tmp_path: pathlib.Path) -> N
         "seccomp": {"defaultAction": PERMIT}, "sysctl": {"net.ipv4.ip_forward": "1"},
     }  # fmt: skip
     bundle.config["domainname"] = "example"
-    shown = linux("plan", "--bundle", str(bundle.write())).stdout
+    shown = " ".join(linux("plan", "--bundle", str(bundle.write())).stdout.split())
     for words in (
         "the image's first program has every right in it: process.noNewPrivileges, linux.seccomp",
         "process.cwd: linux is not told '/srv'",

@@ -4,15 +4,17 @@ held."""
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
+import re
 import struct
 import subprocess
 from collections.abc import Callable
 
 import pytest
 
-from support import PREFIX, Bundle, Urunc, elf, need, nothing_left
+from support import PARTS, PREFIX, Bundle, Urunc, elf, need, nothing_left
 
 Change = Callable[[Bundle], object]
 
@@ -247,8 +249,103 @@ def test_a_misspelled_annotation(urunc: Urunc, bundle: Bundle) -> None:
     assert words in container.console.read_text()
     container.delete("--force")
     bundle.config["annotations"] = {f"{PREFIX}unikernlType": "linux"}
-    said = urunc("plan", "--bundle", str(bundle.write())).stderr
-    assert f"'{PREFIX}unikernlType': unknown, and without effect: is it 'unikernelType'?" in said
+    words = f"'{PREFIX}unikernlType': unknown, and without effect: is it 'unikernelType'?"
+    planned = urunc("plan", "--bundle", str(bundle.write()))
+    assert words in planned.stderr
+    assert words in planned.stdout
+    document = json.loads(urunc("plan", "--bundle", str(bundle.path), "--format", "json").stdout)
+    assert document["ordinary"].startswith("/")
+    assert words in "".join(document["warnings"])
+
+
+def test_plan_warns_as_create_does(urunc: Urunc, bundle: Bundle) -> None:
+    """Of the guest and of the network, in both formats, and where programs read the plan on
+    standard error, too; nothing goes to the administrator's log."""
+    log = urunc.root.parent / "urunc.log"
+    urunc.config.write_text(f'{urunc.config.read_text()}[log]\nfile = "{log}"\n')
+    bundle.config["annotations"][f"{PREFIX}consol"] = "boot"
+    bundle.config["annotations"][f"{PREFIX}ports"] = "80"
+    container = urunc.create(bundle)
+    told = [
+        line.partition("msg=")[2].rpartition(" container=")[0]
+        for line in log.read_text().splitlines()
+    ]
+    container.delete("--force")
+    log.unlink()
+    planned = urunc("plan", "--bundle", str(bundle.path))
+    document = json.loads(urunc("plan", "--bundle", str(bundle.path), "--format", "json").stdout)
+    assert set(map(json.loads, told)) == set(document["warnings"])
+    assert len(told) == 2
+    said = " ".join(planned.stdout.split())
+    for text in document["warnings"]:
+        assert f"warning: {text}" in said
+        assert f"urunc: warning: {text}\n" in planned.stderr
+    assert not log.exists()
+
+
+def test_a_linux_guest_without_a_root_filesystem(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    """Whose key for it is misspelled, in an annotation or in urunc.json."""
+    need("qemu", "linux")
+    bundle = Bundle(tmp_path / "b", "linux", "qemu")
+    bundle.add("unikernel", PARTS / "linux/vmlinuz")
+    bundle.config["annotations"][f"{PREFIX}mountrootfs"] = "true"
+    words = "no root filesystem: annotation 'com.urunc.unikernel.mountrootfs': unknown"
+    for verb in (["create", urunc.new_id()], ["plan"]):
+        refused = urunc(*verb, "--bundle", str(bundle.write()), check=False)
+        assert refused.returncode == 1
+        assert words in refused.stderr
+        assert "(give it one of 'initrd', 'block' and 'mountRootfs'" in refused.stderr
+    said = {key.removeprefix(PREFIX): text for key, text in bundle.config["annotations"].items()}
+    bundle.config["annotations"] = {}
+    bundle.add("urunc.json", json.dumps(said).encode())
+    refused = urunc("plan", "--bundle", str(bundle.write()), check=False)
+    assert "no root filesystem: urunc.json 'mountrootfs': unknown" in refused.stderr
+    del said["mountrootfs"]
+    bundle.add("urunc.json", json.dumps(said).encode())
+    assert "must have one built in" in urunc("plan", "--bundle", str(bundle.path)).stderr
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_the_administrators_log(urunc: Urunc, bundle: Bundle, form: str) -> None:
+    """Beside the engine's, which is gone as a rule: warnings and errors, a line each, with the
+    container's id; at the file's end, and not waiting for whoever reads a pipe."""
+    engines, own = urunc.root.parent / "engine.log", urunc.root.parent / "urunc.log"
+    own.write_text("before\n")
+    urunc.config.write_text(f'{urunc.config.read_text()}[log]\nfile = "{own}"\n')
+    urunc.options = ["--log", str(engines), "--log-format", form]
+    bundle.config["annotations"][f"{PREFIX}memmory"] = "64\n"
+    container = urunc.create(bundle)
+    assert container.console.read_text() == ""
+    bundle.config["annotations"][f"{PREFIX}memory"] = "none\n"
+    other = urunc.new_id()
+    assert urunc("create", "--bundle", str(bundle.write()), other, check=False).returncode == 1
+    first, warning, error = own.read_text().splitlines()
+    assert first == "before"
+    stamp = r'time="\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"'
+    said = rf"annotation '{PREFIX}memmory': unknown, .*"
+    assert re.fullmatch(rf'{stamp} level=warning msg="{said}" container="{container.id}"', warning)
+    assert re.fullmatch(rf'{stamp} level=error msg=".*" container="{other}"', error)
+    assert len(engines.read_text().splitlines()) == 2
+    container.delete("--force")
+    own.unlink()
+    os.mkfifo(own)
+    del bundle.config["annotations"][f"{PREFIX}memory"]
+    urunc.create(bundle).delete("--force")
+    own.unlink()
+    own.symlink_to("/dev/full")
+    urunc.create(bundle).delete("--force")
+
+
+def test_a_plan_is_no_order_to_a_terminal(urunc: Urunc, bundle: Bundle) -> None:
+    """What an image, its arguments and hooks say is shown, on the line where it belongs."""
+    bundle.args("probe.hang", "\x1b[2J\x9b2J\nwarning: mine\u202e")
+    bundle.config["annotations"][f"{PREFIX}\x1b[1m\na"] = "1"
+    bundle.config["hooks"] = {"poststop": [{"path": "/bin/true", "args": ["true", "\x1b[2J"]}]}
+    planned = urunc("plan", "--bundle", str(bundle.write())).stdout
+    assert all(letter.isprintable() for letter in planned.replace("\n", ""))
+    assert "\\x1b[2J\\x9b2J\\nwarning: mine\\u202e" in planned
+    assert not [line for line in planned.splitlines() if line.startswith("warning: mine")]
+    assert max(map(len, planned.partition("command line:")[0].splitlines())) <= 80
 
 
 def test_an_annotation_that_has_no_use_here(urunc: Urunc, tmp_path: pathlib.Path) -> None:
@@ -257,7 +354,7 @@ def test_an_annotation_that_has_no_use_here(urunc: Urunc, tmp_path: pathlib.Path
     bundle.add("unikernel", elf(notes=solo5_notes(2)))
     asked = bundle.config["annotations"]
     asked |= {f"{PREFIX}accelerator": "kvm", f"{PREFIX}rootfs": "ext2"}
-    said = urunc("plan", "--bundle", str(bundle.write())).stdout
+    said = " ".join(urunc("plan", "--bundle", str(bundle.write())).stdout.split())
     assert "annotation 'accelerator': 'kvm' is without effect: spt needs no" in said
     assert "annotation 'rootfs': without effect: the container's root filesystem is not" in said
     asked[f"{PREFIX}accelerator"] = "fast"

@@ -274,6 +274,8 @@ def test_the_most_memory(
     changes: dict[str, Any] = {"facts": host(program=there, memory_bytes=8192 * MIB)}
     if guest == "mirage":
         changes["binary"] = solo5(monitor)
+    else:
+        changes["initrd"] = image_file("/initrd")
     limit = 1 << 40
     plan = planned(guest, monitor, configuration=resources(memory={"limit": limit}), **changes)
     assert plan.memory_bytes == mebibytes * MIB
@@ -498,6 +500,42 @@ def test_a_version_that_the_administrator_asks_for(version: str, ok: bool) -> No
     error = refused(HostError, "unikraft", "qemu", **changes)
     assert error.message == f"monitor 'qemu': version {version} is not 7.2"
     assert error.hint == "set in /etc/urunc/config.toml"
+
+
+# a Linux kernel's root filesystem
+
+STRANGER = "annotation 'com.urunc.unikernel.%s': unknown, and without effect: is it '%s'?"
+
+
+@pytest.mark.parametrize(
+    ("said", "key"),
+    [("mountrootfs", "mountRootfs"), ("initd", "initrd"), ("blok", "block")],
+)
+def test_a_misspelled_root_filesystem_is_refused(said: str, key: str) -> None:
+    """Else the kernel would panic ("unable to mount root fs on unknown-block(0,0)")."""
+    remarks = (STRANGER % ("consol", "console"), STRANGER % (said, key))
+    error = refused(ImageError, "linux", "qemu", remarks=remarks)
+    assert error.message == f"linux: no root filesystem: {remarks[1]}"
+    assert error.hint == (
+        "give it one of 'initrd', 'block' and 'mountRootfs' (the container's own)"
+    )
+    plan = planned("linux", "qemu", remarks=remarks, initrd=image_file("/initrd"))
+    assert plan.warnings == remarks
+
+
+def test_a_kernel_may_have_its_root_filesystem_built_in() -> None:
+    remarks = (STRANGER % ("consol", "console"),)
+    plan = planned("linux", "qemu", remarks=remarks)
+    assert plan.warnings == (
+        *remarks,
+        "linux: no root filesystem: its kernel must have one built in (CONFIG_INITRAMFS_SOURCE), "
+        "or it panics; else give it one of 'initrd', 'block' and 'mountRootfs' (the container's "
+        "own)",
+    )
+    assert planned("linux", "qemu", blocks=(image_file("/disk"),)).warnings == ()
+    assert planned("unikraft", "qemu").warnings == ()
+    machine = {"kernel": {"path": "/boot/vmlinuz", "parameters": ["root=/dev/nfs"]}}
+    assert planned("linux", "qemu", configuration=document(vm=machine)).warnings == ()
 
 
 # user, groups, network, mounts, arguments

@@ -86,7 +86,7 @@ class Arguments:
         from urunc.config import load
 
         config = load(self.config_path)
-        logs.path = logs.path or config.get("log.file")
+        logs.file = config.get("log.file")
         return config
 
 

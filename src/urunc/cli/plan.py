@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 
-from urunc import attributes, image, preparation, spec
+from urunc import attributes, image, logs, preparation, spec
 from urunc.cli.create import bundle_folder
 from urunc.cli.options import BUNDLE, VALUE, Arguments
 from urunc.errors import SpecError, UsageError, reason
@@ -40,6 +40,9 @@ OPTIONS = BUNDLE | {
 USAGE = "[OPTION...]"
 SUMMARY = "Show what a bundle would become; changes nothing."
 
+WIDTH, MARGIN = 80, 13
+"""Columns of the summary, and those of its rows' names."""
+
 UNKNOWN = Interface(
     name="(each interface)",
     index=0,
@@ -60,13 +63,19 @@ def main(arguments: Arguments) -> int:
     if form not in ("text", "json"):
         raise UsageError(f"option '--format': '{form}' is neither text nor json")
     config = arguments.config()
+    logs.file = ""  # nothing is changed
     bundle = bundle_folder(arguments.get("--bundle"))
     document = spec.read_document(bundle)
     if not image.claims(document, bundle, config):
         from urunc.ordinary import find
 
-        image.warn_of_strangers(document)
-        sys.stdout.write(f"an ordinary container: handed to {find(config)}\n")
+        runtime, warnings = find(config), image.strangers_of(document)
+        _warn(warnings)
+        if form == "json":
+            sys.stdout.write(dumps({"ordinary": runtime, "warnings": warnings}, indent=2) + "\n")
+            return 0
+        _print("an ordinary container:", [f"handed to {runtime}"])
+        _print("warnings:", warnings)
         return 0
     parsed = preparation.settled(spec.parse(document, bundle))
     unikernel = image.read(parsed, config)
@@ -99,6 +108,8 @@ def main(arguments: Arguments) -> int:
     steps = build(chosen, launch, parsed, root, ready, storage)
     settings = attributes.describe(parsed)
     limits = _limits(parsed)
+    warnings = [*prepared.plan.warnings, *prepared.untold(net, storage)]
+    _warn(warnings)
     if form == "json":
         facts = plain(net) if known else None
         document = {"plan": plain(prepared.plan), "net": facts, "launch": plain(launch)}
@@ -107,34 +118,80 @@ def main(arguments: Arguments) -> int:
         document["limits"] = limits
         document["netDevices"] = dict(parsed.net_devices)
         document["hooks"] = {kind: plain(hooks) for kind, hooks in parsed.hooks.items()}
+        document["warnings"] = warnings
         sys.stdout.write(dumps(document, indent=2) + "\n")
         return 0
-    untold = prepared.untold(net, storage)
-    sys.stdout.write(_summary(prepared.plan, launch, net, untold, known=known))
+    rows = _summary(prepared.plan, launch, net, known=known)
+    rows += [("warning", text) for text in warnings]
+    _print("", [line for name, text in rows for line in _row(name, text)], indent="")
+    _print("command line:", _command_lines(launch.argv))
     own = {*chosen.host.program.libraries, *chosen.host.program.data}
-    sys.stdout.write("steps:\n")
     shown = [step for step in steps if not (isinstance(step, Bind) and step.source in own)]
+    lines = []
     for step in shown:
-        sys.stdout.write(f"  {step.describe()}\n")
+        lines.append(step.describe())
         if isinstance(step, Bind) and step.source == chosen.host.program.path:
             count = len(steps) - len(shown)
-            if not count:
-                continue
-            sys.stdout.write(f"  bind {count} of its libraries and data files read-only\n")
-    if settings:
-        sys.stdout.write("attributes:\n" + "".join(f"  {line}\n" for line in settings))
+            if count:
+                lines.append(f"bind {count} of its libraries and data files read-only")
+    _print("steps:", lines)
+    _print("attributes:", settings)
     for name, inside in parsed.net_devices.items():
-        sys.stdout.write(f"network device of the host's: {name}, inside {inside}\n")
-    if limits:
-        sys.stdout.write("limits:\n" + "".join(f"  {line}\n" for line in limits))
-    if parsed.hooks:
-        sys.stdout.write("hooks:\n")
-        for kind, hooks in parsed.hooks.items():
-            for hook in hooks:
-                sys.stdout.write(f"  {kind} {' '.join(map(_shell, (hook.path, *hook.args[1:])))}\n")
+        _print("network device of the host's:", [f"{name}, inside {inside}"])
+    _print("limits:", limits)
+    _print(
+        "hooks:",
+        [
+            f"{kind} {' '.join(map(_shell, (hook.path, *hook.args[1:])))}"
+            for kind, hooks in parsed.hooks.items()
+            for hook in hooks
+        ],
+    )
     for path, text in launch.files.items():
-        sys.stdout.write(f"file {path}:\n{text}\n")
+        _print(f"file {path}:", _records(text))
     return 0
+
+
+def _warn(warnings: list[str]) -> None:
+    """As create would, where the plan itself is not for the eye: on a terminal it says them."""
+    if not sys.stdout.isatty():
+        for text in warnings:
+            logs.warn(text)
+
+
+def _print(head: str, lines: list[str], indent: str = "  ") -> None:
+    """Lines below their head, none where there are none; what is in them is no order to a
+    terminal."""
+    if not lines:
+        return
+    shown = [logs.printable(head)] if head else []
+    shown += [indent + logs.printable(line) for line in lines]
+    sys.stdout.write("\n".join(shown) + "\n")
+
+
+def _row(name: str, text: str) -> list[str]:
+    """A row of the summary, in as many lines as it takes."""
+    from textwrap import wrap
+
+    lines = wrap(
+        logs.printable(text), WIDTH - MARGIN, break_long_words=False, break_on_hyphens=False
+    )
+    first, *rest = lines or [""]
+    return [f"{name + ':':{MARGIN}}{first}", *(" " * MARGIN + line for line in rest)]
+
+
+def _records(text: str) -> list[str]:
+    """A file's lines; of the configuration of urunc's init, which ends in padding, its records with
+    a blank between fields, and of a seccomp program the size alone."""
+    if "\0" not in text:
+        return text.rstrip("\n").split("\n")
+    lines = []
+    for record in text.rstrip("\0").split("\0"):
+        *fields, last = record.split("\t")
+        if record.startswith("seccomp="):
+            last = f"({len(last) // 2} bytes)"
+        lines.append(" ".join((*fields, last)).rstrip())
+    return lines
 
 
 def _limits(parsed: Spec) -> list[str]:
@@ -176,7 +233,8 @@ def _facts(arguments: Arguments) -> NetFacts | None:
     return None
 
 
-def _summary(plan: Plan, launch: Launch, net: NetFacts, untold: list[str], *, known: bool) -> str:
+def _summary(plan: Plan, launch: Launch, net: NetFacts, *, known: bool) -> list[tuple[str, str]]:
+    """(name, text) of each row."""
     user = f"{plan.uid}:{plan.gid}" if plan.uid is not None else "one of the configured range"
     rows = [
         ("guest", f"{plan.guest} {plan.version}".strip()),
@@ -204,11 +262,7 @@ def _summary(plan: Plan, launch: Launch, net: NetFacts, untold: list[str], *, kn
     rows.append(
         ("seccomp", {"own": "the monitor's own", "": "none"}.get(launch.seccomp, "urunc's list"))
     )
-    rows += [("warning", text) for text in (*plan.warnings, *untold)]
-    lines = [f"{name + ':':13}{text}" for name, text in rows]
-    lines.append("command line:")
-    lines += _command_lines(launch.argv)
-    return "\n".join(lines) + "\n"
+    return rows
 
 
 MODES = {
@@ -257,12 +311,12 @@ def _command_lines(argv: tuple[str, ...]) -> list[str]:
         if (
             lines
             and not word.startswith("-")
-            and lines[-1].startswith("  -")
-            and " " not in lines[-1][2:]
+            and lines[-1].startswith("-")
+            and " " not in lines[-1]
         ):
             lines[-1] += f" {_shell(word)}"
         else:
-            lines.append(f"  {_shell(word)}")
+            lines.append(_shell(word))
     return lines
 
 
