@@ -191,17 +191,27 @@ def pvh_note() -> bytes:
     return note(b"Xen", XEN_ELFNOTE_PHYS32_ENTRY, struct.pack("<Q", 0x100000))
 
 
-def elf(notes: bytes = b"", *, machine: int = X86_64, interpreter: bytes = b"") -> bytes:
+def elf(
+    notes: bytes = b"",
+    *,
+    machine: int = X86_64,
+    interpreter: bytes = b"",
+    loaded: tuple[tuple[int, int], ...] = (),
+) -> bytes:
     """A 64-bit little-endian ELF file with a note segment and an interpreter, where they are
-    given."""
+    given; `loaded` are segments of one byte each: (physical address, size in memory)."""
     segments = [(4, notes)] if notes else []
     segments += [(3, interpreter)] if interpreter else []
     ident = b"\x7fELF\x02\x01\x01" + bytes(9)
     head = ident + struct.pack(
-        "<HHIQQQIHHHHHH", 2, machine, 1, 0x100000, 64, 0, 0, 64, 56, len(segments), 0, 0, 0
-    )
+        "<HHIQQQIHHHHHH",
+        2, machine, 1, 0x100000, 64, 0, 0, 64, 56, len(segments) + len(loaded), 0, 0, 0,
+    )  # fmt: skip
     table, body = b"", b""
-    start = 64 + 56 * len(segments)
+    start = 64 + 56 * (len(segments) + len(loaded))
+    for address, size in loaded:
+        virtual = address | 0xFFFFFFFF80000000
+        table += struct.pack("<IIQQQQQQ", 1, 5, start, virtual, address, 1, size, 4096)
     for kind, content in segments:
         size = len(content)
         table += struct.pack("<IIQQQQQQ", kind, 4, start + len(body), 0, 0, size, size, 4)

@@ -17,9 +17,14 @@ from urunc.record import record
 
 MACHINES = {62: "x86_64", 183: "aarch64", 40: "arm", 3: "i386", 243: "riscv", 22: "s390x"}
 ET_DYN = 3
-PT_INTERP, PT_NOTE = 3, 4
+PT_LOAD, PT_INTERP, PT_NOTE = 1, 3, 4
 NOTES_LIMIT_BYTES = 1 << 20
 SECTIONS_LIMIT = 4096
+PHYSICAL_LIMIT_BYTES = 1 << 32
+"""Loaders of kernels put nothing above it: a segment said to be there has its virtual address in
+place of a physical one."""
+BZIMAGE_INIT_SIZE = 0x20A
+"""The boot protocol's version (Linux 2.6.31) from which on it has pref_address and init_size."""
 UKLIBID, UKLI_REC_UKFULLVERSION = b".uk_libinfo", 7
 
 SOLO5_ABI1, SOLO5_MFT1 = 0x31494241, 0x3154464D
@@ -47,28 +52,46 @@ class Binary:
     release: str = ""
     """The version of the framework that it was built from, where it says so: Unikraft's, from 0.15
     on (lib/uklibid), as in "0.17.0~484ff209"."""
+    memory_bytes: int = 0
+    """How much memory a machine has at least in which it is loaded, and unpacks itself; 0 where it
+    does not say."""
 
 
 def inspect(fd: int, name: str) -> Binary:
     """Read the facts of an open file; `name` is for messages. Raises ImageError where it is
     damaged."""
-    head = posix.pread(fd, 0x210, 0)
+    head = posix.pread(fd, 0x264, 0)
     if head[:4] == b"\x7fELF":
         try:
             return _elf(fd, head)
         except (StructError, ValueError) as error:
             raise ImageError(f"read '{name}': damaged ELF file: {error}") from None
     if head[0x202:0x206] == b"HdrS":
-        return _bare("bzimage", "x86_64")
+        return _bare("bzimage", "x86_64", _unpacked(head))
     if head[0x38:0x3C] == b"ARM\x64":
-        return _bare("image", "aarch64")
+        return _bare("image", "aarch64", sum(unpack_from("<QQ", head, 8)))
     return _bare("", "")
 
 
-def _bare(form: str, machine: str) -> Binary:
+def _bare(form: str, machine: str, memory_bytes: int = 0) -> Binary:
     return Binary(
-        format=form, machine=machine, interpreter="", pvh=False, solo5_target="", solo5_devices=()
+        format=form,
+        machine=machine,
+        interpreter="",
+        pvh=False,
+        solo5_target="",
+        solo5_devices=(),
+        memory_bytes=memory_bytes,
     )
+
+
+def _unpacked(head: bytes) -> int:
+    """Where the memory ends that a bzImage unpacks itself in: init_size from pref_address on, or
+    from where it was loaded to, which is below."""
+    if len(head) < 0x264 or unpack_from("<H", head, 0x206)[0] < BZIMAGE_INIT_SIZE:
+        return 0
+    address, size = unpack_from("<QI", head, 0x258)
+    return int(address + size)
 
 
 def _elf(fd: int, head: bytes) -> Binary:
@@ -83,11 +106,14 @@ def _elf(fd: int, head: bytes) -> Binary:
     table = posix.pread(fd, size * count, _seekable(offset))
     interpreter, target, pvh = "", "", False
     devices: tuple[tuple[str, str], ...] = ()
+    loaded: list[tuple[int, int]] = []
     for index in range(count):
         if wide:
-            kind, _flags, start, _va, _pa, length = unpack_from("<IIQQQQ", table, index * size)
+            kind, _, start, _, to, length, room = unpack_from("<IIQQQQQ", table, index * size)
         else:
-            kind, start, _va, _pa, length = unpack_from("<IIIII", table, index * size)
+            kind, start, _, to, length, room = unpack_from("<IIIIII", table, index * size)
+        if kind == PT_LOAD and to + room < PHYSICAL_LIMIT_BYTES:
+            loaded.append((to, to + room))
         if kind == PT_INTERP:
             interpreter = (
                 posix.pread(fd, min(length, 4096), _seekable(start))
@@ -115,7 +141,17 @@ def _elf(fd: int, head: bytes) -> Binary:
         solo5_devices=devices,
         position_independent=kind_of_file == ET_DYN,
         release=_release(fd, head, wide=wide),
+        memory_bytes=_loaded(loaded, MACHINES.get(machine, "")),
     )
+
+
+def _loaded(segments: list[tuple[int, int]], machine: str) -> int:
+    """What segments by their physical addresses (start, end) take of a machine's memory, which
+    begins at 0 on x86 alone."""
+    if not segments:
+        return 0
+    start = 0 if machine in ("x86_64", "i386") else min(start for start, _ in segments)
+    return max(end for _, end in segments) - start
 
 
 def _release(fd: int, head: bytes, *, wide: bool) -> str:

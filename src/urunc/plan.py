@@ -24,16 +24,19 @@ from urunc.monitors import (
     MachineDisk,
     MachineShare,
     Monitor,
+    Need,
 )
 from urunc.net.facts import NetFacts, Ports
 from urunc.net.telling import nics, omissions
 from urunc.pairing import accelerator_of, check_pair, check_root, devices_of
 from urunc.record import record, replace
 from urunc.request import told
-from urunc.sizing import memory_of, vcpus_of
+from urunc.sizing import INITRD_BYTES, least_of, memory_of, vcpus_of
 from urunc.state import CHANNEL
 from urunc.storage.facts import (
     DISKS,
+    IN_INITRD,
+    INITRD,
     NO_STORAGE,
     Root,
     StorageFacts,
@@ -128,6 +131,10 @@ class Plan:
     memory_bytes: int
     overhead_bytes: int
     """What the monitor needs for itself beside the guest's memory."""
+    kernel_bytes: int = 0
+    """What the kernel takes of the guest's memory."""
+    need: Need = Need(fixed_bytes=0, per_gib_bytes=0)
+    """What the monitor would need for itself with a guest of another size."""
     vcpus: int
     uid: int | None
     gid: int | None
@@ -194,7 +201,13 @@ def decide(
     served = share_of(root_way, volumes) == "virtiofs"
     if served:
         need = replace(need, fixed_bytes=need.fixed_bytes + VIRTIOFSD_MIB * MIB)
-    memory_bytes = memory_of(spec, image, need, config, monitor, host, warnings)
+    kernel_bytes = image.binary.memory_bytes or image.kernel.size_bytes
+    initrd_bytes = image.initrd.size_bytes if image.initrd else 0
+    initrd_bytes += INITRD_BYTES if managed else 0
+    least = least_of(guest, kernel_bytes, initrd_bytes, own_init=managed)
+    grows = (root_way and root_way.form == INITRD) or any(v.way == IN_INITRD for v in volumes)
+    more = ", and more for the files that go into its initrd" if grows else ""
+    memory_bytes = memory_of(spec, image, least, need, config, monitor, host, warnings, more=more)
     network, network_reason = _network(spec, image, config, warnings)
     ports, other_ports = _ports(spec, image, network, warnings)
     only_read = spec.root_read_only
@@ -253,6 +266,8 @@ def decide(
         queues=min(vcpus, monitor.max_queues),
         memory_bytes=memory_bytes,
         overhead_bytes=need.of(memory_bytes),
+        kernel_bytes=kernel_bytes,
+        need=need,
         vcpus=vcpus,
         uid=uid,
         gid=gid,

@@ -10,6 +10,7 @@ from urunc.monitors import MIB, Need
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from urunc.config import Config
+    from urunc.guests import Guest
     from urunc.host import HostFacts
     from urunc.image import UnikernelImage
     from urunc.monitors import Monitor
@@ -19,20 +20,43 @@ if TYPE_CHECKING:
 NO_LIMIT_BYTES = 1 << 62
 """From here on a limit is none: what v1's files say of a group without one is 2**63 less a page
 (PAGE_COUNTER_MAX, include/linux/page_counter.h)."""
+INITRD_BYTES = 3 * MIB
+"""Room for what urunc itself puts into an initrd, its init and the kernel's modules: 2.2 MiB with
+Debian 12's cloud kernel at most."""
+
+
+def least_of(guest: Guest, kernel_bytes: int, initrd_bytes: int, *, own_init: bool) -> int:
+    """The least memory, in whole MiB, with which a guest comes to run its application: what its
+    kernel takes (elf.Binary.memory_bytes), an initrd as it is loaded and once more as it is
+    unpacked, and what the guest works with. Linux with urunc's init unpacks it to a tmpfs, which
+    holds no more than half of what is left (init/do_mounts.c, mm/shmem.c). With less a kernel
+    cannot even say why it ends."""
+    least = kernel_bytes + (3 if own_init else 2) * initrd_bytes + guest.working_mib * MIB
+    return -(-least // MIB) * MIB or MIB
+
+
+def limit_in_words(limit_bytes: int) -> str:
+    """A memory limit, rounded up to whole MiB, as engines and config.json take it."""
+    limit_mib = -(-limit_bytes // MIB)
+    return f"{limit_mib} MiB ({limit_mib * MIB} bytes)"
 
 
 def memory_of(
     spec: Spec,
     image: UnikernelImage,
+    least: int,
     need: Need,
     config: Config,
     monitor: Monitor,
     host: HostFacts,
     warnings: list[str],
+    *,
+    more: str = "",
 ) -> int:
     """The guest's memory in bytes, whole MiB: what is asked for, within the limit less the
     monitor's own; and never more than the monitor can give, or the machine has. What is asked for
-    is refused above that, what follows from a limit is cut down to it."""
+    is refused above that, what follows from a limit is cut down to it. Less than `least`
+    (`least_of`) is refused with the number that would do; `more` says what is not known of it."""
     wanted: int = config.get(f"monitors.{monitor.name}.memory_mib") * MIB
     asked = _memory_asked(spec, image)
     most, whose = _most(monitor, host)
@@ -47,27 +71,30 @@ def memory_of(
             f"has {most // MIB} MiB"
         )
         wanted = most
-    files = image.kernel.size_bytes + (image.initrd.size_bytes if image.initrd else 0)
-    least = -(-files // MIB) * MIB or MIB
-    if asked and wanted < least:
-        raise ImageError(
-            f"{asked[1]} is less than the guest's files take",
-            f"{least // MIB} MiB at least",
-        )
     limit = spec.resources.memory_limit_bytes
-    if limit is None or not 0 <= limit < NO_LIMIT_BYTES:
+    limited = limit is not None and 0 <= limit < NO_LIMIT_BYTES
+    if wanted < least and (asked or not limited):
+        key = f"monitors.{monitor.name}.memory_mib"
+        whose = asked[1] if asked else f"{key} of {config.source(key)}: {wanted // MIB} MiB"
+        raise ImageError(
+            f"{whose} is less than the guest needs to run",
+            f"{least // MIB} MiB at least"
+            + f", and a memory limit of {limit_in_words(need.limit_for(least))}" * limited
+            + more,
+        )
+    if limit is None or not limited:
         return wanted
     if need.limit_for(least) > limit:
         raise RoomError(
-            f"linux.resources.memory.limit: {limit} bytes are too few: the guest's files take "
-            f"{files}, and {monitor.name} needs {need.of(least)} for itself",
-            f"{need.limit_for(least)} at least",
+            f"linux.resources.memory.limit: {limit} bytes are too few: the guest needs "
+            f"{least // MIB} MiB to run, and {monitor.name} {need.of(least)} bytes for itself",
+            f"{limit_in_words(need.limit_for(least))} at least{more}",
         )
     if asked and need.limit_for(wanted) > limit:
         raise RoomError(
             f"{asked[1]} does not fit into the memory limit of {limit} bytes",
-            f"{monitor.name} needs {need.of(wanted)} for itself: raise the limit to "
-            f"{need.limit_for(wanted)}",
+            f"{monitor.name} needs {need.of(wanted)} bytes for itself: raise the limit to "
+            f"{limit_in_words(need.limit_for(wanted))}",
         )
     if asked:
         return wanted

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 
 import pytest
 
-from support import PARTS, Bundle, Network, Urunc, need
+from rooted import configure, linux, run
+from support import PARTS, Bundle, Network, Urunc, need, nothing_left
 
 MIB, GIB = 1 << 20, 1 << 30
 
@@ -68,3 +70,74 @@ def test_a_limit_far_above_the_machine_s_memory(
     assert memory <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert memory > GIB if limit == 1 << 40 else memory <= 256 * MIB
     container.wait_stopped()
+
+
+def _least(said: str) -> int:
+    """The number of MiB that a refusal names as the container's limit, in bytes too."""
+    found = re.search(r"(\d+) MiB \((\d+) bytes\)", said)
+    assert found, said
+    assert int(found[1]) * MIB == int(found[2])
+    return int(found[1])
+
+
+@pytest.mark.parametrize("kernel", ["vmlinuz", "vmlinux"])
+@pytest.mark.parametrize("form", ["erofs", "cpio", "image"])
+def test_the_least_memory(urunc: Urunc, tmp_path: pathlib.Path, form: str, kernel: str) -> None:
+    """A limit that is refused names the one with which Linux comes to its application; with one
+    between, it would end before it has a console, by a triple fault."""
+    need("linux", "qemu", "images")
+    file = PARTS / "linux" / kernel
+    if form == "image":
+        bundle = Bundle(tmp_path / "b", "linux", "qemu", accelerator="tcg", initrd="/initrd.cpio")
+        bundle.add("unikernel", file)
+        bundle.add("initrd.cpio", PARTS / "linux/initrd.cpio")
+        bundle.args("/init", "/bin/sh", "-c", "echo it runs")
+    else:
+        configure(urunc, form, **{"guests.linux.kernel": str(file)})
+        bundle = linux(tmp_path / "b", "echo it runs", rootfs=form)
+    memory: dict[str, int] = {"limit": 20 * MIB}
+    bundle.config["linux"]["resources"] = {"memory": memory}
+    with nothing_left(urunc.root):
+        refused = run(urunc, bundle)
+        assert refused.returncode == 1
+        least = _least(refused.stderr)
+        assert ("more for the files that go into its initrd" in refused.stderr) == (form == "cpio")
+        if form == "cpio":
+            memory["limit"] = least * MIB
+            refused = run(urunc, bundle)
+            if refused.returncode:
+                assert "are too much for a guest" in refused.stderr
+                least = _least(refused.stderr)
+        memory["limit"] = (least - 1) * MIB
+        refused = run(urunc, bundle)
+        assert refused.returncode == 1
+        assert _least(refused.stderr) == least
+        memory["limit"] = least * MIB
+        result = run(urunc, bundle)
+        assert "it runs" in result.stdout, (least, result)
+
+
+def test_the_least_memory_with_a_large_initrd(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    """It is known once it is made, and what is named then is enough."""
+    need("linux", "qemu")
+    configure(urunc)
+    bundle = linux(tmp_path / "b", "echo it runs", rootfs="cpio")
+    bundle.add("large", os.urandom(40 * MIB))
+    memory: dict[str, int] = {"limit": 165 * MIB}
+    bundle.config["linux"]["resources"] = {"memory": memory}
+    with nothing_left(urunc.root):
+        refused = run(urunc, bundle)
+        assert "initrd: 4" in refused.stderr
+        memory["limit"] = _least(refused.stderr) * MIB
+        result = run(urunc, bundle)
+        assert "it runs" in result.stdout, (memory, result)
+
+
+def test_an_annotation_below_the_least_memory(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    need("linux", "qemu")
+    configure(urunc)
+    bundle = linux(tmp_path / "b", "echo it runs", rootfs="cpio", memory="40")
+    with nothing_left(urunc.root):
+        refused = run(urunc, bundle)
+    assert refused.returncode == 1
+    assert "annotation 'memory': 40 is less than the guest needs to run (81 MiB" in refused.stderr

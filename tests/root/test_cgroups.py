@@ -287,7 +287,7 @@ def test_limits_too_small(urunc: Urunc, bundle: Bundle) -> None:
     with nothing_left(urunc.root):
         refused = urunc("create", "--bundle", str(bundle.write()), urunc.new_id(), check=False)
     assert refused.returncode == 1
-    assert f"{3 * MIB} bytes are too few: the guest's files take" in refused.stderr
+    assert f"{3 * MIB} bytes are too few: the guest needs 2 MiB to run" in refused.stderr
     assert "at least" in refused.stderr
 
 

@@ -46,6 +46,52 @@ def test_machines(number: int, name: str) -> None:
     assert look(elf(machine=number)).machine == name
 
 
+@pytest.mark.parametrize(
+    ("machine", "loaded", "memory"),
+    [
+        (62, (), 0),
+        (62, ((0x1000000, 0x1826710), (0x304E000, 0xDB2000), (0x2A00000, 0x61A000)), 0x3E00000),
+        (62, ((0x100000, 0x4000), (0xFFFFFFFF81000000, 0x1000)), 0x104000),
+        (62, ((0x100000, 1 << 63),), 0),
+        (AARCH64, ((0x40200000, 0x5000), (0x40300000, 0x1000)), 0x101000),
+    ],
+)
+def test_the_memory_that_segments_take(
+    machine: int, loaded: tuple[tuple[int, int], ...], memory: int
+) -> None:
+    """On x86 from 0 on, elsewhere from where they begin; an address that is no physical one is
+    passed over."""
+    assert look(elf(machine=machine, loaded=loaded)).memory_bytes == memory
+    assert look(elf(pvh_note(), machine=machine, loaded=loaded)).memory_bytes == memory
+
+
+def bzimage(version: int, address: int, init_size: int) -> bytes:
+    """The first sectors of a bzImage."""
+    content = bytearray(0x400)
+    content[0x202:0x206] = b"HdrS"
+    struct.pack_into("<H", content, 0x206, version)
+    struct.pack_into("<QI", content, 0x258, address, init_size)
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("version", "memory"), [(0x20F, 0x4378000), (0x20A, 0x4378000), (0x209, 0)]
+)
+def test_the_memory_that_linux_unpacks_itself_in(version: int, memory: int) -> None:
+    """The numbers are those of Debian 12's cloud kernel."""
+    found = look(bzimage(version, 0x1000000, 0x3378000))
+    assert (found.format, found.memory_bytes) == ("bzimage", memory)
+    assert look(bzimage(version, 0x1000000, 0x3378000)[:0x263]).memory_bytes == 0
+
+
+def test_the_memory_that_an_arm64_image_takes() -> None:
+    content = bytearray(0x400)
+    struct.pack_into("<QQ", content, 8, 0x80000, 0x1900000)
+    content[0x38:0x3C] = b"ARM\x64"
+    found = look(bytes(content))
+    assert (found.format, found.memory_bytes) == ("image", 0x1980000)
+
+
 def test_a_pvh_note() -> None:
     assert look(elf(pvh_note())).pvh
     assert not look(elf(note(b"Xen", 6, b"linux\0"))).pvh

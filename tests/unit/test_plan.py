@@ -213,7 +213,7 @@ def test_a_limit_that_is_too_small() -> None:
         RoomError, "unikraft", "qemu", configuration=resources(memory={"limit": SMALLEST - 1})
     )
     assert f"{SMALLEST - 1} bytes are too few" in error.message
-    assert error.hint == f"{SMALLEST} at least"
+    assert error.hint == f"33 MiB ({33 * MIB} bytes) at least"
 
 
 def test_a_limit_that_the_guest_s_files_do_not_fit_into() -> None:
@@ -222,7 +222,45 @@ def test_a_limit_that_the_guest_s_files_do_not_fit_into() -> None:
         RoomError, "unikraft", "qemu", kernel=big,
         configuration=resources(memory={"limit": 50 * MIB}),
     )  # fmt: skip
-    assert f"the guest's files take {40 * MIB}" in error.message
+    assert "the guest needs 40 MiB to run" in error.message
+
+
+@pytest.mark.parametrize(
+    ("guest", "kernel_bytes", "initrd_bytes", "least_mib"),
+    [
+        ("linux", 0x4378000, 0, 72),
+        ("linux", 0x4378000, 3 * MIB + 1, 78),
+        ("unikraft", 0x304000, 0, 4),
+        ("unikraft", 0x304000, MIB, 6),
+    ],
+)
+def test_the_least_memory(guest: str, kernel_bytes: int, initrd_bytes: int, least_mib: int) -> None:
+    """An annotation, a limit and the configuration below it are refused, with one number."""
+    changes: dict[str, Any] = {"binary": binary(memory_bytes=kernel_bytes)}
+    if initrd_bytes:
+        changes["initrd"] = image_file("/initrd", size_bytes=initrd_bytes)
+    enough = {"memory": str(least_mib)}
+    assert planned(guest, "qemu", overrides=enough, **changes).memory_bytes == least_mib * MIB
+    asked = {"memory": str(least_mib - 1)}
+    error = refused(ImageError, guest, "qemu", overrides=asked, **changes)
+    assert (
+        error.message == f"annotation 'memory': {least_mib - 1} is less than the guest needs to run"
+    )
+    assert error.hint == f"{least_mib} MiB at least"
+    given = config(monitors__qemu__memory_mib=least_mib - 1)
+    error = refused(ImageError, guest, "qemu", given=given, **changes)
+    assert error.message.startswith("monitors.qemu.memory_mib of /etc/urunc/config.toml: ")
+    limit_mib = least_mib + 28 + 3 + 1
+    number = f"{limit_mib} MiB ({limit_mib * MIB} bytes)"
+    below, at = (
+        resources(memory={"limit": mebibytes * MIB}) for mebibytes in (limit_mib - 1, limit_mib)
+    )
+    error = refused(RoomError, guest, "qemu", configuration=below, **changes)
+    assert error.hint == f"{number} at least"
+    error = refused(ImageError, guest, "qemu", configuration=at, overrides=asked, **changes)
+    assert error.hint == f"{least_mib} MiB at least, and a memory limit of {number}"
+    plan = planned(guest, "qemu", configuration=at, given=given, **changes)
+    assert plan.memory_bytes == least_mib * MIB
 
 
 def test_memory_without_a_limit_is_the_configuration_s() -> None:
@@ -249,7 +287,7 @@ def test_the_memory_annotation_within_the_limit() -> None:
     words = {"memory": "97"}
     error = refused(RoomError, "unikraft", "qemu", overrides=words, configuration=limit)
     assert "97 does not fit into the memory limit" in error.message
-    assert f"raise the limit to {128 * MIB + 97 * 8 * MIB // 1024}" in error.hint
+    assert f"raise the limit to 129 MiB ({129 * MIB} bytes)" in error.hint
 
 
 OLD_HVT = program("0.8.1")

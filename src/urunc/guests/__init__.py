@@ -232,6 +232,8 @@ class Guest:
     cheapest first."""
     volume_ways: tuple[str, ...] = ()
     """Ways by which it can take a volume (storage.facts), the best first."""
+    working_mib = 0
+    """Memory that it needs beside its kernel's and its initrd's to come to run its application."""
     init = False
     """Whether it runs urunc's init where it is handed the container's root filesystem."""
 

@@ -74,6 +74,7 @@ class Linux(Guest):
     root_forms = ("erofs", "ext4", "squashfs", "virtiofs", "9p", "cpio", "ext2")
     volume_ways = ("virtiofs", "9p", "archive", "tmpfs", "device", "node")
     init = True
+    working_mib = 4
 
     def modules(self, filesystems: tuple[str, ...]) -> tuple[str, ...]:
         return (*MODULES, *(name for kind in filesystems for name in MOUNTING.get(kind, (kind,))))

@@ -17,6 +17,7 @@ from urunc.journal import PrivateFolder
 from urunc.linux.files import O_PATH, S_IFMT, S_IFREG, open_in_root, remove_tree
 from urunc.linux.process import boot_id
 from urunc.record import replace
+from urunc.sizing import INITRD_BYTES, least_of, limit_in_words
 from urunc.storage import cache
 from urunc.storage.disks import archive_index, returned_index, stored_disks, upper_index
 from urunc.storage.facts import (
@@ -49,8 +50,6 @@ INIT = "guest-init"
 """urunc's init for Linux guests, among the program's own files."""
 NAMED = 64
 """So much of a container's id is in its folder's name, for people."""
-UNPACKED_MIB = 32
-"""Memory that a kernel needs beside what its initrd takes, roughly."""
 
 
 def provide(
@@ -288,13 +287,17 @@ class _Provision:
 
     def _joined(self) -> str:
         size = sum(posix.stat(part).st_size for part in self.parts)
-        least = 2 * size + UNPACKED_MIB * MIB
-        if least > self.plan.memory_bytes:
+        plan = self.plan
+        own_init = plan.process is not None
+        assumed = INITRD_BYTES if own_init else 0  # and held against the memory already
+        least = least_of(self.guest, plan.kernel_bytes, max(size, assumed), own_init=own_init)
+        if least > plan.memory_bytes:
+            limit = limit_in_words(plan.need.limit_for(least))
             raise ImageError(
-                f"initrd: {size >> 20} MiB, and as much again once it is unpacked, are too much "
-                f"for a guest of {self.plan.memory_bytes >> 20} MiB",
-                f"give it {-(-least // MIB)} MiB at least, or choose another way (annotation "
-                "'rootfs')",
+                f"initrd: {size // MIB} MiB, and as much again once it is unpacked, are too much "
+                f"for a guest of {plan.memory_bytes // MIB} MiB",
+                f"give it {least // MIB} MiB at least, which takes a memory limit of {limit}, or "
+                "choose another way (annotation 'rootfs')",
             )
         if len(self.parts) == 1:
             return self.parts[0]
