@@ -282,9 +282,10 @@ class _Creation:
                 from urunc.storage.mounted import open_volumes
 
                 self.opened = open_volumes(plan.volumes, self.folder.path)
-            self.storage = provide(
+            plan, self.storage = provide(
                 plan, self.prepared.guest, self.config, self.journal, self.ids, self.opened
             )
+            self.prepared.plan = plan
         if plan.channel == "virtio":
             channel.make(self.folder.path, plan.uid or 0, plan.gid or 0)
 

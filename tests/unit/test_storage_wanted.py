@@ -105,6 +105,24 @@ def test_only_what_writes_gets_a_copy() -> None:
     assert layered and not layered.copied
 
 
+def test_forms_in_place_of_one_that_cannot_hold_all() -> None:
+    """The other disks that fit, where the form is not asked for."""
+
+    def others(there: Found, guest: str = "linux", **changes: Any) -> tuple[str, ...]:
+        way = planned(guest, "hvt" if guest == "rumprun" else "qemu", there, **changes).root_way
+        assert way
+        return way.others
+
+    assert others(found()) == ("ext4", "squashfs", "ext2")
+    assert others(found(builders=("erofs", "squashfs"))) == ("squashfs",)
+    assert others(found(filesystems=("erofs",))) == ()
+    assert others(found(), overrides={"rootfs": "erofs"}) == ()
+    assert others(found(), given=config(storage__rootfs=["9p", "ext4"])) == ()
+    assert others(found(), guest="rumprun") == ()
+    device = found(device="/dev/dm-1", device_numbers=(253, 1), device_filesystem="ext4")
+    assert others(device) == ()
+
+
 def test_no_form() -> None:
     error = refused("mewz", "qemu", found())
     assert error.message.startswith("root filesystem: no way to give it to mewz on qemu")

@@ -170,6 +170,8 @@ class Root:
     size_mib: int = 0
     """Of the disk that the guest writes to: its layer above the image, or its copy. 0: its layer is
     in its memory, its copy as large as the image."""
+    others: tuple[str, ...] = ()
+    """Of DISKS the forms that fit as well, for a tree of which this one cannot hold all."""
 
     @property
     def layer_on_disk(self) -> bool:

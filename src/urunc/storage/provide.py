@@ -28,6 +28,7 @@ from urunc.storage.facts import (
     INITRD,
     SHARES,
     StorageFacts,
+    filesystems_of,
 )
 from urunc.storage.layers import identify
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from urunc.journal import Journal
     from urunc.plan import Plan
     from urunc.storage.facts import Volume
+    from urunc.storage.images import Image
     from urunc.storage.layers import Source
     from urunc.storage.owners import Owners
     from urunc.users import Ids
@@ -59,10 +61,13 @@ def provide(
     journal: Journal,
     ids: Ids,
     opened: Mapping[int, int],
-) -> StorageFacts:
+) -> tuple[Plan, StorageFacts]:
     """Make it all; raises Error. What was made so far is in the journal. `opened`: descriptors of
-    volumes that are mounts of their own (mounted.py), by their index."""
-    return _Provision(plan, guest, config, journal, ids, opened).run()
+    volumes that are mounts of their own (mounted.py), by their index. The plan is another where the
+    root filesystem is in another form, since the chosen one could not hold all of it."""
+    provision = _Provision(plan, guest, config, journal, ids, opened)
+    made = provision.run()
+    return provision.plan, made
 
 
 class _Provision:
@@ -97,13 +102,13 @@ class _Provision:
         self._folder = ""
 
     def run(self) -> StorageFacts:
-        plan = self.plan
         upper = self._upper()
         archive = bool(upper) or any(volume.way == ARCHIVE for volume in self.volumes)
+        sources = self._root()
+        plan = self.plan
         disks = stored_disks(plan, archive=archive)
         if plan.process:
-            self.parts.append(self._kernel_part())
-        sources = self._root()
+            self.parts.insert(0, self._kernel_part())
         opaque: tuple[str, ...] = ()
         if archive:
             path, opaque = self._archive(upper)
@@ -165,6 +170,8 @@ class _Provision:
             self._give(path, 0o600)
         else:
             image = obtain(self.source, form, self.config, self.owners)
+            if image.omitted:
+                image = self._in_another_form(image)
             path = image.path
             if way.copied:
                 path = f"{self.folder}/{own}"
@@ -180,6 +187,25 @@ class _Provision:
             self.parts.append(path)
             return []
         return [path]
+
+    def _in_another_form(self, image: Image) -> Image:
+        """An image that holds all of the root filesystem, where nobody asked for the form of this
+        one, which does not."""
+        from urunc.storage.images import obtain
+
+        way = self.plan.root_way
+        assert way
+        for form in way.others:
+            other = obtain(self.source, form, self.config, self.owners)
+            if not other.omitted:
+                root = replace(way, form=form, reason=f"not {way.form}: {image.omitted[0]}")
+                self.plan = replace(
+                    self.plan,
+                    root_way=root,
+                    filesystems=filesystems_of(root, self.plan.volumes),
+                )
+                return other
+        return image
 
     def _layer(self, size_mib: int) -> str:
         """An empty disk for what the guest writes."""

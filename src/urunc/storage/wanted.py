@@ -124,6 +124,12 @@ def choose_root(
             copied=writes and form in DISKS and not taken and not guest.init,
             reason=reason,
             size_mib=0 if unsized else size_mib,
+            others=tuple(
+                other
+                for other in asked[asked.index(form) + 1 :]
+                if form in DISKS and other in DISKS and guest.init and not taken
+                if not _problem(other, guest, monitor, found, built=True)
+            ),
         )
     raise ImageError(
         f"root filesystem: no way to give it to {guest.name} on {monitor.name}"
