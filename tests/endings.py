@@ -10,7 +10,8 @@ from typing import NamedTuple
 class Ending(NamedTuple):
     """Of a Linux guest with urunc's init on QEMU: `script` is the shell's, with `machine` under the
     capabilities that end a machine; `code` is the one that `run`, urunc's shim and the supervisor
-    have, `alone` QEMU's own."""
+    have, `alone` QEMU's own. With `own_pids` it is PID 1 of a namespace of its own, as under every
+    engine that is not told otherwise."""
 
     words: str
     script: str
@@ -18,6 +19,7 @@ class Ending(NamedTuple):
     alone: int
     reason: str
     machine: bool = False
+    own_pids: bool = False
 
 
 _PANIC = "mount -o remount,rw /proc/sys; mount -t proc p /tmp; echo c >/tmp/sysrq-trigger; sleep 60"
@@ -38,6 +40,14 @@ CASES = (
     Ending(
         "the guest's memory runs out", "tail /dev/zero", 137, 137,
         "its application ended with 137: the guest ran out of memory (OOM)",
+    ),
+    Ending(
+        "it powers its PID namespace off, which is SIGINT for it", "poweroff -f; sleep 60", 130,
+        255, "its application ended with 130", machine=True, own_pids=True,
+    ),
+    Ending(
+        "it resets its PID namespace, which is SIGHUP for it", "reboot -f; sleep 60", 129, 129,
+        "its application ended with 129", machine=True, own_pids=True,
     ),
     Ending(
         "it powers the machine off", "poweroff -f; sleep 60", 0, 0, "the guest shut down",

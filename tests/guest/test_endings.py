@@ -22,10 +22,13 @@ MACHINE = {"capabilities": {kind: ["CAP_SYS_BOOT", "CAP_SYS_ADMIN", "CAP_DAC_OVE
 """What it takes to end the machine oneself, in place of urunc's init."""
 
 
-def bundle(path: pathlib.Path, script: str, *, machine: bool = False) -> Bundle:
+def bundle(
+    path: pathlib.Path, script: str, *, machine: bool = False, own_pids: bool = False
+) -> Bundle:
     made = linux(path, script)
     if machine:
         made.config["process"] |= MACHINE
+    if machine and not own_pids:
         namespaces = made.config["linux"]["namespaces"]
         made.config["linux"]["namespaces"] = [
             item for item in namespaces if item["type"] != "pid"
@@ -52,7 +55,12 @@ def test_endings(
     """Each has an exit code of its own; 0 is a good end alone."""
     need("linux", "qemu", "images")
     configure(urunc, "ext4", **{"monitors.qemu.supervisor": supervised})
-    made = bundle(tmp_path / "b", f"trap '' TERM; {case.script}", machine=case.machine)
+    made = bundle(
+        tmp_path / "b",
+        f"trap '' TERM; {case.script}",
+        machine=case.machine,
+        own_pids=case.own_pids,
+    )
     with nothing_left(urunc.root):
         found = ended(urunc, made, tmp_path / "log")
     assert found[0] == case.code

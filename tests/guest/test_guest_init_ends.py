@@ -123,6 +123,8 @@ def test_who_sees_the_monitor_alone(
 ) -> None:
     """QEMU's own exit code: a kernel's panic, or a reset, is no success."""
     ext4_root(guest, files)
+    if case.own_pids:
+        guest.tell("pid_namespace", "1")
     script = f"mount -o remount,rw /proc/sys; mkdir -p /tmp; {case.script}"
     guest.application("sh", "-c", script)
     assert guest.run() == case.alone
