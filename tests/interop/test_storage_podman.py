@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -81,6 +82,23 @@ def test_root(podman: Podman) -> None:
     assert answers(run(podman, "stored", *script(LOOK))) == SEEN
     assert len(first) == 1
     assert cached(podman) == first
+
+
+def test_too_little_memory(podman: Podman) -> None:
+    """Podman would have 0 of a guest that never ran; the number that the refusal names is enough,
+    and nothing less."""
+    words = ("run", "--rm", "--runtime", "urunc", *annotations("--annotation"))
+    asked = ("stored", *script(LOOK, code=7))
+    refused = podman(*words, "--memory", "140m", *asked, check=False)
+    assert refused.returncode not in (0, 15)
+    number = re.search(r"(\d+) MiB \((\d+) bytes\) at least", refused.stderr)
+    assert number, refused
+    assert 140 < int(number[1]) < 256
+    refused = podman(*words, "--memory", f"{int(number[1]) - 1}m", *asked, check=False)
+    assert number[0] in refused.stderr
+    done = podman(*words, "--memory", f"{number[2]}b", *asked, check=False)
+    assert done.returncode == 15, done
+    assert answers(done.stdout) == SEEN
 
 
 def test_volumes(podman: Podman, tmp_path: pathlib.Path) -> None:
