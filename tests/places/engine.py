@@ -232,7 +232,9 @@ class Engine(Place):
             with contextlib.suppress(OSError):
                 if entry.name.isdigit():
                     command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                    processes.add(f"{entry.name} {command}")
+                    # a dead one is its parent's to reap, at any moment
+                    if command or "\nState:\tZ" not in (entry / "status").read_text():
+                        processes.add(f"{entry.name} {command}")
         root = pathlib.Path(self._root)
         states = [pattern.format(space=self.space).lstrip("/") for pattern in self.states]
         states.append("run/urunc.d/users/*")
