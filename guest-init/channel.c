@@ -132,7 +132,7 @@ static void obey(char *line, pid_t application)
     int signal, stream;
 
     if (sscanf(line, "signal %d", &signal) == 1) {
-        hurry |= signal == SIGHUP || signal == SIGINT || signal == SIGQUIT || signal == SIGTERM;
+        hurry |= signal == SIGINT || signal == SIGQUIT || signal == SIGTERM;
         signal_application(application, signal);
     } else if (strncmp(line, "pids ", 5) == 0)
         limit_processes(line + 5);

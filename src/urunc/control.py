@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 ANSWER_TIMEOUT_S = 2.0
 LINE_LIMIT_BYTES = 1 << 20
+NONSENSE = (ValueError, KeyError, TypeError, AttributeError)
+"""What reading the answer of a monitor that is not what it was may raise."""
 
 
 class Control:
@@ -110,7 +112,7 @@ def is_attended(state: State, config: Config) -> bool:
         return False
     try:
         return monitor.is_attended(control)
-    except MonitorError:
+    except (MonitorError, *NONSENSE):
         return False
     finally:
         control.close()
@@ -126,5 +128,7 @@ def order(state: State, what: str, config: Config) -> None:
     control = Control(state.pid, monitor.control_socket)
     try:
         monitor.order(control, what)
+    except NONSENSE as error:
+        raise MonitorError(f"control socket: an answer that makes no sense: {error!r}") from None
     finally:
         control.close()

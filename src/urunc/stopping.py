@@ -144,6 +144,10 @@ def _leave_guard(state: State, pidfd: int, config: Config) -> None:
         if not _wait_gone(state, held, deadline_s, config):
             logs.warn(f"container '{state.id}' did not stop within {deadline_s} s: killed")
             process.send_signal(held, SIGKILL)
+            if state.data.get("groups") and state.paused():
+                from urunc.container import thaw
+
+                thaw(state)
     finally:
         posix._exit(0)
 

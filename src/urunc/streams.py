@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from urunc.plan import Plan
 
 S_IFMT, S_IFIFO, S_IFCHR, S_IFREG, S_IFSOCK = 0o170000, 0o010000, 0o020000, 0o100000, 0o140000
+S_IFDIR = 0o040000
 O_NOCTTY = 0o400
 O_ACCMODE = 3
 
@@ -72,6 +73,10 @@ def _input(fd: int, kind: int) -> int:
             "standard input is a terminal that config.json does not ask for: the guest has none "
             "(process.terminal, or run in the foreground)"
         )
+        return posix.open("/dev/null", posix.O_RDONLY | posix.O_CLOEXEC)
+    if kind == S_IFDIR or _access(fd) == posix.O_WRONLY:
+        # the monitor would try again and again, as fast as it can
+        logs.warn("standard input cannot be read (a folder, or open for writing): it is empty")
         return posix.open("/dev/null", posix.O_RDONLY | posix.O_CLOEXEC)
     if kind in (S_IFIFO, S_IFCHR):
         return _reopened(fd, posix.O_RDONLY)
