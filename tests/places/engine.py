@@ -225,7 +225,7 @@ class Engine(Place):
         namespaces that somebody keeps are among the mounts."""
         here = f"/proc/{self._pid}"
         proc = pathlib.Path(f"{self._root}/proc")
-        mounts = pathlib.Path(f"{here}/mountinfo").read_text().splitlines()
+        mounts = pathlib.Path(f"{here}/mountinfo").read_text(errors="surrogateescape").splitlines()
         devices = pathlib.Path(f"{here}/net/dev").read_text().splitlines()[2:]
         processes = set()
         for entry in proc.iterdir():

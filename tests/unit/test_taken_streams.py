@@ -7,6 +7,7 @@ import os
 import pathlib
 
 import pytest
+
 from urunc import logs
 from urunc.linux.files import is_null
 from urunc.streams import take
