@@ -255,7 +255,9 @@ class Engine(Place):
         """What there is of the place once it has been left: nothing, if all is well."""
         names = (self.group, str(self._here))
         found = [str(group) for group in self._groups()]
-        mounts = pathlib.Path("/proc/self/mountinfo").read_text().splitlines()
+        mounts = (
+            pathlib.Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+        )
         found += [line for line in mounts if names[1] in line]
         for entry in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
             with contextlib.suppress(OSError):
