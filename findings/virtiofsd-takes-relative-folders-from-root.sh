@@ -63,7 +63,7 @@ connected() { grep -q Received "$folder/virtiofsd.log"; }
 moved() { ended "$daemon" || [ "$(identity "/proc/$daemon/root")" != "$(identity /)" ]; }
 
 serve() { # serve NAME: $shared is the identity of what QEMU is given, empty if the daemon ends; $said its last line
-	(cd "$folder/work" && run lib/qemu/virtiofsd -f --socket-path="$folder/socket" -o source="$1" -o sandbox=chroot \
+	(cd "$folder/here" && run lib/qemu/virtiofsd -f --socket-path="$folder/socket" -o source="$1" -o sandbox=chroot \
 		--rlimit-nofile=0) >"$folder/virtiofsd.log" 2>&1 &
 	daemon=$!
 	waiting() { ended "$daemon" || [ -S "$folder/socket" ]; }
@@ -85,13 +85,13 @@ serve() { # serve NAME: $shared is the identity of what QEMU is given, empty if 
 }
 
 [ "$(id -u)" = 0 ] || { echo "needs root"; exit 1; }
-mkdir -p "$folder/work/usr" "$folder/work/only"
+mkdir -p "$folder/here/usr" "$folder/here/only"
 (run lib/qemu/virtiofsd --version) | head -n 1
 
 serve usr
 case $shared in
 "$(identity /usr)") echo "source=usr   the machine's /usr is shared, not ./usr" ;;
-*) echo "changed: '$shared' is shared, ./usr is $(identity "$folder/work/usr"): $said"; exit 1 ;;
+*) echo "changed: '$shared' is shared, ./usr is $(identity "$folder/here/usr"): $said"; exit 1 ;;
 esac
 serve only
 echo "source=only  $said, $when"
