@@ -10,6 +10,7 @@ from urunc.errors import SpecError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from typing import Any
 
 CONFIG = "config.json"
@@ -86,6 +87,15 @@ class Object:
                 raise self.wrong(f"{key}[{index}]", f"expected a string, found {WORDS[type(item)]}")
             self._check_text(item, f"{key}[{index}]")
         return tuple(items)
+
+    def texts_of(self, key: str, known: Collection[str]) -> tuple[str, ...]:
+        """Strings of which each is one of the known."""
+        items = self.texts(key)
+        for index, item in enumerate(items):
+            if item not in known:
+                words = ", ".join(known)
+                raise self.wrong(f"{key}[{index}]", f"unknown '{item}'", f"known: {words}")
+        return items
 
     def text_map(self, key: str) -> dict[str, str]:
         items = self.get(key, dict) or {}

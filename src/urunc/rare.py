@@ -117,11 +117,7 @@ def _memory_policy(item: Object) -> MemoryPolicy:
     mode = item.text("mode", required=True)
     if mode not in MEMORY_MODES:
         raise item.wrong("mode", f"unknown '{mode}'", f"known: {', '.join(MEMORY_MODES)}")
-    flags = item.texts("flags")
-    for index, flag in enumerate(flags):
-        if flag not in MEMORY_FLAGS:
-            known = ", ".join(MEMORY_FLAGS)
-            raise item.wrong(f"flags[{index}]", f"unknown '{flag}'", f"known: {known}")
+    flags = item.texts_of("flags", MEMORY_FLAGS)
     nodes = _nodes(item)
     if nodes and mode in ("MPOL_DEFAULT", "MPOL_LOCAL"):
         raise item.wrong("nodes", f"{mode} takes none")

@@ -495,11 +495,7 @@ def _scheduler(scheduler: Object) -> Scheduler | None:
     policy = scheduler.text("policy", required=True)
     if policy not in SCHEDULERS:
         raise scheduler.wrong("policy", f"unknown '{policy}'", f"known: {', '.join(SCHEDULERS)}")
-    flags = scheduler.texts("flags")
-    for index, flag in enumerate(flags):
-        if flag not in SCHEDULER_FLAGS:
-            known = ", ".join(SCHEDULER_FLAGS)
-            raise scheduler.wrong(f"flags[{index}]", f"unknown '{flag}'", f"known: {known}")
+    flags = scheduler.texts_of("flags", SCHEDULER_FLAGS)
     nice = scheduler.number("nice", minimum=-20, maximum=19) or 0
     priority = scheduler.number("priority", maximum=99) or 0
     if priority and policy not in ("SCHED_FIFO", "SCHED_RR"):

@@ -6,11 +6,15 @@ from __future__ import annotations
 
 import pathlib
 import shutil
+from collections.abc import Iterator
 
 import pytest
 
 from engines import PAGE
 from images import archive, solo5_images
+from places.containerd import Containerd
+from places.cri import Cri
+from pods import kubelet
 from support import PARTS, need
 
 pytest.register_assert_rewrite("smoke")
@@ -58,3 +62,10 @@ def urunc_config() -> str:
         [monitors.spt]
         path = "{spt}"
     """
+
+
+@pytest.fixture
+def cri(containerd: Containerd) -> Iterator[Cri]:
+    """The node's CRI, of the module's own `containerd`. A test leaves it as it was."""
+    with kubelet(containerd) as made:
+        yield made

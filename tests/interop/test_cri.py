@@ -14,7 +14,7 @@ from images import archive
 from places.containerd import Containerd
 from places.cri import Cri
 from places.registry import registry
-from pods import EXITED, RUNNING, Pod, eventually, kubelet
+from pods import EXITED, RUNNING, Pod, eventually
 from services import links
 from support import PARTS, URUNC, assert_same, need, network_state
 
@@ -54,13 +54,6 @@ def containerd(urunc_config: str, tmp_path_factory: pytest.TempPathFactory) -> I
         registry(place.network, images),
     ):
         yield place
-
-
-@pytest.fixture
-def cri(containerd: Containerd) -> Iterator[Cri]:
-    """The node's CRI. A test leaves it as it was."""
-    with kubelet(containerd) as made:
-        yield made
 
 
 def is_up(cri: Cri) -> bool:

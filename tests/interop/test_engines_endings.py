@@ -19,7 +19,7 @@ from places.docker import Docker
 from places.engine import Engine
 from places.podman import Podman
 from places.registry import registry
-from pods import EXITED, Pod, eventually, kubelet
+from pods import EXITED, Pod, eventually
 from stored import AS_LINUX, BUSYBOX, COPYING, annotations, image
 from support import PREFIX, URUNC, need, unchanged
 
@@ -115,13 +115,6 @@ def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]
         registry(place.network, [pause, image(folder)]),
     ):
         yield place
-
-
-@pytest.fixture
-def cri(containerd: Containerd) -> Iterator[Cri]:
-    """The node's CRI."""
-    with kubelet(containerd) as made:
-        yield made
 
 
 def test_a_pod(containerd: Containerd, cri: Cri) -> None:

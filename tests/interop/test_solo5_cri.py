@@ -16,7 +16,7 @@ from images import archive, solo5_images
 from places.containerd import Containerd
 from places.cri import Cri
 from places.registry import registry
-from pods import EXITED, Pod, eventually, kubelet
+from pods import EXITED, Pod, eventually
 from services import links
 from stored import BUSYBOX
 from support import PARTS, URUNC, need
@@ -38,13 +38,6 @@ def containerd(urunc_config: str, tmp_path_factory: pytest.TempPathFactory) -> I
         registry(place.network, [pause, *solo5_images(folder, PARTS)]),
     ):
         yield place
-
-
-@pytest.fixture
-def cri(containerd: Containerd) -> Iterator[Cri]:
-    """The node's CRI. A test leaves it as it was."""
-    with kubelet(containerd) as made:
-        yield made
 
 
 def ended(pod: Pod, name: str, image: str, given: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from images import archive
 from places.containerd import Containerd
 from places.cri import Cri
 from places.registry import registry
-from pods import EXITED, Pod, eventually, kubelet
+from pods import EXITED, Pod, eventually
 from stored import (
     AS_LINUX,
     BUSYBOX,
@@ -49,13 +49,6 @@ def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]
         registry(place.network, [pause, image(folder), image(folder, "declaring", "/data")]),
     ):
         yield place
-
-
-@pytest.fixture
-def cri(containerd: Containerd) -> Iterator[Cri]:
-    """The node's CRI. A test leaves it as it was."""
-    with kubelet(containerd) as made:
-        yield made
 
 
 class Kubelet:

@@ -19,7 +19,7 @@ from places.docker import Docker
 from places.engine import ENVIRONMENT, Engine
 from places.podman import Podman
 from places.registry import registry
-from pods import EXITED, Pod, eventually, kubelet
+from pods import EXITED, Pod, eventually
 from stored import AS_LINUX, BUSYBOX, CONFIG, annotations, image
 from support import PREFIX, URUNC, need, unchanged
 
@@ -135,13 +135,6 @@ def test_containerd(containerd: Containerd) -> None:
         options = ("--runtime", SHIM, *annotations("--annotation"), "--rm")
         run = ("run", "--cgroup", f"/{containerd.group}/streams", *options)
         check(containerd, *run, "docker.io/library/stored:latest", "streams", early=False)
-
-
-@pytest.fixture
-def cri(containerd: Containerd) -> Iterator[Cri]:
-    """The node's CRI. A test leaves it as it was."""
-    with kubelet(containerd) as made:
-        yield made
 
 
 def test_cri(containerd: Containerd, cri: Cri) -> None:
