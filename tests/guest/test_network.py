@@ -454,7 +454,11 @@ def test_guests_talk(urunc: Urunc, node: Node, tmp_path: pathlib.Path) -> None:
         for container, guest in zip(containers, (LINUX, LINUX, FIRECRACKER), strict=True):
             guest.wait(container)
         for one, another in ((a, b), (b, a)):
-            fetch = f"timeout 5 wget -q -O - http://{another}/; ip -o addr show dev eth0"
+            # the other guest has an address before its server listens
+            page = f"timeout 5 wget -q -O - http://{another}/"
+            fetch = (
+                f"for i in $(seq 20); do {page} && break; sleep 1; done; ip -o addr show dev eth0"
+            )
             said = linux.shell(node.inside, one, fetch)
             assert "hello from a Linux guest" in said
             assert f"inet {one}/24" in said

@@ -211,7 +211,9 @@ FILESYSTEMS = [(*setup, form) for setup in ways.ROOTED for form in ways.devices(
 
 
 @pytest.fixture
-def snapshot(tmp_path: pathlib.Path, request: pytest.FixtureRequest) -> Iterator[Bundle]:
+def snapshot(
+    urunc: Urunc, tmp_path: pathlib.Path, request: pytest.FixtureRequest
+) -> Iterator[Bundle]:
     """A bundle whose root filesystem is alone on a block device."""
     if not os.path.exists("/dev/loop-control"):
         pytest.skip("needs loop devices")
@@ -231,11 +233,12 @@ def snapshot(tmp_path: pathlib.Path, request: pytest.FixtureRequest) -> Iterator
         bundle.config["annotations"]["com.urunc.unikernel.binary"] = ""
     command = ["losetup", "--find", "--show", str(image)]
     device = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-    mount = subprocess.run(["mount", "-t", form, device, str(bundle.root)], check=False)
     try:
-        if mount.returncode:
-            pytest.skip(f"needs a kernel that mounts {form}")
-        yield bundle
+        with nothing_left(urunc.root):
+            mount = subprocess.run(["mount", "-t", form, device, str(bundle.root)], check=False)
+            if mount.returncode:
+                pytest.skip(f"needs a kernel that mounts {form}")
+            yield bundle
     finally:
         if os.path.ismount(bundle.root):
             subprocess.run(["umount", str(bundle.root)], check=True)
@@ -253,14 +256,13 @@ def test_a_device(urunc: Urunc, snapshot: Bundle) -> None:
     snapshot.args(*(("cat", "/etc/passwd", "/proc/mounts") if name == "linux" else ("app",)))
     snapshot.config["process"]["env"] = ["PATH=/bin"] if name == "linux" else []
     snapshot.config["linux"].pop("resources")
-    with nothing_left(urunc.root):
-        container = urunc.create(snapshot)
-        assert container.plan()["root_way"]["device"].startswith("/dev/loop")
-        assert not os.path.ismount(snapshot.root)
-        if name != "linux":
-            container.start()
-            has(container, "ext2", "")
-        elif monitor == "qemu":
-            container.start()
-            container.wait_for("root:x:0:0", 100)
-        container.delete("--force")
+    container = urunc.create(snapshot)
+    assert container.plan()["root_way"]["device"].startswith("/dev/loop")
+    assert not os.path.ismount(snapshot.root)
+    if name != "linux":
+        container.start()
+        has(container, "ext2", "")
+    elif monitor == "qemu":
+        container.start()
+        container.wait_for("root:x:0:0", 100)
+    container.delete("--force")
