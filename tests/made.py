@@ -7,10 +7,10 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+from urunc.bundle.elf import SOLO5_ABI1, SOLO5_MFT1, XEN_ELFNOTE_PHYS32_ENTRY, Binary
+from urunc.bundle.image import ImageFile, UnikernelImage
 from urunc.config import Config
-from urunc.elf import SOLO5_ABI1, SOLO5_MFT1, XEN_ELFNOTE_PHYS32_ENTRY, Binary
 from urunc.host import DeviceNode, HostFacts
-from urunc.image import ImageFile, UnikernelImage
 from urunc.monitors import Program
 from urunc.net.facts import Address, Interface, NetFacts, Route
 from urunc.storage.facts import DEVICE, DISKS, FOLDER, FORMS, INITRD, Found, VolumeSource

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from made import config, document, found, image, solo5, source
-from urunc import guests, monitors, spec
+from urunc import guests, monitors
+from urunc.bundle import spec
 from urunc.errors import ImageError
 from urunc.guests import BUILT_IN
 from urunc.monitors import BUILT_IN as MONITORS

@@ -4,10 +4,10 @@ would be. Pure."""
 
 from __future__ import annotations
 
+from urunc.bundle.resources import most_processes
+from urunc.bundle.spec import CAPABILITY_SETS, Spec
 from urunc.guests import Process
 from urunc.linux.capabilities import mask
-from urunc.resources import most_processes
-from urunc.spec import CAPABILITY_SETS, Spec
 from urunc.storage.facts import TOLD
 
 

@@ -2,7 +2,7 @@
 """What config.json asks for that this guest cannot do: refused, or, where engines add it on their
 own, a remark for the user. Pure.
 
-What no guest can do is refused where it is read (rare.py).
+What no guest can do is refused where it is read (bundle/rare_keys.py).
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from urunc.errors import SpecError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from urunc.bundle.spec import Spec
     from urunc.guests import Guest
-    from urunc.spec import Spec
 
 ENGINES_VARIABLES = frozenset(("PATH", "HOME", "HOSTNAME", "TERM", "container"))
 """What engines set on their own, in every container."""

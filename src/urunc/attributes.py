@@ -8,14 +8,14 @@ namespace; execve keeps all of it for the monitor.
 from __future__ import annotations
 
 from urunc import logs
+from urunc.bundle.spec import IO_CLASSES, SCHEDULER_FLAGS, SCHEDULERS
 from urunc.errors import HostError, reason
 from urunc.linux import _linux
 from urunc.linux.files import write_bytes
-from urunc.spec import IO_CLASSES, SCHEDULER_FLAGS, SCHEDULERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from urunc.spec import Spec
+    from urunc.bundle.spec import Spec
 
 
 def apply(pid: int, spec: Spec) -> None:

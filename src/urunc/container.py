@@ -43,12 +43,12 @@ from urunc.state import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from urunc.bundle.spec import Spec
     from urunc.config import Config
     from urunc.journal import Journal
     from urunc.monitors import Launch
     from urunc.net.facts import Found, NetFacts
     from urunc.plan import Plan
-    from urunc.spec import Spec
 
 SIGKILL = 9
 NETWORK_FILES = {"resolver": "/etc/resolv.conf", "hosts": "/etc/hosts"}
@@ -428,8 +428,8 @@ def _run_hooks(state: State, kind: str, status: str) -> None:
     if not programs:
         return
     from urunc import hooks
+    from urunc.bundle.spec import Hook
     from urunc.record import rebuild
-    from urunc.spec import Hook
 
     for number, hook in enumerate(programs):
         try:

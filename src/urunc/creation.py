@@ -22,6 +22,8 @@ from urunc import (
     logs,
     timing,
 )
+from urunc.bundle.resources import Resources, with_tasks
+from urunc.bundle.spec import Spec
 from urunc.container import connect, look, network_files, network_of, parts, run_poststop
 from urunc.errors import Error, HostError, InitError, SpecError, reason
 from urunc.groups import Groups
@@ -35,9 +37,7 @@ from urunc.net.facts import NO_NETWORK, NOTHING, NetFacts
 from urunc.plan import nic_count
 from urunc.preparation import Prepared, within_pod
 from urunc.record import plain, record, replace
-from urunc.resources import Resources, with_tasks
 from urunc.sequence import HOST_IDS, Ready, build, may_access
-from urunc.spec import Spec
 from urunc.state import CREATING, SCHEMA, START, STARTED, Folder, State, check_id
 from urunc.steps import pack
 from urunc.storage.facts import NO_STORAGE
@@ -47,8 +47,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from urunc.bundle.image import UnikernelImage
     from urunc.config import Config
-    from urunc.image import UnikernelImage
     from urunc.monitors import Launch
     from urunc.net.moving import Moved
     from urunc.relay import Relay

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import NoReturn
 
-    from urunc.rare import TimeOffset
+    from urunc.bundle.rare_keys import TimeOffset
     from urunc.users import Ids
 
 CLONE_PARENT = 0x8000

@@ -13,17 +13,17 @@ from __future__ import annotations
 import posix
 
 from urunc import OCI_VERSION, __version__, ordinary
+from urunc.bundle.image import PREFIX
+from urunc.bundle.rare_keys import MEMORY_FLAGS, MEMORY_MODES
+from urunc.bundle.spec import HOOKS
 from urunc.errors import HostError
 from urunc.filters import ACTIONS, ARCHITECTURES, FLAGS, OPERATORS
 from urunc.guests import BUILT_IN as GUESTS
 from urunc.host import capture
-from urunc.image import PREFIX
 from urunc.jsontext import loads
 from urunc.linux import capabilities, cgroups, namespaces
 from urunc.linux.files import exists, read_text
 from urunc.monitors import BUILT_IN as MONITORS
-from urunc.rare import MEMORY_FLAGS, MEMORY_MODES
-from urunc.spec import HOOKS
 from urunc.storage.options import ALL as MOUNT_OPTIONS
 from urunc.systemd import ANNOTATION
 

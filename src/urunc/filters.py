@@ -11,7 +11,7 @@ libseccomp compiles what init installs.
 
 from __future__ import annotations
 
-from urunc.document import Object
+from urunc.bundle.document import Object
 from urunc.errors import HostError, SpecError
 
 TYPE_CHECKING = False

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from urunc.bundle.resources import Resources
+    from urunc.bundle.spec import Spec
     from urunc.devices import DeviceRule
     from urunc.journal import Journal
-    from urunc.resources import Resources
-    from urunc.spec import Spec
 
 REFUSED = (1, 13, 30)
 """EPERM, EACCES, EROFS: control groups that are not ours to use."""

@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from urunc.spec import Hook
+    from urunc.bundle.spec import Hook
 
 OUTPUT_LIMIT_BYTES = 2048
 

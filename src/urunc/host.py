@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import posix
 
-from urunc.elf import inspect
+from urunc.bundle.elf import inspect
 from urunc.errors import HostError, ImageError, reason
 from urunc.jsontext import dumps, loads
 from urunc.linux.files import exists, make_directories, read_bytes, read_text, write_whole

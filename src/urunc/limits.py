@@ -7,14 +7,14 @@ Pure. A controller is v1's where the host has it mounted so, else v2's: a hybrid
 
 from __future__ import annotations
 
+from urunc.bundle.resources import UNLIMITED
 from urunc.errors import SpecError
-from urunc.resources import UNLIMITED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from urunc.resources import DeviceRate, Resources
+    from urunc.bundle.resources import DeviceRate, Resources
 
     Line = tuple[tuple[str, str], ...]
     """One setting: the choices of (file, value), of which the first whose file exists is written;

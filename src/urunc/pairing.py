@@ -4,18 +4,18 @@ monitor runs it (KVM, emulation), and whether each device that it declares has i
 
 from __future__ import annotations
 
+from urunc.bundle.image import meant
 from urunc.errors import HostError, ImageError
-from urunc.image import meant
 
 FILES = ("initrd", "block", "mountRootfs")
 """The keys that give a guest its files."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from urunc.bundle.image import UnikernelImage
     from urunc.config import Config
     from urunc.guests import Guest
     from urunc.host import HostFacts
-    from urunc.image import UnikernelImage
     from urunc.monitors import Monitor
     from urunc.storage.facts import Found
 

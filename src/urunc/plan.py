@@ -9,10 +9,10 @@ are known only once hooks have run and devices were made. `urunc plan` prints bo
 from __future__ import annotations
 
 from urunc.asked import check as check_asked
+from urunc.bundle.image import ImageFile
 from urunc.errors import ImageError
 from urunc.guests import SHARE_TAG, STOP_REQUESTS, Guest, Process, Setting, share_tag
 from urunc.host import HostFacts
-from urunc.image import ImageFile
 from urunc.monitors import CHANNEL as CHANNEL_FILES
 from urunc.monitors import (
     MIB,
@@ -49,9 +49,9 @@ from urunc.storage.facts import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from urunc.bundle.image import UnikernelImage
+    from urunc.bundle.spec import Spec
     from urunc.config import Config
-    from urunc.image import UnikernelImage
-    from urunc.spec import Spec
     from urunc.storage.facts import Found
 
 KERNEL_FOLDER = "/guest"

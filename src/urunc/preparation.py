@@ -5,24 +5,24 @@ nothing and needs no root, so `plan` shows what `create` would do."""
 from __future__ import annotations
 
 from urunc import guests, logs, monitors
+from urunc.bundle.resources import Resources, merge
 from urunc.container import hostname
 from urunc.errors import HostError, RoomError
 from urunc.host import probe
 from urunc.plan import Plan, decide, realize, untold
 from urunc.record import replace
-from urunc.resources import Resources, merge
 from urunc.storage.facts import StorageFacts, volume_mounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from urunc.bundle.image import UnikernelImage
+    from urunc.bundle.spec import Spec
     from urunc.config import Config
     from urunc.guests import Guest, Process
-    from urunc.image import UnikernelImage
     from urunc.monitors import Launch, Monitor
     from urunc.net.facts import NetFacts
-    from urunc.spec import Spec
 
 
 STORED = frozenset(("disks", "rootfs", "rootfsSize", "volumes"))
@@ -48,13 +48,13 @@ def settled(spec: Spec) -> Spec:
     """The specification with what was found of its namespaces; raises SpecError."""
     if not any(spec.namespaces.values()):
         return spec
-    from urunc.given import settle
+    from urunc.bundle.joined_namespaces import settle
 
     return settle(spec)
 
 
 def prepare(identifier: str, spec: Spec, unikernel: UnikernelImage, config: Config) -> Prepared:
-    """Decide what a container of a specification that is settled (given.py) shall be; makes nothing
+    """Decide what a container of a specification that is settled (bundle/joined_namespaces.py) shall be; makes nothing
     and needs no root."""
     guest = guests.load(unikernel.guest, config)
     monitor = monitors.load(unikernel.monitor, config)
@@ -90,7 +90,7 @@ def within_pod(
 ) -> tuple[Spec, Prepared]:
     """The container held to what its pod has left; not to the memory if the guest does not fit into
     that: a pod without a limit of its own has the sum of its containers' for a total, and then
-    nothing is meant for this one. Its namespaces are as they were found (given.py)."""
+    nothing is meant for this one. Its namespaces are as they were found (bundle/joined_namespaces.py)."""
     spec = settled(spec)
     if pod and pod.memory_limit_bytes:
         within = replace(spec, resources=merge(spec.resources, pod))

@@ -43,10 +43,10 @@ from urunc.users import IdMap, Ids
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from urunc.bundle.spec import Spec
     from urunc.host import DeviceNode
     from urunc.monitors import Launch
     from urunc.plan import Plan, PlannedFile
-    from urunc.spec import Spec
 
 ROOT_BYTES = 16 << 20
 RUN_SIZE = "4m"
@@ -315,7 +315,7 @@ def _names(plan: Plan, spec: Spec, ready: Ready) -> list[Step]:
         steps.append(HostName(hostname=spec.hostname, domainname=spec.domainname))
     steps += [Sysctl(path=path, value=value) for path, value in spec.sysctls.items()]
     if spec.memory_policy:
-        from urunc.rare import memory_mode, memory_words
+        from urunc.bundle.rare_keys import memory_mode, memory_words
 
         policy = spec.memory_policy
         steps.append(

@@ -9,12 +9,12 @@ from urunc.monitors import MIB, Need
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from urunc.bundle.image import UnikernelImage
+    from urunc.bundle.spec import Spec
     from urunc.config import Config
     from urunc.guests import Guest
     from urunc.host import HostFacts
-    from urunc.image import UnikernelImage
     from urunc.monitors import Monitor
-    from urunc.spec import Spec
 
 
 NO_LIMIT_BYTES = 1 << 62

@@ -30,10 +30,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from urunc.bundle.spec import Spec
     from urunc.config import Config
     from urunc.creation import Options
     from urunc.plan import Plan
-    from urunc.spec import Spec
     from urunc.storage.facts import StorageFacts
     from urunc.users import Ids
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from typing import Any
 
+    from urunc.bundle.resources import Resources
     from urunc.devices import DeviceRule
-    from urunc.resources import Resources
 
     Property = tuple[str, str, Any]
     """(name, D-Bus signature, value)"""

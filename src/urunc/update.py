@@ -9,10 +9,10 @@ it would not fit into is refused: the kernel would kill the monitor for it.
 from __future__ import annotations
 
 from urunc import channel, groups
+from urunc.bundle.resources import PIDS_MAX, Resources, merge, most_processes, with_tasks
 from urunc.container import locked
 from urunc.errors import StateError, WrongStatusError
 from urunc.record import plain, rebuild, replace
-from urunc.resources import PIDS_MAX, Resources, merge, most_processes, with_tasks
 from urunc.state import STOPPED
 
 TYPE_CHECKING = False

@@ -10,22 +10,22 @@ from __future__ import annotations
 
 import posix
 
+from urunc.bundle.spec import IdMapping
 from urunc.errors import HostError, SpecError, reason
 from urunc.host import COMMON
 from urunc.journal import ReservedUser
 from urunc.linux.files import read_text
 from urunc.record import record, replace
-from urunc.spec import IdMapping
 from urunc.state import runtime_folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from urunc.bundle.spec import Spec
     from urunc.config import Config
     from urunc.journal import Journal
     from urunc.plan import Plan
-    from urunc.spec import Spec
 
 EVERY = 0xFFFFFFFF
 

@@ -17,8 +17,8 @@ import pytest
 
 from places.layers import Place, contents
 from support import need
+from urunc.bundle.spec import IdMapping
 from urunc.errors import HostError
-from urunc.spec import IdMapping
 from urunc.storage import builders, images, room, trees
 from urunc.storage.layers import identify
 from urunc.storage.owners import Owners

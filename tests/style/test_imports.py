@@ -43,19 +43,22 @@ EXPECTED: dict[str, str] = {
         _struct
         select
         urunc.asked
+        urunc.bundle
+        urunc.bundle.document
+        urunc.bundle.elf
+        urunc.bundle.image
+        urunc.bundle.resources
+        urunc.bundle.spec
         urunc.channel
         urunc.cli.create
         urunc.container
         urunc.creation
         urunc.devices
-        urunc.document
-        urunc.elf
         urunc.entry
         urunc.groups
         urunc.guests
         urunc.hooks
         urunc.host
-        urunc.image
         urunc.init
         urunc.journal
         urunc.limits
@@ -72,10 +75,8 @@ EXPECTED: dict[str, str] = {
         urunc.preparation
         urunc.record
         urunc.request
-        urunc.resources
         urunc.sequence
         urunc.sizing
-        urunc.spec
         urunc.steps
         urunc.storage
         urunc.storage.facts

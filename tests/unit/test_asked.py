@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from made import config, document, host, image, image_file, solo5
-from urunc import guests, monitors, spec
+from urunc import guests, monitors
+from urunc.bundle import spec
 from urunc.errors import SpecError
 from urunc.plan import Plan, decide
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from made import AARCH64, BLOCK, NET, elf, manifest, note, pvh_note, solo5_notes
-from urunc.elf import SOLO5_MFT1, Binary, inspect
+from urunc.bundle.elf import SOLO5_MFT1, Binary, inspect
 from urunc.errors import ImageError
 
 

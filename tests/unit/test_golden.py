@@ -18,10 +18,11 @@ from typing import Any
 import pytest
 
 from made import config, image_file
-from urunc import attributes, guests, image, monitors, spec
-from urunc.elf import Binary
+from urunc import attributes, guests, monitors
+from urunc.bundle import image, spec
+from urunc.bundle.elf import Binary
+from urunc.bundle.image import ImageFile, UnikernelImage
 from urunc.host import HostFacts
-from urunc.image import ImageFile, UnikernelImage
 from urunc.net.facts import NetFacts
 from urunc.plan import decide, realize
 from urunc.record import rebuild, replace

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from made import config, document, elf, pvh_note
-from urunc import image, spec
+from urunc.bundle import image, spec
+from urunc.bundle.image import PREFIX, UnikernelImage
 from urunc.config import Config
 from urunc.errors import ImageError
-from urunc.image import PREFIX, UnikernelImage
 
 PLAIN = {
     "unikernelType": "unikraft",

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from urunc import devices, limits, systemd
+from urunc.bundle.document import Object
+from urunc.bundle.resources import Resources, merge, most_processes, parse, with_tasks
 from urunc.devices import DeviceRule
-from urunc.document import Object
 from urunc.errors import HostError, SpecError
-from urunc.resources import Resources, merge, most_processes, parse, with_tasks
 
 EVERY = ("memory", "cpu", "cpuset", "pids", "blkio", "hugetlb", "rdma", "net_cls", "net_prio")
 

@@ -7,9 +7,9 @@ import pathlib
 
 import pytest
 
+from urunc.bundle.spec import Mount
 from urunc.errors import SpecError
 from urunc.linux import mounts
-from urunc.spec import Mount
 from urunc.storage.facts import Attributes
 from urunc.storage.options import ALL, Options, parse
 

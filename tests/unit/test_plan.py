@@ -22,11 +22,12 @@ from made import (
     program,
     solo5,
 )
-from urunc import guests, monitors, spec
+from urunc import guests, monitors
+from urunc.bundle import spec
+from urunc.bundle.image import UnikernelImage
 from urunc.config import Config
 from urunc.errors import Error, HostError, ImageError, RoomError
 from urunc.host import HostFacts
-from urunc.image import UnikernelImage
 from urunc.monitors import Program
 from urunc.plan import Plan, decide, nic_count, realize
 from urunc.record import plain, rebuild, replace

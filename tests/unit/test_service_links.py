@@ -11,7 +11,8 @@ import pytest
 
 from made import config, document, found, host, image, interface, net, solo5
 from services import links, service
-from urunc import guests, monitors, spec
+from urunc import guests, monitors
+from urunc.bundle import spec
 from urunc.errors import ImageError
 from urunc.guests.links import reduced
 from urunc.monitors import Launch

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from made import document
-from urunc import spec
+from urunc.bundle import spec
+from urunc.bundle.rare_keys import MemoryPolicy, TimeOffset, VirtualMachine
+from urunc.bundle.resources import Resources
+from urunc.bundle.spec import Hook, IdMapping, Mount, Rlimit, Scheduler, SpecDevice
 from urunc.errors import SpecError
-from urunc.rare import MemoryPolicy, TimeOffset, VirtualMachine
-from urunc.resources import Resources
-from urunc.spec import Hook, IdMapping, Mount, Rlimit, Scheduler, SpecDevice
 
 
 def process(**changes: Any) -> dict[str, Any]:

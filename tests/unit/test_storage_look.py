@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from made import config, document, image
-from urunc import guests, spec
+from urunc import guests
+from urunc.bundle import spec
 from urunc.storage import look
 from urunc.storage.facts import DEVICE, VolumeSource
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from made import config, document, found, host, image, image_file, solo5, source
-from urunc import guests, monitors, spec
+from urunc import guests, monitors
+from urunc.bundle import spec
 from urunc.errors import ImageError
 from urunc.plan import Plan, decide
 from urunc.storage.facts import FILE, FOLDER, TMPFS, VolumeSource

@@ -10,7 +10,8 @@ import pytest
 
 from made import config, document, found, host, image, source
 from made import net as network
-from urunc import guests, monitors, spec
+from urunc import guests, monitors
+from urunc.bundle import spec
 from urunc.errors import HostError
 from urunc.monitors import Launch
 from urunc.plan import VIRTIOFSD_MIB, Plan, decide, realize

@@ -9,7 +9,8 @@ import pytest
 
 from made import config, document, found, image, image_file, solo5, source
 from made import host as machine
-from urunc import guests, monitors, spec
+from urunc import guests, monitors
+from urunc.bundle import spec
 from urunc.errors import ImageError
 from urunc.net.facts import NO_NETWORK
 from urunc.plan import Plan, decide, realize

@@ -8,7 +8,7 @@ import itertools
 import pytest
 
 from urunc import users
-from urunc.spec import IdMapping
+from urunc.bundle.spec import IdMapping
 from urunc.users import IdMap, Ids
 
 TWO = IdMap(

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import posix
 
-from urunc import image, spec, timing
+from urunc import timing
+from urunc.bundle import image, spec
+from urunc.bundle.resources import read
 from urunc.cli.options import CREATE, Arguments
 from urunc.errors import SpecError, UsageError, reason
 from urunc.record import replace
-from urunc.resources import read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import sys
 
-from urunc import attributes, image, logs, preparation, spec
+from urunc import attributes, logs, preparation
+from urunc.bundle import image, spec
 from urunc.cli.create import bundle_folder
 from urunc.cli.options import BUNDLE, VALUE, Arguments
 from urunc.errors import SpecError, UsageError, reason
@@ -27,10 +28,10 @@ from urunc.users import candidates, ids_of, mapped_groups
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from urunc.bundle.spec import Spec
     from urunc.config import Config
     from urunc.monitors import Launch
     from urunc.plan import Plan
-    from urunc.spec import Spec
 
 OPTIONS = BUNDLE | {
     "--id": (VALUE, "use the network's facts of this container"),

@@ -59,7 +59,7 @@ def refuse(verb: str, words: list[str], arguments: Arguments, identifier: str) -
 
 def _hand_over_new(arguments: Arguments, words: list[str]) -> None:
     """`restore` makes a container: it is the ordinary runtime's where the bundle is."""
-    from urunc import image, spec
+    from urunc.bundle import image, spec
     from urunc.cli.create import bundle_folder
 
     bundle = ""

@@ -7,10 +7,10 @@ from __future__ import annotations
 import posix
 
 from urunc import OCI_VERSION
+from urunc.bundle.image import PREFIX
 from urunc.cli.create import bundle_folder
 from urunc.cli.options import BUNDLE, FLAG, VALUE, Arguments
 from urunc.errors import ExistsError, HostError, reason
-from urunc.image import PREFIX
 from urunc.jsontext import dumps
 
 OPTIONS = BUNDLE | {

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from urunc import resources, update
+from urunc import update
+from urunc.bundle import resources
+from urunc.bundle.document import Object
 from urunc.cli.options import VALUE, Arguments
 from urunc.cli.verb import ours
-from urunc.document import Object
 from urunc.errors import UsageError
 
 TYPE_CHECKING = False

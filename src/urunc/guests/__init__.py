@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
+    from urunc.bundle.elf import Binary
     from urunc.config import Config
-    from urunc.elf import Binary
     from urunc.storage.facts import Root, Volume
 
 STOP_REQUESTS = ("acpi-power-button", "ctrl-alt-del")

@@ -4,13 +4,13 @@ what it leaves in a bundle."""
 
 from __future__ import annotations
 
-from urunc import image
+from urunc.bundle import image
+from urunc.bundle.spec import read_document
 from urunc.config import load
 from urunc.errors import Error
 from urunc.linux.files import exists, write_whole
 from urunc.shim import ENDED_FILE
 from urunc.shim.messages import encode
-from urunc.spec import read_document
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

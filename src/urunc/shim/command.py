@@ -154,7 +154,7 @@ def socket_path(folder: str, address: str, namespace: str, group: str) -> str:
 
 def _group(identifier: str) -> str:
     """The id that stands for all containers of a shim: the pod's, where there is one."""
-    from urunc.spec import read_document
+    from urunc.bundle.spec import read_document
 
     annotations = read_document(".").get("annotations") or {}
     for key in GROUPS:

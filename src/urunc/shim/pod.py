@@ -7,11 +7,11 @@ whole pod. Pure, but for files in the bundle.
 
 from __future__ import annotations
 
+from urunc.bundle.spec import read_document
 from urunc.errors import Error
 from urunc.jsontext import dumps, loads
 from urunc.linux.files import write_whole
 from urunc.record import record, replace
-from urunc.spec import read_document
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from urunc.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from urunc.bundle.spec import Mount, Spec
     from urunc.guests import Guest
-    from urunc.spec import Mount, Spec
 
 DISKS = ("erofs", "squashfs", "ext4", "ext2")
 """Forms of the container's root filesystem that are disks; those of READ_ONLY cannot be written."""

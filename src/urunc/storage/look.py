@@ -34,10 +34,10 @@ from urunc.storage.facts import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from urunc.bundle.image import UnikernelImage
+    from urunc.bundle.spec import IdMapping, Mount, Spec
     from urunc.config import Config
     from urunc.guests import Guest
-    from urunc.image import UnikernelImage
-    from urunc.spec import IdMapping, Mount, Spec
 
 SCRATCH = "/kubernetes.io~empty-dir/"
 """In the path of an emptyDir's folder (pkg/volume/emptydir)."""

@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from urunc.spec import Spec
+    from urunc.bundle.spec import Spec
     from urunc.storage.facts import VolumeSource
 
 ORCHESTRATED = frozenset(

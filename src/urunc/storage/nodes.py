@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from urunc.spec import Spec, SpecDevice
+    from urunc.bundle.spec import Spec, SpecDevice
     from urunc.storage.facts import Volume
 
 CHARACTER, PIPE = "c", "p"

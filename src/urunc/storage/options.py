@@ -23,7 +23,7 @@ from urunc.storage.facts import Attributes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from urunc.spec import Mount
+    from urunc.bundle.spec import Mount
 
 OPPOSITES = {
     "rw": "ro", "suid": "nosuid", "dev": "nodev", "exec": "noexec", "diratime": "nodiratime",

@@ -20,8 +20,8 @@ from urunc.storage.facts import LAYER_FORM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from urunc.bundle.image import UnikernelImage
     from urunc.config import Config
-    from urunc.image import UnikernelImage
 
 MIB = 1 << 20
 UNITS = {"": 1, "M": 1, "Mi": 1, "MiB": 1, "G": 1024, "Gi": 1024, "GiB": 1024}

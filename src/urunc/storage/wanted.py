@@ -35,11 +35,11 @@ from urunc.storage.matching import engines_init, is_orchestrated, match, said_di
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from urunc.bundle.image import UnikernelImage
+    from urunc.bundle.spec import Spec
     from urunc.config import Config
     from urunc.guests import Guest
-    from urunc.image import UnikernelImage
     from urunc.monitors import Monitor
-    from urunc.spec import Spec
 
 LATE = "what is mounted below it on the host after create does not appear"
 AUTO, COPY, IGNORE = "auto", "copy", "ignore"

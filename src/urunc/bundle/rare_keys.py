@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The parts of config.json that few containers have: parsed, refused with a reason, or remarked on.
 
-spec.py comes here only where one of them is there, so that the others do not pay for the import.
+bundle/spec.py comes here only where one of them is there, so that the others do not pay for the import.
 Touches nothing.
 """
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from urunc.document import Object
+    from urunc.bundle.document import Object
     from urunc.errors import SpecError
 
 FOREIGN = ("windows", "solaris", "zos", "freebsd")

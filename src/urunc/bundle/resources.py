@@ -6,7 +6,7 @@ Pure, but for `read`. Which files of a control group say it to the kernel is lim
 
 from __future__ import annotations
 
-from urunc.document import INT64_MAXIMUM, Object
+from urunc.bundle.document import INT64_MAXIMUM, Object
 from urunc.errors import SpecError, reason
 from urunc.jsontext import loads
 from urunc.linux.files import read_bytes, read_descriptor

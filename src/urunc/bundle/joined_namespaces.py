@@ -12,15 +12,15 @@ from __future__ import annotations
 import posix
 from errno import EACCES, EPERM
 
+from urunc.bundle.spec import namespace_of
 from urunc.errors import SpecError, reason
 from urunc.linux.files import O_PATH
 from urunc.linux.namespaces import KINDS, identities_of_host, kind_of
 from urunc.record import replace
-from urunc.spec import namespace_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from urunc.spec import Spec
+    from urunc.bundle.spec import Spec
 
 PLACE = "config.json: linux.namespaces"
 

@@ -8,21 +8,21 @@ here.
 
 from __future__ import annotations
 
-from urunc.document import Object
+from urunc.bundle.document import Object
+from urunc.bundle.resources import Resources
+from urunc.bundle.resources import parse as parse_resources
 from urunc.errors import SpecError, reason
 from urunc.jsontext import loads
 from urunc.linux.files import read_bytes
 from urunc.linux.process import RLIMITS
 from urunc.record import record, replace
-from urunc.resources import Resources
-from urunc.resources import parse as parse_resources
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from urunc.rare import MemoryPolicy, TimeOffset, VirtualMachine
+    from urunc.bundle.rare_keys import MemoryPolicy, TimeOffset, VirtualMachine
 
 CONFIG_LIMIT_BYTES = 16 << 20
 NAMESPACES = ("pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time")
@@ -43,7 +43,7 @@ RARE = {
     "linux": ("intelRdt", "memoryPolicy", "netDevices", "personality", "timeOffsets"),
     "linux.resources.memory": ("kernel", "useHierarchy"),
 }
-"""What rare.py reads, by the object that it is in."""
+"""What bundle/rare_keys.py reads, by the object that it is in."""
 IO_CLASSES = ("IOPRIO_CLASS_RT", "IOPRIO_CLASS_BE", "IOPRIO_CLASS_IDLE")
 """ioprio_set(2)'s classes from 1 on."""
 SCHEDULERS = (
@@ -200,7 +200,7 @@ class Spec:
     remarks: tuple[str, ...] = ()
     """What of the configuration is passed over, in words for the user."""
     host_namespaces: frozenset[str] = frozenset()
-    """The kinds of which the container has the host's, once they were looked at (given.py)."""
+    """The kinds of which the container has the host's, once they were looked at (bundle/joined_namespaces.py)."""
 
     def has_own(self, kind: str) -> bool:
         """Whether the container has a namespace that is not the host's."""
@@ -293,7 +293,7 @@ def _rare_parts(top: Object, namespaces: dict[str, str]) -> dict[str, Any]:
         for key in path.split(".") if path else ():
             holder = holder.object(key)
         if not holder.value.keys().isdisjoint(keys):
-            from urunc.rare import parse as parse_rare
+            from urunc.bundle.rare_keys import parse as parse_rare
 
             return parse_rare(top, namespaces)
     return {}

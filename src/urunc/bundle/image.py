@@ -11,8 +11,9 @@ from __future__ import annotations
 import posix
 from errno import ENOENT, ENOTDIR
 
-from urunc import elf, guests, logs, monitors
-from urunc.elf import Binary
+from urunc import guests, logs, monitors
+from urunc.bundle import elf
+from urunc.bundle.elf import Binary
 from urunc.errors import ImageError, reason
 from urunc.jsontext import loads
 from urunc.linux.files import S_IFBLK, S_IFMT, S_IFREG, open_in_root, read_descriptor
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+    from urunc.bundle.spec import Spec
     from urunc.config import Config
-    from urunc.spec import Spec
 
 PREFIX = "com.urunc.unikernel."
 KEYS = (
