@@ -10,9 +10,9 @@ from typing import Any
 from urunc.bundle.elf import SOLO5_ABI1, SOLO5_MFT1, XEN_ELFNOTE_PHYS32_ENTRY, Binary
 from urunc.bundle.image import ImageFile, UnikernelImage
 from urunc.config import Config
-from urunc.host import DeviceNode, HostFacts
 from urunc.monitors import Program
 from urunc.net.facts import Address, Interface, NetFacts, Route
+from urunc.plan.host import DeviceNode, HostFacts
 from urunc.storage.facts import DEVICE, DISKS, FOLDER, FORMS, INITRD, Found, VolumeSource
 
 MIB = 1 << 20

@@ -13,8 +13,8 @@ from urunc.bundle import spec
 from urunc.errors import ImageError
 from urunc.guests import BUILT_IN
 from urunc.monitors import BUILT_IN as MONITORS
+from urunc.plan.storage import choose
 from urunc.storage.facts import DEVICE, DISKS, FILE, FOLDER, FORMS, SHARES, TMPFS, Found, Root
-from urunc.storage.wanted import choose
 
 SETUPS = tuple(
     (name, monitor)

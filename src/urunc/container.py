@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from urunc.journal import Journal
     from urunc.monitors import Launch
     from urunc.net.facts import Found, NetFacts
-    from urunc.plan import Plan
+    from urunc.plan.decide import Plan
 
 SIGKILL = 9
 NETWORK_FILES = {"resolver": "/etc/resolv.conf", "hosts": "/etc/hosts"}
@@ -84,7 +84,7 @@ def _source(spec: Spec, destination: str) -> str:
 def look(plan: Plan, namespace: str, files: dict[str, str]) -> Found:
     """What there is now of network for a guest; `files` are its resolv.conf and hosts file."""
     from urunc.net.look import look as look_inside
-    from urunc.plan import nic_count
+    from urunc.plan.decide import nic_count
 
     # a guest that shares the namespace has to know all of it
     count = 1 << 16 if plan.network == "shared" else nic_count(plan)
@@ -151,7 +151,7 @@ def _look_again(state: State, config: Config) -> dict[str, object]:
     if not state.data["nicCount"]:
         return {}
     from urunc.net.facts import Found, NetFacts
-    from urunc.plan import Plan, realize, untold
+    from urunc.plan.decide import Plan, realize, untold
     from urunc.record import plain, rebuild
     from urunc.storage.facts import StorageFacts
 

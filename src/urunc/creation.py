@@ -34,8 +34,8 @@ from urunc.jsontext import dumps
 from urunc.linux import cgroups, namespaces, process
 from urunc.linux.files import remove_tree, write_whole
 from urunc.net.facts import NO_NETWORK, NOTHING, NetFacts
-from urunc.plan import nic_count
-from urunc.preparation import Prepared, within_pod
+from urunc.plan.decide import nic_count
+from urunc.plan.prepare import Prepared, within_pod
 from urunc.record import plain, record, replace
 from urunc.sequence import HOST_IDS, Ready, build, may_access
 from urunc.state import CREATING, SCHEMA, START, STARTED, Folder, State, check_id

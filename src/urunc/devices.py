@@ -16,7 +16,7 @@ from urunc.sequence import device_nodes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from urunc.plan import Plan
+    from urunc.plan.decide import Plan
 
 
 @record

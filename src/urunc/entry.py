@@ -256,7 +256,7 @@ def write_maps(pid: int, ids: Ids) -> None:
 
 
 def _map_by_tool(tool: str, pid: int, lines: list[tuple[int, int, int]]) -> None:
-    from urunc.host import capture, find_program
+    from urunc.plan.host import capture, find_program
 
     program = find_program(tool)
     if not program:

@@ -19,11 +19,11 @@ from urunc.bundle.spec import HOOKS
 from urunc.errors import HostError
 from urunc.filters import ACTIONS, ARCHITECTURES, FLAGS, OPERATORS
 from urunc.guests import BUILT_IN as GUESTS
-from urunc.host import capture
 from urunc.jsontext import loads
 from urunc.linux import capabilities, cgroups, namespaces
 from urunc.linux.files import exists, read_text
 from urunc.monitors import BUILT_IN as MONITORS
+from urunc.plan.host import capture
 from urunc.storage.options import ALL as MOUNT_OPTIONS
 from urunc.systemd import ANNOTATION
 

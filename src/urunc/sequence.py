@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from urunc import channel, logs
 from urunc.monitors import RUN, SHARE, SHARE_SOCKET
-from urunc.plan import INITRD_TARGET, SUPERVISOR
+from urunc.plan.decide import INITRD_TARGET, SUPERVISOR
 from urunc.record import record, replace
 from urunc.steps import (
     Attach,
@@ -44,9 +44,9 @@ from urunc.users import IdMap, Ids
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from urunc.bundle.spec import Spec
-    from urunc.host import DeviceNode
     from urunc.monitors import Launch
-    from urunc.plan import Plan, PlannedFile
+    from urunc.plan.decide import Plan, PlannedFile
+    from urunc.plan.host import DeviceNode
 
 ROOT_BYTES = 16 << 20
 RUN_SIZE = "4m"

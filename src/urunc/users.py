@@ -12,9 +12,9 @@ import posix
 
 from urunc.bundle.spec import IdMapping
 from urunc.errors import HostError, SpecError, reason
-from urunc.host import COMMON
 from urunc.journal import ReservedUser
 from urunc.linux.files import read_text
+from urunc.plan.host import COMMON
 from urunc.record import record, replace
 from urunc.state import runtime_folder
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from urunc.bundle.spec import Spec
     from urunc.config import Config
     from urunc.journal import Journal
-    from urunc.plan import Plan
+    from urunc.plan.decide import Plan
 
 EVERY = 0xFFFFFFFF
 

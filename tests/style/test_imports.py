@@ -42,7 +42,6 @@ EXPECTED: dict[str, str] = {
     "create": """
         _struct
         select
-        urunc.asked
         urunc.bundle
         urunc.bundle.document
         urunc.bundle.elf
@@ -58,7 +57,6 @@ EXPECTED: dict[str, str] = {
         urunc.groups
         urunc.guests
         urunc.hooks
-        urunc.host
         urunc.init
         urunc.journal
         urunc.limits
@@ -69,14 +67,17 @@ EXPECTED: dict[str, str] = {
         urunc.monitors
         urunc.net
         urunc.net.facts
-        urunc.net.telling
-        urunc.pairing
         urunc.plan
-        urunc.preparation
+        urunc.plan.compatibility
+        urunc.plan.decide
+        urunc.plan.host
+        urunc.plan.network
+        urunc.plan.prepare
+        urunc.plan.request
+        urunc.plan.sizing
+        urunc.plan.unsupported
         urunc.record
-        urunc.request
         urunc.sequence
-        urunc.sizing
         urunc.steps
         urunc.storage
         urunc.storage.facts

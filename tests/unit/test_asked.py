@@ -11,7 +11,7 @@ from made import config, document, host, image, image_file, solo5
 from urunc import guests, monitors
 from urunc.bundle import spec
 from urunc.errors import SpecError
-from urunc.plan import Plan, decide
+from urunc.plan.decide import Plan, decide
 
 
 def planned(guest: str, monitor: str, changes: dict[str, Any], **members: Any) -> Plan:

@@ -22,9 +22,9 @@ from urunc import attributes, guests, monitors
 from urunc.bundle import image, spec
 from urunc.bundle.elf import Binary
 from urunc.bundle.image import ImageFile, UnikernelImage
-from urunc.host import HostFacts
 from urunc.net.facts import NetFacts
-from urunc.plan import decide, realize
+from urunc.plan.decide import decide, realize
+from urunc.plan.host import HostFacts
 from urunc.record import rebuild, replace
 from urunc.sequence import Ready, build
 from urunc.storage.disks import expected

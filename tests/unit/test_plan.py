@@ -27,9 +27,9 @@ from urunc.bundle import spec
 from urunc.bundle.image import UnikernelImage
 from urunc.config import Config
 from urunc.errors import Error, HostError, ImageError, RoomError
-from urunc.host import HostFacts
 from urunc.monitors import Program
-from urunc.plan import Plan, decide, nic_count, realize
+from urunc.plan.decide import Plan, decide, nic_count, realize
+from urunc.plan.host import HostFacts
 from urunc.record import plain, rebuild, replace
 from urunc.sequence import device_nodes
 

@@ -14,7 +14,7 @@ from urunc import guests, monitors
 from urunc.bundle import spec
 from urunc.errors import HostError
 from urunc.monitors import Launch
-from urunc.plan import VIRTIOFSD_MIB, Plan, decide, realize
+from urunc.plan.decide import VIRTIOFSD_MIB, Plan, decide, realize
 from urunc.record import replace
 from urunc.sequence import Ready, build
 from urunc.storage import sharing
@@ -141,7 +141,7 @@ def test_which_daemon_it_is(
     program.write_text(f"#!/bin/sh\necho asked >>{tmp_path}/asked\necho '{text}'\n")
     program.chmod(0o755)
     given = config(storage__virtiofsd=str(program))
-    monkeypatch.setattr("urunc.host.runtime_folder", lambda: str(tmp_path / "run"))
+    monkeypatch.setattr("urunc.plan.host.runtime_folder", lambda: str(tmp_path / "run"))
     for _ in range(2):
         assert sharing.find(given) == (str(program), rust)
     assert (tmp_path / "asked").read_text() == "asked\n"

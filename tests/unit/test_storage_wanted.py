@@ -13,7 +13,7 @@ from urunc import guests, monitors
 from urunc.bundle import spec
 from urunc.errors import ImageError
 from urunc.net.facts import NO_NETWORK
-from urunc.plan import Plan, decide, realize
+from urunc.plan.decide import Plan, decide, realize
 from urunc.record import replace
 from urunc.storage.disks import expected
 from urunc.storage.facts import (

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 
-from urunc import attributes, logs, preparation
+from urunc import attributes, logs
 from urunc.bundle import image, spec
 from urunc.cli.create import bundle_folder
 from urunc.cli.options import BUNDLE, VALUE, Arguments
@@ -18,7 +18,8 @@ from urunc.errors import SpecError, UsageError, reason
 from urunc.jsontext import dumps, loads
 from urunc.linux.files import read_text
 from urunc.net.facts import Interface, NetFacts, Route
-from urunc.plan import nic_count
+from urunc.plan import prepare
+from urunc.plan.decide import nic_count
 from urunc.record import plain, rebuild, replace
 from urunc.sequence import ATTACH, Ready, build
 from urunc.state import CHANNEL, load
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from urunc.bundle.spec import Spec
     from urunc.config import Config
     from urunc.monitors import Launch
-    from urunc.plan import Plan
+    from urunc.plan.decide import Plan
 
 OPTIONS = BUNDLE | {
     "--id": (VALUE, "use the network's facts of this container"),
@@ -78,10 +79,10 @@ def main(arguments: Arguments) -> int:
         _print("an ordinary container:", [f"handed to {runtime}"])
         _print("warnings:", warnings)
         return 0
-    parsed = preparation.settled(spec.parse(document, bundle))
+    parsed = prepare.settled(spec.parse(document, bundle))
     unikernel = image.read(parsed, config)
     identifier = arguments.get("--id", "ID")
-    prepared = preparation.prepare(identifier, parsed, unikernel, config)
+    prepared = prepare.prepare(identifier, parsed, unikernel, config)
     net = _facts(arguments)
     known = net is not None
     if net is None:

@@ -16,11 +16,11 @@ from select import POLLIN, poll
 from time import monotonic
 
 from urunc.errors import Error, HostError, reason
-from urunc.host import DEFAULT_PATH
 from urunc.jsontext import dumps, loads
 from urunc.linux import _linux, mounts
 from urunc.linux.files import unlink
 from urunc.linux.namespaces import CLONE_NEWNET, CLONE_NEWNS
+from urunc.plan.host import DEFAULT_PATH
 from urunc.record import record
 from urunc.storage import builders, cache, trees
 from urunc.storage.images import WRITABLE, Image, of_entry

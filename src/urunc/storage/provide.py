@@ -16,8 +16,8 @@ from urunc.errors import HostError, ImageError, reason
 from urunc.journal import PrivateFolder
 from urunc.linux.files import O_PATH, S_IFMT, S_IFREG, open_in_root, remove_tree
 from urunc.linux.process import boot_id
+from urunc.plan.sizing import INITRD_BYTES, least_of, limit_in_words
 from urunc.record import replace
-from urunc.sizing import INITRD_BYTES, least_of, limit_in_words
 from urunc.storage import cache
 from urunc.storage.disks import archive_index, returned_index, stored_disks, upper_index
 from urunc.storage.facts import (
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from urunc.config import Config
     from urunc.guests import Guest
     from urunc.journal import Journal
-    from urunc.plan import Plan
+    from urunc.plan.decide import Plan
     from urunc.storage.facts import Volume
     from urunc.storage.images import Image
     from urunc.storage.layers import Source

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from urunc.daemon import LISTENER
 from urunc.errors import HostError
-from urunc.host import capture, find_program, remembered
 from urunc.linux.files import exists
+from urunc.plan.host import capture, find_program, remembered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

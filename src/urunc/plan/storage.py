@@ -9,6 +9,7 @@ the user asked for it, and a warning if engines add it to every container.
 from __future__ import annotations
 
 from urunc.errors import ImageError
+from urunc.plan.matching import engines_init, is_orchestrated, match, said_disks
 from urunc.record import replace
 from urunc.storage.facts import (
     ARCHIVE,
@@ -31,7 +32,6 @@ from urunc.storage.facts import (
     Volume,
     VolumeSource,
 )
-from urunc.storage.matching import engines_init, is_orchestrated, match, said_disks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from urunc import guests, logs, monitors
 from urunc.bundle.resources import Resources, merge
 from urunc.container import hostname
 from urunc.errors import HostError, RoomError
-from urunc.host import probe
-from urunc.plan import Plan, decide, realize, untold
+from urunc.plan.decide import Plan, decide, realize, untold
+from urunc.plan.host import probe
 from urunc.record import replace
 from urunc.storage.facts import StorageFacts, volume_mounts
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from urunc.errors import ImageError
 from urunc.guests import Disk, Request, Words
-from urunc.net.telling import nics, other_hosts
+from urunc.plan.network import nics, other_hosts
 from urunc.record import replace
 
 TYPE_CHECKING = False
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from urunc.guests import Guest
     from urunc.monitors import Monitor
     from urunc.net.facts import NetFacts
-    from urunc.plan import Plan
+    from urunc.plan.decide import Plan
     from urunc.storage.facts import StorageFacts
 
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from urunc.bundle.image import UnikernelImage
     from urunc.config import Config
     from urunc.guests import Guest
-    from urunc.host import HostFacts
     from urunc.monitors import Monitor
+    from urunc.plan.host import HostFacts
     from urunc.storage.facts import Found
 
 
@@ -152,8 +152,8 @@ def devices_of(
 
 def _missing_disks(guest: Guest, found: Found | None) -> str:
     """What to do about a declared device without a disk."""
+    from urunc.plan.matching import is_orchestrated
     from urunc.storage.facts import DISKS
-    from urunc.storage.matching import is_orchestrated
 
     hint = "name a block image by the annotation 'block'"
     if not any(way in DISKS for way in guest.volume_ways):

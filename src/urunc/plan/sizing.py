@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from urunc.bundle.spec import Spec
     from urunc.config import Config
     from urunc.guests import Guest
-    from urunc.host import HostFacts
     from urunc.monitors import Monitor
+    from urunc.plan.host import HostFacts
 
 
 NO_LIMIT_BYTES = 1 << 62

@@ -8,11 +8,9 @@ are known only once hooks have run and devices were made. `urunc plan` prints bo
 
 from __future__ import annotations
 
-from urunc.asked import check as check_asked
 from urunc.bundle.image import ImageFile
 from urunc.errors import ImageError
 from urunc.guests import SHARE_TAG, STOP_REQUESTS, Guest, Process, Setting, share_tag
-from urunc.host import HostFacts
 from urunc.monitors import CHANNEL as CHANNEL_FILES
 from urunc.monitors import (
     MIB,
@@ -27,11 +25,13 @@ from urunc.monitors import (
     Need,
 )
 from urunc.net.facts import NetFacts, Ports
-from urunc.net.telling import nics, omissions
-from urunc.pairing import accelerator_of, check_pair, check_root, devices_of
+from urunc.plan.compatibility import accelerator_of, check_pair, check_root, devices_of
+from urunc.plan.host import HostFacts
+from urunc.plan.network import nics, omissions
+from urunc.plan.request import told
+from urunc.plan.sizing import INITRD_BYTES, least_of, memory_of, vcpus_of
+from urunc.plan.unsupported import check as check_asked
 from urunc.record import record, replace
-from urunc.request import told
-from urunc.sizing import INITRD_BYTES, least_of, memory_of, vcpus_of
 from urunc.state import CHANNEL
 from urunc.storage.facts import (
     DISKS,
@@ -179,7 +179,7 @@ def decide(
     root_way: Root | None = None
     volumes: tuple[Volume, ...] = ()
     if found:
-        from urunc.storage.wanted import choose
+        from urunc.plan.storage import choose
 
         root_way, volumes = choose(spec, image, guest, monitor, found, config, warnings)
     parameters = _parameters(spec, image, guest)
@@ -190,7 +190,7 @@ def decide(
     managed = guest.init and root_way is not None
     process = None
     if managed:
-        from urunc.application import process_of
+        from urunc.plan.application import process_of
 
         process = process_of(spec)
     channel = channel_of(monitor.channel, found.supervisor) if found and managed else ""
@@ -222,7 +222,7 @@ def decide(
     _note_devices(spec, volumes, warnings)
     args = spec.args or tuple(image.cmdline.split())
     if not managed and args[1:2] == ("--",):
-        from urunc.application import without_init
+        from urunc.plan.application import without_init
 
         args = without_init(spec, warnings)
     return Plan(
