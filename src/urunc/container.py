@@ -427,8 +427,8 @@ def _run_hooks(state: State, kind: str, status: str) -> None:
     programs = state.data["hooks"].get(kind)
     if not programs:
         return
-    from urunc import hooks
     from urunc.bundle.spec import Hook
+    from urunc.init import hooks
     from urunc.record import rebuild
 
     for number, hook in enumerate(programs):

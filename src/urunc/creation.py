@@ -11,24 +11,17 @@ from __future__ import annotations
 
 import posix
 
-from urunc import (
-    OCI_VERSION,
-    __version__,
-    channel,
-    devices,
-    entry,
-    groups,
-    hooks,
-    logs,
-    timing,
-)
+from urunc import OCI_VERSION, __version__, channel, devices, groups, logs, timing
 from urunc.bundle.resources import Resources, with_tasks
 from urunc.bundle.spec import Spec
 from urunc.container import connect, look, network_files, network_of, parts, run_poststop
 from urunc.errors import Error, HostError, InitError, SpecError, reason
 from urunc.groups import Groups
-from urunc.init import Channel, Setup
-from urunc.init import main as init_main
+from urunc.init import clone, hooks
+from urunc.init.main import Channel, Setup
+from urunc.init.main import main as init_main
+from urunc.init.setup import HOST_IDS, Ready, build, may_access
+from urunc.init.steps import pack
 from urunc.journal import FileOwner, Journal
 from urunc.jsontext import dumps
 from urunc.linux import cgroups, namespaces, process
@@ -37,9 +30,7 @@ from urunc.net.facts import NO_NETWORK, NOTHING, NetFacts
 from urunc.plan.decide import nic_count
 from urunc.plan.prepare import Prepared, within_pod
 from urunc.record import plain, record, replace
-from urunc.sequence import HOST_IDS, Ready, build, may_access
 from urunc.state import CREATING, SCHEMA, START, STARTED, Folder, State, check_id
-from urunc.steps import pack
 from urunc.storage.facts import NO_STORAGE
 from urunc.users import choose_user, ids_of
 
@@ -297,9 +288,9 @@ class _Creation:
         if usual and not (spec.mount_label or self.ids.own or cgroups.in_user_namespace()):
             self.ready = Ready(keyring=options.keyring, pivot=options.pivot)
             return
-        from urunc import surroundings
+        from urunc.init import prefork
 
-        self.ready = surroundings.prepare(
+        self.ready = prefork.prepare(
             self.prepared.plan,
             self.storage,
             self.spec,
@@ -321,7 +312,7 @@ class _Creation:
         setup = Setup(
             image_root=spec.root,
             groups=others,
-            join=entry.by_init(spec.namespaces),
+            join=clone.by_init(spec.namespaces),
             start_fd=posix.open(f"{path}/{START}", FIFO_FLAGS | posix.O_RDONLY),
             started_fd=posix.open(f"{path}/{STARTED}", FIFO_FLAGS | posix.O_RDWR),
             prepared=frozenset(
@@ -344,7 +335,7 @@ class _Creation:
             init_main(setup, Channel(to_init[0], from_init[1]))
 
         timing.stamp(3)
-        self.pid = entry.fork_init(
+        self.pid = clone.fork_init(
             spec.namespaces, self.ids, spec.time_offsets, unified, path, become_init
         )
         timing.stamp(6)
@@ -369,7 +360,7 @@ class _Creation:
         (CLONE_INTO_CGROUP), -1 where there is none, and v1's groups, which it joins before all
         else. Behind a stage it may not, and is joined from outside."""
         paths = self.groups.paths
-        self.born_in_groups = bool(paths) and not entry.has_stage(self.spec.namespaces)
+        self.born_in_groups = bool(paths) and not clone.has_stage(self.spec.namespaces)
         if not self.born_in_groups:
             return -1, ()
         folder = paths.get(cgroups.UNIFIED)
@@ -490,7 +481,7 @@ class _Creation:
     def _set_attributes(self) -> None:
         spec = self.spec
         if spec.io_priority or spec.scheduler or spec.oom_score_adj is not None:
-            from urunc import attributes
+            from urunc.init import attributes
 
             attributes.apply(self.pid, spec)
 

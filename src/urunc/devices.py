@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import posix
 
+from urunc.init.setup import device_nodes
 from urunc.linux.files import S_IFBLK, S_IFMT
 from urunc.record import record
-from urunc.sequence import device_nodes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ SCHEMA = 4
 FILE = "state.json"
 JOURNAL = "journal"
 START, STARTED = "start", "started"
-"""The FIFOs between `start` and init (see init.py)."""
+"""The FIFOs between `start` and init (see init/main.py)."""
 INIT_NAME = "urunc:[init]"
 """The command name by which /proc tells a container that is created from one that runs: execve
 changes it."""

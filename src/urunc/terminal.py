@@ -12,8 +12,8 @@ import posix
 from fcntl import ioctl
 from select import POLLHUP, POLLIN, poll
 
+from urunc.init.steps import TIOCSWINSZ
 from urunc.linux.files import write_all
-from urunc.steps import TIOCSWINSZ
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

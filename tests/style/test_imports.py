@@ -53,11 +53,14 @@ EXPECTED: dict[str, str] = {
         urunc.container
         urunc.creation
         urunc.devices
-        urunc.entry
         urunc.groups
         urunc.guests
-        urunc.hooks
         urunc.init
+        urunc.init.clone
+        urunc.init.hooks
+        urunc.init.main
+        urunc.init.setup
+        urunc.init.steps
         urunc.journal
         urunc.limits
         urunc.linux.cgroups
@@ -77,8 +80,6 @@ EXPECTED: dict[str, str] = {
         urunc.plan.sizing
         urunc.plan.unsupported
         urunc.record
-        urunc.sequence
-        urunc.steps
         urunc.storage
         urunc.storage.facts
         urunc.users

@@ -18,15 +18,16 @@ from typing import Any
 import pytest
 
 from made import config, image_file
-from urunc import attributes, guests, monitors
+from urunc import guests, monitors
 from urunc.bundle import image, spec
 from urunc.bundle.elf import Binary
 from urunc.bundle.image import ImageFile, UnikernelImage
+from urunc.init import attributes
+from urunc.init.setup import Ready, build
 from urunc.net.facts import NetFacts
 from urunc.plan.decide import decide, realize
 from urunc.plan.host import HostFacts
 from urunc.record import rebuild, replace
-from urunc.sequence import Ready, build
 from urunc.storage.disks import expected
 from urunc.storage.facts import Found
 

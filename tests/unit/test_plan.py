@@ -27,11 +27,11 @@ from urunc.bundle import spec
 from urunc.bundle.image import UnikernelImage
 from urunc.config import Config
 from urunc.errors import Error, HostError, ImageError, RoomError
+from urunc.init.setup import device_nodes
 from urunc.monitors import Program
 from urunc.plan.decide import Plan, decide, nic_count, realize
 from urunc.plan.host import HostFacts
 from urunc.record import plain, rebuild, replace
-from urunc.sequence import device_nodes
 
 NO_KVM = {"kvm": node("/dev/kvm", problem="no such file or directory", mode=0, gid=0)}
 IMAGES = {

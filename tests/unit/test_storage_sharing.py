@@ -13,10 +13,10 @@ from made import net as network
 from urunc import guests, monitors
 from urunc.bundle import spec
 from urunc.errors import HostError
+from urunc.init.setup import Ready, build
 from urunc.monitors import Launch
 from urunc.plan.decide import VIRTIOFSD_MIB, Plan, decide, realize
 from urunc.record import replace
-from urunc.sequence import Ready, build
 from urunc.storage import sharing
 from urunc.storage.disks import expected
 from urunc.storage.facts import ARCHIVE, FILE, VolumeSource

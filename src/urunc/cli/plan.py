@@ -10,20 +10,21 @@ from __future__ import annotations
 
 import sys
 
-from urunc import attributes, logs
+from urunc import logs
 from urunc.bundle import image, spec
 from urunc.cli.create import bundle_folder
 from urunc.cli.options import BUNDLE, VALUE, Arguments
 from urunc.errors import SpecError, UsageError, reason
+from urunc.init import attributes
+from urunc.init.setup import ATTACH, Ready, build
+from urunc.init.steps import Bind
 from urunc.jsontext import dumps, loads
 from urunc.linux.files import read_text
 from urunc.net.facts import Interface, NetFacts, Route
 from urunc.plan import prepare
 from urunc.plan.decide import nic_count
 from urunc.record import plain, rebuild, replace
-from urunc.sequence import ATTACH, Ready, build
 from urunc.state import CHANNEL, load
-from urunc.steps import Bind
 from urunc.storage.disks import expected, in_words
 from urunc.users import candidates, ids_of, mapped_groups
 

@@ -43,7 +43,7 @@ LAYER_OPTIONS = "noinit_itable"
 """The guest's kernel would fill the holes of the disk with zeros (ext4(5))."""
 TEXT_LIMIT_BYTES = 2 << 20
 """Linux gives no more arguments and environment to a program (execve(2)). The disk is in the
-monitor's /run, which has room for 4 MiB (sequence.py)."""
+monitor's /run, which has room for 4 MiB (init/setup.py)."""
 DISK_LIMIT = 26
 """Disks with a name of one letter: vda to vdz."""
 

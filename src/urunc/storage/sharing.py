@@ -9,8 +9,8 @@ connects to it (its sandbox), fewer capabilities and a seccomp filter.
 
 from __future__ import annotations
 
-from urunc.daemon import LISTENER
 from urunc.errors import HostError
+from urunc.init.daemon import LISTENER
 from urunc.linux.files import exists
 from urunc.plan.host import capture, find_program, remembered
 

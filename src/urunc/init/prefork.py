@@ -13,9 +13,7 @@ import posix
 
 from urunc import logs
 from urunc.errors import HostError, reason
-from urunc.linux import _linux, cgroups, mounts
-from urunc.linux.files import AT_FDCWD, O_PATH, S_IFBLK, exists
-from urunc.sequence import (
+from urunc.init.setup import (
     ATTACH,
     BIND,
     MAKE,
@@ -25,6 +23,8 @@ from urunc.sequence import (
     shares,
     stored_files,
 )
+from urunc.linux import _linux, cgroups, mounts
+from urunc.linux.files import AT_FDCWD, O_PATH, S_IFBLK, exists
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What init does to itself to become the monitor, as a list of named steps.
 
-Which steps a container takes is sequence.py's business. They run in init, in the container's
+Which steps a container takes is init/setup.py's business. They run in init, in the container's
 namespaces, as root until `User`; they die with the namespaces, so none needs an undo. Everything is
 imported before the first step: after `PivotRoot` there is nothing left to import from.
 """
@@ -361,7 +361,7 @@ class Terminal(Step):
 @record
 class Daemon(Step):
     """A program that serves the monitor on a socket, with mounts of its own, which are those of now
-    (daemon.py)."""
+    (init/daemon.py)."""
 
     argv: tuple[str, ...]
     socket: str
@@ -377,7 +377,7 @@ class Daemon(Step):
         return f"start {' '.join(self.argv)} for {self.socket} owner={self.uid}:{self.gid}"
 
     def execute(self) -> None:
-        from urunc.daemon import start
+        from urunc.init.daemon import start
 
         start(self.argv, self.socket, self.uid, self.gid, folder=self.folder, quiet=self.quiet)
 

@@ -17,15 +17,16 @@ import posix
 from errno import EACCES
 from select import POLLIN, poll
 
-from urunc import hooks, timing
+from urunc import timing
 from urunc.bundle.spec import Hook
 from urunc.errors import Error, InitError, reason
+from urunc.init import hooks
+from urunc.init.steps import PR_SET_DUMPABLE, PrivateMounts, unpack
 from urunc.jsontext import dumps, loads
 from urunc.linux import _linux, cgroups, namespaces, seccomp
 from urunc.linux.files import read_descriptor, write_all
 from urunc.record import rebuild, record
 from urunc.state import INIT_NAME
-from urunc.steps import PR_SET_DUMPABLE, PrivateMounts, unpack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -3,16 +3,13 @@
 user.
 
 Pure: the list follows from the plan, the launch and what the runtime prepared; `urunc plan` prints
-it. What a step does is in steps.py.
+it. What a step does is in init/steps.py.
 """
 
 from __future__ import annotations
 
 from urunc import channel, logs
-from urunc.monitors import RUN, SHARE, SHARE_SOCKET
-from urunc.plan.decide import INITRD_TARGET, SUPERVISOR
-from urunc.record import record, replace
-from urunc.steps import (
+from urunc.init.steps import (
     Attach,
     Bind,
     BindDevice,
@@ -38,6 +35,9 @@ from urunc.steps import (
     Umask,
     User,
 )
+from urunc.monitors import RUN, SHARE, SHARE_SOCKET
+from urunc.plan.decide import INITRD_TARGET, SUPERVISOR
+from urunc.record import record, replace
 from urunc.storage.facts import FILE, NO_STORAGE, StorageFacts, share_of
 from urunc.users import IdMap, Ids
 
@@ -225,7 +225,7 @@ def _shared(plan: Plan, spec: Spec, root: str, ready: Ready, uid: int, gid: int)
     kind = share_of(plan.root_way, plan.volumes)
     if not kind:
         return []
-    from urunc.daemon import PLACE
+    from urunc.init.daemon import PLACE
     from urunc.storage.sharing import command
 
     folder = root + SHARE
