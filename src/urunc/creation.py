@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import posix
 
-from urunc import OCI_VERSION, __version__, channel, devices, groups, logs, timing
+from urunc import OCI_VERSION, __version__, channel, logs, timing
 from urunc.bundle.resources import Resources, with_tasks
 from urunc.bundle.spec import Spec
+from urunc.cgroup import devices, groups
+from urunc.cgroup.groups import Groups
 from urunc.container import connect, look, network_files, network_of, parts, run_poststop
 from urunc.errors import Error, HostError, InitError, SpecError, reason
-from urunc.groups import Groups
 from urunc.init import clone, hooks
 from urunc.init.main import Channel, Setup
 from urunc.init.main import main as init_main

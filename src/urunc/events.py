@@ -13,7 +13,8 @@ import posix
 from select import POLLERR, POLLIN, POLLPRI, poll
 from time import monotonic
 
-from urunc import channel, endings, groups, stats
+from urunc import channel, endings
+from urunc.cgroup import groups, stats
 from urunc.errors import MonitorError, WrongStatusError
 from urunc.linux import cgroups, process
 from urunc.linux.files import write_bytes
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+    from urunc.cgroup.groups import Groups
     from urunc.config import Config
     from urunc.control import Control
-    from urunc.groups import Groups
     from urunc.state import State
 
 

@@ -16,6 +16,7 @@ from urunc import OCI_VERSION, __version__, ordinary
 from urunc.bundle.image import PREFIX
 from urunc.bundle.rare_keys import MEMORY_FLAGS, MEMORY_MODES
 from urunc.bundle.spec import HOOKS
+from urunc.cgroup.systemd import ANNOTATION
 from urunc.errors import HostError
 from urunc.filters import ACTIONS, ARCHITECTURES, FLAGS, OPERATORS
 from urunc.guests import BUILT_IN as GUESTS
@@ -25,7 +26,6 @@ from urunc.linux.files import exists, read_text
 from urunc.monitors import BUILT_IN as MONITORS
 from urunc.plan.host import capture
 from urunc.storage.options import ALL as MOUNT_OPTIONS
-from urunc.systemd import ANNOTATION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

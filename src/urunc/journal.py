@@ -208,7 +208,7 @@ class ControlGroups(Resource):
 
 class SystemdUnit(Resource):
     """A scope or slice that systemd made for the container: `make` is the record alone, for
-    starting it takes what is known only to groups.py."""
+    starting it takes what is known only to cgroup/groups.py."""
 
     kind = "unit"
 
@@ -220,7 +220,7 @@ class SystemdUnit(Resource):
         pass
 
     def remove(self) -> None:
-        from urunc import systemd
+        from urunc.cgroup import systemd
 
         bus = systemd.Bus(user=self.user)
         try:

@@ -8,8 +8,9 @@ it would not fit into is refused: the kernel would kill the monitor for it.
 
 from __future__ import annotations
 
-from urunc import channel, groups
+from urunc import channel
 from urunc.bundle.resources import PIDS_MAX, Resources, merge, most_processes, with_tasks
+from urunc.cgroup import groups
 from urunc.container import locked
 from urunc.errors import StateError, WrongStatusError
 from urunc.record import plain, rebuild, replace
@@ -57,7 +58,7 @@ def _to_write(wanted: Resources, after: Resources, group: groups.Groups) -> Reso
 
 
 def _tell_systemd(group: groups.Groups, after: Resources) -> None:
-    from urunc import systemd
+    from urunc.cgroup import systemd
 
     bus = systemd.Bus(user=systemd.is_user())
     try:

@@ -48,12 +48,14 @@ EXPECTED: dict[str, str] = {
         urunc.bundle.image
         urunc.bundle.resources
         urunc.bundle.spec
+        urunc.cgroup
+        urunc.cgroup.devices
+        urunc.cgroup.groups
+        urunc.cgroup.limits
         urunc.channel
         urunc.cli.create
         urunc.container
         urunc.creation
-        urunc.devices
-        urunc.groups
         urunc.guests
         urunc.init
         urunc.init.clone
@@ -62,7 +64,6 @@ EXPECTED: dict[str, str] = {
         urunc.init.setup
         urunc.init.steps
         urunc.journal
-        urunc.limits
         urunc.linux.cgroups
         urunc.linux.mounts
         urunc.linux.namespaces

@@ -83,7 +83,7 @@ def test_guests_and_monitors_know_of_each_other_only_words() -> None:
 
 
 # loaded only where systemd makes the control groups
-RARE = {"urunc.systemd": {"ctypes"}}
+RARE = {"urunc.cgroup.systemd": {"ctypes"}}
 
 
 @pytest.mark.parametrize("name", MODULES)

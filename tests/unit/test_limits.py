@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from urunc import devices, limits, systemd
 from urunc.bundle.document import Object
 from urunc.bundle.resources import Resources, merge, most_processes, parse, with_tasks
-from urunc.devices import DeviceRule
+from urunc.cgroup import devices, limits, systemd
+from urunc.cgroup.devices import DeviceRule
 from urunc.errors import HostError, SpecError
 
 EVERY = ("memory", "cpu", "cpuset", "pids", "blkio", "hugetlb", "rdma", "net_cls", "net_prio")

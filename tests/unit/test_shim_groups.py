@@ -7,7 +7,7 @@ import pathlib
 
 import pytest
 
-from urunc.groups import Groups
+from urunc.cgroup.groups import Groups
 from urunc.linux import cgroups
 from urunc.shim import metrics
 

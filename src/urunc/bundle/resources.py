@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """linux.resources → Resources: what limits the monitor, as config.json and `update` say it.
 
-Pure, but for `read`. Which files of a control group say it to the kernel is limits.py's business.
+Pure, but for `read`. Which files of a control group say it to the kernel is cgroup/limits.py's business.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Resources:
     memory_limit_bytes: int | None = None
     memory_reservation_bytes: int | None = None
     memory_swap_bytes: int | None = None
-    """Memory and swap together, as cgroup v1 counts; limits.py converts it for v2."""
+    """Memory and swap together, as cgroup v1 counts; cgroup/limits.py converts it for v2."""
     memory_kernel_tcp_bytes: int | None = None
     memory_swappiness: int | None = None
     memory_disable_oom_killer: bool | None = None

@@ -199,7 +199,7 @@ def _records(text: str) -> list[str]:
 
 def _limits(parsed: Spec) -> list[str]:
     """What is written into control groups, in the words of those that this machine has."""
-    from urunc import limits
+    from urunc.cgroup import limits
     from urunc.linux import cgroups
 
     v1 = [name for name in cgroups.hierarchies() if name != cgroups.UNIFIED]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 
-from urunc import groups
+from urunc.cgroup import groups
 from urunc.cli.options import VALUE, Arguments
 from urunc.errors import HostError, UsageError
 from urunc.jsontext import dumps

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import posix
 
-from urunc.groups import Groups
+from urunc.cgroup.groups import Groups
+from urunc.cgroup.stats import TICK_NS
 from urunc.linux import cgroups
 from urunc.linux.cgroups import UNIFIED
 from urunc.linux.files import read_text
-from urunc.stats import TICK_NS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,8 +77,8 @@ def groups_of(root: str, identifier: str, pid: int) -> Groups:
     from urunc import state
 
     if state.is_ours(root, identifier):
+        from urunc.cgroup.groups import load
         from urunc.errors import StateError
-        from urunc.groups import load
 
         try:
             record = state.load(root, identifier).data.get("groups")

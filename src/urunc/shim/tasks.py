@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from time import time_ns
 
-from urunc.groups import Groups
+from urunc.cgroup.groups import Groups
 from urunc.record import replace
 from urunc.shim.pod import Member, changed
 from urunc.shim.tables import CREATED, PAUSED, RUNNING, STOPPED

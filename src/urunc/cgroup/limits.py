@@ -2,7 +2,7 @@
 """Resources in the words of control groups: which file of which controller gets which value.
 
 Pure. A controller is v1's where the host has it mounted so, else v2's: a hybrid host has both
-(Documentation/admin-guide/cgroup-v1, cgroup-v2.rst). groups.py writes what this says.
+(Documentation/admin-guide/cgroup-v1, cgroup-v2.rst). cgroup/groups.py writes what this says.
 """
 
 from __future__ import annotations

@@ -3,14 +3,15 @@
 
 cgroup v1, v2, both (hybrid) or none; the groups are made here (cgroupfs) or by systemd, which gets
 a scope for the container and is asked over D-Bus. Runs in the runtime, with the host's privilege.
-What a limit means in a group's files is limits.py's business.
+What a limit means in a group's files is cgroup/limits.py's business.
 """
 
 from __future__ import annotations
 
 import posix
 
-from urunc import limits, logs
+from urunc import logs
+from urunc.cgroup import limits
 from urunc.errors import HostError, SpecError, reason
 from urunc.journal import ControlGroups, SystemdUnit
 from urunc.linux import cgroups
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from urunc.bundle.resources import Resources
     from urunc.bundle.spec import Spec
-    from urunc.devices import DeviceRule
+    from urunc.cgroup.devices import DeviceRule
     from urunc.journal import Journal
 
 REFUSED = (1, 13, 30)
@@ -125,7 +126,7 @@ class Groups:
         Where a user namespace's root may not say so (as with runc), nothing more can be done: the
         device nodes that there are were the host's choice.
         """
-        from urunc import devices
+        from urunc.cgroup import devices
 
         v1 = self.paths.get("devices")
         try:
@@ -237,7 +238,7 @@ def make_by_systemd(
 ) -> Groups:
     """Have systemd make a scope (or slice) for a process, then the rest that it does not look
     after; raises HostError, SpecError."""
-    from urunc import systemd
+    from urunc.cgroup import systemd
 
     slice_name, unit = unit_name(identifier, spec.cgroups_path)
     hierarchies = cgroups.hierarchies()

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from urunc.groups import Groups
+    from urunc.cgroup.groups import Groups
 
 UNKNOWN_LIMIT = (1 << 64) - 1
 TICK_NS = 10_000_000

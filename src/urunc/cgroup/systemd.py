@@ -11,8 +11,8 @@ from __future__ import annotations
 import ctypes
 from ctypes import POINTER, byref, c_char_p, c_int, c_uint32, c_uint64, c_void_p
 
+from urunc.cgroup.limits import DEFAULT_PERIOD_US, cpu_weight, io_weight, swap_bytes
 from urunc.errors import HostError, SpecError
-from urunc.limits import DEFAULT_PERIOD_US, cpu_weight, io_weight, swap_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from urunc.bundle.resources import Resources
-    from urunc.devices import DeviceRule
+    from urunc.cgroup.devices import DeviceRule
 
     Property = tuple[str, str, Any]
     """(name, D-Bus signature, value)"""
