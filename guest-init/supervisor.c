@@ -31,7 +31,7 @@
 
 #define SOCKET "vsock:"
 
-#define RESET_CODE 253 /* endings.py */
+#define RESET_CODE 253 /* lifecycle/exit_reason.py */
 
 static int channel, exit_code = -1;
 static int stopped_by; /* the signal */

@@ -28,8 +28,8 @@ from support import (
     network_unchanged,
     nothing_left,
 )
-from urunc import container as verbs
 from urunc.config import load as load_config
+from urunc.lifecycle import container as verbs
 from urunc.plan import decide
 
 READ_ONLY = 'mount -o bind /proc/sys /proc/sys && mount -o remount,ro,bind /proc/sys && exec "$@"'

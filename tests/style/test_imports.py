@@ -54,8 +54,6 @@ EXPECTED: dict[str, str] = {
         urunc.cgroup.limits
         urunc.channel
         urunc.cli.create
-        urunc.container
-        urunc.creation
         urunc.guests
         urunc.init
         urunc.init.clone
@@ -64,6 +62,9 @@ EXPECTED: dict[str, str] = {
         urunc.init.setup
         urunc.init.steps
         urunc.journal
+        urunc.lifecycle
+        urunc.lifecycle.container
+        urunc.lifecycle.create
         urunc.linux.cgroups
         urunc.linux.mounts
         urunc.linux.namespaces
@@ -88,7 +89,8 @@ EXPECTED: dict[str, str] = {
     "start": """
         urunc.cli.start
         urunc.cli.verb
-        urunc.container
+        urunc.lifecycle
+        urunc.lifecycle.container
     """,
     "state": """
         urunc.cli.state
@@ -97,17 +99,19 @@ EXPECTED: dict[str, str] = {
     "kill": """
         urunc.cli.kill
         urunc.cli.verb
-        urunc.stopping
+        urunc.lifecycle
+        urunc.lifecycle.kill
     """,
     "delete": """
         urunc.cli.delete
         urunc.cli.verb
-        urunc.container
+        urunc.lifecycle
+        urunc.lifecycle.container
     """,
 }
 
 # what a verb imports once it knows that the bundle is a unikernel's
-LATER = {"create": ("urunc.creation",)}
+LATER = {"create": ("urunc.lifecycle.create",)}
 
 PROBE = """
 import sys

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from urunc import endings
 from urunc.channel import Said
+from urunc.lifecycle import exit_reason
 from urunc.monitors.firecracker import Firecracker
 from urunc.monitors.qemu import Qemu
 
@@ -51,19 +51,24 @@ SUPERVISED = {"channel": "vsock", "supervisor": "/x", "tells_resets": False}
 def test_endings(
     plan: dict[str, Any], status: int, said: Said, stop: int, code: int, reason: str
 ) -> None:
-    assert endings.exit_code(plan, status, said, stop) == code
-    assert endings.reason(plan, Qemu(), status, said, stop) == reason
+    assert exit_reason.exit_code(plan, status, said, stop) == code
+    assert exit_reason.reason(plan, Qemu(), status, said, stop) == reason
 
 
 def test_what_the_supervisor_has_judged() -> None:
     """It knows what the guest said; the rest does not, for it has heard all of it."""
     for status in (0, 7, 253):
-        assert endings.exit_code(SUPERVISED, status, Said(), 0) == status
+        assert exit_reason.exit_code(SUPERVISED, status, Said(), 0) == status
 
 
 def test_a_status_that_nobody_knows() -> None:
     """What the monitor told is what there is, or what the guest did not say."""
-    assert endings.reason(BARE, Firecracker(), None, Said()) == "unknown: this kernel does not tell"
-    assert endings.reason(BARE, Qemu(), None, Said(), told="the guest reset") == "the guest reset"
+    assert (
+        exit_reason.reason(BARE, Firecracker(), None, Said())
+        == "unknown: this kernel does not tell"
+    )
+    assert (
+        exit_reason.reason(BARE, Qemu(), None, Said(), told="the guest reset") == "the guest reset"
+    )
     silent = "the guest ended without its application's exit code"
-    assert endings.reason(TELLING, Qemu(), None, UP).startswith(silent)
+    assert exit_reason.reason(TELLING, Qemu(), None, UP).startswith(silent)

@@ -9,8 +9,8 @@ import pathlib
 import pytest
 
 from urunc import logs
+from urunc.lifecycle.streams import take
 from urunc.linux.files import is_null
-from urunc.streams import take
 
 
 @pytest.mark.parametrize("kind", ["folder", "written"])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from urunc.relay import Relay
+    from urunc.lifecycle.relay import Relay
     from urunc.state import State
 
 OPTIONS = CREATE
@@ -54,12 +54,12 @@ def create(
     parsed = spec.parse(document, bundle)
     unikernel = image.read(parsed, config)
     timing.stamp(1)
-    from urunc import creation
+    from urunc.lifecycle import create
 
-    asked = creation.Options(relay=relay, **options(arguments))
+    asked = create.Options(relay=relay, **options(arguments))
     if parsed.terminal and terminal:
         asked = replace(asked, console_descriptor=terminal())
-    return creation.create(arguments.root, identifier, parsed, unikernel, config, asked)
+    return create.create(arguments.root, identifier, parsed, unikernel, config, asked)
 
 
 def options(arguments: Arguments) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from urunc import container
 from urunc.cli.options import FLAG, Arguments
 from urunc.cli.verb import ours
+from urunc.lifecycle import container
 
 OPTIONS = {"--force": (FLAG, "kill it first if it is not stopped; no error if there is none")}
 USAGE = "[--force] ID"

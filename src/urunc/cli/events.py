@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import sys
 
-from urunc import events
 from urunc.cli.options import FLAG, VALUE, Arguments
 from urunc.cli.verb import ours
 from urunc.errors import UsageError, WrongStatusError
 from urunc.jsontext import dumps
+from urunc.lifecycle import events
 from urunc.state import STOPPED, load
 
 OPTIONS = {

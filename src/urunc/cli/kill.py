@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from urunc import stopping
 from urunc.cli.options import FLAG, Arguments
 from urunc.cli.verb import ours
 from urunc.errors import UsageError
+from urunc.lifecycle import kill
 from urunc.state import STOPPED, load
 
 OPTIONS = {"--all": (FLAG, "all processes; a guest's monitor is one")}
@@ -22,7 +22,7 @@ def main(arguments: Arguments) -> int:
     state = load(arguments.root, identifier)
     if arguments.has("--all") and state.status() == STOPPED:
         return 0  # as with runc: of no processes all have got it
-    stopping.kill(state, number, arguments.config())
+    kill.kill(state, number, arguments.config())
     return 0
 
 

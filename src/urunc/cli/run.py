@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import posix
 
-from urunc import channel, container, endings, logs, monitors, stopping, timing
+from urunc import channel, logs, monitors, timing
 from urunc.cli.create import create
 from urunc.cli.options import CREATE, FLAG, Arguments
 from urunc.errors import WrongStatusError
+from urunc.lifecycle import container, exit_reason, kill
 from urunc.state import State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from urunc.config import Config
-    from urunc.terminal import Session
+    from urunc.lifecycle.terminal import Session
 
 OPTIONS = CREATE | {
     "--detach": (FLAG, "leave it running and return"),
@@ -33,13 +34,13 @@ def main(arguments: Arguments) -> int:
     if not detach and not arguments.get("--console-socket"):
 
         def open_session() -> int:
-            from urunc.terminal import Session
+            from urunc.lifecycle.terminal import Session
 
             nonlocal session
             session = Session()
             return session.init_end
 
-        from urunc.relay import Relay
+        from urunc.lifecycle.relay import Relay
 
         relay = Relay()
         state = create(arguments, open_session, relay)
@@ -73,13 +74,17 @@ def main(arguments: Arguments) -> int:
             session.close()
         if relay:
             relay.close()
-    plan, said, stop = state.data["plan"], channel.last_words(told), endings.stop_of(state.folder)
+    plan, said, stop = (
+        state.data["plan"],
+        channel.last_words(told),
+        exit_reason.stop_of(state.folder),
+    )
     monitor = monitors.load(plan["monitor"], config)
-    why = endings.reason(plan, monitor, code, said, stop)
+    why = exit_reason.reason(plan, monitor, code, said, stop)
     logs.info(f"container '{state.id}' ended: {why}")
     if not arguments.has("--keep"):
         container.delete(arguments.root, state.id, config, force=False)
-    return endings.exit_code(plan, code, said, stop)
+    return exit_reason.exit_code(plan, code, said, stop)
 
 
 def _forward_signals(state: State, config: Config, session: Session | None) -> None:
@@ -89,7 +94,7 @@ def _forward_signals(state: State, config: Config, session: Session | None) -> N
 
     def forward(number: int, _frame: object) -> None:
         try:
-            stopping.kill(state, number, config)
+            kill.kill(state, number, config)
         except WrongStatusError:
             pass  # it is ending already
 

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from urunc import container
 from urunc.cli.options import Arguments
 from urunc.cli.verb import ours
+from urunc.lifecycle import container
 
 OPTIONS: dict[str, tuple[str, str]] = {}
 USAGE = "ID"

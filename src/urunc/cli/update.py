@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from urunc import update
 from urunc.bundle import resources
 from urunc.bundle.document import Object
 from urunc.cli.options import VALUE, Arguments
 from urunc.cli.verb import ours
 from urunc.errors import UsageError
+from urunc.lifecycle import update
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from urunc.bundle.spec import Spec
     from urunc.config import Config
-    from urunc.creation import Options
+    from urunc.lifecycle.create import Options
     from urunc.plan.decide import Plan
     from urunc.storage.facts import StorageFacts
     from urunc.users import Ids

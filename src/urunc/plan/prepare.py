@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from urunc import guests, logs, monitors
 from urunc.bundle.resources import Resources, merge
-from urunc.container import hostname
 from urunc.errors import HostError, RoomError
+from urunc.lifecycle.container import hostname
 from urunc.plan.decide import Plan, decide, realize, untold
 from urunc.plan.host import probe
 from urunc.record import replace

@@ -297,17 +297,18 @@ class Lives(Loop):
         """The exit code of a guest, whose monitor ended with a status."""
         if said.code is not None:
             return said.code
-        from urunc import config, endings, monitors
+        from urunc import config, monitors
+        from urunc.lifecycle import exit_reason
         from urunc.state import load
 
-        stop = endings.stop_of(f"{task.root}/{task.id}")
+        stop = exit_reason.stop_of(f"{task.root}/{task.id}")
         try:
             plan = load(task.root, task.id).data["plan"]
-            code = endings.exit_code(plan, status, said, stop)
+            code = exit_reason.exit_code(plan, status, said, stop)
             if code and not stop:
                 options = config.load(task.options.get("config_path", ""))
                 monitor = monitors.load(plan["monitor"], options)
-                why = endings.reason(plan, monitor, status, said)
+                why = exit_reason.reason(plan, monitor, status, said)
                 logs.warn(f"container '{task.id}' ended with {code}: {why}")
         except Error as error:
             logs.warn(f"how '{task.id}' ended: {error.message}")
@@ -379,7 +380,7 @@ class Lives(Loop):
     # memory
 
     def _watch_memory(self, task: Task, pid: int) -> None:
-        from urunc.events import MemoryEvents
+        from urunc.lifecycle.events import MemoryEvents
         from urunc.shim.metrics import groups_of
 
         task.groups = groups_of(task.root, task.id, pid)

@@ -4,7 +4,7 @@
 Without a terminal nothing is copied: the process has the FIFO's own end. The shim keeps a reader of
 its output, so that a client that went away costs it no SIGPIPE, and a writer of its input until
 CloseIO, so that the input does not end before its client came. Nothing here waits, whoever opens
-first. Runs in the shim, with its privilege; the relay of a terminal is terminal.py's.
+first. Runs in the shim, with its privilege; the relay of a terminal is lifecycle/terminal.py's.
 """
 
 from __future__ import annotations

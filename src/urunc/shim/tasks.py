@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from urunc.events import MemoryEvents
+    from urunc.lifecycle.events import MemoryEvents
     from urunc.shim.stdio import Streams
     from urunc.shim.terminal import Terminal
 

@@ -13,9 +13,10 @@ import posix
 from select import POLLERR, POLLIN, POLLPRI, poll
 from time import monotonic
 
-from urunc import channel, endings
+from urunc import channel
 from urunc.cgroup import groups, stats
 from urunc.errors import MonitorError, WrongStatusError
+from urunc.lifecycle import exit_reason
 from urunc.linux import cgroups, process
 from urunc.linux.files import write_bytes
 
@@ -140,11 +141,11 @@ class _Follower:
     def _why(self, status: int | None) -> str:
         if self.kills:
             return "killed: out of memory (OOM)"
-        plan, stop = self.state.data["plan"], endings.stop_of(self.state.folder)
+        plan, stop = self.state.data["plan"], exit_reason.stop_of(self.state.folder)
         if plan["supervisor"] and status is not None and status >= 0 and not stop:
             return f"its application, or its monitor, ended with {status}"
         told = self.told.get("reason", "")
-        return endings.reason(plan, self.monitor, status, self.said, stop, told)
+        return exit_reason.reason(plan, self.monitor, status, self.said, stop, told)
 
     def close(self) -> None:
         posix.close(self.pidfd)

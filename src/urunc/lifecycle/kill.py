@@ -30,7 +30,7 @@ def kill(state: State, number: int, config: Config) -> None:
     """Send a signal to a container, as its monitor understands it; raises WrongStatusError.
 
     A stop request (SIGTERM, SIGINT, SIGQUIT) asks the guest where it listens and the monitor can
-    ask, and ends the monitor at once where not; that leaves a note (endings.py). Other signals than
+    ask, and ends the monitor at once where not; that leaves a note (lifecycle/exit_reason.py). Other signals than
     SIGKILL, SIGSTOP and SIGCONT mean nothing to a guest and would only hurt its monitor, so they
     end here.
     """
@@ -53,7 +53,7 @@ def kill(state: State, number: int, config: Config) -> None:
         if not process.send_signal(pidfd, number):
             raise WrongStatusError(f"kill '{state.id}': container not running")
         if number == SIGKILL and status == PAUSED:
-            from urunc.container import thaw
+            from urunc.lifecycle.container import thaw
 
             thaw(state)  # v1 keeps even the dead frozen
     finally:
@@ -69,7 +69,7 @@ def _is_asked(state: State, number: int, status: str, config: Config) -> bool:
 
 def _ending_signal(state: State, wanted: int, status: str) -> int:
     """The signal that ends a monitor in place of a stop request, which is noted down."""
-    from urunc.endings import note_stop
+    from urunc.lifecycle.exit_reason import note_stop
 
     note_stop(state.folder, wanted)
     plan = state.data["plan"]
@@ -81,7 +81,7 @@ def _ending_signal(state: State, wanted: int, status: str) -> int:
 
 
 def _forget_stop(state: State) -> None:
-    from urunc.endings import NOTE, forget_stop
+    from urunc.lifecycle.exit_reason import NOTE, forget_stop
 
     if exists(f"{state.folder}/{NOTE}"):
         forget_stop(state.folder)
@@ -145,7 +145,7 @@ def _leave_guard(state: State, pidfd: int, config: Config) -> None:
             logs.warn(f"container '{state.id}' did not stop within {deadline_s} s: killed")
             process.send_signal(held, SIGKILL)
             if state.data.get("groups") and state.paused():
-                from urunc.container import thaw
+                from urunc.lifecycle.container import thaw
 
                 thaw(state)
     finally:

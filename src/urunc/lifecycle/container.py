@@ -115,7 +115,7 @@ def connect(
     try:
         return take_over(found, place, known)
     except HostError:
-        from urunc.leftovers import reclaim
+        from urunc.lifecycle.reclaim import reclaim
 
         journal.take_back(kept)
         if not reclaim(journal.folder, place.device, place.inode):

@@ -3,7 +3,7 @@
 monitor.
 
 Runs in the caller's process, in the host's namespaces, with its privilege; forks init. A failure at
-any point takes back all that was made. container.py has the rest of a container's life: it is apart
+any point takes back all that was made. lifecycle/container.py has the rest of a container's life: it is apart
 from this so that the other verbs do not load what only create needs.
 """
 
@@ -16,7 +16,6 @@ from urunc.bundle.resources import Resources, with_tasks
 from urunc.bundle.spec import Spec
 from urunc.cgroup import devices, groups
 from urunc.cgroup.groups import Groups
-from urunc.container import connect, look, network_files, network_of, parts, run_poststop
 from urunc.errors import Error, HostError, InitError, SpecError, reason
 from urunc.init import clone, hooks
 from urunc.init.main import Channel, Setup
@@ -25,6 +24,7 @@ from urunc.init.setup import HOST_IDS, Ready, build, may_access
 from urunc.init.steps import pack
 from urunc.journal import FileOwner, Journal
 from urunc.jsontext import dumps
+from urunc.lifecycle.container import connect, look, network_files, network_of, parts, run_poststop
 from urunc.linux import cgroups, namespaces, process
 from urunc.linux.files import remove_tree, write_whole
 from urunc.net.facts import NO_NETWORK, NOTHING, NetFacts
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 
     from urunc.bundle.image import UnikernelImage
     from urunc.config import Config
+    from urunc.lifecycle.relay import Relay
+    from urunc.lifecycle.streams import Streams
     from urunc.monitors import Launch
     from urunc.net.moving import Moved
-    from urunc.relay import Relay
-    from urunc.streams import Streams
 
 SIGKILL = 9
 UMOUNT_NOFOLLOW = 8
@@ -259,7 +259,7 @@ class _Creation:
     def _take_streams(self) -> None:
         plan, relay = self.prepared.plan, self.options.relay
         if self.prepared.monitor.sets_modes and not plan.terminal:
-            from urunc import streams
+            from urunc.lifecycle import streams
 
             self.streams = streams.take(relay.open() if relay else (0, 1, 2))
             self.prepared.plan = streams.told(plan, self.streams)

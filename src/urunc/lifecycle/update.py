@@ -11,8 +11,8 @@ from __future__ import annotations
 from urunc import channel
 from urunc.bundle.resources import PIDS_MAX, Resources, merge, most_processes, with_tasks
 from urunc.cgroup import groups
-from urunc.container import locked
 from urunc.errors import StateError, WrongStatusError
+from urunc.lifecycle.container import locked
 from urunc.record import plain, rebuild, replace
 from urunc.state import STOPPED
 
