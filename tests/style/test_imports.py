@@ -52,8 +52,8 @@ EXPECTED: dict[str, str] = {
         urunc.cgroup.devices
         urunc.cgroup.groups
         urunc.cgroup.limits
-        urunc.channel
         urunc.cli.create
+        urunc.guest_channel
         urunc.guests
         urunc.init
         urunc.init.clone

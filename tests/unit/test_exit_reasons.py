@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from urunc.channel import Said
+from urunc.guest_channel import Said
 from urunc.lifecycle import exit_reason
 from urunc.monitors.firecracker import Firecracker
 from urunc.monitors.qemu import Qemu

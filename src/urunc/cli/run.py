@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import posix
 
-from urunc import channel, logs, monitors, timing
+from urunc import guest_channel, logs, monitors, timing
 from urunc.cli.create import create
 from urunc.cli.options import CREATE, FLAG, Arguments
 from urunc.errors import WrongStatusError
@@ -53,7 +53,7 @@ def main(arguments: Arguments) -> int:
             _forward_signals(state, config, session)
         if session:
             session.take()
-        told = channel.listen(state.folder) if not detach else -1
+        told = guest_channel.listen(state.folder) if not detach else -1
         timing.stamp(11)
         container.start(arguments.root, state.id, config)
         if detach:
@@ -63,7 +63,8 @@ def main(arguments: Arguments) -> int:
             session.copy(posix.pidfd_open(state.pid))
         elif relay:
             relay.copy(
-                posix.pidfd_open(state.pid), lambda number: channel.closed(state.folder, number)
+                posix.pidfd_open(state.pid),
+                lambda number: guest_channel.closed(state.folder, number),
             )
         code = _wait(state.pid)
     except BaseException:
@@ -76,7 +77,7 @@ def main(arguments: Arguments) -> int:
             relay.close()
     plan, said, stop = (
         state.data["plan"],
-        channel.last_words(told),
+        guest_channel.last_words(told),
         exit_reason.stop_of(state.folder),
     )
     monitor = monitors.load(plan["monitor"], config)
@@ -108,7 +109,7 @@ def _resize(state: State, session: Session) -> None:
     """Give the container's terminal the size of the user's, in the guest too."""
     size = session.resize()
     if size and state.data["plan"]["process"]:
-        channel.resize(state.folder, *size)
+        guest_channel.resize(state.folder, *size)
 
 
 def _wait(pid: int) -> int:

@@ -8,7 +8,7 @@ it. What a step does is in init/steps.py.
 
 from __future__ import annotations
 
-from urunc import channel, logs
+from urunc import guest_channel, logs
 from urunc.init.steps import (
     Attach,
     Bind,
@@ -120,7 +120,7 @@ def build(
         folder = root.removesuffix("root")
         steps += [
             Bind(source=folder + name, target=f"{root}{RUN}/{name}", inside="", read_only=False)
-            for name in (channel.IN, channel.OUT)
+            for name in (guest_channel.IN, guest_channel.OUT)
         ]
     steps += _device_steps(plan, launch, spec, root, ready, storage)
     if ready.console_socket >= 0:

@@ -308,7 +308,7 @@ def _order_clock(state: State, what: str, status: str, config: Config) -> None:
     if status != RUNNING:
         return
     from urunc import monitors
-    from urunc.control import order
+    from urunc.monitor_client import order
 
     if what not in monitors.load(state.data["plan"]["monitor"], config).orders:
         return

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import posix
 
-from urunc import OCI_VERSION, __version__, channel, logs, timing
+from urunc import OCI_VERSION, __version__, guest_channel, logs, timing
 from urunc.bundle.resources import Resources, with_tasks
 from urunc.bundle.spec import Spec
 from urunc.cgroup import devices, groups
@@ -279,7 +279,7 @@ class _Creation:
             )
             self.prepared.plan = plan
         if plan.channel == "virtio":
-            channel.make(self.folder.path, plan.uid or 0, plan.gid or 0)
+            guest_channel.make(self.folder.path, plan.uid or 0, plan.gid or 0)
 
     def _prepare(self) -> None:
         """What init cannot do for itself: where it has a user namespace of its own, device nodes

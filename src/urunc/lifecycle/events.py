@@ -13,7 +13,7 @@ import posix
 from select import POLLERR, POLLIN, POLLPRI, poll
 from time import monotonic
 
-from urunc import channel
+from urunc import guest_channel
 from urunc.cgroup import groups, stats
 from urunc.errors import MonitorError, WrongStatusError
 from urunc.lifecycle import exit_reason
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from urunc.cgroup.groups import Groups
     from urunc.config import Config
-    from urunc.control import Control
+    from urunc.monitor_client import Control
     from urunc.state import State
 
 
@@ -68,8 +68,8 @@ class _Follower:
         self.kills = cgroups.oom_kills(self.group.paths)
         self.told: dict[str, str] = {}
         self.listener: Control | None = None
-        self.ear = channel.listen(state.folder)
-        self.said = channel.said(self.ear)
+        self.ear = guest_channel.listen(state.folder)
+        self.said = guest_channel.said(self.ear)
 
     def run(self, interval_s: float) -> Iterator[dict[str, Any]]:
         poller = poll()
@@ -90,8 +90,10 @@ class _Follower:
             if kills > self.kills:
                 self.kills = kills
                 yield _event(self.state, "oom")
-            said, before = channel.said(self.ear), self.said
-            self.said = said if said != channel.Said() else before  # gone with who else listens
+            said, before = guest_channel.said(self.ear), self.said
+            self.said = (
+                said if said != guest_channel.Said() else before
+            )  # gone with who else listens
             if self.said.kills > before.kills:
                 yield _event(self.state, "oom")
             if self.listener is not None and self.listener.fileno() in ready:
@@ -106,7 +108,7 @@ class _Follower:
         """Connect to the monitor's own events, once it runs."""
         if self.listener is not None or not self.monitor.events_socket:
             return
-        from urunc.control import Control
+        from urunc.monitor_client import Control
 
         try:
             listener = Control(self.state.pid, self.monitor.events_socket)

@@ -8,7 +8,7 @@ end reads it. Engines with a shim of their own see only how the monitor ended (d
 
 from __future__ import annotations
 
-from urunc.channel import Said
+from urunc.guest_channel import Said
 from urunc.linux.files import read_text, unlink, write_whole
 
 TYPE_CHECKING = False

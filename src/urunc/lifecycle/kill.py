@@ -94,10 +94,10 @@ def _is_silent(state: State, config: Config) -> bool:
     if plan["stop_order"] != CHANNEL:
         return False
     if not plan["supervisor"]:
-        from urunc.channel import is_silent
+        from urunc.guest_channel import is_silent
 
         return is_silent(state.folder)
-    from urunc.control import is_attended  # the supervisor has heard what there was
+    from urunc.monitor_client import is_attended  # the supervisor has heard what there was
 
     return not is_attended(state, config)
 
@@ -107,7 +107,7 @@ def _tell_guest(state: State, number: int) -> bool:
     there."""
     if state.data["plan"]["stop_order"] != CHANNEL:
         return False
-    from urunc.channel import signal
+    from urunc.guest_channel import signal
 
     return signal(state.folder, number)
 
@@ -117,7 +117,7 @@ def _ask_to_stop(state: State, config: Config) -> bool:
     how = state.data["plan"]["stop_order"]
     if how in ("", CHANNEL):
         return False
-    from urunc.control import order
+    from urunc.monitor_client import order
 
     try:
         order(state, how, config)
@@ -155,7 +155,7 @@ def _leave_guard(state: State, pidfd: int, config: Config) -> None:
 def _wait_gone(state: State, pidfd: int, deadline_s: float, config: Config) -> bool:
     """Whether the container ends before the deadline. A button that was pressed before the guest
     looked at it is pressed again; a signal waits for urunc's init by itself."""
-    from urunc.control import order
+    from urunc.monitor_client import order
 
     how = state.data["plan"]["stop_order"]
     while how != CHANNEL and deadline_s > REPEAT_S:

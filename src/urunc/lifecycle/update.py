@@ -8,7 +8,7 @@ it would not fit into is refused: the kernel would kill the monitor for it.
 
 from __future__ import annotations
 
-from urunc import channel
+from urunc import guest_channel
 from urunc.bundle.resources import PIDS_MAX, Resources, merge, most_processes, with_tasks
 from urunc.cgroup import groups
 from urunc.errors import StateError, WrongStatusError
@@ -38,7 +38,7 @@ def update(root: str, identifier: str, wanted: Resources) -> None:
             _tell_systemd(group, with_tasks(after, tasks))
         group.apply(_to_write(with_tasks(wanted, tasks), with_tasks(after, tasks), group))
         if wanted.pids_limit is not None or PIDS_MAX in wanted.unified:
-            channel.limit_processes(state.folder, most_processes(after))
+            guest_channel.limit_processes(state.folder, most_processes(after))
         state.data["resources"] = plain(after)
         state.save()
 

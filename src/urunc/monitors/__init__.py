@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from urunc.config import Config
-    from urunc.control import Control
+    from urunc.monitor_client import Control
 
 # monitor's name → its module
 BUILT_IN = {
@@ -40,7 +40,7 @@ SHARE = "/share"
 """Where shared folders are in the monitor's root: `root` and `volumes/N` in it."""
 SHARE_SOCKET = f"{RUN}/virtiofs.sock"
 CHANNEL = f"{RUN}/channel"
-"""The FIFOs CHANNEL.in (to the guest) and CHANNEL.out (channel.py)."""
+"""The FIFOs CHANNEL.in (to the guest) and CHANNEL.out (guest_channel.py)."""
 
 
 @record

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posix
 
-from urunc import channel, logs
+from urunc import guest_channel, logs
 from urunc.errors import Error
 from urunc.linux import cgroups
 from urunc.linux.files import read_text, unlink, write_whole
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from urunc.channel import Said
+    from urunc.guest_channel import Said
     from urunc.shim.publisher import Publisher
     from urunc.shim.terminal import Terminal
 
@@ -171,7 +171,7 @@ class Lives(Loop):
         """The pid of a container's init, which has just been made."""
         pid = int(read_text(f"{task.bundle}/init.pid"))
         task.guest = is_ours(task.root, task.id)
-        task.init.channel = channel.listen(f"{task.root}/{task.id}")
+        task.init.channel = guest_channel.listen(f"{task.root}/{task.id}")
         self._watch_memory(task, pid)
         return pid
 
@@ -275,7 +275,7 @@ class Lives(Loop):
     def ended(self, task: Task, process: Process, status: int) -> None:
         """A container's process has ended."""
         code = posix.waitstatus_to_exitcode(status)
-        said = channel.last_words(process.channel)
+        said = guest_channel.last_words(process.channel)
         process.channel = -1
         if task.guest:
             code = self._guest_code(task, code, said)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import posix
 
-from urunc import channel
+from urunc import guest_channel
 from urunc.linux.files import unlink, write_whole
 from urunc.shim import pod
 from urunc.shim.checkpoints import checkpoint_words
@@ -180,7 +180,7 @@ class Shim(Lives):
         if process.terminal:
             process.terminal.resize(width, height)
             if process.channel >= 0:
-                channel.resize(f"{task.root}/{task.id}", height, width)
+                guest_channel.resize(f"{task.root}/{task.id}", height, width)
         request.answer()
 
     def do_close_io(self, request: Request) -> None:
