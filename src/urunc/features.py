@@ -24,7 +24,7 @@ from urunc.jsontext import loads
 from urunc.linux import capabilities, cgroups, namespaces
 from urunc.linux.files import exists, read_text
 from urunc.monitors import BUILT_IN as MONITORS
-from urunc.plan.host import capture
+from urunc.programs import capture
 from urunc.storage.options import ALL as MOUNT_OPTIONS
 
 TYPE_CHECKING = False

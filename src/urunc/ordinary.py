@@ -18,7 +18,7 @@ import posix
 from urunc.errors import HostError, reason
 from urunc.linux import _linux
 from urunc.linux.files import is_directory, read_bytes
-from urunc.plan.host import find_program
+from urunc.programs import find_program
 from urunc.state import is_ours
 
 TYPE_CHECKING = False

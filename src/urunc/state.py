@@ -33,8 +33,8 @@ ID_LIMIT = 255
 ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 
 CHANNEL = "channel"
-"""The plan's stop order where the signal is told to urunc's init in the guest (guest_channel.py), and
-none to the monitor."""
+"""The plan's stop order where the signal is told to urunc's init in the guest (guest_channel.py),
+and none to the monitor."""
 CREATING, CREATED, RUNNING, STOPPED = "creating", "created", "running", "stopped"
 PAUSED = "paused"
 

@@ -10,7 +10,7 @@ import subprocess
 from typing import Any
 
 from urunc.config import Config
-from urunc.storage import images
+from urunc.storage import cache, images
 from urunc.storage.layers import Source, identify
 from urunc.storage.owners import Owners
 
@@ -52,12 +52,12 @@ class Place:
 
     def obtain(
         self, root: pathlib.Path | Source, form: str = "ext4", owners: Owners | None = None
-    ) -> images.Image:
+    ) -> cache.Image:
         """The shared image of a root filesystem."""
         source = root if isinstance(root, Source) else identify(str(root))
         return images.obtain(source, form, self.config, owners)
 
-    def look(self, image: images.Image | pathlib.Path, options: str = "ro") -> pathlib.Path:
+    def look(self, image: cache.Image | pathlib.Path, options: str = "ro") -> pathlib.Path:
         """An image, mounted."""
         point = self.folder(f"look-{len(self.mounted)}")
         path = image if isinstance(image, pathlib.Path) else image.path

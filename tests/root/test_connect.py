@@ -16,6 +16,7 @@ from support import Network, ip, need, network_unchanged
 from urunc import logs
 from urunc.errors import HostError
 from urunc.journal import Journal
+from urunc.journaled import resource_class
 from urunc.net.connect import Place, connect
 from urunc.net.facts import Found
 from urunc.net.look import look
@@ -32,7 +33,7 @@ def place(network: Network, tmp_path: pathlib.Path) -> Place:
         assert time.monotonic() < end
         time.sleep(0.05)
     plan: Any = types.SimpleNamespace(uid=12345, gid=12345, queues=1, net_names=None)
-    return Place(network.path, plan, Journal(str(tmp_path)))
+    return Place(network.path, plan, Journal(str(tmp_path), resource_class))
 
 
 def found(place: Place) -> Found:
@@ -66,7 +67,7 @@ def test_another_takes_the_interface(
     other.mkdir()
     with network_unchanged(network.path):
         connect(seen, place)
-        late = Place(place.namespace, place.plan, Journal(str(other)))
+        late = Place(place.namespace, place.plan, Journal(str(other), resource_class))
         with pytest.raises(HostError, match="another guest has taken it over") as caught:
             connect(seen, late)
         assert "'network' with 'shared'" in caught.value.hint

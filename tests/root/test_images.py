@@ -19,10 +19,10 @@ from places.layers import Place, contents
 from support import need
 from urunc.bundle.spec import IdMapping
 from urunc.errors import HostError
+from urunc.ids import IdMap
 from urunc.storage import builders, images, room, trees
 from urunc.storage.layers import identify
 from urunc.storage.owners import Owners
-from urunc.users import IdMap
 
 FORMS = ("ext2", "ext4", "erofs", "squashfs")
 SECRET = "correct-horse-battery-staple"

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from support import Network, ip, need
+from urunc.bundle.network_files import read_hostname
 from urunc.net.facts import Address, Found, Interface, Resolver, Route
-from urunc.net.look import look, network_of, read_hostname, read_hosts, read_resolver
+from urunc.net.look import look, network_of, read_hosts, read_resolver
 
 Ip = Callable[..., str]
 

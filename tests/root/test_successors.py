@@ -30,7 +30,7 @@ from support import (
 )
 from urunc.config import load as load_config
 from urunc.lifecycle import container as verbs
-from urunc.plan import decide
+from urunc.plan import realize
 
 READ_ONLY = 'mount -o bind /proc/sys /proc/sys && mount -o remount,ro,bind /proc/sys && exec "$@"'
 
@@ -170,7 +170,7 @@ def test_start_is_killed_and_repeated(urunc: Urunc, bundle: Bundle, network: Net
         child = os.fork()
         if not child:
             # in place of a function: this process is for this alone
-            decide.realize = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment,misc]
+            realize.realize = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment,misc]
             verbs.start(str(urunc.root), container.id, load_config(str(urunc.config)))
             os._exit(0)
         assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL

@@ -46,6 +46,7 @@ EXPECTED: dict[str, str] = {
         urunc.bundle.document
         urunc.bundle.elf
         urunc.bundle.image
+        urunc.bundle.network_files
         urunc.bundle.resources
         urunc.bundle.spec
         urunc.cgroup
@@ -55,6 +56,7 @@ EXPECTED: dict[str, str] = {
         urunc.cli.create
         urunc.guest_channel
         urunc.guests
+        urunc.ids
         urunc.init
         urunc.init.clone
         urunc.init.hooks
@@ -62,6 +64,7 @@ EXPECTED: dict[str, str] = {
         urunc.init.setup
         urunc.init.steps
         urunc.journal
+        urunc.journaled
         urunc.lifecycle
         urunc.lifecycle.container
         urunc.lifecycle.create
@@ -71,16 +74,20 @@ EXPECTED: dict[str, str] = {
         urunc.linux.seccomp
         urunc.monitors
         urunc.net
+        urunc.net.attach
         urunc.net.facts
         urunc.plan
         urunc.plan.compatibility
         urunc.plan.decide
+        urunc.plan.device_nodes
         urunc.plan.host
+        urunc.plan.model
         urunc.plan.network
         urunc.plan.prepare
-        urunc.plan.request
+        urunc.plan.realize
         urunc.plan.sizing
         urunc.plan.unsupported
+        urunc.programs
         urunc.record
         urunc.storage
         urunc.storage.facts

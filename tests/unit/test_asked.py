@@ -11,7 +11,8 @@ from made import config, document, host, image, image_file, solo5
 from urunc import guests, monitors
 from urunc.bundle import spec
 from urunc.errors import SpecError
-from urunc.plan.decide import Plan, decide
+from urunc.plan.decide import decide
+from urunc.plan.model import Plan
 
 
 def planned(guest: str, monitor: str, changes: dict[str, Any], **members: Any) -> Plan:

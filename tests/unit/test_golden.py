@@ -25,8 +25,9 @@ from urunc.bundle.image import ImageFile, UnikernelImage
 from urunc.init import attributes
 from urunc.init.setup import Ready, build
 from urunc.net.facts import NetFacts
-from urunc.plan.decide import decide, realize
+from urunc.plan.decide import decide
 from urunc.plan.host import HostFacts
+from urunc.plan.realize import realize
 from urunc.record import rebuild, replace
 from urunc.storage.disks import expected
 from urunc.storage.facts import Found

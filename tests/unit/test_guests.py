@@ -13,7 +13,7 @@ from made import binary, config, solo5
 from urunc import guests
 from urunc.errors import ConfigError, ImageError
 from urunc.guests import Devices, Disk, Nic, Request, Words
-from urunc.guests.linux import ARGUMENT_LIMIT, ENVIRONMENT_LIMIT, LINE_LIMIT_BYTES
+from urunc.guests.linux_line import ARGUMENT_LIMIT, ENVIRONMENT_LIMIT, LINE_LIMIT_BYTES
 from urunc.net.facts import Route
 
 

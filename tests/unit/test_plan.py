@@ -27,10 +27,12 @@ from urunc.bundle import spec
 from urunc.bundle.image import UnikernelImage
 from urunc.config import Config
 from urunc.errors import Error, HostError, ImageError, RoomError
-from urunc.init.setup import device_nodes
 from urunc.monitors import Program
-from urunc.plan.decide import Plan, decide, nic_count, realize
+from urunc.plan.decide import decide
+from urunc.plan.device_nodes import device_nodes
 from urunc.plan.host import HostFacts
+from urunc.plan.model import Plan, nic_count
+from urunc.plan.realize import realize
 from urunc.record import plain, rebuild, replace
 
 NO_KVM = {"kvm": node("/dev/kvm", problem="no such file or directory", mode=0, gid=0)}

@@ -16,7 +16,8 @@ from urunc.bundle import spec
 from urunc.errors import ImageError
 from urunc.guests.links import reduced
 from urunc.monitors import Launch
-from urunc.plan.decide import decide, realize, untold
+from urunc.plan.decide import decide
+from urunc.plan.realize import realize, untold
 from urunc.record import replace
 from urunc.storage.disks import expected
 

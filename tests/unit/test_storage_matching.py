@@ -12,8 +12,9 @@ from made import config, document, found, host, image, image_file, solo5, source
 from urunc import guests, monitors
 from urunc.bundle import spec
 from urunc.errors import ImageError
-from urunc.plan.decide import Plan, decide
+from urunc.plan.decide import decide
 from urunc.plan.matching import match, said_disks
+from urunc.plan.model import Plan
 from urunc.storage.facts import FILE, FOLDER, TMPFS, VolumeSource
 
 ENGINES = {

@@ -15,7 +15,9 @@ from urunc.bundle import spec
 from urunc.errors import HostError
 from urunc.init.setup import Ready, build
 from urunc.monitors import Launch
-from urunc.plan.decide import VIRTIOFSD_MIB, Plan, decide, realize
+from urunc.plan.decide import VIRTIOFSD_MIB, decide
+from urunc.plan.model import Plan
+from urunc.plan.realize import realize
 from urunc.record import replace
 from urunc.storage import sharing
 from urunc.storage.disks import expected
@@ -141,7 +143,7 @@ def test_which_daemon_it_is(
     program.write_text(f"#!/bin/sh\necho asked >>{tmp_path}/asked\necho '{text}'\n")
     program.chmod(0o755)
     given = config(storage__virtiofsd=str(program))
-    monkeypatch.setattr("urunc.plan.host.runtime_folder", lambda: str(tmp_path / "run"))
+    monkeypatch.setattr("urunc.programs.runtime_folder", lambda: str(tmp_path / "run"))
     for _ in range(2):
         assert sharing.find(given) == (str(program), rust)
     assert (tmp_path / "asked").read_text() == "asked\n"

@@ -13,7 +13,9 @@ from urunc import guests, monitors
 from urunc.bundle import spec
 from urunc.errors import ImageError
 from urunc.net.facts import NO_NETWORK
-from urunc.plan.decide import Plan, decide, realize
+from urunc.plan.decide import decide
+from urunc.plan.model import Plan
+from urunc.plan.realize import realize
 from urunc.record import replace
 from urunc.storage.disks import expected
 from urunc.storage.facts import (
@@ -275,7 +277,7 @@ def test_what_engines_always_mount_is_a_warning() -> None:
         for path in ("/dev/shm", "/run/secrets", "/etc/hosts")
     ]
     parsed = spec.parse(document(mounts=mounts), "/bundle")
-    given = volume_mounts(parsed, guests.load("mewz", config()))
+    given = volume_mounts(parsed, init=False, tmpfs=False)
     there = found(*(source(mount.destination) for mount in given))
     plan = planned("mewz", "qemu", there, mount_rootfs=False)
     assert plan.warnings == ("mounts that the guest does not see: /dev/shm, /run/secrets",)

@@ -9,7 +9,7 @@ import pytest
 
 from urunc import users
 from urunc.bundle.spec import IdMapping
-from urunc.users import IdMap, Ids
+from urunc.ids import IdMap, Ids
 
 TWO = IdMap(
     ranges=(

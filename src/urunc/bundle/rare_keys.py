@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The parts of config.json that few containers have: parsed, refused with a reason, or remarked on.
 
-bundle/spec.py comes here only where one of them is there, so that the others do not pay for the import.
-Touches nothing.
-"""
+bundle/spec.py comes here only where one of them is there, so that the others do not pay for the
+import. Touches nothing."""
 
 from __future__ import annotations
 

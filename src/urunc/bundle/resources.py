@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """linux.resources → Resources: what limits the monitor, as config.json and `update` say it.
 
-Pure, but for `read`. Which files of a control group say it to the kernel is cgroup/limits.py's business.
-"""
+Pure, but for `read`. Which files of a control group say it to the kernel is cgroup/limits.py's
+business."""
 
 from __future__ import annotations
 

@@ -200,7 +200,8 @@ class Spec:
     remarks: tuple[str, ...] = ()
     """What of the configuration is passed over, in words for the user."""
     host_namespaces: frozenset[str] = frozenset()
-    """The kinds of which the container has the host's, once they were looked at (bundle/joined_namespaces.py)."""
+    """The kinds of which the container has the host's, once they were looked at
+    (bundle/joined_namespaces.py)."""
 
     def has_own(self, kind: str) -> bool:
         """Whether the container has a namespace that is not the host's."""

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import posix
 
-from urunc.init.setup import device_nodes
 from urunc.linux.files import S_IFBLK, S_IFMT
+from urunc.plan.device_nodes import device_nodes
 from urunc.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from urunc.plan.decide import Plan
+    from urunc.plan.model import Plan
 
 
 @record

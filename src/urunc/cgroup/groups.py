@@ -13,7 +13,7 @@ import posix
 from urunc import logs
 from urunc.cgroup import limits
 from urunc.errors import HostError, SpecError, reason
-from urunc.journal import ControlGroups, SystemdUnit
+from urunc.journaled import ControlGroups, SystemdUnit
 from urunc.linux import cgroups
 from urunc.linux.cgroups import UNIFIED
 from urunc.linux.files import exists, read_text, write_bytes

@@ -15,6 +15,7 @@ from urunc.bundle import image, spec
 from urunc.cli.create import bundle_folder
 from urunc.cli.options import BUNDLE, VALUE, Arguments
 from urunc.errors import SpecError, UsageError, reason
+from urunc.ids import ids_of
 from urunc.init import attributes
 from urunc.init.setup import ATTACH, Ready, build
 from urunc.init.steps import Bind
@@ -22,18 +23,18 @@ from urunc.jsontext import dumps, loads
 from urunc.linux.files import read_text
 from urunc.net.facts import Interface, NetFacts, Route
 from urunc.plan import prepare
-from urunc.plan.decide import nic_count
+from urunc.plan.model import nic_count
 from urunc.record import plain, rebuild, replace
 from urunc.state import CHANNEL, load
 from urunc.storage.disks import expected, in_words
-from urunc.users import candidates, ids_of, mapped_groups
+from urunc.users import candidates, mapped_groups
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from urunc.bundle.spec import Spec
     from urunc.config import Config
     from urunc.monitors import Launch
-    from urunc.plan.decide import Plan
+    from urunc.plan.model import Plan
 
 OPTIONS = BUNDLE | {
     "--id": (VALUE, "use the network's facts of this container"),

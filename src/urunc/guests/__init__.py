@@ -290,9 +290,7 @@ def load(name: str, config: Config) -> Guest:
     if name in BUILT_IN:
         guest = __import__(f"urunc.guests.{name}", fromlist=("GUEST",)).GUEST()
     elif config.get(f"guests.{name}.cmdline"):
-        from urunc.guests.template import Template
-
-        guest = Template(
+        guest = __import__("urunc.guests.template", fromlist=("GUEST",)).GUEST(
             name,
             config.get(f"guests.{name}.cmdline"),
             config.get(f"guests.{name}.storage"),

@@ -16,22 +16,13 @@ cannot be said so is refused here; names that there is no room for are left out,
 from __future__ import annotations
 
 from urunc.errors import ImageError
-from urunc.guests import Guest, Nic, Request, Words, host_name
-from urunc.net.ipv4 import dotted_mask
+from urunc.guests import Guest, Request, Words
+from urunc.guests.linux_line import LINE_LIMIT_BYTES, line_of, network_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from urunc.net.facts import Route
+    pass
 
-LINE_LIMIT_BYTES = 2047
-ENVIRONMENT_LIMIT = 32 - 2  # MAX_INIT_ENVS, less HOME and TERM that the kernel sets itself
-NAME_SERVERS = 2  # in `ip=`
-VIRTIO_MTU = 1500
-DEFAULT = "0.0.0.0/0"
-ARGUMENT_LIMIT = 32 - 1  # MAX_INIT_ARGS, less init's own name
-LEFT_OUT: tuple[tuple[str, ...], ...] = ((), ("hosts",), ("hosts", "search", "options"))
-"""Of a request, where the line is too long: the first that lets it fit."""
-NOUNS = {"hosts": "lines of the hosts file", "search": "search domains", "options": "DNS options"}
 
 MODULES = (
     "virtio_pci",
@@ -47,16 +38,6 @@ name (until Linux 6.14), so that it is no dependency of theirs. What the kernel 
 not, is passed over."""
 MOUNTING = {"9p": ("9p", "9pnet_virtio"), "ext2": ("ext4",)}
 """Filesystem → the modules that mount it, where they are not called as it is."""
-
-# An environment variable of one of these names would be taken by the kernel
-# (Documentation/admin-guide/kernel-parameters.txt); so is any name with a dot, which is a module's
-# parameter.
-KERNEL_PARAMETERS = frozenset(
-    "acpi console debug hugepages init initrd ip isolcpus lockdown loglevel maxcpus mem "  # noqa: SIM905 (a long list of words)
-    "mitigations nfsroot noapic nokaslr nosmp nosmt nr_cpus panic pci quiet rdinit reboot resume "
-    "ro root rootdelay rootflags rootfstype rootwait rw security selinux single smp swiotlb tsc "
-    "vga".split()
-)
 
 
 class Linux(Guest):
@@ -84,9 +65,9 @@ class Linux(Guest):
             from urunc.guests.linux_config import config_line, config_text
 
             return Words(program="", words=(config_line(request),), config=config_text(request))
-        line, _ = _line(request)
+        line, _ = line_of(request)
         if len(line.encode()) > LINE_LIMIT_BYTES:
-            network = len(" ".join(_network(request)).encode())
+            network = len(" ".join(network_words(request)).encode())
             raise ImageError(
                 f"kernel command line: {len(line.encode())} bytes are more than {LINE_LIMIT_BYTES}",
                 "the kernel would cut it; shorten the arguments or the environment"
@@ -104,154 +85,8 @@ class Linux(Guest):
         return [
             f"kernel command line: no room in {LINE_LIMIT_BYTES} bytes for {what}: "
             f"{self.name} is told none"
-            for what in _line(request)[1]
+            for what in line_of(request)[1]
         ]
-
-
-def _line(request: Request) -> tuple[str, list[str]]:
-    """The line, and which names it has no room for; it can be too long still."""
-    words = ["panic=-1", f"console={request.console}", "reboot=k", *parameters(request)]
-    if request.disks:
-        words.append("root=/dev/vda " + ("ro" if request.disks[0].read_only else "rw"))
-    elif request.initrd:
-        words.append("root=/dev/ram0 rw")
-    words += _network(request)
-    names, program = _names(request), [*map(_environment, request.env), *_program(request)]
-    for left_out in LEFT_OUT:
-        told = [word for name, word in names.items() if name not in left_out]
-        line = " ".join((*words, *told, *program))
-        if len(line.encode()) <= LINE_LIMIT_BYTES:
-            break
-    return line, [
-        f"{len(getattr(request, name))} {NOUNS[name]}" for name in left_out if name in names
-    ]
-
-
-def _program(request: Request) -> list[str]:
-    """The application and its arguments; raises ImageError for more than the kernel takes, of
-    variables too."""
-    if len(request.env) > ENVIRONMENT_LIMIT:
-        raise ImageError(
-            f"process.env: {len(request.env)} variables are more than the kernel takes "
-            f"({ENVIRONMENT_LIMIT})",
-            "it panics past them; set fewer",
-        )
-    if not request.args:
-        return []
-    if len(request.args) - 1 > ARGUMENT_LIMIT:
-        raise ImageError(
-            f"process.args: {len(request.args) - 1} arguments are more than the kernel "
-            f"takes ({ARGUMENT_LIMIT})",
-            "it panics past them; pass fewer",
-        )
-    # with an initrd alone its own program is init; with a disk the kernel (or the initrd)
-    # mounts the disk first
-    verb = "rdinit" if request.initrd and not request.disks else "init"
-    words = [f"{verb}={_quoted(request.args[0], 'process.args[0]')}"]
-    if request.args[1:]:
-        words.append("--")
-        words += [
-            _quoted(word, f"process.args[{index}]")
-            for index, word in enumerate(request.args[1:], 1)
-        ]
-    return words
-
-
-def parameters(request: Request) -> list[str]:
-    """What config.json has for the kernel itself; raises ImageError."""
-    for index, word in enumerate(request.parameters):
-        if word == "--":
-            raise ImageError(
-                f"vm.kernel.parameters[{index}]: '--' ends the kernel's parameters",
-                "say the application's words by process.args",
-            )
-    return [
-        _quoted(word, f"vm.kernel.parameters[{index}]")
-        for index, word in enumerate(request.parameters)
-    ]
-
-
-def _network(request: Request) -> list[str]:
-    words = []
-    servers = [server for server in request.dns if ":" not in server][:NAME_SERVERS]
-    # of several gateways the kernel would take the last one
-    best = min((_metric(nic) for nic in request.nics if nic.ipv4_gateway), default=0)
-    for index, nic in enumerate(request.nics):
-        gateway = nic.ipv4_gateway if nic.ipv4_gateway and _metric(nic) == best else ""
-        if nic.ipv4:
-            mask, host = dotted_mask(nic.ipv4_prefix), host_name(request.hostname) or "urunc"
-            dns = "".join(f":{server}" for server in servers)
-            words.append(f"ip={nic.ipv4}::{gateway}:{mask}:{host}:eth{index}:off{dns}")
-            servers = []
-        told = items(nic, gateway)
-        if told:
-            words.append(f"urunc.eth{index}={','.join(told)}")
-    if len(request.dns) > NAME_SERVERS or any(":" in server for server in request.dns):
-        words.append(f"urunc.dns={','.join(request.dns)}")
-    return words
-
-
-def _names(request: Request) -> dict[str, str]:
-    """The words that a guest can do without, each under its field's name."""
-    words = {}
-    if request.search:
-        words["search"] = f"urunc.search={','.join(request.search)}"
-    if request.options and request.dns:
-        words["options"] = f"urunc.options={','.join(request.options)}"
-    if request.hosts and request.nics:
-        hosts = (line.replace(" ", "@") for line in request.hosts)
-        words["hosts"] = f"urunc.hosts={','.join(hosts)}"
-    return words
-
-
-def _metric(nic: Nic) -> int:
-    return min(route.metric for route in nic.routes if route.destination == DEFAULT)
-
-
-def items(nic: Nic, gateway: str) -> list[str]:
-    """What an interface has beside what its `ip=` says, in the order to set it up."""
-    found = []
-    if nic.mtu != VIRTIO_MTU:
-        found.append(f"mtu={nic.mtu}")
-    if nic.ipv6:
-        found.append(f"addr={nic.ipv6}/{nic.ipv6_prefix}")
-    found += [f"addr={address}" for address in nic.more]
-    on_link = {route.destination for route in nic.routes if not route.gateway}
-    for route in nic.routes:
-        # the guest needs not be told again what `ip=` says, but for a gateway that is not on the
-        # link: the kernel refuses it
-        said = gateway and (route.destination, route.gateway) == (DEFAULT, gateway)
-        if said and f"{gateway}/32" not in on_link:
-            continue
-        found.append(_route(route))
-    return found
-
-
-def _route(route: Route) -> str:
-    # metrics below 1024 are the kernel's own for IPv6, and of use only where there are several
-    text = f"route={route.destination}"
-    if route.gateway:
-        text += f"@{route.gateway}"
-    return text + (f"%{route.metric}" if route.metric not in (0, 1024) else "")
-
-
-def _environment(variable: str) -> str:
-    name = variable.partition("=")[0]
-    if name in KERNEL_PARAMETERS or "." in name or "-" in name:
-        raise ImageError(
-            f"process.env: '{name}' would be taken as a kernel parameter", "choose another name"
-        )
-    return _quoted(variable, f"process.env '{name}'")
-
-
-def _quoted(word: str, where: str) -> str:
-    if '"' in word or "\n" in word:
-        raise ImageError(
-            f"{where}: a double quote or a line's end cannot be passed on the kernel's "
-            "command line",
-            "pass it in a file of the image",
-        )
-    return f'"{word}"' if not word or word.split() != [word] else word
 
 
 GUEST = Linux

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from urunc.errors import ImageError
 from urunc.guests import CHANNEL_PORT, SHARE_TAG, STREAM_PORTS, VSOCK_PORT
-from urunc.guests.linux import LINE_LIMIT_BYTES, items, parameters
+from urunc.guests.linux_line import LINE_LIMIT_BYTES, items, parameters
 from urunc.net.facts import is_loopback
 from urunc.storage.facts import (
     ARCHIVE,

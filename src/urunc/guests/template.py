@@ -71,3 +71,6 @@ class Template(Guest):
                 f"known: {', '.join(FIELDS)}",
             )
         return word
+
+
+GUEST = Template

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from urunc.bundle.rare_keys import TimeOffset
-    from urunc.users import Ids
+    from urunc.ids import Ids
 
 CLONE_PARENT = 0x8000
 LATE = ("cgroup",)
@@ -256,7 +256,7 @@ def write_maps(pid: int, ids: Ids) -> None:
 
 
 def _map_by_tool(tool: str, pid: int, lines: list[tuple[int, int, int]]) -> None:
-    from urunc.plan.host import capture, find_program
+    from urunc.programs import capture, find_program
 
     program = find_program(tool)
     if not program:

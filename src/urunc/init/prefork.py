@@ -13,18 +13,10 @@ import posix
 
 from urunc import logs
 from urunc.errors import HostError, reason
-from urunc.init.setup import (
-    ATTACH,
-    BIND,
-    MAKE,
-    Ready,
-    device_nodes,
-    shared_volume,
-    shares,
-    stored_files,
-)
+from urunc.init.setup import ATTACH, BIND, MAKE, Ready, shared_volume, shares, stored_files
 from urunc.linux import _linux, cgroups, mounts
 from urunc.linux.files import AT_FDCWD, O_PATH, S_IFBLK, exists
+from urunc.plan.device_nodes import device_nodes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,10 +24,9 @@ if TYPE_CHECKING:
 
     from urunc.bundle.spec import Spec
     from urunc.config import Config
-    from urunc.lifecycle.create import Options
-    from urunc.plan.decide import Plan
+    from urunc.ids import Ids
+    from urunc.plan.model import Plan
     from urunc.storage.facts import StorageFacts
-    from urunc.users import Ids
 
 
 TUN = "/dev/net/tun"
@@ -47,7 +38,6 @@ def prepare(
     spec: Spec,
     ids: Ids,
     config: Config,
-    options: Options,
     opened: Mapping[int, int],
 ) -> Ready:
     """Prepare for init; raises HostError. `opened`: descriptors of volumes that are mounts of their
@@ -74,9 +64,6 @@ def prepare(
         image_mount=image_mount,
         stored=stored,
         shared=shared,
-        console_socket=_console(spec, options),
-        keyring=options.keyring,
-        pivot=options.pivot,
         missing=missing,
         keep_groups=posix.geteuid() != 0,
         selinux_type=config.get("security.selinux_type"),
@@ -201,16 +188,8 @@ def _mount_shares(
     return tuple(found)
 
 
-def _console(spec: Spec, options: Options) -> int:
-    if not spec.terminal:
-        return -1
-    if options.console_descriptor >= 0:
-        return options.console_descriptor
-    return _connect(options.console_socket)
-
-
-def _connect(path: str) -> int:
-    """A connection to the engine's console socket."""
+def connect_console(path: str) -> int:
+    """A connection to the engine's console socket; raises HostError."""
     from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM
     from _socket import socket as Socket
 

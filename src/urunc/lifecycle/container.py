@@ -43,84 +43,12 @@ from urunc.state import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from urunc.bundle.spec import Spec
     from urunc.config import Config
-    from urunc.journal import Journal
     from urunc.monitors import Launch
-    from urunc.net.facts import Found, NetFacts
-    from urunc.plan.decide import Plan
 
 SIGKILL = 9
-NETWORK_FILES = {"resolver": "/etc/resolv.conf", "hosts": "/etc/hosts"}
-"""Files that engines mount into every container, which say something of its network."""
-HOSTNAME = "/etc/hostname"
 UNFINISHED = "unfinished"
 """In state.json while `start` changes the network: how many resources were recorded before."""
-
-
-def network_files(spec: Spec) -> dict[str, str]:
-    """The host's paths of the container's NETWORK_FILES, "" where it has none."""
-    return {name: _source(spec, path) for name, path in NETWORK_FILES.items()}
-
-
-def hostname(spec: Spec) -> str:
-    """The container's hostname, "" where it has none. In a pod only the pod's own container has it
-    in config.json; to the others the engine mounts a file that says it."""
-    path = "" if spec.hostname else _source(spec, HOSTNAME)
-    if not path:
-        return spec.hostname
-    from urunc.net.look import read_hostname
-
-    return read_hostname(path)
-
-
-def _source(spec: Spec, destination: str) -> str:
-    """The host's path of what is mounted there, "" for nothing."""
-    sources = {mount.destination: mount.source for mount in spec.mounts}
-    path = sources.get(destination, "")
-    return path if path.startswith("/") else ""
-
-
-def look(plan: Plan, namespace: str, files: dict[str, str]) -> Found:
-    """What there is now of network for a guest; `files` are its resolv.conf and hosts file."""
-    from urunc.net.look import look as look_inside
-    from urunc.plan.decide import nic_count
-
-    # a guest that shares the namespace has to know all of it
-    count = 1 << 16 if plan.network == "shared" else nic_count(plan)
-    return look_inside(namespace, files["resolver"], files["hosts"], count)
-
-
-def connect(
-    found: Found, namespace: str, plan: Plan, journal: Journal, known: NetFacts | None = None
-) -> NetFacts:
-    """Have the guest get what was found, in the way that its plan says.
-
-    What a stopped container of the namespace still has is taken from it where it is in the way: it
-    may be kept for its logs while its successor starts.
-    """
-    if found.others and plan.network == "dynamic" and plan.max_nics:
-        names = ", ".join(found.others[:8]) + (", …" if len(found.others) > 8 else "")
-        logs.warn(f"interfaces beyond those that the guest can have: {names}")
-    for name in found.not_ethernet:
-        logs.warn(f"interface '{name}': no Ethernet device: a guest cannot have it")
-    from urunc.net.connect import Place
-    from urunc.net.connect import connect as take_over
-
-    if plan.network == "shared":
-        from urunc.net.share import share as take_over
-
-    place = Place(namespace, plan, journal)
-    kept = len(journal.resources())
-    try:
-        return take_over(found, place, known)
-    except HostError:
-        from urunc.lifecycle.reclaim import reclaim
-
-        journal.take_back(kept)
-        if not reclaim(journal.folder, place.device, place.inode):
-            raise
-    return take_over(found, place, known)
 
 
 def start(root: str, identifier: str, config: Config) -> State:
@@ -150,8 +78,10 @@ def _look_again(state: State, config: Config) -> dict[str, object]:
     """What changed in the network since `create`, made good: a new launch, or nothing."""
     if not state.data["nicCount"]:
         return {}
+    from urunc.net.attach import connect, look
     from urunc.net.facts import Found, NetFacts
-    from urunc.plan.decide import Plan, realize, untold
+    from urunc.plan.model import Plan
+    from urunc.plan.realize import realize, untold
     from urunc.record import plain, rebuild
     from urunc.storage.facts import StorageFacts
 
@@ -166,12 +96,13 @@ def _look_again(state: State, config: Config) -> dict[str, object]:
         return {}
     from urunc import guests, monitors
     from urunc.journal import Journal
+    from urunc.journaled import resource_class
 
     logs.detail("the network changed between create and start")
     known = rebuild(NetFacts, state.data["net"])
-    journal = Journal(state.folder)
+    journal = Journal(state.folder, resource_class)
     # written down before anything is made: this call may be killed, too
-    state.data[UNFINISHED] = len(journal.resources())
+    state.data[UNFINISHED] = len(journal)
     state.save()
     try:
         net = connect(now, namespace, plan, journal, known)
@@ -203,8 +134,9 @@ def _take_back(state: State) -> None:
     """Remove what a `start` that did not finish made: state.json does not know of it."""
     if UNFINISHED in state.data:
         from urunc.journal import Journal
+        from urunc.journaled import resource_class
 
-        Journal(state.folder).take_back(state.data[UNFINISHED])
+        Journal(state.folder, resource_class).take_back(state.data[UNFINISHED])
 
 
 def network_of(pid: int, given: str, known: tuple[int, ...] = ()) -> str:
@@ -308,7 +240,7 @@ def _order_clock(state: State, what: str, status: str, config: Config) -> None:
     if status != RUNNING:
         return
     from urunc import monitors
-    from urunc.monitor_client import order
+    from urunc.lifecycle.order import order
 
     if what not in monitors.load(state.data["plan"]["monitor"], config).orders:
         return
@@ -364,8 +296,9 @@ def delete(root: str, identifier: str, config: Config, *, force: bool) -> None:
             _report_end(state)
             give_back(state)
         from urunc.journal import Journal
+        from urunc.journaled import resource_class
 
-        Journal(folder.path).remove_all()
+        Journal(folder.path, resource_class).remove_all()
         if state:
             run_poststop(state)
         remove_tree(folder.path)

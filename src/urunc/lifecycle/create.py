@@ -3,37 +3,41 @@
 monitor.
 
 Runs in the caller's process, in the host's namespaces, with its privilege; forks init. A failure at
-any point takes back all that was made. lifecycle/container.py has the rest of a container's life: it is apart
-from this so that the other verbs do not load what only create needs.
-"""
+any point takes back all that was made. lifecycle/container.py has the rest of a container's life:
+it is apart from this so that the other verbs do not load what only create needs."""
 
 from __future__ import annotations
 
 import posix
 
 from urunc import OCI_VERSION, __version__, guest_channel, logs, timing
+from urunc.bundle.network_files import network_files
 from urunc.bundle.resources import Resources, with_tasks
 from urunc.bundle.spec import Spec
 from urunc.cgroup import devices, groups
 from urunc.cgroup.groups import Groups
 from urunc.errors import Error, HostError, InitError, SpecError, reason
+from urunc.ids import ids_of
 from urunc.init import clone, hooks
 from urunc.init.main import Channel, Setup
 from urunc.init.main import main as init_main
-from urunc.init.setup import HOST_IDS, Ready, build, may_access
+from urunc.init.setup import HOST_IDS, Ready, build
 from urunc.init.steps import pack
-from urunc.journal import FileOwner, Journal
+from urunc.journal import Journal
+from urunc.journaled import FileOwner, resource_class
 from urunc.jsontext import dumps
-from urunc.lifecycle.container import connect, look, network_files, network_of, parts, run_poststop
+from urunc.lifecycle.container import network_of, parts, run_poststop
 from urunc.linux import cgroups, namespaces, process
 from urunc.linux.files import remove_tree, write_whole
+from urunc.net.attach import connect, look
 from urunc.net.facts import NO_NETWORK, NOTHING, NetFacts
-from urunc.plan.decide import nic_count
+from urunc.plan.device_nodes import may_access
+from urunc.plan.model import nic_count
 from urunc.plan.prepare import Prepared, within_pod
 from urunc.record import plain, record, replace
 from urunc.state import CREATING, SCHEMA, START, STARTED, Folder, State, check_id
 from urunc.storage.facts import NO_STORAGE
-from urunc.users import choose_user, ids_of
+from urunc.users import choose_user
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -126,7 +130,7 @@ class _Creation:
         self.prepared = prepared
         self.config = config
         self.options = options
-        self.journal = Journal(folder.path)
+        self.journal = Journal(folder.path, resource_class)
         self.timeout_s: int = config.get("timeouts.create_s")
         self.channel: Channel | None = None
         self.pid = 0
@@ -285,21 +289,20 @@ class _Creation:
         """What init cannot do for itself: where it has a user namespace of its own, device nodes
         and the way to the image; its terminal's socket."""
         spec, options = self.spec, self.options
+        ready = Ready()
         usual = not (spec.terminal or spec.apparmor_profile or spec.selinux_label or self.opened)
-        if usual and not (spec.mount_label or self.ids.own or cgroups.in_user_namespace()):
-            self.ready = Ready(keyring=options.keyring, pivot=options.pivot)
-            return
-        from urunc.init import prefork
+        if not usual or spec.mount_label or self.ids.own or cgroups.in_user_namespace():
+            from urunc.init import prefork
 
-        self.ready = prefork.prepare(
-            self.prepared.plan,
-            self.storage,
-            self.spec,
-            self.ids,
-            self.config,
-            self.options,
-            self.opened,
-        )
+            ready = prefork.prepare(
+                self.prepared.plan, self.storage, spec, self.ids, self.config, self.opened
+            )
+            if spec.terminal:
+                console = options.console_descriptor
+                if console < 0:
+                    console = prefork.connect_console(options.console_socket)
+                ready = replace(ready, console_socket=console)
+        self.ready = replace(ready, keyring=options.keyring, pivot=options.pivot)
 
     def _fork(self) -> None:
         spec, path = self.spec, self.folder.path

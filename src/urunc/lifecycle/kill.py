@@ -30,10 +30,9 @@ def kill(state: State, number: int, config: Config) -> None:
     """Send a signal to a container, as its monitor understands it; raises WrongStatusError.
 
     A stop request (SIGTERM, SIGINT, SIGQUIT) asks the guest where it listens and the monitor can
-    ask, and ends the monitor at once where not; that leaves a note (lifecycle/exit_reason.py). Other signals than
-    SIGKILL, SIGSTOP and SIGCONT mean nothing to a guest and would only hurt its monitor, so they
-    end here.
-    """
+    ask, and ends the monitor at once where not; that leaves a note (lifecycle/exit_reason.py).
+    Other signals than SIGKILL, SIGSTOP and SIGCONT mean nothing to a guest and would only hurt its
+    monitor, so they end here."""
     status = state.status()
     pidfd = state.pidfd() if status in (CREATED, RUNNING, PAUSED) else None
     if pidfd is None:
@@ -97,7 +96,7 @@ def _is_silent(state: State, config: Config) -> bool:
         from urunc.guest_channel import is_silent
 
         return is_silent(state.folder)
-    from urunc.monitor_client import is_attended  # the supervisor has heard what there was
+    from urunc.lifecycle.order import is_attended
 
     return not is_attended(state, config)
 
@@ -117,7 +116,7 @@ def _ask_to_stop(state: State, config: Config) -> bool:
     how = state.data["plan"]["stop_order"]
     if how in ("", CHANNEL):
         return False
-    from urunc.monitor_client import order
+    from urunc.lifecycle.order import order
 
     try:
         order(state, how, config)
@@ -155,7 +154,7 @@ def _leave_guard(state: State, pidfd: int, config: Config) -> None:
 def _wait_gone(state: State, pidfd: int, deadline_s: float, config: Config) -> bool:
     """Whether the container ends before the deadline. A button that was pressed before the guest
     looked at it is pressed again; a signal waits for urunc's init by itself."""
-    from urunc.monitor_client import order
+    from urunc.lifecycle.order import order
 
     how = state.data["plan"]["stop_order"]
     while how != CHANNEL and deadline_s > REPEAT_S:

@@ -18,7 +18,7 @@ from urunc.record import record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from urunc.plan.decide import Plan
+    from urunc.plan.model import Plan
 
 S_IFMT, S_IFIFO, S_IFCHR, S_IFREG, S_IFSOCK = 0o170000, 0o010000, 0o020000, 0o100000, 0o140000
 S_IFDIR = 0o040000

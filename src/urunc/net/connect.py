@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from urunc.linux.nftables import Chain
     from urunc.net.rules import Relay
-    from urunc.plan.decide import Plan
+    from urunc.plan.model import Plan
 
     T = TypeVar("T")
 

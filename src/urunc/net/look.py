@@ -5,6 +5,7 @@ nothing."""
 from __future__ import annotations
 
 from urunc import logs
+from urunc.bundle.network_files import FILE_LIMIT_BYTES, is_name, lines_of
 from urunc.errors import HostError, reason
 from urunc.linux.files import is_regular, read_regular, read_text
 from urunc.linux.namespaces import call_in_network
@@ -24,7 +25,6 @@ from urunc.net.facts import (
 )
 from urunc.record import replace
 
-FILE_LIMIT_BYTES = 1 << 16
 HOSTS_LIMIT = 64
 MTU_LIMIT = 65535 - 14
 """Most that a TAP device takes: its frames have the Ethernet header beside (drivers/net/tun.c)."""
@@ -183,11 +183,11 @@ def read_resolver(path: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[st
     servers: list[str] = []
     search: tuple[str, ...] = ()
     options: dict[str, str] = {}
-    for words in _lines(path, "#;"):
+    for words in lines_of(path, "#;"):
         if words[0] == "nameserver" and len(words) > 1 and _is_address(words[1]):
             servers.append(words[1])
         elif words[0] in ("search", "domain") and len(words) > 1:
-            search = tuple(word for word in words[1:] if _is_name(word))
+            search = tuple(word for word in words[1:] if is_name(word))
         elif words[0] == "options":
             # each such line adds to those before; of two values the later one counts
             options |= {word.partition(":")[0]: word for word in words[1:] if _is_option(word)}
@@ -199,20 +199,14 @@ def read_hosts(path: str) -> tuple[str, ...]:
     multicast."""
     found = [
         " ".join(words)
-        for words in _lines(path, "#")
+        for words in lines_of(path, "#")
         if len(words) > 1
         and _is_address(words[0])
-        and all(map(_is_name, words[1:]))
+        and all(map(is_name, words[1:]))
         and not is_loopback(words[0])
         and not words[0].startswith(("fe00:", "ff00:", "ff02:"))
     ]
     return tuple(dict.fromkeys(found))[:HOSTS_LIMIT]
-
-
-def read_hostname(path: str) -> str:
-    """The name in a hostname(5) file, "" where it holds none."""
-    words = next(iter(_lines(path, "#")), [])
-    return words[0] if len(words) == 1 and _is_name(words[0]) else ""
 
 
 def _is_address(text: str) -> bool:
@@ -223,10 +217,6 @@ def _is_address(text: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def _is_name(text: str) -> bool:
-    return all(letter.isalnum() or letter in "-_." for letter in text) and text.isascii()
 
 
 def _is_option(text: str) -> bool:
@@ -248,20 +238,6 @@ def _whole(path: str) -> str | None:
         return text
     logs.warn(f"'{path}': the guest has its first {FILE_LIMIT_BYTES} bytes alone")
     return content[: content.rfind(b"\n", 0, FILE_LIMIT_BYTES) + 1].decode()
-
-
-def _lines(path: str, comments: str) -> list[list[str]]:
-    try:
-        text = read_regular(path, FILE_LIMIT_BYTES)
-    except OSError:
-        return []
-    lines = []
-    for line in text.splitlines():
-        for letter in comments:
-            line = line.partition(letter)[0]
-        if line.split():
-            lines.append(line.split())
-    return lines
 
 
 def _resolver(namespace: str, dns: tuple[str, ...]) -> Resolver | None:

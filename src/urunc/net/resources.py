@@ -337,4 +337,6 @@ def remove_table(path: str, family: int, table: str) -> None:
         pass
 
 
-RESOURCES = {cls.kind: cls for cls in (Tap, Redirect, Rules, Forwarding)}
+KINDS: dict[str, type[NetworkResource]] = {
+    cls.kind: cls for cls in (Tap, Redirect, Rules, Forwarding)
+}

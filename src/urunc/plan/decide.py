@@ -10,36 +10,29 @@ from __future__ import annotations
 
 from urunc.bundle.image import ImageFile
 from urunc.errors import ImageError
-from urunc.guests import SHARE_TAG, STOP_REQUESTS, Guest, Process, Setting, share_tag
-from urunc.monitors import CHANNEL as CHANNEL_FILES
+from urunc.guests import STOP_REQUESTS, Guest, Setting
 from urunc.monitors import (
     MIB,
-    RUN,
-    SHARE,
-    SHARE_SOCKET,
-    Launch,
-    Machine,
-    MachineDisk,
-    MachineShare,
     Monitor,
-    Need,
 )
-from urunc.net.facts import NetFacts, Ports
+from urunc.net.facts import Ports
 from urunc.plan.compatibility import accelerator_of, check_pair, check_root, devices_of
 from urunc.plan.host import HostFacts
-from urunc.plan.network import nics, omissions
-from urunc.plan.request import told
+from urunc.plan.model import (
+    INITRD_TARGET,
+    KERNEL_FOLDER,
+    Plan,
+    PlannedFile,
+)
 from urunc.plan.sizing import INITRD_BYTES, least_of, memory_of, vcpus_of
 from urunc.plan.unsupported import check as check_asked
-from urunc.record import record, replace
+from urunc.record import replace
 from urunc.state import CHANNEL
 from urunc.storage.facts import (
     DISKS,
     IN_INITRD,
     INITRD,
-    NO_STORAGE,
     Root,
-    StorageFacts,
     Volume,
     channel_of,
     disk_count,
@@ -54,10 +47,6 @@ if TYPE_CHECKING:
     from urunc.config import Config
     from urunc.storage.facts import Found
 
-KERNEL_FOLDER = "/guest"
-"""Where the unikernel is in the monitor's root."""
-INITRD_TARGET = "/initrd"
-SUPERVISOR = "/supervisor"
 OWN_TASKS = 8
 """Processes of a container beside its monitor's: init, its helper, their hooks', a supervisor."""
 VIRTIOFSD_TASKS = 16
@@ -66,99 +55,6 @@ VIRTIOFSD_MIB = 12
 CONSOLES: dict[str, tuple[str, ...]] = {"quiet": (), "boot": ("loglevel=7",)}
 """The annotation `console` → what the kernel is told more: "boot" shows all but what is there to
 find its faults."""
-CONFIG_DISK = f"{RUN}/guest.config"
-"""The disk by which urunc's init is told everything: written at each start."""
-
-
-@record
-class PlannedFile:
-    """A file of the image and where the monitor finds it."""
-
-    source: ImageFile
-    target: str
-    read_only: bool
-
-
-@record
-class Plan:
-    """What is wanted of one container, checked. JSON-able: `start` and `urunc plan` read it
-    back."""
-
-    id: str
-    guest: str
-    monitor: str
-    accelerator: str
-    accelerator_reason: str
-    architecture: str
-    root: str
-    kernel: PlannedFile
-    initrd: PlannedFile | None
-    disks: tuple[PlannedFile, ...]
-    disk_names: tuple[str, ...]
-    """The guest's names of all its disks: the image's, the root filesystem's, the volumes'."""
-    disk_mount_points: tuple[str, ...]
-    root_way: Root | None
-    """How the container's root filesystem becomes the guest's; None where it does not."""
-    volumes: tuple[Volume, ...]
-    process: Process | None
-    """What urunc's init runs in the guest; None where it is not there."""
-    virtiofsd: str
-    """The daemon that serves shared folders, "" where none is needed."""
-    virtiofsd_rust: bool
-    channel: str
-    """How urunc's init talks to the host: "virtio", "vsock", or "" not at all."""
-    streams: tuple[str, ...] = ()
-    """What the standard streams are (Machine.streams)."""
-    stream_descriptors: tuple[int, ...] = ()
-    supervisor: str
-    """The program between the container and its monitor that ends as the application did, "" for
-    none."""
-    filesystems: tuple[str, ...]
-    """What the guest's kernel has to mount, for its modules."""
-    kernel_modules: str
-    """The folder with the kernel's modules, "" where it needs none."""
-    net_names: tuple[str, ...] | None
-    max_nics: int
-    network: str
-    """`dynamic`: the guest takes the namespace's interfaces over; `shared`: it is behind NAT in
-    it; `none`."""
-    network_reason: str
-    ports: tuple[Ports, ...]
-    other_ports: bool
-    shared_subnets: tuple[str, ...]
-    queues: int
-    """Pairs of queues of each network device."""
-    memory_bytes: int
-    overhead_bytes: int
-    """What the monitor needs for itself beside the guest's memory."""
-    kernel_bytes: int = 0
-    """What the kernel takes of the guest's memory."""
-    need: Need = Need(fixed_bytes=0, per_gib_bytes=0)
-    """What the monitor would need for itself with a guest of another size."""
-    vcpus: int
-    uid: int | None
-    gid: int | None
-    groups: tuple[int, ...]
-    args: tuple[str, ...]
-    env: tuple[str, ...]
-    hostname: str
-    terminal: bool
-    version: str
-    seccomp: bool
-    stop_signal: int
-    stop_order: str
-    """How the monitor asks its guest to stop; "" where one of the two cannot."""
-    arguments: tuple[str, ...]
-    parameters: tuple[str, ...] = ()
-    """For the guest's kernel."""
-    host: HostFacts
-    warnings: tuple[str, ...]
-    tasks: int = 0
-    """How many processes and threads the container has beside the application's."""
-    tells_resets: bool = False
-    """Whether the monitor ends with a code of its own where the guest resets its machine."""
-    firmware: str = "auto"
-    """The administrator's choice of the machine's firmware (config.FIRMWARE)."""
 
 
 def decide(
@@ -306,108 +202,6 @@ def _setting(
         accelerator=accelerator,
         memory_bytes=memory_bytes,
     )
-
-
-def realize(
-    plan: Plan, net: NetFacts, guest: Guest, monitor: Monitor, storage: StorageFacts = NO_STORAGE
-) -> Launch:
-    """The guest's words and the monitor's command line; raises ImageError where they cannot be
-    said."""
-    _, machine_nics = nics(plan.id, plan.net_names, plan.queues, net)
-    _, words, _ = told(plan, net, guest, monitor, storage)
-    disks = [
-        MachineDisk(name=name, path=file.target, read_only=file.read_only)
-        for name, file in zip(plan.disk_names, plan.disks, strict=False)
-    ]
-    disks += [
-        MachineDisk(name=disk.name, path=disk.target, read_only=disk.read_only)
-        for disk in storage.disks
-    ]
-    if words.config:
-        disks.append(MachineDisk(name="", path=CONFIG_DISK, read_only=True))
-    if len(disks) > monitor.max_disks:
-        raise ImageError(
-            f"disks: {len(disks)} are more than {monitor.name} has ({monitor.max_disks})",
-            "mount fewer volumes",
-        )
-    initrd = INITRD_TARGET if plan.initrd or storage.initrd else ""
-    machine = Machine(
-        id=plan.id,
-        architecture=plan.architecture,
-        accelerator=plan.accelerator,
-        nested=plan.host.nested,
-        memory_bytes=plan.memory_bytes,
-        vcpus=plan.vcpus,
-        kernel=plan.kernel.target,
-        initrd=initrd,
-        words=words,
-        nics=machine_nics,
-        disks=tuple(disks),
-        quirks=guest.quirks,
-        terminal=plan.terminal,
-        seccomp=plan.seccomp,
-        arguments=plan.arguments,
-        shares=_shares(plan),
-        channel=plan.channel,
-        streams=_streams(plan),
-        stream_descriptors=plan.stream_descriptors,
-        tells_resets=plan.tells_resets,
-        assigns_resources=guest.assigns_resources,
-        firmware=plan.firmware,
-    )
-    launch = monitor.launch(machine, plan.host.program)
-    argv, files = launch.argv, launch.files
-    if words.config:
-        files = {**files, CONFIG_DISK: words.config}
-    if plan.supervisor:
-        ear = f"{CHANNEL_FILES}.out" if plan.channel == "virtio" else f"vsock:{monitor.vsock}"
-        untold = () if plan.tells_resets else ("-u",)
-        argv = (SUPERVISOR, *untold, ear, *argv)
-    taken = plan.root_way is not None and bool(plan.root_way.device)
-    return replace(
-        launch,
-        argv=argv,
-        files=files,
-        held=(f"{CHANNEL_FILES}.in",) if plan.channel == "virtio" else (),
-        claims=(storage.disks[0].target,) if taken else (),
-    )
-
-
-def _shares(plan: Plan) -> tuple[MachineShare, ...]:
-    """One with all shared folders, of which urunc's init takes each to its place; other guests
-    have a share for each folder (guests.share_tag)."""
-    kind = share_of(plan.root_way, plan.volumes)
-    if not kind:
-        return ()
-    if plan.process:
-        return (MachineShare(kind=kind, tag=SHARE_TAG, path=SHARE, socket=SHARE_SOCKET),)
-    paths = {"root": f"{SHARE}/root"} if plan.root_way and plan.root_way.form == kind else {}
-    for index, volume in enumerate(plan.volumes):
-        if volume.way == kind:
-            paths[share_tag(index)] = f"{SHARE}/volumes/{index}"
-    return tuple(
-        MachineShare(kind=kind, tag=tag, path=path, socket="") for tag, path in paths.items()
-    )
-
-
-def untold(
-    plan: Plan, net: NetFacts, guest: Guest, monitor: Monitor, storage: StorageFacts = NO_STORAGE
-) -> list[str]:
-    """What of the network the guest is not told by `realize`, in words for its user."""
-    request, _, left_out = told(plan, net, guest, monitor, storage)
-    return [*omissions(net, guest), *guest.omissions(request), *filter(None, (left_out,))]
-
-
-def _streams(plan: Plan) -> tuple[str, ...]:
-    if plan.streams and plan.process and plan.process.no_input:
-        return ("", *plan.streams[1:])
-    return plan.streams
-
-
-def nic_count(plan: Plan) -> int:
-    """How many interfaces this guest on this monitor can have."""
-    count = plan.max_nics if plan.net_names is None else min(len(plan.net_names), plan.max_nics)
-    return min(count, 1) if plan.network == "shared" else count
 
 
 def _mount_points(

@@ -12,23 +12,16 @@ import posix
 
 from urunc.bundle.elf import inspect
 from urunc.errors import HostError, ImageError, reason
-from urunc.jsontext import dumps, loads
-from urunc.linux.files import exists, make_directories, read_bytes, read_text, write_whole
+from urunc.linux.files import exists, read_bytes
 from urunc.monitors import Monitor, Program
+from urunc.programs import capture, find_program, remembered
 from urunc.record import plain, rebuild, record
-from urunc.state import runtime_folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from typing import Any
 
     from urunc.config import Config
-
-COMMON = "urunc.d"
-"""The runtime folder's part for what containers share, whatever their --root: reserved user ids,
-facts about programs."""
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @record
@@ -85,16 +78,6 @@ def device(path: str, *, opened: bool) -> DeviceNode:
     return DeviceNode(path=path, major=major, minor=minor, mode=mode, gid=gid, problem=problem)
 
 
-def find_program(name: str) -> str:
-    """A program's path by PATH, links resolved; "" where it is not there."""
-    path = posix.environ.get(b"PATH", b"").decode("utf-8", "surrogateescape") or DEFAULT_PATH
-    for folder in path.split(":"):
-        candidate = f"{folder}/{name}"
-        if folder.startswith("/") and posix.access(candidate, posix.X_OK):
-            return candidate
-    return ""
-
-
 def _program(monitor: Monitor, architecture: str, config: Config) -> tuple[Program, bool]:
     key = f"monitors.{monitor.name}.path"
     path = config.get(key)
@@ -125,30 +108,6 @@ def _program(monitor: Monitor, architecture: str, config: Config) -> tuple[Progr
         except (KeyError, TypeError):
             pass  # written by another version
     raise AssertionError
-
-
-def remembered(
-    name: str, path: str, find_out: Callable[[], dict[str, Any]]
-) -> Iterator[dict[str, Any]]:
-    """Facts about a program, first those in the cache, where there are any for it as it is now,
-    then (where those are not understood) new ones, which are written down."""
-    facts = posix.stat(path)
-    identity = f"{path} {facts.st_dev} {facts.st_ino} {facts.st_size} {facts.st_mtime_ns}"
-    folder = f"{runtime_folder()}/{COMMON}/programs"
-    cache = f"{folder}/{name}.json"
-    try:
-        known = loads(read_text(cache))
-        if known["identity"] == identity:
-            yield known
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # not there, or no such text
-    found = find_out()
-    try:
-        make_directories(folder, 0o700)
-        write_whole(cache, dumps({"identity": identity, **found}).encode())
-    except OSError:
-        pass  # a plan made without root has no cache to write to
-    yield found
 
 
 def _inspect_program(monitor: Monitor, path: str) -> Program:
@@ -202,28 +161,3 @@ def _version(path: str) -> str:
         if "." in number and number.replace(".", "").isdigit():
             return number
     return ""
-
-
-def capture(argv: list[str]) -> tuple[int, str]:
-    """(exit code, what it prints on standard output and standard error) of a program."""
-    out, into = posix.pipe()
-    actions = [(posix.POSIX_SPAWN_DUP2, into, 1), (posix.POSIX_SPAWN_DUP2, into, 2)]
-    try:
-        pid = posix.posix_spawn(
-            argv[0],
-            argv,
-            {b"PATH": DEFAULT_PATH.encode(), b"LC_ALL": b"C"},
-            file_actions=actions,
-            setsigdef=(13, 25),  # SIGPIPE and SIGXFSZ, which CPython ignores
-        )
-    except OSError as error:
-        posix.close(out)
-        raise HostError(f"run '{argv[0]}': {reason(error)}") from None
-    finally:
-        posix.close(into)
-    parts = []
-    while part := posix.read(out, 65536):
-        parts.append(part)
-    posix.close(out)
-    code = posix.waitstatus_to_exitcode(posix.waitpid(pid, 0)[1])
-    return code, b"".join(parts).decode("utf-8", "replace")

@@ -5,13 +5,15 @@ nothing and needs no root, so `plan` shows what `create` would do."""
 from __future__ import annotations
 
 from urunc import guests, logs, monitors
+from urunc.bundle.network_files import hostname
 from urunc.bundle.resources import Resources, merge
 from urunc.errors import HostError, RoomError
-from urunc.lifecycle.container import hostname
-from urunc.plan.decide import Plan, decide, realize, untold
+from urunc.plan.decide import decide
 from urunc.plan.host import probe
+from urunc.plan.model import Plan
+from urunc.plan.realize import realize, untold
 from urunc.record import replace
-from urunc.storage.facts import StorageFacts, volume_mounts
+from urunc.storage.facts import TMPFS, StorageFacts, volume_mounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,15 +56,20 @@ def settled(spec: Spec) -> Spec:
 
 
 def prepare(identifier: str, spec: Spec, unikernel: UnikernelImage, config: Config) -> Prepared:
-    """Decide what a container of a specification that is settled (bundle/joined_namespaces.py) shall be; makes nothing
-    and needs no root."""
+    """Decide what a container of a specification that is settled (bundle/joined_namespaces.py)
+    shall be; makes nothing and needs no root."""
     guest = guests.load(unikernel.guest, config)
     monitor = monitors.load(unikernel.monitor, config)
     host = probe(monitor, config)
     found = None
     disks = any(device.type == "b" and device.named for device in spec.devices)
     asked = not STORED.isdisjoint(unikernel.overrides)
-    if unikernel.mount_rootfs or disks or asked or volume_mounts(spec, guest):
+    if (
+        unikernel.mount_rootfs
+        or disks
+        or asked
+        or volume_mounts(spec, init=guest.init, tmpfs=TMPFS in guest.volume_ways)
+    ):
         from urunc.storage.look import look as look_at_files
 
         found = look_at_files(spec, unikernel, guest, config)
@@ -90,7 +97,8 @@ def within_pod(
 ) -> tuple[Spec, Prepared]:
     """The container held to what its pod has left; not to the memory if the guest does not fit into
     that: a pod without a limit of its own has the sum of its containers' for a total, and then
-    nothing is meant for this one. Its namespaces are as they were found (bundle/joined_namespaces.py)."""
+    nothing is meant for this one. Its namespaces are as they were found
+    (bundle/joined_namespaces.py)."""
     spec = settled(spec)
     if pod and pod.memory_limit_bytes:
         within = replace(spec, resources=merge(spec.resources, pod))

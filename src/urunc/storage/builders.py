@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import posix
 
-from urunc.plan.host import DEFAULT_PATH
+from urunc.programs import DEFAULT_PATH
 
 PROGRAMS = {
     "ext2": ("mke2fs", "e2fsprogs"),

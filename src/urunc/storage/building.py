@@ -20,10 +20,10 @@ from urunc.jsontext import dumps, loads
 from urunc.linux import _linux, mounts
 from urunc.linux.files import unlink
 from urunc.linux.namespaces import CLONE_NEWNET, CLONE_NEWNS
-from urunc.plan.host import DEFAULT_PATH
+from urunc.programs import DEFAULT_PATH
 from urunc.record import record
 from urunc.storage import builders, cache, trees
-from urunc.storage.images import WRITABLE, Image, of_entry
+from urunc.storage.cache import WRITABLE, Image, of_entry
 from urunc.storage.layers import Source
 from urunc.storage.owners import OPTIONS, rewrite
 
@@ -65,7 +65,7 @@ TREE_ATTRIBUTES = (
 )
 
 
-class _Changed(Exception):
+class LayersChangedError(Exception):
     """The layers that were found are not those of the root filesystem."""
 
 
@@ -110,10 +110,6 @@ def build(
                 raise
         finally:
             posix.close(fd)
-    except _Changed:
-        from urunc.storage.images import obtain
-
-        return obtain(Source(kind="tree", root=source.root), form, config, owners)
     except OSError as error:
         raise _failure(error, form, source.root, folder) from None
     limit_bytes = config.get("storage.cache_mib") * MIB
@@ -161,7 +157,7 @@ def _construct(
     source: Source, form: str, target: str, fd: int, config: Config, owners: Owners | None
 ) -> tuple[str, ...]:
     """Have a child write the image to an empty file, and check that it did; what was left out.
-    Raises OSError, HostError and _Changed."""
+    Raises OSError, HostError and LayersChangedError."""
     scratch = f"{cache.folder(config)}/{cache.SCRATCH}"
     try:
         posix.mkdir(scratch, 0o700)
@@ -178,7 +174,7 @@ def _construct(
     )
     answer = _run_child(task, fd, config.get("storage.build_timeout_s"))
     if "changed" in answer:
-        raise _Changed
+        raise LayersChangedError
     if "error" in answer:
         if answer.get("errno"):
             raise OSError(answer["errno"], answer["error"])
@@ -246,7 +242,7 @@ def _child(task: _Task, fd: int, tell: int, parent: int) -> NoReturn:
         _linux.setrlimit(0, RLIMIT_CORE, 0, 0)
         _linux.prctl(PR_SET_NO_NEW_PRIVS, 1)
         answer = {"omitted": list(_make(task, fd))}
-    except _Changed:
+    except LayersChangedError:
         answer = {"changed": True}
     except Error as error:
         answer = {"error": error.message, "hint": error.hint}
@@ -321,7 +317,7 @@ def _mount_layers(source: Source, scratch: str) -> None:
     # what the upper folder does not name must be the same in both
     upper = set(posix.listdir(source.upper)) if source.upper else set()
     if set(posix.listdir("root")) - upper != set(posix.listdir(source.root)) - upper:
-        raise _Changed
+        raise LayersChangedError
 
 
 def _check_size(task: _Task, size: trees.Size) -> None:

@@ -18,6 +18,7 @@ from urunc.errors import HostError, reason
 from urunc.jsontext import dumps, loads
 from urunc.linux.files import make_directories, read_text, unlink, write_all
 from urunc.record import record
+from urunc.storage import cache
 from urunc.storage.layers import digest
 
 TYPE_CHECKING = False
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from urunc.config import Config
+
+
+WRITABLE = ("ext2", "ext4")
 
 FACTS = ".json"
 TEMPORARY = ".tmp"
@@ -294,3 +298,27 @@ def _is(path: str, fd: int) -> bool:
     except OSError:
         return False
     return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
+
+
+@record
+class Image:
+    """An image to give to a guest, read-only."""
+
+    path: str
+    size_bytes: int
+    key: str
+    built: bool
+    """Whether it had to be built, rather than being there."""
+    omitted: tuple[str, ...] = ()
+    """What of the tree the form cannot hold, in words for the user."""
+
+
+def of_entry(entry: cache.Entry, key: str) -> Image:
+    """An image that was there."""
+    return Image(
+        path=entry.path,
+        size_bytes=entry.size_bytes,
+        key=key,
+        built=False,
+        omitted=entry.omitted,
+    )

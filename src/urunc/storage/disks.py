@@ -19,7 +19,7 @@ from urunc.storage.facts import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from urunc.plan.decide import Plan
+    from urunc.plan.model import Plan
 
 
 def stored_disks(plan: Plan, *, archive: bool) -> list[StoredDisk]:

@@ -9,7 +9,6 @@ from urunc.record import record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from urunc.bundle.spec import Mount, Spec
-    from urunc.guests import Guest
 
 DISKS = ("erofs", "squashfs", "ext4", "ext2")
 """Forms of the container's root filesystem that are disks; those of READ_ONLY cannot be written."""
@@ -243,27 +242,24 @@ def channel_of(monitor_channel: str, supervisor: str) -> str:
     return "" if monitor_channel == "vsock" and not supervisor else monitor_channel
 
 
-def volume_mounts(spec: Spec, guest: Guest) -> list[Mount]:
+def volume_mounts(spec: Spec, *, init: bool, tmpfs: bool) -> list[Mount]:
     """The mounts that are more than what every container has. An empty /run, which containerd's
     clients ask for always, is nothing to a guest without such file systems; neither is shared
-    memory of its own."""
+    memory of its own. `init`: whether urunc's init can be the guest's first program; `tmpfs`:
+    whether it mounts file systems in memory."""
     return [
         mount
         for mount in spec.mounts
         if mount.destination not in TOLD
-        and (mount.type not in OWN_TYPES or (guest.init and not _is_usual(mount)))
+        and (mount.type not in OWN_TYPES or (init and not _is_usual(mount)))
         and (
             mount.destination not in OWN_MOUNTS
             or mount.is_bind()
             or mount.type in OWN_TYPES
-            or _is_shm(mount, guest)
+            or (tmpfs and (mount.destination, mount.type) == (SHM, TMPFS))
         )
-        and (TMPFS in guest.volume_ways or (mount.destination, mount.type) != ("/run", TMPFS))
+        and (tmpfs or (mount.destination, mount.type) != ("/run", TMPFS))
     ]
-
-
-def _is_shm(mount: Mount, guest: Guest) -> bool:
-    return (mount.destination, mount.type) == (SHM, TMPFS) and TMPFS in guest.volume_ways
 
 
 def _is_usual(mount: Mount) -> bool:

@@ -14,8 +14,8 @@ from fcntl import ioctl
 
 from urunc.errors import HostError, reason
 from urunc.linux.files import unlink
-from urunc.record import record
 from urunc.storage import cache
+from urunc.storage.cache import WRITABLE, Image, of_entry
 from urunc.storage.layers import Source, digest
 
 TYPE_CHECKING = False
@@ -25,23 +25,9 @@ if TYPE_CHECKING:
 
 FORMS = ("ext2", "ext4", "erofs", "squashfs", "cpio", "root-cpio")
 """`root-cpio` has everything below `root`, where an initrd's own files are not in its way."""
-WRITABLE = ("ext2", "ext4")
 RECIPE = "1"
 """Changes with whatever makes an image of the same content another one."""
 FICLONE = 0x40049409
-
-
-@record
-class Image:
-    """An image to give to a guest, read-only."""
-
-    path: str
-    size_bytes: int
-    key: str
-    built: bool
-    """Whether it had to be built, rather than being there."""
-    omitted: tuple[str, ...] = ()
-    """What of the tree the form cannot hold, in words for the user."""
 
 
 def obtain(source: Source, form: str, config: Config, owners: Owners | None = None) -> Image:
@@ -64,20 +50,12 @@ def obtain(source: Source, form: str, config: Config, owners: Owners | None = No
     if entry:
         cache.touch(entry)
         return of_entry(entry, key)
-    from urunc.storage.building import build
+    from urunc.storage.building import LayersChangedError, build
 
-    return build(source, form, key, folder, config, owners)
-
-
-def of_entry(entry: cache.Entry, key: str) -> Image:
-    """An image that was there."""
-    return Image(
-        path=entry.path,
-        size_bytes=entry.size_bytes,
-        key=key,
-        built=False,
-        omitted=entry.omitted,
-    )
+    try:
+        return build(source, form, key, folder, config, owners)
+    except LayersChangedError:
+        return obtain(Source(kind="tree", root=source.root), form, config, owners)
 
 
 def build_private(

@@ -82,7 +82,10 @@ def look(spec: Spec, image: UnikernelImage, guest: Guest, config: Config) -> Fou
         may_attach=posix.geteuid() == 0 and not cgroups.in_user_namespace(),
         supervisor=programs.path("supervisor") if _supervised(image, guest, config) else "",
         volumes=(
-            *(_volume(mount, spec) for mount in volume_mounts(spec, guest)),
+            *(
+                _volume(mount, spec)
+                for mount in volume_mounts(spec, init=guest.init, tmpfs=TMPFS in guest.volume_ways)
+            ),
             *_devices(spec),
             *(_nodes(spec, guest, config) if guest.init and image.mount_rootfs else ()),
         ),
@@ -235,7 +238,7 @@ def _mapped(mount: Mount, spec: Spec) -> Made:
         return FOUND
     users, groups = mount.uid_mappings, mount.gid_mappings
     if not users:
-        from urunc.users import ids_of
+        from urunc.ids import ids_of
 
         ids = ids_of(spec.namespaces, spec.uid_mappings, spec.gid_mappings)
         users, groups = ids.users.ranges, ids.groups.ranges

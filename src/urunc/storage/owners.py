@@ -19,7 +19,7 @@ from urunc.errors import HostError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from urunc.users import IdMap
+    from urunc.ids import IdMap
 
 NOBODY = 65534
 """What the kernel shows of an id that is not mapped (/proc/sys/kernel/overflowuid)."""

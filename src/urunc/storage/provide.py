@@ -13,7 +13,7 @@ import posix
 
 from urunc import logs, programs
 from urunc.errors import HostError, ImageError, reason
-from urunc.journal import PrivateFolder
+from urunc.journaled import PrivateFolder
 from urunc.linux.files import O_PATH, S_IFMT, S_IFREG, open_in_root, remove_tree
 from urunc.linux.process import boot_id
 from urunc.plan.sizing import INITRD_BYTES, least_of, limit_in_words
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 
     from urunc.config import Config
     from urunc.guests import Guest
+    from urunc.ids import Ids
     from urunc.journal import Journal
-    from urunc.plan.decide import Plan
+    from urunc.plan.model import Plan
+    from urunc.storage.cache import Image
     from urunc.storage.facts import Volume
-    from urunc.storage.images import Image
     from urunc.storage.layers import Source
     from urunc.storage.owners import Owners
-    from urunc.users import Ids
 
 DEFAULT_PRIVATE = "/var/lib/urunc/containers"
 MIB = 1 << 20

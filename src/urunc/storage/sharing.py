@@ -12,7 +12,7 @@ from __future__ import annotations
 from urunc.errors import HostError
 from urunc.init.daemon import LISTENER
 from urunc.linux.files import exists
-from urunc.plan.host import capture, find_program, remembered
+from urunc.programs import capture, find_program, remembered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from urunc import logs
 from urunc.errors import Error
 from urunc.journal import Journal, Resource
 from urunc.linux import process
-from urunc.net.resources import NetworkResource
+from urunc.net.resources import KINDS, NetworkResource
 from urunc.state import STOPPED, Folder, is_ours, load
 
 
@@ -45,7 +45,7 @@ def _in_namespace(folder: str, device: int, inode: int) -> list[Resource]:
     if not is_ours(root, identifier):
         return []
     try:
-        recorded = Journal(folder).resources()
+        recorded = Journal(folder, KINDS.get).resources()
     except (OSError, LookupError, TypeError) as error:  # of another version
         logs.detail(f"read journal of '{identifier}': {error!r}")
         return []
@@ -88,7 +88,7 @@ def _take(folder: Folder, device: int, inode: int, needed: set[tuple[object, ...
         return _is_there(resource, device, inode) and _name(resource) not in needed
 
     try:
-        count = Journal(folder.path).remove(chosen)
+        count = Journal(folder.path, KINDS.get).remove(chosen)
     except Error as error:
         logs.warn(error.message)
         return 0

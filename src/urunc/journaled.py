@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kinds of resource that a journal holds: control groups, user ids and files here, a network's
+in net/resources.py.
+
+In one module because `delete` needs most of them: each import is time.
+"""
+
+from __future__ import annotations
+
+import posix
+from errno import EBUSY, ENOTEMPTY
+
+from urunc.journal import Resource
+from urunc.linux import cgroups
+from urunc.linux.files import exists, make_directories, open_in_root, read_text, remove_tree, unlink
+
+
+class ControlGroups(Resource):
+    """The control groups of the container: one folder in each hierarchy, parents that others share
+    left alone."""
+
+    kind = "cgroups"
+
+    def __init__(self, *, paths: list[str], parents: list[str], member: int = 0) -> None:
+        self.paths = paths
+        self.member = member
+        """The process that systemd has put into its groups already, 0 for none."""
+        self.parents = parents
+        """Folders above that were not there, outermost first; removed only where nobody else uses
+        them."""
+
+    def make(self) -> None:
+        for path in self.paths:
+            if set(cgroups.pids(path)) - {self.member}:
+                raise OSError(EBUSY, f"control group '{path}' has processes of others")
+        for path in (*self.parents, *self.paths):
+            cgroups.make(path)
+
+    def remove(self) -> None:
+        for path in self.paths:
+            self._remove(path)
+        for path in reversed(self.parents):
+            cgroups.remove(path)
+
+    def _remove(self, path: str) -> None:
+        # the processes are dead by now, but the kernel may still be reaping them
+        from time import sleep
+
+        for attempt in range(100):
+            if cgroups.remove(path):
+                return
+            for pid in cgroups.pids(path):
+                posix.kill(pid, 9)
+            sleep(0.001 * min(attempt + 1, 20))
+        raise OSError(ENOTEMPTY, f"control group '{path}' still has processes")
+
+
+class SystemdUnit(Resource):
+    """A scope or slice that systemd made for the container: `make` is the record alone, for
+    starting it takes what is known only to cgroup/groups.py."""
+
+    kind = "unit"
+
+    def __init__(self, *, name: str, user: bool) -> None:
+        self.name = name
+        self.user = user
+
+    def make(self) -> None:
+        pass
+
+    def remove(self) -> None:
+        from urunc.cgroup import systemd
+
+        bus = systemd.Bus(user=self.user)
+        try:
+            bus.stop_unit(self.name)
+        finally:
+            bus.close()
+
+
+class ReservedUser(Resource):
+    """A user id that no other container of this machine has, whatever its --root.
+
+    A file named by the id holds the folder of the container that has it; where that folder is gone
+    the reservation is void.
+    """
+
+    kind = "user"
+
+    def __init__(self, *, path: str, folder: str) -> None:
+        self.path = path
+        self.folder = folder
+
+    def make(self) -> None:
+        make_directories(self.path.rpartition("/")[0], 0o700)
+        flags = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC
+        try:
+            fd = posix.open(self.path, flags, 0o600)
+        except FileExistsError:
+            if exists(read_text(self.path)):
+                raise
+            unlink(self.path)
+            fd = posix.open(self.path, flags, 0o600)
+        posix.write(fd, self.folder.encode())
+        posix.close(fd)
+
+    def remove(self) -> None:
+        try:
+            if read_text(self.path) == self.folder:
+                unlink(self.path)
+        except FileNotFoundError:
+            pass
+
+
+class FileOwner(Resource):
+    """A file of the image that belongs to the monitor's user while the container lives: a disk it
+    writes to."""
+
+    kind = "owner"
+
+    def __init__(
+        self, *, root: str, path: str, inode: int, uid: int, gid: int, before: list[int]
+    ) -> None:
+        self.root = root
+        self.path = path
+        self.inode = inode
+        self.uid = uid
+        self.gid = gid
+        self.before = before
+        """uid, gid and mode to give back."""
+
+    def make(self) -> None:
+        self._give(self.uid, self.gid, self.before[2] | 0o600)
+
+    def remove(self) -> None:
+        self._give(*self.before)
+
+    def _give(self, uid: int, gid: int, mode: int) -> None:
+        try:
+            fd = open_in_root(self.root, self.path, posix.O_RDONLY | posix.O_NONBLOCK)
+        except FileNotFoundError:
+            return
+        try:
+            if posix.fstat(fd).st_ino == self.inode:
+                posix.fchown(fd, uid, gid)
+                posix.fchmod(fd, mode)
+        finally:
+            posix.close(fd)
+
+
+class PrivateFolder(Resource):
+    """A folder for files of one container: copies, archives, an initrd.
+
+    Its name has the identity of the container's own folder, so what is there already is of a
+    container that is no more.
+    """
+
+    kind = "files"
+
+    def __init__(self, *, path: str) -> None:
+        self.path = path
+
+    def make(self) -> None:
+        remove_tree(self.path)
+        posix.mkdir(self.path, 0o700)
+
+    def remove(self) -> None:
+        remove_tree(self.path)
+
+
+KINDS: dict[str, type[Resource]] = {
+    cls.kind: cls for cls in (ControlGroups, SystemdUnit, ReservedUser, FileOwner, PrivateFolder)
+}
+
+
+def resource_class(kind: str) -> type[Resource] | None:
+    """The class of a kind; None for one that this version does not know. What `Journal` wants for a
+    registry."""
+    if kind in KINDS:
+        return KINDS[kind]
+    from urunc.net.resources import KINDS as NETWORK
+
+    return NETWORK.get(kind)

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A guest and its network: what there is for it now, and the way in which its plan has it."""
+
+from __future__ import annotations
+
+from urunc import logs
+from urunc.errors import (
+    HostError,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from urunc.journal import Journal
+    from urunc.net.facts import Found, NetFacts
+    from urunc.plan.model import Plan
+
+
+def look(plan: Plan, namespace: str, files: dict[str, str]) -> Found:
+    """What there is now of network for a guest; `files` are its resolv.conf and hosts file."""
+    from urunc.net.look import look as look_inside
+    from urunc.plan.model import nic_count
+
+    # a guest that shares the namespace has to know all of it
+    count = 1 << 16 if plan.network == "shared" else nic_count(plan)
+    return look_inside(namespace, files["resolver"], files["hosts"], count)
+
+
+def connect(
+    found: Found, namespace: str, plan: Plan, journal: Journal, known: NetFacts | None = None
+) -> NetFacts:
+    """Have the guest get what was found, in the way that its plan says.
+
+    What a stopped container of the namespace still has is taken from it where it is in the way: it
+    may be kept for its logs while its successor starts.
+    """
+    if found.others and plan.network == "dynamic" and plan.max_nics:
+        names = ", ".join(found.others[:8]) + (", …" if len(found.others) > 8 else "")
+        logs.warn(f"interfaces beyond those that the guest can have: {names}")
+    for name in found.not_ethernet:
+        logs.warn(f"interface '{name}': no Ethernet device: a guest cannot have it")
+    from urunc.net.connect import Place
+    from urunc.net.connect import connect as take_over
+
+    if plan.network == "shared":
+        from urunc.net.share import share as take_over
+
+    place = Place(namespace, plan, journal)
+    kept = len(journal)
+    try:
+        return take_over(found, place, known)
+    except HostError:
+        from urunc.net.reclaim import reclaim
+
+        journal.take_back(kept)
+        if not reclaim(journal.folder, place.device, place.inode):
+            raise
+    return take_over(found, place, known)
