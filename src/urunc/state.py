@@ -12,10 +12,23 @@ import posix
 from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 
 from urunc import OCI_VERSION
-from urunc.errors import ExistsError, HostError, NotFoundError, StateError, UsageError, reason
+from urunc.errors import (
+    ExistsError,
+    HostError,
+    NotFoundError,
+    StateError,
+    UsageError,
+    reason,
+)
 from urunc.jsontext import dumps, loads
 from urunc.linux import process
-from urunc.linux.files import append, exists, make_directories, read_text, write_whole
+from urunc.linux.files import (
+    append,
+    exists,
+    make_directories,
+    read_text,
+    write_whole,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -222,3 +235,22 @@ def load(root: str, identifier: str) -> State:
             "another version of urunc wrote it: use that one, or `urunc delete --force`",
         )
     return State(folder, data)
+
+
+class locked:
+    """A container with its folder locked."""
+
+    def __init__(self, root: str, identifier: str) -> None:
+        self.folder = Folder(root, check_id(identifier))
+        self.root = root
+
+    def __enter__(self) -> State:
+        self.folder.lock()
+        try:
+            return load(self.root, self.folder.identifier)
+        except BaseException:
+            self.folder.unlock()
+            raise
+
+    def __exit__(self, *_error: object) -> None:
+        self.folder.unlock()

@@ -29,7 +29,7 @@ from support import (
     nothing_left,
 )
 from urunc.config import load as load_config
-from urunc.lifecycle import container as verbs
+from urunc.lifecycle import start as verbs
 from urunc.plan import realize
 
 READ_ONLY = 'mount -o bind /proc/sys /proc/sys && mount -o remount,ro,bind /proc/sys && exec "$@"'

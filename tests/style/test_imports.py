@@ -60,14 +60,15 @@ EXPECTED: dict[str, str] = {
         urunc.init
         urunc.init.clone
         urunc.init.hooks
+        urunc.init.letters
         urunc.init.main
         urunc.init.setup
         urunc.init.steps
         urunc.journal
         urunc.journaled
         urunc.lifecycle
-        urunc.lifecycle.container
         urunc.lifecycle.create
+        urunc.lifecycle.run_hooks
         urunc.linux.cgroups
         urunc.linux.mounts
         urunc.linux.namespaces
@@ -97,7 +98,8 @@ EXPECTED: dict[str, str] = {
         urunc.cli.start
         urunc.cli.verb
         urunc.lifecycle
-        urunc.lifecycle.container
+        urunc.lifecycle.run_hooks
+        urunc.lifecycle.start
     """,
     "state": """
         urunc.cli.state
@@ -113,7 +115,9 @@ EXPECTED: dict[str, str] = {
         urunc.cli.delete
         urunc.cli.verb
         urunc.lifecycle
-        urunc.lifecycle.container
+        urunc.lifecycle.delete
+        urunc.lifecycle.pause
+        urunc.lifecycle.run_hooks
     """,
 }
 

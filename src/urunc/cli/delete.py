@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from urunc.cli.options import FLAG, Arguments
 from urunc.cli.verb import ours
-from urunc.lifecycle import container
+from urunc.lifecycle import delete
 
 OPTIONS = {"--force": (FLAG, "kill it first if it is not stopped; no error if there is none")}
 USAGE = "[--force] ID"
@@ -15,5 +15,5 @@ SUMMARY = "Remove a container."
 def main(arguments: Arguments) -> int:
     """Run the verb."""
     identifier = ours(arguments)
-    container.delete(arguments.root, identifier, arguments.config(), force=arguments.has("--force"))
+    delete.delete(arguments.root, identifier, arguments.config(), force=arguments.has("--force"))
     return 0

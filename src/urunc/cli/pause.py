@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from urunc.cli.options import Arguments
 from urunc.cli.verb import ours
-from urunc.lifecycle import container
+from urunc.lifecycle import pause
 
 OPTIONS: dict[str, tuple[str, str]] = {}
 USAGE = "ID"
@@ -14,5 +14,5 @@ SUMMARY = "Suspend a container."
 
 def main(arguments: Arguments) -> int:
     """Run the verb."""
-    container.pause(arguments.root, ours(arguments), arguments.config())
+    pause.pause(arguments.root, ours(arguments), arguments.config())
     return 0

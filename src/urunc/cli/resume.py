@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from urunc.cli.options import Arguments
 from urunc.cli.verb import ours
-from urunc.lifecycle import container
+from urunc.lifecycle import pause
 
 OPTIONS: dict[str, tuple[str, str]] = {}
 USAGE = "ID"
@@ -14,5 +14,5 @@ SUMMARY = "Let a suspended container go on."
 
 def main(arguments: Arguments) -> int:
     """Run the verb."""
-    container.resume(arguments.root, ours(arguments), arguments.config())
+    pause.resume(arguments.root, ours(arguments), arguments.config())
     return 0

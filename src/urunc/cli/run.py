@@ -9,7 +9,7 @@ from urunc import guest_channel, logs, monitors, timing
 from urunc.cli.create import create
 from urunc.cli.options import CREATE, FLAG, Arguments
 from urunc.errors import WrongStatusError
-from urunc.lifecycle import container, exit_reason, kill
+from urunc.lifecycle import delete, exit_reason, kill, start
 from urunc.state import State
 
 TYPE_CHECKING = False
@@ -55,7 +55,7 @@ def main(arguments: Arguments) -> int:
             session.take()
         told = guest_channel.listen(state.folder) if not detach else -1
         timing.stamp(11)
-        container.start(arguments.root, state.id, config)
+        start.start(arguments.root, state.id, config)
         if detach:
             return 0
         if session:
@@ -68,7 +68,7 @@ def main(arguments: Arguments) -> int:
             )
         code = _wait(state.pid)
     except BaseException:
-        container.delete(arguments.root, state.id, config, force=True)
+        delete.delete(arguments.root, state.id, config, force=True)
         raise
     finally:
         if session:
@@ -84,7 +84,7 @@ def main(arguments: Arguments) -> int:
     why = exit_reason.reason(plan, monitor, code, said, stop)
     logs.info(f"container '{state.id}' ended: {why}")
     if not arguments.has("--keep"):
-        container.delete(arguments.root, state.id, config, force=False)
+        delete.delete(arguments.root, state.id, config, force=False)
     return exit_reason.exit_code(plan, code, said, stop)
 
 

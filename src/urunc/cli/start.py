@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from urunc.cli.options import Arguments
 from urunc.cli.verb import ours
-from urunc.lifecycle import container
+from urunc.lifecycle import start
 
 OPTIONS: dict[str, tuple[str, str]] = {}
 USAGE = "ID"
@@ -15,5 +15,5 @@ SUMMARY = "Start a created container."
 def main(arguments: Arguments) -> int:
     """Run the verb."""
     identifier = ours(arguments)
-    container.start(arguments.root, identifier, arguments.config())
+    start.start(arguments.root, identifier, arguments.config())
     return 0

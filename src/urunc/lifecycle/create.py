@@ -3,7 +3,7 @@
 monitor.
 
 Runs in the caller's process, in the host's namespaces, with its privilege; forks init. A failure at
-any point takes back all that was made. lifecycle/container.py has the rest of a container's life:
+any point takes back all that was made. lifecycle/start.py has the rest of a container's life:
 it is apart from this so that the other verbs do not load what only create needs."""
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from urunc.cgroup.groups import Groups
 from urunc.errors import Error, HostError, InitError, SpecError, reason
 from urunc.ids import ids_of
 from urunc.init import clone, hooks
+from urunc.init.letters import parts
 from urunc.init.main import Channel, Setup
 from urunc.init.main import main as init_main
 from urunc.init.setup import HOST_IDS, Ready, build
@@ -26,10 +27,10 @@ from urunc.init.steps import pack
 from urunc.journal import Journal
 from urunc.journaled import FileOwner, resource_class
 from urunc.jsontext import dumps
-from urunc.lifecycle.container import network_of, parts, run_poststop
+from urunc.lifecycle.run_hooks import run_poststop
 from urunc.linux import cgroups, namespaces, process
 from urunc.linux.files import remove_tree, write_whole
-from urunc.net.attach import connect, look
+from urunc.net.attach import connect, look, network_of
 from urunc.net.facts import NO_NETWORK, NOTHING, NetFacts
 from urunc.plan.device_nodes import may_access
 from urunc.plan.model import nic_count

@@ -52,7 +52,7 @@ def kill(state: State, number: int, config: Config) -> None:
         if not process.send_signal(pidfd, number):
             raise WrongStatusError(f"kill '{state.id}': container not running")
         if number == SIGKILL and status == PAUSED:
-            from urunc.lifecycle.container import thaw
+            from urunc.lifecycle.pause import thaw
 
             thaw(state)  # v1 keeps even the dead frozen
     finally:
@@ -144,7 +144,7 @@ def _leave_guard(state: State, pidfd: int, config: Config) -> None:
             logs.warn(f"container '{state.id}' did not stop within {deadline_s} s: killed")
             process.send_signal(held, SIGKILL)
             if state.data.get("groups") and state.paused():
-                from urunc.lifecycle.container import thaw
+                from urunc.lifecycle.pause import thaw
 
                 thaw(state)
     finally:

@@ -12,9 +12,8 @@ from urunc import guest_channel
 from urunc.bundle.resources import PIDS_MAX, Resources, merge, most_processes, with_tasks
 from urunc.cgroup import groups
 from urunc.errors import StateError, WrongStatusError
-from urunc.lifecycle.container import locked
 from urunc.record import plain, rebuild, replace
-from urunc.state import STOPPED
+from urunc.state import STOPPED, locked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -55,3 +55,21 @@ def connect(
         if not reclaim(journal.folder, place.device, place.inode):
             raise
     return take_over(found, place, known)
+
+
+def network_of(pid: int, given: str, known: tuple[int, ...] = ()) -> str:
+    """A path to the network namespace that init is in: the one that the engine gave where it leads
+    there still, for that outlives init. `known` is the (device, inode) that it had in `create`."""
+    own = f"/proc/{pid}/ns/net"
+    if not given:
+        return own
+    from urunc.linux.namespaces import identity
+
+    try:
+        now = identity(given)
+        try:
+            return given if now == identity(own) else own
+        except PermissionError:  # proc(5): another user's takes CAP_SYS_PTRACE
+            return given if known in ((), now) else own
+    except OSError:
+        return own

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`start`: lets a created container's monitor run.
+
+What is needed only where something changed, or where there are hooks, is imported there: the verb
+is a process of its own, and an import is time."""
+
+from __future__ import annotations
+
+import posix
+from errno import ENXIO
+
+from urunc import logs, timing
+from urunc.errors import (
+    Error,
+    InitError,
+    WrongStatusError,
+)
+from urunc.jsontext import dumps, loads
+from urunc.lifecycle.run_hooks import run_hooks
+from urunc.linux.files import read_descriptor, write_all
+from urunc.state import (
+    CREATED,
+    RUNNING,
+    START,
+    STARTED,
+    Folder,
+    State,
+    check_id,
+    load,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from urunc.config import Config
+
+UNFINISHED = "unfinished"
+"""In state.json while `start` changes the network: how many resources were recorded before."""
+
+
+def start(root: str, identifier: str, config: Config) -> State:
+    """Let a created container's monitor run; raises WrongStatusError, InitError."""
+    folder = Folder(root, check_id(identifier))
+    folder.lock()
+    try:
+        state = load(root, identifier)
+        timing.open_file(config.get("timestamps.file"), identifier)
+        timing.stamp(12)
+        status = state.status()
+        if status != CREATED:
+            raise WrongStatusError(f"start '{identifier}': container is {status}, not created")
+        changed = _look_again(state, config)
+        _let_go(state, changed)
+    finally:
+        folder.unlock()
+    try:
+        run_hooks(state, "poststart", RUNNING)
+    except Error:
+        from urunc.lifecycle.delete import end
+
+        end(state, config.get("timeouts.kill_s"))
+        raise
+    return state
+
+
+def _look_again(state: State, config: Config) -> dict[str, object]:
+    """What changed in the network since `create`, made good: a new launch, or nothing."""
+    if not state.data["nicCount"]:
+        return {}
+    from urunc.init.letters import parts
+    from urunc.net.attach import connect, look, network_of
+    from urunc.net.facts import Found, NetFacts
+    from urunc.plan.model import Plan
+    from urunc.plan.realize import realize, untold
+    from urunc.record import plain, rebuild
+    from urunc.storage.facts import StorageFacts
+
+    plan = rebuild(Plan, state.data["plan"])
+    storage = rebuild(StorageFacts, state.data["storage"])
+    namespace = network_of(
+        state.pid, state.data["network"], tuple(state.data.get("networkIdentity", ()))
+    )
+    _take_back(state)
+    now = look(plan, namespace, state.data["files"])
+    if UNFINISHED not in state.data and now == rebuild(Found, state.data["found"]):
+        return {}
+    from urunc import guests, monitors
+    from urunc.journal import Journal
+    from urunc.journaled import resource_class
+
+    logs.detail("the network changed between create and start")
+    known = rebuild(NetFacts, state.data["net"])
+    journal = Journal(state.folder, resource_class)
+    # written down before anything is made: this call may be killed, too
+    state.data[UNFINISHED] = len(journal)
+    state.save()
+    try:
+        net = connect(now, namespace, plan, journal, known)
+        guest, monitor = guests.load(plan.guest, config), monitors.load(plan.monitor, config)
+        launch = realize(plan, net, guest, monitor, storage)
+    except BaseException:
+        _take_back(state)
+        raise
+    for omission in untold(plan, net, guest, monitor, storage):
+        logs.warn(omission)
+    del state.data[UNFINISHED]
+    state.data.update(found=plain(now), net=plain(net), launch=plain(launch))
+    state.save()
+    return parts(launch)
+
+
+def _take_back(state: State) -> None:
+    """Remove what a `start` that did not finish made: state.json does not know of it."""
+    if UNFINISHED in state.data:
+        from urunc.journal import Journal
+        from urunc.journaled import resource_class
+
+        Journal(state.folder, resource_class).take_back(state.data[UNFINISHED])
+
+
+def _let_go(state: State, launch: dict[str, object]) -> None:
+    """Open init's FIFO and wait until it has become the monitor."""
+    message = dumps({"launch": launch, "state": dumps(state.oci(CREATED))})
+    answer = posix.open(
+        f"{state.folder}/{STARTED}", posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC
+    )
+    try:
+        timing.stamp(13)
+        fd = posix.open(
+            f"{state.folder}/{START}", posix.O_WRONLY | posix.O_NONBLOCK | posix.O_CLOEXEC
+        )
+        posix.set_blocking(fd, True)
+        try:
+            write_all(fd, message.encode())
+        finally:
+            posix.close(fd)
+        posix.set_blocking(answer, True)
+        said = read_descriptor(answer)
+    except OSError as error:
+        if error.errno == ENXIO:
+            raise WrongStatusError(f"start '{state.id}': its init has ended") from None
+        raise
+    finally:
+        posix.close(answer)
+    if said:
+        problem = loads(said.decode())
+        raise InitError(f"start '{state.id}': {problem['error']}", problem.get("hint", ""))
