@@ -133,16 +133,16 @@ static bool is_program(const char *path)
     return S_ISREG(found.st_mode) && access(path, X_OK) == 0;
 }
 
-/* As the user, since not all folders may be open to it. */
+/* As the user, since not all directories may be open to it. */
 static char *look_up(char *name, char **environment)
 {
     const char *path = variable(environment, "PATH");
-    char *rest = strdup(path ? path : ""), *folder;
+    char *rest = strdup(path ? path : ""), *directory;
 
     if (strchr(name, '/'))
         return name;
-    while (*name && (folder = strsep(&rest, ":")) != NULL) {
-        char *program = text("%s/%s", *folder ? folder : ".", name);
+    while (*name && (directory = strsep(&rest, ":")) != NULL) {
+        char *program = text("%s/%s", *directory ? directory : ".", name);
 
         if (is_program(program))
             return program;
@@ -152,7 +152,7 @@ static char *look_up(char *name, char **environment)
 
 static _Noreturn void become(void)
 {
-    const char *folder = setting("cwd");
+    const char *directory = setting("cwd");
     size_t count, variables;
     char **arguments = values("arg", &count), **environment = values("env", &variables), *program;
     sigset_t none;
@@ -163,8 +163,8 @@ static _Noreturn void become(void)
     if (fchdir(root) != 0 || chroot(".") != 0)
         fail("cannot change the root: %m");
     set_streams();
-    if (chdir(folder ? folder : "/") != 0)
-        fail("cannot change to the folder %s: %m", folder);
+    if (chdir(directory ? directory : "/") != 0)
+        fail("cannot change to the directory %s: %m", directory);
     if (variable(environment, "HOME") == NULL)
         environment[variables] = text("HOME=%s", home());
     take_credentials();

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A cpio archive (newc) on a disk: what is below `layer/` goes to the overlay's upper folder,
+ * A cpio archive (newc) on a disk: what is below `layer/` goes to the overlay's upper directory,
  * `volumes/` onto the layer's disk, or where there is none into a tmpfs. A name that leads elsewhere
  * is refused; owners, modes, times and device nodes (an overlay's whiteouts) are kept.
  */
@@ -38,7 +38,7 @@ enum column {
     COLUMNS
 };
 
-/* What is remembered of a member: folders, whose times are set last, and files with several names,
+/* What is remembered of a member: directories, whose times are set last, and files with several names,
  * by inode. */
 struct member {
     char *path;
@@ -48,7 +48,7 @@ struct member {
 
 #define BUCKETS 4096
 
-static struct member *folders, *linked[BUCKETS];
+static struct member *directories, *linked[BUCKETS];
 static int disk;
 static char buffer[1 << 16];
 static size_t filled, used;
@@ -98,7 +98,7 @@ static void take_header(uint32_t *columns)
     }
 }
 
-/* Where a member goes, or NULL: the folders that are there already. */
+/* Where a member goes, or NULL: the directories that are there already. */
 static char *place(const char *name)
 {
     for (const char *part = name; part; part = strchr(part, '/'), part = part ? part + 1 : NULL)
@@ -178,7 +178,7 @@ static void set_attributes(const char *path, const uint32_t *columns)
 
 static void remember(char *path, const uint32_t *columns)
 {
-    struct member **list = S_ISDIR(columns[MODE]) ? &folders : &linked[columns[INO] % BUCKETS];
+    struct member **list = S_ISDIR(columns[MODE]) ? &directories : &linked[columns[INO] % BUCKETS];
     struct member *member = allocate(sizeof *member);
 
     *member =
@@ -218,7 +218,7 @@ void unpack(const char *device)
     if (layer_is_a_disk) {
         if (mkdir(LAYER "/volumes", 0700) != 0 ||
             mount(LAYER "/volumes", VOLUMES, NULL, MS_BIND, NULL) != 0)
-            fail("cannot make a folder for volumes: %m");
+            fail("cannot make a directory for volumes: %m");
     } else if (mount("tmpfs", VOLUMES, "tmpfs", 0, "mode=0700,size=100%") != 0) {
         fail("cannot mount a tmpfs: %m");
     }
@@ -245,7 +245,7 @@ void unpack(const char *device)
         align();
     }
     close(disk);
-    for (const struct member *member = folders; member; member = member->next) {
+    for (const struct member *member = directories; member; member = member->next) {
         const struct timespec times[2] = {{.tv_sec = member->mtime}, {.tv_sec = member->mtime}};
 
         utimensat(AT_FDCWD, member->path, times, 0);

@@ -31,11 +31,11 @@ bool hurry;
 /* The port's device, or NULL; its name comes a little later than the port. */
 static char *port_device(const char *name)
 {
-    DIR *folder = opendir(PORTS);
+    DIR *directory = opendir(PORTS);
     struct dirent *entry;
     char *found = NULL;
 
-    while (folder && !found && (entry = readdir(folder)) != NULL) {
+    while (directory && !found && (entry = readdir(directory)) != NULL) {
         char line[256] = "";
         int fd = open(text(PORTS "/%s/name", entry->d_name), O_RDONLY | O_CLOEXEC);
 
@@ -46,8 +46,8 @@ static char *port_device(const char *name)
         }
         close(fd);
     }
-    if (folder)
-        closedir(folder);
+    if (directory)
+        closedir(directory);
     return found;
 }
 

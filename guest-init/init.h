@@ -14,7 +14,7 @@
 #define FAILED 126    /* the exit code where the application could not be started */
 #define NOT_FOUND 127 /* where it was not found */
 
-/* Folders of the initramfs, hidden once the application's root is mounted above them. */
+/* Directories of the initramfs, hidden once the application's root is mounted above them. */
 #define PRIVATE "/urunc"
 #define ROOT PRIVATE "/root"
 #define SHARE PRIVATE "/share"
@@ -62,7 +62,7 @@ const char *setting(const char *key); /* of the last record; NULL where there is
 unsigned long long number(const char *word, int base, const char *what);
 
 /* paths.c: paths in the application's root */
-enum kind { FOLDER, FILE_ };
+enum kind { DIRECTORY, FILE_ };
 extern int root;                                    /* O_PATH */
 int find(int top, const char *path);                /* an O_PATH descriptor, or -1 */
 int find_or_make(const char *path, enum kind kind); /* with its parents */
@@ -71,7 +71,7 @@ int find_or_make(const char *path, enum kind kind); /* with its parents */
 struct options {
     unsigned long flags; /* MS_ */
     char *data;          /* what the file system is to read */
-    bool copy_up;        /* tmpfs: with what was in the folder */
+    bool copy_up;        /* tmpfs: with what was in the directory */
     bool unbindable;     /* mount_namespaces(7) */
 };
 struct options parse_options(const char *words);
@@ -84,7 +84,7 @@ void mount_process_filesystem(void);
 void mount_groups(void);
 void mount_volumes(void);
 void write_files(void);
-void make_working_folder(void);
+void make_working_directory(void);
 void hide_paths(void);
 
 /* tmpfs.c */

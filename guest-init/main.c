@@ -144,7 +144,7 @@ int main(void)
     mount_volumes();
     hold_returned();
     write_files();
-    make_working_folder();
+    make_working_directory();
     hide_paths();
     watch_memory();
     start_application();

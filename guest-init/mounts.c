@@ -61,7 +61,7 @@ static const struct record *asked(const char *path)
 static void mount_kernel(const char *type, const char *path, unsigned long flags, const char *data)
 {
     const struct record *record = asked(path);
-    int target = find_or_make(path, FOLDER);
+    int target = find_or_make(path, DIRECTORY);
 
     if (record) {
         struct options options = parse_options(field(record, 3));
@@ -86,16 +86,16 @@ static void make_nodes(void)
     static const char *const links[][2] = {
         {"fd", "/proc/self/fd"},       {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"},
         {"stderr", "/proc/self/fd/2"}, {"core", "/proc/kcore"},      {"ptmx", "pts/ptmx"}};
-    int folder = find(root, "dev");
+    int directory = find(root, "dev");
 
     for (size_t i = 0; i < sizeof nodes / sizeof nodes[0]; i++)
-        if (mknodat(folder, nodes[i].name, S_IFCHR | nodes[i].mode,
+        if (mknodat(directory, nodes[i].name, S_IFCHR | nodes[i].mode,
                     makedev(nodes[i].major, nodes[i].minor)) != 0)
             fail("cannot make /dev/%s: %m", nodes[i].name);
     for (size_t i = 0; i < sizeof links / sizeof links[0]; i++)
-        if (symlinkat(links[i][1], folder, links[i][0]) != 0)
+        if (symlinkat(links[i][1], directory, links[i][0]) != 0)
             fail("cannot make /dev/%s: %m", links[i][0]);
-    close(folder);
+    close(directory);
 }
 
 void mount_process_filesystem(void)
@@ -151,17 +151,17 @@ static void bind(int source, const char *path, unsigned long flags)
 
     if (fstat(source, &found) != 0)
         fail("cannot look at the source of %s: %m", path);
-    target = find_or_make(path, S_ISDIR(found.st_mode) ? FOLDER : FILE_);
+    target = find_or_make(path, S_ISDIR(found.st_mode) ? DIRECTORY : FILE_);
     mount_at(text(DESCRIPTOR, source), target, path, NULL, MS_BIND | MS_REC, NULL);
     close(target);
     if (flags)
         restrict_mount(path, flags);
 }
 
-static void bind_below(const char *folder, const char *source, const char *path,
+static void bind_below(const char *directory, const char *source, const char *path,
                        unsigned long flags)
 {
-    int top = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int top = open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
     int fd = top < 0 ? -1 : find(top, source);
 
     if (fd < 0)
@@ -214,7 +214,7 @@ static void set_owner(const char *path, char *options)
     }
 }
 
-/* A node of a device, bound: its folder may be read-only, and something may be there already. */
+/* A node of a device, bound: its directory may be read-only, and something may be there already. */
 static void give_device(const char *source, const char *path, char *options)
 {
     int fd;
@@ -236,7 +236,7 @@ static void make_node(const char *what, const char *path, char *options)
     unsigned major = 0, minor = 0;
     const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
     char *made = text(PRIVATE "/node%d", count++);
-    int folder, dev, fd;
+    int directory, dev, fd;
 
     if (sscanf(what, "c:%u:%u", &major, &minor) == 2 &&
         access(text("/sys/dev/char/%u:%u", major, minor), F_OK) != 0) {
@@ -246,16 +246,16 @@ static void make_node(const char *what, const char *path, char *options)
     if (mknod(made, (*what == 'p' ? S_IFIFO : S_IFCHR) | 0600, makedev(major, minor)) != 0)
         fail("cannot make %s: %m", path);
     set_owner(made, options);
-    folder = find_or_make(text("%.*s", (int)(name - path), path), FOLDER);
+    directory = find_or_make(text("%.*s", (int)(name - path), path), DIRECTORY);
     dev = find(root, "dev");
-    if (dev >= 0 && mount_of(folder) == mount_of(dev) && mount_of(dev) == own_dev) {
+    if (dev >= 0 && mount_of(directory) == mount_of(dev) && mount_of(dev) == own_dev) {
         struct stat found;
 
-        unlinkat(folder, name, 0);
+        unlinkat(directory, name, 0);
         if (stat(made, &found) != 0 ||
-            mknodat(folder, name, found.st_mode, found.st_rdev) != 0 ||
-            fchownat(folder, name, found.st_uid, found.st_gid, 0) != 0 ||
-            fchmodat(folder, name, found.st_mode & 07777, 0) != 0)
+            mknodat(directory, name, found.st_mode, found.st_rdev) != 0 ||
+            fchownat(directory, name, found.st_uid, found.st_gid, 0) != 0 ||
+            fchmodat(directory, name, found.st_mode & 07777, 0) != 0)
             fail("cannot make %s: %m", path);
     } else {
         fd = open(made, O_PATH | O_CLOEXEC);
@@ -265,7 +265,7 @@ static void make_node(const char *what, const char *path, char *options)
         close(fd);
     }
     close(dev);
-    close(folder);
+    close(directory);
 }
 
 static void make_unbindable(const char *path)
@@ -287,7 +287,7 @@ static void mount_of_kernel(const char *type, const char *path, const struct opt
     for (size_t i = 0; i < sizeof usual / sizeof usual[0]; i++)
         if (strcmp(path, usual[i]) == 0)
             return; /* mount_kernel has seen to it */
-    target = find_or_make(path, FOLDER);
+    target = find_or_make(path, DIRECTORY);
     if (strcmp(type, "cgroup") == 0)
         type = "cgroup2"; /* the older hierarchies have no controllers here */
     if (mount(type, text(DESCRIPTOR, target), type, options->flags, options->data) != 0) {
@@ -319,7 +319,7 @@ static void mount_volume(const struct record *record)
     } else if (strcmp(kind, "kernel") == 0) {
         mount_of_kernel(source, path, &options);
     } else {
-        target = find_or_make(path, FOLDER);
+        target = find_or_make(path, DIRECTORY);
         wait_for(source);
         mount_at(source, target, path, kind, options.flags, options.data);
         hold(find(root, path));
@@ -395,12 +395,12 @@ void write_files(void)
     }
 }
 
-void make_working_folder(void)
+void make_working_directory(void)
 {
     const char *path = setting("cwd");
 
     if (path)
-        close(find_or_make(path, FOLDER));
+        close(find_or_make(path, DIRECTORY));
 }
 
 /* --- what is hidden, or cannot be written to -------------------------------- */

@@ -29,7 +29,7 @@ int find(int top, const char *path)
 static int made(const char *path, enum kind kind, int links);
 
 /* What a link that leads nowhere points at, made. */
-static int made_behind(int parent, const char *folder, const char *name, enum kind kind, int links)
+static int made_behind(int parent, const char *directory, const char *name, enum kind kind, int links)
 {
     char target[PATH_MAX];
     ssize_t length = readlinkat(parent, name, target, sizeof target - 1);
@@ -37,29 +37,29 @@ static int made_behind(int parent, const char *folder, const char *name, enum ki
     if (length < 0 || links == 0)
         return -1;
     target[length] = '\0';
-    return made(*target == '/' ? target : text("%s/%s", folder, target), kind, links - 1);
+    return made(*target == '/' ? target : text("%s/%s", directory, target), kind, links - 1);
 }
 
 static int made(const char *path, enum kind kind, int links)
 {
-    char *folder = strdup(path), *name;
+    char *directory = strdup(path), *name;
     int parent, error, fd = find(root, path);
 
     if (fd >= 0 || errno != ENOENT)
         return fd;
-    while ((name = strrchr(folder, '/')) != NULL && name[1] == '\0' && name != folder)
+    while ((name = strrchr(directory, '/')) != NULL && name[1] == '\0' && name != directory)
         *name = '\0'; /* slashes at the end */
-    name = name ? name : folder;
+    name = name ? name : directory;
     if (*name == '/')
         *name++ = '\0';
     else
-        folder = "";
-    parent = made(folder, FOLDER, links);
+        directory = "";
+    parent = made(directory, DIRECTORY, links);
     if (parent < 0)
         return -1;
-    error = kind == FOLDER ? mkdirat(parent, name, 0755) : mknodat(parent, name, S_IFREG | 0755, 0);
+    error = kind == DIRECTORY ? mkdirat(parent, name, 0755) : mknodat(parent, name, S_IFREG | 0755, 0);
     if (error != 0 && errno == EEXIST)
-        fd = made_behind(parent, folder, name, kind, links);
+        fd = made_behind(parent, directory, name, kind, links);
     else if (error == 0)
         fd = find(parent, name);
     error = errno;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The application's root: a disk, a folder of the shared folder or of the initramfs, and where it
+ * The application's root: a disk, a directory of the shared directory or of the initramfs, and where it
  * is to be written to and cannot be, an overlay above it. It ends as the mount on init's own "/",
  * so that there is nothing behind it.
  */
@@ -45,14 +45,14 @@ static void mount_share(void)
 static void bind_root(const char *top, const char *source, unsigned long flags)
 {
     int fd = open(top, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    int folder = fd < 0 ? -1 : find(fd, source);
+    int directory = fd < 0 ? -1 : find(fd, source);
 
-    if (folder < 0)
+    if (directory < 0)
         fail("cannot find %s, the root: %m", source);
-    mount_new(text(DESCRIPTOR, folder), ROOT, NULL, MS_BIND | MS_REC, NULL);
+    mount_new(text(DESCRIPTOR, directory), ROOT, NULL, MS_BIND | MS_REC, NULL);
     if (flags && mount(NULL, ROOT, NULL, MS_REMOUNT | MS_BIND | flags, NULL) != 0)
         fail("cannot set the options of the root: %m");
-    close(folder);
+    close(directory);
     close(fd);
 }
 
@@ -127,21 +127,21 @@ static void mount_layer(const char *kind, const char *where, const char *words)
     }
 }
 
-/* The root's own mode and owner are the upper folder's. */
+/* The root's own mode and owner are the upper directory's. */
 static void make_upper(void)
 {
     struct stat found;
 
     if (mkdir(LAYER "/work", 0755) != 0 && errno != EEXIST)
-        fail("cannot make the overlay's folders: %m");
+        fail("cannot make the overlay's directories: %m");
     if (mkdir(UPPER, 0755) != 0) {
         if (errno == EEXIST)
             return; /* a layer that was used before */
-        fail("cannot make the overlay's folders: %m");
+        fail("cannot make the overlay's directories: %m");
     }
     if (stat(ROOT, &found) != 0 || chown(UPPER, found.st_uid, found.st_gid) != 0 ||
         chmod(UPPER, found.st_mode & 07777) != 0)
-        fail("cannot make the overlay's folders: %m");
+        fail("cannot make the overlay's directories: %m");
 }
 
 static void mark_opaque(void)
@@ -180,7 +180,7 @@ void build_root(void)
                   "lowerdir=" ROOT ",upperdir=" UPPER ",workdir=" LAYER "/work");
     }
     root_stays_readonly = lacks;
-    /* What is mounted on "/" cannot be left: its parent folder is itself. */
+    /* What is mounted on "/" cannot be left: its parent directory is itself. */
     if (chdir(ROOT) != 0 || mount(".", "/", NULL, MS_MOVE, NULL) != 0)
         fail("cannot move the root to its place: %m");
     root = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);

@@ -10,7 +10,7 @@
  * SIGTERM, SIGINT and SIGQUIT kill the monitor, and it ends as if by them: a monitor would end by
  * them with a code of its own. Other signals that a process sends go to the monitor; those of the
  * kernel (a terminal's) reach it by themselves. It is PID 1 of the container, and reaps. It must
- * not need anything but the FIFO or the socket's folder, and must not outlive the monitor.
+ * not need anything but the FIFO or the socket's directory, and must not outlive the monitor.
  */
 #define _GNU_SOURCE
 #include <errno.h>

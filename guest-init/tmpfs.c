@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A tmpfs of the application's: with the mode of the folder that it hides where the options say
- * none, and if asked for with what is in that folder, copied with owners and modes.
+ * A tmpfs of the application's: with the mode of the directory that it hides where the options say
+ * none, and if asked for with what is in that directory, copied with owners and modes.
  */
 #define _GNU_SOURCE
 #include "init.h"
@@ -43,7 +43,7 @@ static void copy_link(int from, int to, const char *name)
         fail("cannot copy %s into a tmpfs: %m", name);
 }
 
-static void copy_folder(int from, int to);
+static void copy_directory(int from, int to);
 
 static void copy_entry(int from, int to, const char *name)
 {
@@ -58,7 +58,7 @@ static void copy_entry(int from, int to, const char *name)
     } else if (S_ISDIR(found.st_mode)) {
         if (mkdirat(to, name, 0700) != 0)
             fail("cannot copy %s into a tmpfs: %m", name);
-        copy_folder(openat(from, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC),
+        copy_directory(openat(from, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC),
                     openat(to, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
     } else if (mknodat(to, name, found.st_mode & S_IFMT, found.st_rdev) != 0) {
         fail("cannot copy %s into a tmpfs: %m", name);
@@ -69,17 +69,17 @@ static void copy_entry(int from, int to, const char *name)
 }
 
 /* Closes both. */
-static void copy_folder(int from, int to)
+static void copy_directory(int from, int to)
 {
-    DIR *folder = from < 0 ? NULL : fdopendir(from);
+    DIR *directory = from < 0 ? NULL : fdopendir(from);
     struct dirent *entry;
 
-    if (folder == NULL || to < 0)
-        fail("cannot copy a folder into a tmpfs: %m");
-    while ((entry = readdir(folder)) != NULL)
+    if (directory == NULL || to < 0)
+        fail("cannot copy a directory into a tmpfs: %m");
+    while ((entry = readdir(directory)) != NULL)
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
             copy_entry(from, to, entry->d_name);
-    closedir(folder);
+    closedir(directory);
     close(to);
 }
 
@@ -94,14 +94,14 @@ void mount_tmpfs(const char *path, const struct options *options)
         data = text("mode=%o%s%s", found.st_mode & 07777, *data ? "," : "", data);
         hidden = open(text(DESCRIPTOR, target), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     } else {
-        target = find_or_make(path, FOLDER);
+        target = find_or_make(path, DIRECTORY);
     }
     mount_at("tmpfs", target, path, "tmpfs",
              options->copy_up ? options->flags & ~MS_RDONLY : options->flags, data);
     close(target);
     if (options->copy_up && hidden >= 0) {
         made = find(root, path);
-        copy_folder(hidden, open(text(DESCRIPTOR, made), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+        copy_directory(hidden, open(text(DESCRIPTOR, made), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
         close(made);
     } else {
         close(hidden);

@@ -54,12 +54,12 @@ def archive(
     return path
 
 
-def solo5_images(folder: pathlib.Path, parts: pathlib.Path) -> list[pathlib.Path]:
+def solo5_images(directory: pathlib.Path, parts: pathlib.Path) -> list[pathlib.Path]:
     """Archives of the probe on Solo5 as GUEST-MONITOR, without devices, and as
     `GUEST-MONITOR-disk`, whose manifest declares one block device; each ends with 5."""
     return [
         archive(
-            folder / f"{guest}-{monitor}{kind}.tar", f"{guest}-{monitor}{kind}",
+            directory / f"{guest}-{monitor}{kind}.tar", f"{guest}-{monitor}{kind}",
             {"probe": parts / f"{file}.{monitor}"}, ["probe.exit=5"],
             unikernelType=guest, hypervisor=monitor, binary="/probe",
         )

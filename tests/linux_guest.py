@@ -51,8 +51,8 @@ def initrd(path: pathlib.Path) -> pathlib.Path:
 
 def root_tree(path: pathlib.Path) -> pathlib.Path:
     """A root filesystem of busybox that lacks what a container's image may lack: /proc, /dev."""
-    for folder in ("bin", "etc", "data", "old", "root"):
-        (path / folder).mkdir(parents=True)
+    for directory in ("bin", "etc", "data", "old", "root"):
+        (path / directory).mkdir(parents=True)
     shutil.copy(BUSYBOX, path / "bin/busybox")
     names = subprocess.run([BUSYBOX, "--list"], check=True, capture_output=True, text=True)
     for name in names.stdout.split():
@@ -87,8 +87,8 @@ def image(tree: pathlib.Path, form: str, path: pathlib.Path) -> pathlib.Path:
 class Guest:
     """A machine: disks are /dev/vda and so on in their order, the configuration is the last."""
 
-    def __init__(self, folder: pathlib.Path, initrd: pathlib.Path) -> None:
-        self.folder = folder
+    def __init__(self, directory: pathlib.Path, initrd: pathlib.Path) -> None:
+        self.directory = directory
         self.initrd = initrd
         self.disks: list[tuple[pathlib.Path, bool]] = []
         self.records: list[Record] = [("debug_exit", "1"), ("channel", "virtio", PORT), PATH]
@@ -98,8 +98,8 @@ class Guest:
         self.streams: dict[str, int] = {}
         """stdin, stdout, stderr → the descriptor that a port of its own is for."""
         self.said = b""
-        self.console = folder / "console"
-        self._pipe = folder / "channel"
+        self.console = directory / "console"
+        self._pipe = directory / "channel"
 
     def disk(self, path: pathlib.Path, *, writable: bool = False) -> str:
         """Its name in the guest."""
@@ -132,7 +132,7 @@ class Guest:
 
     def start(self) -> None:
         """Power on."""
-        config = self.folder / "config"
+        config = self.directory / "config"
         config.write_bytes(config_disk(self.records))
         line = LINE + self.disk(config)
         for way in ("in", "out"):

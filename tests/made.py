@@ -13,7 +13,7 @@ from urunc.config import Config
 from urunc.monitors import Program
 from urunc.net.facts import Address, Interface, NetFacts, Route
 from urunc.plan.host import DeviceNode, HostFacts
-from urunc.storage.facts import DEVICE, DISKS, FOLDER, FORMS, INITRD, Found, VolumeSource
+from urunc.storage.facts import DEVICE, DIRECTORY, DISKS, FORMS, INITRD, Found, VolumeSource
 
 MIB = 1 << 20
 X86_64, AARCH64 = 62, 183
@@ -151,7 +151,7 @@ def found(*volumes: VolumeSource, **changes: Any) -> Found:
     return Found(**{**values, **changes})
 
 
-def source(destination: str, kind: str = FOLDER, **changes: Any) -> VolumeSource:
+def source(destination: str, kind: str = DIRECTORY, **changes: Any) -> VolumeSource:
     """A mount that may be written to."""
     values: dict[str, Any] = {
         "source": f"/host{destination}",

@@ -102,9 +102,9 @@ def unpacked(archive: bytes) -> dict[bytes, Node]:
     return tree
 
 
-def on_disk(folder: bytes | str, prefix: bytes = b"") -> dict[bytes, Node]:
+def on_disk(directory: bytes | str, prefix: bytes = b"") -> dict[bytes, Node]:
     """The same of a real tree."""
-    top = os.fsencode(folder)
+    top = os.fsencode(directory)
     identities: dict[tuple[int, int], Node] = {}
     tree: dict[bytes, Node] = {}
 

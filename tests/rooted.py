@@ -36,9 +36,9 @@ def configure(urunc: Urunc, *forms: str, **more: str | bool | int) -> None:
 
 
 def populate(root: pathlib.Path) -> None:
-    """A small root filesystem: busybox, a user, empty folders."""
-    for folder in ("bin", "etc", "tmp", "proc"):
-        (root / folder).mkdir(parents=True, exist_ok=True)
+    """A small root filesystem: busybox, a user, empty directories."""
+    for directory in ("bin", "etc", "tmp", "proc"):
+        (root / directory).mkdir(parents=True, exist_ok=True)
     shutil.copy(shutil.which("busybox") or "/bin/busybox", root / "bin/busybox")
     for applet in APPLETS:
         (root / "bin" / applet).symlink_to("busybox")

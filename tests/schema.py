@@ -20,13 +20,13 @@ KEYS = pathlib.Path(__file__).parent / f"runtime-spec-{VERSION}.keys"
 
 
 def download() -> pathlib.Path | None:
-    """The folder with the schema's files; None where Go's modules are not to be had."""
+    """The directory with the schema's files; None where Go's modules are not to be had."""
     if shutil.which("go") is None:
         return None
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as directory:
         answer = subprocess.run(
             ["go", "mod", "download", "-json", f"{MODULE}@{VERSION}"],
-            cwd=folder,
+            cwd=directory,
             capture_output=True,
             text=True,
             timeout=60,
@@ -36,9 +36,9 @@ def download() -> pathlib.Path | None:
     return pathlib.Path(json.loads(answer.stdout)["Dir"]) / "schema"
 
 
-def keys(folder: pathlib.Path, name: str = "config-schema.json") -> list[str]:
+def keys(directory: pathlib.Path, name: str = "config-schema.json") -> list[str]:
     """The path of every key of one schema, sorted; those of objects, too."""
-    documents = {path.name: json.loads(path.read_text()) for path in folder.glob("*.json")}
+    documents = {path.name: json.loads(path.read_text()) for path in directory.glob("*.json")}
     found: set[str] = set()
 
     def follow(node: Any, here: str) -> tuple[Any, str]:

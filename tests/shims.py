@@ -31,8 +31,8 @@ BUSYBOX = pathlib.Path("/bin/busybox")
 class Events:
     """containerd's end of the events: it keeps (topic, event) of each, in their order."""
 
-    def __init__(self, folder: pathlib.Path) -> None:
-        self.address = str(folder / "events")
+    def __init__(self, directory: pathlib.Path) -> None:
+        self.address = str(directory / "events")
         self.seen: list[tuple[str, dict[str, Any]]] = []
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(self.address)
@@ -74,16 +74,18 @@ class Events:
 class Shim:
     """A shim for one container, `id`, in its bundle. What it is asked is by the methods' names."""
 
-    def __init__(self, folder: pathlib.Path, bundle: Bundle, program: str = str(PROGRAM)) -> None:
+    def __init__(
+        self, directory: pathlib.Path, bundle: Bundle, program: str = str(PROGRAM)
+    ) -> None:
         self.bundle = bundle
-        self.folder = folder
+        self.directory = directory
         self.id = bundle.path.name
         self.program = program
-        self.root = str(folder / "root")
+        self.root = str(directory / "root")
         self.sockets = tempfile.mkdtemp(prefix="u")  # a socket's path has 106 bytes at most
         self.address = ""
         self.pid = 0
-        self.events = Events(folder)
+        self.events = Events(directory)
         self._log = -1
 
     def start(self, options: dict[str, Any] | None = None, *, check: bool = True) -> str:
@@ -173,9 +175,9 @@ class Shim:
             os.close(self._log)
 
 
-def box(folder: pathlib.Path, *args: str) -> Bundle:
+def box(directory: pathlib.Path, *args: str) -> Bundle:
     """A bundle of an ordinary container."""
-    made = Bundle(folder)
+    made = Bundle(directory)
     for name in ("sh", "sleep", "echo", "true", "cat"):
         made.add(f"bin/{name}", BUSYBOX)
     made.config["mounts"] = [{"destination": "/proc", "type": "proc", "source": "proc"}]

@@ -30,7 +30,7 @@ modules = "{PARTS}/linux/lib-modules"
 cache = "/run/cache"
 private = "/run/private"
 """
-"""The kernel mounts folders that are shared by virtiofs."""
+"""The kernel mounts directories that are shared by virtiofs."""
 COPYING = CONFIG.replace("[guests.linux]", '[guests.linux]\nfilesystems = ["erofs"]')
 """It is told not to, so what it gets of volumes are copies."""
 CONTENT = "of the image\n"
@@ -50,20 +50,20 @@ SEEN = {
 }
 DENIED = "/bin/sh: can't create {}: Read-only file system\n"
 LOOK_AT_VOLUMES = {
-    "folder": "cat /in/folder/text /in/folder/below/text /in/folder/..data/key",
-    "kept": "stat -c '%a %u' /in/folder/secret",
+    "directory": "cat /in/directory/text /in/directory/below/text /in/directory/..data/key",
+    "kept": "stat -c '%a %u' /in/directory/secret",
     "file": "cat /in/file",
-    "denied": "echo guest >/in/folder/text; echo guest >/in/file",
+    "denied": "echo guest >/in/directory/text; echo guest >/in/file",
     "tmpfs": "grep -c ' /scratch tmpfs .*size=1024k' /proc/mounts; touch /scratch/a; ls /scratch",
     "device": "dd if={device} bs=10 count=1 2>/dev/null",
     "change": "echo by the guest | dd of={device} bs=512 conv=fsync 2>/dev/null",
 }
-"""What is asked of Volumes: a folder and a file to be read alone, 1 MiB of memory, a device."""
+"""What is asked of Volumes: a directory and a file to be read alone, 1 MiB of memory, a device."""
 VOLUMES_SEEN = {
-    "folder": "in a folder\nbelow\none of a map\n",
+    "directory": "in a directory\nbelow\none of a map\n",
     "kept": "400 1234\n",
     "file": "a file\n",
-    "denied": DENIED.format("/in/folder/text") + DENIED.format("/in/file"),
+    "denied": DENIED.format("/in/directory/text") + DENIED.format("/in/file"),
     "tmpfs": "1\na\n",
     "device": "on a disk\n",
     "change": "",
@@ -76,7 +76,7 @@ LOOK_AT_MEMORY = {
 }
 """What runc and a guest answer alike, of file systems in memory and of nodes."""
 WRITE = {"write": "cat /out/text; echo by the guest >/out/text; cat /out/text"}
-"""What is asked of the folder that may be written to; a copy answers the same."""
+"""What is asked of the directory that may be written to; a copy answers the same."""
 WRITTEN = {"write": "to be written over\nby the guest\n"}
 
 
@@ -88,12 +88,12 @@ KEEP = {
 KEPT = {"kept": SETTINGS + "guest\n", "mounted": "1\n"}
 
 
-def image(folder: pathlib.Path, name: str = "stored", *volumes: str) -> pathlib.Path:
+def image(directory: pathlib.Path, name: str = "stored", *volumes: str) -> pathlib.Path:
     """The archive of an ordinary image, which may declare volumes."""
     files: dict[str, pathlib.Path | bytes | str] = {f"bin/{name}": "busybox" for name in APPLETS}
     files |= {"bin/busybox": BUSYBOX, "etc/image": CONTENT.encode()}
     files |= {"data/settings": SETTINGS.encode()}
-    return archive(folder / f"{name}.tar", name, files, ["/bin/sh"], volumes)
+    return archive(directory / f"{name}.tar", name, files, ["/bin/sh"], volumes)
 
 
 def annotations(*form: str, **more: str) -> list[str]:
@@ -127,24 +127,24 @@ def cached(place: Place, config: str = "config") -> list[tuple[str, str]]:
 
 
 class Volumes:
-    """What engines mount, of a folder of the host's."""
+    """What engines mount, of a directory of the host's."""
 
     def __init__(self, path: pathlib.Path) -> None:
-        self.folder, self.file, self.out = path / "folder", path / "file", path / "out"
+        self.directory, self.file, self.out = path / "directory", path / "file", path / "out"
         self._disk = path / "disk"
         for name, content in (
-            ("folder/text", "in a folder\n"),
-            ("folder/below/text", "below\n"),
-            ("folder/secret", "a secret\n"),
-            ("folder/..1/key", "one of a map\n"),
+            ("directory/text", "in a directory\n"),
+            ("directory/below/text", "below\n"),
+            ("directory/secret", "a secret\n"),
+            ("directory/..1/key", "one of a map\n"),
             ("file", "a file\n"),
             ("out/text", "to be written over\n"),
         ):
             (path / name).parent.mkdir(parents=True, exist_ok=True)
             (path / name).write_text(content)
-        (self.folder / "..data").symlink_to("..1")
-        (self.folder / "secret").chmod(0o400)
-        os.chown(self.folder / "secret", 1234, 0)
+        (self.directory / "..data").symlink_to("..1")
+        (self.directory / "secret").chmod(0o400)
+        os.chown(self.directory / "secret", 1234, 0)
 
     @contextlib.contextmanager
     def device(self) -> Iterator[str]:
@@ -164,7 +164,7 @@ class Volumes:
     def are_left(self, *, written: bool) -> None:
         """See what a guest has left of it: what is to be read alone, and the rest as it wrote it,
         if it could."""
-        assert (self.folder / "text").read_text() == "in a folder\n"
+        assert (self.directory / "text").read_text() == "in a directory\n"
         assert self.file.read_text() == "a file\n"
         text = "by the guest\n" if written else "to be written over\n"
         assert (self.out / "text").read_text() == text

@@ -106,7 +106,7 @@ def has(name: str) -> bool:
 
 
 class Bundle:
-    """A bundle in a folder: `files` of the root filesystem by name, and a configuration to
+    """A bundle in a directory: `files` of the root filesystem by name, and a configuration to
     change."""
 
     def __init__(
@@ -164,10 +164,10 @@ class Bundle:
 class Urunc:
     """The installed urunc with a --root and a configuration of its own."""
 
-    def __init__(self, folder: pathlib.Path, program: str = str(URUNC)) -> None:
-        self.root = folder / "state"
-        self.config = folder / "urunc.toml"
-        self.stamps = folder / "timestamps.jsonl"
+    def __init__(self, directory: pathlib.Path, program: str = str(URUNC)) -> None:
+        self.root = directory / "state"
+        self.config = directory / "urunc.toml"
+        self.stamps = directory / "timestamps.jsonl"
         self.config.write_text(f'[timestamps]\nfile = "{self.stamps}"\n')
         self.program = program
         self.prefix: list[str] = []
@@ -399,7 +399,7 @@ def cpio(files: dict[str, bytes]) -> bytes:
     return archive
 
 
-def kernel(*folders: pathlib.Path) -> dict[str, set[str]]:
+def kernel(*directories: pathlib.Path) -> dict[str, set[str]]:
     """What the kernel holds: to be compared before and after something that must leave nothing."""
     table = pathlib.Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
     mounts = {re.sub(r"^\d+ \d+ ", "", line) for line in table.splitlines()}
@@ -428,7 +428,7 @@ def kernel(*folders: pathlib.Path) -> dict[str, set[str]]:
             parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
         except OSError:
             continue
-        ours = any(str(folder) in command for folder in folders)
+        ours = any(str(directory) in command for directory in directories)
         ours = ours or (uid >= RESERVED_USERS and not SHARED)
         if ours or int(parent) == me:
             processes.add(f"{entry.name} {command}")
@@ -439,12 +439,12 @@ def kernel(*folders: pathlib.Path) -> dict[str, set[str]]:
         mounts = {line for line in mounts if RUN in line}
         links = {line for line in links if RUN in line.split()[0]}
         qdiscs = {line for line in qdiscs if RUN in line.split()[0]}
-    files = {str(path) for folder in folders for path in folder.rglob("*")}
+    files = {str(path) for directory in directories for path in directory.rglob("*")}
     for shared in ("/run/urunc.d/users", "/tmp", "/run/urunc"):
         with contextlib.suppress(FileNotFoundError):
             files |= {f"{shared}/{name}" for name in os.listdir(shared)}
     if SHARED:
-        files = {path for path in files if path.startswith(tuple(map(str, folders)))}
+        files = {path for path in files if path.startswith(tuple(map(str, directories)))}
     descriptors = {f"{fd}" for fd in os.listdir("/proc/self/fd")}
     return {
         "mounts": mounts,
@@ -522,9 +522,9 @@ def unchanged(look: Callable[[], dict[str, set[str]]], timeout_s: float = 2) -> 
     assert_same(before, after)
 
 
-def nothing_left(*folders: pathlib.Path) -> contextlib.AbstractContextManager[None]:
+def nothing_left(*directories: pathlib.Path) -> contextlib.AbstractContextManager[None]:
     """Compare the kernel before and after the block."""
-    return unchanged(lambda: kernel(*folders))
+    return unchanged(lambda: kernel(*directories))
 
 
 def elf(machine: int = 62, notes: bytes = b"") -> bytes:

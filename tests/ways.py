@@ -14,7 +14,7 @@ from urunc.errors import ImageError
 from urunc.guests import BUILT_IN
 from urunc.monitors import BUILT_IN as MONITORS
 from urunc.plan.storage import choose
-from urunc.storage.facts import DEVICE, DISKS, FILE, FOLDER, FORMS, SHARES, TMPFS, Found, Root
+from urunc.storage.facts import DEVICE, DIRECTORY, DISKS, FILE, FORMS, SHARES, TMPFS, Found, Root
 
 SETUPS = tuple(
     (name, monitor)
@@ -79,20 +79,20 @@ class Content(NamedTuple):
 
 
 CONTENTS = (
-    Content("a folder to read", "/in", FOLDER, read_only=True),
-    Content("a folder to write to", "/out", FOLDER),
-    Content("an emptyDir", "/empty", FOLDER, scratch=True),
+    Content("a directory to read", "/in", DIRECTORY, read_only=True),
+    Content("a directory to write to", "/out", DIRECTORY),
+    Content("an emptyDir", "/empty", DIRECTORY, scratch=True),
     Content("a file to read", "/in.conf", FILE, read_only=True),
     Content("a file to write to", "/out.conf", FILE),
     Content("tmpfs", "/scratch", TMPFS),
     Content("a block device", "/dev/xvda", DEVICE),
-    Content("an engine's own secret", "/run/secrets/token", FOLDER, read_only=True),
+    Content("an engine's own secret", "/run/secrets/token", DIRECTORY, read_only=True),
 )
 
 
 class Setting(NamedTuple):
-    """A guest on a monitor; `shares` are the kinds by which folders could be shared, `rooted` says
-    whether it has the container's root filesystem."""
+    """A guest on a monitor; `shares` are the kinds by which directories could be shared, `rooted`
+    says whether it has the container's root filesystem."""
 
     guest: str
     monitor: str

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # What ./demo and ./test share: says what is missing, installs it, builds. Sourced by both, with the project's
-# folder as the working directory; writes only below ./build and ./.venv, and the system's packages.
+# directory as the working directory; writes only below ./build and ./.venv, and the system's packages.
 
 # Everything but the base system that a build, the demo and the tests use.
 PACKAGES='gcc make libc6-dev musl-tools python3 python3-dev python3-venv qemu-system-x86 busybox-static cpio

@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
         ("uninstall", "take away what install made"),
     ):
         verb = verbs.add_parser(name, help=text, description=text)
-        verb.add_argument("--host", default="/", metavar="FOLDER", help="the node's root (/)")
+        verb.add_argument("--host", default="/", metavar="DIRECTORY", help="the node's root (/)")
         verb.add_argument("--prefix", default="/usr/local", help="where on the node (/usr/local)")
         verb.add_argument("--engine", default="auto", choices=("auto", *nodes.KINDS))
         verb.add_argument("--config", default="", help="containerd's configuration, if elsewhere")

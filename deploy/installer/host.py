@@ -18,7 +18,7 @@ import stat
 import struct
 import subprocess
 
-FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+DIRECTORIES = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 """Where the node's services look for programs."""
 LINKS = 40
 
@@ -35,7 +35,7 @@ class Host:
         self.dry = dry
         self.quiet = quiet
         if not self.root.is_dir():
-            raise Failure(f"host root '{root}': no folder")
+            raise Failure(f"host root '{root}': no directory")
 
     def say(self, text: str) -> None:
         """Tell the user."""
@@ -85,39 +85,39 @@ class Host:
 
     def matching(self, pattern: str) -> list[str]:
         """The node's paths whose last part matches a pattern, sorted."""
-        folder, _, name = pattern.rpartition("/")
-        here = self.path(folder)
+        directory, _, name = pattern.rpartition("/")
+        here = self.path(directory)
         return [
-            f"{folder}/{found.name}"
+            f"{directory}/{found.name}"
             for found in sorted(map(pathlib.Path, glob.glob(f"{glob.escape(str(here))}/{name}")))
         ]
 
-    def program(self, *names: str, folders: tuple[str, ...] = FOLDERS) -> str:
+    def program(self, *names: str, directories: tuple[str, ...] = DIRECTORIES) -> str:
         """The node's path of the first program that it has; "" for none."""
         for name in names:
-            for folder in folders:
-                here = self.path(f"{folder}/{name}")
+            for directory in directories:
+                here = self.path(f"{directory}/{name}")
                 if here.is_file() and os.access(here, os.X_OK):
-                    return f"{folder}/{name}"
+                    return f"{directory}/{name}"
         return ""
 
     def listener(self, path: str) -> int:
         """The pid of who listens at a socket; 0 if nobody does, -1 if it is out of sight."""
         here = self.path(path)
-        try:  # by its folder: there are 107 bytes for a path
-            folder = os.open(here.parent, os.O_PATH | os.O_DIRECTORY)
+        try:  # by its directory: there are 107 bytes for a path
+            directory = os.open(here.parent, os.O_PATH | os.O_DIRECTORY)
         except OSError:
             return 0
         try:
             with socket.socket(socket.AF_UNIX) as client:
                 client.settimeout(5)
-                client.connect(f"/proc/self/fd/{folder}/{here.name}")
+                client.connect(f"/proc/self/fd/{directory}/{here.name}")
                 size = struct.calcsize("3i")
                 data = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
         except OSError:
             return 0
         finally:
-            os.close(folder)
+            os.close(directory)
         return int(struct.unpack("3i", data)[0]) or -1
 
     def write(self, path: str, text: str | bytes, mode: int = 0o644) -> bool:
@@ -131,10 +131,12 @@ class Host:
         self.about_to(f"write {path}")
         if self.dry:
             return True
-        folder = here.parent
-        if folder.name.endswith(".d") and not folder.is_mount():
-            folder = folder.parent  # CRI-O reads whatever is in its folder, half a file too
-        temporary = folder / f".{here.name}.urunc-new"
+        directory = here.parent
+        if directory.name.endswith(".d") and not directory.is_mount():
+            directory = (
+                directory.parent
+            )  # CRI-O reads whatever is in its directory, half a file too
+        temporary = directory / f".{here.name}.urunc-new"
         try:
             with temporary.open("wb") as file:
                 file.write(data)
@@ -153,25 +155,25 @@ class Host:
         return True
 
     def lacks(self, path: str) -> list[str]:
-        """Which of a folder and those above it are not there, outermost first."""
+        """Which of a directory and those above it are not there, outermost first."""
         missing: list[str] = []
         while path not in ("", "/") and not self.exists(path):
             missing.insert(0, path)
             path = path.rpartition("/")[0]
         return missing
 
-    def make_folder(self, path: str) -> None:
-        """Make a folder and those above it."""
-        for folder in self.lacks(path):
-            self.about_to(f"make {folder}")
+    def make_directory(self, path: str) -> None:
+        """Make a directory and those above it."""
+        for directory in self.lacks(path):
+            self.about_to(f"make {directory}")
             if not self.dry:
                 try:
-                    self.path(folder).mkdir(exist_ok=True)
+                    self.path(directory).mkdir(exist_ok=True)
                 except OSError as error:
-                    raise Failure(f"make {folder}: {error.strerror}") from error
+                    raise Failure(f"make {directory}: {error.strerror}") from error
 
     def remove(self, path: str) -> bool:
-        """Remove a file or a folder with all that is in it; False where there was none."""
+        """Remove a file or a directory with all that is in it; False where there was none."""
         parent, _, name = path.rpartition("/")
         here = self.path(parent or "/") / name
         if not os.path.lexists(here):
@@ -188,7 +190,7 @@ class Host:
         return True
 
     def remove_empty(self, path: str) -> None:
-        """Remove a folder if nothing is in it."""
+        """Remove a directory if nothing is in it."""
         here = self.path(path)
         with contextlib.suppress(OSError):
             if here.is_dir() and not any(here.iterdir()):
@@ -200,7 +202,7 @@ class Host:
         self, *words: str, check: bool = True, timeout_s: float = 60
     ) -> subprocess.CompletedProcess[str]:
         """Run a program of the node's to its end."""
-        environment = {"PATH": ":".join(FOLDERS), "SYSTEMD_IGNORE_CHROOT": "1", "LC_ALL": "C"}
+        environment = {"PATH": ":".join(DIRECTORIES), "SYSTEMD_IGNORE_CHROOT": "1", "LC_ALL": "C"}
         try:
             result = subprocess.run(
                 [*self.prefix(), *words],

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a configuration means: asked of the program that reads it, with copies in a folder of their
-own, before anything is put in place.
+"""What a configuration means: asked of the program that reads it, with copies in a directory of
+their own, before anything is put in place.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def default_runtime(parsed: Parsed) -> str:
 
 @contextmanager
 def staged(host: Host) -> Iterator[str]:
-    """A folder of the node's for copies."""
+    """A directory of the node's for copies."""
     parent = "/run" if host.exists("/run") else "/tmp"
     for stale in host.matching(f"{parent}/{COPIES}*"):  # of a run that was killed
         shutil.rmtree(host.path(stale), ignore_errors=True)
@@ -63,15 +63,15 @@ def imported(
     does: at /, as systemd runs it."""
     found: list[str] = []
     for item in text.imports_of(content, main):
-        folder = posixpath.dirname(main) if newest or "*" not in item else "/"
-        path = posixpath.normpath(posixpath.join(folder, item))
+        directory = posixpath.dirname(main) if newest or "*" not in item else "/"
+        path = posixpath.normpath(posixpath.join(directory, item))
         if "*" not in path:
             found.append(path)
             continue
-        folder, _, pattern = path.rpartition("/")
+        directory, _, pattern = path.rpartition("/")
         names = set(host.matching(path))
         for other, new in changed.items():
-            if other.rpartition("/")[0] == folder and _matches(other, pattern):
+            if other.rpartition("/")[0] == directory and _matches(other, pattern):
                 names.add(other) if new is not None else names.discard(other)
         found += sorted(names)
     return list(dict.fromkeys(found))
@@ -90,14 +90,14 @@ def containerd(
     content = changed[main] if main in changed else host.read(main)
     if content is None:
         return text.parse(host.run(program, "config", "default").stdout, program)
-    with staged(host) as folder:
+    with staged(host) as directory:
         imports = imported(host, main, content, changed, newest=newest)
         for number, path in enumerate(imports):
             new = changed.get(path)
             if new is not None:
-                imports[number] = f"{folder}/{number}.toml"
+                imports[number] = f"{directory}/{number}.toml"
                 host.path(imports[number]).write_text(new)
-        copy = f"{folder}/config.toml"
+        copy = f"{directory}/config.toml"
         if imports or text.imports_of(content, main):
             content = text.set_imports(content, main, imports)
         host.path(copy).write_text(content)
@@ -111,17 +111,17 @@ def containerd(
     return text.parse(said, f"containerd's view of {main}")
 
 
-def crio(host: Host, program: str, folder: str, changed: Mapping[str, str | None]) -> Parsed:
+def crio(host: Host, program: str, directory: str, changed: Mapping[str, str | None]) -> Parsed:
     """What CRI-O makes of its configuration with these drop-ins changed."""
     with staged(host) as copies:
-        for path in host.matching(f"{folder}/*"):
+        for path in host.matching(f"{directory}/*"):
             content = host.read(path)
             if path not in changed and content is not None:
                 host.path(copies).joinpath(posixpath.basename(path)).write_text(content)
         for path, new in changed.items():
             if new is not None:
                 host.path(copies).joinpath(posixpath.basename(path)).write_text(new)
-        main = posixpath.dirname(folder) + "/crio.conf"
+        main = posixpath.dirname(directory) + "/crio.conf"
         words = ["--config", main] if host.exists(main) else []
         said = host.run(program, *words, "--config-dir", copies, "config").stdout
     return text.parse(said, "CRI-O's view of its configuration")

@@ -25,12 +25,12 @@ def label(node: str, words: list[str], account: str = ACCOUNT) -> None:
         if not equals and not key.endswith("-"):
             raise Failure(f"'{word}': KEY=VALUE or KEY- was expected")
         labels[key if equals else key[:-1]] = value if equals else None
-    folder = pathlib.Path(account)
+    directory = pathlib.Path(account)
     host = os.environ.get("KUBERNETES_SERVICE_HOST", "kubernetes.default.svc")
     port = os.environ.get("KUBERNETES_SERVICE_PORT", "443")
     try:
-        token = (folder / "token").read_text().strip()
-        context = ssl.create_default_context(cafile=str(folder / "ca.crt"))
+        token = (directory / "token").read_text().strip()
+        context = ssl.create_default_context(cafile=str(directory / "ca.crt"))
         request = urllib.request.Request(
             f"https://{f'[{host}]' if ':' in host else host}:{port}/api/v1/nodes/{node}",
             json.dumps({"metadata": {"labels": labels}}).encode(),

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from installer import judge, running, text
-from installer.host import FOLDERS, Failure, Host
+from installer.host import DIRECTORIES, Failure, Host
 
 HANDLER = "urunc"
 ANNOTATIONS = ["com.urunc.unikernel.*"]
@@ -126,14 +126,16 @@ class Node:
         return judge.imported(self.host, self.config, main, changed, newest=self.is_newest)
 
     def _templates(self) -> list[str]:
-        folder = posixpath.dirname(self.config)
+        directory = posixpath.dirname(self.config)
         names = ("config.toml.tmpl", "config-v3.toml.tmpl") if self.is_rendered else ()
-        return [f"{folder}/{name}" for name in names]
+        return [f"{directory}/{name}" for name in names]
 
     def _drop_ins(self) -> list[str]:
-        folder = posixpath.dirname(self.config)
+        directory = posixpath.dirname(self.config)
         if self.is_rendered:
-            return [f"{folder}/{name}/urunc.toml" for name in ("config.toml.d", "config-v3.toml.d")]
+            return [
+                f"{directory}/{name}/urunc.toml" for name in ("config.toml.d", "config-v3.toml.d")
+            ]
         return [DROP_IN]
 
     @property
@@ -265,12 +267,12 @@ class Node:
         return {place: new}
 
     def _rendered(self, old: str, version: int, lines: str) -> tuple[Changes, Changes]:
-        folder = posixpath.dirname(self.config)
-        drop_in = f"{folder}/config{'-v3' if version >= 3 else ''}.toml.d/urunc.toml"
+        directory = posixpath.dirname(self.config)
+        drop_in = f"{directory}/config{'-v3' if version >= 3 else ''}.toml.d/urunc.toml"
         mine: Changes = {drop_in: text.made(f"version = {version}\n{lines}")}
         if self.is_newest and drop_in in self._imported(old, mine):
             return mine, {self.config: old, **mine}
-        template = f"{folder}/config{'-v3' if version >= 3 else ''}.toml.tmpl"
+        template = f"{directory}/config{'-v3' if version >= 3 else ''}.toml.tmpl"
         now = self.host.read(template) or ""
         rest = text.without_block(now)
         if not rest.strip() or text.is_made(now, rest):
@@ -282,7 +284,9 @@ class Node:
 
     def _has_base(self) -> None:
         """Whether templates may be based on k3s's own: from September 2023 on."""
-        name = self.host.program(self.kind, folders=("/usr/local/bin", "/opt/rke2/bin", "/usr/bin"))
+        name = self.host.program(
+            self.kind, directories=("/usr/local/bin", "/opt/rke2/bin", "/usr/bin")
+        )
         said = self.host.run(name, "--version", check=False).stdout if name else ""
         found = re.search(r"v1\.(\d+)\.(\d+)", said)
         if not found:
@@ -309,15 +313,15 @@ def _rancher(host: Host, kind: str) -> Node | None:
     agent = f"{RANCHER}/{kind}/agent/etc/containerd"
     if not host.exists(agent):
         return None
-    folders = (f"{RANCHER}/{kind}/data/current/bin", f"{RANCHER}/{kind}/bin")
-    program = host.program("containerd", folders=folders)
+    directories = (f"{RANCHER}/{kind}/data/current/bin", f"{RANCHER}/{kind}/bin")
+    program = host.program("containerd", directories=directories)
     if not program:
-        raise Failure(f"{agent} is there, and no containerd in {' or '.join(folders)}")
+        raise Failure(f"{agent} is there, and no containerd in {' or '.join(directories)}")
     units = {
         "k3s": ("k3s.service", "k3s-agent.service"),
         "rke2": ("rke2-server.service", "rke2-agent.service"),
     }[kind]
-    ctr = host.program("ctr", folders=folders)
+    ctr = host.program("ctr", directories=directories)
     return Node(
         host,
         kind,
@@ -344,7 +348,7 @@ def _containerd(host: Host, socket: str) -> Node | None:
     if not engine:
         return None
     beside = posixpath.dirname(engine.program)
-    ctr = host.program("ctr", folders=(beside, *FOLDERS))
+    ctr = host.program("ctr", directories=(beside, *DIRECTORIES))
     return Node(
         host,
         "containerd",

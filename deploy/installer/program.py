@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""urunc's own files on the node: a folder for each version, and the launchers in PREFIX/bin.
+"""urunc's own files on the node: a directory for each version, and the launchers in PREFIX/bin.
 
-A folder is never changed once it has its name: another build of a version gets a folder with a
-digest in its name. So a shim that runs keeps its code, whatever is installed beside it; the
+A directory is never changed once it has its name: another build of a version gets a directory with
+a digest in its name. So a shim that runs keeps its code, whatever is installed beside it; the
 launchers, by which the next one starts, are replaced by rename. The code is bundled by and for the
 interpreter that the node will run it with.
 """
@@ -15,7 +15,7 @@ import re
 import shutil
 from dataclasses import dataclass
 
-from installer.host import FOLDERS, Failure, Host
+from installer.host import DIRECTORIES, Failure, Host
 
 LAUNCHER = re.compile(r'"(/[^"\n]*/lib/urunc/([^/"\n]+))/index"')
 PYTHON = re.compile(r"^(#!|exec )\S+(?= -ISXutf8)", re.MULTILINE)
@@ -41,15 +41,15 @@ class Source:
     def __post_init__(self) -> None:
         self.programs: dict[str, bytes] = {}
         self.version = ""
-        folder = self.prefix / "bin"
-        if not folder.is_dir():
+        directory = self.prefix / "bin"
+        if not directory.is_dir():
             raise Failure(f"{self.prefix}: nothing to install (make install PREFIX=… first)")
-        for file in sorted(folder.iterdir()):
+        for file in sorted(directory.iterdir()):
             if file.is_file() and not file.name.startswith("."):
                 self.programs[file.name] = file.read_bytes()
         found = LAUNCHER.search(self.programs.get("urunc", b"").decode(errors="replace"))
         if not found:
-            raise Failure(f"{folder}/urunc: not an installed urunc")
+            raise Failure(f"{directory}/urunc: not an installed urunc")
         self.modules, self.version = pathlib.Path(found[1]), found[2]
         if not self.modules.is_dir():  # staged with DESTDIR, or moved
             self.modules = self.prefix / "lib/urunc" / self.version
@@ -78,9 +78,9 @@ class Interpreter:
 
 def interpreter(host: Host, source: Source, library: str) -> Interpreter:
     """The node's own Python, or the one that is brought along."""
-    for folder in FOLDERS:
+    for directory in DIRECTORIES:
         for name in PYTHONS:
-            path = host.program(name, folders=(folder,))
+            path = host.program(name, directories=(directory,))
             said = host.run(path, "-ISc", ASK, check=False).stdout.split() if path else []
             if len(said) == 4 and (int(said[1]), int(said[2])) >= LEAST:
                 return Interpreter(said[0], said[3])
@@ -96,7 +96,7 @@ def interpreter(host: Host, source: Source, library: str) -> Interpreter:
 class Program:
     """What is to be on the node; `files` are the launchers and what stands beside them."""
 
-    folder: str
+    directory: str
     new: bool
     interpreter: Interpreter
     files: dict[str, bytes]
@@ -113,28 +113,28 @@ def wanted(host: Host, source: Source, prefix: str) -> Program:
     for name in ("bundle.py", "start.py"):
         digest.update((source.launcher / name).read_bytes())
     value = digest.hexdigest()
-    folder = f"{root}/{source.version}"
-    if host.exists(folder) and host.read(f"{folder}/digest") != value:
-        folder = f"{folder}-{value[:8]}"
+    directory = f"{root}/{source.version}"
+    if host.exists(directory) and host.read(f"{directory}/digest") != value:
+        directory = f"{directory}-{value[:8]}"
     if python.brought:
-        python.path = f"{folder}/python/bin/python3"
+        python.path = f"{directory}/python/bin/python3"
     files = {}
     for name, content in source.programs.items():
         if LAUNCHER.search(content.decode(errors="replace")):
             words = content.decode()
             words = PYTHON.sub(rf"\g<1>{python.path}", words)
-            words = re.sub(r"/[^\s\"]*/lib/urunc/[^/\s\"]+", folder, words)
+            words = re.sub(r"/[^\s\"]*/lib/urunc/[^/\s\"]+", directory, words)
             content = words.encode()
         files[f"{prefix}/bin/{name}"] = content
-    return Program(folder, not host.exists(f"{folder}/index"), python, files, value)
+    return Program(directory, not host.exists(f"{directory}/index"), python, files, value)
 
 
 def place(host: Host, source: Source, program: Program) -> None:
-    """Put the folder of the version in place."""
-    temporary, tools = f"{program.folder}.new", f"{program.folder}.tools"
-    for folder in (temporary, tools):
-        host.remove(folder)
-    host.about_to(f"copy urunc {source.version} to {program.folder}")
+    """Put the directory of the version in place."""
+    temporary, tools = f"{program.directory}.new", f"{program.directory}.tools"
+    for directory in (temporary, tools):
+        host.remove(directory)
+    host.about_to(f"copy urunc {source.version} to {program.directory}")
     if host.dry:
         return
     here, beside = host.path(temporary), host.path(tools)
@@ -150,20 +150,20 @@ def place(host: Host, source: Source, program: Program) -> None:
             python = f"{tools}/python/bin/python3"
         (here / "digest").write_text(program.digest)
     except OSError as error:
-        for folder in (temporary, tools):
-            host.remove(folder)
-        raise Failure(f"copy to {program.folder}: {error.strerror}") from error
-    host.run(python, "-IS", f"{tools}/launcher/bundle.py", temporary, program.folder)
+        for directory in (temporary, tools):
+            host.remove(directory)
+        raise Failure(f"copy to {program.directory}: {error.strerror}") from error
+    host.run(python, "-IS", f"{tools}/launcher/bundle.py", temporary, program.directory)
     if brought:
         (beside / "python").rename(here / "python")
     host.remove(tools)
-    host.about_to(f"name {program.folder}")
-    here.rename(host.path(program.folder))
+    host.about_to(f"name {program.directory}")
+    here.rename(host.path(program.directory))
 
 
 def check(host: Host, program: Program) -> None:
     """Run the new urunc, before anything leads to it."""
-    path = f"{program.folder}/try"
+    path = f"{program.directory}/try"
     launcher = next(data for name, data in program.files.items() if name.endswith("/urunc"))
     if host.dry:
         return
@@ -176,9 +176,9 @@ def check(host: Host, program: Program) -> None:
         host.remove(path)
 
 
-def in_use(host: Host, folder: str) -> bool:
+def in_use(host: Host, directory: str) -> bool:
     """Whether a process runs a version's code: its compiled module is mapped."""
-    wanted = f"{folder}/"
+    wanted = f"{directory}/"
     for maps in pathlib.Path("/proc").glob("[0-9]*/maps"):
         try:
             if wanted in maps.read_text(errors="replace"):
@@ -189,13 +189,13 @@ def in_use(host: Host, folder: str) -> bool:
 
 
 def containers(host: Host) -> list[str]:
-    """Folders of urunc's containers, under the roots that engines give it."""
+    """Directories of urunc's containers, under the roots that engines give it."""
     roots = ("/run/urunc", "/run/containerd/runc/*", "/run/containerd/urunc/*")
     found: list[str] = []
     for root in roots:
-        folders = [root] if "*" not in root else host.matching(root)
-        for folder in folders:
+        directories = [root] if "*" not in root else host.matching(root)
+        for directory in directories:
             found += [
-                path for path in host.matching(f"{folder}/*") if host.exists(f"{path}/journal")
+                path for path in host.matching(f"{directory}/*") if host.exists(f"{path}/journal")
             ]
     return found

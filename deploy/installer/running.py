@@ -14,12 +14,12 @@ import re
 import shlex
 from dataclasses import dataclass
 
-from installer.host import FOLDERS, Host
+from installer.host import DIRECTORIES, Host
 
-UNIT_FOLDERS = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system",
+UNIT_DIRECTORIES = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system",
                 "/usr/lib/systemd/system", "/lib/systemd/system")  # fmt: skip
 """systemd.unit(5), the strongest first."""
-MORE_FOLDERS = ("/opt/containerd/bin", "/opt/bin", "/opt/local/bin")
+MORE_DIRECTORIES = ("/opt/containerd/bin", "/opt/bin", "/opt/local/bin")
 CONFIG, SOCKET = "/etc/containerd/config.toml", "/run/containerd/containerd.sock"
 OPTIONS = {"--config": "config", "-c": "config", "--address": "socket", "-a": "socket"}
 DELETED = " (deleted)"
@@ -44,17 +44,17 @@ def find(host: Host, socket: str = "") -> Engine | None:
         return listening
     if started:
         return started
-    folders = (*FOLDERS, *_own_path(host), *MORE_FOLDERS)
-    program = host.program("containerd", folders=folders)
+    directories = (*DIRECTORIES, *_own_path(host), *MORE_DIRECTORIES)
+    program = host.program("containerd", directories=directories)
     return Engine(program, why="the first on PATH") if program else None
 
 
 def places(host: Host, socket: str = "") -> str:
     """Where it was looked for, in words."""
-    folders = (*FOLDERS, *_own_path(host), *MORE_FOLDERS)
+    directories = (*DIRECTORIES, *_own_path(host), *MORE_DIRECTORIES)
     return (
         f"nobody listens at {socket or SOCKET}, no containerd.service starts one, and there is "
-        f"none in {':'.join(dict.fromkeys(folders))}"
+        f"none in {':'.join(dict.fromkeys(directories))}"
     )
 
 
@@ -63,7 +63,7 @@ def _own_path(host: Host) -> tuple[str, ...]:
     if str(host.root) != "/":
         return ()
     found = os.environ.get("PATH", "").split(":")
-    return tuple(folder for folder in found if folder.startswith("/"))
+    return tuple(directory for directory in found if directory.startswith("/"))
 
 
 def _by_socket(host: Host, socket: str) -> Engine | None:
@@ -106,7 +106,7 @@ def _by_unit(host: Host) -> Engine | None:
         return None
     if not words:
         return None
-    if not words[0].startswith("/"):  # systemd.service(5): of a fixed list of folders
+    if not words[0].startswith("/"):  # systemd.service(5): of a fixed list of directories
         words[0] = host.program(words[0])
     engine = _by_words(host, words)
     if engine:
@@ -118,11 +118,16 @@ def _unit_files(host: Host) -> list[str]:
     """The unit's file and its drop-ins, in the order in which they count."""
     name = "containerd.service"
     main = next(
-        (f"{folder}/{name}" for folder in UNIT_FOLDERS if host.exists(f"{folder}/{name}")), ""
+        (
+            f"{directory}/{name}"
+            for directory in UNIT_DIRECTORIES
+            if host.exists(f"{directory}/{name}")
+        ),
+        "",
     )
     drop_ins: dict[str, str] = {}
-    for folder in reversed(UNIT_FOLDERS):
-        for path in host.matching(f"{folder}/{name}.d/*.conf"):
+    for directory in reversed(UNIT_DIRECTORIES):
+        for path in host.matching(f"{directory}/{name}.d/*.conf"):
             drop_ins[posixpath.basename(path)] = path
     return [*([main] if main else []), *(drop_ins[key] for key in sorted(drop_ins))]
 

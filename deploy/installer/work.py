@@ -76,7 +76,7 @@ class Job:
                 continue
             raise Failure(
                 f"{path} is there, and not made by this installer: please move it away, or choose "
-                "another folder (--prefix)"
+                "another directory (--prefix)"
             )
 
     def _program(
@@ -86,7 +86,7 @@ class Job:
         known: Record,
         old: dict[str, bytes | None],
     ) -> bool:
-        """Put the version's folder in place, then the launchers; `old` gets what those were."""
+        """Put the version's directory in place, then the launchers; `old` gets what those were."""
         host = self.host
         stale = []
         for path, content in wanted.files.items():
@@ -98,14 +98,14 @@ class Job:
             old.clear()
             return False
         known.note("folders", *host.lacks(f"{self.prefix}/bin"))
-        known.note("versions", wanted.folder)
+        known.note("versions", wanted.directory)
         known.note("programs", *stale)
         self._save(known)
-        host.make_folder(f"{self.prefix}/bin")
+        host.make_directory(f"{self.prefix}/bin")
         if wanted.new:
             program.place(host, source, wanted)
         program.check(host, wanted)
-        host.say(f"urunc {source.version}: {wanted.folder}, run by {wanted.interpreter.path}")
+        host.say(f"urunc {source.version}: {wanted.directory}, run by {wanted.interpreter.path}")
         for path in stale:
             host.write(path, wanted.files[path], 0o755)
             host.say(f"  {path}")
@@ -137,7 +137,7 @@ class Job:
             known.note("backups", *backups)
             self._save(known)
             for path in changes:
-                host.make_folder(posixpath.dirname(path))
+                host.make_directory(posixpath.dirname(path))
             for path, old in backups.items():
                 host.write(path, old, 0o600)
             for path, new in changes.items():
@@ -206,9 +206,9 @@ class Job:
         )
 
     def _save(self, known: Record) -> None:
-        folder = f"{self.prefix}/lib/urunc"
-        known.note("folders", *self.host.lacks(folder))
-        self.host.make_folder(folder)
+        directory = f"{self.prefix}/lib/urunc"
+        known.note("folders", *self.host.lacks(directory))
+        self.host.make_directory(directory)
         if not self.host.dry:
             record.save(self.host, self.prefix, known)
 
@@ -230,19 +230,19 @@ class Job:
             self._configure(node, changes, known, installs=False)
         for path in known.programs + known.backups:
             host.remove(path)
-        used = [folder for folder in known.versions if program.in_use(host, folder)]
-        for folder in known.versions:
-            if folder not in used:
-                host.remove(folder)
-                host.remove(f"{folder}.new")
-                host.remove(f"{folder}.tools")
+        used = [directory for directory in known.versions if program.in_use(host, directory)]
+        for directory in known.versions:
+            if directory not in used:
+                host.remove(directory)
+                host.remove(f"{directory}.new")
+                host.remove(f"{directory}.tools")
         if used:
             known.programs, known.backups, known.versions = [], [], used
             record.save(host, self.prefix, known)
             raise Failure(f"{', '.join(used)}: a shim still runs it: please uninstall again later")
         host.remove(record.path(self.prefix))
-        for folder in reversed(known.folders):
-            host.remove_empty(folder)
+        for directory in reversed(known.folders):
+            host.remove_empty(directory)
         host.say("nothing was changed (--dry-run)" if host.dry else "urunc is uninstalled")
         return True
 

@@ -111,17 +111,17 @@ def load(path: str = "") -> Config:
     config = Config()
     if path or exists(DEFAULT_PATH):
         _read(config, path or DEFAULT_PATH)
-    folder = (path or DEFAULT_PATH).removesuffix(".toml") + ".d"
-    if exists(folder):
+    directory = (path or DEFAULT_PATH).removesuffix(".toml") + ".d"
+    if exists(directory):
         import posix
 
         try:
-            names = sorted(posix.listdir(folder))
+            names = sorted(posix.listdir(directory))
         except OSError as error:
-            raise ConfigError(f"read configuration '{folder}': {reason(error)}") from None
+            raise ConfigError(f"read configuration '{directory}': {reason(error)}") from None
         for name in names:
             if name.endswith(".toml"):
-                _read(config, f"{folder}/{name}")
+                _read(config, f"{directory}/{name}")
     return config
 
 
@@ -193,7 +193,7 @@ def _check(pattern: str, value: Any) -> str:
     ):
         return f"'{value}' is not an absolute path"
     if pattern == "storage.cache" and (not value.startswith("/") or value.endswith("/")):
-        return f"'{value}' is not an absolute path of a folder"
+        return f"'{value}' is not an absolute path of a directory"
     if pattern in ("storage.rootfs", "guests.*.filesystems"):
         from urunc.storage.facts import FORMS
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The host's end of the talk with urunc's init in a guest: two FIFOs in the container's folder, a
-line each way (guest-init/channel.c).
+"""The host's end of the talk with urunc's init in a guest: two FIFOs in the container's directory,
+a line each way (guest-init/channel.c).
 
 `channel.in` takes `signal N` to the guest, for its application, `window ROWS COLUMNS`, `pids N`,
 and `closed N` where nobody reads a stream any more; init holds it open for the monitor, so nothing
@@ -35,17 +35,17 @@ class Said:
     """How often the guest's memory ran out, and processes were killed for it."""
 
 
-def make(folder: str, uid: int, gid: int) -> None:
+def make(directory: str, uid: int, gid: int) -> None:
     """The FIFOs, for the monitor's user. Raises OSError."""
     for name in (IN, OUT):
-        posix.mkfifo(f"{folder}/{name}", 0o600)
-        posix.chown(f"{folder}/{name}", uid, gid)
+        posix.mkfifo(f"{directory}/{name}", 0o600)
+        posix.chown(f"{directory}/{name}", uid, gid)
 
 
-def listen(folder: str) -> int:
+def listen(directory: str) -> int:
     """A descriptor for `said`; -1 where this container has no such channel."""
     try:
-        return posix.open(f"{folder}/{OUT}", posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
+        return posix.open(f"{directory}/{OUT}", posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
     except OSError:
         return -1
 
@@ -79,37 +79,37 @@ def last_words(fd: int) -> Said:
     return found
 
 
-def is_silent(folder: str) -> bool:
+def is_silent(directory: str) -> bool:
     """Whether the guest's init has said nothing yet: its application does not run."""
-    fd = listen(folder)
+    fd = listen(directory)
     return fd >= 0 and last_words(fd) == Said()
 
 
-def signal(folder: str, number: int) -> bool:
+def signal(directory: str, number: int) -> bool:
     """Have the guest's init send a signal to its application; False where nobody is there to take
     it. One that has not come up yet gets it when it does."""
-    return _tell(folder, b"signal %d\n" % number)
+    return _tell(directory, b"signal %d\n" % number)
 
 
-def resize(folder: str, rows: int, columns: int) -> bool:
+def resize(directory: str, rows: int, columns: int) -> bool:
     """Tell the guest's terminal its size, which a serial port does not; False as in `signal`."""
-    return _tell(folder, b"window %d %d\n" % (rows, columns))
+    return _tell(directory, b"window %d %d\n" % (rows, columns))
 
 
-def limit_processes(folder: str, most: int) -> bool:
+def limit_processes(directory: str, most: int) -> bool:
     """Have the application be so many processes at most, UNLIMITED (-1) for any number; False as in
     `signal`."""
-    return _tell(folder, b"pids %s\n" % (b"max" if most < 0 else b"%d" % most))
+    return _tell(directory, b"pids %s\n" % (b"max" if most < 0 else b"%d" % most))
 
 
-def closed(folder: str, stream: int) -> bool:
+def closed(directory: str, stream: int) -> bool:
     """Tell the guest that nobody reads this stream any more; False as in `signal`."""
-    return _tell(folder, b"closed %d\n" % stream)
+    return _tell(directory, b"closed %d\n" % stream)
 
 
-def _tell(folder: str, line: bytes) -> bool:
+def _tell(directory: str, line: bytes) -> bool:
     try:
-        fd = posix.open(f"{folder}/{IN}", posix.O_WRONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
+        fd = posix.open(f"{directory}/{IN}", posix.O_WRONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
     except OSError:
         return False
     try:

@@ -2,9 +2,9 @@
 """What a container leaves outside its namespaces: written down before it is made, removed newest
 first.
 
-A line of JSON per resource in the container's folder. Removing is idempotent and works from another
-process, later, and for what was only half made; a resource that cannot be removed stays in the
-journal, so that the next `delete` tries again.
+A line of JSON per resource in the container's directory. Removing is idempotent and works from
+another process, later, and for what was only half made; a resource that cannot be removed stays in
+the journal, so that the next `delete` tries again.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ class Resource:
 
 
 class Journal:
-    """The resources of one container, in its folder."""
+    """The resources of one container, in its directory."""
 
-    def __init__(self, folder: str, registry: Registry) -> None:
+    def __init__(self, directory: str, registry: Registry) -> None:
         """`registry` gives the class of a kind of resource, None for one that it does not know."""
-        self.folder = folder
-        self.path = f"{folder}/{JOURNAL}"
+        self.directory = directory
+        self.path = f"{directory}/{JOURNAL}"
         self.registry = registry
 
     def make(self, resource: Resource) -> None:
@@ -82,8 +82,8 @@ class Journal:
     def remove_all(self) -> None:
         """Remove every resource, newest first; raises HostError after trying all.
 
-        What is removed is forgotten at once: a hook may run for long before the folder goes, and a
-        name may be another container's by the time that a `delete` which was killed is repeated.
+        What is removed is forgotten at once: a hook may run for long before the directory goes, and
+        a name may be another container's by the time that a `delete` which was killed is repeated.
         """
         unknown = [entry["kind"] for entry in self._entries() if not self._resource(entry)]
         self.remove(lambda _resource: True)

@@ -16,8 +16,8 @@ from urunc.linux.files import exists, make_directories, open_in_root, read_text,
 
 
 class ControlGroups(Resource):
-    """The control groups of the container: one folder in each hierarchy, parents that others share
-    left alone."""
+    """The control groups of the container: one directory in each hierarchy, parents that others
+    share left alone."""
 
     kind = "cgroups"
 
@@ -26,8 +26,8 @@ class ControlGroups(Resource):
         self.member = member
         """The process that systemd has put into its groups already, 0 for none."""
         self.parents = parents
-        """Folders above that were not there, outermost first; removed only where nobody else uses
-        them."""
+        """Directories above that were not there, outermost first; removed only where nobody else
+        uses them."""
 
     def make(self) -> None:
         for path in self.paths:
@@ -81,13 +81,14 @@ class SystemdUnit(Resource):
 class ReservedUser(Resource):
     """A user id that no other container of this machine has, whatever its --root.
 
-    A file named by the id holds the folder of the container that has it; where that folder is gone
-    the reservation is void.
+    A file named by the id holds the directory of the container that has it; where that directory is
+    gone the reservation is void.
     """
 
     kind = "user"
 
     def __init__(self, *, path: str, folder: str) -> None:
+        """`folder`: the container's directory; the word is the journal's."""
         self.path = path
         self.folder = folder
 
@@ -148,10 +149,10 @@ class FileOwner(Resource):
             posix.close(fd)
 
 
-class PrivateFolder(Resource):
-    """A folder for files of one container: copies, archives, an initrd.
+class PrivateDirectory(Resource):
+    """A directory for files of one container: copies, archives, an initrd.
 
-    Its name has the identity of the container's own folder, so what is there already is of a
+    Its name has the identity of the container's own directory, so what is there already is of a
     container that is no more.
     """
 
@@ -169,7 +170,7 @@ class PrivateFolder(Resource):
 
 
 KINDS: dict[str, type[Resource]] = {
-    cls.kind: cls for cls in (ControlGroups, SystemdUnit, ReservedUser, FileOwner, PrivateFolder)
+    cls.kind: cls for cls in (ControlGroups, SystemdUnit, ReservedUser, FileOwner, PrivateDirectory)
 }
 
 

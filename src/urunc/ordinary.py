@@ -4,7 +4,7 @@
 The rule, here and nowhere else. `create`, `run` and `plan` look at the bundle: without unikernel
 annotations and without urunc.json it is ordinary. Every other verb looks at --root: ROOT/ID with a
 `journal` in it is urunc's; any other ROOT/ID is the ordinary runtime's; no ROOT/ID is nobody's.
-Both keep their containers in the same --root, each in folders of its own, so an id is taken for
+Both keep their containers in the same --root, each in directories of its own, so an id is taken for
 both.
 
 The runtime is the caller's (`preferred`), else `ordinary.runtime` of the configuration, else runc,

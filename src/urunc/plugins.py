@@ -2,8 +2,8 @@
 """Guests and monitors from other packages, by entry points; looked up only for names that are not
 built in.
 
-Reading package metadata costs 50 ms. An isolated interpreter without `site` sees no site folders,
-so they are added here first.
+Reading package metadata costs 50 ms. An isolated interpreter without `site` sees no site
+directories, so they are added here first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def entry_points(group: str) -> dict[str, EntryPoint]:
     import site
     import sys
 
-    for folder in site.getsitepackages():
-        if folder not in sys.path:
-            sys.path.append(folder)
+    for directory in site.getsitepackages():
+        if directory not in sys.path:
+            sys.path.append(directory)
     return {point.name: point for point in importlib.metadata.entry_points(group=group)}

@@ -9,7 +9,7 @@ import posix
 from urunc.errors import HostError, reason
 from urunc.jsontext import dumps, loads
 from urunc.linux.files import make_directories, read_text, write_whole
-from urunc.state import runtime_folder
+from urunc.state import runtime_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 COMMON = "urunc.d"
-"""The runtime folder's part for what containers share, whatever their --root: reserved user ids,
+"""The runtime directory's part for what containers share, whatever their --root: reserved user ids,
 facts about programs."""
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -26,8 +26,8 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 def path(name: str) -> str:
     """The program's file: `make install` puts it beside the package, a wheel within."""
     package = __file__.rpartition("/")[0]
-    for folder in (package.rpartition("/")[0], package):
-        file = f"{folder}/{name}"
+    for directory in (package.rpartition("/")[0], package):
+        file = f"{directory}/{name}"
         if posix.access(file, posix.R_OK):
             return file
     raise HostError(f"program {name!r}: not installed with urunc", "run make install")
@@ -36,9 +36,9 @@ def path(name: str) -> str:
 def find_program(name: str) -> str:
     """A program's path by PATH, links resolved; "" where it is not there."""
     path = posix.environ.get(b"PATH", b"").decode("utf-8", "surrogateescape") or DEFAULT_PATH
-    for folder in path.split(":"):
-        candidate = f"{folder}/{name}"
-        if folder.startswith("/") and posix.access(candidate, posix.X_OK):
+    for directory in path.split(":"):
+        candidate = f"{directory}/{name}"
+        if directory.startswith("/") and posix.access(candidate, posix.X_OK):
             return candidate
     return ""
 
@@ -50,8 +50,8 @@ def remembered(
     then (where those are not understood) new ones, which are written down."""
     facts = posix.stat(path)
     identity = f"{path} {facts.st_dev} {facts.st_ino} {facts.st_size} {facts.st_mtime_ns}"
-    folder = f"{runtime_folder()}/{COMMON}/programs"
-    cache = f"{folder}/{name}.json"
+    directory = f"{runtime_directory()}/{COMMON}/programs"
+    cache = f"{directory}/{name}.json"
     try:
         known = loads(read_text(cache))
         if known["identity"] == identity:
@@ -60,7 +60,7 @@ def remembered(
         pass  # not there, or no such text
     found = find_out()
     try:
-        make_directories(folder, 0o700)
+        make_directories(directory, 0o700)
         write_whole(cache, dumps({"identity": identity, **found}).encode())
     except OSError:
         pass  # a plan made without root has no cache to write to

@@ -2,8 +2,8 @@
 """state.json: what `create` wrote of a container, and its status, which is read from the kernel
 each time.
 
-Written whole or not at all. A folder below --root is urunc's if it holds a `journal`; any other is
-an ordinary runtime's (see ordinary.py). The folder is locked by flock(2) on itself.
+Written whole or not at all. A directory below --root is urunc's if it holds a `journal`; any other
+is an ordinary runtime's (see ordinary.py). The directory is locked by flock(2) on itself.
 """
 
 from __future__ import annotations
@@ -52,17 +52,18 @@ CREATING, CREATED, RUNNING, STOPPED = "creating", "created", "running", "stopped
 PAUSED = "paused"
 
 
-def runtime_folder() -> str:
-    """Where what does not outlive the machine is kept: /run, or an ordinary user's own folder (XDG
-    base directories), which is that user's, too, as root of a user namespace (as runc has it)."""
-    folder = posix.environ.get(b"XDG_RUNTIME_DIR", b"").decode("utf-8", "surrogateescape")
+def runtime_directory() -> str:
+    """Where what does not outlive the machine is kept: /run, or an ordinary user's own directory
+    (XDG base directories), which is that user's, too, as root of a user namespace (as runc has
+    it)."""
+    directory = posix.environ.get(b"XDG_RUNTIME_DIR", b"").decode("utf-8", "surrogateescape")
     if posix.geteuid() == 0:
-        if not folder or posix.environ.get(b"USER") == b"root":
+        if not directory or posix.environ.get(b"USER") == b"root":
             return "/run"
         from urunc.linux.cgroups import in_user_namespace
 
-        return folder if in_user_namespace() else "/run"
-    return folder or f"/tmp/urunc-{posix.geteuid()}"
+        return directory if in_user_namespace() else "/run"
+    return directory or f"/tmp/urunc-{posix.geteuid()}"
 
 
 def check_id(identifier: str) -> str:
@@ -79,8 +80,8 @@ def check_id(identifier: str) -> str:
     return identifier
 
 
-class Folder:
-    """A container's folder below --root, locked while a verb works on it."""
+class Directory:
+    """A container's directory below --root, locked while a verb works on it."""
 
     def __init__(self, root: str, identifier: str) -> None:
         self.path = f"{root}/{identifier}"
@@ -88,7 +89,7 @@ class Folder:
         self._fd = -1
 
     def make(self) -> None:
-        """Make the folder, locked; ExistsError where the id is taken."""
+        """Make the directory, locked; ExistsError where the id is taken."""
         try:
             make_directories(self.path.rpartition("/")[0], 0o711)
             posix.mkdir(self.path, 0o711)
@@ -100,7 +101,7 @@ class Folder:
         except OSError as error:
             self._unmake()
             raise HostError(
-                f"create '{self.identifier}': make folder '{self.path}': {reason(error)}",
+                f"create '{self.identifier}': make directory '{self.path}': {reason(error)}",
                 "--root names another place for the state of containers",
             ) from None
         self.lock()
@@ -112,7 +113,7 @@ class Folder:
             pass  # it was not made
 
     def lock(self, *, wait: bool = True) -> bool:
-        """Have the folder alone; NotFoundError where there is none. Without `wait`, False where
+        """Have the directory alone; NotFoundError where there is none. Without `wait`, False where
         another verb has it."""
         while True:
             try:
@@ -156,8 +157,8 @@ def is_ours(root: str, identifier: str) -> bool:
 class State:
     """A container as recorded. `data` is state.json's object; what is not there yet is absent."""
 
-    def __init__(self, folder: str, data: dict[str, Any]) -> None:
-        self.folder = folder
+    def __init__(self, directory: str, data: dict[str, Any]) -> None:
+        self.directory = directory
         self.data = data
 
     @property
@@ -173,7 +174,7 @@ class State:
 
     def save(self) -> None:
         """Write it whole."""
-        write_whole(f"{self.folder}/{FILE}", dumps(self.data).encode())
+        write_whole(f"{self.directory}/{FILE}", dumps(self.data).encode())
 
     def status(self) -> str:
         """What the kernel says: creating, created, running, paused or stopped. A zombie is
@@ -219,8 +220,8 @@ class State:
 
 def load(root: str, identifier: str) -> State:
     """The recorded state of a container; NotFoundError, or StateError where it cannot be read."""
-    folder = f"{root}/{check_id(identifier)}"
-    path = f"{folder}/{FILE}"
+    directory = f"{root}/{check_id(identifier)}"
+    path = f"{directory}/{FILE}"
     try:
         data = loads(read_text(path, 1 << 24))
     except OSError:
@@ -234,23 +235,23 @@ def load(root: str, identifier: str) -> State:
             f"read '{path}': schema {data.get('schema')} is not {SCHEMA}",
             "another version of urunc wrote it: use that one, or `urunc delete --force`",
         )
-    return State(folder, data)
+    return State(directory, data)
 
 
 class locked:
-    """A container with its folder locked."""
+    """A container with its directory locked."""
 
     def __init__(self, root: str, identifier: str) -> None:
-        self.folder = Folder(root, check_id(identifier))
+        self.directory = Directory(root, check_id(identifier))
         self.root = root
 
     def __enter__(self) -> State:
-        self.folder.lock()
+        self.directory.lock()
         try:
-            return load(self.root, self.folder.identifier)
+            return load(self.root, self.directory.identifier)
         except BaseException:
-            self.folder.unlock()
+            self.directory.unlock()
             raise
 
     def __exit__(self, *_error: object) -> None:
-        self.folder.unlock()
+        self.directory.unlock()

@@ -20,7 +20,7 @@ NAMES = {
     2: "state written",
     3: "init about to be forked",
     4: "init runs",
-    5: "init has its pipes and folder",
+    5: "init has its pipes and directory",
     6: "init's pid known",
     7: "createRuntime hooks done",
     8: "init told to go on",

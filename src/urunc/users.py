@@ -15,7 +15,7 @@ from urunc.ids import Ids, mapped
 from urunc.journaled import ReservedUser
 from urunc.programs import COMMON
 from urunc.record import replace
-from urunc.state import runtime_folder
+from urunc.state import runtime_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -101,15 +101,15 @@ def choose_user(plan: Plan, spec: Spec, ids: Ids, config: Config, journal: Journ
     first, count = config.get("users.first"), config.get("users.count")
     for uid, gid in candidates(plan.id, ids, first, count):
         if posix.geteuid() == 0:  # others have no users to choose from, and no one to meet
-            path = f"{runtime_folder()}/{COMMON}/users/{uid}"
+            path = f"{runtime_directory()}/{COMMON}/users/{uid}"
             try:
-                journal.make(ReservedUser(path=path, folder=journal.folder))
+                journal.make(ReservedUser(path=path, folder=journal.directory))
             except FileExistsError:
                 continue
             except OSError as error:
                 raise HostError(
                     f"reserve user '{path}': {reason(error)}",
-                    "in a user namespace, XDG_RUNTIME_DIR names a folder of the user's",
+                    "in a user namespace, XDG_RUNTIME_DIR names a directory of the user's",
                 ) from None
         return replace(plan, uid=uid, gid=gid)
     raise HostError(

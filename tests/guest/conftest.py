@@ -19,12 +19,12 @@ from support import need
 def files(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """The initrd, a root filesystem, and images of it."""
     need("root", "qemu", "linux")
-    folder = tmp_path_factory.mktemp("guest")
-    initrd(folder / "initrd")
-    tree = root_tree(folder / "root")
+    directory = tmp_path_factory.mktemp("guest")
+    initrd(directory / "initrd")
+    tree = root_tree(directory / "root")
     for form in ("ext4", "erofs", "squashfs"):
-        image(tree, form, folder / form)
-    return folder
+        image(tree, form, directory / form)
+    return directory
 
 
 @pytest.fixture
@@ -54,10 +54,10 @@ def device(tmp_path: pathlib.Path) -> Iterator[str]:
 
 @pytest.fixture
 def overlay(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A bundle's folder whose root filesystem is an overlay: files of the container's own are in
-    its upper folder, and some of the image's are gone."""
+    """A bundle's directory whose root filesystem is an overlay: files of the container's own are in
+    its upper directory, and some of the image's are gone."""
     need("root")
-    folder = tmp_path / "b"
+    directory = tmp_path / "b"
     for name in ("lower", "upper", "work", "b/rootfs"):
         (tmp_path / name).mkdir(parents=True)
     populate(tmp_path / "lower")
@@ -65,7 +65,7 @@ def overlay(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
     (tmp_path / "lower/opaque").mkdir()
     (tmp_path / "lower/opaque/old").write_text("old")
     options = f"lowerdir={tmp_path}/lower,upperdir={tmp_path}/upper,workdir={tmp_path}/work"
-    root = str(folder / "rootfs")
+    root = str(directory / "rootfs")
     subprocess.run(["mount", "-t", "overlay", "o", "-o", options, root], check=True)
-    yield folder
+    yield directory
     subprocess.run(["umount", root], check=True)

@@ -25,7 +25,7 @@ def test_size() -> None:
 
 
 def test_the_process(guest: Guest, files: pathlib.Path) -> None:
-    """Arguments and environment to the byte, user, groups, limits, capabilities, folder."""
+    """Arguments and environment to the byte, user, groups, limits, capabilities, directory."""
     arguments = [
         "two words",
         "a \"quoted\" 'one'",
@@ -197,8 +197,8 @@ def test_root_without_a_layer(guest: Guest, files: pathlib.Path, tmp_path: pathl
 def archive(tmp_path: pathlib.Path) -> pathlib.Path:
     """Volumes and a writable layer, as overlayfs has it, on a disk."""
     tree = tmp_path / "tree"
-    for folder in ("layer/data", "layer/old", "layer/dated", "volumes/0/..2024", "volumes/2"):
-        (tree / folder).mkdir(parents=True)
+    for directory in ("layer/data", "layer/old", "layer/dated", "volumes/0/..2024", "volumes/2"):
+        (tree / directory).mkdir(parents=True)
     (tree / "layer").chmod(0o751)
     os.mknod(tree / "layer/data/gone", 0o020000, os.makedev(0, 0))
     (tree / "layer/old/new").write_text("only this\n")
@@ -388,8 +388,8 @@ def test_a_root_in_the_initrd(guest: Guest, files: pathlib.Path, tmp_path: pathl
     assert "modules" not in found["root"]
 
 
-def test_a_shared_folder(guest: Guest, files: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    """The root and a volume by virtiofs; what is not mounted of the folder is not to be seen."""
+def test_a_shared_directory(guest: Guest, files: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """The root and a volume by virtiofs; what is not mounted of the directory is not to be seen."""
     shared = tmp_path / "shared"
     root_tree(shared / "rootfs")
     (shared / "volume").mkdir()

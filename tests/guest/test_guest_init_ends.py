@@ -134,7 +134,7 @@ def test_who_sees_the_monitor_alone(
 
 def test_a_panic_before_init(guest: Guest, files: pathlib.Path) -> None:
     """Without a root there is no first program."""
-    empty = guest.folder / "empty"
+    empty = guest.directory / "empty"
     empty.write_bytes(b"")
     guest.initrd = empty
     assert guest.run() == 253

@@ -24,7 +24,7 @@ echo ---
 echo ---
 /bin/busybox poweroff -f
 """
-# What both sides say of a tree: a folder's links and size are its file system's business
+# What both sides say of a tree: a directory's links and size are its file system's business
 LIST = r"""
 cd "$1"
 busybox=/bin/busybox
@@ -37,10 +37,10 @@ done | $busybox sed '/ directory /s/ [0-9]* [0-9]* 0:0 / /'
 
 
 def tree(top: pathlib.Path) -> None:
-    """All kinds of files. A folder's mode may not keep its owner out, nor a name have a newline:
+    """All kinds of files. A directory's mode may not keep its owner out, nor a name have a newline:
     busybox reads them."""
-    for folder in ("a", "b", "sticky", "empty"):
-        (top / folder).mkdir(parents=True)
+    for directory in ("a", "b", "sticky", "empty"):
+        (top / directory).mkdir(parents=True)
     (top / "sticky").chmod(0o1777)
     (top / "none").touch(mode=0o600)
     for length in (1, 2, 3, 4, 5, 4095, 200_001):

@@ -72,8 +72,8 @@ def test_the_file_is_the_containers(urunc: Urunc, tmp_path: pathlib.Path) -> Non
     configure(urunc, "ext4")
     bundle = linux(tmp_path / "b", "sleep 100", "sh", rootfsSize="2Gi")
     container = urunc.create(bundle)
-    (folder,) = (urunc.root.parent / "private").iterdir()
-    facts = (folder / "layer").stat()
+    (directory,) = (urunc.root.parent / "private").iterdir()
+    facts = (directory / "layer").stat()
     assert facts.st_size == 2048 * MIB
     assert facts.st_blocks * 512 < 8 * MIB
     state = json.loads((urunc.root / container.id / "state.json").read_text())

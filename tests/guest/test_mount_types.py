@@ -105,13 +105,13 @@ def test_that_the_guests_kernel_has_not(urunc: Urunc, tmp_path: pathlib.Path) ->
 
 @pytest.fixture
 def layers(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A folder with a comma and a colon in its name, below an overlay."""
-    folder = tmp_path / "a,b:c"
+    """A directory with a comma and a colon in its name, below an overlay."""
+    directory = tmp_path / "a,b:c"
     for name in ("lower", "more", "upper", "work"):
-        (folder / name).mkdir(parents=True)
-    (folder / "lower/text").write_text("lower\n")
-    (folder / "more/other").write_text("more\n")
-    return folder
+        (directory / name).mkdir(parents=True)
+    (directory / "lower/text").write_text("lower\n")
+    (directory / "more/other").write_text("more\n")
+    return directory
 
 
 def escaped(path: pathlib.Path) -> str:
@@ -124,8 +124,8 @@ ASK = "cat /in/text /in/other; echo guest >/in/text; cat /in/text; touch /in/new
 
 @pytest.mark.parametrize("form", ["virtiofs", "ext4"])
 def test_an_overlay(urunc: Urunc, tmp_path: pathlib.Path, layers: pathlib.Path, form: str) -> None:
-    """Podman's `:O`: what the guest writes goes to the upper folder, or is a copy's; never to the
-    lower ones."""
+    """Podman's `:O`: what the guest writes goes to the upper directory, or is a copy's; never to
+    the lower ones."""
     need("linux", "qemu", "images", *(("virtiofsd",) if form == "virtiofs" else ()))
     configure(urunc, form)
     lower = ":".join(escaped(layers / name) for name in ("lower", "more"))
@@ -148,7 +148,7 @@ def test_an_overlay(urunc: Urunc, tmp_path: pathlib.Path, layers: pathlib.Path, 
 def test_an_overlay_to_read(
     urunc: Urunc, tmp_path: pathlib.Path, layers: pathlib.Path, form: str
 ) -> None:
-    """Podman's `--mount type=image`: lower folders alone, which nobody writes to."""
+    """Podman's `--mount type=image`: lower directories alone, which nobody writes to."""
     need("linux", "qemu", "images", *(("virtiofsd",) if form == "virtiofs" else ()))
     configure(urunc, form)
     lower = ":".join(escaped(layers / name) for name in ("lower", "more"))
@@ -161,7 +161,7 @@ def test_an_overlay_to_read(
 
 
 def test_a_file_system_of_a_block_device(urunc: Urunc, tmp_path: pathlib.Path) -> None:
-    """As runc mounts it: on the host, and the folder is shared."""
+    """As runc mounts it: on the host, and the directory is shared."""
     need("linux", "qemu", "virtiofsd")
     configure(urunc, "virtiofs")
     (tmp_path / "tree").mkdir()

@@ -158,14 +158,14 @@ def test_the_other_options(urunc: Urunc, tmp_path: pathlib.Path) -> None:
     configure(urunc, KIND)
     bundle = linux(tmp_path / "b", MEANT, rootfs=KIND)
     for name in ("strict", "lax", "often"):
-        folder = bundle.path / name
-        folder.mkdir()
-        (folder / "text").write_text(f"{name}\n")
-        (folder / "program").write_text("#!/bin/sh\necho it runs\n")
-        (folder / "program").chmod(0o755)
-        (folder / "suid").touch()
-        (folder / "suid").chmod(0o4755)
-        (folder / "link").symlink_to("text")
+        directory = bundle.path / name
+        directory.mkdir()
+        (directory / "text").write_text(f"{name}\n")
+        (directory / "program").write_text("#!/bin/sh\necho it runs\n")
+        (directory / "program").chmod(0o755)
+        (directory / "suid").touch()
+        (directory / "suid").chmod(0o4755)
+        (directory / "link").symlink_to("text")
 
     def mounted(name: str, *options: str) -> dict[str, object]:
         return {**volume(f"/./{name}/", pathlib.Path(name), *options)}
@@ -234,14 +234,14 @@ def test_an_option_that_a_bind_mount_has_no_use_for(urunc: Urunc, tmp_path: path
     assert "mount '/x': options that a bind mount has no use for: no-such-option" in result.stderr
 
 
-def tree(folder: pathlib.Path) -> dict[str, tuple[int, bytes]]:
-    """What there is below a folder: type and mode, and the content of files."""
+def tree(directory: pathlib.Path) -> dict[str, tuple[int, bytes]]:
+    """What there is below a directory: type and mode, and the content of files."""
     return {
-        str(path.relative_to(folder)): (
+        str(path.relative_to(directory)): (
             path.lstat().st_mode,
             path.read_bytes() if path.is_file() else b"",
         )
-        for path in folder.rglob("*")
+        for path in directory.rglob("*")
     }
 
 
@@ -359,7 +359,7 @@ IN_MEMORY = """
         grep " $path " /proc/mounts | cut -d' ' -f3
     done
     echo '== count'; stat -f -c %c /inodes
-    echo '== up'; cat /up/file /up/folder/link; stat -c '%n %a %u %g' /up/* /up/folder/*
+    echo '== up'; cat /up/file /up/directory/link; stat -c '%n %a %u %g' /up/* /up/directory/*
     touch /up/new && ls -1 /up
     echo '== only'; touch /only/x 2>&1 | grep -o 'Read-only.*'; cat /only/text
     echo '== shm'; df -k /dev/shm | grep /dev/shm; stat -c %a /dev/shm
@@ -368,19 +368,19 @@ IN_MEMORY = """
 
 
 def test_file_systems_in_memory(urunc: Urunc, tmp_path: pathlib.Path) -> None:
-    """Sizes, owners, modes (the hidden folder's where none is said), what was there before; and
+    """Sizes, owners, modes (the hidden directory's where none is said), what was there before; and
     shared memory as large as the specification has it."""
     need("root", "linux", "qemu", "virtiofsd", "runc")
     configure(urunc, KIND)
     bundle = linux(tmp_path / "b", IN_MEMORY, rootfs=KIND)
-    for path in ("there", "up/folder", "only"):
+    for path in ("there", "up/directory", "only"):
         (bundle.root / path).mkdir(parents=True)
     (bundle.root / "there").chmod(0o2711)
     (bundle.root / "up/file").write_text("of the image\n")
-    (bundle.root / "up/folder/link").symlink_to("../file")
-    (bundle.root / "up/folder/own").touch()
-    os.chown(bundle.root / "up/folder/own", 5, 6)
-    (bundle.root / "up/folder/own").chmod(0o4750)
+    (bundle.root / "up/directory/link").symlink_to("../file")
+    (bundle.root / "up/directory/own").touch()
+    os.chown(bundle.root / "up/directory/own", 5, 6)
+    (bundle.root / "up/directory/own").chmod(0o4750)
     (bundle.root / "only/text").write_text("to be read\n")
 
     def memory(path: str, *options: str) -> dict[str, object]:
@@ -409,7 +409,7 @@ def test_file_systems_in_memory(urunc: Urunc, tmp_path: pathlib.Path) -> None:
     ours = answers(result.stdout)
     assert ours == theirs, result.stdout + result.stderr
     assert result.stderr == ""
-    assert sorted(os.listdir(bundle.root / "up")) == ["file", "folder"]
+    assert sorted(os.listdir(bundle.root / "up")) == ["file", "directory"]
 
 
 @pytest.mark.parametrize("filesystem", ["virtiofs", "erofs"])
@@ -417,7 +417,7 @@ def test_file_systems_in_memory(urunc: Urunc, tmp_path: pathlib.Path) -> None:
 def test_shared_memory_of_an_engine(
     urunc: Urunc, tmp_path: pathlib.Path, filesystem: str, kind: str
 ) -> None:
-    """Docker's, Podman's and CRI's folder, of the size that `--shm-size` had it made in; and an
+    """Docker's, Podman's and CRI's directory, of the size that `--shm-size` had it made in; and an
     emptyDir in memory in its place. An engine's is the guest's memory: nothing of it is seen on the
     host."""
     need("root", "linux", "qemu", "virtiofsd", "runc", "images")

@@ -44,7 +44,7 @@ def mapped(bundle: Bundle, mapping: list[dict[str, int]] = MAPPING) -> Bundle:
     return bundle
 
 
-def folder(path: pathlib.Path, first: int = FIRST) -> pathlib.Path:
+def directory(path: pathlib.Path, first: int = FIRST) -> pathlib.Path:
     """A volume with files of the container's ids, and of others."""
     path.mkdir(mode=0o750)
     (path / "secret").write_text("a secret\n")
@@ -77,9 +77,9 @@ def by_runc(bundle: Bundle, identifier: str) -> dict[str, str]:
 
 @pytest.fixture
 def open_path() -> Iterator[pathlib.Path]:
-    """A folder that the root of a user namespace can reach."""
-    with tempfile.TemporaryDirectory(prefix="urunc-test-") as folder:
-        path = pathlib.Path(folder)
+    """A directory that the root of a user namespace can reach."""
+    with tempfile.TemporaryDirectory(prefix="urunc-test-") as directory:
+        path = pathlib.Path(directory)
         path.chmod(0o711)
         yield path
 
@@ -96,7 +96,7 @@ def test_files_of_a_user_namespace(urunc: Urunc, open_path: pathlib.Path, form: 
     bundle = mapped(linux(open_path / "b", script, "sh", rootfs=form))
     bundle.config["mounts"] = [
         proc(),
-        volume("/data", folder(open_path / "data"), "ro"),
+        volume("/data", directory(open_path / "data"), "ro"),
         volume("/plain", open_path / "plain", "ro"),
     ]
     assert by_runc(bundle, urunc.new_id()) == ROOT | VOLUME
@@ -143,7 +143,7 @@ def test_mounts_with_mapped_ids(
     if inside:
         mapping[0]["hostID"] = FIRST
         mapped(bundle)
-    shown = volume("/data", folder(tmp_path / "data", first=300_000), "ro")
+    shown = volume("/data", directory(tmp_path / "data", first=300_000), "ro")
     shown |= {"uidMappings": mapping, "gidMappings": mapping}
     bundle.config["mounts"] = [proc(), shown]
     found = run(urunc, bundle)
@@ -155,7 +155,7 @@ def test_mounts_with_the_containers_ids(urunc: Urunc, tmp_path: pathlib.Path) ->
     """Option `idmap`: the container writes with ids that are on the disk as it sees them."""
     need("linux", "qemu", "images", "virtiofsd")
     configure(urunc, "virtiofs")
-    data = folder(tmp_path / "data", first=0)
+    data = directory(tmp_path / "data", first=0)
     script = "stat -c '%n %u:%g %a' /data /data/secret; touch /data/new; chown 7:8 /data/new"
     bundle = mapped(linux(tmp_path / "b", script, "sh"))
     bundle.config["mounts"] = [proc(), volume("/data", data, "idmap")]

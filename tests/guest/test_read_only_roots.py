@@ -30,7 +30,7 @@ echo mine >/new/scratch/x && cat /new/scratch/x
 grep ' / ' /proc/mounts | tail -n 1 | cut -d' ' -f4 | cut -d, -f1
 exit 7
 """
-"""Denied at each place but the tmpfs; `/new` and `/deep` are no folders of the image's."""
+"""Denied at each place but the tmpfs; `/new` and `/deep` are no directories of the image's."""
 
 
 def needed(form: str) -> None:
@@ -41,17 +41,17 @@ def needed(form: str) -> None:
         pytest.skip("needs a guest's kernel with 9p (KERNEL_PACKAGE=linux-image-amd64)")
 
 
-def look(urunc: Urunc, bundle: Bundle, folder: pathlib.Path) -> tuple[str, str]:
+def look(urunc: Urunc, bundle: Bundle, directory: pathlib.Path) -> tuple[str, str]:
     """What the guest says, as runc's container does, to its end; what urunc warned of."""
     for name in ("data/text", "file"):
-        (folder / "host" / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / "host" / name).write_text(f"{name} of the host\n")
+        (directory / "host" / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / "host" / name).write_text(f"{name} of the host\n")
     bundle.config["root"]["readonly"] = True
     bundle.config["process"]["cwd"] = "/deep/cwd"
     bundle.config["mounts"] = [
         {"destination": "/proc", "type": "proc", "source": "proc"},
-        volume("/data", folder / "host/data", "ro"),
-        volume("/new/file", folder / "host/file", "ro"),
+        volume("/data", directory / "host/data", "ro"),
+        volume("/new/file", directory / "host/file", "ro"),
         {"destination": "/new/scratch", "type": "tmpfs", "source": "t", "options": ["size=64k"]},
     ]
     bundle.args("sh", "-c", LOOK)

@@ -24,13 +24,13 @@ MIB = 1 << 20
 
 @pytest.fixture
 def place(tmp_path: pathlib.Path) -> Iterator[Place]:
-    """A folder with a layer of 200 MiB that no compression makes smaller."""
+    """A directory with a layer of 200 MiB that no compression makes smaller."""
     need("root", "qemu", "linux", "images")
     made = Place(tmp_path)
     for number in range(IMAGE_MIB):
-        made.folder("layer").joinpath(f"file{number}").write_bytes(os.urandom(MIB))
+        made.directory("layer").joinpath(f"file{number}").write_bytes(os.urandom(MIB))
     for name in ("sh", "cat", "wc"):
-        shutil.copy(BUSYBOX, made.folder("layer/bin") / name)
+        shutil.copy(BUSYBOX, made.directory("layer/bin") / name)
     yield made
     made.clean()
 
@@ -46,15 +46,15 @@ def bundle(place: Place, number: int) -> Bundle:
     return made
 
 
-def disk_mib(folder: str) -> float:
-    """What a folder takes of the disk."""
-    return sum(path.stat().st_blocks for path in pathlib.Path(folder).rglob("*")) * 512 / MIB
+def disk_mib(directory: str) -> float:
+    """What a directory takes of the disk."""
+    return sum(path.stat().st_blocks for path in pathlib.Path(directory).rglob("*")) * 512 / MIB
 
 
 def test_fifty_containers_share_one_image(
     urunc: Urunc, place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folders = {name: f"{place.path}/{name}" for name in ("cache", "private")}
+    directories = {name: f"{place.path}/{name}" for name in ("cache", "private")}
     config = CONFIG.replace("/run/", f"{place.path}/")
     urunc.config.write_text(f'{config}[timestamps]\nfile = "{urunc.stamps}"\n')
     bundles = [bundle(place, number) for number in range(CONTAINERS)]
@@ -68,7 +68,7 @@ def test_fifty_containers_share_one_image(
 
     with nothing_left(urunc.root), ThreadPoolExecutor(4) as pool:
         containers = [create(bundles[0]), *pool.map(create, bundles[1:-1]), create(bundles[-1])]
-        sizes = {name: disk_mib(folder) for name, folder in folders.items()}
+        sizes = {name: disk_mib(directory) for name, directory in directories.items()}
         listed = json.loads(urunc("cache", "list", "--format", "json").stdout)
         for number in (0, CONTAINERS - 1):
             containers[number].start()
@@ -77,7 +77,7 @@ def test_fifty_containers_share_one_image(
             said = containers[number].console.read_text()
             assert said == f"of {number}\n{11 * MIB}\n"
         list(pool.map(lambda container: container.delete("--force"), containers))
-        assert disk_mib(folders["private"]) == 0
+        assert disk_mib(directories["private"]) == 0
     first, *_, last = times
     with capsys.disabled():
         print(f"\nfirst create {first:.2f} s, 50th {last:.2f} s;", end=" ")

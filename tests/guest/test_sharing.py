@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Linux guest on folders of the host's, by virtiofs and 9p: its root filesystem and volumes. QEMU
-emulates: Linux does not run on every nested KVM."""
+"""A Linux guest on directories of the host's, by virtiofs and 9p: its root filesystem and volumes.
+QEMU emulates: Linux does not run on every nested KVM."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def test_root_and_volumes_by_virtiofs(urunc: Urunc, tmp_path: pathlib.Path) -> N
         ls -a /; exit 9
     """
     bundle = linux(tmp_path / "b", script, rootfs=KIND)
-    for folder in ("conf", "secret", "data/below", "mounted"):
-        (tmp_path / folder).mkdir(parents=True)
+    for directory in ("conf", "secret", "data/below", "mounted"):
+        (tmp_path / directory).mkdir(parents=True)
     (tmp_path / "conf/..1").mkdir()
     (tmp_path / "conf/..1/key").write_text("from a map\n")
     (tmp_path / "conf/..data").symlink_to("..1")
@@ -84,11 +84,11 @@ def test_a_root_that_is_only_read(urunc: Urunc, tmp_path: pathlib.Path) -> None:
 def daemons(container: Container) -> dict[int, str]:
     """Processes of a container's, but for its first one: pid → name."""
     found = {}
-    for folder in pathlib.Path("/proc").iterdir():
+    for directory in pathlib.Path("/proc").iterdir():
         try:
-            same = os.readlink(folder / "ns/ipc") == os.readlink(f"/proc/{container.pid}/ns/ipc")
-            if same and folder.name.isdecimal() and int(folder.name) != container.pid:
-                found[int(folder.name)] = (folder / "comm").read_text().strip()
+            same = os.readlink(directory / "ns/ipc") == os.readlink(f"/proc/{container.pid}/ns/ipc")
+            if same and directory.name.isdecimal() and int(directory.name) != container.pid:
+                found[int(directory.name)] = (directory / "comm").read_text().strip()
         except OSError:
             continue
     return found
@@ -146,8 +146,8 @@ def test_nine_p(urunc: Urunc, tmp_path: pathlib.Path) -> None:
         cat /data/new; chmod 640 /data/new; echo chmod $?; exit 9
     """
     bundle = linux(tmp_path / "b", script, rootfs="9p")
-    for folder in ("secret", "data"):
-        (tmp_path / folder).mkdir()
+    for directory in ("secret", "data"):
+        (tmp_path / directory).mkdir()
     (tmp_path / "data").chmod(0o777)
     (tmp_path / "secret/password").write_text("hidden\n")
     (tmp_path / "secret/password").chmod(0o400)

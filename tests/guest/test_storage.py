@@ -30,21 +30,21 @@ def images(urunc: Urunc) -> list[str]:
 
 def own_files(urunc: Urunc) -> list[pathlib.Path]:
     """What containers have for themselves outside of the cache."""
-    folder = urunc.root.parent / "private"
-    return list(folder.iterdir()) if folder.exists() else []
+    directory = urunc.root.parent / "private"
+    return list(directory.iterdir()) if directory.exists() else []
 
 
 def test_files_of_containers_of_another_boot(urunc: Urunc, tmp_path: pathlib.Path) -> None:
     """After a reboot nothing else knows of them."""
     need("linux", "qemu")
     configure(urunc, "ext4")
-    folder = urunc.root.parent / "private"
-    lost = folder / "0f9a3c1e-0000-4000-8000-000000000000.19-2a.box"
+    directory = urunc.root.parent / "private"
+    lost = directory / "0f9a3c1e-0000-4000-8000-000000000000.19-2a.box"
     (lost / "below").mkdir(parents=True)
     (lost / "archive").write_text("secret")
-    alien = folder / "alien.txt"
+    alien = directory / "alien.txt"
     alien.touch()
-    folder.chmod(0o700)
+    directory.chmod(0o700)
     (tmp_path / "data").mkdir()
     bundle = linux(tmp_path / "b", "true")
     bundle.config["mounts"] = [volume("/data", tmp_path / "data", "ro")]
@@ -53,9 +53,9 @@ def test_files_of_containers_of_another_boot(urunc: Urunc, tmp_path: pathlib.Pat
     assert own.name.endswith(container.id) and (own / "archive").exists()
     container.delete("--force")
     assert own_files(urunc) == [alien]
-    folder.chmod(0o777)
+    directory.chmod(0o777)
     result = urunc("create", "--bundle", str(bundle.path), urunc.new_id(), check=False)
-    assert f"containers' files '{folder}': others may write to it" in result.stderr
+    assert f"containers' files '{directory}': others may write to it" in result.stderr
 
 
 @pytest.mark.parametrize("form", [form for form in forms("linux", "qemu") if form not in SHARES])
@@ -126,7 +126,7 @@ def test_a_guest_without_layers_gets_the_whole(urunc: Urunc, overlay: pathlib.Pa
     need("solo5", "probe", "images")
     configure(urunc)
     bundle = Bundle(overlay, "rumprun", "spt", mountRootfs="true")
-    bundle.add("unikernel", PARTS / "probe.spt")  # into the upper folder
+    bundle.add("unikernel", PARTS / "probe.spt")  # into the upper directory
     bundle.args("app", "probe.exit=3")
     with nothing_left(urunc.root):
         result = run(urunc, bundle)

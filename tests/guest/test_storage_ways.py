@@ -15,7 +15,7 @@ import pytest
 import ways
 from rooted import configure, linux, populate, run, volume
 from support import PARTS, Bundle, Container, Urunc, need, nothing_left
-from urunc.storage.facts import DEVICE, DISKS, FOLDER, SHARES, TMPFS
+from urunc.storage.facts import DEVICE, DIRECTORY, DISKS, SHARES, TMPFS
 from urunc.storage.initrd import known
 from ways import CONTENTS, LEFT_OUT, REFUSED, SETTINGS, Content, Setting, way
 
@@ -46,7 +46,7 @@ def unikernel(path: pathlib.Path, name: str, monitor: str, *, disk: bool, **more
     return made
 
 
-def mounted(bundle: Bundle, content: Content, folder: pathlib.Path, device: str) -> None:
+def mounted(bundle: Bundle, content: Content, directory: pathlib.Path, device: str) -> None:
     """What a container's config.json says of it, and what there is to mount: a file `text`, or one
     with the same in it."""
     mounts = bundle.config.setdefault("mounts", [])
@@ -59,8 +59,8 @@ def mounted(bundle: Bundle, content: Content, folder: pathlib.Path, device: str)
     elif content.kind == TMPFS:
         mounts.append({"destination": content.destination, "type": "tmpfs", "source": "tmpfs"})
     else:
-        path = place(folder, content)
-        text = path / "text" if content.kind == FOLDER else path
+        path = place(directory, content)
+        text = path / "text" if content.kind == DIRECTORY else path
         text.parent.mkdir(parents=True, exist_ok=True)
         text.write_text("of the host\n")
         path.chmod(0o777)
@@ -68,10 +68,10 @@ def mounted(bundle: Bundle, content: Content, folder: pathlib.Path, device: str)
         mounts.append(volume(content.destination, path, *(["ro"] if content.read_only else ())))
 
 
-def place(folder: pathlib.Path, content: Content) -> pathlib.Path:
+def place(directory: pathlib.Path, content: Content) -> pathlib.Path:
     """Where it is on the host."""
     kind = "kubernetes.io~empty-dir" if content.scratch else "volumes"
-    return folder / kind / content.destination.strip("/").replace("/", "-")
+    return directory / kind / content.destination.strip("/").replace("/", "-")
 
 
 def has(container: Container, given: str, name: str) -> None:
@@ -113,7 +113,7 @@ def test_a_volume_of_a_unikernel(
     with nothing_left(urunc.root):
         container = urunc.create(bundle)
         container.start()
-        name = content.destination.strip("/") + ("/text" if content.kind == FOLDER else "")
+        name = content.destination.strip("/") + ("/text" if content.kind == DIRECTORY else "")
         has(container, given, name)
         container.delete("--force")
 
@@ -143,7 +143,7 @@ def test_volumes_of_linux(
         if content.kind == DEVICE:
             script += f"[ -b {content.destination} ] && echo a disk at {content.destination}; "
         elif content.kind != TMPFS:
-            file = content.destination + ("/text" if content.kind == FOLDER else "")
+            file = content.destination + ("/text" if content.kind == DIRECTORY else "")
             script += f"echo {content.destination}: $(cat {file}); echo guest >>{file}; "
     bundle.args("sh", "-c", script)
     if setting.monitor == "firecracker":
@@ -167,7 +167,7 @@ def test_volumes_of_linux(
             seen = kinds.get(destination, "")
             assert (seen if seen in SHARES else "") == (told if told in SHARES else ""), said
             path = place(tmp_path, content)
-            text = (path / "text" if content.kind == FOLDER else path).read_text()
+            text = (path / "text" if content.kind == DIRECTORY else path).read_text()
             written = told in SHARES and not content.read_only
             assert text == ("of the host\nguest\n" if written else "of the host\n"), said
 

@@ -87,8 +87,8 @@ def test_who_reads_no_more_ends_the_writer(urunc: Urunc, tmp_path: pathlib.Path)
 class Descriptors:
     """Kinds of what a caller may have for its standard streams."""
 
-    def __init__(self, folder: pathlib.Path) -> None:
-        self._folder = folder
+    def __init__(self, directory: pathlib.Path) -> None:
+        self._directory = directory
         self.kept: list[int] = []
 
     def make(self, kind: str, *, output: bool) -> int:
@@ -110,7 +110,7 @@ class Descriptors:
             os.write(ours, b"\x04")
             return theirs
         flags = os.O_CREAT | (os.O_WRONLY if kind == "file" and output else os.O_RDWR)
-        return os.open(self._folder / f"{kind}-{output}", flags, 0o600)
+        return os.open(self._directory / f"{kind}-{output}", flags, 0o600)
 
 
 def modes(fd: int) -> tuple[object, ...]:

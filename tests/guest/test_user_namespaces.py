@@ -30,10 +30,10 @@ class Around:
 
     kind = ""
 
-    def __init__(self, urunc: Urunc, network: Network, folder: pathlib.Path) -> None:
+    def __init__(self, urunc: Urunc, network: Network, directory: pathlib.Path) -> None:
         self.urunc = urunc
         self.network = network
-        self.folder = folder
+        self.directory = directory
 
     def fit(self, bundle: Bundle) -> None:
         """Change a bundle to what can be here."""
@@ -82,9 +82,9 @@ class Inside(Around):
 
 
 @contextlib.contextmanager
-def joined(urunc: Urunc, network: Network, folder: pathlib.Path) -> Iterator[Around]:
+def joined(urunc: Urunc, network: Network, directory: pathlib.Path) -> Iterator[Around]:
     """A process that holds the namespaces."""
-    around = Joined(urunc, network, folder)
+    around = Joined(urunc, network, directory)
     script = "read go; echo ready; exec sleep infinity"
     with subprocess.Popen(
         ["unshare", "--user", "--net", "sh", "-c", script],
@@ -114,16 +114,16 @@ def write_map(pid: int, name: str) -> None:
 
 @contextlib.contextmanager
 def inside(
-    urunc: Urunc, network: Network, _folder: pathlib.Path, tun_mode: str = "666"
+    urunc: Urunc, network: Network, _directory: pathlib.Path, tun_mode: str = "666"
 ) -> Iterator[Around]:
     """A rootless engine's user namespace."""
     need("rootless")
     with Rootless(tun_mode) as place:
-        runtime = Urunc(place.folder)
+        runtime = Urunc(place.directory)
         runtime.root.mkdir()
         place.give(runtime.root)
         runtime.prefix = place.prefix
-        around = Inside(runtime, network, place.folder)
+        around = Inside(runtime, network, place.directory)
         around.place = place
         network.adopt(place.network_outside)
         yield around
@@ -152,7 +152,7 @@ def probe(around: Around, monitor: str, *words: str, **annotations: str) -> Bund
         annotations["block"] = "/disk.img"
     else:
         annotations["accelerator"] = "tcg"
-    bundle = Bundle(around.folder / "b", guest, monitor, **annotations)
+    bundle = Bundle(around.directory / "b", guest, monitor, **annotations)
     if monitor == "spt":
         bundle.add("unikernel", PARTS / "probe-mirage.spt")
         bundle.add("disk.img", bytes(512 * 64))

@@ -29,21 +29,21 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[pathlib.Path]:
     A container of `box` serves its page; the others serve what their command says.
     """
     need("linux", "probe")
-    folder = tmp_path_factory.mktemp("images")
+    directory = tmp_path_factory.mktemp("images")
     linux = {"vmlinuz": PARTS / "linux/vmlinuz", "initrd": PARTS / "linux/initrd.cpio"}
     solo5 = {"probe": PARTS / "probe-mirage.spt", "disk": bytes(512 * 8)}
     box = {"bin/busybox": BUSYBOX, "bin/sh": BUSYBOX, "www/index.html": PAGE.encode()}
     return [
-        archive(folder / "box.tar", "box", box, ["/bin/busybox", "httpd", "-f", "-h", "/www"]),
-        archive(folder / "bare.tar", "bare", linux, ["/init"]),
-        archive(folder / "linux.tar", "linux", linux, ["/init"], unikernelType="linux",
+        archive(directory / "box.tar", "box", box, ["/bin/busybox", "httpd", "-f", "-h", "/www"]),
+        archive(directory / "bare.tar", "bare", linux, ["/init"]),
+        archive(directory / "linux.tar", "linux", linux, ["/init"], unikernelType="linux",
                 hypervisor="qemu", binary="/vmlinuz", initrd="/initrd"),
-        archive(folder / "probe.tar", "probe", {"probe": PARTS / "probe.pvh"},
+        archive(directory / "probe.tar", "probe", {"probe": PARTS / "probe.pvh"},
                 ["app", "probe.resolve=web", "probe.serve=60000"], unikernelType="unikraft",
                 hypervisor="firecracker", binary="/probe"),
-        archive(folder / "solo5.tar", "solo5", solo5, ["probe.serve=60000"],
+        archive(directory / "solo5.tar", "solo5", solo5, ["probe.serve=60000"],
                 unikernelType="mirage", hypervisor="spt", binary="/probe", block="/disk"),
-        *solo5_images(folder, PARTS),
+        *solo5_images(directory, PARTS),
     ]  # fmt: skip
 
 

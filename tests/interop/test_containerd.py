@@ -36,7 +36,7 @@ def containerd(
     distribution's, and the one of `make tools`."""
     need("root", "tun", "installed", "runc", "containerd", "probe", "solo5", request.param)
     programs = str(TOOLS) if request.param == "containerd2" else "/usr/bin"
-    folder = tmp_path_factory.mktemp("images")
+    directory = tmp_path_factory.mktemp("images")
     applets = (
         "sh",
         "cat",
@@ -53,12 +53,13 @@ def containerd(
     )
     box = {f"bin/{name}": BUSYBOX for name in applets}
     images = [
-        archive(folder / "box.tar", "box", box, ["/bin/sh"]),
-        archive(folder / "spt.tar", "spt", {"probe": PARTS / "probe-bare.spt"}, ["probe.hang"],
+        archive(directory / "box.tar", "box", box, ["/bin/sh"]),
+        archive(directory / "spt.tar", "spt", {"probe": PARTS / "probe-bare.spt"}, ["probe.hang"],
                 unikernelType="rumprun", hypervisor="spt", binary="/probe"),
-        archive(folder / "fc.tar", "fc", {"probe": PARTS / "probe.pvh"}, ["app", "probe.hang"],
+        archive(directory / "fc.tar", "fc", {"probe": PARTS / "probe.pvh"}, ["app", "probe.hang"],
                 unikernelType="unikraft", hypervisor="firecracker", binary="/probe"),
-        archive(folder / "qemu.tar", "qemu", {"probe": PARTS / "probe.pvh"}, ["app", "probe.hang"],
+        archive(directory / "qemu.tar", "qemu", {"probe": PARTS / "probe.pvh"},
+                ["app", "probe.hang"],
                 unikernelType="unikraft", hypervisor="qemu", binary="/probe"),
     ]  # fmt: skip
     with taken_down(Containerd(str(URUNC), urunc_config, programs)) as place:
@@ -81,7 +82,7 @@ def nothing_stays(containerd: Containerd) -> Iterator[None]:
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_ordinary_run(containerd: Containerd, runtime: str) -> None:
-    """Output, errors, exit code, environment, working folder."""
+    """Output, errors, exit code, environment, working directory."""
     script = "echo out; echo err >&2; env | grep A=; pwd; exit 42"
     options = ("--rm", "--env", "A=1 2", "--cwd", "/bin")
     done = containerd.launch("one", "box", "/bin/sh", "-c", script, runtime=runtime,
@@ -116,8 +117,8 @@ def test_end_of_a_shared_pid_namespace(containerd: Containerd) -> None:
     slow = '#!/bin/sh\ncase "$*" in *" --all "*) sleep 1;; esac\nexec runc "$@"\n'
     containerd.run("sh", "-c", "cat >/run/slow-runc && chmod +x /run/slow-runc", stdin=slow)
     drop_in = '[ordinary]\nruntime = "/run/slow-runc"\n'
-    folder = "/etc/urunc/config.d"
-    containerd.run("sh", "-c", f"mkdir {folder} && cat >{folder}/slow.toml", stdin=drop_in)
+    directory = "/etc/urunc/config.d"
+    containerd.run("sh", "-c", f"mkdir {directory} && cat >{directory}/slow.toml", stdin=drop_in)
     try:
         script = "sleep 4321 & sleep 4322"
         options = ("-d", "--with-ns", "pid:/proc/1/ns/pid")
@@ -127,7 +128,7 @@ def test_end_of_a_shared_pid_namespace(containerd: Containerd) -> None:
         wait_stopped(containerd, "shared")
         assert not containerd.run("pgrep", "-f", "sleep 432[12]", check=False).stdout
     finally:
-        containerd.run("rm", "-r", folder, "/run/slow-runc")
+        containerd.run("rm", "-r", directory, "/run/slow-runc")
 
 
 def test_slice_without_systemd(containerd: Containerd) -> None:

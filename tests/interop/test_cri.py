@@ -31,22 +31,22 @@ def containerd(urunc_config: str, tmp_path_factory: pytest.TempPathFactory) -> I
     """containerd with a registry that has `pause`, an ordinary image `box`, and guests: the probe
     on Firecracker, Linux on QEMU."""
     need("root", "tun", "installed", "runc", "containerd", "cni", "nft", "probe")
-    folder = tmp_path_factory.mktemp("images")
+    directory = tmp_path_factory.mktemp("images")
     box = {f"bin/{name}": BUSYBOX for name in ("sh", "echo", "sleep", "wget", "httpd")}
     linux = {"vmlinuz": PARTS / "linux/vmlinuz", "initrd": PARTS / "linux/initrd.cpio"}
     images = [
-        archive(folder / "pause.tar", "pause", box, ["/bin/sleep", "100000"]),
-        archive(folder / "box.tar", "box", box, ["/bin/sh"]),
-        archive(folder / "probe.tar", "probe", {"probe": PARTS / "probe.pvh"},
+        archive(directory / "pause.tar", "pause", box, ["/bin/sleep", "100000"]),
+        archive(directory / "box.tar", "box", box, ["/bin/sh"]),
+        archive(directory / "probe.tar", "probe", {"probe": PARTS / "probe.pvh"},
                 ["app", "probe.serve"], unikernelType="unikraft", hypervisor="firecracker",
                 binary="/probe"),
-        archive(folder / "machine.tar", "machine", {"probe": PARTS / "probe.pvh"},
+        archive(directory / "machine.tar", "machine", {"probe": PARTS / "probe.pvh"},
                 ["app", "probe.hang"], unikernelType="unikraft", hypervisor="qemu",
                 binary="/probe"),
     ]  # fmt: skip
     if (PARTS / "linux/vmlinuz").exists():
         images.append(
-            archive(folder / "linux.tar", "linux", linux, ["/init", "/bin/sh", "-c", SERVE],
+            archive(directory / "linux.tar", "linux", linux, ["/init", "/bin/sh", "-c", SERVE],
                     unikernelType="linux", hypervisor="qemu", binary="/vmlinuz", initrd="/initrd")
         )  # fmt: skip
     with (
@@ -69,8 +69,8 @@ def is_in_its_own_group(pod: Pod, container: str) -> None:
     group = pod.groups(container)
     path = group.get("memory", group[""])
     assert path.endswith(f"/{pod.node.group}/{container}")
-    folder = f"memory{path}" if "memory" in group else path
-    processes = pod.node.run("cat", f"/sys/fs/cgroup/{folder}/cgroup.procs").stdout.split()
+    directory = f"memory{path}" if "memory" in group else path
+    processes = pod.node.run("cat", f"/sys/fs/cgroup/{directory}/cgroup.procs").stdout.split()
     assert str(pod.pid(container)) in processes
 
 

@@ -108,11 +108,13 @@ def test_a_stop_while_it_boots(engine: tuple[Engine, str]) -> None:
 def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
     """containerd with a registry that has the image and `pause`."""
     need("root", "tun", "installed", "runc", "containerd", "cni", "nft", "linux", "qemu", "images")
-    folder = tmp_path_factory.mktemp("images")
-    pause = archive(folder / "pause.tar", "pause", {"bin/sleep": BUSYBOX}, ["/bin/sleep", "100000"])
+    directory = tmp_path_factory.mktemp("images")
+    pause = archive(
+        directory / "pause.tar", "pause", {"bin/sleep": BUSYBOX}, ["/bin/sleep", "100000"]
+    )
     with (
         taken_down(Containerd(str(URUNC), COPYING)) as place,
-        registry(place.network, [pause, image(folder)]),
+        registry(place.network, [pause, image(directory)]),
     ):
         yield place
 

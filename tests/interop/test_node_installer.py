@@ -298,8 +298,8 @@ def test_cut_short_between_any_two_steps(node: Node, verb: str, newest: bool) ->
 def test_an_upgrade_leaves_the_old_version_beside(node: Node, tmp_path: pathlib.Path) -> None:
     node.write(MAIN, PLAIN)
     install(node)
-    folders = node.path("/usr/local/lib/urunc")
-    (old,) = [path for path in folders.iterdir() if path.is_dir()]
+    directories = node.path("/usr/local/lib/urunc")
+    (old,) = [path for path in directories.iterdir() if path.is_dir()]
     before = node.files(f"/usr/local/lib/urunc/{old.name}")
     config = node.read(MAIN)
     newer = tmp_path / "prefix"
@@ -317,12 +317,12 @@ def test_an_upgrade_leaves_the_old_version_beside(node: Node, tmp_path: pathlib.
     assert node.files(f"/usr/local/lib/urunc/{old.name}") == before
     said = node.run("chroot", str(node.root), "/usr/local/bin/urunc", "--version").stdout
     assert "99.0.0" in said
-    # and another build of the same version, whose folder may be in use
+    # and another build of the same version, whose directory may be in use
     module.write_text(module.read_text() + "\n")
     install(node, "--source", str(newer))
-    assert len([path for path in folders.iterdir() if path.is_dir()]) == 3
+    assert len([path for path in directories.iterdir() if path.is_dir()]) == 3
     install(node, verb="uninstall")
-    assert not folders.exists()
+    assert not directories.exists()
 
 
 def test_a_shim_of_its_own_another_prefix_and_a_python_brought_along(
@@ -537,10 +537,10 @@ esac
 
 
 def rancher(node: Node, kind: str, base: str, unit: str, version: str = "v1.33.1") -> str:
-    """Make the node one of k3s or RKE2, which runs; returns the folder of its configuration."""
+    """Make the node one of k3s or RKE2, which runs; returns the directory of its configuration."""
     agent = AGENT.format(kind)
-    folder = "data/current/bin" if kind == "k3s" else "bin"
-    programs = node.path(f"/var/lib/rancher/{kind}/{folder}")
+    directory = "data/current/bin" if kind == "k3s" else "bin"
+    programs = node.path(f"/var/lib/rancher/{kind}/{directory}")
     programs.mkdir(parents=True)
     newest = "version = 3" in base
     if newest:
@@ -627,9 +627,9 @@ def test_k3s_that_never_ran(node: Node) -> None:
 CRIO = """#!/usr/bin/python3
 import pathlib, sys, tomllib
 words = sys.argv[1:]
-folder = pathlib.Path(words[words.index("--config-dir") + 1])
+directory = pathlib.Path(words[words.index("--config-dir") + 1])
 seen = {}
-for file in sorted(folder.iterdir()):
+for file in sorted(directory.iterdir()):
     for name, values in tomllib.loads(file.read_text())["crio"]["runtime"]["runtimes"].items():
         assert set(values) <= {"runtime_path", "runtime_type", "runtime_root", "monitor_path"}
         seen[name] = values

@@ -31,11 +31,13 @@ CONFIG = """
 def containerd(urunc_config: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
     """containerd with a registry that has the images and `pause`."""
     need("root", "tun", "installed", "runc", "containerd", "cni", "nft", "solo5", "probe", "images")
-    folder = tmp_path_factory.mktemp("images")
-    pause = archive(folder / "pause.tar", "pause", {"bin/sleep": BUSYBOX}, ["/bin/sleep", "100000"])
+    directory = tmp_path_factory.mktemp("images")
+    pause = archive(
+        directory / "pause.tar", "pause", {"bin/sleep": BUSYBOX}, ["/bin/sleep", "100000"]
+    )
     with (
         taken_down(Containerd(str(URUNC), urunc_config + CONFIG)) as place,
-        registry(place.network, [pause, *solo5_images(folder, PARTS)]),
+        registry(place.network, [pause, *solo5_images(directory, PARTS)]),
     ):
         yield place
 

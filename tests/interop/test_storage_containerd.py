@@ -75,12 +75,12 @@ def test_root(containerd: Containerd, snapshotter: str) -> None:
 
 @pytest.mark.parametrize("config", ["config", "copies"])
 def test_volumes(containerd: Containerd, tmp_path: pathlib.Path, config: str) -> None:
-    """Folders, a file, memory, a device; copies where an annotation allows it."""
+    """Directories, a file, memory, a device; copies where an annotation allows it."""
     volumes = Volumes(tmp_path)
     with volumes.device() as device:
         options = (
             "--runtime-config-path", f"/etc/urunc/{config}.toml",
-            "--mount", f"type=bind,src={volumes.folder},dst=/in/folder,options=rbind:ro",
+            "--mount", f"type=bind,src={volumes.directory},dst=/in/directory,options=rbind:ro",
             "--mount", f"type=bind,src={volumes.file},dst=/in/file,options=bind:ro",
             "--mount", f"type=bind,src={volumes.out},dst=/out,options=rbind:rw",
             "--mount", "type=tmpfs,src=tmpfs,dst=/scratch,options=size=1m",

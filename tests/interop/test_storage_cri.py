@@ -35,24 +35,26 @@ from support import PREFIX, URUNC, need
 
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 TIME = "..2026_11_25"
-"""The folder in which a kubelet has one state of a volume."""
+"""The directory in which a kubelet has one state of a volume."""
 
 
 @pytest.fixture(scope="module")
 def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
     """containerd with a registry that has the image and `pause`."""
     need("root", "tun", "installed", "runc", "containerd", "cni", "nft", "linux", "qemu", "images")
-    folder = tmp_path_factory.mktemp("images")
-    pause = archive(folder / "pause.tar", "pause", {"bin/sleep": BUSYBOX}, ["/bin/sleep", "100000"])
+    directory = tmp_path_factory.mktemp("images")
+    pause = archive(
+        directory / "pause.tar", "pause", {"bin/sleep": BUSYBOX}, ["/bin/sleep", "100000"]
+    )
     with (
         taken_down(Containerd(str(URUNC), CONFIG)) as place,
-        registry(place.network, [pause, image(folder), image(folder, "declaring", "/data")]),
+        registry(place.network, [pause, image(directory), image(directory, "declaring", "/data")]),
     ):
         yield place
 
 
 class Kubelet:
-    """The folder that a kubelet has for a pod, as the node sees it."""
+    """The directory that a kubelet has for a pod, as the node sees it."""
 
     def __init__(self, node: Containerd, uid: str) -> None:
         self.node = node
@@ -60,7 +62,7 @@ class Kubelet:
         self.mounts: list[dict[str, Any]] = []
 
     def file(self, name: str, content: str, mode: int = 0o644) -> pathlib.Path:
-        """A file below the folder, as the tests see it."""
+        """A file below the directory, as the tests see it."""
         path = pathlib.Path(self.node.seen(f"{self.path}/{name}"))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
@@ -73,7 +75,7 @@ class Kubelet:
         self.mounts.append({"container_path": target, "host_path": source, "readonly": read_only})
 
     def published(self, kind: str, target: str, mode: int, **contents: str) -> None:
-        """A volume whose files are links through `..data` to the folder of one time."""
+        """A volume whose files are links through `..data` to the directory of one time."""
         volume = f"volumes/kubernetes.io~{kind}"
         for name, content in contents.items():
             file = self.file(f"{volume}/{TIME}/{name}", content, mode)
@@ -152,7 +154,7 @@ def test_volumes(containerd: Containerd, cri: Cri, tmp_path: pathlib.Path, confi
 
 @pytest.mark.parametrize("config", [CONFIG, COPYING], ids=["shared", "copied"])
 def test_volumes_of_an_image(containerd: Containerd, cri: Cri, config: str) -> None:
-    """VOLUME: the folder that CRI makes where it can be shared, else a copy of it."""
+    """VOLUME: the directory that CRI makes where it can be shared, else a copy of it."""
     pathlib.Path(containerd.seen("/etc/urunc/config.toml")).write_text(config)
     pod = Pod(containerd, cri)
     with pod.made():

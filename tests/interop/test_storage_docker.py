@@ -78,8 +78,8 @@ def test_root(docker: Docker, tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("runtime", ["urunc-linux", "urunc-copies"])
 def test_volumes(docker: Docker, tmp_path: pathlib.Path, runtime: str) -> None:
-    """Folders, files, a new named volume with what the image has at its place, memory, a device,
-    and the names that Docker writes into files."""
+    """Directories, files, a new named volume with what the image has at its place, memory, a
+    device, and the names that Docker writes into files."""
     copies = runtime == "urunc-copies"
     volumes = Volumes(tmp_path)
     asked = LOOK_AT_VOLUMES | ({} if copies else WRITE)
@@ -90,7 +90,7 @@ def test_volumes(docker: Docker, tmp_path: pathlib.Path, runtime: str) -> None:
     with volumes.device() as device:
         done = docker(
             "run", "--rm", "--runtime", runtime,
-            "--volume", f"{volumes.folder}:/in/folder:ro",
+            "--volume", f"{volumes.directory}:/in/directory:ro",
             "--volume", f"{volumes.file}:/in/file:ro",
             *(() if copies else ("--volume", f"{volumes.out}:/out")),
             "--volume", "named:/data:ro", "--tmpfs", "/scratch:size=1m",
@@ -121,9 +121,9 @@ def test_volumes_of_an_image(docker: Docker, runtime: str) -> None:
 
 
 def test_what_a_copy_could_not_give_back(docker: Docker, tmp_path: pathlib.Path) -> None:
-    """A folder, a file, a named volume that may be written to are refused."""
+    """A directory, a file, a named volume that may be written to are refused."""
     volumes = Volumes(tmp_path)
-    for source in (volumes.folder, volumes.file, "named"):
+    for source in (volumes.directory, volumes.file, "named"):
         words = ("--runtime", "urunc-copies", "--volume", f"{source}:/in", "stored", "true")
         done = docker("run", "--rm", *words, check=False)
         assert done.returncode == 125

@@ -59,12 +59,12 @@ def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
 def test_owners(docker: Docker, tmp_path: pathlib.Path, runtime: str) -> None:
     """A user of the image, of a file that was copied into the container, and of a volume."""
     volumes = Volumes(tmp_path)
-    os.chown(volumes.folder, FIRST, FIRST)
-    os.chown(volumes.folder / "secret", FIRST + 1234, FIRST + 7)
+    os.chown(volumes.directory, FIRST, FIRST)
+    os.chown(volumes.directory / "secret", FIRST + 1234, FIRST + 7)
     (tmp_path / "copied").write_text("by cp\n")
     seen = {}
     for name in ("runc", runtime):
-        words = ("--runtime", name, "--volume", f"{volumes.folder}:/in:ro", "declaring")
+        words = ("--runtime", name, "--volume", f"{volumes.directory}:/in:ro", "declaring")
         docker("create", "--name", "one", *words, *script(ASKED))
         docker("cp", str(tmp_path / "copied"), "one:/etc/copied")
         seen[name] = answers(docker("start", "--attach", "one").stdout)

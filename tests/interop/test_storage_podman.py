@@ -48,7 +48,7 @@ class Vfs(Podman):
 def podman(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Podman]:
-    """Podman with the image; with overlay there is a kernel that mounts shared folders."""
+    """Podman with the image; with overlay there is a kernel that mounts shared directories."""
     need("root", "installed", "podman", "linux", "qemu", "images")
     kind, config = request.param
     with taken_down(kind(str(URUNC), config)) as place:
@@ -102,8 +102,9 @@ def test_too_little_memory(podman: Podman) -> None:
 
 
 def test_volumes(podman: Podman, tmp_path: pathlib.Path) -> None:
-    """Folders, files, a secret, a new named volume with what the image has at its place, memory, a
-    device, and the names that Podman writes into files; copies where an annotation allows it."""
+    """Directories, files, a secret, a new named volume with what the image has at its place,
+    memory, a device, and the names that Podman writes into files; copies where an annotation allows
+    it."""
     volumes = Volumes(tmp_path)
     asked, seen = LOOK_AT_VOLUMES | WRITE, VOLUMES_SEEN | WRITTEN
     asked["named"] = "cat /data/settings; echo guest >/data/settings"
@@ -114,7 +115,7 @@ def test_volumes(podman: Podman, tmp_path: pathlib.Path) -> None:
     podman("secret", "create", "word", str(volumes.file))
     with volumes.device() as device:
         options = (
-            "--volume", f"{volumes.folder}:/in/folder:ro",
+            "--volume", f"{volumes.directory}:/in/directory:ro",
             "--volume", f"{volumes.file}:/in/file:ro", "--volume", f"{volumes.out}:/out",
             "--volume", "named:/data:ro", "--secret", "word",
             "--mount", "type=tmpfs,destination=/scratch,tmpfs-size=1m",
@@ -146,28 +147,30 @@ def test_overlays(podman: Podman, tmp_path: pathlib.Path) -> None:
         "written": "cat /written/etc/image; echo guest >/written/etc/image; cat /written/etc/image",
     }
     options = (
-        "--volume", f"{volumes.folder}:/over:O",
+        "--volume", f"{volumes.directory}:/over:O",
         "--mount", "type=image,source=stored,destination=/image",
         "--mount", "type=image,source=stored,destination=/written,rw=true",
     )  # fmt: skip
     assert answers(run(podman, *options, "stored", *script(asked))) == {
-        "over": "in a folder\nguest\n",
+        "over": "in a directory\nguest\n",
         "image": CONTENT + DENIED.format("/image/etc/image"),
         "written": CONTENT + "guest\n",
     }
-    assert (volumes.folder / "text").read_text() == "in a folder\n"
+    assert (volumes.directory / "text").read_text() == "in a directory\n"
 
 
-OWNED = {"owners": "stat -c '%n %u:%g' /etc/image /bin/busybox /tmp/folder /tmp/folder/secret"}
+OWNED = {
+    "owners": "stat -c '%n %u:%g' /etc/image /bin/busybox /tmp/directory /tmp/directory/secret"
+}
 
 
 def test_user_namespace(podman: Podman, tmp_path: pathlib.Path) -> None:
     """`--uidmap`: files belong in the guest to whom they belong in runc's container."""
     volumes = Volumes(tmp_path)
-    os.chown(volumes.folder, 100_000, 100_000)
-    os.chown(volumes.folder / "secret", 101_234, 100_007)
+    os.chown(volumes.directory, 100_000, 100_000)
+    os.chown(volumes.directory / "secret", 101_234, 100_007)
     named = annotations("--annotation")
-    words = ("--uidmap", "0:100000:65536", "--volume", f"{volumes.folder}:/tmp/folder:ro")
+    words = ("--uidmap", "0:100000:65536", "--volume", f"{volumes.directory}:/tmp/directory:ro")
     said = {
         runtime: podman(
             "run", "--rm", "--runtime", runtime, *named, *words, "stored", *script(OWNED),
@@ -178,8 +181,8 @@ def test_user_namespace(podman: Podman, tmp_path: pathlib.Path) -> None:
     seen = {runtime: answers(done.stdout) for runtime, done in said.items()}
     assert seen["urunc"] == seen["runc"], said
     lines = seen["urunc"]["owners"].splitlines()
-    assert lines == ["/etc/image 0:0", "/bin/busybox 0:0", "/tmp/folder 0:0",
-                     "/tmp/folder/secret 1234:7"]  # fmt: skip
+    assert lines == ["/etc/image 0:0", "/bin/busybox 0:0", "/tmp/directory 0:0",
+                     "/tmp/directory/secret 1234:7"]  # fmt: skip
 
 
 def test_memory_as_with_runc(podman: Podman) -> None:

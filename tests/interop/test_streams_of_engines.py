@@ -117,9 +117,11 @@ def test_docker(tmp_path_factory: pytest.TempPathFactory) -> None:
 def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
     """containerd with the image, and a registry that has it too."""
     need(*NEEDS, "tun", "runc", "containerd", "cni", "nft")
-    folder = tmp_path_factory.mktemp("images")
-    made = image(folder)
-    pause = archive(folder / "pause.tar", "pause", {"bin/sleep": BUSYBOX}, ["/bin/sleep", "100000"])
+    directory = tmp_path_factory.mktemp("images")
+    made = image(directory)
+    pause = archive(
+        directory / "pause.tar", "pause", {"bin/sleep": BUSYBOX}, ["/bin/sleep", "100000"]
+    )
     with (
         taken_down(Containerd(str(URUNC), CONFIG)) as place,
         registry(place.network, [pause, made]),

@@ -22,16 +22,16 @@ BUSYBOX = pathlib.Path("/bin/busybox")
 FIRST, SECOND = "1.0.1", "1.0.2"
 
 
-def install(folder: pathlib.Path, version: str) -> pathlib.Path:
+def install(directory: pathlib.Path, version: str) -> pathlib.Path:
     """`make install` of a source that has this version; the prefix."""
-    source = folder / f"source-{version}"
+    source = directory / f"source-{version}"
     for name in ("src", "launcher", "guest-init", "build/guest-init"):
         shutil.copytree(PROJECT / name, source / name)
     shutil.copy2(PROJECT / "Makefile", source)
     file = source / "src/urunc/__init__.py"
     text = re.sub(r'(?<=__version__ = ")[^"]*', version, file.read_text())
     file.write_text(text)
-    prefix = folder / "prefix"
+    prefix = directory / "prefix"
     command = ["make", "-s", "install", f"PREFIX={prefix}", "PYTHON=/usr/bin/python3"]
     subprocess.run(command, cwd=source, check=True, capture_output=True)
     return prefix

@@ -47,7 +47,7 @@ class Place:
     @property
     def prefix(self) -> list[str]:
         """The words before a command line that make it run here, with the caller's environment and
-        its folder (`/` where there is none of that name); its exit status is passed on."""
+        its directory (`/` where there is none of that name); its exit status is passed on."""
         raise NotImplementedError
 
     def run(

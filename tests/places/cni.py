@@ -29,7 +29,7 @@ from typing import Any
 
 from places import Place, hold, socket_at
 
-FOLDERS = ("/usr/lib/cni", "/opt/cni/bin")
+DIRECTORIES = ("/usr/lib/cni", "/opt/cni/bin")
 USED = ("loopback", "bridge", "ptp", "host-local", "portmap", "firewall", "tuning", "bandwidth")
 VERSION = "1.0.0"
 UPLINK = ("198.51.100.1/24", "2001:db8:1::1/64")
@@ -56,9 +56,9 @@ Entry = tuple[dict[str, Any], str, dict[str, Any]]
 """A network's configuration list, the interface's name in the pod, what the runtime says to it."""
 
 
-def folder() -> str:
+def directory() -> str:
     """Where the plugins are; "" where some of those that are used are missing."""
-    for place in FOLDERS:
+    for place in DIRECTORIES:
         if all(os.access(f"{place}/{name}", os.X_OK) for name in USED):
             return place
     return ""
@@ -67,7 +67,7 @@ def folder() -> str:
 def available() -> bool:
     """Whether a node can be had here."""
     tools = all(shutil.which(name) for name in ("ip", "tc", "nft", "iptables"))
-    return os.geteuid() == 0 and tools and folder() != ""
+    return os.geteuid() == 0 and tools and directory() != ""
 
 
 def bare(address: str) -> str:
@@ -318,7 +318,7 @@ class Node(Place):
         self._name = name
 
     def boot(self, undo: contextlib.ExitStack) -> None:
-        self._plugins = folder()
+        self._plugins = directory()
         self.pods: list[Pod] = []
         self._count = 0
         self.data = pathlib.Path(undo.enter_context(tempfile.TemporaryDirectory()))

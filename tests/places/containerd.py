@@ -33,7 +33,7 @@ def available() -> bool:
 class Containerd(Engine):
     """The place: `with Containerd(urunc) as containerd: containerd("tasks", "ls")`.
 
-    `runtime` is urunc's program; its shim stands beside it. `programs` is the folder of another
+    `runtime` is urunc's program; its shim stands beside it. `programs` is the directory of another
     containerd and its ctr.
     """
 
@@ -97,7 +97,7 @@ class Containerd(Engine):
                 restrict_oom_score_adj = true
                 sandbox_image = "{REGISTRY}/pause:latest"
                 [plugins."io.containerd.grpc.v1.cri".cni]
-                bin_dir = "{cni.folder()}"
+                bin_dir = "{cni.directory()}"
                 conf_dir = "/etc/cni/tests.d"
                 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
                 runtime_type = "io.containerd.runc.v2"

@@ -109,11 +109,13 @@ NEVER_S = 60
 @functools.cache
 def _messages() -> dict[str, Any]:
     """The messages' classes by name, made by the official compiler."""
-    with tempfile.TemporaryDirectory() as folder:
-        pathlib.Path(folder, "cri.proto").write_text(PROTO)
-        words = [f"-I{folder}", f"--descriptor_set_out={folder}/out", "cri.proto"]
+    with tempfile.TemporaryDirectory() as directory:
+        pathlib.Path(directory, "cri.proto").write_text(PROTO)
+        words = [f"-I{directory}", f"--descriptor_set_out={directory}/out", "cri.proto"]
         subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *words], check=True)
-        made = descriptor_pb2.FileDescriptorSet.FromString(pathlib.Path(folder, "out").read_bytes())
+        made = descriptor_pb2.FileDescriptorSet.FromString(
+            pathlib.Path(directory, "out").read_bytes()
+        )
     found = message_factory.GetMessages(made.file, pool=descriptor_pool.DescriptorPool())
     return {name.rpartition(".")[2]: made for name, made in found.items()}
 

@@ -8,9 +8,9 @@ network has lo and what the engine makes: it is the engine's host. All processes
 namespace, so they end with its first one. Containers get their control groups below one of the
 place's own, by the engine's --cgroup-parent: no systemd is needed or asked.
 
-It must touch nothing of the host but these groups and a folder for temporary files, and takes them
-back. After a test that was killed its processes are gone too; what stays is empty groups and that
-folder. Needs root and overlayfs; for what is in it, the engine's packages.
+It must touch nothing of the host but these groups and a directory for temporary files, and takes
+them back. After a test that was killed its processes are gone too; what stays is empty groups and
+that directory. Needs root and overlayfs; for what is in it, the engine's packages.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
 RESOLVER = "nameserver 192.0.2.53\n"
 
 # The first process of the PID namespace, which stays to wait for those that have no other parent.
-# $1: the folder.
+# $1: the directory.
 INSIDE = r"""
 set -eu
 here=$1
@@ -87,7 +87,8 @@ class Engine(Place):
     own_init: tuple[str, ...] = ()
     """Words that name a program for `--init`, where the engine's package has none."""
     states: tuple[str, ...] = ()
-    """Patterns of the folders in which runtimes keep containers; {space} is the place's tmpfs."""
+    """Patterns of the directories in which runtimes keep containers; {space} is the place's
+    tmpfs."""
 
     def __init__(self, runtime: str, config: str = "", **configs: str) -> None:
         self.runtime = runtime
@@ -244,10 +245,10 @@ class Engine(Place):
             "processes": processes,
             "states": {str(path) for pattern in states for path in root.glob(pattern)},
             "groups": {
-                folder
+                directory
                 for group in self._groups()
-                for folder, _, _ in os.walk(group)
-                if folder != str(group) and not folder.endswith("/conmon")  # once, for all
+                for directory, _, _ in os.walk(group)
+                if directory != str(group) and not directory.endswith("/conmon")  # once, for all
             },
         }
 
@@ -309,10 +310,10 @@ class Engine(Place):
         """Remove the groups; the kernel lets go of the dead in its own time."""
         end = time.monotonic() + 5
         for group in self._groups():
-            for folder, _, _ in os.walk(group, topdown=False):
+            for directory, _, _ in os.walk(group, topdown=False):
                 while True:
                     try:
-                        os.rmdir(folder)
+                        os.rmdir(directory)
                         break
                     except OSError:
                         if time.monotonic() > end:

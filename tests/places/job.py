@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs one command in a Machine: `python job.py FOLDER QEMU'S_PID -- COMMAND [WORD...]`.
+"""Runs one command in a Machine: `python job.py DIRECTORY QEMU'S_PID -- COMMAND [WORD...]`.
 
-A job is a folder that the machine and the host share: `run`, a script, goes in; `out`, `err` and
+A job is a directory that the machine and the host share: `run`, a script, goes in; `out`, `err` and
 `status` come back. The machine is told its name through the serial line, which has one caller at a
 time, for as long as it takes to be heard. What comes out is passed on while the command runs; the
 exit status is the command's. It must work by itself: no import but the standard library's.
@@ -23,7 +23,7 @@ FAILED = 125
 
 
 def script(command: list[str]) -> str:
-    """What a shell of the machine does to run a command with this process's folder and
+    """What a shell of the machine does to run a command with this process's directory and
     environment, but for variables that a shell cannot have."""
     lines = [
         f"export {name}={shlex.quote(value)}"

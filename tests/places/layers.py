@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Root filesystems as engines mount them, from layers in a folder, and a cache of images beside."""
+"""Root filesystems as engines mount them, from layers in a directory, and a cache of images
+beside."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from urunc.storage.owners import Owners
 
 
 class Place:
-    """A folder with layers, what is mounted of them, and a cache."""
+    """A directory with layers, what is mounted of them, and a cache."""
 
     def __init__(self, path: pathlib.Path) -> None:
         self.path = path
@@ -25,8 +26,8 @@ class Place:
         self.config.values["storage.cache"] = str(self.cache)
         self.mounted: list[pathlib.Path] = []
 
-    def folder(self, name: str, **files: str) -> pathlib.Path:
-        """A folder with files of these contents."""
+    def directory(self, name: str, **files: str) -> pathlib.Path:
+        """A directory with files of these contents."""
         made = self.path / name
         made.mkdir(parents=True, exist_ok=True)
         for file, content in files.items():
@@ -44,8 +45,8 @@ class Place:
         self.mounted.remove(point)
 
     def overlay(self, name: str, *lowers: pathlib.Path, options: str = "") -> pathlib.Path:
-        """An overlay of lower folders, the topmost first, as containerd mounts it."""
-        point, upper, work = (self.folder(f"{name}/{part}") for part in ("rootfs", "fs", "work"))
+        """An overlay of lower directories, the topmost first, as containerd mounts it."""
+        point, upper, work = (self.directory(f"{name}/{part}") for part in ("rootfs", "fs", "work"))
         words = f"lowerdir={':'.join(map(str, lowers))},upperdir={upper},workdir={work}{options}"
         self.mount("-t", "overlay", "overlay", "-o", words, point)
         return point
@@ -59,7 +60,7 @@ class Place:
 
     def look(self, image: cache.Image | pathlib.Path, options: str = "ro") -> pathlib.Path:
         """An image, mounted."""
-        point = self.folder(f"look-{len(self.mounted)}")
+        point = self.directory(f"look-{len(self.mounted)}")
         path = image if isinstance(image, pathlib.Path) else image.path
         self.mount("-o", f"loop,{options}", path, point)
         return point
@@ -79,9 +80,11 @@ def contents(root: pathlib.Path) -> dict[bytes, Any]:
     found: dict[bytes, Any] = {}
     nodes: dict[int, bytes] = {}
     top = os.fsencode(root)
-    for folder, folders, names in os.walk(top):
-        for name in sorted([b".", *names, *folders] if folder == top else [*names, *folders]):
-            path = os.path.join(folder, name)
+    for directory, directories, names in os.walk(top):
+        for name in sorted(
+            [b".", *names, *directories] if directory == top else [*names, *directories]
+        ):
+            path = os.path.join(directory, name)
             facts = os.lstat(path)
             fact: list[Any] = [oct(facts.st_mode), facts.st_uid, facts.st_gid]
             if stat.S_ISREG(facts.st_mode):

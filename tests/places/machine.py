@@ -3,14 +3,15 @@
 every controller.
 
 Its root is the host's below an overlay whose changes are lost, by virtiofs; /run and /tmp are its
-own; folders that the caller shares are the host's, writable. It has no network but lo. Commands run
-in system.slice/tests.service, as a container engine would in a group of its own; the groups above
-hand all controllers down. The processor is emulated, so all of it is ten times slower than outside.
+own; directories that the caller shares are the host's, writable. It has no network but lo. Commands
+run in system.slice/tests.service, as a container engine would in a group of its own; the groups
+above hand all controllers down. The processor is emulated, so all of it is ten times slower than
+outside.
 
-It must touch nothing of the host but what is shared and a folder for temporary files. What it
-starts ends with the test, even if that is killed; then the folder stays. Needs root, the package
+It must touch nothing of the host but what is shared and a directory for temporary files. What it
+starts ends with the test, even if that is killed; then the directory stays. Needs root, the package
 qemu-system-x86 (for virtiofsd too), busybox-static, and the kernel of the tests' Linux guest with
-its modules. What is read of the host's root is kept: where files may change, share the folder.
+its modules. What is read of the host's root is kept: where files may change, share the directory.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ BUSYBOX = "/bin/busybox"
 # the selftests and the mitigations take a quarter of the boot
 WORDS = "console=ttyS0 quiet panic=-1 mitigations=off cryptomgr.notests cgroup_no_v1=all"
 
-# A view of the host's root without what is mounted in it, read-only. $1: the view's folder; $2: the
-# project, which may be such a mount; then the daemon.
+# A view of the host's root without what is mounted in it, read-only. $1: the view's directory; $2:
+# the project, which may be such a mount; then the daemon.
 ROOT = r"""
 set -eu
 view=$1 project=$2
@@ -51,16 +52,16 @@ if [ "$(stat -c %d "$project")" != "$(stat -c %d /)" ]; then
 fi
 exec "$@"
 """
-# A folder with all that the host and the machine both write. $1: the folder; then the shared ones,
-# `--`, the daemon. They are named 0, 1, …; `shares` has a line for each.
+# A directory with all that the host and the machine both write. $1: the directory; then the shared
+# ones, `--`, the daemon. They are named 0, 1, …; `shares` has a line for each.
 SHARED = r"""
 set -eu
-folder=$1 number=0
+directory=$1 number=0
 shift
 while [ "$1" != -- ]; do
-    mkdir "$folder/$number"
-    mount --bind "$1" "$folder/$number"
-    echo "$number $1" >>"$folder/shares"
+    mkdir "$directory/$number"
+    mount --bind "$1" "$directory/$number"
+    echo "$number $1" >>"$directory/shares"
     number=$((number + 1))
     shift
 done
@@ -91,12 +92,12 @@ mount -t tmpfs -o mode=755 tmpfs run
 mount -t tmpfs -o mode=1777 tmpfs tmp
 mkdir run/lock run/machine
 mount -t virtiofs shared run/machine
-while read -r number folder; do
-    mkdir -p "./$folder"
-    mount --bind "run/machine/$number" "./$folder"
+while read -r number directory; do
+    mkdir -p "./$directory"
+    mount --bind "run/machine/$number" "./$directory"
 done <run/machine/shares
 read -r project <run/machine/project
-if [ ! -e "./$project" ]; then  # below a folder that the machine has its own of
+if [ ! -e "./$project" ]; then  # below a directory that the machine has its own of
     mkdir -p "./$project"
     mount --bind "/host$project" "./$project"
 fi
@@ -142,9 +143,9 @@ def available() -> bool:
 class Machine(Place):
     """The place: `with Machine(tmp_path) as place: place.run("uname", "-r")`.
 
-    `shared` are folders that are the host's own inside, writable, below the same names. Standard
-    input is empty inside, standard output and error are files. Commands may run at the same time.
-    A command whose caller has been killed goes on until the machine ends.
+    `shared` are directories that are the host's own inside, writable, below the same names.
+    Standard input is empty inside, standard output and error are files. Commands may run at the
+    same time. A command whose caller has been killed goes on until the machine ends.
     """
 
     def __init__(
@@ -177,7 +178,7 @@ class Machine(Place):
         self._here = here = pathlib.Path(tempfile.mkdtemp(prefix="urunc-test-"))
         undo.callback(shutil.rmtree, here)
         self._write_files(here)
-        shared = [str(folder) for folder in self.shared]
+        shared = [str(directory) for directory in self.shared]
         # once read, the root's files do not change; those that both sides write are looked at anew
         daemons = {
             "root": ([ROOT, "sh", f"{here}/root", str(PROJECT)], "cache=always"),
@@ -233,10 +234,10 @@ class Machine(Place):
             time.sleep(0.02)
 
     def _write_files(self, here: pathlib.Path) -> None:
-        """The folders that the daemons serve, and the initrd."""
+        """The directories that the daemons serve, and the initrd."""
         initrd = here / "initrd"
-        for folder in ("bin", "host", "proc", "root", "space"):
-            (initrd / folder).mkdir(parents=True)
+        for directory in ("bin", "host", "proc", "root", "space"):
+            (initrd / directory).mkdir(parents=True)
         shutil.copy(BUSYBOX, initrd / "bin/busybox")
         shutil.copytree(self.kernel / "modules", initrd / "modules")
         (initrd / "init").write_text(INIT)

@@ -2,9 +2,9 @@
 """A Kubernetes node as its installer sees it: a root of its own with /usr from the machine, an
 /etc, /var and /usr/local that are empty but for what a test writes, and engines that run in it.
 
-The root is a folder with mounts that only the place's mount namespace has; files of /etc, /run and
-/var are plain ones that a test reads and writes below `root`, those of /usr/local below `local`.
-Processes are in a PID namespace of their own and end with its first one. Needs root.
+The root is a directory with mounts that only the place's mount namespace has; files of /etc, /run
+and /var are plain ones that a test reads and writes below `root`, those of /usr/local below
+`local`. Processes are in a PID namespace of their own and end with its first one. Needs root.
 """
 
 from __future__ import annotations
@@ -123,11 +123,11 @@ class Node(Place):
         """A file of the node's."""
         return self.path(path).read_text()
 
-    def files(self, *folders: str) -> dict[str, bytes]:
-        """All files below some of the node's folders."""
+    def files(self, *directories: str) -> dict[str, bytes]:
+        """All files below some of the node's directories."""
         found = {}
-        for folder in folders or ("/etc", "/usr/local", "/var"):
-            for file in sorted(self.path(folder + "/").rglob("*")):
+        for directory in directories or ("/etc", "/usr/local", "/var"):
+            for file in sorted(self.path(directory + "/").rglob("*")):
                 if file.is_file() and not file.is_symlink():
                     found[str(file.relative_to(self.here))] = file.read_bytes()
         return found

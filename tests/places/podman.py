@@ -26,7 +26,7 @@ PROGRAMS = (
     "/usr/sbin/iptables",
     "/usr/sbin/runc",
 )
-USER_FOLDER = f"/run/user/{USER}"
+USER_DIRECTORY = f"/run/user/{USER}"
 
 
 def available() -> bool:
@@ -94,26 +94,26 @@ class RootlessPodman(Podman):
     """Podman as an ordinary user of the place runs it, with slirp4netns for networks. The user has
     subordinate ids, a /dev/net/tun that is open to all, and no control group."""
 
-    states = (f"{USER_FOLDER}/urunc/*", f"{USER_FOLDER}/urunc.d/users/*")
+    states = (f"{USER_DIRECTORY}/urunc/*", f"{USER_DIRECTORY}/urunc.d/users/*")
     driver = "vfs"
     home = "/run/home"
     daemons = f"""
         echo guest:x:{USER}:{USER}::/run/home:/bin/sh >>/etc/passwd
         echo guest:x:{USER}: >>/etc/group
         echo guest:{SUBORDINATE[0]}:{SUBORDINATE[1]} | tee /etc/subuid >/etc/subgid
-        mkdir -p {USER_FOLDER} /run/home
-        chown {USER}:{USER} {USER_FOLDER} /run/home
+        mkdir -p {USER_DIRECTORY} /run/home
+        chown {USER}:{USER} {USER_DIRECTORY} /run/home
         mknod -m 666 /run/tun c 10 200
         mount --bind /run/tun /dev/net/tun
     """
 
     def command(self, *words: str) -> list[str]:
         user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
-        places = [f"HOME={self.home}", f"XDG_RUNTIME_DIR={USER_FOLDER}", "USER=guest"]
+        places = [f"HOME={self.home}", f"XDG_RUNTIME_DIR={USER_DIRECTORY}", "USER=guest"]
         return [*user, "env", f"--chdir={self.home}", *places, PODMAN, *words]
 
     def load(self, archive: pathlib.Path) -> None:
-        """Load an image's archive, which may be in a folder that is closed to the user."""
+        """Load an image's archive, which may be in a directory that is closed to the user."""
         shutil.copyfile(archive, f"{self._root}{self.home}/image.tar")
         self("load", "--input", f"{self.home}/image.tar")
 

@@ -24,7 +24,7 @@ from places import Place
 USER = 12_345
 SUBORDINATE = (700_000, 65_536)
 
-# $1: the folder; $2: the user; $3, $4: its subordinate ids; $5: mode of /dev/net/tun
+# $1: the directory; $2: the user; $3, $4: its subordinate ids; $5: mode of /dev/net/tun
 OUTSIDE = r"""
 set -eu
 mount -t tmpfs -o mode=755 tmpfs "$1/space"
@@ -68,34 +68,34 @@ class Rootless(Place):
         self.timeout_s = timeout_s
 
     def boot(self, undo: contextlib.ExitStack) -> None:
-        # not below a folder that is closed to the user, as pytest's are
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="urunc-rootless-", dir="/var/tmp"))
-        undo.callback(shutil.rmtree, self.folder)
-        self.folder.chmod(0o755)
-        (self.folder / "space").mkdir()
-        log = self.folder / "log"
+        # not below a directory that is closed to the user, as pytest's are
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="urunc-rootless-", dir="/var/tmp"))
+        undo.callback(shutil.rmtree, self.directory)
+        self.directory.chmod(0o755)
+        (self.directory / "space").mkdir()
+        log = self.directory / "log"
         with log.open("wb") as out:
             process = subprocess.Popen(
                 ["unshare", "--mount", "--propagation", "private", "sh", "-c", OUTSIDE, "sh",
-                 str(self.folder), str(USER), *map(str, SUBORDINATE), self.tun_mode],
+                 str(self.directory), str(USER), *map(str, SUBORDINATE), self.tun_mode],
                 stdin=subprocess.PIPE, stdout=out, stderr=out, env=os.environ | {"INSIDE": INSIDE},
             )  # fmt: skip
         undo.callback(process.communicate, timeout=10)  # the end of its input is its own
         self.pid = process.pid
         end = time.monotonic() + self.timeout_s
-        while not os.path.exists(f"/proc/{self.pid}/root{self.runtime_folder}/ready"):
+        while not os.path.exists(f"/proc/{self.pid}/root{self.runtime_directory}/ready"):
             assert process.poll() is None and time.monotonic() < end, log.read_text()
             time.sleep(0.01)
 
     @property
-    def runtime_folder(self) -> str:
+    def runtime_directory(self) -> str:
         """The user's XDG_RUNTIME_DIR."""
-        return f"{self.folder}/space/run"
+        return f"{self.directory}/space/run"
 
     @property
     def network(self) -> str:
         """The network namespace, by the path that leads to it inside."""
-        return f"{self.runtime_folder}/net"
+        return f"{self.runtime_directory}/net"
 
     @property
     def network_outside(self) -> str:
@@ -105,9 +105,9 @@ class Rootless(Place):
     @property
     def prefix(self) -> list[str]:
         return ["nsenter", "-t", str(self.pid), "-U", "-m", "--", "env", "-u", "USER",
-                f"XDG_RUNTIME_DIR={self.runtime_folder}"]  # fmt: skip
+                f"XDG_RUNTIME_DIR={self.runtime_directory}"]  # fmt: skip
 
-    def give(self, folder: pathlib.Path) -> None:
-        """Make a folder and all that is in it the user's."""
-        for path in (folder, *folder.rglob("*")):
+    def give(self, directory: pathlib.Path) -> None:
+        """Make a directory and all that is in it the user's."""
+        for path in (directory, *directory.rglob("*")):
             os.chown(path, USER, USER, follow_symlinks=False)

@@ -3,17 +3,17 @@
 part of the control groups.
 
 What is in it is the host's root below an overlay, whose changes are lost; a /dev with nodes for the
-host's devices, a /run and a /tmp of its own; the project, read-only; folders that the caller
+host's devices, a /run and a /tmp of its own; the project, read-only; directories that the caller
 shares, writable. Its units are the few that are written here and none of the host's. It has a group
 of its own in each hierarchy that the host has mounted (v1, hybrid or v2), the root of its cgroup
 namespace: there it makes slices and scopes as on a machine of its own.
 
-It must touch nothing of the host but these groups, a folder for temporary files and a pseudo
+It must touch nothing of the host but these groups, a directory for temporary files and a pseudo
 terminal, and takes them back. After a test that was killed its processes are gone too; what stays
-is empty groups and that folder. Needs root, and the packages systemd, dbus and util-linux.
+is empty groups and that directory. Needs root, and the packages systemd, dbus and util-linux.
 
-`PYTHONPATH=tests python3 -m places.systemd [FOLDER...] -- COMMAND [WORD...]` runs one command in a
-place of its own, so also inside another.
+`PYTHONPATH=tests python3 -m places.systemd [DIRECTORY...] -- COMMAND [WORD...]` runs one command in
+a place of its own, so also inside another.
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ ENVIRONMENT = {
 }
 
 # The first process of the PID namespace becomes systemd. It joins its groups before it makes their
-# namespace, which is rooted there. $1: the folder; $2: the terminal; then groups, `--`, folders.
+# namespace, which is rooted there. $1: the directory; $2: the terminal; then groups, `--`,
+# directories.
 BOOT = r"""
 set -eu
 here=$1 console=$2
@@ -123,7 +124,7 @@ mount -t overlay -o "lowerdir=/,upperdir=upper,workdir=work" overlay root
 root=$here/space/root
 cd "$root"
 
-# nodes for the same devices, not the same folder: systemd makes links in its /dev
+# nodes for the same devices, not the same directory: systemd makes links in its /dev
 mount -t tmpfs -o mode=755 tmpfs dev
 cp -ax /dev/. dev
 rm -rf dev/console dev/log dev/initctl dev/core dev/ptmx dev/pts dev/shm dev/mqueue
@@ -162,9 +163,9 @@ cp -a "$here/files/." .
 mkdir -p "./$project"
 mount --rbind "$project" "./$project"
 mount -o remount,bind,ro "./$project"
-for folder; do
-    mkdir -p "./$folder"
-    mount --rbind "$folder" "./$folder"
+for directory; do
+    mkdir -p "./$directory"
+    mount --rbind "$directory" "./$directory"
 done
 pivot_root . run/old
 cd /
@@ -218,9 +219,9 @@ class Hierarchy:
 
     def remove(self) -> bool:
         """Remove the group and all below it; False while there is a process in one."""
-        for folder, _, _ in os.walk(self.group, topdown=False):
+        for directory, _, _ in os.walk(self.group, topdown=False):
             try:
-                os.rmdir(folder)
+                os.rmdir(directory)
             except FileNotFoundError:
                 continue
             except OSError:
@@ -279,7 +280,7 @@ class Terminal:
 class Systemd(Place):
     """The place: `with Systemd(tmp_path) as place: place.run("systemctl", "status")`.
 
-    `shared` are folders that are the host's own inside, writable, below the same names.
+    `shared` are directories that are the host's own inside, writable, below the same names.
     """
 
     def __init__(self, *shared: pathlib.Path, timeout_s: float = 30) -> None:
@@ -309,7 +310,7 @@ class Systemd(Place):
             hierarchy.make()
         self._write_files(pathlib.Path(here))
         groups = [hierarchy.group for hierarchy in self._hierarchies]
-        shared = [str(folder) for folder in self.shared]
+        shared = [str(directory) for directory in self.shared]
         process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child",
              "sh", f"{here}/boot", here, self._terminal.path, *groups, "--", str(PROJECT), *shared],
@@ -365,7 +366,7 @@ class Systemd(Place):
 
 
 def main(words: list[str]) -> int:
-    """Run one command in a place of its own, sharing the folders that are named before `--`."""
+    """Run one command in a place of its own, sharing the directories that are named before `--`."""
     border = words.index("--")
     with Systemd(*map(pathlib.Path, words[:border]), timeout_s=120) as place:
         return subprocess.run([*place.prefix, *words[border + 1 :]]).returncode

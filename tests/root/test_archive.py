@@ -48,20 +48,21 @@ def written(
     return unpacked(content), facts
 
 
-def projected(folder: pathlib.Path, files: dict[str, str], mode: int = 0o644) -> pathlib.Path:
-    """A volume as a kubelet writes it: files in a dated folder, `..data` leads to it, and links."""
-    dated = folder / "..2026_01_02_03_04_05.123456789"
+def projected(directory: pathlib.Path, files: dict[str, str], mode: int = 0o644) -> pathlib.Path:
+    """A volume as a kubelet writes it: files in a dated directory, `..data` leads to it, and
+    links."""
+    dated = directory / "..2026_01_02_03_04_05.123456789"
     dated.mkdir(parents=True)
-    folder.chmod(0o1777)
+    directory.chmod(0o1777)
     for name, text in files.items():
         (dated / name).parent.mkdir(exist_ok=True)
         (dated / name).write_text(text)
         (dated / name).chmod(mode)
         top = name.partition("/")[0]
-        if not (folder / top).is_symlink():
-            os.symlink(f"..data/{top}", folder / top)
-    os.symlink(dated.name, folder / "..data")
-    return folder
+        if not (directory / top).is_symlink():
+            os.symlink(f"..data/{top}", directory / top)
+    os.symlink(dated.name, directory / "..data")
+    return directory
 
 
 def test_volumes_of_a_pod(tmp_path: pathlib.Path) -> None:
@@ -120,8 +121,8 @@ def overlay(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
         (tmp_path / name).mkdir(parents=True)
     for name in ("kept/a", "kept/b", "emptied/old", "gone/x", "deleted", "changed"):
         (tmp_path / "lower" / name).write_text("old\n")
-    folders = ",".join(f"{name}dir={tmp_path}/{name}" for name in ("lower", "upper", "work"))
-    command = ["mount", "-t", "overlay", "-o", folders, "overlay", tmp_path / "merged"]
+    directories = ",".join(f"{name}dir={tmp_path}/{name}" for name in ("lower", "upper", "work"))
+    command = ["mount", "-t", "overlay", "-o", directories, "overlay", tmp_path / "merged"]
     subprocess.run(command, check=True)
     try:
         yield tmp_path / "merged"
@@ -147,7 +148,7 @@ def test_a_writable_layer(tmp_path: pathlib.Path, overlay: pathlib.Path) -> None
     for name in ("deleted", "kept/b", "gone"):
         whiteout = tree[b"layer/" + name.encode()]
         assert stat.S_ISCHR(whiteout.mode) and whiteout.device == 0
-    # the same layer over the same image is the same tree, once its opaque folders are marked
+    # the same layer over the same image is the same tree, once its opaque directories are marked
     target = tmp_path / "unpacked"
     target.mkdir()
     with open(tmp_path / "archive", "rb") as packed:
@@ -156,8 +157,8 @@ def test_a_writable_layer(tmp_path: pathlib.Path, overlay: pathlib.Path) -> None
         os.setxattr(target / "layer" / path, "trusted.overlay.opaque", b"y")
     (tmp_path / "again").mkdir()
     (tmp_path / "work2").mkdir()
-    folders = f"lowerdir={tmp_path}/lower,upperdir={target}/layer,workdir={tmp_path}/work2"
-    command = ["mount", "-t", "overlay", "-o", folders, "overlay", tmp_path / "again"]
+    directories = f"lowerdir={tmp_path}/lower,upperdir={target}/layer,workdir={tmp_path}/work2"
+    command = ["mount", "-t", "overlay", "-o", directories, "overlay", tmp_path / "again"]
     subprocess.run(command, check=True)
     try:
         again, merged = on_disk(str(tmp_path / "again")), on_disk(str(overlay))
@@ -193,9 +194,9 @@ def test_limit(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "error", "message"),
     [
-        ("socket", ImageError, "mount '/data': '.*' is neither a folder nor a regular file"),
-        ("fifo", ImageError, "neither a folder nor a regular file"),
-        ("device", ImageError, "neither a folder nor a regular file"),
+        ("socket", ImageError, "mount '/data': '.*' is neither a directory nor a regular file"),
+        ("fifo", ImageError, "neither a directory nor a regular file"),
+        ("device", ImageError, "neither a directory nor a regular file"),
         ("missing", HostError, "mount '/data': open '.*': no such file or directory"),
     ],
 )
@@ -232,21 +233,21 @@ def test_a_full_disk(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_volume_that_is_updated_meanwhile(tmp_path: pathlib.Path) -> None:
-    """A kubelet puts a new folder in place of the one that `..data` leads to, again and again: each
-    archive has one state, whole."""
-    folder = projected(tmp_path / "config", {"a": "0", "b": "0"})
+    """A kubelet puts a new directory in place of the one that `..data` leads to, again and again:
+    each archive has one state, whole."""
+    directory = projected(tmp_path / "config", {"a": "0", "b": "0"})
     done = threading.Event()
 
     def update() -> None:
         number = 1
         while not done.wait(0.001):
-            new = folder / f"..{number}"
+            new = directory / f"..{number}"
             new.mkdir()
             for name in ("a", "b"):
                 (new / name).write_text(str(number))
-            old = folder / os.readlink(folder / "..data")
-            os.symlink(new.name, folder / "..data_tmp")
-            os.rename(folder / "..data_tmp", folder / "..data")
+            old = directory / os.readlink(directory / "..data")
+            os.symlink(new.name, directory / "..data_tmp")
+            os.rename(directory / "..data_tmp", directory / "..data")
             for name in ("a", "b"):
                 (old / name).unlink()
             old.rmdir()
@@ -257,7 +258,7 @@ def test_a_volume_that_is_updated_meanwhile(tmp_path: pathlib.Path) -> None:
     seen = set()
     try:
         for _ in range(200):
-            tree, _facts = written(tmp_path, volume(0, folder))
+            tree, _facts = written(tmp_path, volume(0, directory))
             data = b"volumes/0/" + tree[b"volumes/0/..data"].body
             seen.add(tree[data + b"/a"].body)
             assert tree[data + b"/a"].body == tree[data + b"/b"].body
@@ -270,36 +271,36 @@ def test_a_volume_that_is_updated_meanwhile(tmp_path: pathlib.Path) -> None:
 def test_a_volume_that_is_never_still(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = projected(tmp_path / "config", {"a": "0"})
+    directory = projected(tmp_path / "config", {"a": "0"})
     numbers = iter(range(1000))
     monkeypatch.setattr(archive, "_data", lambda fd: str(next(numbers)))
     with pytest.raises(HostError, match="they are updated all the time"):
-        written(tmp_path, volume(0, folder))
+        written(tmp_path, volume(0, directory))
     assert not (tmp_path / "archive").exists()
 
 
-def test_a_folder_of_more_names_than_can_be_written(
+def test_a_directory_of_more_names_than_can_be_written(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is not listed to its end first."""
-    folder = tmp_path / "many"
-    folder.mkdir()
+    directory = tmp_path / "many"
+    directory.mkdir()
     for number in range(200):
-        (folder / f"{number}").touch()
+        (directory / f"{number}").touch()
     listed = []
     monkeypatch.setattr(cpio, "encoded", lambda name: listed.append(name) or name.encode())
     with pytest.raises(HostError, match="pack mount '/data': more than"):
-        written(tmp_path, volume(0, folder), limit_bytes=110 * 100)
+        written(tmp_path, volume(0, directory), limit_bytes=110 * 100)
     assert 100 <= len(listed) < 110
 
 
 def test_attributes_of_many_names(tmp_path: pathlib.Path) -> None:
     """Who made the files chose them: what is kept and said of them is bounded."""
-    folder = tmp_path / "noted"
-    folder.mkdir()
+    directory = tmp_path / "noted"
+    directory.mkdir()
     for number in range(50):
-        os.setxattr(folder, f"trusted.note{number}", b"")
-    _, facts = written(tmp_path, volume(0, folder))
+        os.setxattr(directory, f"trusted.note{number}", b"")
+    _, facts = written(tmp_path, volume(0, directory))
     assert len(facts.left_out) == cpio.LEFT_OUT_LIMIT + 1
     assert sum(item.files for item in facts.left_out) == 50
     assert cpio.OTHERS in [item.name for item in facts.left_out]

@@ -46,8 +46,8 @@ def annotation(key: str, value: str | None) -> Change:
 def setting(path: str, value: object) -> Change:
     def change(bundle: Bundle) -> None:
         at = bundle.config
-        *folders, last = path.split(".")
-        for name in folders:
+        *directories, last = path.split(".")
+        for name in directories:
             at = at[name]
         at[last] = value
 
@@ -114,7 +114,7 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
     "a path out of the root": (annotation("binary", "../../etc/passwd"), ("leads out",)),
     "a link out of the root": (link("/etc/passwd"), ("'/unikernel'", "no such file", "inside")),
     "a link up and out of the root": (link("../../../../etc/passwd"), ("no such file",)),
-    "a folder as unikernel": (annotation("binary", "/"), ("not a regular file",)),
+    "a directory as unikernel": (annotation("binary", "/"), ("not a regular file",)),
     "a device as unikernel": (
         lambda b: (annotation("binary", "/null")(b), os.mknod(b.root / "null", 0o20666, 0x103)),
         ("not a regular file",),
@@ -362,13 +362,13 @@ def test_an_annotation_that_has_no_use_here(urunc: Urunc, tmp_path: pathlib.Path
     assert "annotation 'accelerator': 'fast' is unknown" in refused.stderr
 
 
-@pytest.mark.parametrize(("guest", "folder"), [("mirage", False), ("rumprun", True)])
-def test_a_device_without_a_disk(urunc: Urunc, bundle: Bundle, guest: str, folder: bool) -> None:
+@pytest.mark.parametrize(("guest", "directory"), [("mirage", False), ("rumprun", True)])
+def test_a_device_without_a_disk(urunc: Urunc, bundle: Bundle, guest: str, directory: bool) -> None:
     """A mount is advised only where the guest would take it."""
     on_solo5(guest, "spt", elf(notes=solo5_notes(2, ("a", 1))))(bundle)
     refused = urunc("plan", "--bundle", str(bundle.write()), check=False).stderr
     assert "declares the block devices 'a', but 0 given (name a block image by" in refused
-    assert ("or mount a folder" in refused) == folder
+    assert ("or mount a directory" in refused) == directory
 
 
 def test_a_message_is_one_line(urunc: Urunc, bundle: Bundle) -> None:

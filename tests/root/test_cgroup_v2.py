@@ -32,30 +32,30 @@ class Inside:
 
     def __init__(self, machine: Machine, name: str) -> None:
         self.machine = machine
-        self.folder = machine.shared[0] / name
-        self.folder.mkdir()
+        self.directory = machine.shared[0] / name
+        self.directory.mkdir()
         self.group = f"/sys/fs/cgroup/urunc-test/{name}"
 
     def bundle(self, monitor: str, **resources: object) -> Bundle:
         solo5 = monitor == "spt"
         extra = {} if solo5 else {"accelerator": "tcg"}
-        made = Bundle(self.folder / "b", "rumprun" if solo5 else "unikraft", monitor, **extra)
+        made = Bundle(self.directory / "b", "rumprun" if solo5 else "unikraft", monitor, **extra)
         made.add("unikernel", PARTS / ("probe-bare.spt" if solo5 else "probe.pvh"))
         made.args("probe.hang")
         made.config["linux"]["resources"] = resources
-        made.config["linux"]["cgroupsPath"] = f"/urunc-test/{self.folder.name}"
+        made.config["linux"]["cgroupsPath"] = f"/urunc-test/{self.directory.name}"
         return made
 
     def urunc(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         path = f"{PARTS}/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        command = (str(URUNC), "--root", f"/run/urunc-{self.folder.name}", *words)
+        command = (str(URUNC), "--root", f"/run/urunc-{self.directory.name}", *words)
         return self.machine.run(*command, check=check, PATH=path, timeout_s=120)
 
     def create(self, bundle: Bundle, *options: str) -> None:
-        """Its console stays in the machine: a shared folder holds no FIFO of the host."""
+        """Its console stays in the machine: a shared directory holds no FIFO of the host."""
         words = ("--bundle", str(bundle.write()), *options, "one")
         path = f"{PARTS}/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        script = f"exec {URUNC} --root /run/urunc-{self.folder.name} create {' '.join(words)}"
+        script = f"exec {URUNC} --root /run/urunc-{self.directory.name} create {' '.join(words)}"
         made = self.machine.run(
             "sh", "-c", f"{script} >/run/console 2>&1", check=False, PATH=path, timeout_s=120
         )
@@ -181,7 +181,7 @@ def test_by_systemd(machine: Machine) -> None:
     """
     path = f"{PARTS}/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     said = machine.run(
-        "/usr/bin/python3", "-m", "places.systemd", str(inside.folder), "--", "sh", "-c", script,
+        "/usr/bin/python3", "-m", "places.systemd", str(inside.directory), "--", "sh", "-c", script,
         PYTHONPATH=f"{PROJECT}/tests", PATH=path, timeout_s=200,
     )  # fmt: skip
     lines = said.stdout.splitlines()

@@ -30,10 +30,10 @@ def bundle(bundle: Bundle) -> Bundle:
 
 
 def group(controller: str, name: str = "urunc-test/groups") -> pathlib.Path:
-    folder = V1 / controller
-    if not (folder / "cgroup.procs").exists():
+    directory = V1 / controller
+    if not (directory / "cgroup.procs").exists():
         pytest.skip(f"no v1 hierarchy of {controller} here")
-    return folder / name
+    return directory / name
 
 
 def test_limits_on_v1(urunc: Urunc, bundle: Bundle) -> None:
@@ -121,15 +121,15 @@ def test_unified_where_there_is_v1(urunc: Urunc, bundle: Bundle) -> None:
 
 def test_a_group_that_is_frozen(urunc: Urunc, bundle: Bundle) -> None:
     """Whoever joins it stands still for good: refused, and the group is left as it is."""
-    folder = group("freezer")
-    folder.mkdir(parents=True)
-    (folder / "freezer.state").write_text("FROZEN")
+    directory = group("freezer")
+    directory.mkdir(parents=True)
+    (directory / "freezer.state").write_text("FROZEN")
     with nothing_left(urunc.root):
         refused = urunc("create", "--bundle", str(bundle.write()), urunc.new_id(), check=False)
     assert refused.returncode == 1
     assert "it is there already, and frozen" in refused.stderr
-    folder.rmdir()
-    folder.parent.rmdir()
+    directory.rmdir()
+    directory.parent.rmdir()
 
 
 def test_devices_on_v1(urunc: Urunc, bundle: Bundle) -> None:
@@ -301,10 +301,10 @@ def v2(urunc: Urunc) -> Iterator[Urunc]:
         urunc.clean()
         urunc.identifiers.clear()
         urunc.prefix = []
-    for folder in (V1 / "unified", V1):
+    for directory in (V1 / "unified", V1):
         for path in ("urunc-test/groups", "urunc-test"):
-            if (folder / path).exists():
-                (folder / path).rmdir()
+            if (directory / path).exists():
+                (directory / path).rmdir()
 
 
 def unified(urunc: Urunc, file: str) -> str:

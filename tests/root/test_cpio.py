@@ -58,16 +58,16 @@ def tree(tmp_path: pathlib.Path) -> pathlib.Path:
     (top / "setuid").chmod(0o6755)
     (top / "sticky").mkdir()
     (top / "sticky").chmod(0o1777)
-    folder = top
+    directory = top
     for _ in range(8):
-        folder /= LONG
-        folder.mkdir()
-    (folder / "deep").write_text("deep\n")
+        directory /= LONG
+        directory.mkdir()
+    (directory / "deep").write_text("deep\n")
     pathlib.Path(os.fsdecode(os.fsencode(top) + b"/\xff\xfe\n name\t")).write_text("odd name\n")
     (top / "TRAILER!!!").write_text("not the end\n")
     os.symlink("/etc/passwd", top / "out")
     os.symlink(b"t" * 4095, os.fsencode(top) + b"/far")
-    os.symlink("sticky", top / "to-folder")
+    os.symlink("sticky", top / "to-directory")
     os.mkfifo(top / "fifo", 0o640)
     os.mknod(top / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
     os.mknod(top / "whiteout", stat.S_IFCHR, os.makedev(0, 0))
@@ -115,7 +115,7 @@ def test_unpacked_by_cpio(tree: pathlib.Path, tmp_path: pathlib.Path, prefix: st
     got, expected = on_disk(str(target / prefix)), on_disk(str(tree))
     assert got.keys() == expected.keys()
     for path, node in expected.items():
-        if stat.S_ISDIR(node.mode):  # cpio(1) sets a folder's time before it fills the folder
+        if stat.S_ISDIR(node.mode):  # cpio(1) sets a directory's time before it fills the directory
             got[path].mtime = node.mtime
         if path == b".":  # and leaves one that is there as it is
             got[path].mode = node.mode
@@ -270,10 +270,10 @@ def test_a_file_that_changes(
 
 
 def test_no_way_out_by_a_race(tmp_path: pathlib.Path) -> None:
-    """A folder that is a link to the outside in every other moment."""
+    """A directory that is a link to the outside in every other moment."""
     top = tmp_path / "tree"
-    (top / "folder").mkdir(parents=True)
-    (top / "folder/inside").write_text("inside\n")
+    (top / "directory").mkdir(parents=True)
+    (top / "directory/inside").write_text("inside\n")
     for number in range(200):
         (top / f"file-{number}").touch()
     (tmp_path / "outside").mkdir()
@@ -283,10 +283,10 @@ def test_no_way_out_by_a_race(tmp_path: pathlib.Path) -> None:
 
     def swap() -> None:
         while not done.is_set():
-            os.rename(top / "folder", tmp_path / "aside")
-            os.rename(top / "link", top / "folder")
-            os.rename(top / "folder", top / "link")
-            os.rename(tmp_path / "aside", top / "folder")
+            os.rename(top / "directory", tmp_path / "aside")
+            os.rename(top / "link", top / "directory")
+            os.rename(top / "directory", top / "link")
+            os.rename(tmp_path / "aside", top / "directory")
 
     thread = threading.Thread(target=swap)
     thread.start()

@@ -76,14 +76,14 @@ def place(tmp_path: pathlib.Path) -> Iterator[Place]:
 
 def program(place: Place, text: str, name: str = "mke2fs") -> dict[str, str]:
     """An environment with a program in place of a filesystem's own."""
-    folder = place.folder("bin")
-    (folder / name).write_text(
+    directory = place.directory("bin")
+    (directory / name).write_text(
         "#!/bin/sh\n" + text.replace("{real}", str(shutil.which(name, path=PROGRAMS)))
     )
-    (folder / name).chmod(0o755)
-    (folder / "debugfs").unlink(missing_ok=True)
-    (folder / "debugfs").symlink_to(str(shutil.which("debugfs", path=PROGRAMS)))
-    return os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"}
+    (directory / name).chmod(0o755)
+    (directory / "debugfs").unlink(missing_ok=True)
+    (directory / "debugfs").symlink_to(str(shutil.which("debugfs", path=PROGRAMS)))
+    return os.environ | {"PATH": f"{directory}:{os.environ['PATH']}"}
 
 
 def create(
@@ -99,7 +99,7 @@ def create(
 def test_a_builder_is_killed(place: Place, point: str) -> None:
     """The next create has the image, whole, and nothing else is left."""
     change, text = POINTS[point]
-    layer = place.folder("layer", file="x" * 300_000)
+    layer = place.directory("layer", file="x" * 300_000)
     root = place.overlay("c", layer)
     environment = program(place, text) if text else None
     with create(place, root, change, environment) as process:
@@ -120,7 +120,7 @@ def test_a_builders_child_is_killed(
     place: Place, monkeypatch: pytest.MonkeyPatch, whom: str
 ) -> None:
     """That is an error, and nothing is left."""
-    root = place.overlay("c", place.folder("layer", file="x"))
+    root = place.overlay("c", place.directory("layer", file="x"))
     with monkeypatch.context() as patch:
         patch.setenv("PATH", program(place, f"kill -9 {whom}; exec sleep 5\n")["PATH"])
         with pytest.raises(HostError, match=r"the builder died|mke2fs ended with -9"):
@@ -132,7 +132,7 @@ def test_a_builders_child_is_killed(
 def test_another_images_leftovers_go(place: Place) -> None:
     """Of a builder that is dead, but not of one that is alive."""
     one, two, three = (
-        place.overlay(f"c{name}", place.folder(name, file=name)) for name in ("a", "b", "c")
+        place.overlay(f"c{name}", place.directory(name, file=name)) for name in ("a", "b", "c")
     )
     with create(place, one, "cache.commit = die"):
         pass
@@ -153,7 +153,7 @@ def test_another_images_leftovers_go(place: Place) -> None:
 
 
 def test_two_at_once_build_one(place: Place) -> None:
-    root = place.overlay("c", place.folder("layer", file="x"))
+    root = place.overlay("c", place.directory("layer", file="x"))
     environment = program(place, f"echo >>{place.path}/runs; sleep 0.5\n{REAL}")
     both = [create(place, root, "", environment) for _ in range(3)]
     assert [process.wait(30) for process in both] == [0, 0, 0]
@@ -199,7 +199,7 @@ def link(path: pathlib.Path) -> None:
 @pytest.mark.parametrize("damage", (truncate, overwrite, write, lose_facts, garble_facts, link))
 def test_a_damaged_entry_is_built_anew(place: Place, damage: object) -> None:
     assert callable(damage)
-    layer = place.folder("layer", file="x")
+    layer = place.directory("layer", file="x")
     root = place.overlay("c", layer)
     path = pathlib.Path(place.obtain(root).path)
     assert not place.obtain(root).built
@@ -213,26 +213,26 @@ def test_a_damaged_entry_is_built_anew(place: Place, damage: object) -> None:
 
 def test_a_full_disk(place: Place) -> None:
     """A clear error, and nothing of the attempt stays: found before, or while a program writes."""
-    layer = place.folder("layer")
+    layer = place.directory("layer")
     (layer / "noise").write_bytes(os.urandom(16 * MIB))
     root = place.overlay("c", layer)
-    place.mount("-t", "tmpfs", "-o", "size=8m,mode=0700", "tmpfs", place.folder("cache"))
+    place.mount("-t", "tmpfs", "-o", "size=8m,mode=0700", "tmpfs", place.directory("cache"))
     for form in ("ext4", "erofs", "squashfs", "cpio"):
         with pytest.raises(HostError, match=rf"no space left in '{place.cache}' .*cache prune"):
             place.obtain(root, form)
         assert place.files() == []
     free = os.statvfs(place.cache)
     assert free.f_bfree >= free.f_blocks - 8
-    small = place.overlay("d", place.folder("small", file="x"))
+    small = place.overlay("d", place.directory("small", file="x"))
     assert place.obtain(small, "squashfs").built
 
 
 def test_a_disk_that_fills_up(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Others write to it, too: the space was there when the tree was measured."""
-    layer = place.folder("layer")
+    layer = place.directory("layer")
     (layer / "noise").write_bytes(os.urandom(6 * MIB))
     root = place.overlay("c", layer)
-    place.mount("-t", "tmpfs", "-o", "size=8m,mode=0700", "tmpfs", place.folder("cache"))
+    place.mount("-t", "tmpfs", "-o", "size=8m,mode=0700", "tmpfs", place.directory("cache"))
     for name, form in (("mke2fs", "ext4"), ("mkfs.erofs", "erofs"), ("mksquashfs", "squashfs")):
         fill = f"head -c 4M /dev/zero >{place.cache}/mnt-other 2>&1\n"
         monkeypatch.setenv("PATH", program(place, fill + REAL, name)["PATH"])
@@ -246,7 +246,7 @@ def aged(place: Place, *names: str) -> list[cache.Image]:
     """An image for each, the first unused for longest: an hour and more."""
     made = []
     for number, name in enumerate(names):
-        layer = place.folder(f"layer-{name}")
+        layer = place.directory(f"layer-{name}")
         (layer / "noise").write_bytes(os.urandom(2 * MIB))
         made.append(place.obtain(place.overlay(f"c-{name}", layer), "erofs"))
         unused_since(made[-1], (len(names) - number) * 3600)
@@ -273,7 +273,7 @@ def test_a_bound(place: Place) -> None:
     assert set(kept(place)) == {a.path, c.path, d.path}
     # what is on its way into a container stays, be it too much
     place.config.values["storage.cache_mib"] = 1
-    layer = place.folder("layer-e")
+    layer = place.directory("layer-e")
     (layer / "noise").write_bytes(os.urandom(2 * MIB))
     e = place.obtain(place.overlay("c-e", layer), "erofs")
     assert set(kept(place)) == {a.path, e.path}
@@ -341,9 +341,9 @@ def test_wrong_words(urunc: Urunc, words: tuple[str, ...], complaint: str) -> No
     assert complaint in answer.stderr
 
 
-def test_a_folder_that_others_may_write_to(place: Place) -> None:
-    root = place.overlay("c", place.folder("layer"))
-    place.folder("cache").chmod(0o777)
+def test_a_directory_that_others_may_write_to(place: Place) -> None:
+    root = place.overlay("c", place.directory("layer"))
+    place.directory("cache").chmod(0o777)
     with pytest.raises(HostError, match="others may write to it"):
         place.obtain(root)
     place.cache.chmod(0o700)
@@ -357,7 +357,7 @@ def test_a_folder_that_others_may_write_to(place: Place) -> None:
 
 def test_the_cache_of_a_user_namespace(place: Place) -> None:
     """Root there may not write to the machine's; images are built all the same."""
-    layer = place.folder("layer", file="x")
+    layer = place.directory("layer", file="x")
     code = (
         "import sys\n"
         f"sys.path.insert(0, {str(SOURCE)!r})\n"
@@ -367,12 +367,12 @@ def test_the_cache_of_a_user_namespace(place: Place) -> None:
         "for root in sys.argv[1:]:\n"
         "    print(images.obtain(identify(root), 'erofs', Config()).path)\n"
     )
-    point, upper, work = (place.folder(f"own/{name}") for name in ("rootfs", "fs", "work"))
+    point, upper, work = (place.directory(f"own/{name}") for name in ("rootfs", "fs", "work"))
     script = (
         f"mount -t overlay o -o userxattr,lowerdir={layer},upperdir={upper},workdir={work} {point}"
         f' && exec {sys.executable} -c "$CODE" {point} {layer}'
     )
-    home = place.folder("home")
+    home = place.directory("home")
     environment = {"HOME": str(home), "PATH": os.environ["PATH"], "CODE": code}
     answer = subprocess.run(
         ["unshare", "-Urm", "sh", "-c", script], env=environment, capture_output=True, text=True
@@ -385,7 +385,7 @@ def test_the_cache_of_a_user_namespace(place: Place) -> None:
 
 
 def test_fifty_containers_share_one_image(place: Place) -> None:
-    layer = place.folder("layer", file="x")
+    layer = place.directory("layer", file="x")
     (layer / "noise").write_bytes(os.urandom(MIB))
     built = [place.obtain(place.overlay(f"c{n}", layer)) for n in range(50)]
     assert len({image.path for image in built}) == 1

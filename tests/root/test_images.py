@@ -40,9 +40,10 @@ def place(tmp_path: pathlib.Path) -> Iterator[Place]:
 
 
 def test_one_key_for_the_same_layers(place: Place) -> None:
-    """Whatever is in the upper folder; another order, another layer, another option are others."""
-    a, b, c = (place.folder(name, file=name) for name in "abc")
-    place.folder("a/very/deep/inside", file="1")
+    """Whatever is in the upper directory; another order, another layer, another option are
+    others."""
+    a, b, c = (place.directory(name, file=name) for name in "abc")
+    place.directory("a/very/deep/inside", file="1")
     first = identify(str(place.overlay("c1", a, b)))
     second_root = place.overlay("c2", a, b)
     (second_root / "file").write_text("changed")
@@ -62,8 +63,8 @@ def test_one_key_for_the_same_layers(place: Place) -> None:
 
 
 def test_a_changed_layer_is_another(place: Place) -> None:
-    """An engine that fills a folder anew gives it another inode, or another time."""
-    a, b = place.folder("a", file="1"), place.folder("b", file="2")
+    """An engine that fills a directory anew gives it another inode, or another time."""
+    a, b = place.directory("a", file="1"), place.directory("b", file="2")
     before = identify(str(place.overlay("c1", a, b))).key
     facts = os.stat(b)
     (b / "more").write_text("3")
@@ -73,9 +74,9 @@ def test_a_changed_layer_is_another(place: Place) -> None:
 
 def init_layer(place: Place, name: str) -> pathlib.Path:
     """As Docker makes it for each container (overlay2)."""
-    made = place.folder(name)
-    for folder in ("dev/pts", "dev/shm", "proc", "sys", "etc"):
-        (made / folder).mkdir(parents=True)
+    made = place.directory(name)
+    for directory in ("dev/pts", "dev/shm", "proc", "sys", "etc"):
+        (made / directory).mkdir(parents=True)
     for file in (".dockerenv", "dev/console", "etc/hostname", "etc/hosts", "etc/resolv.conf"):
         (made / file).write_text("")
     (made / "etc/mtab").symlink_to("/proc/mounts")
@@ -83,7 +84,7 @@ def init_layer(place: Place, name: str) -> pathlib.Path:
 
 
 def test_a_layer_of_mount_points_is_known_by_its_listing(place: Place) -> None:
-    image = place.folder("image", file="x")
+    image = place.directory("image", file="x")
     (image / "etc").mkdir()
     first, second, content, mode, opaque, many = (
         init_layer(place, f"{name}-init") for name in "123456"
@@ -106,12 +107,12 @@ def test_a_layer_of_mount_points_is_known_by_its_listing(place: Place) -> None:
 
 @pytest.mark.parametrize("absolute_upper", (True, False))
 def test_layers_by_relative_names(place: Place, absolute_upper: bool) -> None:
-    """containerd and Docker name many layers from a folder that they are in."""
+    """containerd and Docker name many layers from a directory that they are in."""
     for name in ("10/fs", "9/fs"):
-        place.folder(f"store/{name}", **{f"of-{name[0]}": name})
+        place.directory(f"store/{name}", **{f"of-{name[0]}": name})
     store = place.path / "store"
-    point = place.folder("store/12/merged")
-    place.folder("store/12/fs"), place.folder("store/12/work")
+    point = place.directory("store/12/merged")
+    place.directory("store/12/fs"), place.directory("store/12/work")
     before = f"{store}/" if absolute_upper else ""
     options = f"lowerdir=10/fs:9/fs,upperdir={before}12/fs,workdir={before}12/work"
     place.mount("-t", "overlay", "overlay", "-o", options, point, where=store)
@@ -124,9 +125,9 @@ def test_layers_by_relative_names(place: Place, absolute_upper: bool) -> None:
 def test_odd_names_of_layers(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """As mount(2) takes them, each with its own way to write a colon."""
     names = ["a:b", "c,d", "e f", "g\\h", "ü\udcff"]
-    lowers = [place.folder(name, **{f"of-{n}": ""}) for n, name in enumerate(names)]
-    place.folder("up,per"), place.folder("work")
-    point = place.folder("mer ged\\x:y,z")
+    lowers = [place.directory(name, **{f"of-{n}": ""}) for n, name in enumerate(names)]
+    place.directory("up,per"), place.directory("work")
+    point = place.directory("mer ged\\x:y,z")
     lowerdir = ":".join(
         str(lower).replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,") for lower in lowers
     )
@@ -153,8 +154,8 @@ def older_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_layers_that_were_added_one_by_one(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """The new mount interface's `lowerdir+` (Linux 6.7), whose values nothing is escaped in."""
-    lowers = [place.folder("a:b", x="1"), place.folder("c", y="2")]
-    point = place.folder("merged")
+    lowers = [place.directory("a:b", x="1"), place.directory("c", y="2")]
+    point = place.directory("merged")
     libc = ctypes.CDLL(None, use_errno=True)
     fsopen, fsconfig, fsmount, move_mount = 430, 431, 432, 429
     context = libc.syscall(fsopen, b"overlay", 0)
@@ -175,8 +176,8 @@ def test_layers_that_were_added_one_by_one(place: Place, monkeypatch: pytest.Mon
 
 def test_layers_with_notes_of_overlay(place: Place) -> None:
     """Where an engine has metacopy and redirect_dir, a layer may hold a file's mode alone, and a
-    folder's new name."""
-    bottom = place.folder("bottom", program="text")
+    directory's new name."""
+    bottom = place.directory("bottom", program="text")
     (bottom / "old").mkdir()
     (bottom / "old/file").write_text("inside")
     options = ",metacopy=on,redirect_dir=on"
@@ -194,21 +195,21 @@ def test_layers_with_notes_of_overlay(place: Place) -> None:
 
 def test_many_layers(place: Place) -> None:
     """More than fit into the page of options that mount(2) takes, by their whole names."""
-    store = place.folder("store-of-a-long-name-" * 5)
+    store = place.directory("store-of-a-long-name-" * 5)
     for number in range(100):
         (store / str(number)).mkdir()
         (store / str(number) / f"of-{number}").write_text("")
-    place.folder("up"), place.folder("work")
-    point = place.folder("merged")
+    place.directory("up"), place.directory("work")
+    point = place.directory("merged")
     names = ":".join(str(number) for number in range(100))
     options = f"lowerdir={names},upperdir=../up,workdir=../work"
     place.mount("-t", "overlay", "overlay", "-o", options, point, where=store)
     source = identify(str(point))
-    assert source.kind == "tree"  # nothing says which folder they are relative to
+    assert source.kind == "tree"  # nothing says which directory they are relative to
     assert len(os.listdir(place.look(place.obtain(source)))) == 100
     place.umount(point)
     options = f"lowerdir={names},upperdir={place.path}/up,workdir={place.path}/work"
-    inside = place.folder(f"{store.name}/c/merged")
+    inside = place.directory(f"{store.name}/c/merged")
     place.mount("-t", "overlay", "overlay", "-o", options, inside, where=store)
     source = identify(str(inside))
     assert (source.kind, len(source.lowers)) == ("layers", 100)
@@ -217,17 +218,17 @@ def test_many_layers(place: Place) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_layers_become_an_image(place: Place, form: str) -> None:
-    """What lower folders hold together. Nothing of the upper one, nothing that is mounted: not as
-    a file, and not as bytes in free blocks."""
-    bottom = place.folder("bottom", kept="kept", changed="old", gone="gone")
-    top = place.folder("top", changed="new")
-    for folder in ("volume", "memory"):
-        (bottom / folder).mkdir()
+    """What lower directories hold together. Nothing of the upper one, nothing that is mounted: not
+    as a file, and not as bytes in free blocks."""
+    bottom = place.directory("bottom", kept="kept", changed="old", gone="gone")
+    top = place.directory("top", changed="new")
+    for directory in ("volume", "memory"):
+        (bottom / directory).mkdir()
     os.mknod(top / "gone", 0o600 | 0o020000, 0)  # overlay's sign for "removed"
     root = place.overlay("c1", top, bottom)
     (root / "secret").write_text(SECRET)
     (root / "kept").write_text(SECRET)
-    place.mount("--bind", place.folder("secrets", token=SECRET), root / "volume")
+    place.mount("--bind", place.directory("secrets", token=SECRET), root / "volume")
     place.mount("-t", "tmpfs", "tmpfs", root / "memory")
     (root / "memory/token").write_text(SECRET)
     first = place.obtain(root, form)
@@ -284,7 +285,7 @@ def fill(root: pathlib.Path) -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_every_kind_of_file_is_data(place: Place, form: str) -> None:
     """Modes, owners, links, nodes, holes and attributes are as they are in the tree."""
-    layer = place.folder("layer")
+    layer = place.directory("layer")
     fill(layer)
     image = place.obtain(place.overlay("c", layer), form)
     wanted = contents(layer)
@@ -321,9 +322,9 @@ def test_owners() -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_owners_in_a_user_namespace(place: Place, form: str) -> None:
     """All is as in the tree, but that files belong to the container's ids."""
-    layer = place.folder("layer")
+    layer = place.directory("layer")
     fill(layer)
-    for number in range(300):  # more than a block of a folder or a table of inodes holds
+    for number in range(300):  # more than a block of a directory or a table of inodes holds
         file = layer / f"tmp/{'x' * 40}{number}"
         file.touch()
         os.chown(file, 100_000 + number, number)
@@ -353,11 +354,11 @@ def test_owners_in_a_user_namespace(place: Place, form: str) -> None:
 @pytest.mark.parametrize(("form", "prefix"), (("cpio", "."), ("root-cpio", "root")))
 def test_an_archive(place: Place, form: str, prefix: str) -> None:
     """As the kernel unpacks it; of what newc cannot hold each container is told."""
-    layer = place.folder("layer")
+    layer = place.directory("layer")
     fill(layer)
     root = place.overlay("c", layer)
     image = place.obtain(root, form)
-    unpacked = place.folder("unpacked")
+    unpacked = place.directory("unpacked")
     with open(image.path, "rb") as archive:
         words = ["cpio", "-idm", "--quiet"]
         subprocess.run(words, stdin=archive, cwd=unpacked, check=True)
@@ -368,7 +369,7 @@ def test_an_archive(place: Place, form: str, prefix: str) -> None:
         for attribute in os.listxattr(layer / name):
             os.removexattr(layer / name, attribute)
     found, wanted = contents(unpacked / prefix), contents(layer)
-    if prefix == ".":  # cpio(1) leaves a folder that is there as it is; the kernel does not
+    if prefix == ".":  # cpio(1) leaves a directory that is there as it is; the kernel does not
         assert listed.split()[:4] == [b"drwxr-x--x", b"2", b"7", b"8"]
         del found[b"/."], wanted[b"/."]
     assert found == wanted
@@ -379,13 +380,13 @@ def test_an_archive(place: Place, form: str, prefix: str) -> None:
 
 def native(place: Place, name: str, content: str = "abc") -> pathlib.Path:
     """A root filesystem without layers; all copies look the same from outside."""
-    root = place.folder(name, program=content)
+    root = place.directory(name, program=content)
     (root / "etc").mkdir()
     os.utime(root / "program", ns=(10**18, 10**18))
     return root
 
 
-def test_folders_are_known_by_what_they_hold(place: Place) -> None:
+def test_directories_are_known_by_what_they_hold(place: Place) -> None:
     """The same files have one image, wherever they lie. Other contents with the same name, size,
     mode, owner and times do not find it."""
     first = place.obtain(native(place, "one"))
@@ -398,7 +399,7 @@ def test_folders_are_known_by_what_they_hold(place: Place) -> None:
     assert place.obtain(place.path / "two").built
 
 
-def test_a_folder_is_read_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_is_read_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the kernel has seen no change of is what it was."""
     root = native(place, "one")
     time.sleep(0.2)  # until the kernel's clock of changes has gone on
@@ -411,7 +412,7 @@ def test_a_folder_is_read_once(place: Place, monkeypatch: pytest.MonkeyPatch) ->
     assert place.obtain(root).path != first.path
 
 
-def test_what_is_mounted_in_a_folder_is_not_its(place: Place) -> None:
+def test_what_is_mounted_in_a_directory_is_not_its(place: Place) -> None:
     root = native(place, "one")
     before = place.obtain(root)
     place.mount("-t", "tmpfs", "tmpfs", root / "etc")
@@ -432,7 +433,7 @@ def test_a_block_device_of_its_own(place: Place) -> None:
     found = subprocess.run(["losetup", "-j", image], capture_output=True, text=True).stdout
     assert source.device == found.partition(":")[0]
     assert (place.look(place.obtain(source)) / "file").read_text() == "x"
-    bundle = place.folder("bundle")
+    bundle = place.directory("bundle")
     place.mount("--bind", root / "lost+found", bundle)
     assert identify(str(bundle)).kind == "tree"  # a part of a filesystem
 
@@ -443,7 +444,7 @@ def test_layers_in_files_are_known_by_the_files(
     """In an erofs image inodes and times are its author's."""
     lowers = []
     for name in ("good", "evil"):
-        place.folder(name, program=name)
+        place.directory(name, program=name)
         words = ["mkfs.erofs", "-T1", f"{place.path}/{name}.erofs", str(place.path / name)]
         subprocess.run(words, check=True, capture_output=True)
         lowers.append(place.look(place.path / f"{name}.erofs"))
@@ -463,9 +464,9 @@ def test_layers_in_files_are_known_by_the_files(
 
 
 def test_a_layer_that_is_not_there_any_more(place: Place) -> None:
-    """An engine's mount over a folder that lasts no longer than its mount(2) (Podman's mapped
+    """An engine's mount over a directory that lasts no longer than its mount(2) (Podman's mapped
     layers): what is at the path now is not the layer."""
-    real, empty = place.folder("real", file="x"), place.folder("mapped")
+    real, empty = place.directory("real", file="x"), place.directory("mapped")
     place.mount("--bind", real, empty)
     root = place.overlay("c", empty)
     place.umount(empty)
@@ -476,7 +477,7 @@ def test_a_layer_that_is_not_there_any_more(place: Place) -> None:
 def test_an_image_to_write_to(place: Place) -> None:
     """A private copy has free room, keeps holes, and leaves the shared image as it is."""
     place.config.values["storage.slack_mib"] = 64
-    image = place.obtain(place.overlay("c", place.folder("layer", file="x")))
+    image = place.obtain(place.overlay("c", place.directory("layer", file="x")))
     before = pathlib.Path(image.path).read_bytes()
     target = place.path / "copy"
     images.private_copy(image.path, str(target))
@@ -494,7 +495,7 @@ def test_an_image_to_write_to(place: Place) -> None:
 def test_a_copy_of_a_given_size(place: Place) -> None:
     """Larger than the image or smaller, as long as it holds the files."""
     place.config.values["storage.slack_mib"] = 64
-    layer = place.folder("layer", file="x")
+    layer = place.directory("layer", file="x")
     (layer / "noise").write_bytes(os.urandom(8 * MIB))
     image = place.obtain(place.overlay("c", layer), "ext2")
     for size_mib in (300, 24):
@@ -527,7 +528,7 @@ def test_a_disk_for_what_a_guest_writes(place: Place) -> None:
     seen = place.look(target, "rw")
     (seen / "file").write_bytes(bytes(MIB))
     place.umount(seen)
-    small = place.folder("small")
+    small = place.directory("small")
     place.mount("-t", "tmpfs", "-o", "size=64k", "tmpfs", small)
     with pytest.raises(HostError, match=r"no space|mke2fs ended with"):
         room.make_layer(f"{small}/layer", 5000)
@@ -535,10 +536,10 @@ def test_a_disk_for_what_a_guest_writes(place: Place) -> None:
 
 
 def test_no_room_for_a_copy(place: Place) -> None:
-    layer = place.folder("layer")
+    layer = place.directory("layer")
     (layer / "noise").write_bytes(os.urandom(4 * MIB))
     image = place.obtain(place.overlay("c", layer))
-    small = place.folder("small")
+    small = place.directory("small")
     place.mount("-t", "tmpfs", "-o", "size=2m", "tmpfs", small)
     with pytest.raises(HostError, match="no space left on device"):
         images.private_copy(image.path, f"{small}/copy")
@@ -547,7 +548,7 @@ def test_no_room_for_a_copy(place: Place) -> None:
 
 def test_an_image_of_one_container(place: Place) -> None:
     """With what the container has written, and outside the cache."""
-    root = place.overlay("c", place.folder("layer", file="x"))
+    root = place.overlay("c", place.directory("layer", file="x"))
     (root / "mine").write_text("y")
     target = place.path / "own.ext4"
     image = images.build_private(str(root), "ext4", str(target), place.config)
@@ -558,7 +559,7 @@ def test_an_image_of_one_container(place: Place) -> None:
 
 def test_huge_and_sparse(place: Place) -> None:
     """A hole takes nothing where the form keeps it; where not, it counts."""
-    layer = place.folder("layer")
+    layer = place.directory("layer")
     with (layer / "disk").open("wb") as file:
         file.seek(100 << 30)
         file.write(b"end")
@@ -579,14 +580,14 @@ def test_huge_and_sparse(place: Place) -> None:
 
 
 def test_many_small_files(place: Place) -> None:
-    """An ext image has inodes and folders' blocks enough, without any free room asked for."""
+    """An ext image has inodes and directories' blocks enough, without any free room asked for."""
     place.config.values["storage.slack_mib"] = 0
-    layer = place.folder("layer")
+    layer = place.directory("layer")
     for number in range(200):
-        folder = layer / f"folder-{number}"
-        folder.mkdir()
+        directory = layer / f"directory-{number}"
+        directory.mkdir()
         for file in range(60):
-            (folder / f"a-file-of-some-{'x' * (file * 3)}").write_text(str(file))
+            (directory / f"a-file-of-some-{'x' * (file * 3)}").write_text(str(file))
     for form in ("ext2", "ext4"):
         image = place.obtain(place.overlay(form, layer), form)
         assert contents(place.look(image)) == contents(layer)
@@ -603,18 +604,18 @@ exit 3
 
 def program(place: Place, monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> pathlib.Path:
     """A program in place of a filesystem's own."""
-    folder = place.folder("bin")
-    (folder / name).write_text(text.format(out=folder))
-    (folder / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    return folder
+    directory = place.directory("bin")
+    (directory / name).write_text(text.format(out=directory))
+    (directory / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+    return directory
 
 
 def test_what_a_builder_sees(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tree read-only and as data, no network; what it complains about is told."""
     out = program(place, monkeypatch, "mkfs.erofs", LOOKING)
-    root = place.overlay("c", place.folder("layer", file="x"))
-    for source in (root, native(place, "folder")):
+    root = place.overlay("c", place.directory("layer", file="x"))
+    for source in (root, native(place, "directory")):
         with pytest.raises(HostError, match=r"mkfs\.erofs ended with 3: it is all wrong"):
             place.obtain(source, "erofs")
         mounts = (out / "mounts").read_text().splitlines()
@@ -633,7 +634,7 @@ def test_a_builder_that_hangs(place: Place, monkeypatch: pytest.MonkeyPatch) -> 
     out = program(place, monkeypatch, "mke2fs", "#!/bin/sh\necho $$ >{out}/pid\nexec sleep 60\n")
     place.config.values["storage.build_timeout_s"] = 1
     with pytest.raises(HostError, match="not done within 1 s"):
-        place.obtain(place.overlay("c", place.folder("layer")))
+        place.obtain(place.overlay("c", place.directory("layer")))
     assert place.files() == []
     pid = int((out / "pid").read_text())
     end = time.monotonic() + 5
@@ -643,7 +644,7 @@ def test_a_builder_that_hangs(place: Place, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_missing_program(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = place.overlay("c", place.folder("layer"))
+    root = place.overlay("c", place.directory("layer"))
     with monkeypatch.context() as patch:
         patch.setenv("PATH", "")
         patch.setattr(builders, "DEFAULT_PATH", str(place.path))
@@ -652,7 +653,7 @@ def test_a_missing_program(place: Place, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_hit_imports_nothing_that_builds(place: Place) -> None:
-    root = place.overlay("c", place.folder("layer"))
+    root = place.overlay("c", place.directory("layer"))
     place.obtain(root)
     code = (
         "import sys\n"

@@ -67,17 +67,17 @@ def machine(path: pathlib.Path, monitor: str, network: Network) -> Bundle:
     return made
 
 
-def loaded(pod: Network, bundle: Bundle, folder: pathlib.Path) -> None:
+def loaded(pod: Network, bundle: Bundle, directory: pathlib.Path) -> None:
     """Everything that makes urunc make something: a gateway by decree, and a resolver on
     loopback."""
     within(pod, f"neigh add {GATEWAY} lladdr 02:00:00:00:00:01 dev eth0 nud permanent")
     within(pod, "addr add fd00:9::2/64 dev eth0 nodad")
-    (folder / "resolv.conf").write_text("nameserver 127.0.0.11\n")
+    (directory / "resolv.conf").write_text("nameserver 127.0.0.11\n")
     bundle.config["mounts"] = [
         {
             "destination": "/etc/resolv.conf",
             "type": "bind",
-            "source": str(folder / "resolv.conf"),
+            "source": str(directory / "resolv.conf"),
         }
     ]
 

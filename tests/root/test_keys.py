@@ -89,13 +89,13 @@ def test_a_warning(urunc: Urunc, bundle: Bundle, key: str) -> None:
 @pytest.fixture(scope="module")
 def published() -> referencing.Registry[Any]:
     """The schema's files, by name."""
-    folder = schema.download()
-    if folder is None:
+    directory = schema.download()
+    if directory is None:
         pytest.skip("needs Go's modules")
     draft = referencing.jsonschema.DRAFT4
     return referencing.Registry().with_resources(
         (path.name, draft.create_resource(json.loads(path.read_text())))
-        for path in folder.glob("*.json")
+        for path in directory.glob("*.json")
     )
 
 

@@ -364,8 +364,8 @@ def test_limits_are_enforced(urunc: Urunc, bundle: Bundle) -> None:
         assert groups
         assert all(line.endswith(":/urunc-test/one") for line in groups)
         limits = [
-            pathlib.Path(folder) / "urunc-test/one/pids.max"
-            for folder in ("/sys/fs/cgroup", "/sys/fs/cgroup/pids")
+            pathlib.Path(directory) / "urunc-test/one/pids.max"
+            for directory in ("/sys/fs/cgroup", "/sys/fs/cgroup/pids")
         ]
         assert [path.read_text().strip() for path in limits if path.exists()] == [
             str(64 + container.plan()["tasks"])

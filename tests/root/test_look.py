@@ -264,14 +264,14 @@ def test_read_hostname(tmp_path: pathlib.Path) -> None:
     assert read_hostname(str(tmp_path / "none")) == ""
 
 
-@pytest.mark.parametrize("kind", ["FIFO", "FIFO with a writer", "folder", "socket", "endless"])
+@pytest.mark.parametrize("kind", ["FIFO", "FIFO with a writer", "directory", "socket", "endless"])
 def test_what_is_no_file(place: Network, tmp_path: pathlib.Path, kind: str) -> None:
     """It is neither waited for nor read."""
     path, held = tmp_path / "odd", -1
     with socket.socket(socket.AF_UNIX) as listener:
         if kind.startswith("FIFO"):
             os.mkfifo(path)
-        elif kind == "folder":
+        elif kind == "directory":
             path.mkdir()
         elif kind == "socket":
             listener.bind(str(path))

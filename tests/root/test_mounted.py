@@ -16,7 +16,7 @@ MAP = "0 100000 65536\n"
 
 
 def test_a_killed_creator_leaves_no_process() -> None:
-    """It would have the lock of the container's folder, and `delete` would wait for it for ever:
+    """It would have the lock of the container's directory, and `delete` would wait for it for ever:
     here the creator is killed before its child has done anything."""
     need("root")
     hear, tell = os.pipe()

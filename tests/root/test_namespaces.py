@@ -151,7 +151,7 @@ def test_user_namespace_with_kvm_and_network(
     urunc: Urunc, tmp_path: pathlib.Path, network: Network
 ) -> None:
     """Devices that nobody could make inside, a TAP device in a network namespace of the host's, a
-    disk of the image, an image behind a closed folder."""
+    disk of the image, an image behind a closed directory."""
     need("solo5", "probe", "kvm")
     closed = tmp_path / "closed"
     made = Bundle(closed / "b", "rumprun", "hvt", block="/disk")
@@ -307,7 +307,7 @@ def test_start_container_hook_in_a_user_namespace(
 ) -> None:
     """The hook's process is the namespace's root, in the image's root."""
     need("linux")  # its build needs busybox-static
-    bundle.path = ordinary_user["folder"] / "b"  # a way that the namespace's root can go
+    bundle.path = ordinary_user["directory"] / "b"  # a way that the namespace's root can go
     bundle.root = shutil.copytree(bundle.root, bundle.path / "rootfs")
     user_namespace(bundle)
     bundle.add("bin/busybox", pathlib.Path("/bin/busybox"))
@@ -328,15 +328,15 @@ def test_start_container_hook_in_a_user_namespace(
 
 @pytest.fixture
 def ordinary_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """A folder of an ordinary user's, and the words that run a command as that user."""
-    folder = pathlib.Path("/var/tmp") / f"urunc-rootless-{os.getpid()}"
-    folder.mkdir(mode=0o755)
-    os.chown(folder, 65_534, 65_534)
+    """A directory of an ordinary user's, and the words that run a command as that user."""
+    directory = pathlib.Path("/var/tmp") / f"urunc-rootless-{os.getpid()}"
+    directory.mkdir(mode=0o755)
+    os.chown(directory, 65_534, 65_534)
     yield {
-        "folder": folder,
+        "directory": directory,
         "as": ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"],
     }
-    shutil.rmtree(folder)
+    shutil.rmtree(directory)
 
 
 SUBORDINATE = [
@@ -354,13 +354,13 @@ def test_rootless(
     device, and nothing left."""
     from support import URUNC
 
-    folder = ordinary_user["folder"]
-    shutil.copytree(bundle.path, folder / "b")
+    directory = ordinary_user["directory"]
+    shutil.copytree(bundle.path, directory / "b")
     first: list[str] = []
     if len(mappings) > 1:
         if not shutil.which("newuidmap") or not os.path.exists("/etc/subuid"):
             pytest.skip("needs uidmap")
-        allowed = folder / "subid"
+        allowed = directory / "subid"
         allowed.write_text("65534:600000:1000\n")
         mounts = " && ".join(f"mount --bind {allowed} /etc/{name}" for name in ("subuid", "subgid"))
         first = ["unshare", "-m", "sh", "-c", f'{mounts} && exec "$@"', "sh"]
@@ -372,9 +372,9 @@ def test_rootless(
         "uidMappings": mappings,
         "gidMappings": mappings,
     }
-    (folder / "b/config.json").write_text(json.dumps(config))
-    command = [*ordinary_user["as"], str(URUNC), "--root", f"{folder}/state"]
-    console = folder / "console"
+    (directory / "b/config.json").write_text(json.dumps(config))
+    command = [*ordinary_user["as"], str(URUNC), "--root", f"{directory}/state"]
+    console = directory / "console"
 
     def urunc(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -383,7 +383,7 @@ def test_rootless(
 
     with console.open("wb") as out:
         made = subprocess.run(
-            [*first, *command, "create", "--bundle", f"{folder}/b", "one"],
+            [*first, *command, "create", "--bundle", f"{directory}/b", "one"],
             stdin=subprocess.DEVNULL, stdout=out, stderr=out,
         )  # fmt: skip
     assert made.returncode == 0, console.read_text()
@@ -404,4 +404,4 @@ def test_rootless(
         removed = urunc("delete", "--force", "one")
     assert removed.returncode == 0, removed.stderr
     assert '"cmdline"' in console.read_text()
-    assert list((folder / "state").iterdir()) == []
+    assert list((directory / "state").iterdir()) == []

@@ -230,8 +230,8 @@ def test_the_machine_s_kernel(urunc: Urunc, tmp_path: pathlib.Path) -> None:
     initrd = tmp_path / "initrd"
     initrd.write_bytes(b"not in the bundle")
     tmp_path.chmod(0o755)
-    for folder in tmp_path.parents[:2]:
-        folder.chmod(folder.stat().st_mode | 0o011)
+    for directory in tmp_path.parents[:2]:
+        directory.chmod(directory.stat().st_mode | 0o011)
     bundle.config["vm"] = {"kernel": {"path": str(PARTS / "probe.pvh"), "initrd": str(initrd)}}
     assert "config.json has a vm.kernel, too" in refused(urunc, bundle)
     del bundle.config["annotations"]["com.urunc.unikernel.binary"]

@@ -41,12 +41,12 @@ def groups() -> Iterator[dict[str, pathlib.Path]]:
     name = f"urunc-test-{uuid.uuid4().hex[:8]}"
     made = {}
     for controller, (mount_point, _) in cgroups.hierarchies().items():
-        folder = pathlib.Path(mount_point, name)
-        cgroups.make(str(folder / "below"))
-        made[controller] = folder
+        directory = pathlib.Path(mount_point, name)
+        cgroups.make(str(directory / "below"))
+        made[controller] = directory
     yield made
-    for folder in made.values():
-        for path in (folder / "below", folder):
+    for directory in made.values():
+        for path in (directory / "below", directory):
             if path.exists():
                 path.rmdir()
 
@@ -58,8 +58,8 @@ def process(groups: dict[str, pathlib.Path]) -> Iterator[subprocess.Popen[bytes]
     started = subprocess.Popen(
         ["sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
     )
-    for folder in groups.values():
-        cgroups.join(str(folder), started.pid)
+    for directory in groups.values():
+        cgroups.join(str(directory), started.pid)
     assert started.stdin and started.stdout
     started.stdin.write(b"\n")
     assert started.stdout.readline() == b"ready\n"
@@ -72,7 +72,7 @@ def test_process(
 ) -> None:
     """An ordinary container: its groups from /proc, its use as the files say."""
     found = metrics.groups_of(str(tmp_path), "ordinary", process.pid)
-    assert found.paths == {name: str(folder) for name, folder in groups.items()}
+    assert found.paths == {name: str(directory) for name, directory in groups.items()}
     name, values = metrics.metrics(found)
     if not has_v1():
         assert name == metrics.V2
@@ -100,8 +100,8 @@ def test_processes_below(
 ) -> None:
     found = metrics.groups_of_process(process.pid)
     child = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
-    for folder in groups.values():
-        cgroups.join(str(folder / "below"), child.pid)
+    for directory in groups.values():
+        cgroups.join(str(directory / "below"), child.pid)
     assert sorted(metrics.pids(found)) == sorted((process.pid, child.pid))
     child.communicate()
 

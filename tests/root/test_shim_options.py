@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shim follows a runtime's options: whose program, which folder and control group, CRIU's."""
+"""The shim follows a runtime's options: whose program, which directory and control group,
+CRIU's."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from urunc.shim.ttrpc import UNIMPLEMENTED, UNKNOWN, StatusError
 
 RECORDER = """#!/usr/bin/python3 -I
 # Stands in for runc: it records its calls, and is runc but for what takes CRIU: a checkpoint is a
-# folder with a mark, and what is restored from it is made anew.
+# directory with a mark, and what is restored from it is made anew.
 import json, os, subprocess, sys, time
 words = sys.argv[1:]
 with open({log!r}, "a") as log:
@@ -32,9 +33,9 @@ if "--criu" in words:
     at = words.index("--criu")
     del words[at:at + 2]
 if "checkpoint" in words:
-    folder = words[words.index("--image-path") + 1]
-    os.makedirs(folder, exist_ok=True)
-    open(folder + "/saved", "w").close()
+    directory = words[words.index("--image-path") + 1]
+    os.makedirs(directory, exist_ok=True)
+    open(directory + "/saved", "w").close()
     if "--leave-running" not in words:
         subprocess.run([*state, "kill", words[-1], "KILL"], check=True)
         while subprocess.run([*state, "delete", words[-1]], stderr=subprocess.DEVNULL).returncode:
@@ -52,9 +53,9 @@ os.execvp("runc", ["runc", *words])
 class Recorder:
     """The stand-in and what it was called with."""
 
-    def __init__(self, folder: pathlib.Path) -> None:
-        self.path = folder / "recorder"
-        self._log = folder / "calls"
+    def __init__(self, directory: pathlib.Path) -> None:
+        self.path = directory / "recorder"
+        self._log = directory / "calls"
         self.path.write_text(RECORDER.format(log=str(self._log)))
         self.path.chmod(0o755)
 

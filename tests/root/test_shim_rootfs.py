@@ -52,10 +52,10 @@ def mount(kind: str, source: object, *options: str, target: str = "") -> dict[st
     return {"type": kind, "source": str(source), "target": target, "options": list(options)}
 
 
-def layers(folder: pathlib.Path, count: int) -> list[str]:
+def layers(directory: pathlib.Path, count: int) -> list[str]:
     found = []
     for number in range(count):
-        path = folder / str(number) / "fs"
+        path = directory / str(number) / "fs"
         path.mkdir(parents=True)
         (path / f"of-{number}").write_text(str(number))
         (path / "same").write_text(str(number))
@@ -93,7 +93,7 @@ def test_bind_keeps_the_flags_of_its_source(bundle: pathlib.Path, tmp_path: path
 
 
 def test_overlay_of_a_hundred_layers(bundle: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    """More than a page of options: by names relative to the snapshots' folder."""
+    """More than a page of options: by names relative to the snapshots' directory."""
     lower = layers(tmp_path / LONG, 100)
     for name in ("upper", "work"):
         (tmp_path / LONG / name).mkdir()
@@ -275,7 +275,7 @@ def owners(*paths: pathlib.Path) -> list[tuple[int, int]]:
 
 def test_an_overlay_with_mapped_ids(bundle: pathlib.Path, tmp_path: pathlib.Path) -> None:
     """What containerd's overlay snapshotter says for a container with a user namespace: the lower
-    folders show other ids, the upper one has them."""
+    directories show other ids, the upper one has them."""
     root = bundle / "rootfs"
     odd = tmp_path / "a:b"
     lowers = [*layers(odd, 3), *layers(tmp_path / LONG, 60)]

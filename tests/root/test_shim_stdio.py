@@ -231,7 +231,7 @@ def test_nothing_at_all() -> None:
 
 def test_files(tmp_path: pathlib.Path, fifos: tuple[str, str, str]) -> None:
     """Appended to, made where there is none, both outputs into one."""
-    log = tmp_path / "new/folder/a log"
+    log = tmp_path / "new/directory/a log"
     uri = f"file://{log}".replace(" ", "%20")
     for number in range(2):
         streams = opened("", uri, uri)
@@ -282,8 +282,8 @@ def test_what_cannot_be_opened(
 
 LOGGER = """#!{python} -S
 import os, signal, sys
-signal.signal(signal.SIGTERM, lambda *_: (open({folder!r} + "/terminated", "w"), os._exit(0)))
-with open({folder!r} + "/facts", "w") as file:
+signal.signal(signal.SIGTERM, lambda *_: (open({directory!r} + "/terminated", "w"), os._exit(0)))
+with open({directory!r} + "/facts", "w") as file:
     fds = [os.readlink(f"/proc/self/fd/{{fd}}").partition(":")[0] for fd in range(6)]
     print(sys.argv[1:], sorted(os.environ.items())[:2], fds, file=file)
     fds = [fd for fd in os.listdir("/proc/self/fd") if os.path.exists("/proc/self/fd/" + fd)]
@@ -291,17 +291,17 @@ with open({folder!r} + "/facts", "w") as file:
 {ready}
 os.close(5)
 for fd, name in ((3, "out"), (4, "err")):
-    with open({folder!r} + "/" + name, "wb") as file:
+    with open({directory!r} + "/" + name, "wb") as file:
         while part := os.read(fd, 1 << 16):
             file.write(part)
 {end}
 """
 
 
-def logger(folder: pathlib.Path, ready: str = "os.write(5, b'x')", end: str = "") -> str:
-    program = folder / "logger"
+def logger(directory: pathlib.Path, ready: str = "os.write(5, b'x')", end: str = "") -> str:
+    program = directory / "logger"
     program.write_text(
-        LOGGER.format(python=sys.executable, folder=str(folder), ready=ready, end=end)
+        LOGGER.format(python=sys.executable, directory=str(directory), ready=ready, end=end)
     )
     program.chmod(0o755)
     return str(program)
@@ -389,10 +389,10 @@ class Screen:
     """The terminal of a process that the test runs, played as runtime and client."""
 
     def __init__(
-        self, streams: Streams, folder: pathlib.Path, *command: str, raw: bool = False
+        self, streams: Streams, directory: pathlib.Path, *command: str, raw: bool = False
     ) -> None:
         self.streams = streams
-        self.terminal = Terminal(streams, str(folder))
+        self.terminal = Terminal(streams, str(directory))
         assert len(self.terminal.socket_path) < 108
         master, slave = pty.openpty()
         if raw:

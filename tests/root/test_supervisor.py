@@ -24,10 +24,10 @@ SUPERVISOR = PROJECT / "build/prefix/lib/urunc"
 class Supervised:
     """A monitor below the supervisor; it says `ready` once it is there."""
 
-    def __init__(self, folder: pathlib.Path) -> None:
+    def __init__(self, directory: pathlib.Path) -> None:
         need("installed")
         (self.program,) = SUPERVISOR.glob("*/supervisor")
-        self.fifo = folder / "channel.out"
+        self.fifo = directory / "channel.out"
         os.mkfifo(self.fifo)
         self.process: subprocess.Popen[str] | None = None
 

@@ -303,21 +303,21 @@ def init(side: Guests) -> None:
 
 
 def volumes(side: Guests) -> None:
-    """A folder is the disk of a declared device; without one the refusal names it."""
+    """A directory is the disk of a declared device; without one the refusal names it."""
     need("solo5", "images")
     run = ("run", "--rm", "--runtime", side.runtime)
-    folder = f"{side.engine.space}/a-folder"
-    side.engine.run("mkdir", "-p", folder)
-    given = ("--volume", f"{folder}:/in/rootfs:ro")
+    directory = f"{side.engine.space}/a-directory"
+    side.engine.run("mkdir", "-p", directory)
+    given = ("--volume", f"{directory}:/in/rootfs:ro")
     seen = side.see(*run, *given, "rumprun-spt-disk", code=5)
     report = next(json.loads(line) for line in seen.out.splitlines() if '"cmdline"' in line)
     assert [disk["name"] for disk in report["disks"]] == ["rootfs"]
     assert '"path":"/dev/ld0a","fstype":"blk","mountpoint":"/in/rootfs"' in report["cmdline"]
-    more = ("--volume", f"{folder}:/more:ro")
+    more = ("--volume", f"{directory}:/more:ro")
     for options, image in ((given, "rumprun-spt"), ((*given, *more), "rumprun-spt-disk")):
         seen = side.see(*run, *options, image, code=None)
         name = "/more" if more[1] in options else "/in/rootfs"
-        assert f"mount '{name}' of '{folder}'" in seen.err
+        assert f"mount '{name}' of '{directory}'" in seen.err
 
 
 CHECKS: dict[str, Callable[[Guests], None]] = {

@@ -279,13 +279,13 @@ def tty(side: Ordinary) -> tuple[int, str]:
 
 
 def cp(side: Ordinary) -> list[Seen]:
-    place, folder = f"{side.kept}:/copied", f"{side.engine.space}/{side.name}"
+    place, directory = f"{side.kept}:/copied", f"{side.engine.space}/{side.name}"
     seen = [
         side.see("cp", "/etc/resolv.conf", place),
         side.see("exec", side.kept, "/bin/sh", "-c", "cat /copied"),
-        side.see("cp", place, folder),
+        side.see("cp", place, directory),
     ]
-    assert side.engine.run("cat", folder).stdout == seen[1].out != ""
+    assert side.engine.run("cat", directory).stdout == seen[1].out != ""
     return seen
 
 

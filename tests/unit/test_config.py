@@ -37,16 +37,16 @@ def test_built_in_values() -> None:
 
 
 def test_drop_ins_come_after_the_file_by_name(file: pathlib.Path) -> None:
-    folder = file.parent / "config.d"
-    folder.mkdir()
+    directory = file.parent / "config.d"
+    directory.mkdir()
     file.write_text("[monitors.qemu]\nmemory_mib = 1\nvcpus = 1\n[users]\nfirst = 5\n")
-    (folder / "20.toml").write_text("monitors.qemu.vcpus = 3\n")
-    (folder / "10.toml").write_text("[monitors.qemu]\nvcpus = 2\nmemory_mib = 2\n")
-    (folder / "30.txt").write_text("not TOML")
+    (directory / "20.toml").write_text("monitors.qemu.vcpus = 3\n")
+    (directory / "10.toml").write_text("[monitors.qemu]\nvcpus = 2\nmemory_mib = 2\n")
+    (directory / "30.txt").write_text("not TOML")
     made = config.load(str(file))
     expected = {
-        "monitors.qemu.vcpus": (3, f"{folder}/20.toml"),
-        "monitors.qemu.memory_mib": (2, f"{folder}/10.toml"),
+        "monitors.qemu.vcpus": (3, f"{directory}/20.toml"),
+        "monitors.qemu.memory_mib": (2, f"{directory}/10.toml"),
         "users.first": (5, str(file)),
         "monitors.hvt.vcpus": (1, "built in"),
     }

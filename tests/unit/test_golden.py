@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each guest on each monitor: from a config.json and made-up facts to the monitor's command line.
 
-A folder of tests/golden holds `config.json` (a bundle's), `facts.json` (the machine, the kernel's
-file, the image's files, the network and, where the guest has the container's files, what is found
-of those) and `launch.json` (what must come out: argv, files,
-devices, the seccomp filter and the steps in words). For a new pair copy a folder, change the first
-two and run this test with URUNC_UPDATE_GOLDEN=1; then read what it wrote.
+A directory of tests/golden holds `config.json` (a bundle's), `facts.json` (the machine, the
+kernel's file, the image's files, the network and, where the guest has the container's files, what
+is found of those) and `launch.json` (what must come out: argv, files, devices, the seccomp filter
+and the steps in words). For a new pair copy a directory, change the first two and run this test
+with URUNC_UPDATE_GOLDEN=1; then read what it wrote.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from urunc.storage.facts import Found
 
 GOLDEN = pathlib.Path(__file__).resolve().parent.parent / "golden"
 UPDATE = os.environ.get("URUNC_UPDATE_GOLDEN") == "1"
-NAMES = sorted(folder.name for folder in GOLDEN.iterdir() if folder.is_dir())
+NAMES = sorted(directory.name for directory in GOLDEN.iterdir() if directory.is_dir())
 FIRST_USER = 2_000_000_000
 
 

@@ -239,11 +239,11 @@ def test_links_that_lead_out(bundle: pathlib.Path, key: str, target: str) -> Non
     assert "followed inside it only" in error.hint
 
 
-def test_a_folder_that_is_a_link_out(bundle: pathlib.Path) -> None:
+def test_a_directory_that_is_a_link_out(bundle: pathlib.Path) -> None:
     (bundle / "elsewhere").mkdir()
     (bundle / "elsewhere/app").write_bytes(elf())
-    (bundle / "rootfs/folder").symlink_to("../elsewhere")
-    assert "no such file" in refused(bundle, PLAIN, binary="folder/app").message
+    (bundle / "rootfs/directory").symlink_to("../elsewhere")
+    assert "no such file" in refused(bundle, PLAIN, binary="directory/app").message
 
 
 def test_magic_links_are_not_followed(bundle: pathlib.Path) -> None:
@@ -264,9 +264,9 @@ def test_links_inside_are_followed(bundle: pathlib.Path, target: str) -> None:
 
 
 @pytest.mark.parametrize("key", FILES)
-@pytest.mark.parametrize("kind", ["folder", "pipe"])
+@pytest.mark.parametrize("kind", ["directory", "pipe"])
 def test_only_regular_files(bundle: pathlib.Path, key: str, kind: str) -> None:
-    if kind == "folder":
+    if kind == "directory":
         (bundle / "rootfs/odd").mkdir()
     else:
         os.mkfifo(bundle / "rootfs/odd")
@@ -288,7 +288,7 @@ def test_a_broken_file_in_the_root(bundle: pathlib.Path, content: bytes, words: 
     assert refused(bundle, {}).message.startswith(words)
 
 
-def test_a_file_in_the_root_that_is_a_folder(bundle: pathlib.Path) -> None:
+def test_a_file_in_the_root_that_is_a_directory(bundle: pathlib.Path) -> None:
     (bundle / "rootfs/urunc.json").mkdir()
     assert "not a regular file" in refused(bundle, {}).message
 

@@ -27,10 +27,10 @@ def test_every_key_has_one_row() -> None:
 
 def test_the_list_is_the_schema_s() -> None:
     """The tests keep a list of names; the schema itself is a module of Go's."""
-    folder = schema.download()
-    if folder is None:
+    directory = schema.download()
+    if directory is None:
         pytest.skip("needs Go's modules")
-    assert schema.kept() == schema.keys(folder)
+    assert schema.kept() == schema.keys(directory)
 
 
 def test_every_row_has_its_proof() -> None:

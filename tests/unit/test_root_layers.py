@@ -15,7 +15,7 @@ from urunc.storage import cache, layers
 
 
 @pytest.mark.parametrize(
-    ("value", "folders"),
+    ("value", "directories"),
     (
         ("/a:/b", ["/a", "/b"]),
         ("/a\\:b:/c\\\\d:/e\\,f", ["/a:b", "/c\\d", "/e,f"]),
@@ -24,8 +24,8 @@ from urunc.storage import cache, layers
         ("/a\\", ["/a"]),
     ),
 )
-def test_lower_folders(value: str, folders: list[str]) -> None:
-    assert layers._split(value) == folders
+def test_lower_directories(value: str, directories: list[str]) -> None:
+    assert layers._split(value) == directories
 
 
 def test_octal_escapes() -> None:
@@ -58,8 +58,8 @@ def overlay(point: pathlib.Path, options: str, kind: str = "overlay") -> layers.
 
 
 def test_a_layers_key(tmp_path: pathlib.Path) -> None:
-    """Engines' ways to name the same layers give the same key; data folders, which layers' files
-    are parts of, give none."""
+    """Engines' ways to name the same layers give the same key; data directories, which layers'
+    files are parts of, give none."""
     for name in ("1/fs", "2/fs", "3/fs", "3/merged"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "1/fs/file").write_text("x")
@@ -89,7 +89,7 @@ def test_a_layers_key(tmp_path: pathlib.Path) -> None:
         assert overlay(point, options) is None
 
 
-def test_a_folder_is_a_tree(tmp_path: pathlib.Path) -> None:
+def test_a_directory_is_a_tree(tmp_path: pathlib.Path) -> None:
     found = layers.identify(f"{tmp_path}/.")
     assert (found.kind, found.root, found.key) == ("tree", str(tmp_path), "")
     with pytest.raises(HostError, match=r"root filesystem '.*/gone': no such file"):
@@ -127,7 +127,7 @@ def test_an_entry_without_privileges(tmp_path: pathlib.Path) -> None:
     path = str(tmp_path / "cache")
     config = Config()
     config.values["storage.cache"] = path
-    assert cache.folder(config) == path
+    assert cache.directory(config) == path
     assert os.stat(path).st_mode & 0o777 == 0o700
     assert cache.find(path, "k.ext4") is None
     fd = cache.lock(path, "k.ext4")

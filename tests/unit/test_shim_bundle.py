@@ -21,9 +21,9 @@ END = {"pid": 37, "exit_status": 5, "exited_at": {"seconds": 1700000000, "nanos"
 SLICE = "kubepods-burstable-pod1.slice:cri-containerd:0123"
 
 
-def write(folder: pathlib.Path, path: object) -> None:
+def write(directory: pathlib.Path, path: object) -> None:
     document = {"linux": {"cgroupsPath": path} if path is not None else {}}
-    (folder / "config.json").write_text(json.dumps(document))
+    (directory / "config.json").write_text(json.dumps(document))
 
 
 @pytest.mark.parametrize(
@@ -71,10 +71,10 @@ def shell(request: pytest.FixtureRequest) -> list[str]:
     return list(request.param)
 
 
-def launch(shell: list[str], folder: pathlib.Path, action: str) -> tuple[int, bytes]:
+def launch(shell: list[str], directory: pathlib.Path, action: str) -> tuple[int, bytes]:
     """(exit code, output) of the launcher in a bundle."""
-    words = ["-namespace", "a", "-id", "b", "-bundle", str(folder), action]
-    done = subprocess.run([*shell, str(LAUNCHER), *words], cwd=folder, capture_output=True)
+    words = ["-namespace", "a", "-id", "b", "-bundle", str(directory), action]
+    done = subprocess.run([*shell, str(LAUNCHER), *words], cwd=directory, capture_output=True)
     return done.returncode, done.stdout
 
 

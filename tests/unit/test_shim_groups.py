@@ -69,18 +69,18 @@ V2_FILES = {
 RDMA = {"device": "mlx4_0", "hca_handles": 2, "hca_objects": 20}
 
 
-def written(folder: pathlib.Path, files: dict[str, str]) -> pathlib.Path:
+def written(directory: pathlib.Path, files: dict[str, str]) -> pathlib.Path:
     for name, text in files.items():
-        path = folder / name
+        path = directory / name
         path.parent.mkdir(exist_ok=True, parents=True)
         path.write_text(text)
-    return folder
+    return directory
 
 
 @pytest.fixture
 def v1(tmp_path: pathlib.Path) -> Groups:
-    folder = written(tmp_path / "v1", V1_FILES)
-    return Groups({path.name: str(path) for path in folder.iterdir()})
+    directory = written(tmp_path / "v1", V1_FILES)
+    return Groups({path.name: str(path) for path in directory.iterdir()})
 
 
 @pytest.fixture
@@ -187,6 +187,6 @@ def test_groups_that_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_processes_of_groups_below(tmp_path: pathlib.Path) -> None:
     files = {"cgroup.procs": "4\n", "a/cgroup.procs": "5\n6\n", "a/b/cgroup.procs": ""}
-    folder = written(tmp_path / "g", files)
-    assert sorted(metrics.pids(Groups({"": str(folder)}))) == [4, 5, 6]
+    directory = written(tmp_path / "g", files)
+    assert sorted(metrics.pids(Groups({"": str(directory)}))) == [4, 5, 6]
     assert metrics.pids(Groups({})) == []

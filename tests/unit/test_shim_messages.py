@@ -52,15 +52,15 @@ tables.TABLES["test.kinds"] = KINDS
 def compiled() -> descriptor_pool.DescriptorPool:
     """What the official compiler makes of the proto text."""
     pool = descriptor_pool.DescriptorPool()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as directory:
         for package, text in PROTOS.items():
-            pathlib.Path(folder, f"{package}.proto").write_text(text)
-        words = [f"-I{include}" for include in [folder, *site.getsitepackages()]]
-        words += ["--include_imports", f"--descriptor_set_out={folder}/out"]
+            pathlib.Path(directory, f"{package}.proto").write_text(text)
+        words = [f"-I{include}" for include in [directory, *site.getsitepackages()]]
+        words += ["--include_imports", f"--descriptor_set_out={directory}/out"]
         words += [f"{package}.proto" for package in PROTOS]
         subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *words], check=True)
         compiled = descriptor_pb2.FileDescriptorSet.FromString(
-            pathlib.Path(folder, "out").read_bytes()
+            pathlib.Path(directory, "out").read_bytes()
         )
         for file in compiled.file:
             pool.Add(file)

@@ -83,7 +83,7 @@ def test_what_is_not_known(word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("layers", "folder", "short"),
+    ("layers", "directory", "short"),
     [
         (("/s/12/fs", "/s/1/fs", "/s/123/fs"), "/s", "12/fs:1/fs:123/fs"),
         (("/s/x/12/fs", "/s/y/1/fs"), "/s", "x/12/fs:y/1/fs"),
@@ -95,10 +95,10 @@ def test_what_is_not_known(word: str) -> None:
         (("/s/same", "/s/same"), "/s", "same:same"),
     ],
 )
-def test_overlay_in_one_page(layers: tuple[str, ...], folder: str, short: str) -> None:
+def test_overlay_in_one_page(layers: tuple[str, ...], directory: str, short: str) -> None:
     data = ["index=off", "lowerdir=" + ":".join(layers), "upperdir=/s/9/fs"]
-    assert shorten(data) == (folder, ["index=off", f"lowerdir={short}", "upperdir=/s/9/fs"])
+    assert shorten(data) == (directory, ["index=off", f"lowerdir={short}", "upperdir=/s/9/fs"])
 
 
-def test_no_lower_folders() -> None:
+def test_no_lower_directories() -> None:
     assert shorten(["index=off"]) == ("", ["index=off"])

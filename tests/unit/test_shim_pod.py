@@ -37,9 +37,9 @@ TOTALS = Limits(
 )
 
 
-def read(folder: pathlib.Path, document: object) -> Member:
-    (folder / "config.json").write_text(json.dumps(document))
-    return member(str(folder))
+def read(directory: pathlib.Path, document: object) -> Member:
+    (directory / "config.json").write_text(json.dumps(document))
+    return member(str(directory))
 
 
 def test_a_pause_container_has_the_totals(tmp_path: pathlib.Path) -> None:

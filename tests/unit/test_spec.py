@@ -68,7 +68,7 @@ BROKEN: list[tuple[Any, str]] = [
     (process(env=["A=1", "B"]), "process.env[1]: 'B' is not NAME=VALUE"),
     (
         document(mounts=[{"destination": "/v", "type": "bind"}]),
-        "mounts[0].source: a bind mount has to name a file or folder",
+        "mounts[0].source: a bind mount has to name a file or directory",
     ),
     (process(env=["=x"]), "process.env[0]: '=x' is not NAME=VALUE"),
     (process(user={"uid": -1}), "process.user.uid: -1 is not between 0 and 4294967294"),

@@ -38,7 +38,7 @@ DEPENDENCIES = {
     "a": "depends=b",
     "b": "depends=a",
 }
-FOLDERS = {"virtio_blk": "drivers/block/virtio-blk.ko"}
+DIRECTORIES = {"virtio_blk": "drivers/block/virtio-blk.ko"}
 
 
 def module(information: str) -> bytes:
@@ -55,11 +55,11 @@ def module(information: str) -> bytes:
     return head + text + names + table
 
 
-def kernel(folder: pathlib.Path, suffix: str = "", listed: str = "modules.dep") -> pathlib.Path:
-    """A folder as /lib/modules/VERSION."""
+def kernel(directory: pathlib.Path, suffix: str = "", listed: str = "modules.dep") -> pathlib.Path:
+    """A directory as /lib/modules/VERSION."""
     lines = []
     for name, information in DEPENDENCIES.items():
-        path = f"kernel/{FOLDERS.get(name, f'{name}.ko')}"
+        path = f"kernel/{DIRECTORIES.get(name, f'{name}.ko')}"
         content = module(information)
         if suffix == ".xz":
             content = lzma.compress(content, check=lzma.CHECK_CRC32)
@@ -68,20 +68,22 @@ def kernel(folder: pathlib.Path, suffix: str = "", listed: str = "modules.dep") 
         elif suffix == ".zst":
             command = ["zstd", "-cq"]
             content = subprocess.run(command, input=content, capture_output=True, check=True).stdout
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / (path + suffix)).write_bytes(content)
+        (directory / path).parent.mkdir(parents=True, exist_ok=True)
+        (directory / (path + suffix)).write_bytes(content)
         lines.append(f"{path}{suffix}: anything\n" if listed == "modules.dep" else f"{path}\n")
-    (folder / listed).write_text("".join(lines))
-    (folder / "modules.builtin").write_text("kernel/fs/erofs/erofs.ko\n")
-    return folder
+    (directory / listed).write_text("".join(lines))
+    (directory / "modules.builtin").write_text("kernel/fs/erofs/erofs.ko\n")
+    return directory
 
 
-def part(folder: pathlib.Path | str, wanted: list[str], target: pathlib.Path) -> dict[str, bytes]:
+def part(
+    directory: pathlib.Path | str, wanted: list[str], target: pathlib.Path
+) -> dict[str, bytes]:
     """What is in the part: path → content."""
     init = target.with_suffix(".init")
     init.write_bytes(b"\x7fELF init")
     out = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    write_kernel_part(out, str(folder), wanted, str(init))
+    write_kernel_part(out, str(directory), wanted, str(init))
     os.close(out)
     nodes = unpacked(target.read_bytes())
     assert nodes[b"init"].mode == 0o100755 and nodes[b"init"].body == b"\x7fELF init"
@@ -93,9 +95,9 @@ def part(folder: pathlib.Path | str, wanted: list[str], target: pathlib.Path) ->
 @pytest.mark.parametrize("listed", ["modules.dep", "modules.order"])
 @pytest.mark.parametrize("suffix", ["", ".xz", ".gz", ".zst"])
 def test_modules_in_load_order(tmp_path: pathlib.Path, suffix: str, listed: str) -> None:
-    folder = kernel(tmp_path / "6.1", suffix, listed)
+    directory = kernel(tmp_path / "6.1", suffix, listed)
     wanted = ["virtio-blk", "virtiofs", "erofs", "ext4", "unknown", "virtio"]
-    files = part(folder, wanted, tmp_path / "part")
+    files = part(directory, wanted, tmp_path / "part")
     order = files["modules/order"].decode().split()
     assert order[:5] == ["virtio_ring", "virtio", "virtio_blk", "fuse", "virtiofs"]
     assert order[5:] == ["crc32c_generic", "mbcache", "ext4"]
@@ -114,8 +116,8 @@ def test_no_modules(tmp_path: pathlib.Path) -> None:
 
 
 def test_known(tmp_path: pathlib.Path) -> None:
-    folder = kernel(tmp_path / "6.1")
-    assert known(str(folder), ["ext4", "erofs", "squashfs"]) == {"ext4", "erofs"}
+    directory = kernel(tmp_path / "6.1")
+    assert known(str(directory), ["ext4", "erofs", "squashfs"]) == {"ext4", "erofs"}
 
 
 @pytest.mark.parametrize(
@@ -131,8 +133,8 @@ def test_known(tmp_path: pathlib.Path) -> None:
     ],
 )
 def test_what_is_wrong_with_modules(tmp_path: pathlib.Path, change: str, message: str) -> None:
-    folder = kernel(tmp_path / "6.1")
-    file = folder / "kernel/ext4.ko"
+    directory = kernel(tmp_path / "6.1")
+    file = directory / "kernel/ext4.ko"
     contents = {
         "not ELF": b"text",
         "cut": file.read_bytes()[:70],
@@ -143,25 +145,25 @@ def test_what_is_wrong_with_modules(tmp_path: pathlib.Path, change: str, message
     if change in contents:
         file.write_bytes(contents[change])
     else:
-        (folder / change).unlink()
+        (directory / change).unlink()
     with pytest.raises(HostError, match=message):
-        part(folder, ["ext4"], tmp_path / "part")
+        part(directory, ["ext4"], tmp_path / "part")
 
 
 def test_key(tmp_path: pathlib.Path) -> None:
-    folder = kernel(tmp_path / "6.1")
+    directory = kernel(tmp_path / "6.1")
     init = tmp_path / "init"
     init.touch()
 
     def key(*wanted: str) -> str:
-        return kernel_part_key(str(folder), wanted, str(init))
+        return kernel_part_key(str(directory), wanted, str(init))
 
     first = key("ext4")
     assert key("ext4") == first and key("ext4", "fuse") != first
     init.write_text("another")
     second = key("ext4")
     assert second != first
-    (folder / "modules.dep").write_text("")
+    (directory / "modules.dep").write_text("")
     assert key("ext4") not in (first, second)
 
 
@@ -180,31 +182,31 @@ def test_parts_become_one(tmp_path: pathlib.Path) -> None:
 def test_parts_in_the_cache(tmp_path: pathlib.Path) -> None:
     config = Config()
     config.values["storage.cache"] = str(tmp_path / "cache")
-    folder = str(kernel(tmp_path / "6.1"))
-    part(folder, ["ext4"], tmp_path / "expected")
+    directory = str(kernel(tmp_path / "6.1"))
+    part(directory, ["ext4"], tmp_path / "expected")
     init = str(tmp_path / "expected.init")
-    path = kernel_part(folder, ["ext4"], init, config)
+    path = kernel_part(directory, ["ext4"], init, config)
     assert pathlib.Path(path).read_bytes() == (tmp_path / "expected").read_bytes()
     inode = os.stat(path).st_ino
-    assert kernel_part(folder, ["ext4"], init, config) == path and os.stat(path).st_ino == inode
-    other = kernel_part(folder, ["fuse"], init, config)
+    assert kernel_part(directory, ["ext4"], init, config) == path and os.stat(path).st_ino == inode
+    other = kernel_part(directory, ["fuse"], init, config)
     both = joined([path, other], config)
     contents = [pathlib.Path(file).read_bytes() for file in (path, other, both)]
     assert contents[0] + contents[1] == contents[2]
     assert joined([other, path], config) != both == joined([path, other], config)
     pathlib.Path(path).write_bytes(b"damaged")
-    assert kernel_part(folder, ["ext4"], init, config) == path
+    assert kernel_part(directory, ["ext4"], init, config) == path
     assert pathlib.Path(path).read_bytes() == contents[0]
 
 
 def test_a_part_that_cannot_be_made(tmp_path: pathlib.Path) -> None:
     config = Config()
     config.values["storage.cache"] = str(tmp_path / "cache")
-    folder = kernel(tmp_path / "6.1")
+    directory = kernel(tmp_path / "6.1")
     with pytest.raises(HostError, match=r"look at '.*/init': no such file"):
-        kernel_part(str(folder), ["ext4"], str(tmp_path / "init"), config)
+        kernel_part(str(directory), ["ext4"], str(tmp_path / "init"), config)
     (tmp_path / "init").touch()
-    (folder / "kernel/ext4.ko").unlink()
+    (directory / "kernel/ext4.ko").unlink()
     with pytest.raises(HostError, match="read kernel module"):
-        kernel_part(str(folder), ["ext4"], str(tmp_path / "init"), config)
+        kernel_part(str(directory), ["ext4"], str(tmp_path / "init"), config)
     assert os.listdir(tmp_path / "cache") == []

@@ -85,7 +85,7 @@ ID = "0123456789abcdef" * 4
         f"/run/containers/storage/overlay-containers/{ID[::-1]}/userdata/mounts/{ID}",
     ],
 )
-def test_folders_that_engines_make_for_an_images_volumes(path: str) -> None:
+def test_directories_that_engines_make_for_an_images_volumes(path: str) -> None:
     assert look.is_anonymous(path)
 
 
@@ -105,7 +105,7 @@ def test_folders_that_engines_make_for_an_images_volumes(path: str) -> None:
         "",
     ],
 )
-def test_folders_of_the_users(path: str) -> None:
+def test_directories_of_the_users(path: str) -> None:
     assert not look.is_anonymous(path)
 
 

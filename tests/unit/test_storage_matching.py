@@ -15,7 +15,7 @@ from urunc.errors import ImageError
 from urunc.plan.decide import decide
 from urunc.plan.matching import match, said_disks
 from urunc.plan.model import Plan
-from urunc.storage.facts import FILE, FOLDER, TMPFS, VolumeSource
+from urunc.storage.facts import DIRECTORY, FILE, TMPFS, VolumeSource
 
 ENGINES = {
     "kubelet": ("/dev/shm", "/dev/termination-log",
@@ -32,7 +32,7 @@ FILES = ("/dev/termination-log", "/run/.containerenv", "/run/secrets/word",
 
 
 def mounts(names: tuple[str, ...]) -> list[VolumeSource]:
-    return [source(name, FILE if name in FILES else FOLDER) for name in names]
+    return [source(name, FILE if name in FILES else DIRECTORY) for name in names]
 
 
 def planned(
@@ -65,7 +65,7 @@ def refused(*sources: VolumeSource, **changes: Any) -> ImageError:
 
 
 def given(plan: Plan) -> dict[str, str]:
-    """device → where its folder is mounted."""
+    """device → where its directory is mounted."""
     return dict(zip(plan.disk_names, plan.disk_mount_points, strict=True))
 
 
@@ -88,7 +88,7 @@ def test_what_engines_mount_is_nobody_s_data(engine: str) -> None:
     )
     engines = ", ".join(ENGINES[engine])
     assert error.hint == (
-        "name a block image by the annotation 'block', or mount a folder (what engines mount is "
+        "name a block image by the annotation 'block', or mount a directory (what engines mount is "
         f"none: {engines})"
     )
     volume = source("/data", read_only=True)
@@ -180,7 +180,7 @@ def test_what_somebody_asked_for_goes_before_an_image_s_volume() -> None:
         ("storage=/data,other=/data/", "'other=/data/' comes twice"),
         ("data=/data", "'data=/data': the unikernel declares no such block device"),
         ("rootfs=/data", "'rootfs=/data': the device has a disk of the image's"),
-        ("storage=/more", "'storage=/more': no folder is mounted there that can be a disk"),
+        ("storage=/more", "'storage=/more': no directory is mounted there that can be a disk"),
     ],
 )
 def test_annotations_that_name_nothing(text: str, words: str) -> None:

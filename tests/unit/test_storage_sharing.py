@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Folders that a guest shares with the host: the words of monitor and daemon, and init's steps."""
+"""Directories that a guest shares with the host: the words of monitor and daemon, and init's
+steps."""
 
 from __future__ import annotations
 
@@ -68,7 +69,7 @@ def test_virtiofs() -> None:
         "for /state/box/root/run/virtiofs.sock owner=1234:1235",
         "detach /state/box/root/share",
     ]
-    # the daemon has no label of the monitor's, and the monitor none of the folders
+    # the daemon has no label of the monitor's, and the monitor none of the directories
     assert steps.index(shared[-1]) < steps.index("make /state/box/root read-only")
     records = told(launch)
     assert "share=virtiofs\tshare" in records and "root=share\troot\trw" in records
@@ -143,7 +144,7 @@ def test_which_daemon_it_is(
     program.write_text(f"#!/bin/sh\necho asked >>{tmp_path}/asked\necho '{text}'\n")
     program.chmod(0o755)
     given = config(storage__virtiofsd=str(program))
-    monkeypatch.setattr("urunc.programs.runtime_folder", lambda: str(tmp_path / "run"))
+    monkeypatch.setattr("urunc.programs.runtime_directory", lambda: str(tmp_path / "run"))
     for _ in range(2):
         assert sharing.find(given) == (str(program), rust)
     assert (tmp_path / "asked").read_text() == "asked\n"

@@ -132,7 +132,7 @@ def test_no_form() -> None:
     error = refused("rumprun", "hvt", found(builders=("cpio",)))
     assert "ext2: this machine has no program to make it" in error.message
     error = refused("linux", "firecracker", found(), overrides={"rootfs": "virtiofs"})
-    assert "virtiofs: firecracker shares no folders by it" in error.message
+    assert "virtiofs: firecracker shares no directories by it" in error.message
     error = refused("linux", "qemu", found(), overrides={"rootfs": "ntfs"})
     assert error.message == "annotation 'rootfs': 'ntfs' is unknown"
 
@@ -267,8 +267,8 @@ def test_what_a_guest_has_no_way_to() -> None:
     assert "mount '/data' of '/host/data': mirage takes no volumes" in error.message
     error = refused("linux", "qemu", found(source("/data")), mount_rootfs=False)
     assert "by urunc's init, with mountRootfs" in error.message
-    error = refused("linux", "qemu", found(source("/run/x", "neither a file nor a folder")))
-    assert "it is neither a file nor a folder" in error.message
+    error = refused("linux", "qemu", found(source("/run/x", "neither a file nor a directory")))
+    assert "it is neither a file nor a directory" in error.message
 
 
 def test_what_engines_always_mount_is_a_warning() -> None:

@@ -13,7 +13,7 @@ from urunc.lifecycle.streams import take
 from urunc.linux.files import is_null
 
 
-@pytest.mark.parametrize("kind", ["folder", "written"])
+@pytest.mark.parametrize("kind", ["directory", "written"])
 def test_an_input_that_cannot_be_read(
     tmp_path: pathlib.Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

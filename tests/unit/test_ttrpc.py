@@ -441,9 +441,9 @@ def test_anything(pieces: list[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def served(folder: pathlib.Path, serve: Callable[[socket.socket], None]) -> Iterator[str]:
+def served(directory: pathlib.Path, serve: Callable[[socket.socket], None]) -> Iterator[str]:
     """The address of a server that lives for one connection."""
-    path = str(folder / "s")
+    path = str(directory / "s")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen(1)

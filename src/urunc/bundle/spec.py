@@ -215,7 +215,8 @@ def read_document(bundle: str) -> Any:
         content = read_bytes(path, CONFIG_LIMIT_BYTES)
     except OSError as error:
         hint = (
-            "a bundle is a folder with a config.json and a root filesystem; `urunc spec` writes one"
+            "a bundle is a directory with a config.json and a root filesystem; "
+            "`urunc spec` writes one"
         )
         raise SpecError(f"read '{path}': {reason(error)}", hint) from None
     if len(content) > CONFIG_LIMIT_BYTES:
@@ -229,7 +230,7 @@ def read_document(bundle: str) -> Any:
 
 
 def parse(document: Any, bundle: str) -> Spec:
-    """The Spec of a configuration's JSON value; `bundle` is the absolute folder it came from."""
+    """The Spec of a configuration's JSON value; `bundle` is the absolute directory it came from."""
     top = Object(document, "")
     root = top.object("root", required=True)
     process = top.object("process", required=True)
@@ -323,7 +324,7 @@ def _mount(item: Object, bundle: str) -> Mount:
     if mount.uid_mappings and not mount.is_bind():
         raise item.wrong("uidMappings", "only a bind mount can show other ids")
     if mount.is_bind() and not mount.source:
-        raise item.wrong("source", "a bind mount has to name a file or folder")
+        raise item.wrong("source", "a bind mount has to name a file or directory")
     if mount.is_bind() and not mount.source.startswith("/"):
         return replace(mount, source=f"{bundle}/{mount.source}")
     return mount

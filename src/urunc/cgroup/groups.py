@@ -44,12 +44,12 @@ class Groups:
         return {"paths": self.paths, "unit": self.unit}
 
     @property
-    def folders(self) -> list[str]:
-        """Every group's folder once, v2's last."""
+    def directories(self) -> list[str]:
+        """Every group's directory once, v2's last."""
         return list(dict.fromkeys(self.paths[name] for name in sorted(self.paths, reverse=True)))
 
-    def folder(self, controller: str) -> str:
-        """The folder that a controller's files are in; "" where there is none."""
+    def directory(self, controller: str) -> str:
+        """The directory that a controller's files are in; "" where there is none."""
         return self.paths.get(controller) or self.paths.get(UNIFIED, "")
 
     def apply(self, resources: Resources) -> None:
@@ -65,10 +65,10 @@ class Groups:
             return
         settings = self._in_order(settings)
         for controller, choices in settings:
-            folder = self.folder(controller)
+            directory = self.directory(controller)
             for file, value in choices:
-                if file and (len(choices) == 1 or exists(f"{folder}/{file}")):
-                    self._write(folder, file, value)
+                if file and (len(choices) == 1 or exists(f"{directory}/{file}")):
+                    self._write(directory, file, value)
                     break
             else:
                 if choices[-1][0]:
@@ -88,26 +88,26 @@ class Groups:
                 settings[first], settings[second] = settings[second], settings[first]
         return settings
 
-    def _write(self, folder: str, file: str, value: str) -> None:
+    def _write(self, directory: str, file: str, value: str) -> None:
         try:
-            write_bytes(f"{folder}/{file}", value.encode())
+            write_bytes(f"{directory}/{file}", value.encode())
         except OSError as error:
             hint = ""
-            if not exists(f"{folder}/{file}"):
-                hint = f"this machine's control groups have no such file in {folder}"
+            if not exists(f"{directory}/{file}"):
+                hint = f"this machine's control groups have no such file in {directory}"
             raise HostError(f"limit '{file}' to '{value}': {reason(error)}", hint) from None
 
     def number(self, controller: str, file: str) -> int | None:
         """A file's one number; None where it has none (`max`, or no such file)."""
         try:
-            return int(read_text(f"{self.folder(controller)}/{file}"))
+            return int(read_text(f"{self.directory(controller)}/{file}"))
         except (OSError, ValueError):
             return None
 
     def text(self, controller: str, file: str) -> str:
         """What a file says; "" where there is none."""
         try:
-            return read_text(f"{self.folder(controller)}/{file}")
+            return read_text(f"{self.directory(controller)}/{file}")
         except OSError:
             return ""
 
@@ -145,7 +145,7 @@ class Groups:
 
     def pids(self) -> list[int]:
         """Every process of the container, in the runtime's pid namespace."""
-        return cgroups.pids(self.folders[-1]) if self.paths else []
+        return cgroups.pids(self.directories[-1]) if self.paths else []
 
 
 def load(record: Mapping[str, Any]) -> Groups:
@@ -188,13 +188,13 @@ def make(groups: Groups, resources: Resources, journal: Journal, member: int = 0
         return groups
     if cgroups.frozen(groups.paths):
         raise HostError(
-            f"make control group: {groups.folders[0]}: it is there already, and frozen",
+            f"make control group: {groups.directories[0]}: it is there already, and frozen",
             "whoever was in it may be paused: thaw or remove it, or choose another "
             "linux.cgroupsPath",
         )
     resource = ControlGroups(
-        paths=groups.folders,
-        parents=[path for folder in groups.folders for path in _missing_parents(folder)],
+        paths=groups.directories,
+        parents=[path for directory in groups.directories for path in _missing_parents(directory)],
         member=member,
     )
     try:
@@ -205,7 +205,7 @@ def make(groups: Groups, resources: Resources, journal: Journal, member: int = 0
             return Groups({})
         hint = "" if error.filename else "choose another linux.cgroupsPath"
         raise HostError(
-            f"make control group: {reason(error)}: {error.filename or groups.folders[0]}", hint
+            f"make control group: {reason(error)}: {error.filename or groups.directories[0]}", hint
         ) from None
     _hand_down(groups, resource.parents)
     groups.apply(resources)
@@ -214,19 +214,19 @@ def make(groups: Groups, resources: Resources, journal: Journal, member: int = 0
 
 def _hand_down(groups: Groups, made: list[str]) -> None:
     """On v2, let the groups above hand their controllers down."""
-    folder = groups.paths.get(UNIFIED)
-    if not folder:
+    directory = groups.paths.get(UNIFIED)
+    if not directory:
         return
     mount_point = cgroups.hierarchies()[UNIFIED][0]
     above = [path for path in made if path.startswith(f"{mount_point}/")]
-    first = (above[0] if above else folder).rpartition("/")[0]
+    first = (above[0] if above else directory).rpartition("/")[0]
     for path in (*cgroups.parents(first, mount_point), *above):
         cgroups.enable_controllers(path)
 
 
-def _missing_parents(folder: str) -> list[str]:
+def _missing_parents(directory: str) -> list[str]:
     missing: list[str] = []
-    parent = folder.rpartition("/")[0]
+    parent = directory.rpartition("/")[0]
     while parent and not exists(parent):
         missing.insert(0, parent)
         parent = parent.rpartition("/")[0]

@@ -175,12 +175,12 @@ def _device(numbers: str, operation: str, value: int) -> dict[str, Any]:
 
 
 def _hugetlb(groups: Groups) -> dict[str, Any]:
-    folder = groups.folder("hugetlb")
+    directory = groups.directory("hugetlb")
     found = {}
     v1 = "hugetlb" in groups.paths
     ending = ".usage_in_bytes" if v1 else ".current"
     try:
-        names = posix.listdir(folder) if folder else []
+        names = posix.listdir(directory) if directory else []
     except OSError:
         names = []
     for name in names:

@@ -43,7 +43,7 @@ def create(
     """
     (identifier,) = arguments.only("container id")
     config = arguments.config()
-    bundle = bundle_folder(arguments.get("--bundle"))
+    bundle = bundle_directory(arguments.get("--bundle"))
     document = spec.read_document(bundle)
     if not image.claims(document, bundle, config):
         from urunc.ordinary import hand_over
@@ -82,13 +82,15 @@ def _absolute(path: str) -> str:
     return f"{posix.getcwd()}/{path}" if path and not path.startswith("/") else path
 
 
-def bundle_folder(path: str) -> str:
-    """The absolute folder of a bundle."""
+def bundle_directory(path: str) -> str:
+    """The absolute directory of a bundle."""
     here = posix.getcwd()
     if not path:
         return here
     try:
         posix.stat(path)
     except OSError as error:
-        raise SpecError(f"bundle '{path}': {reason(error)}", "--bundle names its folder") from None
+        raise SpecError(
+            f"bundle '{path}': {reason(error)}", "--bundle names its directory"
+        ) from None
     return path.rstrip("/") if path.startswith("/") else f"{here}/{path.rstrip('/')}"

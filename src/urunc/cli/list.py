@@ -80,7 +80,7 @@ def _ordinary(arguments: Arguments) -> list[dict[str, Any]]:
     answer = subprocess.run(argv, capture_output=True, text=True, check=False)
     if answer.returncode:
         raise HostError(f"list: {argv[0]}: {answer.stderr.strip()}")
-    # runc tries our containers' folders, too, and names them as it passes over them
+    # runc tries our containers' directories, too, and names them as it passes over them
     return [item for item in loads(answer.stdout) or [] if not is_ours(arguments.root, item["id"])]
 
 

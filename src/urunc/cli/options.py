@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from urunc import logs
 from urunc.errors import UsageError
-from urunc.state import runtime_folder
+from urunc.state import runtime_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ FLAG, VALUE = "flag", "value"
 
 # option → (kind, help); an alias → the option's own name
 GLOBAL = {
-    "--root": (VALUE, "folder of the containers' state (default: /run/urunc)"),
+    "--root": (VALUE, "directory of the containers' state (default: /run/urunc)"),
     "--log": (VALUE, "file for errors and warnings (default: standard error)"),
     "--log-format": (VALUE, "text or json (default: text)"),
     "--config": (VALUE, "configuration file (default: /etc/urunc/config.toml)"),
@@ -39,7 +39,7 @@ ALIASES = {
     "-d": "--detach",
 }
 
-BUNDLE = {"--bundle": (VALUE, "the bundle's folder (default: where you are)")}
+BUNDLE = {"--bundle": (VALUE, "the bundle's directory (default: where you are)")}
 CREATE = BUNDLE | {
     "--pid-file": (VALUE, "file to write the process id to"),
     "--console-socket": (VALUE, "socket that gets the terminal"),
@@ -60,7 +60,7 @@ class Arguments:
         self.argv = argv
         self.options: dict[str, str] = {}
         self.words: list[str] = []
-        self.root = f"{runtime_folder()}/urunc"
+        self.root = f"{runtime_directory()}/urunc"
         self.config_path = ""
 
     def has(self, option: str) -> bool:

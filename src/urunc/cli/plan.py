@@ -12,7 +12,7 @@ import sys
 
 from urunc import logs
 from urunc.bundle import image, spec
-from urunc.cli.create import bundle_folder
+from urunc.cli.create import bundle_directory
 from urunc.cli.options import BUNDLE, VALUE, Arguments
 from urunc.errors import SpecError, UsageError, reason
 from urunc.ids import ids_of
@@ -68,7 +68,7 @@ def main(arguments: Arguments) -> int:
         raise UsageError(f"option '--format': '{form}' is neither text nor json")
     config = arguments.config()
     logs.file = ""  # nothing is changed
-    bundle = bundle_folder(arguments.get("--bundle"))
+    bundle = bundle_directory(arguments.get("--bundle"))
     document = spec.read_document(bundle)
     if not image.claims(document, bundle, config):
         from urunc.ordinary import find

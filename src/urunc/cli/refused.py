@@ -60,7 +60,7 @@ def refuse(verb: str, words: list[str], arguments: Arguments, identifier: str) -
 def _hand_over_new(arguments: Arguments, words: list[str]) -> None:
     """`restore` makes a container: it is the ordinary runtime's where the bundle is."""
     from urunc.bundle import image, spec
-    from urunc.cli.create import bundle_folder
+    from urunc.cli.create import bundle_directory
 
     bundle = ""
     for index, word in enumerate(words):
@@ -68,8 +68,8 @@ def _hand_over_new(arguments: Arguments, words: list[str]) -> None:
         if name in ("--bundle", "-b"):
             bundle = value if equals else "".join(words[index + 1 : index + 2])
     config = arguments.config()
-    folder = bundle_folder(bundle)
-    if not image.claims(spec.read_document(folder), folder, config):
+    directory = bundle_directory(bundle)
+    if not image.claims(spec.read_document(directory), directory, config):
         hand_over(arguments.argv, arguments.root, config)
     what, instead = REASONS["restore"]
     raise WrongStatusError(f"restore: {what}", instead)

@@ -53,7 +53,7 @@ def main(arguments: Arguments) -> int:
             _forward_signals(state, config, session)
         if session:
             session.take()
-        told = guest_channel.listen(state.folder) if not detach else -1
+        told = guest_channel.listen(state.directory) if not detach else -1
         timing.stamp(11)
         start.start(arguments.root, state.id, config)
         if detach:
@@ -64,7 +64,7 @@ def main(arguments: Arguments) -> int:
         elif relay:
             relay.copy(
                 posix.pidfd_open(state.pid),
-                lambda number: guest_channel.closed(state.folder, number),
+                lambda number: guest_channel.closed(state.directory, number),
             )
         code = _wait(state.pid)
     except BaseException:
@@ -78,7 +78,7 @@ def main(arguments: Arguments) -> int:
     plan, said, stop = (
         state.data["plan"],
         guest_channel.last_words(told),
-        exit_reason.stop_of(state.folder),
+        exit_reason.stop_of(state.directory),
     )
     monitor = monitors.load(plan["monitor"], config)
     why = exit_reason.reason(plan, monitor, code, said, stop)
@@ -109,7 +109,7 @@ def _resize(state: State, session: Session) -> None:
     """Give the container's terminal the size of the user's, in the guest too."""
     size = session.resize()
     if size and state.data["plan"]["process"]:
-        guest_channel.resize(state.folder, *size)
+        guest_channel.resize(state.directory, *size)
 
 
 def _wait(pid: int) -> int:

@@ -8,7 +8,7 @@ import posix
 
 from urunc import OCI_VERSION
 from urunc.bundle.image import PREFIX
-from urunc.cli.create import bundle_folder
+from urunc.cli.create import bundle_directory
 from urunc.cli.options import BUNDLE, FLAG, VALUE, Arguments
 from urunc.errors import ExistsError, HostError, reason
 from urunc.jsontext import dumps
@@ -42,7 +42,7 @@ def main(arguments: Arguments) -> int:
         from urunc.ordinary import hand_over
 
         hand_over(arguments.argv, "", arguments.config())
-    path = f"{bundle_folder(arguments.get('--bundle'))}/config.json"
+    path = f"{bundle_directory(arguments.get('--bundle'))}/config.json"
     annotations = {
         "unikernelType": arguments.get("--type", "linux" if mount_rootfs else "unikraft"),
         "hypervisor": arguments.get("--hypervisor", "qemu"),

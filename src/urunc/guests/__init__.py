@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 STOP_REQUESTS = ("acpi-power-button", "ctrl-alt-del")
 """Ways in which a machine can ask its guest to stop, the gentler first."""
 SHARE_TAG = "share"
-"""The name by which a guest finds the folders that it shares with the host."""
+"""The name by which a guest finds the directories that it shares with the host."""
 CHANNEL_PORT = "org.urunc.guest"
 VSOCK_PORT = 1024
 """The name of the port of virtio-serial, and the number of vsock's, by which urunc's init in a
@@ -141,7 +141,7 @@ class Request:
     layer: bool = False
     """Whether there are files of the container's own among them."""
     opaque: tuple[str, ...] = ()
-    """Folders of the container's own files that hide those of the image (overlayfs)."""
+    """Directories of the container's own files that hide those of the image (overlayfs)."""
     upper: int = -1
     """The index of the disk for what the guest writes to its root filesystem, -1 for none."""
     returned: int = -1

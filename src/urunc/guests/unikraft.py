@@ -235,7 +235,7 @@ def _mounts(request: Request, dialect: Dialect) -> list[str]:
             shares.append(_share(tag, volume.destination, read_only=volume.read_only))
     if shares and not dialect.shares:
         raise ImageError(
-            f"unikraft {request.version}: knows no shared folders",
+            f"unikraft {request.version}: knows no shared directories",
             "before 0.16 it has its initrd alone",
         )
     return mounts + shares

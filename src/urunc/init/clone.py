@@ -52,16 +52,17 @@ def fork_init(
     ids: Ids,
     offsets: tuple[TimeOffset, ...],
     group: int,
-    folder: str,
+    directory: str,
     main: Callable[[], NoReturn],
 ) -> int:
     """The pid of a new process that runs `main` in the wanted namespaces (kind → path, "" for a new
     one) and, where `group` is a descriptor of one, in a control group; raises HostError.
 
-    With a user namespace its working folder is `folder`, which it might not reach from inside.
+    With a user namespace its working directory is `directory`, which it might not reach from
+    inside.
     """
     if has_stage(wanted):
-        return _fork_by_stage(wanted, ids, offsets, folder, main)
+        return _fork_by_stage(wanted, ids, offsets, directory, main)
     home = -1
     if wanted.get("pid"):
         # its children enter it; ours comes back after the fork
@@ -193,7 +194,7 @@ def _fork_by_stage(
     wanted: Mapping[str, str],
     ids: Ids,
     offsets: tuple[TimeOffset, ...],
-    folder: str,
+    directory: str,
     main: Callable[[], NoReturn],
 ) -> int:
     hear, say = posix.pipe()
@@ -203,7 +204,7 @@ def _fork_by_stage(
         posix.close(hear)
         posix.close(go)
         if "user" in wanted:
-            posix.chdir(folder)
+            posix.chdir(directory)
         _Stage(wanted, offsets, say, wait).run(main)
     posix.close(say)
     posix.close(wait)

@@ -29,24 +29,24 @@ if TYPE_CHECKING:
 LISTENER = 3
 """The descriptor of the listening socket in the program."""
 PLACE = "/tmp"
-"""Where the program has a folder that no absolute path leads to: in a user namespace there is a way
-to the container's folder only as the one that init is in, and programs leave that (fuse_daemonize
-goes to the root)."""
+"""Where the program has a directory that no absolute path leads to: in a user namespace there is a
+way to the container's directory only as the one that init is in, and programs leave that
+(fuse_daemonize goes to the root)."""
 DESCRIPTORS = 1_000_000
 """So many files its client may know at once, where the kernel lets us say so."""
 PR_SET_PDEATHSIG = 1
 
 
 def start(
-    argv: tuple[str, ...], socket: str, uid: int, gid: int, *, folder: str = "", quiet: bool
+    argv: tuple[str, ...], socket: str, uid: int, gid: int, *, directory: str = "", quiet: bool
 ) -> None:
     """Make a socket to which one user may connect, and start a program that listens on it; raises
-    OSError. `folder` is what the program shall see as PLACE, "" for nothing. `quiet`: what it says
-    is dropped."""
+    OSError. `directory` is what the program shall see as PLACE, "" for nothing. `quiet`: what it
+    says is dropped."""
     listener = Socket(AF_UNIX, SOCK_STREAM)
-    parent_folder, _, name = socket.rpartition("/")
+    parent_directory, _, name = socket.rpartition("/")
     # a socket's path has 107 bytes at most (unix(7))
-    fd = posix.open(parent_folder, O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    fd = posix.open(parent_directory, O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
     listener.bind(f"/proc/self/fd/{fd}/{name}")
     posix.close(fd)
     listener.listen(1)
@@ -55,7 +55,7 @@ def start(
     parent = posix.getpid()
     if posix.fork() == 0:
         try:
-            _become(argv, listener.fileno(), tell, parent, folder=folder, quiet=quiet)
+            _become(argv, listener.fileno(), tell, parent, directory=directory, quiet=quiet)
         except BaseException as error:
             posix.write(tell, str(getattr(error, "errno", EIO)).encode())
         finally:
@@ -69,15 +69,15 @@ def start(
 
 
 def _become(
-    argv: tuple[str, ...], listener: int, tell: int, parent: int, *, folder: str, quiet: bool
+    argv: tuple[str, ...], listener: int, tell: int, parent: int, *, directory: str, quiet: bool
 ) -> NoReturn:
     posix.setsid()
     _linux.prctl(PR_SET_PDEATHSIG, SIGKILL)
     if posix.getppid() != parent:
         posix._exit(127)
     _linux.unshare(CLONE_NEWNS)
-    if folder:
-        _linux.mount(folder, PLACE, None, MS_BIND | MS_REC, None)
+    if directory:
+        _linux.mount(directory, PLACE, None, MS_BIND | MS_REC, None)
     _raise_limit()
     null = posix.open("/dev/null", posix.O_RDWR)
     posix.dup2(null, 0)

@@ -7,7 +7,7 @@ createContainer hooks, executes the steps as root in the container's namespaces,
 monitor's user without privileges and not dumpable (its pid namespace may be shared), until `start`
 opens its FIFO; then it becomes the monitor.
 
-Two FIFOs in the container's folder: `start` brings one JSON object (what changed since create);
+Two FIFOs in the container's directory: `start` brings one JSON object (what changed since create);
 `started` carries an error back, or ends without a word when the monitor's execve closed it.
 """
 

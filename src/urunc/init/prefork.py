@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the runtime has ready before init is forked, because init will not be able to do it.
 
-In a user namespace of its own init may not make device nodes, nor look behind folders that are
+In a user namespace of its own init may not make device nodes, nor look behind directories that are
 closed to its root: the runtime mounts both where nobody sees them yet (fsmount(2), open_tree(2)),
 and init attaches them. An ordinary user has neither privilege; then the host's nodes are bound.
 Runs in the runtime; makes nothing but descriptors.
@@ -116,18 +116,18 @@ def _mount_devices(plan: Plan, storage: StorageFacts) -> int:
     """A /dev for the monitor, with its nodes, mounted nowhere."""
     try:
         mount = _linux.new_tmpfs((("size", "64k"), ("mode", "755")))
-        folder = f"/proc/self/fd/{mount}"
-        posix.mkdir(f"{folder}/pts", 0o755)
-        posix.mkdir(f"{folder}/net", 0o755)
+        directory = f"/proc/self/fd/{mount}"
+        posix.mkdir(f"{directory}/pts", 0o755)
+        posix.mkdir(f"{directory}/net", 0o755)
         for node in device_nodes(plan, _nodes(plan)):
             facts = posix.stat(node.source)
-            path = folder + node.target.removeprefix("/dev")
+            path = directory + node.target.removeprefix("/dev")
             posix.mknod(path, facts.st_mode & 0o170000 | node.mode, facts.st_rdev)
             posix.chmod(path, node.mode)
             posix.chown(path, node.uid, node.gid)
         for disk in storage.disks:
             if disk.device:
-                path = folder + disk.target.removeprefix("/dev")
+                path = directory + disk.target.removeprefix("/dev")
                 mode = S_IFBLK | (0o400 if disk.read_only else 0o600)
                 posix.mknod(path, mode, posix.makedev(*disk.device))
                 posix.chown(path, plan.uid or 0, plan.gid or 0)
@@ -151,7 +151,7 @@ def _mount_image(spec: Spec) -> int:
 
 
 def _mount_files(plan: Plan, storage: StorageFacts) -> tuple[tuple[str, int], ...]:
-    """Files in folders that are closed to init, each a mount of its own, mounted nowhere."""
+    """Files in directories that are closed to init, each a mount of its own, mounted nowhere."""
     flags = mounts.OPEN_TREE_CLONE | mounts.OPEN_TREE_CLOEXEC
     found = []
     for source, target, read_only in stored_files(plan, storage):

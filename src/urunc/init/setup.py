@@ -90,8 +90,8 @@ def build(
     ready: Ready,
     storage: StorageFacts = NO_STORAGE,
 ) -> list[Step]:
-    """Every step; `root` is where the monitor's root is mounted, `root` in the container's folder.
-    The plan's user must have been chosen."""
+    """Every step; `root` is where the monitor's root is mounted, `root` in the container's
+    directory. The plan's user must have been chosen."""
     ids = ready.ids
     uid = ids.users.to_inner(plan.uid or 0) or 0
     gid = ids.groups.to_inner(plan.gid or 0) or 0
@@ -117,9 +117,9 @@ def build(
     steps += _stored(plan, storage, root, ready)
     steps.append(_tmpfs(root + RUN, RUN_SIZE, spec, mode=0o700, uid=uid, gid=gid))
     if plan.channel == "virtio":
-        folder = root.removesuffix("root")
+        directory = root.removesuffix("root")
         steps += [
-            Bind(source=folder + name, target=f"{root}{RUN}/{name}", inside="", read_only=False)
+            Bind(source=directory + name, target=f"{root}{RUN}/{name}", inside="", read_only=False)
             for name in (guest_channel.IN, guest_channel.OUT)
         ]
     steps += _device_steps(plan, launch, spec, root, ready, storage)
@@ -190,8 +190,8 @@ def _stored(plan: Plan, storage: StorageFacts, root: str, ready: Ready) -> list[
 
 
 def shares(plan: Plan) -> list[Bind]:
-    """The folders and files of the host's that the guest sees as they are, by their places in the
-    monitor's root: the root filesystem, and volumes by their index."""
+    """The directories and files of the host's that the guest sees as they are, by their places in
+    the monitor's root: the root filesystem, and volumes by their index."""
     kind = share_of(plan.root_way, plan.volumes)
     way = plan.root_way
     found = []
@@ -220,7 +220,7 @@ def shared_volume(index: int) -> str:
 
 
 def _shared(plan: Plan, spec: Spec, root: str, ready: Ready, uid: int, gid: int) -> list[Step]:
-    """The folders that the guest sees as they are. With virtiofs the daemon has them, and the
+    """The directories that the guest sees as they are. With virtiofs the daemon has them, and the
     monitor does not."""
     kind = share_of(plan.root_way, plan.volumes)
     if not kind:
@@ -228,12 +228,12 @@ def _shared(plan: Plan, spec: Spec, root: str, ready: Ready, uid: int, gid: int)
     from urunc.init.daemon import PLACE
     from urunc.storage.sharing import command
 
-    folder = root + SHARE
+    directory = root + SHARE
     prepared = dict(ready.shared)
     files = {
         shared_volume(index) for index, volume in enumerate(plan.volumes) if volume.kind == FILE
     }
-    steps: list[Step] = [_tmpfs(folder, SHARE_SIZE, spec, mode=0o755)]
+    steps: list[Step] = [_tmpfs(directory, SHARE_SIZE, spec, mode=0o755)]
     way = plan.root_way
     if way and way.form == kind and not plan.process and SHARED_ROOT not in prepared:
         # (urunc's init makes them in the guest)
@@ -262,18 +262,18 @@ def _shared(plan: Plan, spec: Spec, root: str, ready: Ready, uid: int, gid: int)
             steps.append(
                 Bind(source=DESCRIPTORS, target=root + DESCRIPTORS, inside="", read_only=False)
             )
-        return [*steps, ReadOnly(target=folder)]
-    absolute = folder.startswith("/")
+        return [*steps, ReadOnly(target=directory)]
+    absolute = directory.startswith("/")
     daemon = Daemon(
-        argv=command(plan.virtiofsd, folder if absolute else PLACE, rust=plan.virtiofsd_rust),
+        argv=command(plan.virtiofsd, directory if absolute else PLACE, rust=plan.virtiofsd_rust),
         socket=root + SHARE_SOCKET,
         uid=uid,
         gid=gid,
-        folder="" if absolute else folder,
+        directory="" if absolute else directory,
         # the one in C complains of each connection's end
         quiet=not plan.virtiofsd_rust and not logs.debug,
     )
-    return [*steps, daemon, Detach(target=folder, kept=True)]
+    return [*steps, daemon, Detach(target=directory, kept=True)]
 
 
 def _device_steps(

@@ -98,7 +98,7 @@ class Tmpfs(Step):
 
 @record
 class Bind(Step):
-    """A file or folder of the host, or (with `inside`) of the image, in the monitor's root."""
+    """A file or directory of the host, or (with `inside`) of the image, in the monitor's root."""
 
     source: str
     target: str
@@ -151,8 +151,8 @@ class Bind(Step):
 
 @record
 class MountPoint(Step):
-    """A folder of the image for a mount of the guest's own, made where it is missing, as runc makes
-    it: a guest that has the image read-only cannot."""
+    """A directory of the image for a mount of the guest's own, made where it is missing, as runc
+    makes it: a guest that has the image read-only cannot."""
 
     root: str
     path: str
@@ -255,7 +255,7 @@ class ReadOnly(Step):
 @record
 class Attach(Step):
     """A mount that the runtime prepared with its own privilege: in a user namespace of its own,
-    init could neither make device nodes nor look behind folders closed to it."""
+    init could neither make device nodes nor look behind directories closed to it."""
 
     descriptor: int
     target: str
@@ -280,7 +280,7 @@ class Detach(Step):
 
     target: str
     kept: bool = False
-    """Whether others still have it: to remove the folder would take it from them, too."""
+    """Whether others still have it: to remove the directory would take it from them, too."""
 
     def describe(self) -> str:
         return f"detach {self.target}"
@@ -368,7 +368,7 @@ class Daemon(Step):
     uid: int
     gid: int
     """Who may connect."""
-    folder: str
+    directory: str
     """What it sees as daemon.PLACE, "" for nothing."""
     quiet: bool
     """Whether what it says is dropped."""
@@ -379,7 +379,9 @@ class Daemon(Step):
     def execute(self) -> None:
         from urunc.init.daemon import start
 
-        start(self.argv, self.socket, self.uid, self.gid, folder=self.folder, quiet=self.quiet)
+        start(
+            self.argv, self.socket, self.uid, self.gid, directory=self.directory, quiet=self.quiet
+        )
 
 
 @record
@@ -554,7 +556,7 @@ class User(Step):
 
 
 def make_file(path: str) -> None:
-    """An empty file to mount on, in folders that are made where they are not there."""
+    """An empty file to mount on, in directories that are made where they are not there."""
     make_directories(path.rpartition("/")[0])
     posix.close(posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_CLOEXEC, 0o444))
 

@@ -36,7 +36,7 @@ from urunc.plan.device_nodes import may_access
 from urunc.plan.model import nic_count
 from urunc.plan.prepare import Prepared, within_pod
 from urunc.record import plain, record, replace
-from urunc.state import CREATING, SCHEMA, START, STARTED, Folder, State, check_id
+from urunc.state import CREATING, SCHEMA, START, STARTED, Directory, State, check_id
 from urunc.storage.facts import NO_STORAGE
 from urunc.users import choose_user
 
@@ -99,9 +99,9 @@ def create(
     for warning in prepared.plan.warnings:
         logs.warn(warning)
     timing.open_file(config.get("timestamps.file"), identifier)
-    folder = Folder(root, identifier)
-    folder.make()
-    creation = _Creation(folder, spec, prepared, config, options)
+    directory = Directory(root, identifier)
+    directory.make()
+    creation = _Creation(directory, spec, prepared, config, options)
     try:
         state = creation.run()
     except BaseException as error:
@@ -110,7 +110,7 @@ def create(
             raise HostError(f"create '{identifier}': {_os_error(error)}") from None
         raise
     finally:
-        folder.unlock()
+        directory.unlock()
     timing.stamp(10)
     return state
 
@@ -120,18 +120,18 @@ class _Creation:
 
     def __init__(
         self,
-        folder: Folder,
+        directory: Directory,
         spec: Spec,
         prepared: Prepared,
         config: Config,
         options: Options,
     ) -> None:
-        self.folder = folder
+        self.directory = directory
         self.spec = spec
         self.prepared = prepared
         self.config = config
         self.options = options
-        self.journal = Journal(folder.path, resource_class)
+        self.journal = Journal(directory.path, resource_class)
         self.timeout_s: int = config.get("timeouts.create_s")
         self.channel: Channel | None = None
         self.pid = 0
@@ -150,12 +150,12 @@ class _Creation:
         self.moved: Moved | None = None
         creator = process.stat(posix.getpid())
         self.state = State(
-            folder.path,
+            directory.path,
             {
                 "schema": SCHEMA,
                 "urunc": __version__,
                 "ociVersion": OCI_VERSION,
-                "id": folder.identifier,
+                "id": directory.identifier,
                 "pid": 0,
                 "bundle": spec.bundle,
                 "annotations": dict(spec.annotations),
@@ -179,7 +179,7 @@ class _Creation:
             self.prepared.plan, spec, self.ids, self.config, self.journal
         )
         if not self.options.systemd:
-            where = groups.locate(self.folder.identifier, spec.cgroups_path)
+            where = groups.locate(self.directory.identifier, spec.cgroups_path)
             self.groups = groups.make(where, self._limits(), self.journal)
             self._limit_devices()
         self._give_disks()
@@ -189,14 +189,16 @@ class _Creation:
         self._fork()
         if self.options.systemd:
             self.groups = groups.make_by_systemd(
-                self.folder.identifier,
+                self.directory.identifier,
                 replace(spec, resources=self._limits()),
                 self.pid,
                 devices.of(self.prepared.plan),
                 self.journal,
             )
             self._limit_devices()
-        self.joiner = cgroups.Joiner([] if self.born_in_groups else self.groups.folders, self.pid)
+        self.joiner = cgroups.Joiner(
+            [] if self.born_in_groups else self.groups.directories, self.pid
+        )
         self._move_devices()
         self._run_hooks()
         net = self._connect()
@@ -227,9 +229,9 @@ class _Creation:
             self.journal.remove_all()
             if self.hooked:
                 run_poststop(self.state)
-            remove_tree(self.folder.path)
+            remove_tree(self.directory.path)
         except (Error, OSError) as error:
-            logs.warn(f"clean up '{self.folder.identifier}': {error}")
+            logs.warn(f"clean up '{self.directory.identifier}': {error}")
 
     def _limits(self) -> Resources:
         """The specification's, which are the guest's, with room for what runs it."""
@@ -278,13 +280,13 @@ class _Creation:
             if any(volume.made.needed for volume in plan.volumes):
                 from urunc.storage.mounted import open_volumes
 
-                self.opened = open_volumes(plan.volumes, self.folder.path)
+                self.opened = open_volumes(plan.volumes, self.directory.path)
             plan, self.storage = provide(
                 plan, self.prepared.guest, self.config, self.journal, self.ids, self.opened
             )
             self.prepared.plan = plan
         if plan.channel == "virtio":
-            guest_channel.make(self.folder.path, plan.uid or 0, plan.gid or 0)
+            guest_channel.make(self.directory.path, plan.uid or 0, plan.gid or 0)
 
     def _prepare(self) -> None:
         """What init cannot do for itself: where it has a user namespace of its own, device nodes
@@ -306,7 +308,7 @@ class _Creation:
         self.ready = replace(ready, keyring=options.keyring, pivot=options.pivot)
 
     def _fork(self) -> None:
-        spec, path = self.spec, self.folder.path
+        spec, path = self.spec, self.directory.path
         posix.mkfifo(f"{path}/{START}", 0o600)
         posix.mkfifo(f"{path}/{STARTED}", 0o600)
         posix.mkdir(f"{path}/root", 0o755)  # init in a user namespace may not
@@ -368,12 +370,12 @@ class _Creation:
         self.born_in_groups = bool(paths) and not clone.has_stage(self.spec.namespaces)
         if not self.born_in_groups:
             return -1, ()
-        folder = paths.get(cgroups.UNIFIED)
-        others = tuple(path for path in self.groups.folders if path != folder)
-        if not folder:
+        directory = paths.get(cgroups.UNIFIED)
+        others = tuple(path for path in self.groups.directories if path != directory)
+        if not directory:
             return -1, others
         flags = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC
-        return posix.open(folder, flags), others
+        return posix.open(directory, flags), others
 
     def _run_hooks(self) -> None:
         spec = self.spec
@@ -443,8 +445,8 @@ class _Creation:
 
     def _finish(self, launch: Launch) -> None:
         timing.stamp(16)
-        # in a user namespace init may not reach its folder but as the one that it is in
-        root = "root" if self.ids.own else f"{self.folder.path}/root"
+        # in a user namespace init may not reach its directory but as the one that it is in
+        root = "root" if self.ids.own else f"{self.directory.path}/root"
         steps = build(self.prepared.plan, launch, self.spec, root, self.ready, self.storage)
         timing.stamp(8)
         own_root = self.spec.namespaces.get("cgroup") == ""

@@ -19,7 +19,7 @@ from urunc.linux.files import exists, remove_tree
 from urunc.state import (
     FILE,
     STOPPED,
-    Folder,
+    Directory,
     State,
     check_id,
     load,
@@ -38,15 +38,15 @@ def delete(root: str, identifier: str, config: Config, *, force: bool) -> None:
     NotFoundError, WrongStatusError. With `force` an id without a container is no error, as with
     runc.
     """
-    folder = Folder(root, check_id(identifier))
+    directory = Directory(root, check_id(identifier))
     try:
-        folder.lock()
+        directory.lock()
     except NotFoundError:
         if force:
             return
         raise
     try:
-        state = _load_for_delete(root, folder, force=force)
+        state = _load_for_delete(root, directory, force=force)
         if state:
             status = state.status()
             if status != STOPPED:
@@ -61,21 +61,21 @@ def delete(root: str, identifier: str, config: Config, *, force: bool) -> None:
         from urunc.journal import Journal
         from urunc.journaled import resource_class
 
-        Journal(folder.path, resource_class).remove_all()
+        Journal(directory.path, resource_class).remove_all()
         if state:
             run_poststop(state)
-        remove_tree(folder.path)
+        remove_tree(directory.path)
     finally:
-        folder.unlock()
+        directory.unlock()
 
 
-def _load_for_delete(root: str, folder: Folder, *, force: bool) -> State | None:
+def _load_for_delete(root: str, directory: Directory, *, force: bool) -> State | None:
     """The state; None where `create` died before it wrote one, or (with `force`) where it cannot be
     read: the journal alone tells what to remove then."""
-    if not exists(f"{folder.path}/{FILE}"):
+    if not exists(f"{directory.path}/{FILE}"):
         return None
     try:
-        return load(root, folder.identifier)
+        return load(root, directory.identifier)
     except StateError:
         if force:
             return None

@@ -68,7 +68,7 @@ class _Follower:
         self.kills = cgroups.oom_kills(self.group.paths)
         self.told: dict[str, str] = {}
         self.listener: Control | None = None
-        self.ear = guest_channel.listen(state.folder)
+        self.ear = guest_channel.listen(state.directory)
         self.said = guest_channel.said(self.ear)
 
     def run(self, interval_s: float) -> Iterator[dict[str, Any]]:
@@ -143,7 +143,7 @@ class _Follower:
     def _why(self, status: int | None) -> str:
         if self.kills:
             return "killed: out of memory (OOM)"
-        plan, stop = self.state.data["plan"], exit_reason.stop_of(self.state.folder)
+        plan, stop = self.state.data["plan"], exit_reason.stop_of(self.state.directory)
         if plan["supervisor"] and status is not None and status >= 0 and not stop:
             return f"its application, or its monitor, ended with {status}"
         told = self.told.get("reason", "")
@@ -166,15 +166,15 @@ class MemoryEvents:
         self.events = POLLIN
         self._held = -1
         self._v1 = "memory" in group.paths
-        folder = group.folder("memory")
+        directory = group.directory("memory")
         try:
             if self._v1:
-                self._held = posix.open(f"{folder}/memory.oom_control", posix.O_RDONLY)
+                self._held = posix.open(f"{directory}/memory.oom_control", posix.O_RDONLY)
                 self.fd = posix.eventfd(0, posix.EFD_CLOEXEC | posix.EFD_NONBLOCK)
                 word = f"{self.fd} {self._held}".encode()
-                write_bytes(f"{folder}/cgroup.event_control", word)
-            elif folder:
-                self.fd = posix.open(f"{folder}/memory.events", posix.O_RDONLY | posix.O_CLOEXEC)
+                write_bytes(f"{directory}/cgroup.event_control", word)
+            elif directory:
+                self.fd = posix.open(f"{directory}/memory.events", posix.O_RDONLY | posix.O_CLOEXEC)
                 self.events = POLLPRI | POLLERR
         except OSError:
             pass  # no memory controller: nothing can run out by itself

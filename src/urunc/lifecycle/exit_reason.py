@@ -2,8 +2,9 @@
 """How a container ended: its exit code and the reason, from how its monitor ended, what the guest's
 init said, and whether urunc ended it.
 
-Pure, but for the note of a stop in the container's folder: `kill` leaves it, whoever waits for the
-end reads it. Engines with a shim of their own see only how the monitor ended (docs/monitors.md).
+Pure, but for the note of a stop in the container's directory: `kill` leaves it, whoever waits for
+the end reads it. Engines with a shim of their own see only how the monitor ended
+(docs/monitors.md).
 """
 
 from __future__ import annotations
@@ -27,23 +28,23 @@ NOTE = "stopped"
 SIGKILL = 9
 
 
-def note_stop(folder: str, number: int) -> None:
+def note_stop(directory: str, number: int) -> None:
     """Leave word that the monitor is ended for a signal."""
     try:
-        write_whole(f"{folder}/{NOTE}", str(number).encode())
+        write_whole(f"{directory}/{NOTE}", str(number).encode())
     except OSError:
         pass  # then the exit code is the monitor's
 
 
-def forget_stop(folder: str) -> None:
+def forget_stop(directory: str) -> None:
     """Something else ends it."""
-    unlink(f"{folder}/{NOTE}")
+    unlink(f"{directory}/{NOTE}")
 
 
-def stop_of(folder: str) -> int:
+def stop_of(directory: str) -> int:
     """The signal for which the monitor was ended by urunc, 0 for none."""
     try:
-        return int(read_text(f"{folder}/{NOTE}"))
+        return int(read_text(f"{directory}/{NOTE}"))
     except (OSError, ValueError):
         return 0
 

@@ -70,7 +70,7 @@ def _ending_signal(state: State, wanted: int, status: str) -> int:
     """The signal that ends a monitor in place of a stop request, which is noted down."""
     from urunc.lifecycle.exit_reason import note_stop
 
-    note_stop(state.folder, wanted)
+    note_stop(state.directory, wanted)
     plan = state.data["plan"]
     # a supervisor ends as if by the signal itself
     number: int = wanted if plan["supervisor"] else plan["stop_signal"]
@@ -82,8 +82,8 @@ def _ending_signal(state: State, wanted: int, status: str) -> int:
 def _forget_stop(state: State) -> None:
     from urunc.lifecycle.exit_reason import NOTE, forget_stop
 
-    if exists(f"{state.folder}/{NOTE}"):
-        forget_stop(state.folder)
+    if exists(f"{state.directory}/{NOTE}"):
+        forget_stop(state.directory)
 
 
 def _is_silent(state: State, config: Config) -> bool:
@@ -95,7 +95,7 @@ def _is_silent(state: State, config: Config) -> bool:
     if not plan["supervisor"]:
         from urunc.guest_channel import is_silent
 
-        return is_silent(state.folder)
+        return is_silent(state.directory)
     from urunc.lifecycle.order import is_attended
 
     return not is_attended(state, config)
@@ -108,7 +108,7 @@ def _tell_guest(state: State, number: int) -> bool:
         return False
     from urunc.guest_channel import signal
 
-    return signal(state.folder, number)
+    return signal(state.directory, number)
 
 
 def _ask_to_stop(state: State, config: Config) -> bool:

@@ -23,7 +23,7 @@ from urunc.state import (
     RUNNING,
     START,
     STARTED,
-    Folder,
+    Directory,
     State,
     check_id,
     load,
@@ -39,8 +39,8 @@ UNFINISHED = "unfinished"
 
 def start(root: str, identifier: str, config: Config) -> State:
     """Let a created container's monitor run; raises WrongStatusError, InitError."""
-    folder = Folder(root, check_id(identifier))
-    folder.lock()
+    directory = Directory(root, check_id(identifier))
+    directory.lock()
     try:
         state = load(root, identifier)
         timing.open_file(config.get("timestamps.file"), identifier)
@@ -51,7 +51,7 @@ def start(root: str, identifier: str, config: Config) -> State:
         changed = _look_again(state, config)
         _let_go(state, changed)
     finally:
-        folder.unlock()
+        directory.unlock()
     try:
         run_hooks(state, "poststart", RUNNING)
     except Error:
@@ -89,7 +89,7 @@ def _look_again(state: State, config: Config) -> dict[str, object]:
 
     logs.detail("the network changed between create and start")
     known = rebuild(NetFacts, state.data["net"])
-    journal = Journal(state.folder, resource_class)
+    journal = Journal(state.directory, resource_class)
     # written down before anything is made: this call may be killed, too
     state.data[UNFINISHED] = len(journal)
     state.save()
@@ -114,19 +114,19 @@ def _take_back(state: State) -> None:
         from urunc.journal import Journal
         from urunc.journaled import resource_class
 
-        Journal(state.folder, resource_class).take_back(state.data[UNFINISHED])
+        Journal(state.directory, resource_class).take_back(state.data[UNFINISHED])
 
 
 def _let_go(state: State, launch: dict[str, object]) -> None:
     """Open init's FIFO and wait until it has become the monitor."""
     message = dumps({"launch": launch, "state": dumps(state.oci(CREATED))})
     answer = posix.open(
-        f"{state.folder}/{STARTED}", posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC
+        f"{state.directory}/{STARTED}", posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC
     )
     try:
         timing.stamp(13)
         fd = posix.open(
-            f"{state.folder}/{START}", posix.O_WRONLY | posix.O_NONBLOCK | posix.O_CLOEXEC
+            f"{state.directory}/{START}", posix.O_WRONLY | posix.O_NONBLOCK | posix.O_CLOEXEC
         )
         posix.set_blocking(fd, True)
         try:

@@ -76,7 +76,7 @@ def _input(fd: int, kind: int) -> int:
         return posix.open("/dev/null", posix.O_RDONLY | posix.O_CLOEXEC)
     if kind == S_IFDIR or _access(fd) == posix.O_WRONLY:
         # the monitor would try again and again, as fast as it can
-        logs.warn("standard input cannot be read (a folder, or open for writing): it is empty")
+        logs.warn("standard input cannot be read (a directory, or open for writing): it is empty")
         return posix.open("/dev/null", posix.O_RDONLY | posix.O_CLOEXEC)
     if kind in (S_IFIFO, S_IFCHR):
         return _reopened(fd, posix.O_RDONLY)

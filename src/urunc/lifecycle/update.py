@@ -37,7 +37,7 @@ def update(root: str, identifier: str, wanted: Resources) -> None:
             _tell_systemd(group, with_tasks(after, tasks))
         group.apply(_to_write(with_tasks(wanted, tasks), with_tasks(after, tasks), group))
         if wanted.pids_limit is not None or PIDS_MAX in wanted.unified:
-            guest_channel.limit_processes(state.folder, most_processes(after))
+            guest_channel.limit_processes(state.directory, most_processes(after))
         state.data["resources"] = plain(after)
         state.save()
 

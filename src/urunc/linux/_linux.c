@@ -384,7 +384,7 @@ static PyObject *linux_load_device_program(PyObject *self, PyObject *args)
     return result(syscall(SYS_bpf, BPF_PROG_LOAD, &attributes, sizeof attributes));
 }
 
-/* attach_device_program(group, program): descriptors of a control group's folder and of a loaded program. */
+/* attach_device_program(group, program): descriptors of a control group's directory and of a loaded program. */
 static PyObject *linux_attach_device_program(PyObject *self, PyObject *args)
 {
     int group, program;

@@ -2,7 +2,7 @@
 """Control groups by cgroupfs: v1, v2, hybrid or none. Which files to write is the caller's
 business.
 
-A container has one folder per v1 hierarchy and one in the v2 tree where that has controllers
+A container has one directory per v1 hierarchy and one in the v2 tree where that has controllers
 (cgroups(7); Documentation/admin-guide/cgroup-v2.rst).
 """
 
@@ -36,10 +36,10 @@ def hierarchies() -> dict[str, tuple[str, str]]:
         shared = ""
         for name in controllers.split(","):
             name = name.removeprefix("name=")
-            folders = [f"{ROOT}/{name}"] if name else [ROOT, f"{ROOT}/unified"]
-            for folder in folders:
-                if shared or exists(f"{folder}/cgroup.procs"):
-                    shared = shared or folder
+            directories = [f"{ROOT}/{name}"] if name else [ROOT, f"{ROOT}/unified"]
+            for directory in directories:
+                if shared or exists(f"{directory}/cgroup.procs"):
+                    shared = shared or directory
                     found[name] = (shared, own)
                     break
     return found
@@ -153,7 +153,8 @@ def remove(path: str) -> bool:
 
 
 def _freezer(paths: dict[str, str]) -> tuple[str, bool]:
-    """(folder, whether it is v1's) of the group that freezes; ("", False) where there is none."""
+    """(directory, whether it is v1's) of the group that freezes; ("", False) where there is
+    none."""
     if "freezer" in paths:
         return paths["freezer"], True
     return paths.get(UNIFIED, ""), False
@@ -161,13 +162,13 @@ def _freezer(paths: dict[str, str]) -> tuple[str, bool]:
 
 def frozen(paths: dict[str, str]) -> bool:
     """Whether the groups are frozen; False where they are gone."""
-    folder, v1 = _freezer(paths)
-    if not folder:
+    directory, v1 = _freezer(paths)
+    if not directory:
         return False
     try:
         if v1:
-            return read_bytes(f"{folder}/freezer.state", 64).strip() != b"THAWED"
-        return read_bytes(f"{folder}/cgroup.freeze", 64).strip() == b"1"
+            return read_bytes(f"{directory}/freezer.state", 64).strip() != b"THAWED"
+        return read_bytes(f"{directory}/cgroup.freeze", 64).strip() == b"1"
     except OSError:
         return False
 
@@ -180,12 +181,12 @@ def freeze(paths: dict[str, str], *, on: bool, timeout_s: float = 10) -> None:
     """
     from time import monotonic, sleep
 
-    folder, v1 = _freezer(paths)
-    if not folder:
+    directory, v1 = _freezer(paths)
+    if not directory:
         raise OSError(ENOTSUP, posix.strerror(ENOTSUP))
     end = monotonic() + timeout_s
     wanted = (b"FROZEN" if on else b"THAWED") if v1 else (b"1" if on else b"0")
-    file = f"{folder}/freezer.state" if v1 else f"{folder}/cgroup.freeze"
+    file = f"{directory}/freezer.state" if v1 else f"{directory}/cgroup.freeze"
     tries = 0
     while True:
         write_bytes(file, wanted)
@@ -193,7 +194,7 @@ def freeze(paths: dict[str, str], *, on: bool, timeout_s: float = 10) -> None:
             if v1:
                 done = read_bytes(file, 64).strip() == wanted
             else:
-                done = b"frozen " + wanted in read_bytes(f"{folder}/cgroup.events", 4096)
+                done = b"frozen " + wanted in read_bytes(f"{directory}/cgroup.events", 4096)
             if done:
                 return
             sleep(0.0005)

@@ -9,14 +9,14 @@ import posix
 from urunc.linux import _linux
 
 
-def attach(folder: str, program: bytes) -> None:
+def attach(directory: str, program: bytes) -> None:
     """Make a program decide for a group and those below it; raises OSError.
 
     It holds beside those of the groups above: all must agree.
     """
     loaded = _linux.load_device_program(program)
     try:
-        group = posix.open(folder, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+        group = posix.open(directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
         try:
             _linux.attach_device_program(group, loaded)
         finally:

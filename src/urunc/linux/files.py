@@ -130,7 +130,7 @@ def make_directories(path: str, mode: int = 0o755) -> None:
         posix.mkdir(path, mode)
     except OSError as error:
         parent = path.rstrip("/").rpartition("/")[0]
-        # in /proc a folder that is there says ENOENT, too
+        # in /proc a directory that is there says ENOENT, too
         if error.errno == ENOENT and "/" in path.strip("/") and not is_directory(parent):
             make_directories(parent, mode)
             make_directories(path, mode)
@@ -139,7 +139,7 @@ def make_directories(path: str, mode: int = 0o755) -> None:
 
 
 def remove_tree(path: str) -> None:
-    """Remove a folder and what is in it, following no symbolic link; that it is not there is
+    """Remove a directory and what is in it, following no symbolic link; that it is not there is
     fine."""
     try:
         entries = list(posix.scandir(path))
@@ -163,7 +163,7 @@ def exists(path: str) -> bool:
 
 
 def is_directory(path: str) -> bool:
-    """Whether a path leads to a folder."""
+    """Whether a path leads to a directory."""
     try:
         return posix.stat(path).st_mode & S_IFMT == S_IFDIR
     except OSError:

@@ -97,10 +97,10 @@ def parse(line: str) -> Mount:
     )
 
 
-def below(folder: str) -> list[tuple[str, bool]]:
-    """The mounts that are to be seen below a folder: paths in it, and whether they are read-only
+def below(directory: str) -> list[tuple[str, bool]]:
+    """The mounts that are to be seen below a directory: paths in it, and whether they are read-only
     (of the mount, or of its file system). Raises OSError."""
-    fd = posix.open(folder, O_PATH | posix.O_CLOEXEC)
+    fd = posix.open(directory, O_PATH | posix.O_CLOEXEC)
     try:
         top = posix.readlink(f"/proc/self/fd/{fd}")
     finally:

@@ -56,12 +56,12 @@ def make_slaves() -> None:
 
 
 def mount_tmpfs(target: str, flags: int, options: str) -> None:
-    """An empty tmpfs at a folder (tmpfs(5): `size=`, `mode=`, `uid=`, `gid=`, `nr_inodes=`)."""
+    """An empty tmpfs at a directory (tmpfs(5): `size=`, `mode=`, `uid=`, `gid=`, `nr_inodes=`)."""
     _linux.mount("tmpfs", target, "tmpfs", flags, options)
 
 
 def bind(source_fd: int, target: str, attributes: int) -> None:
-    """Make an open file or folder appear at `target` too, with MOUNT_ATTR_* from the first
+    """Make an open file or directory appear at `target` too, with MOUNT_ATTR_* from the first
     moment."""
     tree = clone(source_fd)
     try:
@@ -72,7 +72,7 @@ def bind(source_fd: int, target: str, attributes: int) -> None:
 
 
 def clone(source_fd: int, *, recursive: bool = False) -> int:
-    """A mount of an open file or folder that is nowhere attached."""
+    """A mount of an open file or directory that is nowhere attached."""
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
     return _linux.open_tree(source_fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | flags)
 
@@ -101,7 +101,7 @@ def make_read_only(target: str) -> None:
 
 
 def pivot(new_root: str) -> None:
-    """Make a mount point the root, and let go of the old one without a folder for it
+    """Make a mount point the root, and let go of the old one without a directory for it
     (pivot_root(2))."""
     posix.chdir(new_root)
     _linux.pivot_root(".", ".")

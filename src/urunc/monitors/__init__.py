@@ -35,9 +35,9 @@ BUILT_IN = {
 MIB = 1 << 20
 GIB = 1 << 30
 RUN = "/run"
-"""The one folder of the monitor's root that the monitor may write to."""
+"""The one directory of the monitor's root that the monitor may write to."""
 SHARE = "/share"
-"""Where shared folders are in the monitor's root: `root` and `volumes/N` in it."""
+"""Where shared directories are in the monitor's root: `root` and `volumes/N` in it."""
 SHARE_SOCKET = f"{RUN}/virtiofs.sock"
 CHANNEL = f"{RUN}/channel"
 """The FIFOs CHANNEL.in (to the guest) and CHANNEL.out (guest_channel.py)."""
@@ -79,7 +79,7 @@ class MachineDisk:
 
 @record
 class MachineShare:
-    """A folder that the guest sees as it is, by the name `tag`."""
+    """A directory that the guest sees as it is, by the name `tag`."""
 
     kind: str
     """Of storage.facts.SHARES."""
@@ -195,7 +195,7 @@ class Monitor:
     max_vcpus = 1
     takes_initrd = False
     shares: frozenset[str] = frozenset()
-    """How it can share folders with its guest (storage.facts.SHARES)."""
+    """How it can share directories with its guest (storage.facts.SHARES)."""
     channel = ""
     """How urunc's init in its guest can talk to the host: "virtio" by a port over the FIFOs
     CHANNEL, "vsock" by a connection, "" not at all."""
@@ -232,7 +232,8 @@ class Monitor:
         raise NotImplementedError
 
     def data(self, path: str) -> tuple[str, ...]:
-        """Files and folders beside the program and its libraries that it needs, as candidates."""
+        """Files and directories beside the program and its libraries that it needs, as
+        candidates."""
         return ()
 
     def order(self, control: Control, what: str) -> None:

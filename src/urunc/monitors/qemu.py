@@ -114,10 +114,10 @@ class Qemu(Monitor):
         # the accelerators are loadable modules in some builds (Debian's); display, audio and USB
         # never load
         names = [f"accel-tcg-{arch}.so" for arch in ("x86_64", "aarch64")]
-        folders = (f"lib/{arch}-linux-gnu/qemu" for arch in ("x86_64", "aarch64"))
+        directories = (f"lib/{arch}-linux-gnu/qemu" for arch in ("x86_64", "aarch64"))
         return [
-            f"{prefix}/{folder}/{name}"
-            for folder in (*folders, "lib/qemu", "lib64/qemu")
+            f"{prefix}/{directory}/{name}"
+            for directory in (*directories, "lib/qemu", "lib64/qemu")
             for name in names
         ]
 
@@ -300,7 +300,7 @@ def _share(share: MachineShare, index: int) -> list[str]:
             *("-device", f"vhost-user-fs-pci,chardev=share{index},tag={share.tag}"),
         ]
     # "none": owners and modes as far as the monitor's user may set them; several file systems may
-    # be below the folder
+    # be below the directory
     backend = f"local,id=share{index},path={_escaped(share.path)},security_model=none"
     return [
         *("-fsdev", f"{backend},multidevs=remap"),

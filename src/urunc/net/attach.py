@@ -52,7 +52,7 @@ def connect(
         from urunc.net.reclaim import reclaim
 
         journal.take_back(kept)
-        if not reclaim(journal.folder, place.device, place.inode):
+        if not reclaim(journal.directory, place.device, place.inode):
             raise
     return take_over(found, place, known)
 

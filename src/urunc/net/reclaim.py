@@ -15,37 +15,37 @@ from urunc.errors import Error
 from urunc.journal import Journal, Resource
 from urunc.linux import process
 from urunc.net.resources import KINDS, NetworkResource
-from urunc.state import STOPPED, Folder, is_ours, load
+from urunc.state import STOPPED, Directory, is_ours, load
 
 
 def reclaim(own: str, device: int, inode: int) -> bool:
-    """Remove what containers beside this folder have in a namespace and no longer need; whether
+    """Remove what containers beside this directory have in a namespace and no longer need; whether
     there was anything."""
     root, _, identifier = own.rpartition("/")
-    stopped: list[Folder] = []
+    stopped: list[Directory] = []
     needed: set[tuple[object, ...]] = set()
     try:
         for other in sorted(posix.listdir(root)):
             recorded = _in_namespace(f"{root}/{other}", device, inode)
             if not recorded:
                 continue
-            folder = Folder(root, other)
-            if other != identifier and _lock_if_stopped(folder):
-                stopped.append(folder)
+            directory = Directory(root, other)
+            if other != identifier and _lock_if_stopped(directory):
+                stopped.append(directory)
             else:
                 needed.update(map(_name, recorded))
-        return sum(_take(folder, device, inode, needed) for folder in stopped) > 0
+        return sum(_take(directory, device, inode, needed) for directory in stopped) > 0
     finally:
-        for folder in stopped:
-            folder.unlock()
+        for directory in stopped:
+            directory.unlock()
 
 
-def _in_namespace(folder: str, device: int, inode: int) -> list[Resource]:
-    root, _, identifier = folder.rpartition("/")
+def _in_namespace(directory: str, device: int, inode: int) -> list[Resource]:
+    root, _, identifier = directory.rpartition("/")
     if not is_ours(root, identifier):
         return []
     try:
-        recorded = Journal(folder, KINDS.get).resources()
+        recorded = Journal(directory, KINDS.get).resources()
     except (OSError, LookupError, TypeError) as error:  # of another version
         logs.detail(f"read journal of '{identifier}': {error!r}")
         return []
@@ -64,22 +64,22 @@ def _name(resource: Resource) -> tuple[object, ...]:
     return (resource.kind, *(values.get(key) for key in ("name", "index", "family", "table")))
 
 
-def _lock_if_stopped(folder: Folder) -> bool:
-    """Lock a container's folder; False, and not locked, where it is not known to have stopped since
-    this machine started: before that, the namespace was another."""
+def _lock_if_stopped(directory: Directory) -> bool:
+    """Lock a container's directory; False, and not locked, where it is not known to have stopped
+    since this machine started: before that, the namespace was another."""
     try:
-        if not folder.lock(wait=False):
+        if not directory.lock(wait=False):
             return False
-        state = load(folder.path.rpartition("/")[0], folder.identifier)
+        state = load(directory.path.rpartition("/")[0], directory.identifier)
         if state.status() == STOPPED and state.data["bootId"] == process.boot_id():
             return True
     except (Error, LookupError) as error:
-        logs.detail(f"read state of '{folder.identifier}': {error!r}")
-    folder.unlock()
+        logs.detail(f"read state of '{directory.identifier}': {error!r}")
+    directory.unlock()
     return False
 
 
-def _take(folder: Folder, device: int, inode: int, needed: set[tuple[object, ...]]) -> int:
+def _take(directory: Directory, device: int, inode: int, needed: set[tuple[object, ...]]) -> int:
     """Remove a stopped container's resources, but for those that a living one has, too: the kernel
     gives an inode again, and a name is anybody's once its owner's `delete` was killed. Returns how
     many there were."""
@@ -88,10 +88,10 @@ def _take(folder: Folder, device: int, inode: int, needed: set[tuple[object, ...
         return _is_there(resource, device, inode) and _name(resource) not in needed
 
     try:
-        count = Journal(folder.path, KINDS.get).remove(chosen)
+        count = Journal(directory.path, KINDS.get).remove(chosen)
     except Error as error:
         logs.warn(error.message)
         return 0
     if count:
-        logs.detail(f"container '{folder.identifier}' has stopped: its network is taken back")
+        logs.detail(f"container '{directory.identifier}' has stopped: its network is taken back")
     return count

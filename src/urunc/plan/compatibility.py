@@ -158,7 +158,7 @@ def _missing_disks(guest: Guest, found: Found | None) -> str:
     hint = "name a block image by the annotation 'block'"
     if not any(way in DISKS for way in guest.volume_ways):
         return hint
-    hint += ", or mount a folder"
+    hint += ", or mount a directory"
     sources = found.volumes if found else ()
     engines = [source.destination for source in sources if is_orchestrated(source.destination)]
     return f"{hint} (what engines mount is none: {', '.join(engines)})" if engines else hint

@@ -20,7 +20,7 @@ from urunc.plan.compatibility import accelerator_of, check_pair, check_root, dev
 from urunc.plan.host import HostFacts
 from urunc.plan.model import (
     INITRD_TARGET,
-    KERNEL_FOLDER,
+    KERNEL_DIRECTORY,
     Plan,
     PlannedFile,
 )
@@ -51,7 +51,7 @@ OWN_TASKS = 8
 """Processes of a container beside its monitor's: init, its helper, their hooks', a supervisor."""
 VIRTIOFSD_TASKS = 16
 VIRTIOFSD_MIB = 12
-"""What the daemon of shared folders needs of the container's memory limit."""
+"""What the daemon of shared directories needs of the container's memory limit."""
 CONSOLES: dict[str, tuple[str, ...]] = {"quiet": (), "boot": ("loglevel=7",)}
 """The annotation `console` → what the kernel is told more: "boot" shows all but what is there to
 find its faults."""
@@ -322,7 +322,7 @@ def _tells_resets(image: UnikernelImage, guest: Guest, monitor: Monitor, host: H
 
 def _kernel_target(file: ImageFile) -> str:
     """The kernel keeps its name: some guests see it as their program's."""
-    return f"{KERNEL_FOLDER}/{file.path.rpartition('/')[2]}"
+    return f"{KERNEL_DIRECTORY}/{file.path.rpartition('/')[2]}"
 
 
 def _planned(file: ImageFile, target: str, *, read_only: bool) -> PlannedFile:

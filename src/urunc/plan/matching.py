@@ -66,7 +66,7 @@ def said_disks(text: str) -> dict[str, str]:
         if not device or not equals or not destination.startswith("/"):
             raise ImageError(
                 f"annotation 'disks': '{item}' is no disk",
-                "a device of the guest's and where its folder is mounted: storage=/data",
+                "a device of the guest's and where its directory is mounted: storage=/data",
             )
         if device in devices or destination in found:
             raise ImageError(f"annotation 'disks': '{item}' comes twice, by one of its names")
@@ -130,5 +130,5 @@ def _check(
     if destination not in paths:
         there = ", ".join(paths) or "none"
         raise ImageError(
-            f"{where}: no folder is mounted there that can be a disk", f"there is: {there}"
+            f"{where}: no directory is mounted there that can be a disk", f"there is: {there}"
         )

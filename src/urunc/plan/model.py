@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     pass
 
-KERNEL_FOLDER = "/guest"
+KERNEL_DIRECTORY = "/guest"
 """Where the unikernel is in the monitor's root."""
 INITRD_TARGET = "/initrd"
 SUPERVISOR = "/supervisor"
@@ -63,7 +63,7 @@ class Plan:
     process: Process | None
     """What urunc's init runs in the guest; None where it is not there."""
     virtiofsd: str
-    """The daemon that serves shared folders, "" where none is needed."""
+    """The daemon that serves shared directories, "" where none is needed."""
     virtiofsd_rust: bool
     channel: str
     """How urunc's init talks to the host: "virtio", "vsock", or "" not at all."""
@@ -76,7 +76,7 @@ class Plan:
     filesystems: tuple[str, ...]
     """What the guest's kernel has to mount, for its modules."""
     kernel_modules: str
-    """The folder with the kernel's modules, "" where it needs none."""
+    """The directory with the kernel's modules, "" where it needs none."""
     net_names: tuple[str, ...] | None
     max_nics: int
     network: str

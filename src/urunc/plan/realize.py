@@ -101,8 +101,8 @@ def realize(
 
 
 def _shares(plan: Plan) -> tuple[MachineShare, ...]:
-    """One with all shared folders, of which urunc's init takes each to its place; other guests
-    have a share for each folder (guests.share_tag)."""
+    """One with all shared directories, of which urunc's init takes each to its place; other guests
+    have a share for each directory (guests.share_tag)."""
     kind = share_of(plan.root_way, plan.volumes)
     if not kind:
         return ()

@@ -14,9 +14,9 @@ from urunc.record import replace
 from urunc.storage.facts import (
     ARCHIVE,
     DEVICE,
+    DIRECTORY,
     DISKS,
     FILE,
-    FOLDER,
     FORMS,
     IN_INITRD,
     INITRD,
@@ -205,9 +205,11 @@ def _problem(form: str, guest: Guest, monitor: Monitor, found: Found, *, built: 
 
 def _share_problem(form: str, monitor: Monitor, found: Found) -> str:
     if found.user_namespace and not found.may_attach:
-        return "no folders are shared with a container in a user namespace of an ordinary user's"
+        return (
+            "no directories are shared with a container in a user namespace of an ordinary user's"
+        )
     if form not in monitor.shares:
-        return f"{monitor.name} shares no folders by it"
+        return f"{monitor.name} shares no directories by it"
     if form == "virtiofs" and not found.virtiofsd:
         return "virtiofsd is not installed"
     return ""
@@ -339,12 +341,12 @@ def _advice(source: VolumeSource) -> str:
         f"it is the filesystem of the block device '{source.mounted}', which the host has mounted "
         "and no second kernel may: a claim with 'volumeMode: Block' (volumeDevices), or --device "
         "with nothing mounted, gives the guest the device itself; QEMU with virtiofsd shares the "
-        f"folder; or mount it read-only; or {choices}"
+        f"directory; or mount it read-only; or {choices}"
     )
 
 
 def _share(guest: Guest, monitor: Monitor, found: Found, root: Root | None) -> str:
-    """The kind by which folders are shared; one for the whole container."""
+    """The kind by which directories are shared; one for the whole container."""
     if root and root.form in SHARES:
         return root.form
     for kind in guest.volume_ways:
@@ -368,8 +370,8 @@ def _way(
         return "", "all mounts are left out"
     ways = guest.volume_ways if root or not guest.init else ()
     if source.kind == NODE and NODE not in ways:
-        return "", "it is neither a file nor a folder"
-    if source.kind not in (FOLDER, FILE, TMPFS, DEVICE, KERNEL, NODE):
+        return "", "it is neither a file nor a directory"
+    if source.kind not in (DIRECTORY, FILE, TMPFS, DEVICE, KERNEL, NODE):
         return "", f"it is {source.kind}"
     if source.destination == "/" and guest.init:
         return "", "it would hide the container's root filesystem"
@@ -390,14 +392,14 @@ def _way(
     in_initrd = monitor.takes_initrd and not (root and root.form in SHARES)
     copies = ARCHIVE in ways or (IN_INITRD in ways and in_initrd)
     better = share == "9p" and copies and _may_copy(source, choice)
-    if share and not better and (source.kind == FOLDER or guest.init):
+    if share and not better and (source.kind == DIRECTORY or guest.init):
         return share, ""
     for way in ways:
         if way == ARCHIVE or (way == IN_INITRD and in_initrd):
             return way, ""
         # what an engine mounts by itself is nobody's data
         own = _orchestrated(source) and source.destination.rstrip("/") not in said
-        if way in DISKS and source.kind == FOLDER and not own:
+        if way in DISKS and source.kind == DIRECTORY and not own:
             return way, ""
     return "", f"{guest.name} on {monitor.name} has no way to it"
 

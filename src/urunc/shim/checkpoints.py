@@ -20,7 +20,7 @@ VALUES = {"parent_path": "--parent-path", "cgroups_mode": "--manage-cgroups-mode
 
 
 def checkpoint_words(task: Task, path: str, options: dict[str, Any]) -> list[str]:
-    """Save a container into a folder; it goes on, unless `exit` is among the options."""
+    """Save a container into a directory; it goes on, unless `exit` is among the options."""
     words = ["checkpoint", "--image-path", options.get("image_path") or path]
     words += ["--work-path", options.get("work_path") or _work_path(task)]
     words += [] if options.get("exit") else ["--leave-running"]

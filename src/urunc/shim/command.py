@@ -113,12 +113,12 @@ def start(options: dict[str, str]) -> int:
         raise UsageError(f"standard input: {error}") from None
     grpc = options.get("address", "")
     events = _environment("TTRPC_ADDRESS")
-    folder = SOCKETS
+    directory = SOCKETS
     if parameters:
         grpc = parameters.get("containerd_grpc_address") or grpc
         events = parameters.get("containerd_ttrpc_address") or events
-        folder = parameters.get("socket_dir") or folder
-    path = socket_path(folder, grpc, namespace, _group(identifier))
+        directory = parameters.get("socket_dir") or directory
+    path = socket_path(directory, grpc, namespace, _group(identifier))
     address = f"unix://{path}"
     listener = _listen(path)
     if listener is None:
@@ -143,10 +143,10 @@ def start(options: dict[str, str]) -> int:
         posix._exit(0)
 
 
-def socket_path(folder: str, address: str, namespace: str, group: str) -> str:
+def socket_path(directory: str, address: str, namespace: str, group: str) -> str:
     """Where the shim of a group of containers listens: the same for each of them, and another for
     another containerd."""
-    path = f"{folder}/{_sha256(f'{address}/{namespace}/{group}'.encode())}"
+    path = f"{directory}/{_sha256(f'{address}/{namespace}/{group}'.encode())}"
     if len(path) > ADDRESS_LIMIT_BYTES:
         raise UsageError(f"socket '{path}': longer than {ADDRESS_LIMIT_BYTES} bytes")
     return path
@@ -167,9 +167,9 @@ def _listen(path: str) -> Any:
     """A listening socket; None where a shim listens there already."""
     from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socket
 
-    folder = path.rpartition("/")[0]
-    make_directories(folder, 0o700)
-    lock = _lock(folder)
+    directory = path.rpartition("/")[0]
+    make_directories(directory, 0o700)
+    lock = _lock(directory)
     before = posix.umask(0o177)
     try:
         if _answers(path):
@@ -185,12 +185,12 @@ def _listen(path: str) -> Any:
         posix.close(lock)
 
 
-def _lock(folder: str) -> int:
+def _lock(directory: str) -> int:
     """A descriptor which, until it is closed, keeps other shims from making and removing sockets in
-    this folder: who has bound one listens, too."""
+    this directory: who has bound one listens, too."""
     from fcntl import LOCK_EX, flock
 
-    fd = posix.open(folder, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    fd = posix.open(directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
     flock(fd, LOCK_EX)
     return fd
 
@@ -232,14 +232,14 @@ def _join(group: str) -> None:
     from urunc.linux import cgroups
 
     mounts = {mount for mount, _ in cgroups.hierarchies().values()}
-    folders = [path for mount in mounts if exists(path := f"{mount}/{group.strip('/')}")]
-    if not folders:
+    directories = [path for mount in mounts if exists(path := f"{mount}/{group.strip('/')}")]
+    if not directories:
         raise HostError(f"ShimCgroup '{group}': no such control group")
-    for folder in folders:
+    for directory in directories:
         try:
-            cgroups.join(folder, posix.getpid())
+            cgroups.join(directory, posix.getpid())
         except OSError as error:
-            raise HostError(f"ShimCgroup '{group}': join '{folder}': {reason(error)}") from None
+            raise HostError(f"ShimCgroup '{group}': join '{directory}': {reason(error)}") from None
 
 
 def _serve(listener: Any, path: str, namespace: str, events: str, adjust: int) -> None:

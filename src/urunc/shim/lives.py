@@ -77,7 +77,7 @@ class Lives(Loop):
         runtime = task.options.get("binary_name", "")
         started = worker.start(
             lambda: worker.verb([*options, *words], log, runtime), log, done, streams=streams,
-            folder=task.bundle, before=before,
+            directory=task.bundle, before=before,
         )  # fmt: skip
         self.workers[started.pid] = started
         if self._number == 1:

@@ -3,8 +3,8 @@
 for a container with a user namespace, in place of a copy with other owners (containerd 2,
 core/mount/mount_idmapped_linux.go).
 
-An overlay cannot be mapped: its lower folders are, one by one, and its upper folder has the ids
-already. All is mounted in a namespace of nobody's and comes from there as one mount.
+An overlay cannot be mapped: its lower directories are, one by one, and its upper directory has the
+ids already. All is mounted in a namespace of nobody's and comes from there as one mount.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 CLONE = mounts.OPEN_TREE_CLONE | mounts.OPEN_TREE_CLOEXEC
 LOWER = "idmapped-"
-"""Before a number: a lower folder's name, which the kernel shows later. No folder may be taken for
-it (storage/layers.py looks for relative ones)."""
+"""Before a number: a lower directory's name, which the kernel shows later. No directory may be
+taken for it (storage/layers.py looks for relative ones)."""
 
 
 def lines(word: str) -> str:
@@ -40,9 +40,9 @@ def lines(word: str) -> str:
 
 
 def make(
-    kind: str, source: str, flags: int, data: Sequence[str], maps: tuple[str, str], folder: str
+    kind: str, source: str, flags: int, data: Sequence[str], maps: tuple[str, str], directory: str
 ) -> int:
-    """A descriptor of the mount, attached nowhere; `folder` is any that is there. Raises OSError
+    """A descriptor of the mount, attached nowhere; `directory` is any that is there. Raises OSError
     and HostError."""
     where = f"mount '{source}' ({kind or 'bind'})"
     if flags & mounts.MS_BIND:
@@ -55,11 +55,11 @@ def make(
             raise
         return tree
     if kind == "overlay":
-        return elsewhere(lambda: _overlay(source, flags, data, maps, folder))
+        return elsewhere(lambda: _overlay(source, flags, data, maps, directory))
 
     def alone() -> int:
-        _linux.mount(source, folder, kind or None, flags, ",".join(data))
-        tree = _linux.open_tree(AT_FDCWD, folder, CLONE)
+        _linux.mount(source, directory, kind or None, flags, ",".join(data))
+        tree = _linux.open_tree(AT_FDCWD, directory, CLONE)
         map_ids(tree, *maps, where)
         return tree
 
@@ -67,10 +67,10 @@ def make(
 
 
 def _overlay(
-    source: str, flags: int, data: Sequence[str], maps: tuple[str, str], folder: str
+    source: str, flags: int, data: Sequence[str], maps: tuple[str, str], directory: str
 ) -> int:
-    _linux.mount("tmpfs", folder, "tmpfs", 0, "size=1m,mode=0700")
-    posix.chdir(folder)
+    _linux.mount("tmpfs", directory, "tmpfs", 0, "size=1m,mode=0700")
+    posix.chdir(directory)
     words = []
     for word in data:
         name, _, value = word.partition("=")

@@ -110,13 +110,13 @@ def groups_of_process(pid: int) -> Groups:
 
 def pids(groups: Groups) -> list[int]:
     """Every process of a container, also of groups that it made itself."""
-    return _pids_below(groups.folders[-1]) if groups.paths else []
+    return _pids_below(groups.directories[-1]) if groups.paths else []
 
 
-def _pids_below(folder: str) -> list[int]:
-    found = cgroups.pids(folder)
+def _pids_below(directory: str) -> list[int]:
+    found = cgroups.pids(directory)
     try:
-        entries = list(posix.scandir(folder))
+        entries = list(posix.scandir(directory))
     except OSError:
         return found
     for entry in entries:
@@ -220,9 +220,9 @@ def _memory_v1(groups: Groups) -> tuple[dict[str, Any], dict[str, Any]]:
 def _io_v1(groups: Groups) -> dict[str, Any]:
     """The scheduler's numbers; where it has none of a kind, those of the limits' (throttle), which
     count for every disk (blkio-controller.rst)."""
-    folder = groups.paths.get("blkio")
+    directory = groups.paths.get("blkio")
     try:
-        files = frozenset(posix.listdir(folder)) if folder else frozenset()
+        files = frozenset(posix.listdir(directory)) if directory else frozenset()
     except OSError:
         files = frozenset()
     found: dict[str, Any] = {}
@@ -364,9 +364,9 @@ def _io_v2(groups: Groups) -> list[dict[str, int]]:
 
 def _page_sizes(groups: Groups, ending: str) -> list[str]:
     """The sizes of huge pages that a group counts, as its files name them."""
-    folder = groups.folder("hugetlb")
+    directory = groups.directory("hugetlb")
     try:
-        names = posix.listdir(folder) if folder else []
+        names = posix.listdir(directory) if directory else []
     except OSError:
         return []
     names = [name[8:] for name in names if name.startswith("hugetlb.") and name.endswith(ending)]

@@ -139,8 +139,8 @@ class Options:
 
 
 def shorten(data: Sequence[str]) -> tuple[str, list[str]]:
-    """(folder, options): overlay's lower folders by names relative to the folder they share, for
-    one page is all that mount(2) takes; ("", the same) where they share none."""
+    """(directory, options): overlay's lower directories by names relative to the directory they
+    share, for one page is all that mount(2) takes; ("", the same) where they share none."""
     index = next((n for n, option in enumerate(data) if option.startswith("lowerdir=")), -1)
     if index < 0:
         return "", list(data)
@@ -150,17 +150,17 @@ def shorten(data: Sequence[str]) -> tuple[str, list[str]]:
     length = 0
     while length < len(low) and low[length] == high[length]:
         length += 1
-    folder = low[:length].rpartition("/")[0]
-    names = [layer[len(folder) + 1 :] for layer in layers]
-    if not folder.startswith("/") or "\\" in folder or "\0" in folder or not all(names):
+    directory = low[:length].rpartition("/")[0]
+    names = [layer[len(directory) + 1 :] for layer in layers]
+    if not directory.startswith("/") or "\\" in directory or "\0" in directory or not all(names):
         return "", list(data)
     short = "lowerdir=" + ":".join(names).replace("\0", "\\:")
-    return folder, [*data[:index], short, *data[index + 1 :]]
+    return directory, [*data[:index], short, *data[index + 1 :]]
 
 
 def mount_all(wanted: Sequence[Mapping[str, Any]], target: str) -> None:
-    """Mount containerd's mounts (type, source, target, options) at a folder of a bundle, in order;
-    raises HostError, and then none of them is there."""
+    """Mount containerd's mounts (type, source, target, options) at a directory of a bundle, in
+    order; raises HostError, and then none of them is there."""
     if not wanted:
         return
     make_directories(target, 0o711)
@@ -235,11 +235,11 @@ def _map(kind: str, source: str, target: str, below: str, options: Options) -> N
     from urunc.shim.mapped import make
 
     maps = options.maps["uidmap"], options.maps["gidmap"]
-    folder = target.rstrip("/").rpartition("/")[0] or "/"
-    tree = make(kind, source, options.flags, options.data, maps, folder)
+    directory = target.rstrip("/").rpartition("/")[0] or "/"
+    tree = make(kind, source, options.flags, options.data, maps, directory)
     try:
         # move_mount(2) does not follow a link, which the path of a descriptor is
-        _at(target, below, lambda path: _in_folder(path, lambda: _linux.move_mount(tree, ".")))
+        _at(target, below, lambda path: _in_directory(path, lambda: _linux.move_mount(tree, ".")))
     finally:
         posix.close(tree)
 
@@ -254,20 +254,22 @@ def _make(kind: str, source: str, path: str, options: Options) -> None:
         # with MS_BIND the kernel heeds MS_REC only; the rest follows, for this mount alone
         _linux.mount(source, path, None, flags & (MS_BIND | mounts.MS_REC), None)
         return
-    folder, data = "", options.data
+    directory, data = "", options.data
     if kind == "overlay" and _size(data) >= PAGE_BYTES - PAGE_SPARE_BYTES:
-        folder, data = shorten(data)
+        directory, data = shorten(data)
     if _size(data) >= PAGE_BYTES:
         raise HostError(
             f"mount ({kind}): {_size(data)} bytes of options, and mount(2) takes a page",
-            "an image of fewer layers, or one whose snapshots lie in one folder",
+            "an image of fewer layers, or one whose snapshots lie in one directory",
         )
     device = -1
     if options.loop:
         device, source = _attach(source, read_only=bool(flags & 1), direct=options.direct)
     try:
-        if folder:
-            _in_folder(folder, lambda: _linux.mount(source, path, kind, flags, ",".join(data)))
+        if directory:
+            _in_directory(
+                directory, lambda: _linux.mount(source, path, kind, flags, ",".join(data))
+            )
         else:
             _linux.mount(source, path, kind or None, flags, ",".join(data))
     finally:
@@ -279,11 +281,11 @@ def _size(data: Sequence[str]) -> int:
     return sum(map(len, (option.encode("utf-8", "surrogateescape") for option in data))) + len(data)
 
 
-def _in_folder(folder: str, work: Callable[[], None]) -> None:
-    """Do something with another working folder; this process has one thread."""
+def _in_directory(directory: str, work: Callable[[], None]) -> None:
+    """Do something with another working directory; this process has one thread."""
     before = posix.open(".", O_PATH | posix.O_CLOEXEC)
     try:
-        posix.chdir(folder)
+        posix.chdir(directory)
         try:
             work()
         finally:
@@ -329,7 +331,7 @@ def _attach(file: str, *, read_only: bool, direct: bool) -> tuple[int, str]:
 
 
 def unmount_all(target: str) -> None:
-    """Unmount all that is mounted at a folder and below it; nothing there is fine; raises
+    """Unmount all that is mounted at a directory and below it; nothing there is fine; raises
     HostError.
 
     What is in use for more than a moment is detached: it is gone from here at once, and from the
@@ -368,7 +370,7 @@ def _unmount(path: str) -> bool:
 
 
 def _below(target: str) -> list[str]:
-    """Mount points below a folder, the deepest first (proc_pid_mountinfo(5))."""
+    """Mount points below a directory, the deepest first (proc_pid_mountinfo(5))."""
     fd = posix.open(target, O_PATH | posix.O_CLOEXEC)
     try:
         real = posix.readlink(f"/proc/self/fd/{fd}")

@@ -74,7 +74,7 @@ class Task:
         """The runtime's options (options.py)."""
         self.systemd = False
         self.checkpoint = ""
-        """The folder that it is restored from when it is started, "" where it is made anew."""
+        """The directory that it is restored from when it is started, "" where it is made anew."""
         self.made = False
         """Whether `create` has been answered."""
         self.rootfs = ""

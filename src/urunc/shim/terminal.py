@@ -42,8 +42,8 @@ QUIET_S = 0.2
 class Terminal:
     """The terminal of one process, over opened streams."""
 
-    def __init__(self, streams: Streams, folder: str = "/run") -> None:
-        """Listen for the runtime, in a new folder below a short one; raises HostError."""
+    def __init__(self, streams: Streams, directory: str = "/run") -> None:
+        """Listen for the runtime, in a new directory below a short one; raises HostError."""
         self._streams = streams
         self._master = -1
         self._size: tuple[int, int] | None = None
@@ -53,12 +53,12 @@ class Terminal:
         self._input_ended = streams.input < 0
         self._ended = False
         self._quiet_since = 0.0
-        self._folder = f"{folder}/urunc-{posix.urandom(8).hex()}"
-        self.socket_path = f"{self._folder}/tty"
+        self._directory = f"{directory}/urunc-{posix.urandom(8).hex()}"
+        self.socket_path = f"{self._directory}/tty"
         """What the runtime gets as its console socket."""
         self._sockets: dict[int, Socket] = {}
         try:
-            posix.mkdir(self._folder, 0o700)
+            posix.mkdir(self._directory, 0o700)
             listener = Socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK)
             self._sockets[listener.fileno()] = listener
             self._listener = listener.fileno()
@@ -174,13 +174,13 @@ class Terminal:
         for item in self._sockets.values():
             item.close()
         self._sockets.clear()
-        if self._folder:
+        if self._directory:
             try:
                 unlink(self.socket_path)
-                posix.rmdir(self._folder)
+                posix.rmdir(self._directory)
             except OSError:
                 pass  # it was never made, or somebody was faster
-            self._folder = ""
+            self._directory = ""
 
     def _set_size(self) -> None:
         if self._size:

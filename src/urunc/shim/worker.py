@@ -75,15 +75,15 @@ def start(
     done: Callable[[int, str], None],
     *,
     streams: tuple[int, int, int] = (-1, -1, -1),
-    folder: str = "",
+    directory: str = "",
     before: Callable[[], None] | None = None,
 ) -> Worker:
-    """Fork a worker: `work` in `folder` with these descriptors as its standard streams (-1:
+    """Fork a worker: `work` in `directory` with these descriptors as its standard streams (-1:
     /dev/null), errors to a log file of its own; `before` it has all of the shim's."""
     unlink(log)
     pid = posix.fork()
     if not pid:
-        _become(work, log, streams, folder, before)
+        _become(work, log, streams, directory, before)
     return Worker(pid, log, done)
 
 
@@ -91,7 +91,7 @@ def _become(
     work: Callable[[], int],
     log: str,
     streams: tuple[int, int, int],
-    folder: str,
+    directory: str,
     before: Callable[[], None] | None,
 ) -> NoReturn:
     code = 1
@@ -106,8 +106,8 @@ def _become(
         for number, fd in enumerate(streams):
             posix.dup2(fd if fd >= 0 else null, number)
         _linux.close_range(3, 0xFFFFFFFF, 0)
-        if folder:
-            posix.chdir(folder)
+        if directory:
+            posix.chdir(directory)
         code = work()
     except Error as error:
         logs.error(str(error))

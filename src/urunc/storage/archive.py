@@ -2,7 +2,7 @@
 """A container's own files as an archive for urunc's init in its guest: copies of what the engine
 mounts, and the writable layer of its root filesystem.
 
-Runs in the host's namespaces, as root, at create or start. A ConfigMap's or Secret's folder is
+Runs in the host's namespaces, as root, at create or start. A ConfigMap's or Secret's directory is
 copied as it is, its `..data` link too, and in one state of it. Others may write to the sources
 meanwhile.
 """
@@ -23,23 +23,25 @@ if TYPE_CHECKING:
     from urunc.storage.owners import Owners
 
 DATA = "..data"
-"""The link that a kubelet turns to another folder when a ConfigMap or the like is updated; the old
-folder is removed then."""
+"""The link that a kubelet turns to another directory when a ConfigMap or the like is updated; the
+old directory is removed then."""
 ATTEMPTS = 20
 """How often it is tried to copy everything without such an update in between."""
 LAYER = "layer"
-"""The writable layer's folder in the archive: overlayfs' own format, whiteouts are devices 0:0."""
+"""The writable layer's directory in the archive: overlayfs' own format, whiteouts are devices
+0:0."""
 OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
 MOVED = (
     *("trusted.overlay.redirect", "user.overlay.redirect"),
     *("trusted.overlay.metacopy", "user.overlay.metacopy"),
 )
-"""overlayfs' notes on what is elsewhere: a folder that was renamed, content that was not copied."""
+"""overlayfs' notes on what is elsewhere: a directory that was renamed, content that was not
+copied."""
 
 
 @record
 class Copied:
-    """A mount to copy: the folder or file that is at `source` becomes `name` in the archive."""
+    """A mount to copy: the directory or file that is at `source` becomes `name` in the archive."""
 
     name: str
     source: str
@@ -54,7 +56,7 @@ class Archive:
 
     size_bytes: int
     opaque: tuple[str, ...]
-    """Folders of the layer that hide what is below them."""
+    """Directories of the layer that hide what is below them."""
     left_out: tuple[LeftOut, ...]
     """Extended attributes that the copies do not have."""
 
@@ -65,7 +67,7 @@ def write_archive(
 ) -> Archive:  # fmt: skip
     """A new file with all of it, of whole blocks, or none at all.
 
-    `upper` is the folder of the writable layer, "" for none. Raises HostError beyond the limit
+    `upper` is the directory of the writable layer, "" for none. Raises HostError beyond the limit
     (with `hint`), where something cannot be read, or where the archive cannot be written;
     ImageError for a mount of what cannot be copied.
     """
@@ -112,7 +114,7 @@ def _add_volume(writer: Writer, volume: Copied) -> bool:
     try:
         if posix.fstat(fd).st_mode & S_IFMT not in (S_IFDIR, S_IFREG):
             raise ImageError(
-                f"{what}: '{volume.source}' is neither a folder nor a regular file",
+                f"{what}: '{volume.source}' is neither a directory nor a regular file",
                 "only those can be copied into a guest",
             )
         before = _data(fd)
@@ -138,8 +140,8 @@ def _add_layer(writer: Writer, upper: str, opaque: list[str]) -> None:
         if name in MOVED:
             raise HostError(
                 f"pack {what}: '{decoded(path)}' is a part of what overlayfs keeps elsewhere",
-                "mount overlays without redirect_dir and metacopy, or do not rename folders of the "
-                "image before the container is started",
+                "mount overlays without redirect_dir and metacopy, or do not rename directories of "
+                "the image before the container is started",
             )
         return False
 

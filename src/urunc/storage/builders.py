@@ -20,7 +20,7 @@ def find(form: str) -> str:
     """The path of a form's program, "" where it is not there; engines' PATH may have no sbin."""
     name, _ = PROGRAMS[form]
     own = posix.environ.get(b"PATH", b"").decode("utf-8", "surrogateescape")
-    for folder in (*own.split(":"), *DEFAULT_PATH.split(":")):
-        if folder.startswith("/") and posix.access(f"{folder}/{name}", posix.X_OK):
-            return f"{folder}/{name}"
+    for directory in (*own.split(":"), *DEFAULT_PATH.split(":")):
+        if directory.startswith("/") and posix.access(f"{directory}/{name}", posix.X_OK):
+            return f"{directory}/{name}"
     return ""

@@ -77,45 +77,50 @@ class _Task:
     form: str
     target: str
     scratch: str
-    """An empty folder to mount on."""
+    """An empty directory to mount on."""
     limit_mib: int
     slack_mib: int
     owners: Owners | None
 
 
 def build(
-    source: Source, form: str, key: str, folder: str, config: Config, owners: Owners | None = None
+    source: Source,
+    form: str,
+    key: str,
+    directory: str,
+    config: Config,
+    owners: Owners | None = None,
 ) -> Image:
     """Build the entry of the cache that `images.obtain` did not find, or wait for whoever builds
     it."""
     name = f"{key}.{form}"
     try:
-        cache.sweep(folder)
-        fd = cache.lock(folder, name)
+        cache.sweep(directory)
+        fd = cache.lock(directory, name)
         try:
-            entry = cache.find(folder, name)
+            entry = cache.find(directory, name)
             if entry:
                 cache.touch(entry)
-                cache.abandon(folder, name)
+                cache.abandon(directory, name)
                 return of_entry(entry, key)
             try:
                 before = "" if source.kind == "layers" else _signature(source.root)
-                target = f"{folder}/{name}{cache.TEMPORARY}"
+                target = f"{directory}/{name}{cache.TEMPORARY}"
                 omitted = _construct(source, form, target, fd, config, owners)
                 if before and before != _signature(source.root):
                     raise HostError(f"build image of '{source.root}': it was changed meanwhile")
-                cache.commit(folder, name, fd, source.root, omitted)
+                cache.commit(directory, name, fd, source.root, omitted)
             except BaseException:
-                cache.abandon(folder, name)
+                cache.abandon(directory, name)
                 raise
         finally:
             posix.close(fd)
     except OSError as error:
-        raise _failure(error, form, source.root, folder) from None
+        raise _failure(error, form, source.root, directory) from None
     limit_bytes = config.get("storage.cache_mib") * MIB
     if limit_bytes:
-        cache.shrink(folder, limit_bytes)
-    path = f"{folder}/{name}"
+        cache.shrink(directory, limit_bytes)
+    path = f"{directory}/{name}"
     return Image(
         path=path, size_bytes=posix.stat(path).st_size, key=key, built=True, omitted=omitted
     )
@@ -125,8 +130,8 @@ def build_at(
     source: Source, form: str, target: str, config: Config, owners: Owners | None = None
 ) -> Image:
     """Build an image at a path, outside the cache."""
-    folder = target.rpartition("/")[0]
-    cache.folder(config)
+    directory = target.rpartition("/")[0]
+    cache.directory(config)
     try:
         flags = posix.O_RDWR | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC
         fd = posix.open(target, flags, 0o600)
@@ -138,16 +143,16 @@ def build_at(
         finally:
             posix.close(fd)
     except OSError as error:
-        raise _failure(error, form, source.root, folder) from None
+        raise _failure(error, form, source.root, directory) from None
     size = posix.stat(target).st_size
     return Image(path=target, size_bytes=size, key="", built=True, omitted=omitted)
 
 
-def _failure(error: OSError, form: str, root: str, folder: str) -> HostError:
+def _failure(error: OSError, form: str, root: str, directory: str) -> HostError:
     if error.errno in (ENOSPC, EDQUOT):
         return HostError(
-            f"build {form} image of '{root}': no space left in '{folder}'",
-            "`urunc cache prune --all` makes room; storage.cache names another folder",
+            f"build {form} image of '{root}': no space left in '{directory}'",
+            "`urunc cache prune --all` makes room; storage.cache names another directory",
         )
     where = f" '{error.filename}'" if error.filename else ""
     return HostError(f"build {form} image of '{root}'{where}: {reason(error)}")
@@ -158,7 +163,7 @@ def _construct(
 ) -> tuple[str, ...]:
     """Have a child write the image to an empty file, and check that it did; what was left out.
     Raises OSError, HostError and LayersChangedError."""
-    scratch = f"{cache.folder(config)}/{cache.SCRATCH}"
+    scratch = f"{cache.directory(config)}/{cache.SCRATCH}"
     try:
         posix.mkdir(scratch, 0o700)
     except FileExistsError:
@@ -302,19 +307,20 @@ def _make(task: _Task, fd: int) -> tuple[str, ...]:
 
 
 def _mount_layers(source: Source, scratch: str) -> None:
-    """The lower folders as one, read-only, by short names: all options have to fit in a page."""
+    """The lower directories as one, read-only, by short names: all options have to fit in a
+    page."""
     names = []
     for number, lower in enumerate(source.lowers):
         posix.symlink(lower, f"{scratch}/{number}")
         names.append(str(number))
-    if len(names) == 1:  # an overlay without an upper folder has two at least
+    if len(names) == 1:  # an overlay without an upper directory has two at least
         posix.mkdir(f"{scratch}/empty")
         names.append("empty")
     posix.chdir(scratch)
     options = ",".join((f"lowerdir={':'.join(names)}", *source.options))
     _linux.mount("overlay", "root", "overlay", OVERLAY_FLAGS, options)
-    # a folder may not be the layer any more, where an engine mounted something there for a moment:
-    # what the upper folder does not name must be the same in both
+    # a directory may not be the layer any more, where an engine mounted something there for a
+    # moment: what the upper directory does not name must be the same in both
     upper = set(posix.listdir(source.upper)) if source.upper else set()
     if set(posix.listdir("root")) - upper != set(posix.listdir(source.root)) - upper:
         raise LayersChangedError
@@ -358,7 +364,7 @@ def _make_ext(
     words += ["-N", str(_ext_inodes(task, size)), "-d", root]
     words += [task.target, str(_ext_blocks(task, size))]
     run_program(words)
-    # mke2fs makes a folder of its own and leaves the root's facts out (until 1.47.2)
+    # mke2fs makes a directory of its own and leaves the root's facts out (until 1.47.2)
     orders = [] if "lost+found" in posix.listdir(root) else ["rmdir lost+found"]
     values = {
         "mode": f"0{top.st_mode:o}",

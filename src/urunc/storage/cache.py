@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The folder of images that containers share: `storage.cache` of the configuration.
+"""The directory of images that containers share: `storage.cache` of the configuration.
 
 An entry is a file NAME that is never written to again, and NAME.json with facts by which it is
 checked before each use. NAME.tmp is one that is being built: whoever builds it holds a flock(2) on
 it, and so do the programs that he runs, so that the kernel tells one that is alive from a leftover.
-The folder is root's alone (0700), for it holds what is in images; a monitor sees an entry by a bind
-mount of the file.
+The directory is root's alone (0700), for it holds what is in images; a monitor sees an entry by a
+bind mount of the file.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ WRITABLE = ("ext2", "ext4")
 FACTS = ".json"
 TEMPORARY = ".tmp"
 SCRATCH = "mnt"
-"""An empty folder, on which a builder mounts in a namespace of its own."""
+"""An empty directory, on which a builder mounts in a namespace of its own."""
 TREES = "trees"
-"""A folder of what trees were found to hold (see trees.py)."""
+"""A directory of what trees were found to hold (see trees.py)."""
 TREES_KEPT_S = 30 * 86400
 DEFAULT = "/var/lib/urunc/cache"
 CHECKED_BYTES = 4096
@@ -65,8 +65,8 @@ class Entry:
 
 
 def location(config: Config) -> str:
-    """The cache's folder, which may not be there; without root's privileges on the machine one of
-    the user's own (XDG base directories), where the configuration names none."""
+    """The cache's directory, which may not be there; without root's privileges on the machine one
+    of the user's own (XDG base directories), where the configuration names none."""
     path: str = config.get("storage.cache")
     if path != DEFAULT:
         return path
@@ -84,18 +84,18 @@ def location(config: Config) -> str:
     return f"{environment['HOME']}/.cache/urunc" if environment["HOME"] else path
 
 
-def folder(config: Config) -> str:
-    """The cache's folder, made where it is not there. Raises HostError where others could write to
-    it."""
+def directory(config: Config) -> str:
+    """The cache's directory, made where it is not there. Raises HostError where others could write
+    to it."""
     path = location(config)
-    own_folder(path, "cache", "storage.cache")
+    own_directory(path, "cache", "storage.cache")
     return path
 
 
-def own_folder(path: str, what: str, setting: str) -> None:
-    """Make a folder for files of ours, where it is not there; raises HostError where others could
-    write to it. `setting` is the configuration's word for it."""
-    hint = f"{setting} in the configuration names another folder"
+def own_directory(path: str, what: str, setting: str) -> None:
+    """Make a directory for files of ours, where it is not there; raises HostError where others
+    could write to it. `setting` is the configuration's word for it."""
+    hint = f"{setting} in the configuration names another directory"
     try:
         try:
             facts = posix.stat(path)
@@ -229,15 +229,15 @@ def sweep(path: str) -> list[str]:
 
 def forget_trees(path: str, unused_s: int) -> None:
     """Remove what is known of trees that nobody asked for in so long."""
-    folder = f"{path}/{TREES}"
+    directory = f"{path}/{TREES}"
     try:
-        names = posix.listdir(folder)
+        names = posix.listdir(directory)
     except FileNotFoundError:
         return
     for name in names:
         try:
-            if posix.stat(f"{folder}/{name}").st_mtime <= time() - unused_s:
-                unlink(f"{folder}/{name}")
+            if posix.stat(f"{directory}/{name}").st_mtime <= time() - unused_s:
+                unlink(f"{directory}/{name}")
         except FileNotFoundError:
             pass
 

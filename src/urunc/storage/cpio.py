@@ -4,8 +4,8 @@ Documentation/driver-api/early-userspace/buffer-format).
 
 Runs in the caller's namespaces, as root. What it reads may belong to somebody hostile who changes
 it meanwhile: a tree is walked by descriptors, below its root and nowhere else, nothing but regular
-files and folders is ever opened, and links, devices and set-user-ID bits are data. The same tree
-gives the same bytes: names are in order, inodes numbered anew, devices' numbers left out.
+files and directories is ever opened, and links, devices and set-user-ID bits are data. The same
+tree gives the same bytes: names are in order, inodes numbered anew, devices' numbers left out.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ OTHERS = "(others)"
 LABEL = "security.selinux"
 """The host's business; a guest has its own policy."""
 OVERLAY = ("trusted.overlay.", "user.overlay.")
-"""overlayfs' notes to itself in the folders that it consists of."""
+"""overlayfs' notes to itself in the directories that it consists of."""
 
 
 class TooLargeError(HostError):
@@ -123,11 +123,11 @@ class Writer:
         self.members = 0
         self._buffer: list[bytes] = []
         self._buffered_bytes = 0
-        self._folders = {b""}
+        self._directories = {b""}
         self._left_out: dict[str, LeftOut] = {}
 
     def file(self, name: str, content: bytes, mode: int) -> None:
-        """A file of root's, in folders of root's."""
+        """A file of root's, in directories of root's."""
         path = encoded(name)
         self.parents(path)
         self.member(path, S_IFREG | mode, size=len(content))
@@ -138,13 +138,13 @@ class Writer:
         self, root_fd: int, prefix: str, *, what: str = "", one_file_system: bool = True,
         live: bool = False, attribute: Attribute | None = None,
     ) -> None:  # fmt: skip
-        """What a descriptor is (one by O_PATH, too), a folder with everything below it or a single
-        file, as `prefix`.
+        """What a descriptor is (one by O_PATH, too), a directory with everything below it or a
+        single file, as `prefix`.
 
         `one_file_system`: what is mounted below it is left out. `live`: others may be writing to
         it; a file that grows is taken as long as it was, and one that vanishes left out, which are
-        errors else. `attribute` is asked about each extended attribute of files and folders (path
-        below the root, descriptor, name): true means that it was seen to.
+        errors else. `attribute` is asked about each extended attribute of files and directories
+        (path below the root, descriptor, name): true means that it was seen to.
         """
         self.what = what or f"'{prefix}'"
         name = encoded(prefix)
@@ -160,11 +160,11 @@ class Writer:
         return Facts(size_bytes=self.size_bytes, members=self.members, left_out=left_out)
 
     def parents(self, path: bytes) -> None:
-        """The folders above a member, of root's, where they are not there yet."""
+        """The directories above a member, of root's, where they are not there yet."""
         end = path.find(b"/")
         while end > 0:
-            if path[:end] not in self._folders:
-                self._folders.add(path[:end])
+            if path[:end] not in self._directories:
+                self._directories.add(path[:end])
                 self.member(path[:end], S_IFDIR | 0o755, links=2)
             end = path.find(b"/", end + 1)
 
@@ -182,7 +182,7 @@ class Writer:
         if size > MAX_FILE_BYTES:
             raise ImageError(
                 f"pack {self.what}: '{decoded(path)}' has {size} bytes",
-                "a cpio archive holds files of less than 4 GiB; use a disk or a shared folder",
+                "a cpio archive holds files of less than 4 GiB; use a disk or a shared directory",
             )
         self.members += 1
         mtime = min(max(mtime, 0), 0xFFFFFFFF)
@@ -231,7 +231,7 @@ class Writer:
 
 
 class _Walk:
-    """One tree's way into an archive: all members of a folder by name, then its folders."""
+    """One tree's way into an archive: all members of a directory by name, then its directories."""
 
     def __init__(
         self, writer: Writer, root_fd: int, prefix: bytes, one_file_system: bool, live: bool,
@@ -254,13 +254,13 @@ class _Walk:
         if self.take(self.root_fd, b""):
             self.waiting.append(b"")
         while self.waiting:
-            self.folder(self.waiting.pop())
+            self.directory(self.waiting.pop())
         for paths in self.linked.values():  # the tree has not all links of these
             while paths and not self.links(self.root_fd, paths):
                 paths.pop()
 
-    def folder(self, path: bytes) -> None:
-        """Everything in a folder; those in it wait."""
+    def directory(self, path: bytes) -> None:
+        """Everything in a directory; those in it wait."""
         fd = self.open(self.root_fd, path or b".", posix.O_DIRECTORY, path)
         if fd < 0:
             return
@@ -278,7 +278,7 @@ class _Walk:
         self.waiting += reversed(found)
 
     def names(self, fd: int) -> list[bytes]:
-        """What is in a folder, no more than could be written."""
+        """What is in a directory, no more than could be written."""
         limit = self.writer.limit_bytes // HEADER_BYTES or sys.maxsize
         found = []
         with posix.scandir(fd) as entries:
@@ -288,9 +288,9 @@ class _Walk:
                     self.writer.grow(len(found) * HEADER_BYTES)
         return found
 
-    def entry(self, folder: int, name: bytes, path: bytes) -> bool:
-        """Something in a folder; whether it is a folder."""
-        fd = self.open(folder, name, O_PATH | posix.O_NOFOLLOW, path)
+    def entry(self, directory: int, name: bytes, path: bytes) -> bool:
+        """Something in a directory; whether it is a directory."""
+        fd = self.open(directory, name, O_PATH | posix.O_NOFOLLOW, path)
         if fd < 0:
             return False
         try:
@@ -300,19 +300,19 @@ class _Walk:
         finally:
             posix.close(fd)
 
-    def open(self, folder: int, name: bytes, flags: int, path: bytes) -> int:
-        """A descriptor of something in a folder; -1 where there is nothing to be had."""
+    def open(self, directory: int, name: bytes, flags: int, path: bytes) -> int:
+        """A descriptor of something in a directory; -1 where there is nothing to be had."""
         try:
-            return _linux.openat2(folder, decoded(name), flags, 0, self.resolve)
+            return _linux.openat2(directory, decoded(name), flags, 0, self.resolve)
         except OSError as error:
             if error.errno == EXDEV:
-                self.mount_point(folder, name, path)
+                self.mount_point(directory, name, path)
             elif not (self.live and error.errno in GONE):
                 raise self.failure(error, path) from None
         return -1
 
     def take(self, fd: int, path: bytes) -> bool:
-        """What a descriptor by O_PATH is; whether it is a folder."""
+        """What a descriptor by O_PATH is; whether it is a directory."""
         facts = posix.fstat(fd)
         kind = facts.st_mode & S_IFMT
         if kind == S_IFDIR:
@@ -332,9 +332,9 @@ class _Walk:
             self.header(path, facts)
         return False
 
-    def mount_point(self, folder: int, name: bytes, path: bytes) -> None:
-        """Where something is mounted that is left out: a folder or a file to mount on."""
-        facts = posix.stat(name, dir_fd=folder, follow_symlinks=False)
+    def mount_point(self, directory: int, name: bytes, path: bytes) -> None:
+        """Where something is mounted that is left out: a directory or a file to mount on."""
+        facts = posix.stat(name, dir_fd=directory, follow_symlinks=False)
         if facts.st_mode & S_IFMT == S_IFDIR:
             self.writer.member(self.name(path), S_IFDIR | 0o755, links=2)
         else:

@@ -113,7 +113,7 @@ def in_words(root: Root) -> str:
         else "what the guest writes stays in its memory"
     )
     if root.form in SHARES:
-        where = "a folder shared with the host" + (f": {written}" if root.size_mib else "")
+        where = "a directory shared with the host" + (f": {written}" if root.size_mib else "")
     elif root.form == INITRD:
         where = f"in the initrd: {written}"
     elif root.device:

@@ -14,7 +14,7 @@ DISKS = ("erofs", "squashfs", "ext4", "ext2")
 """Forms of the container's root filesystem that are disks; those of READ_ONLY cannot be written."""
 READ_ONLY = frozenset(("erofs", "squashfs"))
 SHARES = ("virtiofs", "9p")
-"""Forms that are folders of the host's, which the guest sees as they are."""
+"""Forms that are directories of the host's, which the guest sees as they are."""
 INITRD = "cpio"
 LAYER_FORM = "ext4"
 """Of the disk for what a Linux guest writes."""
@@ -25,7 +25,8 @@ KERNEL = "kernel"
 """Ways of a volume beside SHARES and DISKS: copied onto a disk that urunc's init reads, copied into
 the initrd; made in the guest's memory; a block device as it is; a node of the guest's kernel; a
 file system of that kernel's own (its /proc)."""
-FOLDER, FILE = "folder", "file"
+DIRECTORY, FILE = "folder", "file"
+"""Kinds of volume; as state.json has always had them."""
 TOLD = ("/etc/resolv.conf", "/etc/hosts", "/etc/hostname")
 """What of an engine's mounts reaches a guest as words, or in its configuration."""
 OWN_TYPES = ("proc", "sysfs", "devpts", "mqueue", "cgroup")
@@ -63,11 +64,11 @@ PLAIN = Attributes()
 
 @record
 class Made:
-    """What the runtime has to mount itself before there is a folder (mounted.py): a file system, or
-    a folder whose files shall belong to other ids."""
+    """What the runtime has to mount itself before there is a directory (mounted.py): a file system,
+    or a directory whose files shall belong to other ids."""
 
     filesystem: str = ""
-    """Its type, "" where it is a folder of the host's."""
+    """Its type, "" where it is a directory of the host's."""
     flags: int = 0
     """MS_* of mount(2)."""
     data: str = ""
@@ -89,7 +90,7 @@ FOUND = Made()
 
 @record
 class VolumeSource:
-    """A mount of config.json, or a device of linux.devices, looked at: `kind` is FOLDER, FILE,
+    """A mount of config.json, or a device of linux.devices, looked at: `kind` is DIRECTORY, FILE,
     TMPFS, DEVICE or NODE, else what it is instead, in words."""
 
     destination: str
@@ -99,13 +100,14 @@ class VolumeSource:
     recursive: bool
     """Whether what is mounted below it belongs to it (rbind)."""
     scratch: bool
-    """A folder that lives no longer than its pod (emptyDir): what is written there may be lost."""
+    """A directory that lives no longer than its pod (emptyDir): what is written there may be
+    lost."""
     options: tuple[str, ...]
     """For the guest's mount, beside `ro`."""
     device: tuple[int, ...]
     """(major, minor) of a DEVICE or a NODE."""
     anonymous: bool = False
-    """A folder that the engine made because the image says VOLUME: nobody has chosen it."""
+    """A directory that the engine made because the image says VOLUME: nobody has chosen it."""
     mounted: str = ""
     """The block device of which this is the whole filesystem, mounted on the host, "" for none."""
     attributes: Attributes = PLAIN
@@ -120,7 +122,7 @@ class VolumeSource:
     """(device, inode) of a file that the engine reads once the container has ended; empty for any
     other."""
     shm: tuple[str, ...] = ()
-    """Of a folder that is to be shared memory, and holds nothing that others left there: the
+    """Of a directory that is to be shared memory, and holds nothing that others left there: the
     options of a tmpfs like it."""
     made: Made = FOUND
 
@@ -227,7 +229,7 @@ class StorageFacts:
     layer: bool
     """Whether files of the container's writable layer are in it."""
     opaque: tuple[str, ...]
-    """Folders of that layer that hide what is below them (overlayfs)."""
+    """Directories of that layer that hide what is below them (overlayfs)."""
     upper: int = -1
     """The index of the disk for what the guest writes, -1 for none."""
     returned: int = -1

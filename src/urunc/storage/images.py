@@ -2,8 +2,8 @@
 """Root filesystems as files that a monitor can give to its guest: shared ones out of the cache, and
 private ones.
 
-`obtain` is on `create`'s path: where the image is there, it looks at the layers' folders and at the
-entry, and no more. What builds one is imported when one is built.
+`obtain` is on `create`'s path: where the image is there, it looks at the layers' directories and at
+the entry, and no more. What builds one is imported when one is built.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ FICLONE = 0x40049409
 def obtain(source: Source, form: str, config: Config, owners: Owners | None = None) -> Image:
     """The shared image of a root filesystem in a form of FORMS; built where the cache has none.
 
-    It holds the lower folders of an overlay, and neither its upper folder nor what is mounted; of a
-    source without layers it holds the folder. With `owners` files belong to whom the container sees
-    them belong to. Whoever uses it opens it soon: it may be removed from the cache. Raises
-    HostError.
+    It holds the lower directories of an overlay, and neither its upper directory nor what is
+    mounted; of a source without layers it holds the directory. With `owners` files belong to whom
+    the container sees them belong to. Whoever uses it opens it soon: it may be removed from the
+    cache. Raises HostError.
     """
-    folder = cache.folder(config)
+    directory = cache.directory(config)
     content = source.key
     if not content:
         from urunc.storage.trees import key_of
 
-        content = key_of(source.root, folder)
+        content = key_of(source.root, directory)
     room = str(config.get("storage.slack_mib")) if form in WRITABLE else ""
     key = digest(RECIPE, content, form, room, *([owners.name] if owners else []))
-    entry = cache.find(folder, f"{key}.{form}")
+    entry = cache.find(directory, f"{key}.{form}")
     if entry:
         cache.touch(entry)
         return of_entry(entry, key)
     from urunc.storage.building import LayersChangedError, build
 
     try:
-        return build(source, form, key, folder, config, owners)
+        return build(source, form, key, directory, config, owners)
     except LayersChangedError:
         return obtain(Source(kind="tree", root=source.root), form, config, owners)
 
@@ -61,8 +61,8 @@ def obtain(source: Source, form: str, config: Config, owners: Owners | None = No
 def build_private(
     root: str, form: str, target: str, config: Config, owners: Owners | None = None
 ) -> Image:
-    """An image of a root filesystem as it is now, an overlay's upper folder too, at a path of its
-    own where nothing is yet. Raises HostError."""
+    """An image of a root filesystem as it is now, an overlay's upper directory too, at a path of
+    its own where nothing is yet. Raises HostError."""
     from urunc.storage.building import build_at
 
     return build_at(Source(kind="tree", root=root), form, target, config, owners)

@@ -39,22 +39,22 @@ ALIGNMENT_BYTES = 4
 """Where an archive may begin in an initrd."""
 
 
-def known(folder: str, names: Iterable[str]) -> frozenset[str]:
-    """Those of some modules that a kernel has, as files or built in; `folder` is its
+def known(directory: str, names: Iterable[str]) -> frozenset[str]:
+    """Those of some modules that a kernel has, as files or built in; `directory` is its
     /lib/modules/VERSION."""
-    if not folder:
+    if not directory:
         return frozenset()
-    files = _files(folder)
-    built_in = _listed(folder, "modules.builtin")
+    files = _files(directory)
+    built_in = _listed(directory, "modules.builtin")
     return frozenset(name for name in names if name in files or name in built_in)
 
 
-def kernel_part(folder: str, wanted: Sequence[str], init: str, config: Config) -> str:
+def kernel_part(directory: str, wanted: Sequence[str], init: str, config: Config) -> str:
     """The path in the cache of what `write_kernel_part` writes; raises HostError."""
     return _cached(
-        kernel_part_key(folder, wanted, init),
-        folder or init,
-        lambda out: write_kernel_part(out, folder, wanted, init),
+        kernel_part_key(directory, wanted, init),
+        directory or init,
+        lambda out: write_kernel_part(out, directory, wanted, init),
         config,
     )
 
@@ -66,12 +66,12 @@ def joined(parts: Sequence[str], config: Config) -> str:
     return _cached(key, parts[-1], lambda out: _append(out, parts), config)
 
 
-def kernel_part_key(folder: str, wanted: Sequence[str], init: str) -> str:
+def kernel_part_key(directory: str, wanted: Sequence[str], init: str) -> str:
     """A name for what `write_kernel_part` writes: another where one of its sources is another."""
     sources = [init]
-    if folder:
-        sources.append(f"{folder}/{_list(folder)}")
-    identity = [folder, *wanted]
+    if directory:
+        sources.append(f"{directory}/{_list(directory)}")
+    identity = [directory, *wanted]
     for path in sources:
         try:
             facts = posix.stat(path)
@@ -81,7 +81,7 @@ def kernel_part_key(folder: str, wanted: Sequence[str], init: str) -> str:
     return digest(*identity)
 
 
-def write_kernel_part(out: int, folder: str, wanted: Sequence[str], init: str) -> Facts:
+def write_kernel_part(out: int, directory: str, wanted: Sequence[str], init: str) -> Facts:
     """An archive with a program as /init, and in /modules the wanted modules with those that they
     need, named in `order` as they are to be loaded. A module that the kernel has not, or has built
     in, is passed over. Raises HostError."""
@@ -94,7 +94,7 @@ def write_kernel_part(out: int, folder: str, wanted: Sequence[str], init: str) -
     writer.parents(b"dev/console")
     # the kernel opens it for the first program, before anything can be mounted
     writer.member(b"dev/console", S_IFCHR | 0o600, device=posix.makedev(5, 1))
-    modules = _load_order(folder, wanted) if folder else {}
+    modules = _load_order(directory, wanted) if directory else {}
     for name, content in modules.items():
         writer.file(f"modules/{name}.ko", content, 0o644)
     writer.file("modules/order", "".join(f"{name}\n" for name in modules).encode(), 0o644)
@@ -141,57 +141,57 @@ def _trailer(fd: int, size: int, part: str) -> int:
 
 def _cached(key: str, source: str, write: Callable[[int], object], config: Config) -> str:
     """An entry of the cache, written where it is not there."""
-    folder = cache.folder(config)
+    directory = cache.directory(config)
     name = f"{key}.initrd"
-    entry = cache.find(folder, name)
+    entry = cache.find(directory, name)
     if entry:
         cache.touch(entry)
         return entry.path
     try:
-        cache.sweep(folder)
-        fd = cache.lock(folder, name)
+        cache.sweep(directory)
+        fd = cache.lock(directory, name)
         try:
-            if cache.find(folder, name):  # somebody else was at it
-                cache.abandon(folder, name)
+            if cache.find(directory, name):  # somebody else was at it
+                cache.abandon(directory, name)
             else:
                 write(fd)
-                cache.commit(folder, name, fd, source)
+                cache.commit(directory, name, fd, source)
         except BaseException:
-            cache.abandon(folder, name)
+            cache.abandon(directory, name)
             raise
         finally:
             posix.close(fd)
     except OSError as error:
         raise HostError(
-            f"make initrd for '{source}': {reason(error)}", f"it would be in '{folder}'"
+            f"make initrd for '{source}': {reason(error)}", f"it would be in '{directory}'"
         ) from None
-    return f"{folder}/{name}"
+    return f"{directory}/{name}"
 
 
-def _list(folder: str) -> str:
+def _list(directory: str) -> str:
     for name in LISTS:
-        if posix.access(f"{folder}/{name}", posix.R_OK):
+        if posix.access(f"{directory}/{name}", posix.R_OK):
             return name
     raise HostError(
-        f"kernel modules '{folder}': no {' and no '.join(LISTS)}",
-        "it has to be a folder as /lib/modules/VERSION is",
+        f"kernel modules '{directory}': no {' and no '.join(LISTS)}",
+        "it has to be a directory as /lib/modules/VERSION is",
     )
 
 
-def _listed(folder: str, name: str) -> dict[str, str]:
-    """Module → its path in the folder, of a list of such; empty where there is none."""
+def _listed(directory: str, name: str) -> dict[str, str]:
+    """Module → its path in the directory, of a list of such; empty where there is none."""
     try:
-        text = read_bytes(f"{folder}/{name}").decode("utf-8", "surrogateescape")
+        text = read_bytes(f"{directory}/{name}").decode("utf-8", "surrogateescape")
     except OSError as error:
         if error.errno == ENOENT:
             return {}
-        raise HostError(f"read '{folder}/{name}': {reason(error)}") from None
+        raise HostError(f"read '{directory}/{name}': {reason(error)}") from None
     paths = [line.partition(":")[0].strip() for line in text.splitlines()]
     return {_name(path): path for path in paths if path}
 
 
-def _files(folder: str) -> dict[str, str]:
-    return _listed(folder, _list(folder))
+def _files(directory: str) -> dict[str, str]:
+    return _listed(directory, _list(directory))
 
 
 def _name(path: str) -> str:
@@ -199,9 +199,9 @@ def _name(path: str) -> str:
     return path.rpartition("/")[2].partition(".ko")[0].replace("-", "_")
 
 
-def _load_order(folder: str, wanted: Sequence[str]) -> dict[str, bytes]:
+def _load_order(directory: str, wanted: Sequence[str]) -> dict[str, bytes]:
     """Module → its content, each after those that it needs."""
-    files = _files(folder)
+    files = _files(directory)
     found: dict[str, bytes] = {}
     met: set[str] = set()
 
@@ -212,11 +212,11 @@ def _load_order(folder: str, wanted: Sequence[str]) -> dict[str, bytes]:
         if name in met or name not in files:
             return
         met.add(name)
-        content = _content(folder, files[name])
+        content = _content(directory, files[name])
         try:
             needed = _needed(content)
         except (StructError, ValueError):
-            raise HostError(f"kernel module '{folder}/{files[name]}': no ELF file") from None
+            raise HostError(f"kernel module '{directory}/{files[name]}': no ELF file") from None
         for other in needed:
             take(other)
         found[name] = content
@@ -226,10 +226,10 @@ def _load_order(folder: str, wanted: Sequence[str]) -> dict[str, bytes]:
     return found
 
 
-def _content(folder: str, path: str) -> bytes:
+def _content(directory: str, path: str) -> bytes:
     """A module as the kernel loads it."""
     # modules.order has the names from before they were compressed
-    candidates = [f"{folder}/{path}{suffix}" for suffix in SUFFIXES]
+    candidates = [f"{directory}/{path}{suffix}" for suffix in SUFFIXES]
     path = next((file for file in candidates if posix.access(file, posix.R_OK)), candidates[0])
     try:
         content = read_bytes(path)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a container's root filesystem is made of, as the kernel tells it: overlay's layers, a block
-device of its own, or just a folder.
+device of its own, or just a directory.
 
-Runs in `create`, in the caller's mount namespace; reads, and makes nothing. Folders that hold
+Runs in `create`, in the caller's mount namespace; reads, and makes nothing. Directories that hold
 layers belong to the engine, and it never changes one that containers stand on; what is in a layer
 belongs to the image's author, who can choose every name, size and time in it. So a layer is known
 by what the kernel alone writes (device, inode, time of change) and no layer is walked.
@@ -60,9 +60,9 @@ class Source:
     key: str = ""
     """Names the content of all layers; "" where there are none, and only reading it all tells."""
     lowers: tuple[str, ...] = ()
-    """Overlay's lower folders, the topmost first, absolute."""
+    """Overlay's lower directories, the topmost first, absolute."""
     upper: str = ""
-    """Overlay's writable folder, absolute; "" for none."""
+    """Overlay's writable directory, absolute; "" for none."""
     options: tuple[str, ...] = ()
     """Options that another overlay of the same layers needs."""
     device: str = ""
@@ -85,7 +85,7 @@ def identify(root: str) -> Source:
         raise HostError(f"root filesystem '{root}': {reason(error)}") from None
     tree = Source(kind="tree", root=path)
     if mount is None or mount.point != path or mount.root != "/":
-        return tree  # a folder of something that is more than this root filesystem
+        return tree  # a directory of something that is more than this root filesystem
     if mount.kind == "overlay":
         return _overlay(mount, mounts) or tree
     if mount.kind in BLOCK_FILESYSTEMS and (device := _device(mount)):
@@ -119,7 +119,7 @@ def _overlay(mount: Mount, mounts: Mounts) -> Source | None:
         elif name in KEPT_OPTIONS:
             kept.append(option)
     if not all(lowers):
-        return None  # with folders for data alone, which files in layers name
+        return None  # with directories for data alone, which files in layers name
     found = _absolute((upper, *lowers), mount.point)
     if not found and "\\" in upper:
         # mount(2) takes a comma in it after a backslash, which stays there
@@ -148,11 +148,11 @@ def _overlay(mount: Mount, mounts: Mounts) -> Source | None:
 
 
 def _absolute(paths: Sequence[str], point: str) -> list[str]:
-    """An overlay's folders, the upper one (or "") first, by absolute paths; none where one of them
-    is not found.
+    """An overlay's directories, the upper one (or "") first, by absolute paths; none where one of
+    them is not found.
 
-    An engine with many layers names them relative to a folder it was in: one above the upper
-    folder (containerd) or the mount point (Docker).
+    An engine with many layers names them relative to a directory it was in: one above the upper
+    directory (containerd) or the mount point (Docker).
     """
     relative = [path for path in paths if path and not path.startswith("/")]
     places = [*_above(paths[0]), *_above(point)] if relative else []
@@ -164,7 +164,7 @@ def _absolute(paths: Sequence[str], point: str) -> list[str]:
 
 
 def _above(path: str) -> list[str]:
-    """The folders that an absolute path leads through, the nearest first, without the root."""
+    """The directories that an absolute path leads through, the nearest first, without the root."""
     parts = path.split("/")[:-1] if path.startswith("/") else []
     return ["/".join(parts[:count]) for count in range(len(parts), 1, -1)]
 
@@ -215,18 +215,18 @@ def _device(mount: Mount) -> str:
     return ""
 
 
-def _listing(folder: str) -> str:
+def _listing(directory: str) -> str:
     """All that there is in a layer of few entries and empty files, but for times; "" where it holds
     more.
 
     Docker makes such a layer for each container, with mount points: by its inode it would never be
     met again.
     """
-    lines = [_line(".", folder, posix.stat(folder))]
+    lines = [_line(".", directory, posix.stat(directory))]
     pending = [""]
     while pending:
         below = pending.pop()
-        with posix.scandir(f"{folder}/{below}") as entries:
+        with posix.scandir(f"{directory}/{below}") as entries:
             for entry in entries:
                 path = below + entry.name
                 facts = entry.stat(follow_symlinks=False)
@@ -235,7 +235,7 @@ def _listing(folder: str) -> str:
                     return ""
                 if kind == S_IFDIR:
                     pending.append(f"{path}/")
-                lines.append(_line(path, f"{folder}/{path}", facts))
+                lines.append(_line(path, f"{directory}/{path}", facts))
     return "\n".join(sorted(lines))
 
 
@@ -252,8 +252,8 @@ def _line(name: str, path: str, facts: posix.stat_result) -> str:
 
 
 def _split(value: str) -> list[str]:
-    """The folders of a `lowerdir` option: a backslash takes the next character as it is
-    (overlayfs.rst); before folders for data alone there is an empty one."""
+    """The directories of a `lowerdir` option: a backslash takes the next character as it is
+    (overlayfs.rst); before directories for data alone there is an empty one."""
     found = [""]
     letters = iter(value)
     for letter in letters:

@@ -14,9 +14,9 @@ from urunc.linux.files import O_PATH, S_IFBLK, S_IFCHR, S_IFDIR, S_IFMT, S_IFREG
 from urunc.storage import builders, nodes, options, sharing
 from urunc.storage.facts import (
     DEVICE,
+    DIRECTORY,
     DISKS,
     FILE,
-    FOLDER,
     FORMS,
     FOUND,
     INITRD,
@@ -40,14 +40,14 @@ if TYPE_CHECKING:
     from urunc.guests import Guest
 
 SCRATCH = "/kubernetes.io~empty-dir/"
-"""In the path of an emptyDir's folder (pkg/volume/emptydir)."""
+"""In the path of an emptyDir's directory (pkg/volume/emptydir)."""
 PODMANS_OVERLAY = "/userdata/overlay/"
-"""In the path of the upper folder of `:O` and `type=image`, which is gone with the container
+"""In the path of the upper directory of `:O` and `type=image`, which is gone with the container
 (containers/common, pkg/overlay)."""
 HEX = frozenset("0123456789abcdef")
 ENGINE_ID_LETTERS = 64
-KINDS = {S_IFDIR: FOLDER, S_IFREG: FILE, S_IFBLK: DEVICE, S_IFCHR: NODE}
-NEITHER = "neither a file nor a folder"
+KINDS = {S_IFDIR: DIRECTORY, S_IFREG: FILE, S_IFBLK: DEVICE, S_IFCHR: NODE}
+NEITHER = "neither a file nor a directory"
 CLOSED = "a block device that linux.devices does not name"
 """A node alone gives nothing: under runc the device control group keeps it closed, and a container
 that may make nodes in a volume (CAP_MKNOD) can make one of any disk of the host's."""
@@ -95,14 +95,14 @@ def look(spec: Spec, image: UnikernelImage, guest: Guest, config: Config) -> Fou
 def filesystems(guest: Guest, config: Config) -> tuple[str, ...]:
     """What a guest's kernel can mount: what the administrator says, else what its modules are."""
     said: list[str] = config.get(f"guests.{guest.name}.filesystems")
-    folder = config.get(f"guests.{guest.name}.modules")
-    if said or not folder:
+    directory = config.get(f"guests.{guest.name}.modules")
+    if said or not directory:
         return tuple(said) or ASSUMED
     from urunc.storage.initrd import known
 
     needed = {name: guest.modules((name,)) for name in (*DISKS, *SHARES)}
     base = guest.modules(())
-    there = known(folder, {word for words in needed.values() for word in words})
+    there = known(directory, {word for words in needed.values() for word in words})
     return tuple(name for name, words in needed.items() if set(words) - set(base) <= there)
 
 
@@ -138,9 +138,9 @@ def _volume(mount: Mount, spec: Spec) -> VolumeSource:
                 ]
                 kind = DEVICE if named else CLOSED
                 read_only = read_only or all(it.read_only for it in named)
-            if kind == FOLDER and _is_of_huge_pages(mount.source):
+            if kind == DIRECTORY and _is_of_huge_pages(mount.source):
                 kind = HUGE
-            if kind == FOLDER and read_only and asked.recursive and not asked.read_only_below:
+            if kind == DIRECTORY and read_only and asked.recursive and not asked.read_only_below:
                 below = _writable_below(mount.source)
         except OSError as error:
             kind = f"not to be had: {error.strerror}"
@@ -155,15 +155,15 @@ def _volume(mount: Mount, spec: Spec) -> VolumeSource:
         scratch=SCRATCH in mount.source,
         options=words,
         device=device,
-        anonymous=kind == FOLDER and is_anonymous(mount.source),
-        mounted=_whole_filesystem(mount.source) if kind == FOLDER and not read_only else "",
-        shm=_shm(mount) if kind == FOLDER and mount.destination == SHM else (),
+        anonymous=kind == DIRECTORY and is_anonymous(mount.source),
+        mounted=_whole_filesystem(mount.source) if kind == DIRECTORY and not read_only else "",
+        shm=_shm(mount) if kind == DIRECTORY and mount.destination == SHM else (),
         returned=_identity(mount.source) if kind == FILE and not read_only else (),
         attributes=asked.host,
         writable_below=below,
         slave=asked.slave,
         notes=_notes(asked),
-        made=_mapped(mount, spec) if kind in (FOLDER, FILE) else FOUND,
+        made=_mapped(mount, spec) if kind in (DIRECTORY, FILE) else FOUND,
     )
 
 
@@ -176,13 +176,13 @@ def _identity(file: str) -> tuple[int, ...]:
     return facts.st_dev, facts.st_ino
 
 
-def _is_of_huge_pages(folder: str) -> bool:
+def _is_of_huge_pages(directory: str) -> bool:
     """An emptyDir of medium HugePages is a hugetlbfs of the host's."""
-    if posix.statvfs(folder).f_bsize < LEAST_HUGE_BYTES:
+    if posix.statvfs(directory).f_bsize < LEAST_HUGE_BYTES:
         return False
     from urunc.linux.mountinfo import Mounts
 
-    fd = posix.open(folder, O_PATH | posix.O_CLOEXEC)
+    fd = posix.open(directory, O_PATH | posix.O_CLOEXEC)
     mount = Mounts().of(fd)
     posix.close(fd)
     return mount is not None and mount.kind == HUGETLBFS
@@ -214,7 +214,7 @@ def _file_system(mount: Mount) -> VolumeSource:
         read_only = True  # nobody can write to it
     if mount.type.startswith("cgroup"):
         data = ""  # names a hierarchy of the host's
-    kind = KERNEL if own else FOLDER
+    kind = KERNEL if own else DIRECTORY
     if mount.type in UNABLE:
         kind = UNABLE[mount.type]
     return VolumeSource(
@@ -255,11 +255,11 @@ def _lines(ranges: tuple[IdMapping, ...]) -> str:
     return "".join(f"{item.container} {item.host} {item.size}\n" for item in ranges)
 
 
-def _writable_below(folder: str) -> tuple[str, ...]:
-    """The mounts below a folder that may be written to, by their paths in it."""
+def _writable_below(directory: str) -> tuple[str, ...]:
+    """The mounts below a directory that may be written to, by their paths in it."""
     from urunc.linux.mountinfo import below
 
-    return tuple(path for path, read_only in below(folder) if not read_only)
+    return tuple(path for path, read_only in below(directory) if not read_only)
 
 
 def _notes(asked: options.Options) -> tuple[str, ...]:
@@ -270,8 +270,8 @@ def _notes(asked: options.Options) -> tuple[str, ...]:
 
 
 def is_anonymous(source: str) -> bool:
-    """Whether a folder is a volume that an engine made for an image's VOLUME, wherever that engine
-    keeps its files: it has 32 random bytes for a name.
+    """Whether a directory is a volume that an engine made for an image's VOLUME, wherever that
+    engine keeps its files: it has 32 random bytes for a name.
 
     Docker, Podman and nerdctl: `volumes/…/NAME/_data`; containerd's CRI: `containers/ID/volumes/
     NAME` (internal/cri/server, volumeMounts); CRI-O with image_volumes "bind": `userdata/mounts/
@@ -281,9 +281,9 @@ def is_anonymous(source: str) -> bool:
     if name == "_data" and above:
         *above, name = above
         return "volumes" in above and _is_engine_id(name)
-    folder, owner = ([*above[::-1], "", ""])[:2]
-    known = (folder == "volumes" and _is_engine_id(owner)) or (
-        (folder, owner) == ("mounts", "userdata")
+    directory, owner = ([*above[::-1], "", ""])[:2]
+    known = (directory == "volumes" and _is_engine_id(owner)) or (
+        (directory, owner) == ("mounts", "userdata")
     )
     return known and _is_engine_id(name)
 
@@ -293,7 +293,7 @@ def _is_engine_id(name: str) -> bool:
 
 
 def _whole_filesystem(source: str) -> str:
-    """The block device that is mounted at a folder, as a whole; "" where that is not so."""
+    """The block device that is mounted at a directory, as a whole; "" where that is not so."""
     try:
         if posix.stat(source).st_dev == posix.stat(f"{source}/..").st_dev:
             return ""

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mounts that the runtime makes before a guest can have a folder: file systems that config.json
-names (an overlay of Podman's), and folders whose files belong to other ids there (id-mapped).
+"""Mounts that the runtime makes before a guest can have a directory: file systems that config.json
+names (an overlay of Podman's), and directories whose files belong to other ids there (id-mapped).
 
 Runs in `create`, in the caller's namespaces, with its privilege, and makes nothing but descriptors,
 of mounts that are nowhere to be seen and gone with the last who has them: init attaches them for
@@ -32,14 +32,14 @@ DONE = b"+"
 ANSWER_BYTES = 4096
 
 
-def open_volumes(volumes: Sequence[Volume], folder: str) -> dict[int, int]:
-    """Index of a volume → descriptor of its mount, for those that take one. `folder` is any that is
-    there. Raises HostError, leaving none open."""
+def open_volumes(volumes: Sequence[Volume], directory: str) -> dict[int, int]:
+    """Index of a volume → descriptor of its mount, for those that take one. `directory` is any that
+    is there. Raises HostError, leaving none open."""
     found: dict[int, int] = {}
     try:
         for index, volume in enumerate(volumes):
             if volume.made.needed:
-                found[index] = _open(volume, folder)
+                found[index] = _open(volume, directory)
     except BaseException:
         for fd in found.values():
             posix.close(fd)
@@ -47,10 +47,10 @@ def open_volumes(volumes: Sequence[Volume], folder: str) -> dict[int, int]:
     return found
 
 
-def _open(volume: Volume, folder: str) -> int:
+def _open(volume: Volume, directory: str) -> int:
     where = f"mount '{volume.destination}'"
     if volume.made.filesystem:
-        return _mount(volume, folder, where)
+        return _mount(volume, directory, where)
     flags = mounts.OPEN_TREE_CLONE | mounts.OPEN_TREE_CLOEXEC
     try:
         tree = _linux.open_tree(
@@ -123,14 +123,16 @@ def user_namespace(uid_map: str, gid_map: str, where: str) -> int:
         posix.waitpid(pid, 0)
 
 
-def _mount(volume: Volume, folder: str, where: str) -> int:
+def _mount(volume: Volume, directory: str, where: str) -> int:
     """A descriptor of a file system that is mounted nowhere."""
 
     def mount() -> int:
         made = volume.made
         flags = HARMLESS | made.flags
-        _linux.mount(volume.source, folder, made.filesystem, flags, made.data or None)
-        return _linux.open_tree(AT_FDCWD, folder, mounts.OPEN_TREE_CLONE | mounts.OPEN_TREE_CLOEXEC)
+        _linux.mount(volume.source, directory, made.filesystem, flags, made.data or None)
+        return _linux.open_tree(
+            AT_FDCWD, directory, mounts.OPEN_TREE_CLONE | mounts.OPEN_TREE_CLOEXEC
+        )
 
     try:
         return elsewhere(mount)

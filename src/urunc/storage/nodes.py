@@ -53,8 +53,8 @@ def modules_of(volumes: Iterable[Volume]) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys(names) if name)
 
 
-def find(spec: Spec, folder: str) -> list[VolumeSource]:
-    """Those of linux.devices that a guest with urunc's init can have; `folder` has its kernel's
+def find(spec: Spec, directory: str) -> list[VolumeSource]:
+    """Those of linux.devices that a guest with urunc's init can have; `directory` has its kernel's
     modules, "" where nobody says which there are."""
     from urunc.storage.initrd import known
 
@@ -66,7 +66,7 @@ def find(spec: Spec, folder: str) -> list[VolumeSource]:
     if not asked:
         return []
     wanted = {MODULES.get(_numbers(device), "") for device in asked}
-    there = known(folder, wanted) if folder else wanted
+    there = known(directory, wanted) if directory else wanted
     return [
         VolumeSource(
             destination=device.path,

@@ -2,9 +2,9 @@
 """The options of a mount (mount(8), config.md's recursive ones, tmpfs(5)): what the host
 holds its guest to, and what the guest's mount is told. Pure.
 
-Read-only, and when a file was last read, are the host's business: its own mount of a shared folder
-has them, whatever the guest does. Set-user-ID, devices, programs and links are the guest's: nothing
-of what is shared is executed or opened as a device on the host.
+Read-only, and when a file was last read, are the host's business: its own mount of a shared
+directory has them, whatever the guest does. Set-user-ID, devices, programs and links are the
+guest's: nothing of what is shared is executed or opened as a device on the host.
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ def _squashfs(fd: int, owners: Owners) -> None:
 
 
 def _erofs(fd: int, owners: Owners) -> None:
-    """Each inode that a folder names, from the root on (Documentation/filesystems/erofs.rst)."""
+    """Each inode that a directory names, from the root on (Documentation/filesystems/erofs.rst)."""
     block = _read(fd, 128, SUPERBLOCK)
     magic, _, compatible = unpack_from("<3I", block)
     block_bits = block[12]
@@ -173,7 +173,7 @@ class _Erofs:
         self.owners = owners
 
     def inode(self, number: int) -> list[int]:
-        """Change the owners of one; what it names, if it is a folder."""
+        """Change the owners of one; what it names, if it is a directory."""
         offset = self.start + number * EROFS_SLOT
         inode = _read(self.fd, 64, offset)
         form, attributes, mode = unpack_from("<HHH", inode)
@@ -188,7 +188,7 @@ class _Erofs:
         (first,) = unpack_from("<I", inode, 16)
         layout = form >> 1 & 7
         if layout not in (EROFS_PLAIN, EROFS_INLINE):
-            raise ValueError("a folder is packed")
+            raise ValueError("a directory is packed")
         tail = offset + 64 + (12 + 4 * (attributes - 1) if attributes else 0)
         names: list[int] = []
         for begin in range(0, size, self.block_bytes):
@@ -201,7 +201,7 @@ class _Erofs:
 
 
 def _named(block: bytearray) -> list[int]:
-    """The inodes' numbers in a block of a folder: entries, then their names."""
+    """The inodes' numbers in a block of a directory: entries, then their names."""
     count = unpack_from("<H", block, 8)[0] // EROFS_DIRENT
     return [unpack_from("<Q", block, index * EROFS_DIRENT)[0] for index in range(count)]
 

@@ -3,7 +3,7 @@
 an initrd, the archive of copied volumes. Runs in `create`, in the caller's process, before init is
 forked.
 
-What is the container's own is in one folder, which the journal knows; what is shared is in the
+What is the container's own is in one directory, which the journal knows; what is shared is in the
 cache.
 """
 
@@ -13,7 +13,7 @@ import posix
 
 from urunc import logs, programs
 from urunc.errors import HostError, ImageError, reason
-from urunc.journaled import PrivateFolder
+from urunc.journaled import PrivateDirectory
 from urunc.linux.files import O_PATH, S_IFMT, S_IFREG, open_in_root, remove_tree
 from urunc.linux.process import boot_id
 from urunc.plan.sizing import INITRD_BYTES, least_of, limit_in_words
@@ -51,7 +51,7 @@ MIB = 1 << 20
 INIT = "guest-init"
 """urunc's init for Linux guests, among the program's own files."""
 NAMED = 64
-"""So much of a container's id is in its folder's name, for people."""
+"""So much of a container's id is in its directory's name, for people."""
 
 
 def provide(
@@ -99,7 +99,7 @@ class _Provision:
         self.parts: list[str] = []
         """Of the initrd, in their order."""
         self._source: Source | None = None
-        self._folder = ""
+        self._directory = ""
 
     def run(self) -> StorageFacts:
         upper = self._upper()
@@ -165,7 +165,7 @@ class _Provision:
         own = f"root.{way.form}"
         if not self.guest.init and _has_entries(self.source.upper):
             # such a guest has no layers of its own: it gets the whole, which nobody else may share
-            path = f"{self.folder}/{own}"
+            path = f"{self.directory}/{own}"
             image = build_private(self.plan.root, form, path, self.config, self.owners)
             self._give(path, 0o600)
         else:
@@ -174,7 +174,7 @@ class _Provision:
                 image = self._in_another_form(image)
             path = image.path
             if way.copied:
-                path = f"{self.folder}/{own}"
+                path = f"{self.directory}/{own}"
                 private_copy(image.path, path)
                 self._give(path, 0o600)
         if way.copied and way.size_mib:
@@ -211,10 +211,10 @@ class _Provision:
         """An empty disk for what the guest writes."""
         from urunc.storage.room import make_layer
 
-        path = f"{self.folder}/layer"
+        path = f"{self.directory}/layer"
         make_layer(path, size_mib)
         self._give(path, 0o600)
-        free_mib = free_bytes(self.folder) // MIB
+        free_mib = free_bytes(self.directory) // MIB
         if free_mib < size_mib:
             logs.warn(
                 f"rootfsSize: the guest may write {size_mib} MiB to '{path}', whose filesystem has "
@@ -226,7 +226,7 @@ class _Provision:
         """The disk for a file that the engine reads at the end."""
         from urunc.storage.returned import make
 
-        path = f"{self.folder}/returned"
+        path = f"{self.directory}/returned"
         try:
             make(path)
         except OSError as error:
@@ -235,8 +235,9 @@ class _Provision:
         return path
 
     def _archive(self, upper: str) -> tuple[str, tuple[str, ...]]:
-        """The file with copied volumes and the files of the writable layer; its opaque folders."""
-        path = f"{self.folder}/archive"
+        """The file with copied volumes and the files of the writable layer; its opaque
+        directories."""
+        path = f"{self.directory}/archive"
         copied = {
             f"volumes/{index}": volume
             for index, volume in enumerate(self.volumes)
@@ -252,12 +253,12 @@ class _Provision:
             if volume.way == IN_INITRD
         }
         if copied:
-            path = f"{self.folder}/volumes.cpio"
+            path = f"{self.directory}/volumes.cpio"
             self._copy(path, copied)
             self.parts.append(path)
 
     def _copy(self, path: str, volumes: dict[str, Volume], upper: str = "") -> tuple[str, ...]:
-        """Write an archive; returns the opaque folders of the layer."""
+        """Write an archive; returns the opaque directories of the layer."""
         from urunc.storage.archive import Copied, write_archive
 
         archive = write_archive(
@@ -285,7 +286,7 @@ class _Provision:
         """A disk made of a volume, the container's own."""
         from urunc.storage.images import build_private
 
-        path = f"{self.folder}/volume{number}.{volume.way}"
+        path = f"{self.directory}/volume{number}.{volume.way}"
         build_private(volume.source, volume.way, path, self.config, self.owners)
         self._give(path, 0o600)
         return path
@@ -329,34 +330,34 @@ class _Provision:
             return self.parts[0]
         from urunc.storage.initrd import assemble, joined
 
-        shared = cache.folder(self.config)
+        shared = cache.directory(self.config)
         if all(part.startswith(f"{shared}/") for part in self.parts):
             return joined(self.parts, self.config)  # nothing of it is the container's own
-        path = f"{self.folder}/initrd"
+        path = f"{self.directory}/initrd"
         assemble(self.parts, path, one_archive=not self.plan.process)
         self._give(path, 0o400)
         return path
 
     @property
-    def folder(self) -> str:
-        """The container's own folder, made when it is first needed."""
-        if not self._folder:
-            facts = posix.stat(self.journal.folder)
+    def directory(self) -> str:
+        """The container's own directory, made when it is first needed."""
+        if not self._directory:
+            facts = posix.stat(self.journal.directory)
             location = private_location(self.config)
-            cache.own_folder(location, "containers' files", "storage.private")
+            cache.own_directory(location, "containers' files", "storage.private")
             boot = boot_id()
             _sweep(location, boot)
             name = f"{boot}.{facts.st_dev:x}-{facts.st_ino:x}.{self.plan.id[:NAMED]}"
             path = f"{location}/{name}"
             try:
-                self.journal.make(PrivateFolder(path=path))
+                self.journal.make(PrivateDirectory(path=path))
             except OSError as error:
                 raise HostError(
-                    f"make folder '{path}': {reason(error)}",
+                    f"make directory '{path}': {reason(error)}",
                     "storage.private in the configuration names another place",
                 ) from None
-            self._folder = path
-        return self._folder
+            self._directory = path
+        return self._directory
 
     def _give(self, path: str, mode: int) -> None:
         """A file of the container's own is its monitor's."""
@@ -364,15 +365,15 @@ class _Provision:
         posix.chown(path, self.plan.uid or 0, self.plan.gid or 0)
 
 
-def free_bytes(folder: str) -> int:
-    """What root may still write to a folder's filesystem."""
-    facts = posix.statvfs(folder)
+def free_bytes(directory: str) -> int:
+    """What root may still write to a directory's filesystem."""
+    facts = posix.statvfs(directory)
     return facts.f_bfree * facts.f_frsize
 
 
 def _sweep(location: str, boot: str) -> None:
-    """Remove the folders of containers of another boot: the machine went down with them, and what
-    knew of them was in memory."""
+    """Remove the directories of containers of another boot: the machine went down with them, and
+    what knew of them was in memory."""
     for name in posix.listdir(location):
         other, dot, _ = name.partition(".")
         if dot and len(other) == len(boot) and other != boot:
@@ -400,8 +401,8 @@ def _open_inside(root: str, path: str) -> int:
     return fd
 
 
-def _has_entries(folder: str) -> bool:
+def _has_entries(directory: str) -> bool:
     try:
-        return bool(posix.listdir(folder))
+        return bool(posix.listdir(directory))
     except OSError:
         return False

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""virtiofsd, the daemon that serves folders of the host to a guest by virtiofs: where it is, which
-of the two it is, what it is told.
+"""virtiofsd, the daemon that serves directories of the host to a guest by virtiofs: where it is,
+which of the two it is, what it is told.
 
 QEMU's own, in C, came with it up to 7.2; the other, in Rust, is a project of its own. It runs as
-root in the container's namespaces, and has the shared folder for its root as soon as the monitor
+root in the container's namespaces, and has the shared directory for its root as soon as the monitor
 connects to it (its sandbox), fewer capabilities and a seccomp filter.
 """
 
@@ -45,8 +45,8 @@ def find(config: Config) -> tuple[str, bool]:
     return path, facts["rust"]
 
 
-def command(path: str, folder: str, *, rust: bool) -> tuple[str, ...]:
-    """Its words for a folder; it listens on the descriptor that daemon.start hands it.
+def command(path: str, directory: str, *, rust: bool) -> tuple[str, ...]:
+    """Its words for a directory; it listens on the descriptor that daemon.start hands it.
 
     It raises no limit of its own accord. What a guest may do with extended attributes is what a
     container may; device nodes it may not make, for on the host they would be real ones.
@@ -54,9 +54,9 @@ def command(path: str, folder: str, *, rust: bool) -> tuple[str, ...]:
     common = (f"--fd={LISTENER}", "--rlimit-nofile=0")
     if rust:
         return (
-            *(path, *common, f"--shared-dir={folder}", "--sandbox=namespace", "--xattr"),
+            *(path, *common, f"--shared-dir={directory}", "--sandbox=namespace", "--xattr"),
             *("--modcaps=-mknod", "--log-level=error"),
         )
-    source = folder.replace("\\", "\\\\").replace(",", "\\,")
+    source = directory.replace("\\", "\\\\").replace(",", "\\,")
     options = f"source={source},sandbox=namespace,xattr,modcaps=-mknod,log_level=err"
     return (path, "-f", *common, "-o", options)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Folders read by descriptors: what a builder has to know of one, and the name of all that it
+"""Directories read by descriptors: what a builder has to know of one, and the name of all that it
 holds.
 
-Whoever filled a folder chose its names, sizes, modes and times, and nothing of that says what is in
-its files: so files are read whole. Links are never followed, and nothing but regular files and
-folders is opened.
+Whoever filled a directory chose its names, sizes, modes and times, and nothing of that says what is
+in its files: so files are read whole. Links are never followed, and nothing but regular files and
+directories is opened.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ NAMES_LIMIT = 4_000_000
 
 
 class Entry:
-    """A file, folder, link or node of a tree."""
+    """A file, directory, link or node of a tree."""
 
-    __slots__ = ("facts", "folder", "name", "path")
+    __slots__ = ("directory", "facts", "name", "path")
 
-    def __init__(self, path: str, folder: int, name: str, facts: posix.stat_result) -> None:
+    def __init__(self, path: str, directory: int, name: str, facts: posix.stat_result) -> None:
         self.path = path
         """From the tree's root: "" for itself."""
-        self.folder = folder
-        """Descriptor of the folder it is in, open while the walk is at it."""
+        self.directory = directory
+        """Descriptor of the directory it is in, open while the walk is at it."""
         self.name = name
         self.facts = facts
 
@@ -65,11 +65,13 @@ class Entry:
 
     def target(self) -> str:
         """What a symbolic link says."""
-        return posix.readlink(self.name, dir_fd=self.folder) if self.kind == S_IFLNK else ""
+        return posix.readlink(self.name, dir_fd=self.directory) if self.kind == S_IFLNK else ""
 
     def attributes(self) -> list[tuple[str, bytes]]:
         """Extended attributes, sorted, without SELinux's labels: those are the host's."""
-        path = f"/proc/self/fd/{self.folder}/{self.name}"  # there is no listxattrat(2) before 6.13
+        path = (
+            f"/proc/self/fd/{self.directory}/{self.name}"  # there is no listxattrat(2) before 6.13
+        )
         return [
             (key, posix.getxattr(path, key, follow_symlinks=False))
             for key in sorted(posix.listxattr(path, follow_symlinks=False))
@@ -79,7 +81,7 @@ class Entry:
     def open(self) -> int:
         """A descriptor of a regular file."""
         flags = posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
-        return posix.open(self.name, flags, dir_fd=self.folder)
+        return posix.open(self.name, flags, dir_fd=self.directory)
 
 
 @record
@@ -96,7 +98,7 @@ class Size:
 
 
 def open_tree(root: str) -> int:
-    """A descriptor of a folder as it is in its own filesystem: what is mounted below it is not
+    """A descriptor of a directory as it is in its own filesystem: what is mounted below it is not
     there. Needs CAP_SYS_ADMIN."""
     fd = posix.open(root, O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
     try:
@@ -114,22 +116,24 @@ def walk(root: int) -> Iterator[Entry]:
     flags = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
     while pending:
         below = pending.pop()
-        folder = _linux.openat2(root, below or ".", flags, 0, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+        directory = _linux.openat2(
+            root, below or ".", flags, 0, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
+        )
         try:
-            names = sorted(posix.listdir(folder))
+            names = sorted(posix.listdir(directory))
             count += len(names)
             if count > NAMES_LIMIT:
                 raise HostError(f"a tree of more than {NAMES_LIMIT} files")
             for name in names:
                 path = f"{below}/{name}" if below else name
                 entry = Entry(
-                    path, folder, name, posix.stat(name, dir_fd=folder, follow_symlinks=False)
+                    path, directory, name, posix.stat(name, dir_fd=directory, follow_symlinks=False)
                 )
                 if entry.kind == S_IFDIR:
                     pending.append(path)
                 yield entry
         finally:
-            posix.close(folder)
+            posix.close(directory)
 
 
 def measure(root: int) -> Size:
@@ -157,7 +161,7 @@ def measure(root: int) -> Size:
             blocks += 1  # shorter ones are in the inode
         if _has_attributes(entry):
             blocks += 1
-    # folders' blocks are filled by two thirds at worst
+    # directories' blocks are filled by two thirds at worst
     return Size(
         entries=entries,
         data_bytes=data,
@@ -182,7 +186,7 @@ def _has_holes(facts: posix.stat_result) -> bool:
 
 
 def _has_attributes(entry: Entry) -> bool:
-    path = f"/proc/self/fd/{entry.folder}/{entry.name}"
+    path = f"/proc/self/fd/{entry.directory}/{entry.name}"
     return bool(posix.listxattr(path, follow_symlinks=False))
 
 
@@ -240,7 +244,7 @@ def _signature(root: int) -> tuple[str, int, str]:
 
 def _content(root: int) -> str:
     """Modes, owners, links, nodes, attributes and contents. Of times those of files with content:
-    an engine makes empty ones anew, and the folders that they are in."""
+    an engine makes empty ones anew, and the directories that they are in."""
     hashed = sha256()
     first: dict[tuple[int, int], str] = {}
     for entry in walk(root):
