@@ -13,7 +13,7 @@ from urunc.config import Config
 from urunc.monitors import Program
 from urunc.net.facts import Address, Interface, NetFacts, Route
 from urunc.plan.host import DeviceNode, HostFacts
-from urunc.storage.facts import DEVICE, DIRECTORY, DISKS, FORMS, INITRD, Found, VolumeSource
+from urunc.storage.facts import DEVICE, DIRECTORY, DISKS, FORMS, INITRD, StorageFound, VolumeSource
 
 MIB = 1 << 20
 X86_64, AARCH64 = 62, 183
@@ -135,7 +135,7 @@ def net(*interfaces: Interface, dns: tuple[str, ...] = (), spare: tuple[str, ...
     return NetFacts(interfaces=interfaces, spare_taps=spare, dns=dns, search=(), hosts=())
 
 
-def found(*volumes: VolumeSource, **changes: Any) -> Found:
+def found(*volumes: VolumeSource, **changes: Any) -> StorageFound:
     """A machine that has every program, and a guest's kernel that mounts everything."""
     values: dict[str, Any] = {
         "device": "",
@@ -148,7 +148,7 @@ def found(*volumes: VolumeSource, **changes: Any) -> Found:
         "user_namespace": False,
         "volumes": volumes,
     }
-    return Found(**{**values, **changes})
+    return StorageFound(**{**values, **changes})
 
 
 def source(destination: str, kind: str = DIRECTORY, **changes: Any) -> VolumeSource:

@@ -14,7 +14,17 @@ from urunc.errors import ImageError
 from urunc.guests import BUILT_IN
 from urunc.monitors import BUILT_IN as MONITORS
 from urunc.plan.storage import choose
-from urunc.storage.facts import DEVICE, DIRECTORY, DISKS, FILE, FORMS, SHARES, TMPFS, Found, Root
+from urunc.storage.facts import (
+    DEVICE,
+    DIRECTORY,
+    DISKS,
+    FILE,
+    FORMS,
+    SHARES,
+    TMPFS,
+    Root,
+    StorageFound,
+)
 
 SETUPS = tuple(
     (name, monitor)
@@ -27,7 +37,7 @@ ROOTED = tuple(setup for setup in SETUPS if guests.load(setup[0], config()).root
 """Those that can have the container's root filesystem."""
 
 
-def _root(name: str, monitor: str, there: Found, form: str = "") -> Root | None:
+def _root(name: str, monitor: str, there: StorageFound, form: str = "") -> Root | None:
     """What is chosen, or None where nothing fits."""
     asked = {"rootfs": form} if form else {}
     made = image(name, monitor, mount_rootfs=True, overrides=asked)

@@ -53,12 +53,14 @@ class Place:
 
     def obtain(
         self, root: pathlib.Path | Source, form: str = "ext4", owners: Owners | None = None
-    ) -> cache.Image:
+    ) -> cache.FilesystemImage:
         """The shared image of a root filesystem."""
         source = root if isinstance(root, Source) else identify(str(root))
         return images.obtain(source, form, self.config, owners)
 
-    def look(self, image: cache.Image | pathlib.Path, options: str = "ro") -> pathlib.Path:
+    def look(
+        self, image: cache.FilesystemImage | pathlib.Path, options: str = "ro"
+    ) -> pathlib.Path:
         """An image, mounted."""
         point = self.directory(f"look-{len(self.mounted)}")
         path = image if isinstance(image, pathlib.Path) else image.path

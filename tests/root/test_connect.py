@@ -18,8 +18,8 @@ from urunc.errors import HostError
 from urunc.journal import Journal
 from urunc.journaled import resource_class
 from urunc.net.connect import Place, connect
-from urunc.net.facts import Found
-from urunc.net.look import look
+from urunc.net.facts import NetworkFound
+from urunc.net.look import read_network
 from urunc.record import replace
 
 
@@ -36,8 +36,8 @@ def place(network: Network, tmp_path: pathlib.Path) -> Place:
     return Place(network.path, plan, Journal(str(tmp_path), resource_class))
 
 
-def found(place: Place) -> Found:
-    return look(place.namespace, "", "", 16)
+def found(place: Place) -> NetworkFound:
+    return read_network(place.namespace, "", "", 16)
 
 
 def test_an_interface_vanishes(

@@ -242,7 +242,7 @@ def test_a_disk_that_fills_up(place: Place, monkeypatch: pytest.MonkeyPatch) -> 
         assert place.files() == []
 
 
-def aged(place: Place, *names: str) -> list[cache.Image]:
+def aged(place: Place, *names: str) -> list[cache.FilesystemImage]:
     """An image for each, the first unused for longest: an hour and more."""
     made = []
     for number, name in enumerate(names):
@@ -253,7 +253,7 @@ def aged(place: Place, *names: str) -> list[cache.Image]:
     return made
 
 
-def unused_since(image: cache.Image, ago_s: int) -> None:
+def unused_since(image: cache.FilesystemImage, ago_s: int) -> None:
     """Put back the time of an image's last use."""
     used_s = int(time.time()) - ago_s
     os.utime(f"{image.path}.json", (used_s, used_s))

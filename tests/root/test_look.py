@@ -14,8 +14,8 @@ import pytest
 
 from support import Network, ip, need
 from urunc.bundle.network_files import read_hostname
-from urunc.net.facts import Address, Found, Interface, Resolver, Route
-from urunc.net.look import look, network_of, read_hosts, read_resolver
+from urunc.net.facts import Address, Interface, NetworkFound, Resolver, Route
+from urunc.net.look import network_of, read_hosts, read_network, read_resolver
 
 Ip = Callable[..., str]
 
@@ -38,8 +38,8 @@ def within(place: Network, *commands: str) -> None:
         ip("-n", place.inside, *command.split())
 
 
-def found(place: Network, count: int = 16) -> Found:
-    return look(place.path, "", "", count)
+def found(place: Network, count: int = 16) -> NetworkFound:
+    return read_network(place.path, "", "", count)
 
 
 def only(place: Network) -> Interface:
@@ -217,7 +217,7 @@ def test_resolver(place: Network, tmp_path: pathlib.Path, listen: str, expected:
     ) as process:
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
-        seen = look(place.path, str(file), "", 1)
+        seen = read_network(place.path, str(file), "", 1)
         process.kill()
     assert seen.resolver == expected
     assert seen.dns == ("10.0.0.53", "127.0.0.11")
@@ -280,7 +280,7 @@ def test_what_is_no_file(place: Network, tmp_path: pathlib.Path, kind: str) -> N
         if kind == "FIFO with a writer":
             held = os.open(path, os.O_RDWR)
             os.write(held, b"nameserver 10.0.0.53\n10.0.0.9 db\n")
-        seen = look(place.path, str(path), str(path), 1)
+        seen = read_network(place.path, str(path), str(path), 1)
         if held >= 0:
             os.close(held)
     assert (seen.dns, seen.search, seen.options, seen.hosts) == ((), (), (), ())

@@ -22,7 +22,7 @@ import pytest
 
 from urunc.errors import HostError
 from urunc.shim import stdio
-from urunc.shim.stdio import Streams
+from urunc.shim.stdio import TaskStreams
 from urunc.shim.terminal import Terminal
 
 NAMES = ("stdin", "stdout", "stderr")
@@ -54,8 +54,8 @@ def until(condition: Callable[[], object], seconds: float = 10) -> None:
         time.sleep(0.01)
 
 
-def opened(stdin: str, stdout: str, stderr: str, *, terminal: bool = False) -> Streams:
-    streams = Streams(
+def opened(stdin: str, stdout: str, stderr: str, *, terminal: bool = False) -> TaskStreams:
+    streams = TaskStreams(
         stdin, stdout, stderr, terminal=terminal, namespace="ns", identifier="container"
     )
     began = time.monotonic()
@@ -64,7 +64,7 @@ def opened(stdin: str, stdout: str, stderr: str, *, terminal: bool = False) -> S
     return streams
 
 
-def run(streams: Streams, *command: str) -> subprocess.Popen[bytes]:
+def run(streams: TaskStreams, *command: str) -> subprocess.Popen[bytes]:
     """As a worker does: the process has the descriptors, the shim lets go of them."""
     given = [fd if fd >= 0 else subprocess.DEVNULL for fd in streams.child]
     process = subprocess.Popen(command, stdin=given[0], stdout=given[1], stderr=given[2])
@@ -104,7 +104,7 @@ def test_owner(fifos: tuple[str, str, str], tmp_path: pathlib.Path, *, terminal:
     """The FIFOs that a process has are its user's; a terminal's relay's, and files, are not."""
     file = tmp_path / "file"
     for stderr in (fifos[2], f"file://{file}"):
-        streams = Streams(
+        streams = TaskStreams(
             *fifos[:2], stderr, terminal=terminal, namespace="ns", identifier="container",
             owner=(1234, 5678),
         )  # fmt: skip
@@ -389,7 +389,7 @@ class Screen:
     """The terminal of a process that the test runs, played as runtime and client."""
 
     def __init__(
-        self, streams: Streams, directory: pathlib.Path, *command: str, raw: bool = False
+        self, streams: TaskStreams, directory: pathlib.Path, *command: str, raw: bool = False
     ) -> None:
         self.streams = streams
         self.terminal = Terminal(streams, str(directory))

@@ -30,7 +30,7 @@ from urunc.plan.host import HostFacts
 from urunc.plan.realize import realize
 from urunc.record import rebuild, replace
 from urunc.storage.disks import expected
-from urunc.storage.facts import Found
+from urunc.storage.facts import StorageFound
 
 GOLDEN = pathlib.Path(__file__).resolve().parent.parent / "golden"
 UPDATE = os.environ.get("URUNC_UPDATE_GOLDEN") == "1"
@@ -69,7 +69,7 @@ def launched(name: str, bundle: pathlib.Path) -> dict[str, Any]:
     guest = guests.load(unikernel.guest, config())
     monitor = monitors.load(unikernel.monitor, config())
     host = rebuild(HostFacts, facts["host"])
-    there = rebuild(Found, facts["found"]) if "found" in facts else None
+    there = rebuild(StorageFound, facts["found"]) if "found" in facts else None
     plan = decide(name, parsed, unikernel, guest, monitor, host, config(), there)
     if plan.uid is None:  # create reserves one
         plan = replace(plan, uid=FIRST_USER, gid=FIRST_USER)

@@ -11,18 +11,18 @@ from urunc.bundle.spec import Mount
 from urunc.errors import SpecError
 from urunc.linux import mounts
 from urunc.storage.facts import Attributes
-from urunc.storage.options import ALL, Options, parse
+from urunc.storage.options import ALL, MountOptions, parse
 
 RDONLY, NODIRATIME = mounts.MOUNT_ATTR_RDONLY, mounts.MOUNT_ATTR_NODIRATIME
 NOATIME, TIMES = mounts.MOUNT_ATTR_NOATIME, mounts.MOUNT_ATTR__ATIME
 DOCUMENT = pathlib.Path(__file__).parent.parent.parent / "docs/storage.md"
 
 
-def bound(*options: str) -> Options:
+def bound(*options: str) -> MountOptions:
     return parse(Mount(destination="/x", source="/y", type="bind", options=("rbind", *options)))
 
 
-def memory(*options: str) -> Options:
+def memory(*options: str) -> MountOptions:
     return parse(Mount(destination="/x", source="tmpfs", type="tmpfs", options=options))
 
 

@@ -17,7 +17,7 @@ import pytest
 from urunc.shim.memory import give_back
 from urunc.shim.service import Shim
 from urunc.shim.tables import RUNNING, STOPPED
-from urunc.shim.tasks import Process, Task
+from urunc.shim.tasks import Task, TaskProcess
 from urunc.shim.worker import Worker
 
 
@@ -80,7 +80,7 @@ def shim(tmp_path: pathlib.Path) -> Iterator[Shim]:
 def task(shim: Shim, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Task:
     """A guest that runs; `kill` is done with when the test calls what is in `pending`."""
     streams: Any = SimpleNamespace(release=lambda: None)
-    made = Task("one", str(tmp_path), "", Process("", {}, streams, None))
+    made = Task("one", str(tmp_path), "", TaskProcess("", {}, streams, None))
     made.guest = made.made = True
     made.init.pid = 1
     made.init.status = RUNNING

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from urunc.errors import HostError
-from urunc.shim.rootfs import MS_BIND, Options, shorten
+from urunc.shim.rootfs import MS_BIND, RootfsOptions, shorten
 from urunc.shim.stdio import parse
 
 RDONLY, NOSUID, REC, NOATIME = 1, 2, 0x4000, 0x400
@@ -47,39 +47,39 @@ def test_names(name: str, expected: tuple[str, str, list[tuple[str, str]]]) -> N
     ],
 )
 def test_options(words: tuple[str, ...], flags: int, data: list[str]) -> None:
-    options = Options(words)
+    options = RootfsOptions(words)
     assert (options.flags, options.data) == (flags, data)
 
 
 def test_kinds_that_are_options() -> None:
-    assert Options(("ro",), "bind").flags == MS_BIND | RDONLY
-    assert Options((), "rbind").flags == MS_BIND | REC
+    assert RootfsOptions(("ro",), "bind").flags == MS_BIND | RDONLY
+    assert RootfsOptions((), "rbind").flags == MS_BIND | REC
 
 
 def test_propagation() -> None:
-    options = Options(("rslave", "shared", "private", "runbindable"))
+    options = RootfsOptions(("rslave", "shared", "private", "runbindable"))
     assert options.propagation == [0x80000 | REC, 0x100000, 0x40000, 0x20000 | REC]
     assert options.data == []
 
 
 def test_loop() -> None:
-    options = Options(("loop", "ro", "direct-io"))
+    options = RootfsOptions(("loop", "ro", "direct-io"))
     assert (options.loop, options.direct, options.data) == (True, True, [])
-    assert Options(("direct-io",)).data == ["direct-io"]
+    assert RootfsOptions(("direct-io",)).data == ["direct-io"]
 
 
 def test_attributes_of_a_bind() -> None:
-    assert Options(("bind", "ro", "nosuid", "nodev", "noexec")).attributes() == (0xF, 0)
-    assert Options(("bind", "rw")).attributes() == (0, 0)
-    assert Options(("bind", "remount", "rw", "suid")).attributes() == (0, 3)
-    assert Options(("bind", "noatime")).attributes() == (0x10, 0x70)
-    assert Options(("bind", "relatime")).attributes() == (0, 0x70)
+    assert RootfsOptions(("bind", "ro", "nosuid", "nodev", "noexec")).attributes() == (0xF, 0)
+    assert RootfsOptions(("bind", "rw")).attributes() == (0, 0)
+    assert RootfsOptions(("bind", "remount", "rw", "suid")).attributes() == (0, 3)
+    assert RootfsOptions(("bind", "noatime")).attributes() == (0x10, 0x70)
+    assert RootfsOptions(("bind", "relatime")).attributes() == (0, 0x70)
 
 
 @pytest.mark.parametrize("word", ["X-containerd.x", "loop=/dev/l"])
 def test_what_is_not_known(word: str) -> None:
     with pytest.raises(HostError, match="not known to this shim"):
-        Options(("ro", word))
+        RootfsOptions(("ro", word))
 
 
 @pytest.mark.parametrize(

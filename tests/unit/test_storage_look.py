@@ -37,7 +37,9 @@ def volumes(options: list[str], *devices: dict[str, object], access: str) -> lis
     rules += [{"allow": True, "type": "b", "major": 8, "minor": 0, "access": access}] * len(devices)
     linux = {"devices": list(devices), "resources": {"devices": rules}}
     parsed = spec.parse(document(mounts=[bound], linux=linux), "/bundle")
-    found = look.look(parsed, image("linux", "qemu"), guests.load("linux", config()), config())
+    found = look.read_storage(
+        parsed, image("linux", "qemu"), guests.load("linux", config()), config()
+    )
     return [volume for volume in found.volumes if volume.destination == "/node"]
 
 
@@ -119,5 +121,7 @@ def test_a_file_is_given_back_that_may_be_written_to(
     file.write_text("")
     bound = {"destination": "/end", "type": "bind", "source": str(file), "options": options}
     parsed = spec.parse(document(mounts=[bound]), "/bundle")
-    found = look.look(parsed, image("linux", "qemu"), guests.load("linux", config()), config())
+    found = look.read_storage(
+        parsed, image("linux", "qemu"), guests.load("linux", config()), config()
+    )
     assert bool(found.volumes[0].returned) == returned

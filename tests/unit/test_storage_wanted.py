@@ -22,14 +22,14 @@ from urunc.storage.facts import (
     DEVICE,
     FILE,
     TMPFS,
-    Found,
+    StorageFound,
     volume_mounts,
 )
 from urunc.storage.returned import is_read_back
 
 
 def planned(
-    guest: str, monitor: str, there: Found, *, readonly: bool = False, **changes: Any
+    guest: str, monitor: str, there: StorageFound, *, readonly: bool = False, **changes: Any
 ) -> Plan:
     given = changes.pop("given", config())
     values: dict[str, Any] = {"mount_rootfs": True}
@@ -68,7 +68,9 @@ def refused(*arguments: Any, **changes: Any) -> ImageError:
         ("rumprun", "hvt", found(), "ext2"),
     ],
 )
-def test_the_first_form_that_all_have(guest: str, monitor: str, there: Found, form: str) -> None:
+def test_the_first_form_that_all_have(
+    guest: str, monitor: str, there: StorageFound, form: str
+) -> None:
     plan = planned(guest, monitor, there)
     assert plan.root_way
     assert (plan.root_way.form, plan.root_way.device) == (form, "")
@@ -111,7 +113,7 @@ def test_only_what_writes_gets_a_copy() -> None:
 def test_forms_in_place_of_one_that_cannot_hold_all() -> None:
     """The other disks that fit, where the form is not asked for."""
 
-    def others(there: Found, guest: str = "linux", **changes: Any) -> tuple[str, ...]:
+    def others(there: StorageFound, guest: str = "linux", **changes: Any) -> tuple[str, ...]:
         way = planned(guest, "hvt" if guest == "rumprun" else "qemu", there, **changes).root_way
         assert way
         return way.others
@@ -137,7 +139,7 @@ def test_no_form() -> None:
     assert error.message == "annotation 'rootfs': 'ntfs' is unknown"
 
 
-def sized(guest: str, monitor: str, there: Found, **changes: Any) -> tuple[str, int, bool]:
+def sized(guest: str, monitor: str, there: StorageFound, **changes: Any) -> tuple[str, int, bool]:
     asked = {"rootfsSize": "1Gi", **changes.pop("overrides", {})}
     way = planned(guest, monitor, there, overrides=asked, **changes).root_way
     assert way

@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from urunc.storage.cache import Entry
+    from urunc.storage.cache import CacheEntry
 
 OPTIONS = {
     "--format": (VALUE, "table or json (default: table)"),
@@ -52,7 +52,7 @@ def main(arguments: Arguments) -> int:
     return 0
 
 
-def _list(entries: list[Entry], *, as_json: bool) -> None:
+def _list(entries: list[CacheEntry], *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(dumps([_plain(entry) for entry in entries]) + "\n")
         return
@@ -97,7 +97,7 @@ def _seconds(text: str) -> int:
     return int(text[:-1]) * SECONDS[text[-1]]
 
 
-def _plain(entry: Entry) -> dict[str, Any]:
+def _plain(entry: CacheEntry) -> dict[str, Any]:
     key, _, form = entry.name.partition(".")
     return {
         "key": key,

@@ -56,7 +56,7 @@ def create(
     timing.stamp(1)
     from urunc.lifecycle import create
 
-    asked = create.Options(relay=relay, **options(arguments))
+    asked = create.CreateOptions(relay=relay, **options(arguments))
     if parsed.terminal and terminal:
         asked = replace(asked, console_descriptor=terminal())
     return create.create(arguments.root, identifier, parsed, unikernel, config, asked)

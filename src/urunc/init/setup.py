@@ -14,6 +14,7 @@ from urunc.init.steps import (
     Attach,
     Bind,
     BindDevice,
+    ConsoleTerminal,
     Copy,
     Daemon,
     Detach,
@@ -22,16 +23,15 @@ from urunc.init.steps import (
     HostName,
     Keyring,
     Label,
-    MemoryPolicy,
     MountPoint,
     PivotRoot,
     PrivateMounts,
     Propagation,
     ReadOnly,
     ResourceLimit,
+    SetMemoryPolicy,
     Step,
     Sysctl,
-    Terminal,
     Tmpfs,
     Umask,
     User,
@@ -126,7 +126,7 @@ def build(
     if ready.console_socket >= 0:
         size = spec.console_size or (0, 0)
         steps.append(
-            Terminal(
+            ConsoleTerminal(
                 devpts=f"{root}/dev/pts",
                 rows=size[0],
                 columns=size[1],
@@ -319,7 +319,9 @@ def _names(plan: Plan, spec: Spec, ready: Ready) -> list[Step]:
 
         policy = spec.memory_policy
         steps.append(
-            MemoryPolicy(mode=memory_mode(policy), nodes=policy.nodes, words=memory_words(policy))
+            SetMemoryPolicy(
+                mode=memory_mode(policy), nodes=policy.nodes, words=memory_words(policy)
+            )
         )
     if ready.keyring:
         steps.append(Keyring(name=f"_ses.{plan.id}"))

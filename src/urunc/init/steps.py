@@ -309,7 +309,7 @@ class BindDevice(Step):
 
 
 @record
-class Terminal(Step):
+class ConsoleTerminal(Step):
     """A pseudoterminal as standard input, output and error; its other end goes to the engine.
 
     The devices of both ends are in a devpts of the container's own, which nobody else sees; the
@@ -493,7 +493,7 @@ class ResourceLimit(Step):
 
 
 @record
-class MemoryPolicy(Step):
+class SetMemoryPolicy(Step):
     """From which NUMA nodes the monitor's memory comes, its guest's with it (set_mempolicy(2));
     execve keeps it, and every thread has it from the one that made it."""
 
@@ -565,8 +565,8 @@ STEPS: dict[str, Any] = {
     cls.__name__: cls
     for cls in (
         PrivateMounts, Tmpfs, Bind, MountPoint, Copy, Device, DiskNode, BindDevice, Attach, Detach,
-        Terminal, Daemon, ReadOnly, Propagation, PivotRoot, HostName, Sysctl, Label, Umask,
-        MemoryPolicy, Keyring, ResourceLimit, User,
+        ConsoleTerminal, Daemon, ReadOnly, Propagation, PivotRoot, HostName, Sysctl, Label, Umask,
+        SetMemoryPolicy, Keyring, ResourceLimit, User,
     )
 }  # fmt: skip
 

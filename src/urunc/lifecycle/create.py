@@ -30,7 +30,7 @@ from urunc.jsontext import dumps
 from urunc.lifecycle.run_hooks import run_poststop
 from urunc.linux import cgroups, namespaces, process
 from urunc.linux.files import remove_tree, write_whole
-from urunc.net.attach import connect, look, network_of
+from urunc.net.attach import connect, look_at_network, network_of
 from urunc.net.facts import NO_NETWORK, NOTHING, NetFacts
 from urunc.plan.device_nodes import may_access
 from urunc.plan.model import nic_count
@@ -57,7 +57,7 @@ FIFO_FLAGS = posix.O_NONBLOCK | posix.O_CLOEXEC
 
 
 @record
-class Options:
+class CreateOptions:
     """What `create` and `run` are told beside the bundle."""
 
     pid_file: str = ""
@@ -80,7 +80,7 @@ def create(
     spec: Spec,
     unikernel: UnikernelImage,
     config: Config,
-    options: Options,
+    options: CreateOptions,
 ) -> State:
     """Bring a container up to the point where only `start` is missing. Raises Error, leaving
     nothing."""
@@ -124,7 +124,7 @@ class _Creation:
         spec: Spec,
         prepared: Prepared,
         config: Config,
-        options: Options,
+        options: CreateOptions,
     ) -> None:
         self.directory = directory
         self.spec = spec
@@ -415,7 +415,7 @@ class _Creation:
         namespace = network_of(self.pid, self.spec.namespaces.get("network", ""))
         self.network_identity = namespaces.identity(namespace)
         if plan.network != "none":
-            self.found = look(plan, namespace, network_files(self.spec))
+            self.found = look_at_network(plan, namespace, network_files(self.spec))
             if not self.found.interfaces:
                 logs.detail("no interface in the network namespace: no network so far")
             self._note_devices()

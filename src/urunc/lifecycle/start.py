@@ -67,8 +67,8 @@ def _look_again(state: State, config: Config) -> dict[str, object]:
     if not state.data["nicCount"]:
         return {}
     from urunc.init.letters import parts
-    from urunc.net.attach import connect, look, network_of
-    from urunc.net.facts import Found, NetFacts
+    from urunc.net.attach import connect, look_at_network, network_of
+    from urunc.net.facts import NetFacts, NetworkFound
     from urunc.plan.model import Plan
     from urunc.plan.realize import realize, untold
     from urunc.record import plain, rebuild
@@ -80,8 +80,8 @@ def _look_again(state: State, config: Config) -> dict[str, object]:
         state.pid, state.data["network"], tuple(state.data.get("networkIdentity", ()))
     )
     _take_back(state)
-    now = look(plan, namespace, state.data["files"])
-    if UNFINISHED not in state.data and now == rebuild(Found, state.data["found"]):
+    now = look_at_network(plan, namespace, state.data["files"])
+    if UNFINISHED not in state.data and now == rebuild(NetworkFound, state.data["found"]):
         return {}
     from urunc import guests, monitors
     from urunc.journal import Journal

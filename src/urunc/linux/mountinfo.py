@@ -23,7 +23,7 @@ OPTIONS, MASK, MAJOR, MINOR, KIND, ROOT, POINT, SOURCE = 4, 8, 16, 20, 36, 104, 
 STRINGS = 512
 
 
-class Mount:
+class MountInfo:
     """A mount, in words of proc_pid_mountinfo(5)."""
 
     __slots__ = ("device", "kind", "options", "point", "root", "source")
@@ -48,7 +48,7 @@ class Mounts:
     def __init__(self) -> None:
         self._table = ""
 
-    def of(self, fd: int) -> Mount | None:
+    def of(self, fd: int) -> MountInfo | None:
         """The mount that a descriptor is on; None for one that is nowhere in this namespace.
         Raises OSError."""
         try:
@@ -65,7 +65,7 @@ class Mounts:
         return parse(self._table[start : self._table.find("\n", start)]) if start else None
 
 
-def _told(told: bytes) -> Mount:
+def _told(told: bytes) -> MountInfo:
     def number(offset: int) -> int:
         return int.from_bytes(told[offset : offset + 4], "little")
 
@@ -73,7 +73,7 @@ def _told(told: bytes) -> Mount:
         begin = STRINGS + number(offset)
         return told[begin : told.index(b"\0", begin)].decode("utf-8", "surrogateescape")
 
-    return Mount(
+    return MountInfo(
         device=f"{number(MAJOR)}:{number(MINOR)}",
         root=text(ROOT),
         point=text(POINT),
@@ -83,11 +83,11 @@ def _told(told: bytes) -> Mount:
     )
 
 
-def parse(line: str) -> Mount:
+def parse(line: str) -> MountInfo:
     """A line of the table."""
     before, _, after = line.partition(" - ")
     fields, more = before.split(" "), after.split(" ")
-    return Mount(
+    return MountInfo(
         device=fields[2],
         root=unescape(fields[3]),
         point=unescape(fields[4]),

@@ -94,7 +94,7 @@ class Link:
         self.kind = text(info.get(IFLA_INFO_KIND, b""))
 
 
-class Address:
+class KernelAddress:
     """An IPv4 or IPv6 address with its prefix length on a device; on a point-to-point device
     `peer` is the other end, which the prefix belongs to (ifaddr(3))."""
 
@@ -117,7 +117,7 @@ class Address:
         self.index = index
 
 
-class Route:
+class KernelRoute:
     """A unicast route of the main table; destination "" is the default route, gateway "" is on the
     link. Of a multipath route, one for each next hop."""
 
@@ -157,17 +157,17 @@ class Rtnetlink(Socket):
             found.append(Link(index, flags, dict(attributes(body[16:]))))
         return found
 
-    def addresses(self) -> list[Address]:
+    def addresses(self) -> list[KernelAddress]:
         """Every address of the namespace, a device's primary one first."""
         found = []
         for body in self.dump(RTM_GETADDR, bytes(8)):
             family, prefix, flags, scope, index = unpack_from("BBBBI", body)
             if family in (AF_INET, AF_INET6):
                 values = dict(attributes(body[8:]))
-                found.append(Address(family, prefix, scope, flags, index, values))
+                found.append(KernelAddress(family, prefix, scope, flags, index, values))
         return found
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[KernelRoute]:
         """The unicast routes of the main table."""
         found = []
         for body in self.dump(RTM_GETROUTE, bytes(12)):
@@ -176,7 +176,7 @@ class Rtnetlink(Socket):
             table = _number(values.get(RTA_TABLE)) or table
             if family in (AF_INET, AF_INET6) and table == RT_TABLE_MAIN and kind == RTN_UNICAST:
                 for index, gateway in _hops(values):
-                    found.append(Route(family, prefix, values, index, gateway))
+                    found.append(KernelRoute(family, prefix, values, index, gateway))
         return found
 
     def saved(self, index: int) -> Saved:

@@ -11,22 +11,22 @@ from urunc.errors import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from urunc.journal import Journal
-    from urunc.net.facts import Found, NetFacts
+    from urunc.net.facts import NetFacts, NetworkFound
     from urunc.plan.model import Plan
 
 
-def look(plan: Plan, namespace: str, files: dict[str, str]) -> Found:
+def look_at_network(plan: Plan, namespace: str, files: dict[str, str]) -> NetworkFound:
     """What there is now of network for a guest; `files` are its resolv.conf and hosts file."""
-    from urunc.net.look import look as look_inside
+    from urunc.net.look import read_network
     from urunc.plan.model import nic_count
 
     # a guest that shares the namespace has to know all of it
     count = 1 << 16 if plan.network == "shared" else nic_count(plan)
-    return look_inside(namespace, files["resolver"], files["hosts"], count)
+    return read_network(namespace, files["resolver"], files["hosts"], count)
 
 
 def connect(
-    found: Found, namespace: str, plan: Plan, journal: Journal, known: NetFacts | None = None
+    found: NetworkFound, namespace: str, plan: Plan, journal: Journal, known: NetFacts | None = None
 ) -> NetFacts:
     """Have the guest get what was found, in the way that its plan says.
 

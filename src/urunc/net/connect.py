@@ -19,9 +19,9 @@ from urunc.linux.namespaces import change_network, identity, is_host_network
 from urunc.linux.rtnetlink import TC_H_INGRESS, Rtnetlink
 from urunc.net.facts import (
     SHARED_GROUP,
-    Found,
     Interface,
     NetFacts,
+    NetworkFound,
     Route,
     default_route,
     is_loopback,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from urunc.linux.nftables import Chain
-    from urunc.net.rules import Relay
+    from urunc.net.rules import ResolverRelay
     from urunc.plan.model import Plan
 
     T = TypeVar("T")
@@ -150,7 +150,7 @@ def table_of(tap: str) -> str:
     return f"urunc_tap{number_of(tap)}"
 
 
-def connect(found: Found, place: Place, known: NetFacts | None = None) -> NetFacts:
+def connect(found: NetworkFound, place: Place, known: NetFacts | None = None) -> NetFacts:
     """Give every interface a TAP device and the redirects; `known` ones have theirs from before.
 
     Returns the guest's network. Raises HostError.
@@ -257,7 +257,7 @@ def _follow_mtu(place: Place, interfaces: list[Interface]) -> None:
 
 
 def _reachable(
-    found: Found, place: Place, interfaces: list[Interface], known: NetFacts | None
+    found: NetworkFound, place: Place, interfaces: list[Interface], known: NetFacts | None
 ) -> tuple[str, ...]:
     """Name servers as the guest can reach them, once the ways to what is not redirected are
     made; `interfaces` are changed where the guest has to know of one."""
@@ -265,13 +265,13 @@ def _reachable(
     relay, stand_in = None, ""
     inward = bool(addressed and addressed.name in found.user_mode)
     if addressed and (found.resolver or inward):
-        from urunc.net.rules import Relay
+        from urunc.net.rules import ResolverRelay
 
         # two addresses of no network: the resolver's, and the one that the guest has in the
         # namespace, where the guest's own is the namespace's too
         first = 2 * number_of(addressed.tap) + 1
         stand_in = f"169.254.53.{first + 1}"
-        relay = Relay(address=f"169.254.53.{first}", resolver=found.resolver)
+        relay = ResolverRelay(address=f"169.254.53.{first}", resolver=found.resolver)
     for number, interface in enumerate(interfaces):
         if relay and interface is addressed and not default_route(interface, ipv6=False):
             way = Route(destination=f"{relay.address}/32", gateway="", metric=0)
@@ -294,7 +294,7 @@ def spare_tap(place: Place) -> str:
     return tap
 
 
-def told(found: Found, relay: str) -> tuple[str, ...]:
+def told(found: NetworkFound, relay: str) -> tuple[str, ...]:
     """Name servers with `relay` in place of those on loopback that somebody listens at; others on
     loopback are left out."""
     servers = []
@@ -309,7 +309,7 @@ def told(found: Found, relay: str) -> tuple[str, ...]:
 
 
 def _leave(
-    place: Place, interface: Interface, relay: Relay | None, stand_in: str, *, inward: bool
+    place: Place, interface: Interface, relay: ResolverRelay | None, stand_in: str, *, inward: bool
 ) -> None:
     """Set up what a redirected TAP device leaves to the namespace: its resolver, connections from
     within (`inward`), and ARP for a gateway that has its hardware address by decree."""

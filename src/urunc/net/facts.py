@@ -61,7 +61,7 @@ class Resolver:
 
 
 @record
-class Found:
+class NetworkFound:
     """What a namespace holds, and what the container's files say, before anything is made.
 
     `others` are interfaces beyond the number that the guest can have. `dns`, `search` and `options`
@@ -124,7 +124,7 @@ class Ports:
         return numbers + (f":{self.target}" if self.target else "") + f"/{self.protocol}"
 
 
-NOTHING = Found(interfaces=(), others=(), dns=(), search=(), hosts=(), resolver=None)
+NOTHING = NetworkFound(interfaces=(), others=(), dns=(), search=(), hosts=(), resolver=None)
 NO_NETWORK = NetFacts(interfaces=(), spare_taps=(), dns=(), search=(), hosts=())
 
 

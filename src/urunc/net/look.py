@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the container's network namespace, its resolv.conf and its hosts file say, as Found; changes
-nothing."""
+"""What the container's network namespace, its resolv.conf and its hosts file say, as NetworkFound;
+changes nothing."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from urunc.bundle.network_files import FILE_LIMIT_BYTES, is_name, lines_of
 from urunc.errors import HostError, reason
 from urunc.linux.files import is_regular, read_regular, read_text
 from urunc.linux.namespaces import call_in_network
-from urunc.linux.rtnetlink import Address as KernelAddress
-from urunc.linux.rtnetlink import Link, Neighbour, Rtnetlink
-from urunc.linux.rtnetlink import Route as KernelRoute
+from urunc.linux.rtnetlink import KernelAddress, KernelRoute, Link, Neighbour, Rtnetlink
 from urunc.net import ipv4
 from urunc.net.facts import (
     NOTHING,
     Address,
-    Found,
     Interface,
+    NetworkFound,
     Resolver,
     Route,
     default_route,
@@ -42,7 +40,7 @@ LISTEN = "0A"
 """A TCP socket's state in /proc/net/tcp."""
 
 
-def look(namespace: str, resolver: str, hosts: str, count: int) -> Found:
+def read_network(namespace: str, resolver: str, hosts: str, count: int) -> NetworkFound:
     """The Ethernet devices of a namespace (by path), `eth0` first, at most `count`, and the rest.
 
     `resolver` and `hosts` are paths of a resolv.conf and a hosts file, "" for none.
@@ -65,7 +63,7 @@ def look(namespace: str, resolver: str, hosts: str, count: int) -> Found:
     candidates.sort(key=lambda link: (link.name != "eth0", link.index))
     dns, search, options = read_resolver(resolver) if resolver else ((), (), ())
     files = look_at_files(resolver, hosts)
-    return Found(
+    return NetworkFound(
         interfaces=tuple(
             _interface(link, addresses, routes, neighbours) for link in candidates[:count]
         ),
@@ -86,7 +84,7 @@ def look(namespace: str, resolver: str, hosts: str, count: int) -> Found:
     )
 
 
-def look_at_files(resolver: str, hosts: str) -> Found:
+def look_at_files(resolver: str, hosts: str) -> NetworkFound:
     """Of all that is looked at the two files alone, whole."""
     return replace(NOTHING, resolver_file=_whole(resolver), hosts_file=_whole(hosts))
 

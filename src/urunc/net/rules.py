@@ -62,7 +62,7 @@ CLAIM = "claim"
 
 
 @record
-class Relay:
+class ResolverRelay:
     """An address of the namespace at which the guest reaches a resolver on the namespace's
     loopback; without one, it is who connects to the guest from within the namespace."""
 
@@ -71,7 +71,7 @@ class Relay:
 
 
 def relay_chains(
-    tap: str, relay: Relay, guest: str, stand_in: str, *, inward: bool
+    tap: str, relay: ResolverRelay, guest: str, stand_in: str, *, inward: bool
 ) -> tuple[Chain, ...]:
     """For a guest that has an interface to itself: its own address is the namespace's, too. So its
     queries come from `stand_in` (netdev_chains), and the answers to that are given back to it
@@ -109,7 +109,7 @@ def cut_off_chains(tap: str) -> tuple[Chain, ...]:
 def netdev_chains(
     tap: str,
     tap_index: int,
-    relay: Relay | None,
+    relay: ResolverRelay | None,
     stand_in: str,
     gateway: tuple[str, str, str, str] | None,
 ) -> tuple[Chain, ...]:
@@ -135,7 +135,7 @@ def shared_chains(
     tap: str,
     guests: tuple[str, ...],
     ports: tuple[Ports, ...],
-    relay: Relay | None,
+    relay: ResolverRelay | None,
     *,
     others: bool,
 ) -> tuple[Chain, ...]:
@@ -206,14 +206,14 @@ def claimed(chains: list[tuple[str, str]]) -> list[tuple[str, Ports | None, str]
     return found
 
 
-def _to_resolver(tap: str, relay: Relay) -> tuple[Rule, ...]:
+def _to_resolver(tap: str, relay: ResolverRelay) -> tuple[Rule, ...]:
     """To where the resolver listens. One that does at every address hears the guest's queries as
     they are: translated ones it might answer from another address than they were sent to."""
     target = relay.resolver.address if relay.resolver else ""
     return tuple(rule + dnat(target, port) for rule, port in _queries(tap, relay) if target)
 
 
-def _queries(tap: str, relay: Relay) -> tuple[tuple[Rule, int], ...]:
+def _queries(tap: str, relay: ResolverRelay) -> tuple[tuple[Rule, int], ...]:
     """(what a query looks like, the resolver's port) over UDP and TCP."""
     asked = interface(tap) + destination(relay.address)
     resolver = relay.resolver

@@ -25,15 +25,23 @@ from urunc.net.connect import (
     table_of,
     told,
 )
-from urunc.net.facts import SHARED_GROUP, Address, Found, Interface, NetFacts, Route, local_mac
+from urunc.net.facts import (
+    SHARED_GROUP,
+    Address,
+    Interface,
+    NetFacts,
+    NetworkFound,
+    Route,
+    local_mac,
+)
 from urunc.net.resources import FILTER_PRIORITY, Forwarding, Tap, allow_ipv6
-from urunc.net.rules import Relay, claimed, shared_chains
+from urunc.net.rules import ResolverRelay, claimed, shared_chains
 
 IPV6_NETWORK = "fd75:7275:6e63:{:x}::"
 """A /64 for each TAP device (RFC 4193, with a fixed id: it never leaves its namespace)."""
 
 
-def share(found: Found, place: Place, known: NetFacts | None = None) -> NetFacts:
+def share(found: NetworkFound, place: Place, known: NetFacts | None = None) -> NetFacts:
     """Give the guest its device and the namespace its rules. Raises HostError."""
     _refuse_taken(found, place)
     ipv6 = any(interface.ipv6 for interface in found.interfaces)
@@ -62,7 +70,7 @@ def share(found: Found, place: Place, known: NetFacts | None = None) -> NetFacts
     place.set_on_tap(tap, route_localnet=1)
     interface = _interface(place, tap, subnet, mtu, ipv6=ipv6)
     gateway = interface.routes[0].gateway
-    relay = Relay(address=gateway, resolver=found.resolver) if found.resolver else None
+    relay = ResolverRelay(address=gateway, resolver=found.resolver) if found.resolver else None
     guests = tuple(address.address for address in (*interface.ipv4, *interface.ipv6))
     plan = place.plan
     chains = shared_chains(tap, guests, plan.ports, relay, others=plan.other_ports)
@@ -79,7 +87,7 @@ def share(found: Found, place: Place, known: NetFacts | None = None) -> NetFacts
     )
 
 
-def own_lines(found: Found, guests: tuple[str, ...]) -> str | None:
+def own_lines(found: NetworkFound, guests: tuple[str, ...]) -> str | None:
     """The hosts file with the guest's addresses in the lines that have the namespace's: what it is
     called leads to itself."""
     if found.hosts_file is None:
@@ -99,7 +107,7 @@ def own_lines(found: Found, guests: tuple[str, ...]) -> str | None:
     return "".join(lines)
 
 
-def _refuse_taken(found: Found, place: Place) -> None:
+def _refuse_taken(found: NetworkFound, place: Place) -> None:
     """Refuse interfaces that a guest has taken over, and ports that another guest has."""
 
     def redirected(netlink: Rtnetlink) -> str:
@@ -165,7 +173,7 @@ def _make_tap(
     )
 
 
-def _used(place: Place, found: Found, own_tap: str) -> list[tuple[int, int]]:
+def _used(place: Place, found: NetworkFound, own_tap: str) -> list[tuple[int, int]]:
     """(network, prefix) of all that the namespace has addresses in or routes to, but for the
     guest's own device, and of what the guest shall reach."""
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from urunc.guests import Guest
     from urunc.monitors import Monitor
     from urunc.plan.host import HostFacts
-    from urunc.storage.facts import Found
+    from urunc.storage.facts import StorageFound
 
 
 def check_pair(
@@ -122,7 +122,7 @@ def accelerator_of(
 
 
 def devices_of(
-    image: UnikernelImage, guest: Guest, stored: int, found: Found | None
+    image: UnikernelImage, guest: Guest, stored: int, found: StorageFound | None
 ) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
     """(names of the declared net devices or None, names of all disks: the image's and those that
     are `stored` for the container)."""
@@ -150,7 +150,7 @@ def devices_of(
     return devices.nets, devices.blocks
 
 
-def _missing_disks(guest: Guest, found: Found | None) -> str:
+def _missing_disks(guest: Guest, found: StorageFound | None) -> str:
     """What to do about a declared device without a disk."""
     from urunc.plan.matching import is_orchestrated
     from urunc.storage.facts import DISKS

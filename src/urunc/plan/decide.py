@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from urunc.bundle.image import UnikernelImage
     from urunc.bundle.spec import Spec
     from urunc.config import Config
-    from urunc.storage.facts import Found
+    from urunc.storage.facts import StorageFound
 
 OWN_TASKS = 8
 """Processes of a container beside its monitor's: init, its helper, their hooks', a supervisor."""
@@ -65,7 +65,7 @@ def decide(
     monitor: Monitor,
     host: HostFacts,
     config: Config,
-    found: Found | None = None,
+    found: StorageFound | None = None,
 ) -> Plan:
     """What this container shall be; `found` is what was looked at of its files, where any are the
     guest's. Raises ImageError or HostError where it cannot be."""

@@ -70,9 +70,9 @@ def prepare(identifier: str, spec: Spec, unikernel: UnikernelImage, config: Conf
         or asked
         or volume_mounts(spec, init=guest.init, tmpfs=TMPFS in guest.volume_ways)
     ):
-        from urunc.storage.look import look as look_at_files
+        from urunc.storage.look import read_storage
 
-        found = look_at_files(spec, unikernel, guest, config)
+        found = read_storage(spec, unikernel, guest, config)
     named = replace(spec, hostname=hostname(spec))
     plan = decide(identifier, named, unikernel, guest, monitor, host, config, found)
     if plan.process and spec.seccomp is not None:

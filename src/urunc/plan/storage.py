@@ -27,8 +27,8 @@ from urunc.storage.facts import (
     SHARES,
     SHM,
     TMPFS,
-    Found,
     Root,
+    StorageFound,
     Volume,
     VolumeSource,
 )
@@ -61,7 +61,7 @@ def choose(
     image: UnikernelImage,
     guest: Guest,
     monitor: Monitor,
-    found: Found,
+    found: StorageFound,
     config: Config,
     warnings: list[str],
 ) -> tuple[Root | None, tuple[Volume, ...]]:
@@ -92,7 +92,7 @@ def choose_root(
     image: UnikernelImage,
     guest: Guest,
     monitor: Monitor,
-    found: Found,
+    found: StorageFound,
     config: Config,
     warnings: list[str],
 ) -> Root:
@@ -155,7 +155,7 @@ def _size(
     return size_mib, demanded
 
 
-def _unsized(form: str, guest: Guest, found: Found, *, taken: bool) -> str:
+def _unsized(form: str, guest: Guest, found: StorageFound, *, taken: bool) -> str:
     """Why a guest has no disk of a given size to write to, with its root filesystem in a form; ""
     where it can have one."""
     if taken or form == "virtiofs":
@@ -186,7 +186,7 @@ def _asked(image: UnikernelImage, guest: Guest, config: Config) -> tuple[tuple[s
     return guest.root_forms, f"in {guest.name}'s order"
 
 
-def _problem(form: str, guest: Guest, monitor: Monitor, found: Found, *, built: bool) -> str:
+def _problem(form: str, guest: Guest, monitor: Monitor, found: StorageFound, *, built: bool) -> str:
     """Why a form does not do, "" where it does."""
     if form not in guest.root_forms:
         return f"{guest.name} cannot use it"
@@ -203,7 +203,7 @@ def _problem(form: str, guest: Guest, monitor: Monitor, found: Found, *, built: 
     return ""
 
 
-def _share_problem(form: str, monitor: Monitor, found: Found) -> str:
+def _share_problem(form: str, monitor: Monitor, found: StorageFound) -> str:
     if found.user_namespace and not found.may_attach:
         return (
             "no directories are shared with a container in a user namespace of an ordinary user's"
@@ -219,7 +219,7 @@ def choose_volumes(
     image: UnikernelImage,
     guest: Guest,
     monitor: Monitor,
-    found: Found,
+    found: StorageFound,
     root: Root | None,
     warnings: list[str],
 ) -> tuple[Volume, ...]:
@@ -282,7 +282,7 @@ def _as_memory(source: VolumeSource, share: str) -> VolumeSource:
 
 
 def _devices(
-    found: Found,
+    found: StorageFound,
     ways: list[tuple[str, str]],
     declared: tuple[str, ...] | None,
     taken: int,
@@ -345,7 +345,7 @@ def _advice(source: VolumeSource) -> str:
     )
 
 
-def _share(guest: Guest, monitor: Monitor, found: Found, root: Root | None) -> str:
+def _share(guest: Guest, monitor: Monitor, found: StorageFound, root: Root | None) -> str:
     """The kind by which directories are shared; one for the whole container."""
     if root and root.form in SHARES:
         return root.form

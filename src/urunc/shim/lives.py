@@ -15,12 +15,12 @@ from urunc.linux.files import read_text, unlink, write_whole
 from urunc.shim import DEFAULT_ROOT, ENDED_FILE, ROOT_FILE, pod, worker
 from urunc.shim.bundle import has_own_pids, is_claimed, is_systemds, leave_answer
 from urunc.shim.checkpoints import restore_words
-from urunc.shim.loop import Loop, Request
+from urunc.shim.loop import Call, Loop
 from urunc.shim.messages import timestamp
 from urunc.shim.options import read as runtime_options
-from urunc.shim.stdio import Streams
+from urunc.shim.stdio import TaskStreams
 from urunc.shim.tables import CREATED, RUNNING, STOPPED
-from urunc.shim.tasks import Process, Task
+from urunc.shim.tasks import Task, TaskProcess
 from urunc.shim.ttrpc import (
     ALREADY_EXISTS,
     FAILED_PRECONDITION,
@@ -84,7 +84,7 @@ class Lives(Loop):
             worker.preload(worker.REST)
 
     def _answering(
-        self, request: Request, then: Callable[[], None], gone_texts: tuple[str, ...] = GONE
+        self, request: Call, then: Callable[[], None], gone_texts: tuple[str, ...] = GONE
     ) -> Callable[[int, str], None]:
         """What follows a worker: the error to the client, or `then`. A program that is not found is
         no container that is gone: where one is looked for, there are no `gone_texts`."""
@@ -100,7 +100,7 @@ class Lives(Loop):
 
     # containers' lives
 
-    def do_create(self, request: Request) -> None:
+    def do_create(self, request: Call) -> None:
         values = request.values
         identifier, bundle = values["id"], values["bundle"]
         if identifier in self.tasks:
@@ -109,7 +109,7 @@ class Lives(Loop):
         checkpoint = values["checkpoint"] or options.get("criu_image_path", "")
         streams, terminal = self._streams(values, options, identifier)
         root = f"{options.get('root') or DEFAULT_ROOT}/{self.namespace}"
-        task = Task(identifier, bundle, root, Process("", values, streams, terminal))
+        task = Task(identifier, bundle, root, TaskProcess("", values, streams, terminal))
         task.options, task.checkpoint = options, checkpoint
         task.systemd = bool(options.get("systemd_cgroup")) or is_systemds(bundle)
         mounts = values["rootfs"]
@@ -177,8 +177,8 @@ class Lives(Loop):
 
     def _streams(
         self, values: dict[str, Any], options: dict[str, Any], identifier: str
-    ) -> tuple[Streams, Terminal | None]:
-        streams = Streams(
+    ) -> tuple[TaskStreams, Terminal | None]:
+        streams = TaskStreams(
             values["stdin"], values["stdout"], values["stderr"], terminal=values["terminal"],
             namespace=self.namespace, identifier=identifier,
             owner=(options.get("io_uid", 0), options.get("io_gid", 0)),
@@ -190,7 +190,7 @@ class Lives(Loop):
 
         return streams, Terminal(streams)
 
-    def do_start(self, request: Request) -> None:
+    def do_start(self, request: Call) -> None:
         task, process = self._find(request)
         if process.status != CREATED or process.starting:
             raise StatusError(FAILED_PRECONDITION, f"{name_of(request)}: cannot start: not created")
@@ -209,7 +209,7 @@ class Lives(Loop):
             return
         self._verb(task, ["start", task.id], self._started(request, task, process, then))
 
-    def _restore(self, request: Request, task: Task) -> None:
+    def _restore(self, request: Call, task: Task) -> None:
         """Start what was made from a checkpoint: its init comes to be only now."""
         init = task.init
 
@@ -229,7 +229,7 @@ class Lives(Loop):
         self._verb(task, restore_words(task), done, init.streams.child)
 
     def _started(
-        self, request: Request, task: Task, process: Process, then: Callable[[], None]
+        self, request: Call, task: Task, process: TaskProcess, then: Callable[[], None]
     ) -> Callable[[int, str], None]:
         verb = "exec" if process.exec_id else "restore" if task.checkpoint else "start"
         answered = self._answering(request, then, ())
@@ -243,7 +243,7 @@ class Lives(Loop):
 
         return done
 
-    def _start_exec(self, request: Request, task: Task, process: Process) -> None:
+    def _start_exec(self, request: Call, task: Task, process: TaskProcess) -> None:
         pid_file = f"{task.bundle}/{process.exec_id}.pid"
         spec = f"{task.bundle}/{process.exec_id}.json"
         write_whole(spec, process.spec)
@@ -272,7 +272,7 @@ class Lives(Loop):
 
         self._verb(task, [*words, task.id], done, process.streams.child, process.streams.wait_ready)
 
-    def ended(self, task: Task, process: Process, status: int) -> None:
+    def ended(self, task: Task, process: TaskProcess, status: int) -> None:
         """A container's process has ended."""
         code = posix.waitstatus_to_exitcode(status)
         said = guest_channel.last_words(process.channel)
@@ -315,12 +315,12 @@ class Lives(Loop):
             return 128 - status if status < 0 else status
         return code
 
-    def _end(self, task: Task, process: Process, code: int) -> None:
+    def _end(self, task: Task, process: TaskProcess, code: int) -> None:
         process.end(code)
         if not process.starting:
             self._tell_end(task, process)
 
-    def _tell_end(self, task: Task, process: Process) -> None:
+    def _tell_end(self, task: Task, process: TaskProcess) -> None:
         """Tell who waits; the init's end after those of all that was executed beside it, and after
         the answers to who killed it: containerd closes its connection once it has heard of that."""
         if process.told or task.holds_back(process):
@@ -338,7 +338,7 @@ class Lives(Loop):
         if process is not init and init.status == STOPPED and not init.starting:
             self._tell_end(task, init)
 
-    def do_delete(self, request: Request) -> None:
+    def do_delete(self, request: Call) -> None:
         task, process = self._find(request)
         if process.status == RUNNING or process.starting:
             raise StatusError(
@@ -402,13 +402,13 @@ class Lives(Loop):
 
     # helpers
 
-    def _task(self, request: Request) -> Task:
+    def _task(self, request: Call) -> Task:
         task = self.tasks.get(request.values["id"])
         if not task or not task.made:
             raise StatusError(NOT_FOUND, f"container '{request.values['id']}': not found")
         return task
 
-    def _find(self, request: Request) -> tuple[Task, Process]:
+    def _find(self, request: Call) -> tuple[Task, TaskProcess]:
         task = self._task(request)
         process = task.process(request.values.get("exec_id", ""))
         if not process:
@@ -416,7 +416,7 @@ class Lives(Loop):
         return task, process
 
 
-def end_of(process: Process) -> dict[str, Any]:
+def end_of(process: TaskProcess) -> dict[str, Any]:
     """What is told of a process that is removed."""
     return {
         "pid": process.pid,
@@ -425,6 +425,6 @@ def end_of(process: Process) -> dict[str, Any]:
     }
 
 
-def name_of(request: Request) -> str:
+def name_of(request: Call) -> str:
     exec_id = request.values.get("exec_id", "")
     return f"{request.values['id']}{f' ({exec_id})' if exec_id else ''}"

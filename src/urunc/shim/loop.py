@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from urunc.shim import ttrpc
     from urunc.shim.publisher import Publisher
-    from urunc.shim.tasks import Process, Task
+    from urunc.shim.tasks import Task, TaskProcess
     from urunc.shim.terminal import Terminal
     from urunc.shim.worker import Worker
 
@@ -36,7 +36,7 @@ QUIET_S = 1.0
 """After so long without anything to do memory is given back."""
 
 
-class Request:
+class Call:
     """A request that waits for its answer."""
 
     def __init__(self, connection: Connection, called: ttrpc.Request) -> None:
@@ -68,7 +68,7 @@ class Loop:
         self.tasks: dict[str, Task] = {}
         self.connections: list[Connection] = []
         self.workers: dict[int, Worker] = {}
-        self.processes: dict[int, tuple[Task, Process]] = {}
+        self.processes: dict[int, tuple[Task, TaskProcess]] = {}
         self.unclaimed: dict[int, int] = {}
         """Ends of children whose pids are not known yet."""
         self.leaving = False
@@ -159,7 +159,7 @@ class Loop:
     def _serve(self, connection: Connection, called: ttrpc.Request) -> None:
         method = called.method
         try:
-            getattr(self, f"do_{HANDLERS.get(method, method.lower())}")(Request(connection, called))
+            getattr(self, f"do_{HANDLERS.get(method, method.lower())}")(Call(connection, called))
             return
         except StatusError as error:
             answer = error
@@ -193,7 +193,7 @@ class Loop:
             else:
                 self.unclaimed[pid] = status
 
-    def adopt(self, task: Task, process: Process, pid: int) -> None:
+    def adopt(self, task: Task, process: TaskProcess, pid: int) -> None:
         """A process of a container is known by its pid from here on; it may have ended already."""
         process.pid = pid
         if pid in self.unclaimed:
@@ -205,7 +205,7 @@ class Loop:
 
     # the service's
 
-    def ended(self, task: Task, process: Process, status: int) -> None:
+    def ended(self, task: Task, process: TaskProcess, status: int) -> None:
         """A process of a container has ended, with this status of wait(2)."""
         raise NotImplementedError
 

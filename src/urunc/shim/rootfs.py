@@ -80,7 +80,7 @@ LO_FLAGS_READ_ONLY, LO_FLAGS_AUTOCLEAR, LO_FLAGS_DIRECT_IO = 1, 4, 16
 LOOP_TRIES = 20
 
 
-class Options:
+class RootfsOptions:
     """A mount's option words, sorted."""
 
     def __init__(self, words: Sequence[str], kind: str = "") -> None:
@@ -205,7 +205,7 @@ def _mount(item: Mapping[str, Any], target: str, below: str) -> None:
     what = f"mount '{source}' ({kind}) at '{target}{'/' if below else ''}{below.lstrip('/')}'"
     if kind.startswith(("fuse.", "fuse3.")):
         raise HostError(f"{what}: this shim has no FUSE helper", "use another snapshotter")
-    options = Options(item.get("options") or (), kind)
+    options = RootfsOptions(item.get("options") or (), kind)
     mounted = False
     try:
         if not options.flags & MS_REMOUNT:
@@ -231,7 +231,7 @@ def _mount(item: Mapping[str, Any], target: str, below: str) -> None:
         raise HostError(f"{what}: {reason(error)}") from None
 
 
-def _map(kind: str, source: str, target: str, below: str, options: Options) -> None:
+def _map(kind: str, source: str, target: str, below: str, options: RootfsOptions) -> None:
     from urunc.shim.mapped import make
 
     maps = options.maps["uidmap"], options.maps["gidmap"]
@@ -248,7 +248,7 @@ def _set(path: str, on: int, off: int) -> None:
     _linux.mount_setattr(AT_FDCWD, path, 0, on, off, 0)
 
 
-def _make(kind: str, source: str, path: str, options: Options) -> None:
+def _make(kind: str, source: str, path: str, options: RootfsOptions) -> None:
     flags = options.flags
     if flags & MS_BIND:
         # with MS_BIND the kernel heeds MS_REC only; the rest follows, for this mount alone

@@ -14,11 +14,11 @@ from urunc.linux.files import unlink, write_whole
 from urunc.shim import pod
 from urunc.shim.checkpoints import checkpoint_words
 from urunc.shim.lives import Lives, name_of
-from urunc.shim.loop import Request
+from urunc.shim.loop import Call
 from urunc.shim.messages import any_of, timestamp
 from urunc.shim.options import read as runtime_options
 from urunc.shim.tables import RUNNING, STOPPED
-from urunc.shim.tasks import Process
+from urunc.shim.tasks import TaskProcess
 from urunc.shim.ttrpc import (
     ALREADY_EXISTS,
     FAILED_PRECONDITION,
@@ -37,7 +37,7 @@ class Shim(Lives):
 
     # what clients ask for meanwhile
 
-    def do_state(self, request: Request) -> None:
+    def do_state(self, request: Call) -> None:
         task, process = self._find(request)
         stdio = process.stdio
         request.answer(
@@ -48,7 +48,7 @@ class Shim(Lives):
             exec_id=process.exec_id,
         )  # fmt: skip
 
-    def do_wait(self, request: Request) -> None:
+    def do_wait(self, request: Call) -> None:
         task, process = self._find(request)
 
         def answer() -> None:
@@ -59,7 +59,7 @@ class Shim(Lives):
         else:
             process.waiting.append(answer)
 
-    def do_kill(self, request: Request) -> None:
+    def do_kill(self, request: Call) -> None:
         task, process = self._find(request)
         number = request.values["signal"]
         if process is not task.init:
@@ -82,7 +82,7 @@ class Shim(Lives):
 
         self._verb(task, words, done)
 
-    def do_exec(self, request: Request) -> None:
+    def do_exec(self, request: Call) -> None:
         task = self._task(request)
         values = request.values
         if task.guest:
@@ -93,13 +93,13 @@ class Shim(Lives):
         if task.init.status != RUNNING:
             raise StatusError(FAILED_PRECONDITION, f"exec in '{task.id}': container not running")
         streams, terminal = self._streams(values, task.options, task.id)
-        process = Process(values["exec_id"], values, streams, terminal)
+        process = TaskProcess(values["exec_id"], values, streams, terminal)
         process.spec = values["spec"]["value"]
         task.execs[process.exec_id] = process
         self.publisher.publish("TaskExecAdded", container_id=task.id, exec_id=process.exec_id)
         request.answer()
 
-    def do_pids(self, request: Request) -> None:
+    def do_pids(self, request: Call) -> None:
         from urunc.shim.metrics import pids
 
         task = self._task(request)
@@ -117,7 +117,7 @@ class Shim(Lives):
             found = [{"pid": task.init.pid}]
         request.answer(processes=found)
 
-    def do_pause(self, request: Request) -> None:
+    def do_pause(self, request: Call) -> None:
         task = self._task(request)
 
         def then() -> None:
@@ -127,7 +127,7 @@ class Shim(Lives):
 
         self._verb(task, ["pause", task.id], self._answering(request, then))
 
-    def do_resume(self, request: Request) -> None:
+    def do_resume(self, request: Call) -> None:
         task = self._task(request)
 
         def then() -> None:
@@ -137,7 +137,7 @@ class Shim(Lives):
 
         self._verb(task, ["resume", task.id], self._answering(request, then))
 
-    def do_checkpoint(self, request: Request) -> None:
+    def do_checkpoint(self, request: Call) -> None:
         task = self._task(request)
         if task.guest:
             raise StatusError(UNIMPLEMENTED, f"checkpoint of '{task.id}': a unikernel has none")
@@ -150,7 +150,7 @@ class Shim(Lives):
 
         self._verb(task, words, self._answering(request, then))
 
-    def do_update(self, request: Request) -> None:
+    def do_update(self, request: Call) -> None:
         task = self._task(request)
         file = f"{task.bundle}/.urunc-resources-{request.stream}.json"
         write_whole(file, request.values["resources"]["value"])
@@ -167,14 +167,14 @@ class Shim(Lives):
 
         self._verb(task, ["update", "--resources", file, task.id], done)
 
-    def do_stats(self, request: Request) -> None:
+    def do_stats(self, request: Call) -> None:
         from urunc.shim.metrics import metrics
 
         task = self._task(request)
         name, values = metrics(task.groups)
         request.answer(stats=any_of(name, values))
 
-    def do_resize_pty(self, request: Request) -> None:
+    def do_resize_pty(self, request: Call) -> None:
         task, process = self._find(request)
         width, height = request.values["width"], request.values["height"]
         if process.terminal:
@@ -183,18 +183,18 @@ class Shim(Lives):
                 guest_channel.resize(f"{task.root}/{task.id}", height, width)
         request.answer()
 
-    def do_close_io(self, request: Request) -> None:
+    def do_close_io(self, request: Call) -> None:
         _, process = self._find(request)
         if request.values["stdin"]:
             process.streams.close_stdin()
         request.answer()
 
-    def do_connect(self, request: Request) -> None:
+    def do_connect(self, request: Call) -> None:
         task = self.tasks.get(request.values["id"])
         pid = task.init.pid if task else 0
         request.answer(shim_pid=posix.getpid(), task_pid=pid)
 
-    def do_shutdown(self, request: Request) -> None:
+    def do_shutdown(self, request: Call) -> None:
         if not self.tasks and not self.leaving:
             self.leaving = True
             unlink(self.path)  # from here on the next container gets another shim

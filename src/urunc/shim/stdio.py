@@ -92,7 +92,7 @@ def unquote(text: str) -> str:
     return b"".join(found).decode("utf-8", "surrogateescape")
 
 
-class Streams:
+class TaskStreams:
     """The standard streams of one process."""
 
     def __init__(

@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from typing import Any
 
     from urunc.lifecycle.events import MemoryEvents
-    from urunc.shim.stdio import Streams
+    from urunc.shim.stdio import TaskStreams
     from urunc.shim.terminal import Terminal
 
 
-class Process:
+class TaskProcess:
     """One process of a container: its init (`exec_id` ""), or one that was executed in it."""
 
     def __init__(
         self,
         exec_id: str,
         stdio: dict[str, Any],
-        streams: Streams,
+        streams: TaskStreams,
         terminal: Terminal | None,
     ) -> None:
         self.exec_id = exec_id
@@ -60,7 +60,7 @@ class Process:
 class Task:
     """A container."""
 
-    def __init__(self, identifier: str, bundle: str, root: str, init: Process) -> None:
+    def __init__(self, identifier: str, bundle: str, root: str, init: TaskProcess) -> None:
         self.id = identifier
         self.bundle = bundle
         self.root = root
@@ -79,7 +79,7 @@ class Task:
         """Whether `create` has been answered."""
         self.rootfs = ""
         """Where the shim mounted its root filesystem, "" where it did not."""
-        self.execs: dict[str, Process] = {}
+        self.execs: dict[str, TaskProcess] = {}
         self.paused = False
         self.memory: MemoryEvents | None = None
         self.groups = Groups({})
@@ -99,16 +99,16 @@ class Task:
         terminal = self.init.terminal
         return [*words, "--console-socket", terminal.socket_path] if terminal else words
 
-    def process(self, exec_id: str) -> Process | None:
+    def process(self, exec_id: str) -> TaskProcess | None:
         """Its init, or one that was executed in it."""
         return self.execs.get(exec_id) if exec_id else self.init
 
-    def holds_back(self, process: Process) -> bool:
+    def holds_back(self, process: TaskProcess) -> bool:
         """Whether a process's end is not to be told yet."""
         busy = self.killers or any(item.status == RUNNING for item in self.execs.values())
         return process is self.init and bool(busy)
 
-    def status_of(self, process: Process) -> int:
+    def status_of(self, process: TaskProcess) -> int:
         """The status that clients see."""
         if process is self.init and self.paused and process.status == RUNNING:
             return PAUSED

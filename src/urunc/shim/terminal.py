@@ -28,7 +28,7 @@ from urunc.shim.stdio import settle_later
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from urunc.shim.stdio import Streams
+    from urunc.shim.stdio import TaskStreams
 
 TIOCSWINSZ = 0x5414
 BUFFER_BYTES = 1 << 16
@@ -42,7 +42,7 @@ QUIET_S = 0.2
 class Terminal:
     """The terminal of one process, over opened streams."""
 
-    def __init__(self, streams: Streams, directory: str = "/run") -> None:
+    def __init__(self, streams: TaskStreams, directory: str = "/run") -> None:
         """Listen for the runtime, in a new directory below a short one; raises HostError."""
         self._streams = streams
         self._master = -1

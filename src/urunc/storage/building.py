@@ -23,7 +23,7 @@ from urunc.linux.namespaces import CLONE_NEWNET, CLONE_NEWNS
 from urunc.programs import DEFAULT_PATH
 from urunc.record import record
 from urunc.storage import builders, cache, trees
-from urunc.storage.cache import WRITABLE, Image, of_entry
+from urunc.storage.cache import WRITABLE, FilesystemImage, of_entry
 from urunc.storage.layers import Source
 from urunc.storage.owners import OPTIONS, rewrite
 
@@ -90,7 +90,7 @@ def build(
     directory: str,
     config: Config,
     owners: Owners | None = None,
-) -> Image:
+) -> FilesystemImage:
     """Build the entry of the cache that `images.obtain` did not find, or wait for whoever builds
     it."""
     name = f"{key}.{form}"
@@ -121,14 +121,14 @@ def build(
     if limit_bytes:
         cache.shrink(directory, limit_bytes)
     path = f"{directory}/{name}"
-    return Image(
+    return FilesystemImage(
         path=path, size_bytes=posix.stat(path).st_size, key=key, built=True, omitted=omitted
     )
 
 
 def build_at(
     source: Source, form: str, target: str, config: Config, owners: Owners | None = None
-) -> Image:
+) -> FilesystemImage:
     """Build an image at a path, outside the cache."""
     directory = target.rpartition("/")[0]
     cache.directory(config)
@@ -145,7 +145,7 @@ def build_at(
     except OSError as error:
         raise _failure(error, form, source.root, directory) from None
     size = posix.stat(target).st_size
-    return Image(path=target, size_bytes=size, key="", built=True, omitted=omitted)
+    return FilesystemImage(path=target, size_bytes=size, key="", built=True, omitted=omitted)
 
 
 def _failure(error: OSError, form: str, root: str, directory: str) -> HostError:

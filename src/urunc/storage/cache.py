@@ -47,7 +47,7 @@ MIB = 1 << 20
 
 
 @record
-class Entry:
+class CacheEntry:
     """An image in the cache."""
 
     name: str
@@ -109,7 +109,7 @@ def own_directory(path: str, what: str, setting: str) -> None:
         raise HostError(f"{what} '{path}': others may write to it", hint)
 
 
-def find(path: str, name: str) -> Entry | None:
+def find(path: str, name: str) -> CacheEntry | None:
     """An entry of the cache at `path`, checked: the file is the one that was put there, as far as
     its size, its times and both its ends tell. None where it is not; then it is to be built."""
     try:
@@ -122,7 +122,7 @@ def find(path: str, name: str) -> Entry | None:
         used_s = int(posix.stat(f"{path}/{name}{FACTS}").st_mtime)
         if known["check"] != _check(fd, facts):
             return None
-        return Entry(
+        return CacheEntry(
             name=name,
             path=f"{path}/{name}",
             size_bytes=facts.st_size,
@@ -138,7 +138,7 @@ def find(path: str, name: str) -> Entry | None:
         posix.close(fd)
 
 
-def touch(entry: Entry) -> None:
+def touch(entry: CacheEntry) -> None:
     """Note that an entry is used now, by the time of its facts' last change: the image's own times
     belong to whoever reads it."""
     try:
@@ -201,7 +201,7 @@ def abandon(path: str, name: str) -> None:
     unlink(f"{path}/{name}{TEMPORARY}")
 
 
-def entries(path: str) -> list[Entry]:
+def entries(path: str) -> list[CacheEntry]:
     """All entries, the least recently used first."""
     names = [name for name in _names(path) if not name.endswith((FACTS, TEMPORARY))]
     found = [find(path, name) for name in names]
@@ -242,13 +242,13 @@ def forget_trees(path: str, unused_s: int) -> None:
             pass
 
 
-def remove(entry: Entry) -> None:
+def remove(entry: CacheEntry) -> None:
     """Remove an entry. Containers that have it keep it until they end."""
     unlink(entry.path)
     unlink(entry.path + FACTS)
 
 
-def shrink(path: str, limit_bytes: int, *, recent_s: int = RECENT_S) -> list[Entry]:
+def shrink(path: str, limit_bytes: int, *, recent_s: int = RECENT_S) -> list[CacheEntry]:
     """Remove entries that were not used for longest until the rest take at most so much of the
     disk, but none that was used within `recent_s`; those removed. Below zero: all."""
     known = entries(path)
@@ -301,7 +301,7 @@ def _is(path: str, fd: int) -> bool:
 
 
 @record
-class Image:
+class FilesystemImage:
     """An image to give to a guest, read-only."""
 
     path: str
@@ -313,9 +313,9 @@ class Image:
     """What of the tree the form cannot hold, in words for the user."""
 
 
-def of_entry(entry: cache.Entry, key: str) -> Image:
+def of_entry(entry: cache.CacheEntry, key: str) -> FilesystemImage:
     """An image that was there."""
-    return Image(
+    return FilesystemImage(
         path=entry.path,
         size_bytes=entry.size_bytes,
         key=key,

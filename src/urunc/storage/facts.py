@@ -128,7 +128,7 @@ class VolumeSource:
 
 
 @record
-class Found:
+class StorageFound:
     """What there is to choose from."""
 
     device: str

@@ -15,7 +15,7 @@ from fcntl import ioctl
 from urunc.errors import HostError, reason
 from urunc.linux.files import unlink
 from urunc.storage import cache
-from urunc.storage.cache import WRITABLE, Image, of_entry
+from urunc.storage.cache import WRITABLE, FilesystemImage, of_entry
 from urunc.storage.layers import Source, digest
 
 TYPE_CHECKING = False
@@ -23,14 +23,16 @@ if TYPE_CHECKING:
     from urunc.config import Config
     from urunc.storage.owners import Owners
 
-FORMS = ("ext2", "ext4", "erofs", "squashfs", "cpio", "root-cpio")
+IMAGE_FORMATS = ("ext2", "ext4", "erofs", "squashfs", "cpio", "root-cpio")
 """`root-cpio` has everything below `root`, where an initrd's own files are not in its way."""
 RECIPE = "1"
 """Changes with whatever makes an image of the same content another one."""
 FICLONE = 0x40049409
 
 
-def obtain(source: Source, form: str, config: Config, owners: Owners | None = None) -> Image:
+def obtain(
+    source: Source, form: str, config: Config, owners: Owners | None = None
+) -> FilesystemImage:
     """The shared image of a root filesystem in a form of FORMS; built where the cache has none.
 
     It holds the lower directories of an overlay, and neither its upper directory nor what is
@@ -60,7 +62,7 @@ def obtain(source: Source, form: str, config: Config, owners: Owners | None = No
 
 def build_private(
     root: str, form: str, target: str, config: Config, owners: Owners | None = None
-) -> Image:
+) -> FilesystemImage:
     """An image of a root filesystem as it is now, an overlay's upper directory too, at a path of
     its own where nothing is yet. Raises HostError."""
     from urunc.storage.building import build_at

@@ -23,7 +23,7 @@ from urunc.linux.files import (
     is_directory,
     read_text,
 )
-from urunc.linux.mountinfo import Mount, Mounts, unescape
+from urunc.linux.mountinfo import MountInfo, Mounts, unescape
 from urunc.record import record
 
 TYPE_CHECKING = False
@@ -100,7 +100,7 @@ def digest(*parts: str) -> str:
     return blake2b(whole.encode("utf-8", "surrogateescape"), digest_size=KEY_BYTES).hexdigest()
 
 
-def _overlay(mount: Mount, mounts: Mounts) -> Source | None:
+def _overlay(mount: MountInfo, mounts: Mounts) -> Source | None:
     """The layers of an overlay; None where one cannot be found, or cannot be told from others."""
     lowers: list[str] = []
     upper = ""
@@ -185,7 +185,7 @@ def _identity(path: str, mounts: Mounts, devices: dict[int, str | None]) -> str:
     return f"{facts.st_dev} {facts.st_ino} {facts.st_mtime_ns} {facts.st_ctime_ns} {backing}"
 
 
-def _backing(mount: Mount | None) -> str | None:
+def _backing(mount: MountInfo | None) -> str | None:
     """What names the file that is mounted as an image; "" for a filesystem that the kernel alone
     writes to, None where inodes and times say nothing."""
     if mount is None or mount.kind.startswith("fuse"):
@@ -202,7 +202,7 @@ def _backing(mount: Mount | None) -> str | None:
     return f"{facts.st_dev} {facts.st_ino} {facts.st_size} {facts.st_ctime_ns}"
 
 
-def _device(mount: Mount) -> str:
+def _device(mount: MountInfo) -> str:
     """The path of the block device that is mounted; "" where it has none."""
     for path in (mount.source, f"/dev/block/{mount.device}"):
         try:

@@ -26,8 +26,8 @@ from urunc.storage.facts import (
     SHARES,
     SHM,
     TMPFS,
-    Found,
     Made,
+    StorageFound,
     VolumeSource,
     volume_mounts,
 )
@@ -58,7 +58,7 @@ ASSUMED = ("ext4",)
 """What a kernel is taken to mount where nobody says."""
 
 
-def look(spec: Spec, image: UnikernelImage, guest: Guest, config: Config) -> Found:
+def read_storage(spec: Spec, image: UnikernelImage, guest: Guest, config: Config) -> StorageFound:
     """What was found."""
     device = filesystem = ""
     numbers: tuple[int, ...] = ()
@@ -70,7 +70,7 @@ def look(spec: Spec, image: UnikernelImage, guest: Guest, config: Config) -> Fou
         numbers = _numbers(posix.stat(device)) if device else ()
     ways = {*guest.root_forms, *guest.volume_ways}
     daemon, rust = sharing.find(config) if "virtiofs" in ways else ("", False)
-    return Found(
+    return StorageFound(
         device=device,
         device_numbers=numbers,
         device_filesystem=filesystem,
@@ -262,7 +262,7 @@ def _writable_below(directory: str) -> tuple[str, ...]:
     return tuple(path for path, read_only in below(directory) if not read_only)
 
 
-def _notes(asked: options.Options) -> tuple[str, ...]:
+def _notes(asked: options.MountOptions) -> tuple[str, ...]:
     notes = []
     if asked.unknown:
         notes.append(f"options that a bind mount has no use for: {', '.join(asked.unknown)}")

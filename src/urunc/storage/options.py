@@ -78,7 +78,7 @@ GREATEST_MODE = (1 << 32) - 1
 
 
 @record
-class Options:
+class MountOptions:
     """What a mount's options mean."""
 
     read_only: bool
@@ -126,7 +126,7 @@ class _Choices:
         return to_set, to_clear
 
 
-def parse(mount: Mount) -> Options:
+def parse(mount: Mount) -> MountOptions:
     """The options of a bind mount or a tmpfs; raises SpecError for one that cannot be."""
     top, below = _Choices(), _Choices()
     data, unknown = [], []
@@ -158,7 +158,7 @@ def parse(mount: Mount) -> Options:
     set_below, clear_below = below.host(cleared=True)
     words = [word for word in SWITCHES[1:] if top.switches.get(word)]
     words += [top.times] if top.times else []
-    return Options(
+    return MountOptions(
         read_only=top.switches.get("ro", False),
         read_only_below=below.switches.get("ro", False),
         recursive="rbind" in mount.options,

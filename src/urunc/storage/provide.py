@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from urunc.ids import Ids
     from urunc.journal import Journal
     from urunc.plan.model import Plan
-    from urunc.storage.cache import Image
+    from urunc.storage.cache import FilesystemImage
     from urunc.storage.facts import Volume
     from urunc.storage.layers import Source
     from urunc.storage.owners import Owners
@@ -188,7 +188,7 @@ class _Provision:
             return []
         return [path]
 
-    def _in_another_form(self, image: Image) -> Image:
+    def _in_another_form(self, image: FilesystemImage) -> FilesystemImage:
         """An image that holds all of the root filesystem, where nobody asked for the form of this
         one, which does not."""
         from urunc.storage.images import obtain

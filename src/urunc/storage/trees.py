@@ -45,7 +45,7 @@ NAMES_LIMIT = 4_000_000
 """Entries that are looked at in one tree: more than any root filesystem has."""
 
 
-class Entry:
+class TreeEntry:
     """A file, directory, link or node of a tree."""
 
     __slots__ = ("directory", "facts", "name", "path")
@@ -107,10 +107,10 @@ def open_tree(root: str) -> int:
         posix.close(fd)
 
 
-def walk(root: int) -> Iterator[Entry]:
+def walk(root: int) -> Iterator[TreeEntry]:
     """Every entry of a tree, its root first, in an order that depends on names alone; raises
     OSError, and HostError for too many."""
-    yield Entry("", root, ".", posix.fstat(root))
+    yield TreeEntry("", root, ".", posix.fstat(root))
     pending = [""]
     count = 0
     flags = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
@@ -126,7 +126,7 @@ def walk(root: int) -> Iterator[Entry]:
                 raise HostError(f"a tree of more than {NAMES_LIMIT} files")
             for name in names:
                 path = f"{below}/{name}" if below else name
-                entry = Entry(
+                entry = TreeEntry(
                     path, directory, name, posix.stat(name, dir_fd=directory, follow_symlinks=False)
                 )
                 if entry.kind == S_IFDIR:
@@ -170,7 +170,7 @@ def measure(root: int) -> Size:
     )
 
 
-def _data_bytes(entry: Entry) -> int:
+def _data_bytes(entry: TreeEntry) -> int:
     facts = entry.facts
     if not _has_holes(facts):
         return facts.st_size
@@ -185,7 +185,7 @@ def _has_holes(facts: posix.stat_result) -> bool:
     return facts.st_blocks * 512 < facts.st_size
 
 
-def _has_attributes(entry: Entry) -> bool:
+def _has_attributes(entry: TreeEntry) -> bool:
     path = f"/proc/self/fd/{entry.directory}/{entry.name}"
     return bool(posix.listxattr(path, follow_symlinks=False))
 
@@ -264,7 +264,7 @@ def _content(root: int) -> str:
     return hashed.hexdigest()[: 2 * KEY_BYTES]
 
 
-def _digest_of_file(entry: Entry) -> bytes:
+def _digest_of_file(entry: TreeEntry) -> bytes:
     hashed = sha256()
     buffer = memoryview(bytearray(min(BUFFER_BYTES, entry.facts.st_size)))
     size = entry.facts.st_size
