@@ -61,7 +61,7 @@ interop: build parts ## tests with other tools: runc, Docker, Podman
 	$(PYTEST) tests/interop
 
 tables: ## write the tables of docs/ that are made of what the tests see
-	PYTHONPATH=src:tests $(VENV)/python tests/tables.py
+	PYTHONPATH=src:tests $(VENV)/python tests/lib/tables.py
 
 bench: build parts ## times of a container's life against runc's
 	PATH="$(PARTS)/bin:$$PATH" $(PYTHON) bench/lifecycle --urunc $(BUILD)/prefix/bin/urunc --parts $(PARTS)

@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
-from support import Network, Urunc, need
+from lib.support import Network, Urunc, need
 
 KINDS = {
     "mounts": "mounts mount_options mount_types storage* sharing layer_on_disk snapshot_device "

@@ -6,7 +6,7 @@
 # Everything but the base system that a build, the demo and the tests use.
 PACKAGES='gcc make libc6-dev musl-tools python3 python3-dev python3-venv qemu-system-x86 busybox-static cpio
     e2fsprogs erofs-utils squashfs-tools iproute2 iputils-ping runc libseccomp2 xz-utils zstd systemd dbus procps uidmap'
-# What the tests run guests with beside, in places of their own (tests/places); they use no service of these packages.
+# What the tests run guests with beside, in places of their own (tests/lib/places); they use no service of these packages.
 ENGINES='containerd docker.io podman netavark aardvark-dns containernetworking-plugins iptables nftables slirp4netns'
 
 say() { printf '%s\n' "$*"; }

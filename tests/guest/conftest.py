@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from linux_guest import Guest, image, initrd, root_tree
-from rooted import populate
-from support import need
+from lib.linux_guest import Guest, image, initrd, root_tree
+from lib.rooted import populate
+from lib.support import need
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-import endings
-from rooted import configure, linux
-from support import Bundle, Container, Urunc, need, nothing_left
+from lib import endings
+from lib.rooted import configure, linux
+from lib.support import Bundle, Container, Urunc, need, nothing_left
 
 MACHINE = {"capabilities": {kind: ["CAP_SYS_BOOT", "CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE"]
                             for kind in ("bounding", "effective", "permitted")}}  # fmt: skip

@@ -12,7 +12,7 @@ import subprocess
 
 import pytest
 
-from linux_guest import PROGRAMS, Guest, ext4_root, image, root_tree, run_script, sections
+from lib.linux_guest import PROGRAMS, Guest, ext4_root, image, root_tree, run_script, sections
 from urunc.storage.cpio import write_tree
 
 

@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-import endings
-from linux_guest import PATH, Guest, ext4_root, run_script, sections
+from lib import endings
+from lib.linux_guest import PATH, Guest, ext4_root, run_script, sections
 
 DOCKER = "00000000a80425fb"
 """The capabilities of Docker's default; CAP_MKNOD is one of them, CAP_SYS_PTRACE is not."""

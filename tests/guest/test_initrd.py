@@ -8,7 +8,7 @@ import pathlib
 import socket
 import subprocess
 
-from support import PARTS, need
+from lib.support import PARTS, need
 from urunc.storage import cpio, initrd
 
 BUSYBOX = "/bin/busybox"

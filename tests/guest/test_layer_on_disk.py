@@ -14,8 +14,8 @@ import time
 
 import pytest
 
-from rooted import configure, linux, run, volume
-from support import PREFIX, Urunc, need, nothing_left
+from lib.rooted import configure, linux, run, volume
+from lib.support import PREFIX, Urunc, need, nothing_left
 
 MIB = 1 << 20
 

@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-from support import PARTS, Bundle, Urunc, need
+from lib.support import PARTS, Bundle, Urunc, need
 
 ROOM = {"firecracker": 2047 - len(" virtio_mmio.device=4K@0xd0000000:5") - len(" pci=off"),
         "hvt": 8191, "spt": 8191}  # fmt: skip

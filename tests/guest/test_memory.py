@@ -10,8 +10,8 @@ import re
 
 import pytest
 
-from rooted import configure, linux, run
-from support import PARTS, Bundle, Network, Urunc, need, nothing_left
+from lib.rooted import configure, linux, run
+from lib.support import PARTS, Bundle, Network, Urunc, need, nothing_left
 
 MIB, GIB = 1 << 20, 1 << 30
 

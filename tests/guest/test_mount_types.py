@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from rooted import configure, linux, run
-from support import Urunc, need
+from lib.rooted import configure, linux, run
+from lib.support import Urunc, need
 
 SAFE = ["nosuid", "noexec", "nodev"]
 READ_ONLY = ["ro", *SAFE]

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from pods import eventually
-from rooted import by_runc, configure, linux, run, volume
-from support import PARTS, Urunc, need, nothing_left
+from lib.pods import eventually
+from lib.rooted import by_runc, configure, linux, run, volume
+from lib.support import PARTS, Urunc, need, nothing_left
 from urunc.storage.initrd import known
 
 KIND = "virtiofs"

@@ -9,8 +9,8 @@ import subprocess
 
 import pytest
 
-from rooted import configure, linux, run, volume
-from support import PREFIX, Bundle, Network, Urunc, ip, need
+from lib.rooted import configure, linux, run, volume
+from lib.support import PREFIX, Bundle, Network, Urunc, ip, need
 
 HOSTS = (
     "# of the user's own\n127.0.0.1\tlocalhost db.local\n::1 localhost ip6-localhost\n"

@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from places.cni import OUTSIDE, UPLINK, Namespace, Node, Pod, bare, bridge, network, ptp
-from support import PARTS, RUN, Bundle, Container, Urunc, need, network_unchanged, nothing_left
+from lib.places.cni import OUTSIDE, UPLINK, Namespace, Node, Pod, bare, bridge, network, ptp
+from lib.support import PARTS, RUN, Bundle, Container, Urunc, need, network_unchanged, nothing_left
 
 FIREWALL = ({"type": "firewall"}, {"type": "tuning"})
 PORTS = [

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from rooted import configure, linux, run, volume
-from support import Bundle, Urunc, need
+from lib.rooted import configure, linux, run, volume
+from lib.support import Bundle, Urunc, need
 
 FIRST, COUNT = 700_000, 65_536
 MAPPING = [{"containerID": 0, "hostID": FIRST, "size": COUNT}]

@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from rooted import configure, linux, run
-from support import PARTS, Bundle, Urunc, need, nothing_left
+from lib.rooted import configure, linux, run
+from lib.support import PARTS, Bundle, Urunc, need, nothing_left
 
 FORKS = """
 cat /proc/self/cgroup; cat /sys/fs/cgroup/pids.max

@@ -9,8 +9,8 @@ import re
 
 import pytest
 
-import rooted
-from support import PARTS, Urunc, need, nothing_left
+from lib import rooted
+from lib.support import PARTS, Urunc, need, nothing_left
 
 PERMIT = "SCMP_ACT_ALLOW"
 

@@ -10,10 +10,10 @@ import shutil
 
 import pytest
 
-from rooted import by_runc, configure, linux, run, volume
-from support import PARTS, Bundle, Urunc, need, nothing_left
+from lib.rooted import by_runc, configure, linux, run, volume
+from lib.support import PARTS, Bundle, Urunc, need, nothing_left
+from lib.ways import forms
 from urunc.storage.initrd import known
-from ways import forms
 
 FORMS = forms("linux", "qemu")
 SIZED = "annotation 'rootfsSize': the root filesystem is read-only"

@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from places.layers import Place
-from stored import BUSYBOX, CONFIG
-from support import Bundle, Container, Urunc, need, nothing_left
+from lib.places.layers import Place
+from lib.stored import BUSYBOX, CONFIG
+from lib.support import Bundle, Container, Urunc, need, nothing_left
 
 CONTAINERS = 50
 IMAGE_MIB = 200

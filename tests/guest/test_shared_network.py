@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from support import PARTS, Bundle, Container, Network, Urunc, ip, need, nothing_left
+from lib.support import PARTS, Bundle, Container, Network, Urunc, ip, need, nothing_left
 
 # $1: listens on that port of every address; what it hears goes to $2:$3, and back: what Knative's
 # queue-proxy does for its application

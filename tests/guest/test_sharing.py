@@ -13,8 +13,8 @@ import time
 
 import pytest
 
-from rooted import configure, linux, run, volume
-from support import PARTS, RESERVED_USERS, Container, Urunc, need, nothing_left
+from lib.rooted import configure, linux, run, volume
+from lib.support import PARTS, RESERVED_USERS, Container, Urunc, need, nothing_left
 from urunc.storage.initrd import known
 
 KIND = "virtiofs"

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-import endings
-from support import PARTS, Bundle, Container, Urunc, need, nothing_left
+from lib import endings
+from lib.support import PARTS, Bundle, Container, Urunc, need, nothing_left
 
 QUIET = ("WINCH", "HUP", "USR1", "SIGUSR2", "CONT", "URG", "PIPE", "ALRM", "RTMIN+3", "34", "0")
 

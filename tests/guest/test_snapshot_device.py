@@ -9,9 +9,9 @@ import os
 import pathlib
 import subprocess
 
-from rooted import configure
-from shims import Shim, until
-from support import RUN, Bundle, Urunc, need, nothing_left
+from lib.rooted import configure
+from lib.shims import Shim, until
+from lib.support import RUN, Bundle, Urunc, need, nothing_left
 from urunc.shim.messages import any_of
 
 

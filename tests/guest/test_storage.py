@@ -14,10 +14,10 @@ import time
 
 import pytest
 
-from rooted import configure, linux, run, volume
-from support import PARTS, Bundle, Network, Urunc, need, nothing_left
+from lib.rooted import configure, linux, run, volume
+from lib.support import PARTS, Bundle, Network, Urunc, need, nothing_left
+from lib.ways import forms
 from urunc.storage.facts import SHARES
-from ways import forms
 
 SHARED_MIB = 64
 

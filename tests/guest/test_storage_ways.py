@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-import ways
-from rooted import configure, linux, populate, run, volume
-from support import PARTS, Bundle, Container, Urunc, need, nothing_left
+from lib import ways
+from lib.rooted import configure, linux, populate, run, volume
+from lib.support import PARTS, Bundle, Container, Urunc, need, nothing_left
+from lib.ways import CONTENTS, LEFT_OUT, REFUSED, SETTINGS, Content, Setting, way
 from urunc.storage.facts import DEVICE, DIRECTORY, DISKS, SHARES, TMPFS
 from urunc.storage.initrd import known
-from ways import CONTENTS, LEFT_OUT, REFUSED, SETTINGS, Content, Setting, way
 
 LINUX = [setting for setting in SETTINGS if setting.rooted]
 OTHERS = [setting for setting in SETTINGS if not setting.rooted]

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from linux_guest import Guest, ext4_root
+from lib.linux_guest import Guest, ext4_root
 
 MUCH = 10 << 20
 

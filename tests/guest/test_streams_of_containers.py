@@ -19,8 +19,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from rooted import by_runc, configure, linux, run
-from support import Bundle, Container, Urunc, need, nothing_left
+from lib.rooted import by_runc, configure, linux, run
+from lib.support import Bundle, Container, Urunc, need, nothing_left
 
 MUCH = 10 << 20
 ECHO = "cat; echo error >&2; echo again >/dev/stderr; exit 3"

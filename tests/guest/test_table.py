@@ -14,7 +14,7 @@ import sys
 
 import pytest
 
-from support import PARTS, Bundle, Network, Urunc, cpio, need, nothing_left
+from lib.support import PARTS, Bundle, Network, Urunc, cpio, need, nothing_left
 
 BLOCK = b"urunc test block!" + bytes(512 * 2048 - 17)
 

@@ -19,8 +19,8 @@ from collections.abc import Iterator
 import pytest
 from test_shared_network import NAME_SERVER, beside, echo, resolver, tables
 
-from places.rootless import Rootless
-from support import PARTS, Bundle, Container, Network, Urunc, ip, need
+from lib.places.rootless import Rootless
+from lib.support import PARTS, Bundle, Container, Network, Urunc, ip, need
 
 MAPPING = [{"containerID": 0, "hostID": 700_000, "size": 65_536}]
 

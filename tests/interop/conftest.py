@@ -10,12 +10,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from engines import PAGE
-from images import archive, solo5_images
-from places.containerd import Containerd
-from places.cri import Cri
-from pods import kubelet
-from support import PARTS, need
+from lib.engines import PAGE
+from lib.images import archive, solo5_images
+from lib.places.containerd import Containerd
+from lib.places.cri import Cri
+from lib.pods import kubelet
+from lib.support import PARTS, need
 
 pytest.register_assert_rewrite("smoke")
 BUSYBOX = pathlib.Path("/bin/busybox")

@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from engines import taken_down
-from images import archive
-from places.containerd import RUNC, SHIM, Containerd
-from support import PARTS, TOOLS, URUNC, need, unchanged
+from lib.engines import taken_down
+from lib.images import archive
+from lib.places.containerd import RUNC, SHIM, Containerd
+from lib.support import PARTS, TOOLS, URUNC, need, unchanged
 
 BUSYBOX = pathlib.Path("/bin/busybox")
 RUNTIMES = [SHIM, RUNC]

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 import grpc
 import pytest
 
-from engines import SERVE, taken_down
-from images import archive
-from places.containerd import Containerd
-from places.cri import Cri
-from places.registry import registry
-from pods import EXITED, RUNNING, Pod, eventually
-from services import links
-from support import PARTS, URUNC, assert_same, need, network_state
+from lib.engines import SERVE, taken_down
+from lib.images import archive
+from lib.places.containerd import Containerd
+from lib.places.cri import Cri
+from lib.places.registry import registry
+from lib.pods import EXITED, RUNNING, Pod, eventually
+from lib.services import links
+from lib.support import PARTS, URUNC, assert_same, need, network_state
 
 BUSYBOX = pathlib.Path("/bin/busybox")
 MIB = 1 << 20

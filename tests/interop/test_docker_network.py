@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from engines import END, PAGE, SERVE, guest, reports, resolved, taken_down
-from places.docker import Docker
-from support import URUNC, need, unchanged
+from lib.engines import END, PAGE, SERVE, guest, reports, resolved, taken_down
+from lib.places.docker import Docker
+from lib.support import URUNC, need, unchanged
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from engines import taken_down
-from places.docker import Docker
-from smoke import guests, ordinary
-from smoke.guests import Guests
-from smoke.ordinary import Ordinary
-from support import URUNC, need, unchanged
+from lib.engines import taken_down
+from lib.places.docker import Docker
+from lib.smoke import guests, ordinary
+from lib.smoke.guests import Guests
+from lib.smoke.ordinary import Ordinary
+from lib.support import URUNC, need, unchanged
 
 
 @pytest.fixture(scope="module")

@@ -11,17 +11,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from engines import taken_down
-from images import archive
-from places.containerd import Containerd
-from places.cri import Cri
-from places.docker import Docker
-from places.engine import Engine
-from places.podman import Podman
-from places.registry import registry
-from pods import EXITED, Pod, eventually
-from stored import AS_LINUX, BUSYBOX, COPYING, annotations, image
-from support import PREFIX, URUNC, need, unchanged
+from lib.engines import taken_down
+from lib.images import archive
+from lib.places.containerd import Containerd
+from lib.places.cri import Cri
+from lib.places.docker import Docker
+from lib.places.engine import Engine
+from lib.places.podman import Podman
+from lib.places.registry import registry
+from lib.pods import EXITED, Pod, eventually
+from lib.stored import AS_LINUX, BUSYBOX, COPYING, annotation_words, image
+from lib.support import PREFIX, URUNC, need, unchanged
 
 ALL_GUESTS = '[ordinary]\nguest = "linux"\n'
 SUPERVISED = COPYING.replace("[monitors.qemu]\n", "[monitors.qemu]\nsupervisor = true\n")
@@ -65,7 +65,7 @@ def engine(
 def ran(engine: tuple[Engine, str], *words: str) -> Iterator[None]:
     """`run -d` of a guest that is its machine's administrator, as far as the engine goes."""
     place, kind = engine
-    marks = annotations("--annotation") if kind == "podman" else []
+    marks = annotation_words("--annotation") if kind == "podman" else []
     runtime = "urunc" if kind in ("podman", "shim") else "urunc-configured"
     options = ("--privileged", "--pid", "host", "--name", "ends", "--runtime", runtime)
     try:

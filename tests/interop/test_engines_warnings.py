@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from engines import taken_down
-from places.docker import Docker
-from places.engine import Engine
-from places.podman import Podman
-from support import URUNC, need, unchanged
+from lib.engines import taken_down
+from lib.places.docker import Docker
+from lib.places.engine import Engine
+from lib.places.podman import Podman
+from lib.support import URUNC, need, unchanged
 
 FILE = "/run/urunc.log"
 WARNING = "process.env: mirage is told no variables: COLOUR"

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from engines import taken_down
-from images import archive
-from places.containerd import RUNC, Containerd
-from places.docker import Docker
-from places.engine import Engine
-from places.podman import Podman
-from support import PROJECT, URUNC, need
+from lib.engines import taken_down
+from lib.images import archive
+from lib.places.containerd import RUNC, Containerd
+from lib.places.docker import Docker
+from lib.places.engine import Engine
+from lib.places.podman import Podman
+from lib.support import PROJECT, URUNC, need
 
 BUSYBOX = pathlib.Path("/bin/busybox")
 SECRET = "correct-horse-battery-staple"

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from places.node import CONTAINERD, K3S, Node
-from support import PROJECT, need
+from lib.places.node import CONTAINERD, K3S, Node
+from lib.support import PROJECT, need
 
 INSTALL = str(PROJECT / "deploy/install")
 PREFIX = PROJECT / "build/prefix"

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from engines import END, PAGE, SERVE, guest, reports, resolved, taken_down
-from images import PREFIX
-from places.podman import Podman
-from support import URUNC, need, unchanged
+from lib.engines import END, PAGE, SERVE, guest, reports, resolved, taken_down
+from lib.images import PREFIX
+from lib.places.podman import Podman
+from lib.support import URUNC, need, unchanged
 
 
 @pytest.fixture(scope="module")

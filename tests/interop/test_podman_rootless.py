@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from engines import PAGE, SERVE, guest, reports, taken_down
-from images import PREFIX
-from places.podman import RootlessPodman
-from support import URUNC, need, unchanged
+from lib.engines import PAGE, SERVE, guest, reports, taken_down
+from lib.images import PREFIX
+from lib.places.podman import RootlessPodman
+from lib.support import URUNC, need, unchanged
 
 ADDRESS = "10.0.2.100"
 """What slirp4netns gives to every container."""

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from engines import taken_down
-from places.podman import Podman
-from smoke import Seen, guests, ordinary
-from smoke.guests import Guests
-from smoke.ordinary import Ordinary
-from support import URUNC, need, unchanged
+from lib.engines import taken_down
+from lib.places.podman import Podman
+from lib.smoke import Seen, guests, ordinary
+from lib.smoke.guests import Guests
+from lib.smoke.ordinary import Ordinary
+from lib.support import URUNC, need, unchanged
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from support import PARTS, Bundle, Urunc, need
+from lib.support import PARTS, Bundle, Urunc, need
 
 
 @pytest.fixture

@@ -11,15 +11,15 @@ import grpc
 import pytest
 from test_storage_cri import ACCOUNT, Kubelet
 
-from engines import taken_down
-from images import archive, solo5_images
-from places.containerd import Containerd
-from places.cri import Cri
-from places.registry import registry
-from pods import EXITED, Pod, eventually
-from services import links
-from stored import BUSYBOX
-from support import PARTS, URUNC, need
+from lib.engines import taken_down
+from lib.images import archive, solo5_images
+from lib.places.containerd import Containerd
+from lib.places.cri import Cri
+from lib.places.registry import registry
+from lib.pods import EXITED, Pod, eventually
+from lib.services import links
+from lib.stored import BUSYBOX
+from lib.support import PARTS, URUNC, need
 
 CONFIG = """
         [storage]

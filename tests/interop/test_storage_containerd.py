@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from engines import taken_down
-from places.containerd import Containerd
-from stored import (
+from lib.engines import taken_down
+from lib.places.containerd import Containerd
+from lib.stored import (
     CONFIG,
     COPYING,
     LOOK,
@@ -21,13 +21,13 @@ from stored import (
     WRITE,
     WRITTEN,
     Volumes,
-    annotations,
+    annotation_words,
     answers,
     cached,
     image,
     script,
 )
-from support import URUNC, need, unchanged
+from lib.support import URUNC, need, unchanged
 
 SNAPSHOTTERS = ("overlayfs", "native")
 
@@ -54,7 +54,7 @@ def run(
     containerd: Containerd, *command: str, code: int = 0, options: tuple[str, ...] = (), **more: str
 ) -> str:
     """`ctr run` of a guest that ends with this code; what it says."""
-    words = ("--rm", *annotations("--annotation", **more), *options)
+    words = ("--rm", *annotation_words("--annotation", **more), *options)
     done = containerd.launch("guest", "stored", *command, options=words, check=False)
     assert done.returncode == code, done
     return done.stdout

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from engines import taken_down
-from images import archive
-from places.containerd import Containerd
-from places.cri import Cri
-from places.registry import registry
-from pods import EXITED, Pod, eventually
-from stored import (
+from lib.engines import taken_down
+from lib.images import archive
+from lib.places.containerd import Containerd
+from lib.places.cri import Cri
+from lib.places.registry import registry
+from lib.pods import EXITED, Pod, eventually
+from lib.stored import (
     AS_LINUX,
     BUSYBOX,
     CONFIG,
@@ -31,7 +31,7 @@ from stored import (
     image,
     script,
 )
-from support import PREFIX, URUNC, need
+from lib.support import PREFIX, URUNC, need
 
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 TIME = "..2026_11_25"

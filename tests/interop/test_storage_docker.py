@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from engines import taken_down
-from places.docker import Docker
-from stored import (
+from lib.engines import taken_down
+from lib.places.docker import Docker
+from lib.stored import (
     CONFIG,
     COPYING,
     DENIED,
@@ -31,7 +31,7 @@ from stored import (
     image,
     script,
 )
-from support import URUNC, need, unchanged
+from lib.support import URUNC, need, unchanged
 
 ALL_GUESTS = '[ordinary]\nguest = "linux"\n'
 EXACT = "[monitors.qemu]\nsupervisor = true\n"

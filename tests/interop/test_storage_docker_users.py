@@ -11,10 +11,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from engines import taken_down
-from places.docker import Docker
-from stored import CONFIG, COPYING, Volumes, answers, image, script
-from support import URUNC, need
+from lib.engines import taken_down
+from lib.places.docker import Docker
+from lib.stored import CONFIG, COPYING, Volumes, answers, image, script
+from lib.support import URUNC, need
 
 FIRST = 100_000
 ALL_GUESTS = '[ordinary]\nguest = "linux"\n'

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from engines import taken_down
-from places.podman import Podman
-from stored import (
+from lib.engines import taken_down
+from lib.places.podman import Podman
+from lib.stored import (
     CONFIG,
     CONTENT,
     COPYING,
@@ -29,13 +29,13 @@ from stored import (
     WRITE,
     WRITTEN,
     Volumes,
-    annotations,
+    annotation_words,
     answers,
     cached,
     image,
     script,
 )
-from support import URUNC, need, unchanged
+from lib.support import URUNC, need, unchanged
 
 
 class Vfs(Podman):
@@ -68,7 +68,7 @@ def nothing_stays(podman: Podman) -> Iterator[None]:
 
 def run(podman: Podman, *words: str, code: int = 0, **more: str) -> str:
     """`podman run` of a guest that ends with this code; what it says."""
-    named = annotations("--annotation", **more)
+    named = annotation_words("--annotation", **more)
     done = podman("run", "--rm", "--runtime", "urunc", *named, *words, check=False)
     assert done.returncode == code, done
     return done.stdout
@@ -87,7 +87,7 @@ def test_root(podman: Podman) -> None:
 def test_too_little_memory(podman: Podman) -> None:
     """Podman would have 0 of a guest that never ran; the number that the refusal names is enough,
     and nothing less."""
-    words = ("run", "--rm", "--runtime", "urunc", *annotations("--annotation"))
+    words = ("run", "--rm", "--runtime", "urunc", *annotation_words("--annotation"))
     asked = ("stored", *script(LOOK, code=7))
     refused = podman(*words, "--memory", "140m", *asked, check=False)
     assert refused.returncode not in (0, 15)
@@ -169,7 +169,7 @@ def test_user_namespace(podman: Podman, tmp_path: pathlib.Path) -> None:
     volumes = Volumes(tmp_path)
     os.chown(volumes.directory, 100_000, 100_000)
     os.chown(volumes.directory / "secret", 101_234, 100_007)
-    named = annotations("--annotation")
+    named = annotation_words("--annotation")
     words = ("--uidmap", "0:100000:65536", "--volume", f"{volumes.directory}:/tmp/directory:ro")
     said = {
         runtime: podman(
@@ -225,7 +225,7 @@ def test_copied_into_a_read_only_container(podman: Podman, tmp_path: pathlib.Pat
     """`podman cp` before the start: the guest has the files and cannot change them."""
     (tmp_path / "copied").write_text("copied\n")
     asked = READ | {"copied": "cat /data/copied; echo guest >/data/copied; cat /data/settings"}
-    words = ("--name", "reader", "--read-only", *annotations("--annotation"), "stored")
+    words = ("--name", "reader", "--read-only", *annotation_words("--annotation"), "stored")
     said = {}
     for runtime in ("runc", "urunc"):
         podman("create", "--runtime", runtime, *words, *script(asked))

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from engines import taken_down
-from images import archive
-from places.containerd import Containerd
-from places.docker import Docker
-from places.podman import Podman
-from support import PARTS, URUNC, need
+from lib.engines import taken_down
+from lib.images import archive
+from lib.places.containerd import Containerd
+from lib.places.docker import Docker
+from lib.places.podman import Podman
+from lib.support import PARTS, URUNC, need
 
 CONTENT = b"of the probe's disk\n".ljust(1 << 20, b"\0")
 

@@ -11,17 +11,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from engines import taken_down
-from images import archive
-from places.containerd import SHIM, Containerd
-from places.cri import Cri
-from places.docker import Docker
-from places.engine import ENVIRONMENT, Engine
-from places.podman import Podman
-from places.registry import registry
-from pods import EXITED, Pod, eventually
-from stored import AS_LINUX, BUSYBOX, CONFIG, annotations, image
-from support import PREFIX, URUNC, need, unchanged
+from lib.engines import taken_down
+from lib.images import archive
+from lib.places.containerd import SHIM, Containerd
+from lib.places.cri import Cri
+from lib.places.docker import Docker
+from lib.places.engine import ENVIRONMENT, Engine
+from lib.places.podman import Podman
+from lib.places.registry import registry
+from lib.pods import EXITED, Pod, eventually
+from lib.stored import AS_LINUX, BUSYBOX, CONFIG, annotation_words, image
+from lib.support import PREFIX, URUNC, need, unchanged
 
 MUCH = 10 << 20
 HERE = b"here\n"
@@ -88,10 +88,17 @@ def test_podman(tmp_path_factory: pytest.TempPathFactory) -> None:
         podman("load", "--input", str(image(tmp_path_factory.mktemp("images"))))
         podman("run", "--rm", "stored", "/bin/ls")  # a mount for networks stays of the first one
         with unchanged(podman.holds, 10):
-            run = ("run", "--rm", "-i", "--runtime", "urunc", *annotations("--annotation"))
+            run = ("run", "--rm", "-i", "--runtime", "urunc", *annotation_words("--annotation"))
             check(podman, *run, "stored")
             check_terminal(podman, *run, "-t", "stored")
-            run = ("run", "--runtime", "urunc", *annotations("--annotation"), "--name", "logged")
+            run = (
+                "run",
+                "--runtime",
+                "urunc",
+                *annotation_words("--annotation"),
+                "--name",
+                "logged",
+            )
             podman(*run, "stored", *BOTH)
             logs = podman("logs", "logged")
             assert (logs.stdout, logs.stderr) == ("here\nmore\n", "error\nagain\n")
@@ -134,7 +141,7 @@ def test_containerd(containerd: Containerd) -> None:
     """By the FIFOs of urunc's shim; ctr says when the input ends (CloseIO), but for one that comes
     before the container."""
     with unchanged(containerd.holds, 10):
-        options = ("--runtime", SHIM, *annotations("--annotation"), "--rm")
+        options = ("--runtime", SHIM, *annotation_words("--annotation"), "--rm")
         run = ("run", "--cgroup", f"/{containerd.group}/streams", *options)
         check(containerd, *run, "docker.io/library/stored:latest", "streams", early=False)
 

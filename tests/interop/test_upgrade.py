@@ -13,10 +13,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from engines import taken_down
-from images import archive
-from places.containerd import SHIM, Containerd
-from support import PARTS, PROJECT, need
+from lib.engines import taken_down
+from lib.images import archive
+from lib.places.containerd import SHIM, Containerd
+from lib.support import PARTS, PROJECT, need
 
 BUSYBOX = pathlib.Path("/bin/busybox")
 FIRST, SECOND = "1.0.1", "1.0.2"

@@ -7,7 +7,7 @@ import pathlib
 
 import pytest
 
-from support import PARTS, Bundle, need
+from lib.support import PARTS, Bundle, need
 
 
 @pytest.fixture

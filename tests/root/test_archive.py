@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from newc import Node, on_disk, unpacked
-from support import need
+from lib.newc import Node, on_disk, unpacked
+from lib.support import need
 from urunc.errors import Error, HostError, ImageError
 from urunc.storage import archive, cpio
 from urunc.storage.archive import Archive, Copied, write_archive

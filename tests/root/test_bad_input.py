@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import pytest
 
-from support import PARTS, PREFIX, Bundle, Urunc, elf, need, nothing_left
+from lib.support import PARTS, PREFIX, Bundle, Urunc, elf, need, nothing_left
 
 Change = Callable[[Bundle], object]
 
@@ -405,7 +405,7 @@ def test_forced_delete_of_nothing(urunc: Urunc) -> None:
 
 def test_id_that_exists_and_wrong_states(urunc: Urunc, tmp_path: pathlib.Path) -> None:
     need("probe", "qemu")
-    from support import PARTS
+    from lib.support import PARTS
 
     bundle = Bundle(tmp_path / "b", "unikraft", "qemu", accelerator="tcg")
     bundle.add("unikernel", PARTS / "probe.pvh")

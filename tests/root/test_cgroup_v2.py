@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from places.machine import Machine
-from support import PARTS, PROJECT, SPT_TASKS, URUNC, Bundle, need
+from lib.places.machine import Machine
+from lib.support import PARTS, PROJECT, SPT_TASKS, URUNC, Bundle, need
 
 MIB = 1 << 20
 pytestmark = pytest.mark.timeout(300)

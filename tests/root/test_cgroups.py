@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from places.hierarchy import Hierarchy
-from support import PARTS, PREFIX, Bundle, Container, Urunc, need, nothing_left
+from lib.places.hierarchy import Hierarchy
+from lib.support import PARTS, PREFIX, Bundle, Container, Urunc, need, nothing_left
 
 V1 = pathlib.Path("/sys/fs/cgroup")
 MIB = 1 << 20

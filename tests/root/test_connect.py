@@ -4,6 +4,7 @@ the use, which no test of whole verbs can hit."""
 
 from __future__ import annotations
 
+import json
 import pathlib
 import subprocess
 import time
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from support import Network, ip, need, network_unchanged
+from lib.support import Network, ip, need, network_unchanged
 from urunc import logs
 from urunc.errors import HostError
 from urunc.journal import Journal
@@ -80,10 +81,11 @@ def test_a_namespace_that_is_reached_by_another_path(network: Network, place: Pl
     """An engine's bind mount stays when the process is gone whose path was recorded."""
     with network_unchanged(network.path):
         connect(found(place), place)
-        recorded = place.journal.resources()
-        for resource in recorded:
-            resource.__dict__["namespace"] = "/proc/1/no/such/path"
-        place.journal._write(recorded)
+        recorded = [
+            json.loads(line) for line in pathlib.Path(place.journal.path).read_text().splitlines()
+        ]
+        lines = [json.dumps({**entry, "namespace": "/proc/1/no/such/path"}) for entry in recorded]
+        pathlib.Path(place.journal.path).write_text("\n".join(lines) + "\n")
         place.journal.remove_all()
 
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from newc import members, on_disk, unpacked
-from support import need
+from lib.newc import members, on_disk, unpacked
+from lib.support import need
 from urunc.errors import HostError, ImageError
 from urunc.storage import cpio, initrd
 

@@ -8,7 +8,7 @@ import json
 import pathlib
 import subprocess
 
-from support import URUNC, Bundle, Container, Urunc, need, nothing_left
+from lib.support import URUNC, Bundle, Container, Urunc, need, nothing_left
 
 
 def test_before_any_container() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from support import PARTS, Bundle, Urunc, need, nothing_left
+from lib.support import PARTS, Bundle, Urunc, need, nothing_left
 
 KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from support import (
+from lib.support import (
     PARTS,
     PREFIX,
     PROJECT,

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from places.layers import Place, contents
-from support import Urunc, need
+from lib.places.layers import Place, contents
+from lib.support import Urunc, need
 from urunc.errors import HostError
 from urunc.storage import cache, images
 from urunc.storage.layers import identify

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from places.layers import Place, contents
-from support import need
+from lib.places.layers import Place, contents
+from lib.support import need
 from urunc.bundle.spec import IdMapping
 from urunc.errors import HostError
 from urunc.ids import IdMap

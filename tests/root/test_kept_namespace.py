@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from support import (
+from lib.support import (
     PARTS,
     PREFIX,
     Bundle,

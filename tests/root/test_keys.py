@@ -16,10 +16,8 @@ import pytest
 import referencing
 import referencing.jsonschema
 
-import keys
-import rooted
-import schema
-from support import PARTS, PREFIX, Bundle, Urunc, need
+from lib import keys, rooted, schema
+from lib.support import PARTS, PREFIX, Bundle, Urunc, need
 
 FATES = {key: row.fate for row in keys.ROWS for key in keys.spread(row.keys)}
 

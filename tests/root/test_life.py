@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from support import PARTS, Bundle, Network, Urunc, ip, need, nothing_left
+from lib.support import PARTS, Bundle, Network, Urunc, ip, need, nothing_left
 
 
 @pytest.fixture

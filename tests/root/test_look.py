@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from support import Network, ip, need
+from lib.support import Network, ip, need
 from urunc.bundle.network_files import read_hostname
 from urunc.net.facts import Address, Interface, NetworkFound, Resolver, Route
 from urunc.net.look import network_of, read_hosts, read_network, read_resolver

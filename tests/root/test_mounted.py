@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from support import need
+from lib.support import need
 from urunc.storage import mounted
 
 MAP = "0 100000 65536\n"

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from support import PARTS, Bundle, Network, Urunc, need, nothing_left
+from lib.support import PARTS, Bundle, Network, Urunc, need, nothing_left
 
 KINDS = {
     "pid": "pid", "network": "net", "mount": "mnt", "ipc": "ipc", "uts": "uts", "user": "user",
@@ -352,7 +352,7 @@ def test_rootless(
     """An ordinary user with its own id mapped, and with subordinate ones (newuidmap(1)): the
     monitor is that user, in its own namespaces, without a capability; no control group, no TAP
     device, and nothing left."""
-    from support import URUNC
+    from lib.support import URUNC
 
     directory = ordinary_user["directory"]
     shutil.copytree(bundle.path, directory / "b")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from support import Network, ip, need
+from lib.support import Network, ip, need
 from urunc.linux import nftables
 from urunc.linux.nftables import (
     DSTNAT,

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from support import PARTS, Bundle, Network, Urunc, need, nothing_left
+from lib.support import PARTS, Bundle, Network, Urunc, need, nothing_left
 
 KINDS = ("bounding", "effective", "inheritable", "permitted", "ambient")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from support import PARTS, Bundle, Urunc, ip, need, network_unchanged, nothing_left
+from lib.support import PARTS, Bundle, Urunc, ip, need, network_unchanged, nothing_left
 
 MIB = 1 << 20
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from places.hierarchy import Hierarchy
-from support import PROJECT, Bundle, Urunc, need, nothing_left
+from lib.places.hierarchy import Hierarchy
+from lib.support import PROJECT, Bundle, Urunc, need, nothing_left
 from urunc.linux import cgroups
 from urunc.shim import metrics
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from shims import NAMESPACE, Shim, box, runc_options, until
-from support import RUN, URUNC, Bundle, need, nothing_left
+from lib.shims import NAMESPACE, Shim, box, runc_options, until
+from lib.support import RUN, URUNC, Bundle, need, nothing_left
 from urunc.linux import cgroups
 from urunc.shim.messages import any_of, decode, encode
 from urunc.shim.ttrpc import UNIMPLEMENTED, UNKNOWN, StatusError

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from support import need
+from lib.support import need
 from urunc.errors import HostError
 from urunc.shim.rootfs import mount_all, unmount_all
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from shims import Shim, box, runc_options, until
-from support import RUN, Bundle, need, nothing_left
+from lib.shims import Shim, box, runc_options, until
+from lib.support import RUN, Bundle, need, nothing_left
 from urunc.shim.messages import decode, encode
 from urunc.shim.ttrpc import (
     INVALID_ARGUMENT,

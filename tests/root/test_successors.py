@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from support import (
+from lib.support import (
     PARTS,
     PREFIX,
     Bundle,

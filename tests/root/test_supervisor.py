@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from support import PROJECT, need
+from lib.support import PROJECT, need
 
 SUPERVISOR = PROJECT / "build/prefix/lib/urunc"
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from places.systemd import Systemd
-from support import PARTS, SPT_TASKS, Bundle, Urunc, need
+from lib.places.systemd import Systemd
+from lib.support import PARTS, SPT_TASKS, Bundle, Urunc, need
 
 MIB = 1 << 20
 

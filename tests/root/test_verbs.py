@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 
-from support import Bundle, Urunc, nothing_left
+from lib.support import Bundle, Urunc, nothing_left
 
 STATE = {"ociVersion", "id", "status", "pid", "bundle", "annotations"}
 

@@ -13,7 +13,7 @@ import pytest
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
 LINTED = ("src", "tests", "deploy")
-TYPED = ("src", "tests/unit", "tests/style", "tests/places", "deploy/installer")
+TYPED = ("src", "tests/unit", "tests/style", "tests/lib", "deploy/installer")
 TOOLS = [
     ("ruff", "check", *LINTED),
     ("ruff", "format", "--check", "--diff", *LINTED),
@@ -29,7 +29,7 @@ def test_names() -> None:
 
 @pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: " ".join(tool[:2]))
 def test_tool(tool: tuple[str, ...]) -> None:
-    environment = {**os.environ, "MYPYPATH": "src"}
+    environment = {**os.environ, "MYPYPATH": "src:tests"}
     answer = subprocess.run(
         [sys.executable, "-m", *tool],
         cwd=PROJECT,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from made import config, document, host, image, image_file, solo5
+from lib.made import config, document, host, image, image_file, solo5
 from urunc import guests, monitors
 from urunc.bundle import spec
 from urunc.errors import SpecError

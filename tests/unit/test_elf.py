@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from made import AARCH64, BLOCK, NET, elf, manifest, note, pvh_note, solo5_notes
+from lib.made import AARCH64, BLOCK, NET, elf, manifest, note, pvh_note, solo5_notes
 from urunc.bundle.elf import SOLO5_MFT1, Binary, inspect
 from urunc.errors import ImageError
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import keys
+from lib import keys
 from urunc.features import document
 
 FATES = {key: row.fate for row in keys.ROWS for key in keys.spread(row.keys)}

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from made import config, image_file
+from lib.made import config, image_file
 from urunc import guests, monitors
 from urunc.bundle import image, spec
 from urunc.bundle.elf import Binary

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from made import binary, config, solo5
+from lib.made import binary, config, solo5
 from urunc import guests
 from urunc.errors import ConfigError, ImageError
 from urunc.guests import Devices, Disk, Nic, Request, Words

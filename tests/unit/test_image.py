@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from made import config, document, elf, pvh_note
+from lib.made import config, document, elf, pvh_note
 from urunc.bundle import image, spec
 from urunc.bundle.image import PREFIX, UnikernelImage
 from urunc.config import Config

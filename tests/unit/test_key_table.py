@@ -10,8 +10,7 @@ import re
 
 import pytest
 
-import keys
-import schema
+from lib import keys, schema
 
 TESTS = pathlib.Path(__file__).resolve().parent.parent
 FOREIGN = {row.keys for row in keys.ROWS if row.fate == "foreign"}

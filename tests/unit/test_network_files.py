@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 from test_guests import request
 
-from made import interface
+from lib.made import interface
 from urunc.guests import Process
 from urunc.guests.linux_config import config_text
 from urunc.net.facts import NOTHING

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from made import (
+from lib.made import (
     MIB,
     binary,
     config,

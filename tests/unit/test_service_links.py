@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from made import config, document, found, host, image, interface, net, solo5
-from services import links, service
+from lib.made import config, document, found, host, image, interface, net, solo5
+from lib.services import links, service
 from urunc import guests, monitors
 from urunc.bundle import spec
 from urunc.errors import ImageError

@@ -22,8 +22,8 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from protos import KINDS, PROTOS
 
+from lib.protos import KINDS, PROTOS
 from urunc.shim import messages, tables
 from urunc.shim.messages import MessageError, decode, encode, start_input
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from made import document
+from lib.made import document
 from urunc.bundle import spec
 from urunc.bundle.rare_keys import MemoryPolicy, TimeOffset, VirtualMachine
 from urunc.bundle.resources import Resources

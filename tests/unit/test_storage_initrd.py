@@ -13,7 +13,7 @@ import subprocess
 
 import pytest
 
-from newc import unpacked
+from lib.newc import unpacked
 from urunc.config import Config
 from urunc.errors import HostError
 from urunc.storage.initrd import (

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from made import config, document, image
+from lib.made import config, document, image
 from urunc import guests
 from urunc.bundle import spec
 from urunc.storage import look

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from made import config, document, found, host, image, image_file, solo5, source
+from lib.made import config, document, found, host, image, image_file, solo5, source
 from urunc import guests, monitors
 from urunc.bundle import spec
 from urunc.errors import ImageError

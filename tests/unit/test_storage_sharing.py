@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from made import config, document, found, host, image, source
-from made import net as network
+from lib.made import config, document, found, host, image, source
+from lib.made import net as network
 from urunc import guests, monitors
 from urunc.bundle import spec
 from urunc.errors import HostError

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from made import config, document, found, image, image_file, solo5, source
-from made import host as machine
+from lib.made import config, document, found, image, image_file, solo5, source
+from lib.made import host as machine
 from urunc import guests, monitors
 from urunc.bundle import spec
 from urunc.errors import ImageError

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-import tables
-from made import config
+from lib import tables
+from lib.made import config
 from urunc import guests
 from urunc.guests import BUILT_IN, Nic, Request
 

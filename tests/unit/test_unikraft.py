@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_guests import NO_ADDRESS, OFF_LINK, SECOND, nic, request, words
 
-from made import config
+from lib.made import config
 from urunc import guests
 from urunc.errors import ImageError
 from urunc.guests import Setting, Words

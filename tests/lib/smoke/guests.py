@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from engines import END
-from smoke import MIB, Seen, Side
-from support import PARTS, has, need
+from lib.engines import END
+from lib.smoke import MIB, Seen, Side
+from lib.support import PARTS, has, need
 
 SERVING = '"serving"'
 SCRIPT = (

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 
-from places.engine import ENVIRONMENT, Engine
+from lib.places.engine import ENVIRONMENT, Engine
 
 DOCKER = "/usr/bin/docker"
 CONTAINERD = "/usr/bin/containerd"

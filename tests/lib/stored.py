@@ -12,9 +12,9 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
-from images import archive
-from places import Place
-from support import PARTS, PREFIX, URUNC
+from lib.images import archive
+from lib.places import Place
+from lib.support import PARTS, PREFIX, URUNC
 
 BUSYBOX = pathlib.Path("/bin/busybox")
 APPLETS = ("sh", "cat", "dd", "grep", "ls", "mount", "readlink", "stat", "touch", "wc")
@@ -96,7 +96,7 @@ def image(directory: pathlib.Path, name: str = "stored", *volumes: str) -> pathl
     return archive(directory / f"{name}.tar", name, files, ["/bin/sh"], volumes)
 
 
-def annotations(*form: str, **more: str) -> list[str]:
+def annotation_words(*form: str, **more: str) -> list[str]:
     """The words of a command line that set the annotations; `form` are the words of one."""
     found = {PREFIX + key: value for key, value in (AS_LINUX | more).items()}
     return [word for key, value in found.items() for word in (*form, f"{key}={value}")]

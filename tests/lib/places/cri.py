@@ -24,7 +24,7 @@ from typing import Any, Self
 import grpc  # type: ignore[import-untyped]  # it brings no types
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from places import socket_at
+from lib.places import socket_at
 
 PROTO = """
 syntax = "proto3"; package runtime.v1;

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 
-from support import PARTS, PROJECT
+from lib.support import PARTS, PROJECT
 
 LINUX = PARTS / "linux"
 PROGRAMS = PROJECT / "build/guest-init"
@@ -73,7 +73,7 @@ def root_tree(path: pathlib.Path) -> pathlib.Path:
 
 def image(tree: pathlib.Path, form: str, path: pathlib.Path) -> pathlib.Path:
     """An image of a tree."""
-    commands = {
+    commands: dict[str, list[str | pathlib.Path]] = {
         "ext4": ["mke2fs", "-q", "-t", "ext4", "-d", tree, path, "24M"],
         "erofs": ["mkfs.erofs", path, tree],
         "squashfs": ["mksquashfs", tree, path, "-quiet", "-no-progress", "-noappend"],

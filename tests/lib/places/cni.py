@@ -27,7 +27,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from places import Place, hold, socket_at
+from lib.places import Place, hold, socket_at
 
 DIRECTORIES = ("/usr/lib/cni", "/opt/cni/bin")
 USED = ("loopback", "bridge", "ptp", "host-local", "portmap", "firewall", "tuning", "bandwidth")

@@ -27,7 +27,7 @@ import textwrap
 import time
 import uuid
 
-from places import Place, child, kill
+from lib.places import Place, child, kill
 
 CGROUPS = pathlib.Path("/sys/fs/cgroup")
 UP_S = 30

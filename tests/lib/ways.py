@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from made import config, document, found, image, solo5, source
+from lib.made import config, document, found, image, solo5, source
 from urunc import guests, monitors
 from urunc.bundle import spec
 from urunc.errors import ImageError

@@ -26,9 +26,9 @@ import tempfile
 import time
 from collections.abc import Callable
 
-from places import Place
+from lib.places import Place
 
-PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
+PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent.parent
 KERNEL = PROJECT / "build/parts/linux"
 IMAGETOOL = PROJECT / "guests-src/linux/imagetool.py"
 JOB = pathlib.Path(__file__).resolve().parent / "job.py"

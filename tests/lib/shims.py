@@ -17,7 +17,7 @@ import threading
 import time
 from typing import Any
 
-from support import RUN, URUNC, Bundle
+from lib.support import RUN, URUNC, Bundle
 from urunc.shim import ttrpc
 from urunc.shim.messages import any_of, decode, encode, type_of
 from urunc.shim.tables import METHODS

@@ -2,8 +2,8 @@
 """The published JSON schema of the runtime specification, from its Go module, and the keys that it
 knows, each as a path: `linux.devices[].path`, `linux.netDevices.*.name`.
 
-`python tests/schema.py` writes the list that the tests keep (KEYS), so that they need no network;
-where the module can be had, they see that the list is still the schema's.
+`python tests/lib/schema.py` writes the list that the tests keep (KEYS), so that they need no
+network; where the module can be had, they see that the list is still the schema's.
 """
 
 from __future__ import annotations
@@ -86,5 +86,5 @@ def leaves(paths: list[str]) -> list[str]:
 if __name__ == "__main__":
     there = download()
     assert there, f"{MODULE} {VERSION} is not to be had"
-    head = f"# The keys of config.json by {MODULE} {VERSION}, made by tests/schema.py\n"
+    head = f"# The keys of config.json by {MODULE} {VERSION}, made by tests/lib/schema.py\n"
     KEYS.write_text(head + "".join(f"{path}\n" for path in keys(there)))

@@ -9,7 +9,7 @@ import pathlib
 import shutil
 import subprocess
 
-from support import PARTS, Bundle, Urunc
+from lib.support import PARTS, Bundle, Urunc
 
 APPLETS = (
     "cat", "chmod", "chown", "cut", "dd", "df", "free", "grep", "hostname", "id", "ip", "kill",

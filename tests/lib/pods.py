@@ -14,9 +14,9 @@ from typing import Any
 import grpc  # type: ignore[import-untyped]  # it brings no types
 import pytest
 
-from places.containerd import REGISTRY, Containerd
-from places.cri import Cri, forwarded
-from support import PREFIX, unchanged
+from lib.places.containerd import REGISTRY, Containerd
+from lib.places.cri import Cri, forwarded
+from lib.support import PREFIX, unchanged
 
 STOP_S = 2
 CREATED, RUNNING, EXITED = range(3)

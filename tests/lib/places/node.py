@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 import time
 
-from places import Place, child, kill
+from lib.places import Place, child, kill
 
 INSIDE = r"""
 set -eu

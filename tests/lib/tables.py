@@ -11,15 +11,13 @@ import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-import endings
-import keys
-import ways
+from lib import endings, keys, ways
 from urunc import guests
 from urunc.config import Config
 from urunc.guests import BUILT_IN, Guest
 from urunc.monitors import BUILT_IN as MONITORS
 
-DOCUMENTS = pathlib.Path(__file__).resolve().parent.parent / "docs"
+DOCUMENTS = pathlib.Path(__file__).resolve().parent.parent.parent / "docs"
 
 
 class Table(NamedTuple):

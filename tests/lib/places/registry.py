@@ -17,7 +17,7 @@ import tarfile
 import threading
 from collections.abc import Iterator, Sequence
 
-from places import socket_at
+from lib.places import socket_at
 
 ADDRESS = ("127.0.0.1", 5000)
 MEDIA = "application/vnd.oci.image"

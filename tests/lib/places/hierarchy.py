@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from places import Place, hold
+from lib.places import Place, hold
 
 KINDS = {
     "v2": """

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple, Self
 
-from places.engine import Engine
+from lib.places.engine import Engine
 
 MIB = 1 << 20
 UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 1 << 10, "MiB": MIB, "GiB": 1 << 30}

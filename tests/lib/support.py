@@ -26,15 +26,15 @@ from typing import Any
 
 import pytest
 
-from places.cni import available as cni_available
-from places.containerd import available as containerd_available
-from places.docker import available as docker_available
-from places.machine import available as machine_available
-from places.podman import available as podman_available
-from places.rootless import available as rootless_available
-from places.systemd import available as systemd_available
+from lib.places.cni import available as cni_available
+from lib.places.containerd import available as containerd_available
+from lib.places.docker import available as docker_available
+from lib.places.machine import available as machine_available
+from lib.places.podman import available as podman_available
+from lib.places.rootless import available as rootless_available
+from lib.places.systemd import available as systemd_available
 
-PROJECT = pathlib.Path(__file__).resolve().parent.parent
+PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
 PARTS = PROJECT / "build/parts"
 TOOLS = pathlib.Path(os.environ.get("URUNC_TEST_TOOLS", PROJECT / "build/tools"))
 """Where `make tools` builds; or another version, to try."""
@@ -256,7 +256,7 @@ class Container:
 
     def start(self, **environment: str) -> None:
         """`start`."""
-        self.urunc("start", self.id, **environment)
+        self.urunc("start", self.id, check=True, timeout_s=60, **environment)
 
     def plan(self) -> dict[str, Any]:
         """What was decided of it, as recorded."""

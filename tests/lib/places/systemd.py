@@ -30,9 +30,9 @@ import threading
 import time
 import uuid
 
-from places import Place, child, kill
+from lib.places import Place, child, kill
 
-PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
+PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent.parent
 CGROUPS = "/sys/fs/cgroup"
 PROGRAMS = ("/usr/lib/systemd/systemd", "/usr/bin/dbus-daemon")
 MARK = "/run/urunc-tests-ready"

@@ -13,8 +13,8 @@ import json
 import os
 import subprocess
 
-from places import cni, registry
-from places.engine import ENVIRONMENT, Engine
+from lib.places import cni, registry
+from lib.places.engine import ENVIRONMENT, Engine
 
 CONTAINERD = "/usr/bin/containerd"
 CTR = "/usr/bin/ctr"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from smoke import MIB, Seen, Side
+from lib.smoke import MIB, Seen, Side
 
 KEPT = """
 trap "exit 3" TERM; trap "echo usr1" USR1; echo up; echo err >&2

@@ -9,8 +9,8 @@ import json
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
-from places.engine import Engine
-from support import SHARED, nothing_left
+from lib.places.engine import Engine
+from lib.support import SHARED, nothing_left
 
 PAGE = "a page of the ordinary container\n"
 

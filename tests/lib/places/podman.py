@@ -13,8 +13,8 @@ import os
 import pathlib
 import shutil
 
-from places.engine import Engine
-from places.rootless import SUBORDINATE, USER
+from lib.places.engine import Engine
+from lib.places.rootless import SUBORDINATE, USER
 
 PODMAN = "/usr/bin/podman"
 HELPERS = "/usr/lib/podman"

@@ -19,7 +19,7 @@ import subprocess
 import tempfile
 import time
 
-from places import Place
+from lib.places import Place
 
 USER = 12_345
 SUBORDINATE = (700_000, 65_536)
