@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 LOG_LIMIT_BYTES = 1 << 20
-FIRST = ("cli.create", "creation", "shim.rootfs")
+FIRST = ("cli.create", "lifecycle.create", "shim.rootfs")
 """What a shim's first worker runs: `create`. It is waited for."""
 REST = (
-    "cli.start", "cli.kill", "cli.delete", "events", "net.connect", "net.look", "net.resources",
-    "ordinary", "shim.metrics",
+    "cli.start", "cli.kill", "cli.delete", "lifecycle.events", "net.connect", "net.look",
+    "net.resources", "ordinary", "shim.metrics",
 )  # fmt: skip
 """What later ones run, and the shim itself: loaded while the first is at work."""
 
