@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A file that the engine reads once the container has ended, of which the guest has a copy: what it
- * ends with goes to a disk of the host's (storage/returned.py) after each change, some times a
+ * ends with goes to a disk of the host's (storage/termination_message.py) after each change, some times a
  * second at most, and at the end: the machine may be killed at any time.
  */
 #define _GNU_SOURCE

@@ -20,9 +20,9 @@ from lib.support import need
 from urunc.bundle.spec import IdMapping
 from urunc.errors import HostError
 from urunc.ids import IdMap
-from urunc.storage import builders, images, room, trees
+from urunc.storage import images, mkfs, trees, writable_layer
 from urunc.storage.layers import identify
-from urunc.storage.owners import Owners
+from urunc.storage.ownership import Owners
 
 FORMS = ("ext2", "ext4", "erofs", "squashfs")
 SECRET = "correct-horse-battery-staple"
@@ -501,7 +501,7 @@ def test_a_copy_of_a_given_size(place: Place) -> None:
     for size_mib in (300, 24):
         target = place.path / f"copy{size_mib}"
         images.private_copy(image.path, str(target))
-        room.resize(str(target), size_mib)
+        writable_layer.resize(str(target), size_mib)
         assert target.stat().st_size == size_mib * MIB
         assert target.stat().st_blocks * 512 < 16 * MIB
         subprocess.run(["e2fsck", "-fn", target], check=True, capture_output=True)
@@ -514,14 +514,14 @@ def test_a_copy_of_a_given_size(place: Place) -> None:
     target = place.path / "small"
     images.private_copy(image.path, str(target))
     with pytest.raises(HostError, match="6 MiB are too few"):
-        room.resize(str(target), 6)
+        writable_layer.resize(str(target), 6)
     assert not target.exists()
 
 
 def test_a_disk_for_what_a_guest_writes(place: Place) -> None:
     """Empty, sparse, and whole; on a full disk nothing of it stays."""
     target = place.path / "layer.ext4"
-    room.make_layer(str(target), 5000)
+    writable_layer.make_layer(str(target), 5000)
     assert target.stat().st_size == 5000 * MIB
     assert target.stat().st_blocks * 512 < 4 * MIB
     subprocess.run(["e2fsck", "-fn", target], check=True, capture_output=True)
@@ -531,7 +531,7 @@ def test_a_disk_for_what_a_guest_writes(place: Place) -> None:
     small = place.directory("small")
     place.mount("-t", "tmpfs", "-o", "size=64k", "tmpfs", small)
     with pytest.raises(HostError, match=r"no space|mke2fs ended with"):
-        room.make_layer(f"{small}/layer", 5000)
+        writable_layer.make_layer(f"{small}/layer", 5000)
     assert os.listdir(small) == []
 
 
@@ -647,7 +647,7 @@ def test_a_missing_program(place: Place, monkeypatch: pytest.MonkeyPatch) -> Non
     root = place.overlay("c", place.directory("layer"))
     with monkeypatch.context() as patch:
         patch.setenv("PATH", "")
-        patch.setattr(builders, "DEFAULT_PATH", str(place.path))
+        patch.setattr(mkfs, "DEFAULT_PATH", str(place.path))
         with pytest.raises(HostError, match=r"'mkfs\.erofs' is not installed .*erofs-utils"):
             place.obtain(root, "erofs")
 
@@ -664,7 +664,7 @@ def test_a_hit_imports_nothing_that_builds(place: Place) -> None:
         "config.values['storage.cache'] = sys.argv[1]\n"
         "image = images.obtain(identify(sys.argv[2]), 'ext4', config)\n"
         "assert not image.built\n"
-        "slow = {'hashlib', 'os', 're', 'urunc.storage.building', 'urunc.storage.trees'}\n"
+        "slow = {'hashlib', 'os', 're', 'urunc.storage.build_image', 'urunc.storage.trees'}\n"
         "print(sorted(slow & set(sys.modules)))\n"
     )
     source = pathlib.Path(images.__file__).parent.parent.parent

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from lib.support import need
-from urunc.storage import mounted
+from urunc.storage import detached_mounts
 
 MAP = "0 100000 65536\n"
 
@@ -31,8 +31,8 @@ def test_a_killed_creator_leaves_no_process() -> None:
                     time.sleep(0.01)
             return pid
 
-        mounted.posix.fork = slow
-        mounted.user_namespace(MAP, MAP, "a test")
+        detached_mounts.posix.fork = slow
+        detached_mounts.user_namespace(MAP, MAP, "a test")
         os._exit(0)
     os.close(tell)
     time.sleep(0.3)

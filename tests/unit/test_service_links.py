@@ -14,7 +14,7 @@ from lib.services import links, service
 from urunc import guests, monitors
 from urunc.bundle import spec
 from urunc.errors import ImageError
-from urunc.guests.links import reduced
+from urunc.guests.service_links import reduced
 from urunc.monitors import Launch
 from urunc.plan.decide import decide
 from urunc.plan.realize import realize, untold

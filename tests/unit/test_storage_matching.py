@@ -13,7 +13,7 @@ from urunc import guests, monitors
 from urunc.bundle import spec
 from urunc.errors import ImageError
 from urunc.plan.decide import decide
-from urunc.plan.matching import match, said_disks
+from urunc.plan.declared_disks import match, said_disks
 from urunc.plan.model import Plan
 from urunc.storage.facts import DIRECTORY, FILE, TMPFS, VolumeSource
 

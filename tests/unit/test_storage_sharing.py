@@ -20,7 +20,7 @@ from urunc.plan.decide import VIRTIOFSD_MIB, decide
 from urunc.plan.model import Plan
 from urunc.plan.realize import realize
 from urunc.record import replace
-from urunc.storage import sharing
+from urunc.storage import virtiofsd
 from urunc.storage.disks import expected
 from urunc.storage.facts import ARCHIVE, FILE, VolumeSource
 
@@ -123,13 +123,13 @@ def test_nothing_shared() -> None:
 
 
 def test_what_each_daemon_is_told() -> None:
-    assert sharing.command(RUST, "/a,b", rust=True) == (
+    assert virtiofsd.command(RUST, "/a,b", rust=True) == (
         RUST,
         *("--fd=3", "--rlimit-nofile=0", "--shared-dir=/a,b", "--sandbox=namespace", "--xattr"),
         *("--modcaps=-mknod", "--log-level=error"),
     )
     # in an option of several words a comma ends one, and a backslash takes that from it
-    options = sharing.command(C, "/a,b\\c", rust=False)[-1].partition("sandbox")[0]
+    options = virtiofsd.command(C, "/a,b\\c", rust=False)[-1].partition("sandbox")[0]
     assert options == r"source=/a\,b\\c,"
 
 
@@ -146,15 +146,15 @@ def test_which_daemon_it_is(
     given = config(storage__virtiofsd=str(program))
     monkeypatch.setattr("urunc.programs.runtime_directory", lambda: str(tmp_path / "run"))
     for _ in range(2):
-        assert sharing.find(given) == (str(program), rust)
+        assert virtiofsd.find(given) == (str(program), rust)
     assert (tmp_path / "asked").read_text() == "asked\n"
     (tmp_path / "run/urunc.d/programs/virtiofsd.json").write_text("{}")
-    assert sharing.find(given) == (str(program), rust)
+    assert virtiofsd.find(given) == (str(program), rust)
 
 
 def test_no_daemon(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sharing, "find_program", lambda name: "")
-    monkeypatch.setattr(sharing, "ELSEWHERE", ())
-    assert sharing.find(config()) == ("", False)
+    monkeypatch.setattr(virtiofsd, "find_program", lambda name: "")
+    monkeypatch.setattr(virtiofsd, "ELSEWHERE", ())
+    assert virtiofsd.find(config()) == ("", False)
     with pytest.raises(HostError, match=r"storage\.virtiofsd: there is no '/nowhere'"):
-        sharing.find(config(storage__virtiofsd="/nowhere"))
+        virtiofsd.find(config(storage__virtiofsd="/nowhere"))

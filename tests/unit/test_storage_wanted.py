@@ -25,7 +25,7 @@ from urunc.storage.facts import (
     StorageFound,
     volume_mounts,
 )
-from urunc.storage.returned import is_read_back
+from urunc.storage.termination_message import is_read_back
 
 
 def planned(

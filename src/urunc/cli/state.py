@@ -19,7 +19,7 @@ def main(arguments: Arguments) -> int:
     """Run the verb."""
     state = load(arguments.root, ours(arguments))
     if state.data.get("storage", {}).get("returned", -1) >= 0 and state.status() == STOPPED:
-        from urunc.storage.returned import give_back
+        from urunc.storage.termination_message import give_back
 
         give_back(state.data)  # CRI-O asks before it says that the container has ended
     sys.stdout.write(dumps(state.oci(), indent=2) + "\n")

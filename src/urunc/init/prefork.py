@@ -41,7 +41,7 @@ def prepare(
     opened: Mapping[int, int],
 ) -> Ready:
     """Prepare for init; raises HostError. `opened`: descriptors of volumes that are mounts of their
-    own already (storage/mounted.py), by their index."""
+    own already (storage/detached_mounts.py), by their index."""
     _check_labels(spec)
     devices, device_mount, image_mount = MAKE, -1, -1
     missing: frozenset[str] = frozenset()

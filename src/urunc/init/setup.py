@@ -226,7 +226,7 @@ def _shared(plan: Plan, spec: Spec, root: str, ready: Ready, uid: int, gid: int)
     if not kind:
         return []
     from urunc.init.daemon import PLACE
-    from urunc.storage.sharing import command
+    from urunc.storage.virtiofsd import command
 
     directory = root + SHARE
     prepared = dict(ready.shared)

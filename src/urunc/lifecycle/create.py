@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from urunc.lifecycle.relay import Relay
     from urunc.lifecycle.streams import Streams
     from urunc.monitors import Launch
-    from urunc.net.moving import Moved
+    from urunc.net.host_devices import Moved
 
 SIGKILL = 9
 UMOUNT_NOFOLLOW = 8
@@ -146,7 +146,7 @@ class _Creation:
         self.network_identity: tuple[int, int] | tuple[()] = ()
         self.storage = NO_STORAGE
         self.opened: dict[int, int] = {}
-        """Descriptors of volumes that are mounts of their own (storage/mounted.py)."""
+        """Descriptors of volumes that are mounts of their own (storage/detached_mounts.py)."""
         self.moved: Moved | None = None
         creator = process.stat(posix.getpid())
         self.state = State(
@@ -278,7 +278,7 @@ class _Creation:
             from urunc.storage.provide import provide
 
             if any(volume.made.needed for volume in plan.volumes):
-                from urunc.storage.mounted import open_volumes
+                from urunc.storage.detached_mounts import open_volumes
 
                 self.opened = open_volumes(plan.volumes, self.directory.path)
             plan, self.storage = provide(
@@ -394,7 +394,7 @@ class _Creation:
     def _move_devices(self) -> None:
         """The host's network devices that the container shall have."""
         if self.spec.net_devices:
-            from urunc.net.moving import move
+            from urunc.net.host_devices import move
 
             self.moved = move(self.spec.net_devices, f"/proc/{self.pid}/ns/net")
 

@@ -110,6 +110,6 @@ def give_back(state: State) -> None:
     """Put a stopped container's termination message where the engine reads it, if it is not there
     already."""
     if state.data.get("storage", {}).get("returned", -1) >= 0:
-        from urunc.storage.returned import give_back as write
+        from urunc.storage.termination_message import give_back as write
 
         write(state.data)

@@ -41,7 +41,7 @@ def process_of(spec: Spec) -> Process:
 
 def without_init(spec: Spec, warnings: list[str]) -> tuple[str, ...]:
     """The arguments without an engine's init, which is no guest's program."""
-    from urunc.plan.matching import engines_init
+    from urunc.plan.declared_disks import engines_init
 
     if not engines_init(spec):
         return spec.args

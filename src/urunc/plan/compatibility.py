@@ -152,7 +152,7 @@ def devices_of(
 
 def _missing_disks(guest: Guest, found: StorageFound | None) -> str:
     """What to do about a declared device without a disk."""
-    from urunc.plan.matching import is_orchestrated
+    from urunc.plan.declared_disks import is_orchestrated
     from urunc.storage.facts import DISKS
 
     hint = "name a block image by the annotation 'block'"

@@ -147,7 +147,7 @@ def told(
             return best
     except ImageError as error:
         problem = error
-    from urunc.guests.links import reduced
+    from urunc.guests.service_links import reduced
 
     for env, left_out in reduced(plan.env):
         less = replace(request, env=env)

@@ -9,7 +9,7 @@ the user asked for it, and a warning if engines add it to every container.
 from __future__ import annotations
 
 from urunc.errors import ImageError
-from urunc.plan.matching import engines_init, is_orchestrated, match, said_disks
+from urunc.plan.declared_disks import engines_init, is_orchestrated, match, said_disks
 from urunc.record import replace
 from urunc.storage.facts import (
     ARCHIVE,
@@ -145,7 +145,7 @@ def _size(
     """(MiB of the disk for what the guest writes or 0, whether it must have one)."""
     if not ("rootfsSize" in image.overrides or config.get("storage.rootfs_size_mib")):
         return 0, False
-    from urunc.storage.room import asked
+    from urunc.storage.writable_layer import asked
 
     size_mib, demanded = asked(image, config)
     if spec.root_read_only:

@@ -14,7 +14,7 @@ import posix
 from urunc.errors import HostError
 from urunc.linux import _linux, mounts
 from urunc.linux.files import AT_FDCWD
-from urunc.storage.mounted import elsewhere, map_ids
+from urunc.storage.detached_mounts import elsewhere, map_ids
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from urunc.storage.owners import Owners
+    from urunc.storage.ownership import Owners
 
 DATA = "..data"
 """The link that a kubelet turns to another directory when a ConfigMap or the like is updated; the

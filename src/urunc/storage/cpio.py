@@ -34,7 +34,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from urunc.storage.owners import Owners
+    from urunc.storage.ownership import Owners
 
     Attribute = Callable[[bytes, int, str], bool]
 

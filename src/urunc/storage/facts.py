@@ -64,8 +64,8 @@ PLAIN = Attributes()
 
 @record
 class Made:
-    """What the runtime has to mount itself before there is a directory (mounted.py): a file system,
-    or a directory whose files shall belong to other ids."""
+    """What the runtime has to mount itself before there is a directory (detached_mounts.py): a file
+    system, or a directory whose files shall belong to other ids."""
 
     filesystem: str = ""
     """Its type, "" where it is a directory of the host's."""
@@ -149,7 +149,7 @@ class StorageFound:
     administrator asks for it, else ""."""
     volumes: tuple[VolumeSource, ...]
     virtiofsd_rust: bool = False
-    """Which of the two it is (sharing.py)."""
+    """Which of the two it is (virtiofsd.py)."""
     may_attach: bool = True
     """Whether the runtime can hand init mounts that init could not make in a user namespace."""
 

@@ -21,7 +21,7 @@ from urunc.storage.layers import Source, digest
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from urunc.config import Config
-    from urunc.storage.owners import Owners
+    from urunc.storage.ownership import Owners
 
 IMAGE_FORMATS = ("ext2", "ext4", "erofs", "squashfs", "cpio", "root-cpio")
 """`root-cpio` has everything below `root`, where an initrd's own files are not in its way."""
@@ -52,7 +52,7 @@ def obtain(
     if entry:
         cache.touch(entry)
         return of_entry(entry, key)
-    from urunc.storage.building import LayersChangedError, build
+    from urunc.storage.build_image import LayersChangedError, build
 
     try:
         return build(source, form, key, directory, config, owners)
@@ -65,7 +65,7 @@ def build_private(
 ) -> FilesystemImage:
     """An image of a root filesystem as it is now, an overlay's upper directory too, at a path of
     its own where nothing is yet. Raises HostError."""
-    from urunc.storage.building import build_at
+    from urunc.storage.build_image import build_at
 
     return build_at(Source(kind="tree", root=root), form, target, config, owners)
 

@@ -11,7 +11,7 @@ from urunc import programs
 from urunc.errors import HostError, SpecError
 from urunc.linux import cgroups
 from urunc.linux.files import O_PATH, S_IFBLK, S_IFCHR, S_IFDIR, S_IFMT, S_IFREG
-from urunc.storage import builders, nodes, options, sharing
+from urunc.storage import kernel_devices, mkfs, options, virtiofsd
 from urunc.storage.facts import (
     DEVICE,
     DIRECTORY,
@@ -69,12 +69,12 @@ def read_storage(spec: Spec, image: UnikernelImage, guest: Guest, config: Config
         device, filesystem = source.device, source.device_filesystem
         numbers = _numbers(posix.stat(device)) if device else ()
     ways = {*guest.root_forms, *guest.volume_ways}
-    daemon, rust = sharing.find(config) if "virtiofs" in ways else ("", False)
+    daemon, rust = virtiofsd.find(config) if "virtiofs" in ways else ("", False)
     return StorageFound(
         device=device,
         device_numbers=numbers,
         device_filesystem=filesystem,
-        builders=(*(form for form in DISKS if form in ways and builders.find(form)), INITRD),
+        builders=(*(form for form in DISKS if form in ways and mkfs.find(form)), INITRD),
         filesystems=filesystems(guest, config) if guest.init else FORMS,
         virtiofsd=daemon,
         virtiofsd_rust=rust,
@@ -126,9 +126,9 @@ def _volume(mount: Mount, spec: Spec) -> VolumeSource:
             if kind == NODE:
                 device, words = (
                     _numbers(facts),
-                    nodes.options(facts.st_mode, facts.st_uid, facts.st_gid),
+                    kernel_devices.options(facts.st_mode, facts.st_uid, facts.st_gid),
                 )
-                kind = NODE if device in nodes.MODULES else NEITHER
+                kind = NODE if device in kernel_devices.MODULES else NEITHER
             if kind == DEVICE:
                 device = _numbers(facts)
                 named = [
@@ -168,7 +168,7 @@ def _volume(mount: Mount, spec: Spec) -> VolumeSource:
 
 
 def _identity(file: str) -> tuple[int, ...]:
-    from urunc.storage.returned import is_read_back
+    from urunc.storage.termination_message import is_read_back
 
     if not is_read_back(file):
         return ()
@@ -309,7 +309,7 @@ def _numbers(facts: posix.stat_result) -> tuple[int, int]:
 
 
 def _nodes(spec: Spec, guest: Guest, config: Config) -> list[VolumeSource]:
-    return nodes.find(spec, config.get(f"guests.{guest.name}.modules"))
+    return kernel_devices.find(spec, config.get(f"guests.{guest.name}.modules"))
 
 
 def _devices(spec: Spec) -> list[VolumeSource]:
@@ -322,7 +322,7 @@ def _devices(spec: Spec) -> list[VolumeSource]:
             read_only=device.read_only,
             recursive=False,
             scratch=False,
-            options=nodes.options(device.mode, device.uid, device.gid),
+            options=kernel_devices.options(device.mode, device.uid, device.gid),
             device=(device.major, device.minor),
         )
         for device in spec.devices

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from urunc.storage.cache import FilesystemImage
     from urunc.storage.facts import Volume
     from urunc.storage.layers import Source
-    from urunc.storage.owners import Owners
+    from urunc.storage.ownership import Owners
 
 DEFAULT_PRIVATE = "/var/lib/urunc/containers"
 MIB = 1 << 20
@@ -63,8 +63,8 @@ def provide(
     opened: Mapping[int, int],
 ) -> tuple[Plan, StorageFacts]:
     """Make it all; raises Error. What was made so far is in the journal. `opened`: descriptors of
-    volumes that are mounts of their own (mounted.py), by their index. The plan is another where the
-    root filesystem is in another form, since the chosen one could not hold all of it."""
+    volumes that are mounts of their own (detached_mounts.py), by their index. The plan is another
+    where the root filesystem is in another form, since the chosen one could not hold all of it."""
     provision = _Provision(plan, guest, config, journal, ids, opened)
     made = provision.run()
     return provision.plan, made
@@ -90,7 +90,7 @@ class _Provision:
         self.owners: Owners | None = None
         """Where files belong to other ids in the container than here."""
         if ids.own:
-            from urunc.storage.owners import Owners
+            from urunc.storage.ownership import Owners
 
             self.owners = Owners(ids.users, ids.groups)
         self.guest = guest
@@ -178,7 +178,7 @@ class _Provision:
                 private_copy(image.path, path)
                 self._give(path, 0o600)
         if way.copied and way.size_mib:
-            from urunc.storage.room import resize
+            from urunc.storage.writable_layer import resize
 
             resize(path, way.size_mib)
         for omission in image.omitted:
@@ -209,7 +209,7 @@ class _Provision:
 
     def _layer(self, size_mib: int) -> str:
         """An empty disk for what the guest writes."""
-        from urunc.storage.room import make_layer
+        from urunc.storage.writable_layer import make_layer
 
         path = f"{self.directory}/layer"
         make_layer(path, size_mib)
@@ -224,7 +224,7 @@ class _Provision:
 
     def _returned(self) -> str:
         """The disk for a file that the engine reads at the end."""
-        from urunc.storage.returned import make
+        from urunc.storage.termination_message import make
 
         path = f"{self.directory}/returned"
         try:
@@ -294,7 +294,7 @@ class _Provision:
     def _kernel_part(self) -> str:
         """urunc's init with the kernel's modules, made once for each kernel."""
         from urunc.storage.initrd import kernel_part
-        from urunc.storage.nodes import modules_of
+        from urunc.storage.kernel_devices import modules_of
 
         wanted = (*self.guest.modules(self.plan.filesystems), *modules_of(self.plan.volumes))
         return kernel_part(self.plan.kernel_modules, wanted, programs.path(INIT), self.config)

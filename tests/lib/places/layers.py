@@ -13,7 +13,7 @@ from typing import Any
 from urunc.config import Config
 from urunc.storage import cache, images
 from urunc.storage.layers import Source, identify
-from urunc.storage.owners import Owners
+from urunc.storage.ownership import Owners
 
 
 class Place:

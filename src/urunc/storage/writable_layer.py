@@ -15,7 +15,7 @@ from errno import ENOSPC
 from urunc.config import LEAST_ROOTFS_MIB
 from urunc.errors import HostError, ImageError, reason
 from urunc.linux.files import unlink
-from urunc.storage import builders
+from urunc.storage import mkfs
 from urunc.storage.facts import LAYER_FORM
 
 TYPE_CHECKING = False
@@ -61,9 +61,9 @@ def asked(image: UnikernelImage, config: Config) -> tuple[int, bool]:
 
 def make_layer(path: str, size_mib: int) -> None:
     """An empty filesystem of that size, at a path where nothing is yet. Raises HostError."""
-    program = builders.find(LAYER_FORM)
+    program = mkfs.find(LAYER_FORM)
     if not program:
-        name, package = builders.PROGRAMS[LAYER_FORM]
+        name, package = mkfs.PROGRAMS[LAYER_FORM]
         raise HostError(
             f"a disk for what the guest writes: '{name}' is not installed",
             f"it is in the package {package}",
@@ -85,7 +85,7 @@ def make_layer(path: str, size_mib: int) -> None:
 def resize(path: str, size_mib: int) -> None:
     """Make an ext2 or ext4 filesystem that large, its file too; raises HostError, also where what
     it holds is more."""
-    program = f"{builders.find(LAYER_FORM).rpartition('/')[0]}/resize2fs"
+    program = f"{mkfs.find(LAYER_FORM).rpartition('/')[0]}/resize2fs"
     try:
         size = max(posix.stat(path).st_size, size_mib * MIB)
         posix.truncate(path, size)
@@ -103,7 +103,7 @@ def resize(path: str, size_mib: int) -> None:
 
 def _run(argv: list[str], path: str) -> None:
     """Run a program of e2fsprogs; raises OSError where there is no room."""
-    from urunc.storage.building import run_program
+    from urunc.storage.build_image import run_program
 
     try:
         run_program(argv)

@@ -22,17 +22,17 @@ from urunc.linux.files import unlink
 from urunc.linux.namespaces import CLONE_NEWNET, CLONE_NEWNS
 from urunc.programs import DEFAULT_PATH
 from urunc.record import record
-from urunc.storage import builders, cache, trees
+from urunc.storage import cache, mkfs, trees
 from urunc.storage.cache import WRITABLE, FilesystemImage, of_entry
 from urunc.storage.layers import Source
-from urunc.storage.owners import OPTIONS, rewrite
+from urunc.storage.ownership import OPTIONS, rewrite
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from urunc.config import Config
-    from urunc.storage.owners import Owners
+    from urunc.storage.ownership import Owners
 
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 RLIMIT_CORE, RLIMIT_FSIZE = 4, 1
@@ -264,8 +264,8 @@ def _child(task: _Task, fd: int, tell: int, parent: int) -> NoReturn:
 
 
 def _make(task: _Task, fd: int) -> tuple[str, ...]:
-    if task.form in builders.PROGRAMS and not (program := builders.find(task.form)):
-        name, package = builders.PROGRAMS[task.form]
+    if task.form in mkfs.PROGRAMS and not (program := mkfs.find(task.form)):
+        name, package = mkfs.PROGRAMS[task.form]
         raise HostError(f"'{name}' is not installed", f"it is in the package {package}")
     _linux.unshare(CLONE_NEWNS | CLONE_NEWNET)
     source = task.source
