@@ -12,8 +12,8 @@ import sys
 
 from installer import nodes, program
 from installer.host import Failure, Host
+from installer.job import Job
 from installer.label import label
-from installer.work import Job
 
 HERE = pathlib.Path(__file__).resolve().parent.parent
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kinds of node, and for each which files make urunc one of its runtimes.
 
-`changes` says what files shall hold; it reads the node and asks the judge, and changes nothing.
-What urunc's lines are in is decided by what the engine does with files:
+`changes` says what files shall hold; it reads the node and asks the engine (engine_view.py), and
+changes nothing. Which file gets urunc's lines depends on what the engine does with its files:
 
 - containerd 2 merges what it imports: a drop-in of our own.
 - containerd 1 replaces a plugin's whole table by an imported one, and its default runtimes by any
@@ -21,7 +21,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from installer import judge, running, text
+from installer import config_text, containerd, engine_view
 from installer.host import DIRECTORIES, Failure, Host
 
 HANDLER = "urunc"
@@ -87,20 +87,22 @@ class Node:
         """The engine and its program, for messages."""
         return f"{self.kind}: {self.program}{f' ({self.why})' if self.why else ''}"
 
-    def view(self, changed: Changes) -> judge.Parsed:
+    def view(self, changed: Changes) -> engine_view.Parsed:
         """The engine's view of its configuration with these files changed."""
         if self.kind == "crio":
-            return judge.crio(self.host, self.program, posixpath.dirname(CRIO_DROP_IN), changed)
-        return judge.containerd(
+            return engine_view.crio(
+                self.host, self.program, posixpath.dirname(CRIO_DROP_IN), changed
+            )
+        return engine_view.containerd(
             self.host, self.program, self.config, changed, newest=self.is_newest
         )
 
-    def runtimes(self, parsed: judge.Parsed) -> dict[str, Any]:
+    def runtimes(self, parsed: engine_view.Parsed) -> dict[str, Any]:
         """The runtimes in such a view."""
         if self.kind == "crio":
             found = parsed.get("crio", {}).get("runtime", {}).get("runtimes", {})
             return found if isinstance(found, dict) else {}
-        return judge.runtimes(parsed)
+        return engine_view.runtimes(parsed)
 
     def clean(self) -> Changes:
         """The files as they would be without urunc, where that is not how they are."""
@@ -115,15 +117,15 @@ class Node:
             old = self.host.read(path)
             if old is None:
                 continue
-            new = text.without_block(old)
+            new = config_text.without_block(old)
             for added in self._drop_ins():
-                new = text.without_import(new, added)
+                new = config_text.without_import(new, added)
             if new != old:
-                found[path] = None if text.is_made(old, new) else new
+                found[path] = None if config_text.is_made(old, new) else new
         return found
 
     def _imported(self, main: str, changed: Changes) -> list[str]:
-        return judge.imported(self.host, self.config, main, changed, newest=self.is_newest)
+        return engine_view.imported(self.host, self.config, main, changed, newest=self.is_newest)
 
     def _templates(self) -> list[str]:
         directory = posixpath.dirname(self.config)
@@ -183,7 +185,7 @@ class Node:
         rank = {path: 2 if new is None else int(path == self.config) for path, new in found.items()}
         return dict(sorted(found.items(), key=lambda item: rank[item[0]]))
 
-    def _check(self, before: judge.Parsed, after: judge.Parsed) -> None:
+    def _check(self, before: engine_view.Parsed, after: engine_view.Parsed) -> None:
         """Nothing but urunc may be different."""
         runtimes = self.runtimes(after)
         if HANDLER not in runtimes:
@@ -200,23 +202,23 @@ class Node:
             )
         del runtimes[HANDLER]
         ignored = ("imports",)
-        found = judge.differences(
+        found = engine_view.differences(
             {name: value for name, value in before.items() if name not in ignored},
             {name: value for name, value in after.items() if name not in ignored},
         )
         if found:
             raise Failure(f"{self.config}: more would change than urunc: {'; '.join(found[:5])}")
 
-    def _crio(self, runtime: Runtime, before: judge.Parsed) -> Changes:
+    def _crio(self, runtime: Runtime, before: engine_view.Parsed) -> Changes:
         monitors = [value.get("monitor_path", "") for value in self.runtimes(before).values()]
         values = runtime.crio(next(filter(None, monitors), ""))
-        lines = text.table(("crio", "runtime", "runtimes", HANDLER), values)
-        return {CRIO_DROP_IN: text.made(lines)}
+        lines = config_text.table(("crio", "runtime", "runtimes", HANDLER), values)
+        return {CRIO_DROP_IN: config_text.made(lines)}
 
     def _containerd(
-        self, runtime: Runtime, before: judge.Parsed, clean: Changes
+        self, runtime: Runtime, before: engine_view.Parsed, clean: Changes
     ) -> tuple[Changes, Changes | None]:
-        """The files, and what of them the judge is to see, where that is something else."""
+        """The files, and which of them the engine is asked about, where those are others."""
         disabled = {"cri", "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime"}
         if disabled & set(before.get("disabled_plugins", [])):
             raise Failure(
@@ -229,13 +231,13 @@ class Node:
         newest = self.is_newest
         version = 3 if newest else 2
         if old is not None:
-            declared = text.parse(old, self.config).get("version", 1)
+            declared = config_text.parse(old, self.config).get("version", 1)
             version = declared if isinstance(declared, int) else 1
         known = self.runtimes(before)
-        options = known.get(judge.default_runtime(before), {}).get("options") or {}
+        options = known.get(engine_view.default_runtime(before), {}).get("options") or {}
         values = runtime.containerd(systemd=options.get("SystemdCgroup") is True)
-        path = ("plugins", judge.plugin(version), "containerd", "runtimes")
-        lines = text.table((*path, HANDLER), values)
+        path = ("plugins", engine_view.plugin(version), "containerd", "runtimes")
+        lines = config_text.table((*path, HANDLER), values)
         if self.is_rendered:
             return self._rendered(old or "", version, lines)
         if newest and version > 1:
@@ -243,44 +245,44 @@ class Node:
         found = self._marked(old, version, lines, clean)
         lost = known.keys() - self.runtimes(self.view({**clean, **found})).keys()
         for name in sorted(lost):  # by default there, and not where any runtime is configured
-            lines += text.table((*path, name), known[name])
+            lines += config_text.table((*path, name), known[name])
         return self._marked(old, version, lines, clean), None
 
     def _drop_in(self, old: str | None, version: int, lines: str) -> Changes:
-        main = text.made(f"version = {version}") if old is None else old
-        changes: Changes = {DROP_IN: text.made(f"version = {version}\n{lines}")}
+        main = config_text.made(f"version = {version}") if old is None else old
+        changes: Changes = {DROP_IN: config_text.made(f"version = {version}\n{lines}")}
         if DROP_IN not in self._imported(main, changes):
-            changes[self.config] = text.with_import(main, self.config, DROP_IN)
+            changes[self.config] = config_text.with_import(main, self.config, DROP_IN)
         return changes
 
     def _marked(self, old: str | None, version: int, lines: str, clean: Changes) -> Changes:
         if old is None:
-            return {self.config: text.made(f"version = {version}\n{lines}")}
-        name = judge.plugin(version)
+            return {self.config: config_text.made(f"version = {version}\n{lines}")}
+        name = engine_view.plugin(version)
         place, content = self.config, old
         for path in self._imported(old, clean):
             other = clean.get(path, self.host.read(path))
-            if other is not None and name in text.parse(other, path).get("plugins", {}):
+            if other is not None and name in config_text.parse(other, path).get("plugins", {}):
                 place, content = path, other
-        new = text.with_block(content, lines)
-        text.parse(new, place)
+        new = config_text.with_block(content, lines)
+        config_text.parse(new, place)
         return {place: new}
 
     def _rendered(self, old: str, version: int, lines: str) -> tuple[Changes, Changes]:
         directory = posixpath.dirname(self.config)
         drop_in = f"{directory}/config{'-v3' if version >= 3 else ''}.toml.d/urunc.toml"
-        mine: Changes = {drop_in: text.made(f"version = {version}\n{lines}")}
+        mine: Changes = {drop_in: config_text.made(f"version = {version}\n{lines}")}
         if self.is_newest and drop_in in self._imported(old, mine):
             return mine, {self.config: old, **mine}
         template = f"{directory}/config{'-v3' if version >= 3 else ''}.toml.tmpl"
         now = self.host.read(template) or ""
-        rest = text.without_block(now)
-        if not rest.strip() or text.is_made(now, rest):
+        rest = config_text.without_block(now)
+        if not rest.strip() or config_text.is_made(now, rest):
             self._has_base()
-            content = text.BASE + text.made(lines)
+            content = config_text.BASE + config_text.made(lines)
         else:
-            content = text.with_block(rest, lines)
-        return {template: content}, {self.config: text.with_block(old, lines)}
+            content = config_text.with_block(rest, lines)
+        return {template: content}, {self.config: config_text.with_block(old, lines)}
 
     def _has_base(self) -> None:
         """Whether templates may be based on k3s's own: from September 2023 on."""
@@ -344,7 +346,7 @@ def _crio(host: Host) -> Node | None:
 
 
 def _containerd(host: Host, socket: str) -> Node | None:
-    engine = running.find(host, socket)
+    engine = containerd.find(host, socket)
     if not engine:
         return None
     beside = posixpath.dirname(engine.program)
@@ -353,8 +355,8 @@ def _containerd(host: Host, socket: str) -> Node | None:
         host,
         "containerd",
         engine.program,
-        engine.config or running.CONFIG,
-        engine.socket or running.SOCKET,
+        engine.config or containerd.CONFIG,
+        engine.socket or containerd.SOCKET,
         ("containerd.service",),
         (ctr,) if ctr else (),
         why=engine.why,
@@ -373,13 +375,13 @@ def find(host: Host, kind: str = "auto", config: str = "", socket: str = "") -> 
     if kind != "auto":
         node = makers[kind]()
         if not node:
-            looked = f": {running.places(host, socket)}" if kind == "containerd" else ""
+            looked = f": {containerd.places(host, socket)}" if kind == "containerd" else ""
             raise Failure(f"no {kind} on this node{looked}")
     else:
         found = [node for name in KINDS if (node := makers[name]())]
         if not found:
             raise Failure(
-                f"no containerd, CRI-O, k3s or RKE2 on this node: {running.places(host, socket)}"
+                f"no containerd, CRI-O, k3s or RKE2 on this node: {containerd.places(host, socket)}"
             )
         node = found[0]
         if node.kind == "crio" and len(found) > 1:

@@ -236,7 +236,7 @@ def test_a_link_of_the_nodes_is_followed_within_the_node(node: Node) -> None:
 CUT = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
-from installer import nodes, program, work
+from installer import job, nodes, program
 from installer.host import Host
 import pathlib
 class Dying(Host):
@@ -248,9 +248,9 @@ class Dying(Host):
 host = Dying(sys.argv[2], quiet=True)
 project = pathlib.Path(sys.argv[1]).parent
 source = program.Source(project / "build/prefix", project / "launcher", None)
-job = work.Job(host, "/usr/local")
+task = job.Job(host, "/usr/local")
 node = nodes.find(host)
-job.install(node, source) if sys.argv[4] == "install" else job.uninstall(node)
+task.install(node, source) if sys.argv[4] == "install" else task.uninstall(node)
 """
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 DEPLOY = pathlib.Path(__file__).resolve().parent.parent.parent / "deploy"
 sys.path.insert(0, str(DEPLOY))
-from installer import text  # noqa: E402 (found by sys.path)
+from installer import config_text  # noqa: E402 (found by sys.path)
 from installer.host import Failure, Host  # noqa: E402 (found by sys.path)
 
 sys.path.remove(str(DEPLOY))
@@ -37,29 +37,29 @@ def files(draw: st.DrawFn) -> str:
 
 @given(files())
 def test_a_block_comes_out_again(content: str) -> None:
-    added = text.with_block(content, "[x]\na = 1")
+    added = config_text.with_block(content, "[x]\na = 1")
     assert tomllib.loads(added) == {**tomllib.loads(content), "x": {"a": 1}}
-    assert text.without_block(added) == content
+    assert config_text.without_block(added) == content
 
 
 @given(files())
 def test_an_import_comes_out_again(content: str) -> None:
-    added = text.with_import(content, "config.toml", "/etc/urunc.toml")
+    added = config_text.with_import(content, "config.toml", "/etc/urunc.toml")
     before = tomllib.loads(content)
     imports = ["/etc/urunc.toml", *before.get("imports", [])]
     assert tomllib.loads(added) == {**before, "imports": imports}
-    assert text.without_import(added, "/etc/urunc.toml") == content
+    assert config_text.without_import(added, "/etc/urunc.toml") == content
 
 
 @given(files(), st.lists(NAMES, max_size=3))
 def test_imports_are_replaced_for_the_judge(content: str, imports: list[str]) -> None:
-    changed = tomllib.loads(text.set_imports(content, "config.toml", imports))
+    changed = tomllib.loads(config_text.set_imports(content, "config.toml", imports))
     assert changed == {**tomllib.loads(content), "imports": imports}
 
 
 def test_what_is_not_toml_is_refused() -> None:
     with pytest.raises(Failure, match="not TOML"):
-        text.with_import("[a\n", "config.toml", "/b")
+        config_text.with_import("[a\n", "config.toml", "/b")
 
 
 @pytest.mark.parametrize(

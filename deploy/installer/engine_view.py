@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from installer import text
+from installer import config_text
 from installer.host import Failure, Host
 
 Parsed = dict[str, Any]
@@ -62,7 +62,7 @@ def imported(
     these changed. Before 2.0 a relative pattern, unlike a relative path, starts where containerd
     does: at /, as systemd runs it."""
     found: list[str] = []
-    for item in text.imports_of(content, main):
+    for item in config_text.imports_of(content, main):
         directory = posixpath.dirname(main) if newest or "*" not in item else "/"
         path = posixpath.normpath(posixpath.join(directory, item))
         if "*" not in path:
@@ -89,7 +89,7 @@ def containerd(
     """What containerd makes of its configuration with these files changed (None: removed)."""
     content = changed[main] if main in changed else host.read(main)
     if content is None:
-        return text.parse(host.run(program, "config", "default").stdout, program)
+        return config_text.parse(host.run(program, "config", "default").stdout, program)
     with staged(host) as directory:
         imports = imported(host, main, content, changed, newest=newest)
         for number, path in enumerate(imports):
@@ -98,8 +98,8 @@ def containerd(
                 imports[number] = f"{directory}/{number}.toml"
                 host.path(imports[number]).write_text(new)
         copy = f"{directory}/config.toml"
-        if imports or text.imports_of(content, main):
-            content = text.set_imports(content, main, imports)
+        if imports or config_text.imports_of(content, main):
+            content = config_text.set_imports(content, main, imports)
         host.path(copy).write_text(content)
         try:
             said = host.run(program, "--config", copy, "config", "dump").stdout
@@ -108,7 +108,7 @@ def containerd(
             raise Failure(
                 f"{main} is not a configuration that containerd takes: {reason}"
             ) from None
-    return text.parse(said, f"containerd's view of {main}")
+    return config_text.parse(said, f"containerd's view of {main}")
 
 
 def crio(host: Host, program: str, directory: str, changed: Mapping[str, str | None]) -> Parsed:
@@ -124,7 +124,7 @@ def crio(host: Host, program: str, directory: str, changed: Mapping[str, str | N
         main = posixpath.dirname(directory) + "/crio.conf"
         words = ["--config", main] if host.exists(main) else []
         said = host.run(program, *words, "--config-dir", copies, "config").stdout
-    return text.parse(said, "CRI-O's view of its configuration")
+    return config_text.parse(said, "CRI-O's view of its configuration")
 
 
 def differences(before: Any, after: Any, path: str = "") -> list[str]:

@@ -2,7 +2,7 @@
 """Configuration as text: what the installer adds to a file, and takes out again exactly. Pure.
 
 Files are edited as text, so that comments, order and blanks stay. Whether the result says what it
-shall is for others to judge (see judge.py).
+shall is asked of the engine (engine_view.py).
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def without_import(text: str, added: str) -> str:
 
 
 def set_imports(text: str, path: str, imports: list[str]) -> str:
-    """A copy for the judge, whose imports are these instead."""
+    """A copy of the file to ask the engine about, with these imports in place of its own."""
     parse(text, path)
     head = HEADER.search(text)
     place = IMPORTS.search(text, 0, head.start() if head else len(text))
