@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from urunc.bundle.spec import IdMapping
+from urunc.bundle.namespaces import IdMapping
 from urunc.errors import HostError, SpecError, reason
 from urunc.linux.files import read_text
 from urunc.record import record

@@ -17,7 +17,7 @@ import pytest
 
 from lib.places.layers import Place, contents
 from lib.support import need
-from urunc.bundle.spec import IdMapping
+from urunc.bundle.namespaces import IdMapping
 from urunc.errors import HostError
 from urunc.ids import IdMap
 from urunc.storage import images, mkfs, trees, writable_layer

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from lib.made import document
 from urunc.bundle import spec
+from urunc.bundle.namespaces import IdMapping
 from urunc.bundle.rare_keys import MemoryPolicy, TimeOffset, VirtualMachine
 from urunc.bundle.resources import Resources
-from urunc.bundle.spec import Hook, IdMapping, Mount, Rlimit, Scheduler, SpecDevice
+from urunc.bundle.scheduling import Scheduler
+from urunc.bundle.spec import Hook, Mount, Rlimit, SpecDevice
 from urunc.errors import SpecError
 
 

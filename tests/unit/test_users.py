@@ -8,7 +8,7 @@ import itertools
 import pytest
 
 from urunc import users
-from urunc.bundle.spec import IdMapping
+from urunc.bundle.namespaces import IdMapping
 from urunc.ids import IdMap, Ids
 
 TWO = IdMap(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import posix
 from errno import EACCES, EPERM
 
-from urunc.bundle.spec import namespace_of
+from urunc.bundle.namespaces import namespace_of
 from urunc.errors import SpecError, reason
 from urunc.linux.files import O_PATH
 from urunc.linux.namespaces import KINDS, identities_of_host, kind_of

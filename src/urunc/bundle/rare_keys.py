@@ -68,8 +68,13 @@ class VirtualMachine:
 
 def parse(top: Object, namespaces: Mapping[str, str]) -> dict[str, Any]:
     """Fields of Spec for those parts that are there; raises SpecError."""
-    linux = top.object("linux")
+    linux, process = top.object("linux"), top.object("process")
     found: dict[str, Any] = {"remarks": _remarks(top)}
+    if process.value.keys() & {"ioPriority", "scheduler"}:
+        from urunc.bundle.scheduling import parse_io_priority, parse_scheduler
+
+        found["io_priority"] = parse_io_priority(process.object("ioPriority"))
+        found["scheduler"] = parse_scheduler(process.object("scheduler"))
     if linux.get("intelRdt", dict) is not None:
         raise _unsupported(linux, "intelRdt", "cache and bandwidth allocation is not supported")
     if linux.get("memoryPolicy", dict) is not None:

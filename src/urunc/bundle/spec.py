@@ -9,6 +9,13 @@ here.
 from __future__ import annotations
 
 from urunc.bundle.document import Object
+from urunc.bundle.namespaces import (
+    IdMapping,
+    parse_mappings,
+    parse_namespaces,
+    parse_ranges,
+    parse_sysctls,
+)
 from urunc.bundle.resources import Resources
 from urunc.bundle.resources import parse as parse_resources
 from urunc.errors import SpecError, reason
@@ -23,9 +30,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from urunc.bundle.rare_keys import MemoryPolicy, TimeOffset, VirtualMachine
+    from urunc.bundle.scheduling import Scheduler
 
 CONFIG_LIMIT_BYTES = 16 << 20
-NAMESPACES = ("pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time")
 HOOKS = (
     "prestart",
     "createRuntime",
@@ -38,31 +45,12 @@ PROPAGATIONS = ("shared", "slave", "private", "unbindable")
 CAPABILITY_SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
 RARE = {
     "": ("vm", "windows", "solaris", "zos", "freebsd"),
-    "process": ("commandLine", "execCPUAffinity"),
+    "process": ("commandLine", "execCPUAffinity", "ioPriority", "scheduler"),
     "process.user": ("username",),
     "linux": ("intelRdt", "memoryPolicy", "netDevices", "personality", "timeOffsets"),
     "linux.resources.memory": ("kernel", "useHierarchy"),
 }
 """What bundle/rare_keys.py reads, by the object that it is in."""
-IO_CLASSES = ("IOPRIO_CLASS_RT", "IOPRIO_CLASS_BE", "IOPRIO_CLASS_IDLE")
-"""ioprio_set(2)'s classes from 1 on."""
-SCHEDULERS = (
-    "SCHED_OTHER", "SCHED_FIFO", "SCHED_RR", "SCHED_BATCH", "SCHED_ISO", "SCHED_IDLE",
-    "SCHED_DEADLINE",
-)  # fmt: skip
-"""sched(7)'s policies by the kernel's number."""
-SCHEDULER_FLAGS = (
-    "SCHED_FLAG_RESET_ON_FORK", "SCHED_FLAG_RECLAIM", "SCHED_FLAG_DL_OVERRUN",
-    "SCHED_FLAG_KEEP_POLICY", "SCHED_FLAG_KEEP_PARAMS", "SCHED_FLAG_UTIL_CLAMP_MIN",
-    "SCHED_FLAG_UTIL_CLAMP_MAX",
-)  # fmt: skip
-"""sched_setattr(2)'s flags, by bit."""
-IPC_SYSCTLS = frozenset(
-    f"kernel/{name}"
-    for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni",
-                 "shm_rmid_forced")
-)  # fmt: skip
-"""ipc_namespaces(7)."""
 
 
 @record
@@ -99,28 +87,6 @@ class Rlimit:
     type: str
     soft: int
     hard: int
-
-
-@record
-class IdMapping:
-    """A range of ids: `size` from `container` on are `host` and on outside (user_namespaces(7))."""
-
-    container: int
-    host: int
-    size: int
-
-
-@record
-class Scheduler:
-    """process.scheduler: sched_setattr(2) in its own words; times in nanoseconds."""
-
-    policy: str
-    nice: int
-    priority: int
-    flags: tuple[str, ...]
-    runtime_ns: int
-    deadline_ns: int
-    period_ns: int
 
 
 @record
@@ -166,9 +132,9 @@ class Spec:
     no_new_privileges: bool
     rlimits: tuple[Rlimit, ...]
     oom_score_adj: int | None
-    io_priority: tuple[int, ...]
-    """(class, level) of ioprio_set(2), empty where not said."""
-    scheduler: Scheduler | None
+    io_priority: tuple[int, ...] = ()
+    """(class, level) of ioprio_set(2), empty where the configuration has none."""
+    scheduler: Scheduler | None = None
     apparmor_profile: str
     selinux_label: str
     mount_label: str
@@ -245,7 +211,7 @@ def parse(document: Any, bundle: str) -> Spec:
     cwd = process.text("cwd") or "/"
     if not cwd.startswith("/"):
         raise process.wrong("cwd", f"'{cwd}' is not an absolute path")
-    namespaces = _namespaces(linux)
+    namespaces = parse_namespaces(linux)
     return Spec(
         oci_version=oci_version,
         bundle=bundle,
@@ -266,8 +232,6 @@ def parse(document: Any, bundle: str) -> Spec:
         no_new_privileges=process.boolean("noNewPrivileges"),
         rlimits=_rlimits(process),
         oom_score_adj=process.number("oomScoreAdj", minimum=-1000, maximum=1000),
-        io_priority=_io_priority(process.object("ioPriority")),
-        scheduler=_scheduler(process.object("scheduler")),
         apparmor_profile=process.text("apparmorProfile"),
         selinux_label=process.text("selinuxLabel"),
         mount_label=linux.text("mountLabel"),
@@ -275,9 +239,9 @@ def parse(document: Any, bundle: str) -> Spec:
         mounts=tuple(_mount(item, bundle) for item in top.objects("mounts")),
         hooks=_hooks(top.object("hooks")),
         namespaces=namespaces,
-        uid_mappings=_mappings(linux, "uidMappings", namespaces),
-        gid_mappings=_mappings(linux, "gidMappings", namespaces),
-        sysctls=_sysctls(linux, namespaces),
+        uid_mappings=parse_mappings(linux, "uidMappings", namespaces),
+        gid_mappings=parse_mappings(linux, "gidMappings", namespaces),
+        sysctls=parse_sysctls(linux, namespaces),
         rootfs_propagation=linux.one_of("rootfsPropagation", PROPAGATIONS),
         masked_paths=linux.texts("maskedPaths"),
         read_only_paths=linux.texts("readonlyPaths"),
@@ -315,8 +279,8 @@ def _mount(item: Object, bundle: str) -> Mount:
         source=item.text("source"),
         type=item.text("type"),
         options=item.texts("options"),
-        uid_mappings=_ranges(item, "uidMappings"),
-        gid_mappings=_ranges(item, "gidMappings"),
+        uid_mappings=parse_ranges(item, "uidMappings"),
+        gid_mappings=parse_ranges(item, "gidMappings"),
     )
     if bool(mount.uid_mappings) != bool(mount.gid_mappings):
         key = "gidMappings" if mount.uid_mappings else "uidMappings"
@@ -394,126 +358,10 @@ def _hooks(hooks: Object) -> dict[str, tuple[Hook, ...]]:
     return found
 
 
-def _namespaces(linux: Object) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for item in linux.objects("namespaces"):
-        kind = item.text("type", required=True)
-        path = item.text("path")
-        if kind not in NAMESPACES:
-            known = ", ".join(NAMESPACES)
-            raise item.wrong("type", f"unknown namespace '{kind}'", f"known: {known}")
-        if kind in found:
-            raise item.wrong("type", f"a second '{kind}' namespace")
-        if path and not path.startswith("/"):
-            raise item.wrong("path", f"'{path}' is not an absolute path")
-        if path and kind == "mount":
-            raise item.wrong(
-                "path", "a monitor's mount namespace is always its own", "leave it out"
-            )
-        found[kind] = path
-    return found
-
-
-def _mappings(linux: Object, key: str, namespaces: dict[str, str]) -> tuple[IdMapping, ...]:
-    found = _ranges(linux, key)
-    if found and "user" not in namespaces:
-        raise linux.wrong(key, "id mappings without a user namespace", "add it to namespaces")
-    if namespaces.get("user") == "" and not any(item.container == 0 for item in found):
-        raise linux.wrong(key, "the new user namespace has no mapping for its id 0")
-    return found
-
-
-def _ranges(holder: Object, key: str) -> tuple[IdMapping, ...]:
-    found = []
-    for item in holder.objects(key):
-        size = item.number("size", maximum=0xFFFFFFFF) or 0
-        if not size:
-            raise item.wrong("size", "0 ids are no range")
-        found.append(
-            IdMapping(
-                container=item.number("containerID", maximum=0xFFFFFFFE) or 0,
-                host=item.number("hostID", maximum=0xFFFFFFFE) or 0,
-                size=size,
-            )
-        )
-    return tuple(found)
-
-
-def _sysctls(linux: Object, namespaces: dict[str, str]) -> dict[str, str]:
-    """Kernel parameters by their path below /proc/sys; only those that a namespace of the
-    container's own holds."""
-    found = {}
-    for name, value in linux.text_map("sysctl").items():
-        # sysctl(8): either separator, the first one tells which; the other one is then a name's
-        dot, slash = name.find("."), name.find("/")
-        if slash < 0 or 0 <= dot < slash:
-            path = name.translate({ord("."): "/", ord("/"): "."})
-        else:
-            path = name
-        if not path or ".." in path.split("/") or path.startswith("/") or "\0" in path:
-            raise linux.wrong("sysctl", f"{name!r} is no kernel parameter")
-        if "\0" in value:
-            raise linux.wrong(f"sysctl[{name!r}]", "holds a NUL character")
-        kind = namespace_of(path)
-        if not kind or kind not in namespaces:
-            raise linux.wrong(
-                "sysctl",
-                f"'{name}' is not in a namespace of the container's own",
-                f"it belongs to the {kind} namespace" if kind else "it is the whole machine's",
-            )
-        found[path] = value
-    return found
-
-
-def namespace_of(path: str) -> str:
-    """The kind of namespace that holds a kernel parameter, "" for none."""
-    if path.startswith("net/"):
-        return "network"
-    if path in IPC_SYSCTLS or path.startswith("fs/mqueue/"):
-        return "ipc"
-    if path.startswith("user/"):
-        return "user"
-    return "uts" if path == "kernel/domainname" else ""
-
-
 def _console_size(size: Object) -> tuple[int, ...]:
     if not size.value:
         return ()
     return size.number("height", maximum=0xFFFF) or 0, size.number("width", maximum=0xFFFF) or 0
-
-
-def _io_priority(priority: Object) -> tuple[int, ...]:
-    if not priority.value:
-        return ()
-    name = priority.text("class", required=True)
-    if name not in IO_CLASSES:
-        raise priority.wrong("class", f"unknown '{name}'", f"known: {', '.join(IO_CLASSES)}")
-    return IO_CLASSES.index(name) + 1, priority.number("priority", maximum=7) or 0
-
-
-def _scheduler(scheduler: Object) -> Scheduler | None:
-    if not scheduler.value:
-        return None
-    policy = scheduler.text("policy", required=True)
-    if policy not in SCHEDULERS:
-        raise scheduler.wrong("policy", f"unknown '{policy}'", f"known: {', '.join(SCHEDULERS)}")
-    flags = scheduler.texts_of("flags", SCHEDULER_FLAGS)
-    nice = scheduler.number("nice", minimum=-20, maximum=19) or 0
-    priority = scheduler.number("priority", maximum=99) or 0
-    if priority and policy not in ("SCHED_FIFO", "SCHED_RR"):
-        raise scheduler.wrong("priority", f"{policy} has none")
-    times = [scheduler.number(key) or 0 for key in ("runtime", "deadline", "period")]
-    if any(times) and policy != "SCHED_DEADLINE":
-        raise scheduler.wrong("", f"runtime, deadline and period are SCHED_DEADLINE's: {policy}")
-    return Scheduler(
-        policy=policy,
-        nice=nice,
-        priority=priority,
-        flags=flags,
-        runtime_ns=times[0],
-        deadline_ns=times[1],
-        period_ns=times[2],
-    )
 
 
 def _device(item: Object, linux: Object) -> SpecDevice:

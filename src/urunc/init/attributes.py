@@ -8,7 +8,6 @@ namespace; execve keeps all of it for the monitor.
 from __future__ import annotations
 
 from urunc import logs
-from urunc.bundle.spec import IO_CLASSES, SCHEDULER_FLAGS, SCHEDULERS
 from urunc.errors import HostError, reason
 from urunc.linux import _linux
 from urunc.linux.files import write_bytes
@@ -29,6 +28,8 @@ def apply(pid: int, spec: Spec) -> None:
         except OSError as error:
             raise HostError(f"process.ioPriority: {reason(error)}") from None
     if spec.scheduler:
+        from urunc.bundle.scheduling import SCHEDULER_FLAGS, SCHEDULERS
+
         item = spec.scheduler
         flags = sum(1 << SCHEDULER_FLAGS.index(flag) for flag in item.flags)
         try:
@@ -44,6 +45,8 @@ def describe(spec: Spec) -> list[str]:
     """One line for people for each thing that `apply` sets."""
     lines = [] if spec.oom_score_adj is None else [f"oom_score_adj {spec.oom_score_adj}"]
     if spec.io_priority:
+        from urunc.bundle.scheduling import IO_CLASSES
+
         kind, level = spec.io_priority
         lines.append(f"{IO_CLASSES[kind - 1]} {level}")
     if spec.scheduler:

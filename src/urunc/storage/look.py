@@ -35,7 +35,8 @@ from urunc.storage.facts import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from urunc.bundle.image import UnikernelImage
-    from urunc.bundle.spec import IdMapping, Mount, Spec
+    from urunc.bundle.namespaces import IdMapping
+    from urunc.bundle.spec import Mount, Spec
     from urunc.config import Config
     from urunc.guests import Guest
 
