@@ -46,6 +46,7 @@ EXPECTED: dict[str, str] = {
         urunc.bundle.document
         urunc.bundle.elf
         urunc.bundle.image
+        urunc.bundle.namespaces
         urunc.bundle.network_files
         urunc.bundle.resources
         urunc.bundle.spec
@@ -62,6 +63,7 @@ EXPECTED: dict[str, str] = {
         urunc.init.hooks
         urunc.init.letters
         urunc.init.main
+        urunc.init.root_steps
         urunc.init.setup
         urunc.init.steps
         urunc.journal

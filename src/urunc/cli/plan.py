@@ -17,8 +17,8 @@ from urunc.cli.options import BUNDLE, VALUE, Arguments
 from urunc.errors import SpecError, UsageError, reason
 from urunc.ids import ids_of
 from urunc.init import attributes
+from urunc.init.root_steps import Bind
 from urunc.init.setup import ATTACH, Ready, build
-from urunc.init.steps import Bind
 from urunc.jsontext import dumps, loads
 from urunc.linux.files import read_text
 from urunc.net.facts import Interface, NetFacts, Route

@@ -21,7 +21,8 @@ from urunc import timing
 from urunc.bundle.spec import Hook
 from urunc.errors import Error, InitError, reason
 from urunc.init import hooks
-from urunc.init.steps import PR_SET_DUMPABLE, PrivateMounts, unpack
+from urunc.init.root_steps import PrivateMounts
+from urunc.init.steps import PR_SET_DUMPABLE, unpack
 from urunc.jsontext import dumps, loads
 from urunc.linux import _linux, cgroups, namespaces, seccomp
 from urunc.linux.files import read_descriptor, write_all

@@ -3,14 +3,15 @@
 user.
 
 Pure: the list follows from the plan, the launch and what the runtime prepared; `urunc plan` prints
-it. What a step does is in init/steps.py.
+it. The steps themselves are in init/steps.py and
+init/root_steps.py.
 """
 
 from __future__ import annotations
 
 from urunc import guest_channel, logs
 from urunc.ids import IdMap, Ids
-from urunc.init.steps import (
+from urunc.init.root_steps import (
     Attach,
     Bind,
     BindDevice,
@@ -20,19 +21,21 @@ from urunc.init.steps import (
     Detach,
     Device,
     DiskNode,
-    HostName,
-    Keyring,
-    Label,
     MountPoint,
     PivotRoot,
     PrivateMounts,
     Propagation,
     ReadOnly,
+    Step,
+    Tmpfs,
+)
+from urunc.init.steps import (
+    HostName,
+    Keyring,
+    Label,
     ResourceLimit,
     SetMemoryPolicy,
-    Step,
     Sysctl,
-    Tmpfs,
     Umask,
     User,
 )

@@ -12,7 +12,7 @@ import posix
 from fcntl import ioctl
 from select import POLLHUP, POLLIN, poll
 
-from urunc.init.steps import TIOCSWINSZ
+from urunc.init.root_steps import TIOCSWINSZ
 from urunc.linux.files import write_all
 
 TYPE_CHECKING = False
