@@ -181,7 +181,8 @@ def test_by_systemd(machine: Machine) -> None:
     """
     path = f"{PARTS}/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     said = machine.run(
-        "/usr/bin/python3", "-m", "lib.places.systemd", str(inside.directory), "--", "sh", "-c", script,
+        "/usr/bin/python3", "-m", "lib.places.systemd", str(inside.directory), "--",
+        "sh", "-c", script,
         PYTHONPATH=f"{PROJECT}/tests", PATH=path, timeout_s=200,
     )  # fmt: skip
     lines = said.stdout.splitlines()

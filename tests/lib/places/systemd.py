@@ -12,8 +12,8 @@ It must touch nothing of the host but these groups, a directory for temporary fi
 terminal, and takes them back. After a test that was killed its processes are gone too; what stays
 is empty groups and that directory. Needs root, and the packages systemd, dbus and util-linux.
 
-`PYTHONPATH=tests python3 -m lib.places.systemd [DIRECTORY...] -- COMMAND [WORD...]` runs one command in
-a place of its own, so also inside another.
+`PYTHONPATH=tests python3 -m lib.places.systemd [DIRECTORY...] -- COMMAND [WORD...]` runs one
+command in a place of its own, so also inside another.
 """
 
 from __future__ import annotations
