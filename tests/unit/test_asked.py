@@ -51,6 +51,18 @@ def planned(guest: str, monitor: str, changes: dict[str, Any], **members: Any) -
             "process.cwd: mewz is not told '/srv'",
         ),
         (
+            "mirage", "spt", {}, {"process": {"args": ["app", "two words"], "cwd": "/"}},
+            "process.args: 'two words' reaches mirage as other words: no quoting",
+        ),
+        (
+            "rumprun", "spt", {}, {"process": {"args": ["app", ""], "cwd": "/"}},
+            "process.args: '' reaches rumprun as other words: no quoting",
+        ),
+        (
+            "unikraft", "qemu", {"block_mount_points": ("/data",)}, {},
+            "annotation 'blkMntPoint': without effect: unikraft is not told of it",
+        ),
+        (
             "rumprun", "spt", {}, {"root": {"path": "rootfs", "readonly": True}},
             "root.readonly: spt has no disk that is only read: the guest writes to it",
         ),
@@ -69,7 +81,7 @@ def test_a_remark(
 def test_nothing_to_remark() -> None:
     """What every engine adds, and what a unikernel has no use for."""
     process = {
-        "args": ["app"],
+        "args": ["app --and the whole line"],
         "cwd": "/",
         "env": ["PATH=/bin", "HOSTNAME=a", "HOME=/root", "TERM=xterm"],
         "noNewPrivileges": True,

@@ -130,7 +130,7 @@ def test_forms_in_place_of_one_that_cannot_hold_all() -> None:
 
 def test_no_form() -> None:
     error = refused("mewz", "qemu", found())
-    assert error.message.startswith("root filesystem: no way to give it to mewz on qemu")
+    assert error.message == "root filesystem: mewz takes none of the container's"
     error = refused("rumprun", "hvt", found(builders=("cpio",)))
     assert "ext2: this machine has no program to make it" in error.message
     error = refused("linux", "firecracker", found(), overrides={"rootfs": "virtiofs"})
@@ -303,6 +303,9 @@ def test_disks_of_a_manifest() -> None:
         block_mount_points=points,
     )  # fmt: skip
     assert (plan.disk_names, plan.disk_mount_points) == (("rootfs", "data"), points)
+    plan = planned("linux", "qemu", found(), block_mount_points=points[:1])
+    assert plan.disk_mount_points == ("/",)
+    assert any("'blkMntPoint': without effect" in warning for warning in plan.warnings)
 
 
 def test_more_than_the_guest_can_be_told() -> None:

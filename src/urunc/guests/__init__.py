@@ -208,6 +208,8 @@ class Guest:
     takes_arguments = True
     takes_environment = True
     """Whether it can be told the application's; else a warning says what is left out."""
+    splits_arguments = False
+    """Whether arguments are joined by blanks and split again in the guest, whatever is in them."""
     takes_hostname = False
     takes_parameters = False
     """Whether its kernel has parameters apart from the application's words."""

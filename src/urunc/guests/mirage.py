@@ -19,6 +19,7 @@ class Mirage(Guest):
     storage = frozenset(("block",))
     takes_environment = False
     takes_ipv6 = True
+    splits_arguments = True
 
     def words(self, request: Request) -> Words:
         words = []

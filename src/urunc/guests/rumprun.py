@@ -21,6 +21,7 @@ class Rumprun(Guest):
     volume_ways = ("ext2",)
     block_mount_point = "/data"
     takes_ipv6 = True
+    splits_arguments = True
 
     def words(self, request: Request) -> Words:
         # an object with repeated `env` and `blk` keys is no dict: the members are rendered one by

@@ -26,6 +26,7 @@ from urunc.plan.model import (
 )
 from urunc.plan.sizing import INITRD_BYTES, least_of, memory_of, vcpus_of
 from urunc.plan.unsupported import check as check_asked
+from urunc.plan.unsupported import without_effect
 from urunc.record import replace
 from urunc.state import CHANNEL
 from urunc.storage.facts import (
@@ -114,6 +115,7 @@ def decide(
     uid, gid = _user(spec, monitor, config, managed=managed)
     count = monitor.max_nics if nets is None else len(nets)
     warnings += guest.cautions(_setting(image, monitor, host, accelerator, memory_bytes))
+    warnings += without_effect(image, guest)
     warnings += check_asked(spec, guest, managed=managed, nics=0 if network == "none" else count)
     _note_devices(spec, volumes, warnings)
     args = spec.args or tuple(image.cmdline.split())
@@ -209,7 +211,9 @@ def _mount_points(
 ) -> tuple[str, ...]:
     """Where the guest mounts its disks, in their order; "" where nobody says."""
     first = len(image.blocks) + bool(root and root.form in DISKS)
-    said = image.block_mount_points or ("/" if guest.init and root else guest.block_mount_point,)
+    said = image.block_mount_points or (guest.block_mount_point,)
+    if guest.init and root:
+        said = ("/",)
     if len(said) > max(first, 1):
         raise ImageError(
             f"annotation 'blkMntPoint': {len(said)} places for {first} disks",

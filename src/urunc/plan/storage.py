@@ -131,11 +131,14 @@ def choose_root(
                 if not _problem(other, guest, monitor, found, built=True)
             ),
         )
+    if not guest.root_forms:
+        raise ImageError(
+            f"root filesystem: {guest.name} takes none of the container's", "leave mountRootfs out"
+        )
     raise ImageError(
         f"root filesystem: no way to give it to {guest.name} on {monitor.name}"
         + (f" with a disk of {size_mib} MiB (annotation 'rootfsSize'): " if demanded else ": ")
-        + "; ".join(f"{form}: {problem}" for form, problem in refusals.items()),
-        "" if guest.root_forms else f"{guest.name} takes none: leave mountRootfs out",
+        + "; ".join(f"{form}: {problem}" for form, problem in refusals.items())
     )
 
 

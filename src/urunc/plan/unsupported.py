@@ -8,9 +8,11 @@ What no guest can do is refused where it is read (bundle/rare_keys.py).
 from __future__ import annotations
 
 from urunc.errors import SpecError
+from urunc.guests import BUILT_IN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from urunc.bundle.image import UnikernelImage
     from urunc.bundle.spec import Spec
     from urunc.guests import Guest
 
@@ -55,6 +57,14 @@ def check(spec: Spec, guest: Guest, *, managed: bool, nics: int) -> list[str]:
     return [*spec.remarks, *_unheard(spec, guest)]
 
 
+def without_effect(image: UnikernelImage, guest: Guest) -> list[str]:
+    """Remarks on annotations that mean nothing to this guest."""
+    # another package's guest may read the mount points without a default of its own
+    if image.block_mount_points and guest.name in BUILT_IN and not guest.block_mount_point:
+        return [f"annotation 'blkMntPoint': without effect: {guest.name} is not told of it"]
+    return []
+
+
 def _unheard(spec: Spec, guest: Guest) -> list[str]:
     """What is a process's, where the guest has none that urunc runs."""
     found = []
@@ -66,6 +76,10 @@ def _unheard(spec: Spec, guest: Guest) -> list[str]:
         found.append(f"hostname: {guest.name} is not told '{spec.hostname}'")
     if not guest.takes_arguments and len(spec.args) > 1:
         found.append(f"process.args: {guest.name} is told none of its {len(spec.args) - 1} words")
+    # a whole line in one argument is how images were made for these guests
+    split = [word for word in spec.args if not word or word.split() != [word]]
+    if guest.splits_arguments and len(spec.args) > 1 and split:
+        found.append(f"process.args: '{split[0]}' reaches {guest.name} as other words: no quoting")
     names = [variable.partition("=")[0] for variable in spec.env]
     names = [name for name in names if name not in ENGINES_VARIABLES]
     if not guest.takes_environment and names:
