@@ -26,15 +26,17 @@ _PANIC = "mount -o remount,rw /proc/sys; mount -t proc p /tmp; echo c >/tmp/sysr
 
 CASES = (
     Ending("the application ends with 0", "true", 0, 0, "its application ended with 0"),
-    Ending("with 7", "exit 7", 7, 15, "its application ended with 7"),
-    Ending("with 127: not found", "exec nobody", 127, 255, "its application ended with 127"),
-    Ending("with 200", "exit 200", 200, 255, "its application ended with 200"),
+    Ending("the application ends with 7", "exit 7", 7, 15, "its application ended with 7"),
     Ending(
-        "SIGTERM ends it", "trap - TERM; kill -TERM $$", 143, 143,
+        "the application is not found", "exec nobody", 127, 255, "its application ended with 127",
+    ),
+    Ending("the application ends with 200", "exit 200", 200, 255, "its application ended with 200"),
+    Ending(
+        "SIGTERM ends the application", "trap - TERM; kill -TERM $$", 143, 143,
         "its application ended with 143", machine=True,
     ),
     Ending(
-        "SIGABRT ends it", "kill -ABRT $$", 134, 255, "its application ended with 134",
+        "SIGABRT ends the application", "kill -ABRT $$", 134, 255, "its application ended with 134",
         machine=True,
     ),
     Ending(
@@ -42,11 +44,11 @@ CASES = (
         "its application ended with 137: the guest ran out of memory (OOM)",
     ),
     Ending(
-        "it powers its PID namespace off, which is SIGINT for it", "poweroff -f; sleep 60", 130,
+        "it powers its PID namespace off and gets SIGINT", "poweroff -f; sleep 60", 130,
         255, "its application ended with 130", machine=True, own_pids=True,
     ),
     Ending(
-        "it resets its PID namespace, which is SIGHUP for it", "reboot -f; sleep 60", 129, 129,
+        "it resets its PID namespace and gets SIGHUP", "reboot -f; sleep 60", 129, 129,
         "its application ended with 129", machine=True, own_pids=True,
     ),
     Ending(

@@ -26,214 +26,228 @@ class Row(NamedTuple):
 
 
 ROWS = (
-    Row("ociVersion", "effect", "1.x; any other is refused", "unit/spec"),
+    Row("ociVersion", "effect", "1.x; any other version is refused", "unit/spec"),
     Row(
         "root.{path,readonly}", "effect",
-        "the guest's files ([storage.md](storage.md)); the image's own disks are then only read, "
-        "but on Solo5, with a warning",
+        "the guest's files ([storage.md](storage.md)). With `readonly` the image's own disks are "
+        "read-only too, except on Solo5, where a warning is printed",
         "guest/storage guest/table",
     ),
-    Row("process.{args,env}", "effect", "the guest's words: [guests.md](guests.md)", "guest/table"),
+    Row(
+        "process.{args,env}", "effect",
+        "passed to the guest in its dialect: [guests.md](guests.md)", "guest/table",
+    ),
     Row(
         "process.{terminal,consoleSize.{height,width}}", "effect",
-        "a pseudoterminal of the container's own; its engine's end goes through "
-        "`--console-socket`, or to the user's terminal in a `run` in the foreground. Ctrl-C is a "
-        "key for the guest",
+        "a pseudoterminal of the container's own. The engine receives its other end through "
+        "`--console-socket`; a `run` in the foreground connects it to the user's terminal. Ctrl-C "
+        "is a key for the guest",
         "root/process",
     ),
     Row(
         "process.cwd", "effect",
-        "of the application in a Linux guest with urunc's init; else a warning, but for `/`",
+        "the application's, in a Linux guest with urunc's init; otherwise a warning, except for "
+        "`/`",
         "guest/guest_init guest/rare_in_linux",
     ),
     Row(
         "process.user.{uid,gid,additionalGids,umask}", "effect",
-        "the monitor's, where uid is not 0; uid 0: an id that no other container has. With urunc's "
-        "init the application's, and the monitor's own id is of the range",
+        "the monitor's, if uid is not 0; for uid 0 the monitor gets an id that no other container "
+        "has. With urunc's init these are the application's, and the monitor always gets an id of "
+        "its own",
         "root/process guest/guest_init",
     ),
     Row(
         "process.{capabilities.{bounding,effective,inheritable,permitted,ambient},"
         "noNewPrivileges}",
         "effect",
-        "the application's in a Linux guest with urunc's init; a monitor has no capability, and "
-        "can get none, whatever they say",
+        "the application's, in a Linux guest with urunc's init. A monitor never has a capability "
+        "and cannot gain one",
         "root/process guest/guest_init",
     ),
     Row(
         "process.rlimits[].{type,soft,hard}", "effect",
-        "the monitor's; with urunc's init the application's, too", "root/process guest/guest_init",
+        "the monitor's; with urunc's init the application's too", "root/process guest/guest_init",
     ),
     Row(
         "process.{oomScoreAdj,ioPriority.{class,priority}}", "effect",
-        "the monitor's. An oomScoreAdj that the host forbids is a warning",
+        "the monitor's. A warning, if the host forbids the oomScoreAdj",
         "root/process",
     ),
     Row(
         "process.scheduler.{policy,nice,priority,flags,runtime,deadline,period}", "effect",
-        "the monitor's; what the kernel refuses is an error", "root/process",
+        "the monitor's. An error, if the kernel refuses it", "root/process",
     ),
     Row(
         "process.{apparmorProfile,selinuxLabel}", "effect",
-        "the monitor's from its execve on; refused on a host without the module. "
-        "`security.selinux_type` swaps SELinux's type",
+        "the monitor's, from its execve on; refused on a host without the security module. "
+        "`security.selinux_type` replaces SELinux's type",
         "root/process",
     ),
     Row(
-        "process.execCPUAffinity.{initial,final}", "warned", "for `exec`, which a guest has not",
+        "process.execCPUAffinity.{initial,final}", "warned",
+        "it is for `exec`, which a guest does not have",
         "root/verbs",
     ),
-    Row("process.{commandLine,user.username}", "warned", "for Windows"),
+    Row("process.{commandLine,user.username}", "warned", "it is for Windows"),
     Row(
         "hostname", "effect",
-        "the UTS namespace's, and told to guests that can be (else a warning)",
+        "the UTS namespace's, and the guest's if it can be told; otherwise a warning",
         "guest/guest_init root/process",
     ),
     Row(
         "domainname", "effect",
-        "the UTS namespace's; with urunc's init the guest's, else a warning",
+        "the UTS namespace's, and the guest's with urunc's init; otherwise a warning",
         "guest/guest_init root/process guest/rare_in_linux",
     ),
     Row(
         "mounts[].{destination,source,type,options}", "effect",
-        "resolv.conf and hosts are read ([network.md](network.md)); the rest is in guests that "
-        "take volumes, else an error; each option has its effect or is refused; a relative "
-        "`source` is in the bundle ([storage.md](storage.md))",
+        "resolv.conf and hosts are read ([network.md](network.md)). Guests that take volumes get "
+        "the rest; for other guests it is an error. Each option takes effect or is refused. A "
+        "relative `source` is relative to the bundle ([storage.md](storage.md))",
         "guest/storage guest/mounts unit/mount_options",
     ),
     Row(
         "mounts[].{uidMappings,gidMappings}[].{containerID,hostID,size}", "effect",
-        "which ids the files of a bind mount have; refused for other mounts and for file systems "
-        "that map none ([storage.md](storage.md))",
+        "the ids that the files of a bind mount have; refused for other mounts and for file "
+        "systems that cannot map ids ([storage.md](storage.md))",
         "guest/owners",
     ),
     Row(
         "hooks.{prestart,createRuntime,createContainer,startContainer,poststart,poststop}[]."
         "{path,args,env,timeout}",
-        "effect", "all six kinds: below", "root/hooks",
+        "effect", "all six kinds: see [Hooks](#hooks)", "root/hooks",
     ),
     Row(
         "annotations", "effect",
-        "[annotations.md](annotations.md); `org.systemd.property.NAME`: below",
+        "[annotations.md](annotations.md); for `org.systemd.property.NAME`, see "
+        "[Control groups](#control-groups)",
         "unit/image root/systemd",
     ),
     Row(
         "linux.namespaces[].{type,path}", "effect",
-        "all eight kinds, new or by path (mount: always new); a path to the host's is the host's",
+        "all eight kinds, new or by path (mount: always new). A path to the host's namespace means "
+        "the host's",
         "root/namespaces root/host_namespaces",
     ),
     Row(
         "linux.{uidMappings,gidMappings}[].{containerID,hostID,size}", "effect",
-        "of the new user namespace; others than a joined one has, or than the host's, are refused; "
-        "files belong in the guest to whom the container sees them belong to",
+        "of the new user namespace; refused if they differ from those of a joined namespace or of "
+        "the host's. In the guest, files have the owners that the container sees",
         "root/namespaces guest/owners",
     ),
     Row(
         "linux.timeOffsets.{monotonic,boottime}.{secs,nanosecs}", "effect",
-        "of the monitor's new time namespace; with urunc's init of the application's, else a "
+        "of the monitor's new time namespace; with urunc's init the application's, otherwise a "
         "warning",
         "root/namespaces guest/rare_in_linux",
     ),
     Row(
         "linux.cgroupsPath", "effect",
-        "where the groups are, made by urunc or, with `--systemd-cgroup`, by systemd: below",
+        "the place of the control groups, which urunc makes, or systemd with `--systemd-cgroup`: "
+        "see [Control groups](#control-groups)",
         "root/cgroups root/systemd",
     ),
     Row(
         "linux.resources.memory.{limit,reservation,swap}", "effect",
-        "the groups', and what the guest has of it: [annotations.md](annotations.md)",
+        "the control group's; the guest's memory follows from the limit: "
+        "[annotations.md](annotations.md#memory-and-vcpus)",
         "root/cgroups root/cgroup_v2 unit/limits",
     ),
     Row(
         "linux.resources.memory.{swappiness,kernelTCP,disableOOMKiller}", "effect",
-        "of v1 alone; on v2 a warning", "root/cgroups unit/limits",
+        "the control group's on v1; a warning on v2", "root/cgroups unit/limits",
     ),
     Row(
         "linux.resources.memory.checkBeforeUpdate", "effect",
-        "of `update`, which refuses what the guest has no room in whatever it says", "root/cgroups",
+        "accepted; `update` always refuses a limit that the guest has no room in", "root/cgroups",
     ),
     Row(
         "linux.resources.memory.{kernel,useHierarchy}", "warned",
-        "no kernel limits its own memory apart any more; groups are always nested",
+        "no kernel limits its own memory separately any more, and control groups are always nested",
     ),
     Row(
         "linux.resources.cpu.{shares,quota,period,burst,idle,cpus,mems}", "effect",
-        "the groups'", "root/cgroups unit/limits",
+        "the control group's", "root/cgroups unit/limits",
     ),
     Row(
         "linux.resources.cpu.{realtimeRuntime,realtimePeriod}", "effect",
-        "of v1 alone; on v2 refused", "unit/limits",
+        "the control group's on v1; refused on v2", "unit/limits",
     ),
     Row(
         "linux.resources.pids.limit", "effect",
-        "the groups', with room for the monitor ([monitors.md](monitors.md)); with urunc's init "
-        "the application's in the guest",
+        "the control group's, with room for the monitor ([monitors.md](monitors.md"
+        "#process-limits)); with urunc's init the application's, in the guest",
         "root/cgroups",
     ),
     Row(
         "linux.resources.blockIO.{weight,{throttleReadBpsDevice,throttleWriteBpsDevice,"
         "throttleReadIOPSDevice,throttleWriteIOPSDevice}[].{major,minor,rate},"
         "weightDevice[].{major,minor,weight}}",
-        "effect", "the groups'", "unit/limits",
+        "effect", "the control group's", "unit/limits",
     ),
     Row(
         "linux.resources.blockIO.{leafWeight,weightDevice[].leafWeight}", "effect",
-        "of v1 alone; on v2 a warning", "unit/limits",
+        "the control group's on v1; a warning on v2", "unit/limits",
     ),
     Row(
         "linux.resources.{hugepageLimits[].{pageSize,limit},rdma.*.{hcaHandles,hcaObjects},unified}",
-        "effect", "the groups'; `unified` on v2", "root/cgroup_v2 unit/limits",
+        "effect", "the control group's; `unified` on v2", "root/cgroup_v2 unit/limits",
     ),
     Row(
         "linux.resources.network.{classID,priorities[].{name,priority}}", "effect",
-        "of v1 alone; on v2 a warning", "unit/limits",
+        "the control group's on v1; a warning on v2", "unit/limits",
     ),
     Row(
         "linux.resources.devices[].{allow,type,major,minor,access}", "effect",
-        "whether a disk of linux.devices is read-only, and one that is named at all; for the rest "
-        "an application's: a monitor may open its own devices only ([security.md](security.md))",
+        "whether a block device of linux.devices becomes a disk, and whether that disk is "
+        "read-only. A monitor may open only its own devices, whatever the rules say "
+        "([security.md](security.md#devices))",
         "root/cgroups unit/spec guest/storage",
     ),
     Row(
         "linux.devices[].{path,type,major,minor,fileMode,uid,gid}", "effect",
-        "block devices are a Linux guest's disks, with mode and owner; nodes of the kernel's own "
-        "and FIFOs are made in it ([storage.md](storage.md)); a warning names the others",
+        "block devices become disks of a Linux guest, with mode and owner. Nodes of the kernel's "
+        "own and FIFOs are made in the guest "
+        "([storage.md](storage.md#devices-of-the-kernels-own)). A warning names the others",
         "guest/storage guest/mounts root/process",
     ),
     Row(
         "linux.netDevices.*.name", "effect",
-        "the device is moved from the runtime's network namespace before hooks run, renamed, with "
-        "its addresses, up; then the guest has it as any interface. A `create` that fails gives it "
-        "back with addresses and routes; what the kernel does not let go is left as it is",
+        "before hooks run, the device is moved from the runtime's network namespace, renamed and "
+        "set up with its addresses; the guest then has it like any interface. A failed `create` "
+        "returns it with its addresses and routes. A device that the kernel refuses to move stays "
+        "where it is",
         "root/rare",
     ),
     Row(
         "linux.sysctl", "effect",
         "written in the container's own namespaces (`user.*`: in its user namespace), and by "
-        "urunc's init in the guest; any other parameter is refused. A warning where the guest's "
+        "urunc's init in the guest. Any other parameter is refused. A warning, if the guest's "
         "kernel is not told",
         "root/process root/rare guest/rare_in_linux",
     ),
     Row(
-        "linux.rootfsPropagation", "effect", "the monitor's root's; nothing of it reaches the host",
+        "linux.rootfsPropagation", "effect",
+        "of the monitor's root; nothing of it reaches the host",
         "root/process",
     ),
     Row(
         "linux.seccomp.{defaultAction,defaultErrnoRet,architectures,flags,"
         "syscalls[].{names,action,errnoRet,args[].{index,value,valueTwo,op}}}",
         "effect",
-        "in a Linux guest with urunc's init the application's, installed there; not the monitor's, "
-        "unless `monitors.NAME.spec_seccomp` stacks it on the monitor's own "
-        "([security.md](security.md)). A unikernel makes no system calls",
+        "the application's, in a Linux guest with urunc's init. It is not the monitor's, unless "
+        "`monitors.NAME.spec_seccomp` adds it to the monitor's own filter "
+        "([security.md](security.md#seccomp)). Other unikernels make no system calls",
         "root/process guest/rare_in_linux",
     ),
     Row(
         "linux.seccomp.{listenerPath,listenerMetadata}", "refused",
-        "nobody on the host can be notified of a guest's system calls", "guest/rare_in_linux",
+        "no process on the host can be notified of a guest's system calls", "guest/rare_in_linux",
     ),
     Row(
         "linux.{maskedPaths,readonlyPaths}", "effect",
-        "with urunc's init as with runc; a monitor's root has no /proc and no /sys",
+        "as with runc, under urunc's init. A monitor's root has no /proc and no /sys",
         "guest/guest_init guest/rare_in_linux",
     ),
     Row("linux.mountLabel", "effect", "SELinux's, of the monitor's root", "root/process"),
@@ -247,39 +261,40 @@ ROWS = (
     ),
     Row(
         "linux.personality.domain", "effect",
-        "of the application with urunc's init; else `LINUX32` is refused", "guest/rare_in_linux",
+        "the application's, with urunc's init; otherwise `LINUX32` is refused",
+        "guest/rare_in_linux",
     ),
-    Row("linux.personality.flags", "refused", "the specification has none so far", "unit/spec"),
+    Row("linux.personality.flags", "refused", "the specification defines none so far", "unit/spec"),
     Row(
         "vm.hwConfig.{vcpus,memory}", "effect",
-        "as the annotations have it, memory in whole MiB; refused where one says otherwise",
+        "the same as the annotations, memory in whole MiB; refused if an annotation differs",
         "root/rare",
     ),
     Row(
         "vm.hwConfig.{deviceTree,dtdevs,iomems[].{firstGFN,firstMFN,nrMFNs},irqs}", "refused",
-        "no part of the host's hardware is handed to guests", "unit/spec",
+        "guests get no part of the host's hardware", "unit/spec",
     ),
     Row(
-        "vm.kernel.{path,initrd}", "effect", "of the host's, in place of the image's", "root/rare",
+        "vm.kernel.{path,initrd}", "effect", "files of the host, used instead of the image's",
+        "root/rare",
     ),
     Row(
         "vm.kernel.parameters", "effect",
-        "on a Linux kernel's line, before urunc's own; refused for other guests",
+        "put on a Linux kernel's line, before urunc's own words; refused for other guests",
         "root/rare guest/rare_in_linux",
     ),
     Row(
         "vm.hypervisor.{path,parameters}", "refused",
-        "the monitor is the administrator's choice: `monitors.NAME.path`, `.arguments`",
+        "the administrator chooses the monitor: `monitors.NAME.path`, `.arguments`",
         "unit/spec",
     ),
     Row(
-        "vm.image.{path,format}", "refused", "disks are named by the annotation `block`",
-        "unit/spec",
+        "vm.image.{path,format}", "refused", "the annotation `block` names disks", "unit/spec",
     ),
-    Row("windows", "foreign", "a warning for the whole", "unit/spec"),
-    Row("solaris", "foreign", "a warning for the whole"),
-    Row("zos", "foreign", "a warning for the whole"),
-    Row("freebsd", "foreign", "a warning for the whole"),
+    Row("windows", "foreign", "one warning for the whole section", "unit/spec"),
+    Row("solaris", "foreign", "one warning for the whole section"),
+    Row("zos", "foreign", "one warning for the whole section"),
+    Row("freebsd", "foreign", "one warning for the whole section"),
 )  # fmt: skip
 
 _DEVICE = {"major": 8, "minor": 16}
@@ -478,7 +493,8 @@ def table() -> list[str]:
     for row in ROWS:
         prefix = {"refused": "refused: ", "warned": "a warning: "}.get(row.fate, "")
         tests = ", ".join(row.tests.split())
-        lines.append(f"| `{row.keys}` | {prefix}{row.words} | {tests} |")
+        keys = row.keys.replace(",", ", ")  # where a page may break the line
+        lines.append(f"| `{keys}` | {prefix}{row.words} | {tests} |")
     return lines
 
 

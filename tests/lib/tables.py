@@ -88,7 +88,7 @@ def guest_table() -> list[str]:
 
 
 def ending_table() -> list[str]:
-    head = ("what happens", "told", "QEMU alone", "why, by `events` and the log")
+    head = ("what happens", "exit code by urunc", "QEMU's own", "reason in `events` and the log")
     return rows(
         head,
         (
@@ -99,16 +99,16 @@ def ending_table() -> list[str]:
 
 
 def probe_table() -> list[str]:
-    head = ("monitor", "what happens", "the monitor's exit code", "why, by `events`")
+    head = ("monitor", "what happens", "the monitor's exit code", "reason in `events`")
     return rows(
         head, ((case.monitor, case.words, str(case.status), case.reason) for case in endings.PROBES)
     )
 
 
 def root_table() -> list[str]:
-    """Places in the order in which forms are taken, and the filesystems of devices."""
+    """Places in the order in which formats are taken, and the filesystems of devices."""
     setups = [f"{guest} on {monitor}" for guest, monitor in ways.ROOTED]
-    return rows(["form", *setups], ways.root_cells())
+    return rows(["format", *setups], ways.root_cells())
 
 
 def volume_table() -> list[str]:

@@ -89,14 +89,14 @@ class Content(NamedTuple):
 
 
 CONTENTS = (
-    Content("a directory to read", "/in", DIRECTORY, read_only=True),
-    Content("a directory to write to", "/out", DIRECTORY),
-    Content("an emptyDir", "/empty", DIRECTORY, scratch=True),
-    Content("a file to read", "/in.conf", FILE, read_only=True),
-    Content("a file to write to", "/out.conf", FILE),
+    Content("read-only directory", "/in", DIRECTORY, read_only=True),
+    Content("writable directory", "/out", DIRECTORY),
+    Content("emptyDir", "/empty", DIRECTORY, scratch=True),
+    Content("read-only file", "/in.conf", FILE, read_only=True),
+    Content("writable file", "/out.conf", FILE),
     Content("tmpfs", "/scratch", TMPFS),
-    Content("a block device", "/dev/xvda", DEVICE),
-    Content("an engine's own secret", "/run/secrets/token", DIRECTORY, read_only=True),
+    Content("block device", "/dev/xvda", DEVICE),
+    Content("an engine's secret", "/run/secrets/token", DIRECTORY, read_only=True),
 )
 
 
@@ -166,8 +166,8 @@ def way(setting: Setting, content: Content) -> str:
 
 
 WAYS = {
-    "archive": "a copy", "initrd": "a copy in the initrd", "ext2": "a copy on an ext2 disk",
-    TMPFS: "in its memory", DEVICE: "a disk",
+    "archive": "copy", "initrd": "copy in the initrd", "ext2": "copy on an ext2 disk",
+    TMPFS: "memory", DEVICE: "disk",
 }  # fmt: skip
 
 
