@@ -195,11 +195,11 @@ def _check(pattern: str, value: Any) -> str:
     if pattern == "storage.cache" and (not value.startswith("/") or value.endswith("/")):
         return f"'{value}' is not an absolute path of a directory"
     if pattern in ("storage.rootfs", "guests.*.filesystems"):
-        from urunc.storage.facts import FORMS
+        from urunc.storage.facts import ROOT_FORMATS
 
-        unknown = [name for name in value if name not in FORMS]
+        unknown = [name for name in value if name not in ROOT_FORMATS]
         if unknown:
-            return f"unknown '{unknown[0]}', known: {', '.join(FORMS)}"
+            return f"unknown '{unknown[0]}', known: {', '.join(ROOT_FORMATS)}"
     if pattern == "annotations.allow":
         unknown = [name for name in value if name not in SCHEMA[pattern]]
         if unknown:

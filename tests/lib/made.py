@@ -13,7 +13,15 @@ from urunc.config import Config
 from urunc.monitors import Program
 from urunc.net.facts import Address, Interface, NetFacts, Route
 from urunc.plan.host import DeviceNode, HostFacts
-from urunc.storage.facts import DEVICE, DIRECTORY, DISKS, FORMS, INITRD, StorageFound, VolumeSource
+from urunc.storage.facts import (
+    DEVICE,
+    DIRECTORY,
+    DISKS,
+    INITRD,
+    ROOT_FORMATS,
+    StorageFound,
+    VolumeSource,
+)
 
 MIB = 1 << 20
 X86_64, AARCH64 = 62, 183
@@ -142,7 +150,7 @@ def found(*volumes: VolumeSource, **changes: Any) -> StorageFound:
         "device_numbers": (),
         "device_filesystem": "",
         "builders": (*DISKS, INITRD),
-        "filesystems": FORMS,
+        "filesystems": ROOT_FORMATS,
         "virtiofsd": "/usr/lib/qemu/virtiofsd",
         "supervisor": "",
         "user_namespace": False,

@@ -19,7 +19,7 @@ from urunc.storage.facts import (
     DIRECTORY,
     DISKS,
     FILE,
-    FORMS,
+    ROOT_FORMATS,
     SHARES,
     TMPFS,
     Root,
@@ -51,8 +51,8 @@ def _root(name: str, monitor: str, there: StorageFound, form: str = "") -> Root 
 
 
 def forms(name: str, monitor: str) -> list[str]:
-    """Of FORMS those in which a root filesystem can be had."""
-    return [form for form in FORMS if _root(name, monitor, found(), form)]
+    """The ROOT_FORMATS in which a root filesystem can be had."""
+    return [form for form in ROOT_FORMATS if _root(name, monitor, found(), form)]
 
 
 def order(name: str, monitor: str) -> list[str]:
@@ -60,7 +60,7 @@ def order(name: str, monitor: str) -> list[str]:
     had."""
     taken: list[str] = []
     while True:
-        left = tuple(form for form in FORMS if form not in taken)
+        left = tuple(form for form in ROOT_FORMATS if form not in taken)
         daemon = "/virtiofsd" if "virtiofs" in left else ""
         root = _root(name, monitor, found(builders=left, filesystems=left, virtiofsd=daemon))
         if not root or root.form in taken:
@@ -185,7 +185,7 @@ def root_cells() -> Iterator[list[str]]:
     """The lines of forms; guests on monitors are columns."""
     yield ["a device", *(", ".join(devices(*setup)) or "no" for setup in ROOTED)]
     places = [(forms(*setup), order(*setup)) for setup in ROOTED]
-    for form in FORMS:
+    for form in ROOT_FORMATS:
         cells = [
             str(own.index(form) + 1) if form in own else "if asked for" if form in all_ else "no"
             for all_, own in places

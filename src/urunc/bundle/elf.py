@@ -73,9 +73,9 @@ def inspect(fd: int, name: str) -> Binary:
     return _bare("", "")
 
 
-def _bare(form: str, machine: str, memory_bytes: int = 0) -> Binary:
+def _bare(file_format: str, machine: str, memory_bytes: int = 0) -> Binary:
     return Binary(
-        format=form,
+        format=file_format,
         machine=machine,
         interpreter="",
         pvh=False,

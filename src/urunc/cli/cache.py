@@ -58,10 +58,10 @@ def _list(entries: list[CacheEntry], *, as_json: bool) -> None:
         return
     rows = [COLUMNS]
     for entry in entries:
-        key, _, form = entry.name.partition(".")
+        key, _, image_format = entry.name.partition(".")
         sizes = _mib(entry.size_bytes), _mib(entry.disk_bytes)
         times = _time(entry.made_s), _time(entry.used_s)
-        rows.append((key[:KEY_SHOWN], form, *sizes, *times, entry.source))
+        rows.append((key[:KEY_SHOWN], image_format, *sizes, *times, entry.source))
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     for row in rows:
         line = "   ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
@@ -98,10 +98,10 @@ def _seconds(text: str) -> int:
 
 
 def _plain(entry: CacheEntry) -> dict[str, Any]:
-    key, _, form = entry.name.partition(".")
+    key, _, image_format = entry.name.partition(".")
     return {
         "key": key,
-        "form": form,
+        "form": image_format,
         "path": entry.path,
         "bytes": entry.size_bytes,
         "diskBytes": entry.disk_bytes,

@@ -31,9 +31,9 @@ COLUMNS = ("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")
 def main(arguments: Arguments) -> int:
     """Run the verb; the ordinary runtime's own where all containers are its."""
     arguments.only()
-    form = arguments.get("--format", "table")
-    if form not in ("table", "json"):
-        raise UsageError(f"option '--format': '{form}' is neither table nor json")
+    output_format = arguments.get("--format", "table")
+    if output_format not in ("table", "json"):
+        raise UsageError(f"option '--format': '{output_format}' is neither table nor json")
     names = _names(arguments.root)
     mine = [name for name in names if is_ours(arguments.root, name)]
     if names and not mine:
@@ -43,7 +43,7 @@ def main(arguments: Arguments) -> int:
     if arguments.has("--quiet"):
         found = [*(state.id for state in states), *(item["id"] for item in others)]
         sys.stdout.write("".join(f"{identifier}\n" for identifier in sorted(found)))
-    elif form == "json":
+    elif output_format == "json":
         items = [*(state.oci() for state in states), *others]
         sys.stdout.write(dumps(sorted(items, key=lambda item: str(item["id"]))) + "\n")
     else:

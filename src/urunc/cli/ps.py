@@ -24,13 +24,13 @@ def main(arguments: Arguments) -> int:
     if not arguments.words:
         raise UsageError("container id missing", "urunc VERB --help shows the usage")
     state = load(arguments.root, check_id(arguments.words[0]))
-    form = arguments.get("--format", "table")
-    if form not in ("table", "json"):
-        raise UsageError(f"option '--format': '{form}' is neither table nor json")
+    output_format = arguments.get("--format", "table")
+    if output_format not in ("table", "json"):
+        raise UsageError(f"option '--format': '{output_format}' is neither table nor json")
     pids = groups.load(state.data["groups"]).pids()
     if not pids and state.status() != STOPPED:
         pids = [state.pid]
-    if form == "json":
+    if output_format == "json":
         sys.stdout.write(dumps(pids) + "\n")
         return 0
     import subprocess

@@ -230,7 +230,7 @@ class Guest:
     block_mount_point = ""
     """Where it mounts its first block device, if the image does not say."""
     root_forms: tuple[str, ...] = ()
-    """Forms (storage.facts.FORMS) in which it can take the container's root filesystem, the
+    """Forms (storage.facts.ROOT_FORMATS) in which it can take the container's root filesystem, the
     cheapest first."""
     volume_ways: tuple[str, ...] = ()
     """Ways by which it can take a volume (storage.facts), the best first."""

@@ -18,7 +18,7 @@ from urunc.storage.facts import (
     DEVICE,
     INITRD,
     KERNEL,
-    LAYER_FORM,
+    LAYER_FORMAT,
     NODE,
     SHARES,
     TMPFS,
@@ -112,7 +112,7 @@ def _root(request: Request) -> list[str]:
     access = "ro" if root.read_only else "rw"
     overlay = _record("overlay", "tmpfs", "")
     if request.upper >= 0:
-        overlay = _record("overlay", LAYER_FORM, disk_path(request.upper), LAYER_OPTIONS)
+        overlay = _record("overlay", LAYER_FORMAT, disk_path(request.upper), LAYER_OPTIONS)
     if root.form in SHARES:
         # by 9p the host's user of the monitor would be the one who writes
         alone = root.form == "9p" and not root.read_only

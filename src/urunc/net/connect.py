@@ -274,8 +274,8 @@ def _reachable(
         relay = ResolverRelay(address=f"169.254.53.{first}", resolver=found.resolver)
     for number, interface in enumerate(interfaces):
         if relay and interface is addressed and not default_route(interface, ipv6=False):
-            way = Route(destination=f"{relay.address}/32", gateway="", metric=0)
-            interfaces[number] = replace(interface, routes=(way, *interface.routes))
+            route = Route(destination=f"{relay.address}/32", gateway="", metric=0)
+            interfaces[number] = replace(interface, routes=(route, *interface.routes))
         if interface.gateway_mac or interface is addressed:
             its_relay = relay if interface is addressed else None
             if its_relay or interface.gateway_mac or known:

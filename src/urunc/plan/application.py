@@ -8,7 +8,7 @@ from urunc.bundle.resources import most_processes
 from urunc.bundle.spec import CAPABILITY_SETS, Spec
 from urunc.guests import Process
 from urunc.linux.capabilities import mask
-from urunc.storage.facts import TOLD
+from urunc.storage.facts import NETWORK_FILES
 
 
 def process_of(spec: Spec) -> Process:
@@ -35,7 +35,9 @@ def process_of(spec: Spec) -> Process:
         ),
         own_pids=spec.namespaces.get("pid") == "",
         most_processes=max(most_processes(spec.resources), 0),
-        files=tuple(mount.destination for mount in spec.mounts if mount.destination in TOLD),
+        files=tuple(
+            mount.destination for mount in spec.mounts if mount.destination in NETWORK_FILES
+        ),
     )
 
 

@@ -17,13 +17,13 @@ from urunc.storage.facts import (
     DIRECTORY,
     DISKS,
     FILE,
-    FORMS,
     IN_INITRD,
     INITRD,
     KERNEL,
-    LAYER_FORM,
+    LAYER_FORMAT,
     NODE,
     OWN_MOUNTS,
+    ROOT_FORMATS,
     SHARES,
     SHM,
     TMPFS,
@@ -165,10 +165,10 @@ def _unsized(form: str, guest: Guest, found: StorageFound, *, taken: bool) -> st
         return "the guest writes to the container's root filesystem itself, which no size bounds"
     if not guest.init:
         return "" if form in DISKS else f"what {guest.name} writes stays in its memory"
-    if LAYER_FORM not in found.filesystems:
-        return f"the kernel is not known to mount {LAYER_FORM}, for a disk of that size"
-    if LAYER_FORM not in found.builders:
-        return f"this machine has no program to make {LAYER_FORM}, for a disk of that size"
+    if LAYER_FORMAT not in found.filesystems:
+        return f"the kernel is not known to mount {LAYER_FORMAT}, for a disk of that size"
+    if LAYER_FORMAT not in found.builders:
+        return f"this machine has no program to make {LAYER_FORMAT}, for a disk of that size"
     return ""
 
 
@@ -179,8 +179,8 @@ def _asked(image: UnikernelImage, guest: Guest, config: Config) -> tuple[tuple[s
         (image.rootfs, "the image's 'rootfs'"),
     ):
         if text and text != AUTO:
-            if text not in FORMS:
-                known = ", ".join((AUTO, *FORMS))
+            if text not in ROOT_FORMATS:
+                known = ", ".join((AUTO, *ROOT_FORMATS))
                 raise ImageError(f"{source}: '{text}' is unknown", f"known: {known}")
             return (text,), f"asked for by {source}"
     listed = tuple(config.get("storage.rootfs"))

@@ -74,7 +74,8 @@ class _Task:
     """What the child is to do."""
 
     source: Source
-    form: str
+    format: str
+    """Of images.IMAGE_FORMATS."""
     target: str
     scratch: str
     """An empty directory to mount on."""
@@ -85,7 +86,7 @@ class _Task:
 
 def build(
     source: Source,
-    form: str,
+    image_format: str,
     key: str,
     directory: str,
     config: Config,
@@ -93,7 +94,7 @@ def build(
 ) -> FilesystemImage:
     """Build the entry of the cache that `images.obtain` did not find, or wait for whoever builds
     it."""
-    name = f"{key}.{form}"
+    name = f"{key}.{image_format}"
     try:
         cache.sweep(directory)
         fd = cache.lock(directory, name)
@@ -106,7 +107,7 @@ def build(
             try:
                 before = "" if source.kind == "layers" else _signature(source.root)
                 target = f"{directory}/{name}{cache.TEMPORARY}"
-                omitted = _construct(source, form, target, fd, config, owners)
+                omitted = _construct(source, image_format, target, fd, config, owners)
                 if before and before != _signature(source.root):
                     raise HostError(f"build image of '{source.root}': it was changed meanwhile")
                 cache.commit(directory, name, fd, source.root, omitted)
@@ -116,7 +117,7 @@ def build(
         finally:
             posix.close(fd)
     except OSError as error:
-        raise _failure(error, form, source.root, directory) from None
+        raise _failure(error, image_format, source.root, directory) from None
     limit_bytes = config.get("storage.cache_mib") * MIB
     if limit_bytes:
         cache.shrink(directory, limit_bytes)
@@ -127,7 +128,7 @@ def build(
 
 
 def build_at(
-    source: Source, form: str, target: str, config: Config, owners: Owners | None = None
+    source: Source, image_format: str, target: str, config: Config, owners: Owners | None = None
 ) -> FilesystemImage:
     """Build an image at a path, outside the cache."""
     directory = target.rpartition("/")[0]
@@ -136,30 +137,30 @@ def build_at(
         flags = posix.O_RDWR | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC
         fd = posix.open(target, flags, 0o600)
         try:
-            omitted = _construct(source, form, target, fd, config, owners)
+            omitted = _construct(source, image_format, target, fd, config, owners)
         except BaseException:
             unlink(target)
             raise
         finally:
             posix.close(fd)
     except OSError as error:
-        raise _failure(error, form, source.root, directory) from None
+        raise _failure(error, image_format, source.root, directory) from None
     size = posix.stat(target).st_size
     return FilesystemImage(path=target, size_bytes=size, key="", built=True, omitted=omitted)
 
 
-def _failure(error: OSError, form: str, root: str, directory: str) -> HostError:
+def _failure(error: OSError, image_format: str, root: str, directory: str) -> HostError:
     if error.errno in (ENOSPC, EDQUOT):
         return HostError(
-            f"build {form} image of '{root}': no space left in '{directory}'",
+            f"build {image_format} image of '{root}': no space left in '{directory}'",
             "`urunc cache prune --all` makes room; storage.cache names another directory",
         )
     where = f" '{error.filename}'" if error.filename else ""
-    return HostError(f"build {form} image of '{root}'{where}: {reason(error)}")
+    return HostError(f"build {image_format} image of '{root}'{where}: {reason(error)}")
 
 
 def _construct(
-    source: Source, form: str, target: str, fd: int, config: Config, owners: Owners | None
+    source: Source, image_format: str, target: str, fd: int, config: Config, owners: Owners | None
 ) -> tuple[str, ...]:
     """Have a child write the image to an empty file, and check that it did; what was left out.
     Raises OSError, HostError and LayersChangedError."""
@@ -170,7 +171,7 @@ def _construct(
         pass
     task = _Task(
         source=source,
-        form=form,
+        format=image_format,
         target=target,
         scratch=scratch,
         limit_mib=config.get("storage.image_limit_mib"),
@@ -183,10 +184,12 @@ def _construct(
     if "error" in answer:
         if answer.get("errno"):
             raise OSError(answer["errno"], answer["error"])
-        raise HostError(f"build {form} image of '{source.root}': {answer['error']}", answer["hint"])
+        raise HostError(
+            f"build {image_format} image of '{source.root}': {answer['error']}", answer["hint"]
+        )
     there, here = posix.stat(target), posix.fstat(fd)
     if there.st_ino != here.st_ino or not here.st_size:
-        raise HostError(f"build {form} image of '{source.root}': nothing was written")
+        raise HostError(f"build {image_format} image of '{source.root}': nothing was written")
     return tuple(answer["omitted"])
 
 
@@ -214,7 +217,7 @@ def _run_child(task: _Task, fd: int, timeout_s: int) -> dict[str, Any]:
         while True:
             if not poller.poll(max(end - monotonic(), 0) * 1000):
                 raise HostError(
-                    f"build {task.form} image of '{task.source.root}': not done within "
+                    f"build {task.format} image of '{task.source.root}': not done within "
                     f"{timeout_s} s",
                     "storage.build_timeout_s in the configuration is the limit",
                 )
@@ -264,8 +267,8 @@ def _child(task: _Task, fd: int, tell: int, parent: int) -> NoReturn:
 
 
 def _make(task: _Task, fd: int) -> tuple[str, ...]:
-    if task.form in mkfs.PROGRAMS and not (program := mkfs.find(task.form)):
-        name, package = mkfs.PROGRAMS[task.form]
+    if task.format in mkfs.PROGRAMS and not (program := mkfs.find(task.format)):
+        name, package = mkfs.PROGRAMS[task.format]
         raise HostError(f"'{name}' is not installed", f"it is in the package {package}")
     _linux.unshare(CLONE_NEWNS | CLONE_NEWNET)
     source = task.source
@@ -284,25 +287,25 @@ def _make(task: _Task, fd: int) -> tuple[str, ...]:
     top = posix.open(root, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
     size = trees.measure(top)
     _check_size(task, size)
-    if task.form in PREFIXES:
+    if task.format in PREFIXES:
         return _write_archive(task, top, fd)
     # programs write a filesystem of their own accord: a limit that the kernel keeps
-    room = _ext_blocks(task, size) * BLOCK_BYTES * 2 if task.form in WRITABLE else 0
+    room = _ext_blocks(task, size) * BLOCK_BYTES * 2 if task.format in WRITABLE else 0
     limit = max(task.limit_mib * MIB * 2, room)
     _linux.setrlimit(0, RLIMIT_FSIZE, limit, limit)
     posix.set_inheritable(fd, True)  # the lock is held as long as the program runs
-    more = OPTIONS.get(task.form, ()) if task.owners else ()
+    more = OPTIONS.get(task.format, ()) if task.owners else ()
     omitted: tuple[str, ...] = ()
-    if task.form in WRITABLE:
+    if task.format in WRITABLE:
         _make_ext(task, program, root, size, posix.fstat(top))
-    elif task.form == "erofs":
+    elif task.format == "erofs":
         run_program([program, *more, task.target, root])
         omitted = _omitted_by_erofs(fd, top, size)
     else:
         options = "-noappend -no-progress -no-recovery -mem 256M -comp gzip -Xcompression-level 1"
         run_program([program, root, task.target, *options.split(), *more])
     if task.owners:
-        rewrite(fd, task.form, task.owners)
+        rewrite(fd, task.format, task.owners)
     return omitted
 
 
@@ -328,16 +331,17 @@ def _mount_layers(source: Source, scratch: str) -> None:
 
 def _check_size(task: _Task, size: trees.Size) -> None:
     """The tree is within the limit, and the disk has room for it."""
-    # only these keep holes
-    needed = size.data_bytes if task.form in WRITABLE else size.apparent_bytes
+    # only ext2 and ext4 keep holes
+    sparse = task.format in WRITABLE
+    needed = size.data_bytes if sparse else size.apparent_bytes
     if needed > task.limit_mib * MIB:
         raise HostError(
-            f"{needed // MIB} MiB of files{'' if task.form in WRITABLE else ' with their holes'}, "
+            f"{needed // MIB} MiB of files{'' if sparse else ' with their holes'}, "
             f"and {task.limit_mib} are the limit",
             "storage.image_limit_mib in the configuration sets it",
         )
     facts = posix.statvfs(task.target)
-    if task.form != "squashfs" and needed > facts.f_bavail * facts.f_frsize:
+    if task.format != "squashfs" and needed > facts.f_bavail * facts.f_frsize:
         raise OSError(ENOSPC, "no space left")
 
 
@@ -346,7 +350,7 @@ def _ext_blocks(task: _Task, size: trees.Size) -> int:
     holes."""
     inodes = _ext_inodes(task, size)
     blocks = size.blocks + task.slack_mib * MIB // BLOCK_BYTES
-    blocks += -(-inodes * INODE_BYTES[task.form] // BLOCK_BYTES)
+    blocks += -(-inodes * INODE_BYTES[task.format] // BLOCK_BYTES)
     groups = blocks // 32768 + 1
     return max(blocks * 103 // 100 + groups * 8 + 64, EXT_MINIMUM_BLOCKS)
 
@@ -359,8 +363,8 @@ def _ext_inodes(task: _Task, size: trees.Size) -> int:
 def _make_ext(
     task: _Task, program: str, root: str, size: trees.Size, top: posix.stat_result
 ) -> None:
-    words = [program, "-q", "-F", "-t", task.form, "-O", FEATURES[task.form], "-m", "0"]
-    words += ["-b", str(BLOCK_BYTES), "-I", str(INODE_BYTES[task.form])]
+    words = [program, "-q", "-F", "-t", task.format, "-O", FEATURES[task.format], "-m", "0"]
+    words += ["-b", str(BLOCK_BYTES), "-I", str(INODE_BYTES[task.format])]
     words += ["-N", str(_ext_inodes(task, size)), "-d", root]
     words += [task.target, str(_ext_blocks(task, size))]
     run_program(words)
@@ -399,7 +403,7 @@ def _write_archive(task: _Task, top: int, fd: int) -> tuple[str, ...]:
     from urunc.storage.cpio import write_tree
 
     limit_bytes = task.limit_mib * MIB
-    facts = write_tree(fd, top, PREFIXES[task.form], limit_bytes=limit_bytes, owners=task.owners)
+    facts = write_tree(fd, top, PREFIXES[task.format], limit_bytes=limit_bytes, owners=task.owners)
     return tuple(
         f"attribute {item.name} of {item.files} files, as of '{item.example}'"
         for item in facts.left_out

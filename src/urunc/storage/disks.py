@@ -28,7 +28,7 @@ def stored_disks(plan: Plan, *, archive: bool) -> list[StoredDisk]:
     disks: list[StoredDisk] = []
 
     def add(
-        source: str, *, form: str = "", point: str = "", device: tuple[int, ...] = (),
+        source: str, *, filesystem: str = "", point: str = "", device: tuple[int, ...] = (),
         read_only: bool,
     ) -> None:  # fmt: skip
         number = len(plan.disks) + len(disks)
@@ -38,8 +38,8 @@ def stored_disks(plan: Plan, *, archive: bool) -> list[StoredDisk]:
                 target=f"/dev/disk{number}" if device else f"/disk{number}",
                 device=device,
                 read_only=read_only,
-                filesystem=form,
-                name=plan.disk_names[number] if form else "",
+                filesystem=filesystem,
+                name=plan.disk_names[number] if filesystem else "",
                 mount_point=point,
             )
         )
@@ -49,7 +49,7 @@ def stored_disks(plan: Plan, *, archive: bool) -> list[StoredDisk]:
         kind = "a copy" if root.copied else "a shared image"
         add(
             root.device or f"({kind} of the root filesystem, {root.form})",
-            form=root.form,
+            filesystem=root.form,
             point=plan.disk_mount_points[len(plan.disks)] or "/",
             device=root.numbers,
             read_only=root.form in READ_ONLY
@@ -60,7 +60,7 @@ def stored_disks(plan: Plan, *, archive: bool) -> list[StoredDisk]:
     for volume in plan.volumes:
         if volume.way in DISKS:
             source, point = f"(a disk made of {volume.source})", volume.destination
-            add(source, form=volume.way, point=point, read_only=False)
+            add(source, filesystem=volume.way, point=point, read_only=False)
         elif volume.way == DEVICE:
             device, point = volume.device, volume.destination
             add(volume.source, point=point, device=device, read_only=volume.read_only)

@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was found out about a container's files, what is wanted of them for its guest, and what was
-made, as plain records: `Found` before the plan, `Root` and `Volume` in it, `StorageFacts` after."""
+"""Records of a container's files: `StorageFound` is what there was before the plan, `Root` and
+`Volume` are what the plan wants, `StorageFacts` is what was made.
+
+Field names are those of state.json and of the guests' contract, and stay: there a format is called
+`form` and a transport `way`.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +15,26 @@ if TYPE_CHECKING:
     from urunc.bundle.spec import Mount, Spec
 
 DISKS = ("erofs", "squashfs", "ext4", "ext2")
-"""Forms of the container's root filesystem that are disks; those of READ_ONLY cannot be written."""
+"""Formats of a root filesystem or volume that reach the guest as a disk; those of READ_ONLY cannot
+be written to."""
 READ_ONLY = frozenset(("erofs", "squashfs"))
 SHARES = ("virtiofs", "9p")
-"""Forms that are directories of the host's, which the guest sees as they are."""
+"""Transports by which the guest sees a directory of the host itself."""
 INITRD = "cpio"
-LAYER_FORM = "ext4"
-"""Of the disk for what a Linux guest writes."""
-FORMS = (*DISKS, *SHARES, INITRD)
+LAYER_FORMAT = "ext4"
+"""The format of the disk that holds a Linux guest's writable layer."""
+ROOT_FORMATS = (*DISKS, *SHARES, INITRD)
+"""All the formats of a root filesystem."""
 
 ARCHIVE, IN_INITRD, TMPFS, DEVICE, NODE = "archive", "initrd", "tmpfs", "device", "node"
 KERNEL = "kernel"
-"""Ways of a volume beside SHARES and DISKS: copied onto a disk that urunc's init reads, copied into
-the initrd; made in the guest's memory; a block device as it is; a node of the guest's kernel; a
-file system of that kernel's own (its /proc)."""
+"""A volume's transports beside SHARES and DISKS: a copy on a disk that urunc's init reads; a copy
+in the initrd; a tmpfs in the guest's memory; a block device of the host's; a device node of the
+guest's kernel; a file system of that kernel's own (its /proc)."""
 DIRECTORY, FILE = "folder", "file"
-"""Kinds of volume; as state.json has always had them."""
-TOLD = ("/etc/resolv.conf", "/etc/hosts", "/etc/hostname")
-"""What of an engine's mounts reaches a guest as words, or in its configuration."""
+"""Kinds of volume, in the words of state.json."""
+NETWORK_FILES = ("/etc/resolv.conf", "/etc/hosts", "/etc/hostname")
+"""Mounts of engines whose content the guest gets by its command line or its configuration."""
 OWN_TYPES = ("proc", "sysfs", "devpts", "mqueue", "cgroup")
 SHM = "/dev/shm"
 USUAL = {
@@ -38,20 +44,20 @@ USUAL = {
     "/dev/mqueue": ("mqueue", False, frozenset()),
     "/dev/pts": ("devpts", False, frozenset(("ptmxmode=0666", "mode=0620", "gid=5"))),
 }
-"""Where a Linux guest has them without being asked → (type, read-only, options of its own)."""
+"""Mounts that a Linux guest has without being asked: destination → (type, read-only, options)."""
 KERNEL_TYPES = frozenset(
     (*OWN_TYPES, "binfmt_misc", "bpf", "cgroup2", "configfs", "debugfs", "devtmpfs", "efivarfs",
      "fusectl", "pstore", "ramfs", "rpc_pipefs", "securityfs", "selinuxfs", "tracefs")
 )  # fmt: skip
-"""File systems that show what a kernel has: in a guest, that one's. (Types of others are mounted on
-the host.)"""
+"""File systems that show a kernel's own state, and so the guest kernel's in a guest. Those of other
+types are mounted on the host."""
 OWN_MOUNTS = ("/dev", SHM, "/dev/pts", "/dev/mqueue", "/proc", "/sys", "/sys/fs/cgroup")
-"""What a runtime mounts for every container's own kernel interfaces: a guest has a kernel."""
+"""Mounts of kernel interfaces that every container has; a guest has its own kernel's."""
 
 
 @record
 class Attributes:
-    """What mount_setattr(2) is told, for a mount and for those below it: MOUNT_ATTR_*."""
+    """MOUNT_ATTR_* to set and clear on a mount and on those below it (mount_setattr(2))."""
 
     set: int = 0
     clear: int = 0
@@ -64,24 +70,24 @@ PLAIN = Attributes()
 
 @record
 class Made:
-    """What the runtime has to mount itself before there is a directory (detached_mounts.py): a file
-    system, or a directory whose files shall belong to other ids."""
+    """A mount that the runtime makes itself before the volume can be used (detached_mounts.py): of
+    a file system, or an id-mapped one of a directory."""
 
     filesystem: str = ""
-    """Its type, "" where it is a directory of the host's."""
+    """Its type, "" for a directory of the host's."""
     flags: int = 0
     """MS_* of mount(2)."""
     data: str = ""
-    """What the file system is told."""
+    """The file system's own options (mount(2), data)."""
     uid_map: str = ""
     gid_map: str = ""
-    """As /proc/PID/uid_map has it: on the disk, as seen on the host, count; "" for no mapping."""
+    """Lines as in /proc/PID/uid_map: `ON-DISK SHOWN COUNT`; "" for no mapping."""
     map_recursive: bool = False
-    """Whether it holds for what is mounted below, too."""
+    """Whether mounts below it are mapped, too."""
 
     @property
     def needed(self) -> bool:
-        """Whether there is anything to do."""
+        """Whether the runtime has to make a mount at all."""
         return bool(self.filesystem or self.uid_map)
 
 
@@ -90,105 +96,110 @@ FOUND = Made()
 
 @record
 class VolumeSource:
-    """A mount of config.json, or a device of linux.devices, looked at: `kind` is DIRECTORY, FILE,
-    TMPFS, DEVICE or NODE, else what it is instead, in words."""
+    """A mount of config.json or a device of linux.devices, and what it was found to be: `kind` is
+    DIRECTORY, FILE, TMPFS, DEVICE or NODE, or else describes in words what it is instead."""
 
     destination: str
     source: str
     kind: str
     read_only: bool
     recursive: bool
-    """Whether what is mounted below it belongs to it (rbind)."""
+    """Whether the mounts below it belong to it (rbind)."""
     scratch: bool
-    """A directory that lives no longer than its pod (emptyDir): what is written there may be
-    lost."""
+    """Whether it lives no longer than its pod (emptyDir), so that writes to it may be lost."""
     options: tuple[str, ...]
     """For the guest's mount, beside `ro`."""
     device: tuple[int, ...]
     """(major, minor) of a DEVICE or a NODE."""
     anonymous: bool = False
-    """A directory that the engine made because the image says VOLUME: nobody has chosen it."""
+    """Whether the engine made the directory only because the image has a VOLUME there."""
     mounted: str = ""
-    """The block device of which this is the whole filesystem, mounted on the host, "" for none."""
+    """The block device whose whole filesystem is mounted here on the host, "" for none."""
     attributes: Attributes = PLAIN
-    """What the host's own mount of it shall be."""
+    """Attributes for the host's own mount of it."""
     writable_below: tuple[str, ...] = ()
-    """Where it is read-only alone: the mounts below it that are not, by their paths in it."""
+    """If it is read-only but not recursively: the mounts below it that stay writable, by their
+    paths in it."""
     notes: tuple[str, ...] = ()
-    """What of its options has no effect, in words."""
+    """Options that have no effect, in words for the user."""
     slave: bool = False
-    """Whether what is mounted below it on the host later shall appear."""
+    """Whether later mounts of the host below it shall appear (rslave)."""
     returned: tuple[int, ...] = ()
-    """(device, inode) of a file that the engine reads once the container has ended; empty for any
-    other."""
+    """(device, inode) of a file that the engine reads once the container has ended
+    (termination_message.py); empty for any other."""
     shm: tuple[str, ...] = ()
-    """Of a directory that is to be shared memory, and holds nothing that others left there: the
-    options of a tmpfs like it."""
+    """Of a directory that serves as shared memory and is still empty: the options of a tmpfs that
+    can stand for it."""
     made: Made = FOUND
 
 
 @record
 class StorageFound:
-    """What there is to choose from."""
+    """What the plan can choose from."""
 
     device: str
-    """The block device that the root filesystem is alone on (devmapper, blockfile), "" for none."""
+    """The block device that holds the root filesystem and nothing else (devmapper, blockfile), ""
+    for none."""
     device_numbers: tuple[int, ...]
     """Its (major, minor); empty for none."""
     device_filesystem: str
     builders: tuple[str, ...]
-    """Of FORMS those that this machine has a program for (INITRD needs none)."""
+    """The ROOT_FORMATS that this machine has a program for (INITRD needs none)."""
     filesystems: tuple[str, ...]
-    """Of FORMS those that the guest's kernel is known to mount."""
+    """The ROOT_FORMATS that the guest's kernel is known to mount."""
     virtiofsd: str
-    """The program's path, "" where there is none."""
+    """The path of virtiofsd, "" if there is none."""
     user_namespace: bool
-    """Whether the container has one of its own: files' owners are other ids there."""
+    """Whether the container has one of its own, in which files have other owners."""
     supervisor: str
-    """urunc's program that runs a monitor and ends as the guest's application did, where the
-    administrator asks for it, else ""."""
+    """The path of urunc's program that runs a monitor and ends with the exit code of the guest's
+    application, "" if the administrator does not ask for it."""
     volumes: tuple[VolumeSource, ...]
     virtiofsd_rust: bool = False
-    """Which of the two it is (virtiofsd.py)."""
+    """Whether it is the virtiofsd in Rust (virtiofsd.py)."""
     may_attach: bool = True
-    """Whether the runtime can hand init mounts that init could not make in a user namespace."""
+    """Whether the runtime can hand init detached mounts, which init could not make itself in a user
+    namespace."""
 
 
 @record
 class Root:
-    """How the container's root filesystem reaches the guest: its form (of FORMS), or the block
-    device that it is on (`form` is that one's filesystem)."""
+    """How the container's root filesystem reaches the guest."""
 
     form: str
+    """Its format, of ROOT_FORMATS; the filesystem of `device`, if that is not ""."""
     device: str
+    """The host's block device that it is on, "" for none."""
     numbers: tuple[int, ...]
     """(major, minor) of the device; empty for none."""
     read_only: bool
-    """Whether the container's root is to be read alone (root.readonly)."""
+    """Whether the container may not write to its root (root.readonly)."""
     copied: bool
-    """Whether the guest gets a copy of its own, to write to."""
+    """Whether the guest gets a private copy to write to."""
     reason: str
+    """Why this format was chosen, in words for the user."""
     size_mib: int = 0
-    """Of the disk that the guest writes to: its layer above the image, or its copy. 0: its layer is
-    in its memory, its copy as large as the image."""
+    """The size of the disk that the guest writes to, a layer above the image or its copy of it. 0:
+    the layer is in the guest's memory, the copy is as large as the image."""
     others: tuple[str, ...] = ()
-    """Of DISKS the forms that fit as well, for a tree of which this one cannot hold all."""
+    """Other formats of DISKS that would do, to fall back on when this one cannot hold all of the
+    tree."""
 
     @property
     def layer_on_disk(self) -> bool:
-        """Whether there is a disk for what the guest writes beside that of the image."""
+        """Whether the writable layer is on a disk of its own beside that of the image."""
         return bool(self.size_mib) and not self.copied
 
 
 @record
 class Volume:
-    """One volume of the guest and its way: of SHARES, DISKS, or ARCHIVE, IN_INITRD, TMPFS,
-    DEVICE, NODE."""
+    """One volume of the guest; fields without a word here are as in VolumeSource."""
 
     destination: str
     source: str
     kind: str
     way: str
+    """Its transport: one of SHARES or DISKS, or ARCHIVE, IN_INITRD, TMPFS, DEVICE, NODE, KERNEL."""
     read_only: bool
     recursive: bool
     options: tuple[str, ...]
@@ -202,8 +213,8 @@ class Volume:
 
 @record
 class StoredDisk:
-    """A disk that was made or taken over: a file of the host's, or (with `device`) a block device,
-    and where the monitor finds it."""
+    """A disk of the guest that holds a root filesystem or volumes: `source` is the host's path of a
+    file or (with `device`) of a block device, `target` its path in the monitor's root."""
 
     source: str
     target: str
@@ -212,47 +223,48 @@ class StoredDisk:
     read_only: bool
     filesystem: str
     name: str
-    """By which a guest that declares its disks knows it."""
+    """Its name for a guest that declares its disks (a Solo5 manifest)."""
     mount_point: str
-    """`/` for the root filesystem, "" for what is not mounted by itself."""
+    """`/` for the root filesystem, "" for a disk that is not mounted by itself."""
 
 
 @record
 class StorageFacts:
-    """What a guest's files became."""
+    """What was made of a container's files. Indices are those of `disks`, -1 for none."""
 
     initrd: str
-    """The host's path of an initrd that was made, "" where none was."""
+    """The host's path of an initrd that was made, "" for none."""
     disks: tuple[StoredDisk, ...]
     archive: int
-    """The index of the disk with copied volumes and the writable layer, -1 for none."""
+    """The index of the disk with copied volumes and the files of the container's writable layer."""
     layer: bool
-    """Whether files of the container's writable layer are in it."""
+    """Whether that disk holds files of the writable layer."""
     opaque: tuple[str, ...]
-    """Directories of that layer that hide what is below them (overlayfs)."""
+    """Opaque directories of that layer, which hide those of lower layers (overlayfs)."""
     upper: int = -1
-    """The index of the disk for what the guest writes, -1 for none."""
+    """The index of the disk for the guest's own writable layer."""
     returned: int = -1
-    """The index of the disk for a file that is given back at the end, -1 for none."""
+    """The index of the disk for the termination message."""
 
 
 NO_STORAGE = StorageFacts(initrd="", disks=(), archive=-1, layer=False, opaque=())
 
 
 def channel_of(monitor_channel: str, supervisor: str) -> str:
-    """How urunc's init talks to the host: a vsock needs somebody who listens."""
+    """How urunc's init talks to the host, "" for not at all: behind a vsock the supervisor has to
+    listen."""
     return "" if monitor_channel == "vsock" and not supervisor else monitor_channel
 
 
 def volume_mounts(spec: Spec, *, init: bool, tmpfs: bool) -> list[Mount]:
-    """The mounts that are more than what every container has. An empty /run, which containerd's
-    clients ask for always, is nothing to a guest without such file systems; neither is shared
-    memory of its own. `init`: whether urunc's init can be the guest's first program; `tmpfs`:
-    whether it mounts file systems in memory."""
+    """The mounts of config.json that the guest has to get as volumes: all but those that every
+    container has. The tmpfs that engines mount at /run and /dev/shm count only for a guest that
+    mounts file systems in memory (`tmpfs`). `init`: whether urunc's init can be the guest's first
+    program."""
     return [
         mount
         for mount in spec.mounts
-        if mount.destination not in TOLD
+        if mount.destination not in NETWORK_FILES
         and (mount.type not in OWN_TYPES or (init and not _is_usual(mount)))
         and (
             mount.destination not in OWN_MOUNTS
@@ -265,31 +277,31 @@ def volume_mounts(spec: Spec, *, init: bool, tmpfs: bool) -> list[Mount]:
 
 
 def _is_usual(mount: Mount) -> bool:
-    """Whether a mount of OWN_TYPES is where a Linux guest has it, and as it has it."""
+    """Whether a Linux guest has this mount of OWN_TYPES by itself, with the same options."""
     usual = USUAL.get(mount.destination)
     if not usual or usual[0] != mount.type:
         return False
     _, read_only, data = usual
-    said = {word for word in mount.options if "=" in word}
-    return ("ro" in mount.options) == read_only and said <= data
+    values = {word for word in mount.options if "=" in word}
+    return ("ro" in mount.options) == read_only and values <= data
 
 
 def share_of(root: Root | None, volumes: tuple[Volume, ...]) -> str:
-    """Of SHARES the kind that a container uses, "" for none."""
+    """The transport of SHARES that a container uses, "" for none."""
     if root and root.form in SHARES:
         return root.form
     return next((volume.way for volume in volumes if volume.way in SHARES), "")
 
 
 def disk_count(root: Root | None, volumes: tuple[Volume, ...]) -> int:
-    """How many disks a guest that declares its disks gets beside those of its image."""
+    """How many disks a guest that declares its disks (a Solo5 manifest) gets beside its image's."""
     return sum(volume.way in DISKS for volume in volumes) + bool(root and root.form in DISKS)
 
 
 def filesystems_of(root: Root | None, volumes: tuple[Volume, ...]) -> tuple[str, ...]:
-    """What a guest with urunc's init has to mount."""
+    """The types of file systems that a guest with urunc's init has to mount."""
     named = [root.form] if root and root.form in DISKS else []
-    named += [LAYER_FORM] if root and root.layer_on_disk else []
+    named += [LAYER_FORMAT] if root and root.layer_on_disk else []
     named += [share_of(root, volumes)]
-    # a root that is only read needs it too, where a mount's place is not there
+    # a read-only root needs overlay too: for mount points that it does not have
     return tuple(name for name in dict.fromkeys((*named, "overlay")) if name)

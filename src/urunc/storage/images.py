@@ -31,9 +31,9 @@ FICLONE = 0x40049409
 
 
 def obtain(
-    source: Source, form: str, config: Config, owners: Owners | None = None
+    source: Source, image_format: str, config: Config, owners: Owners | None = None
 ) -> FilesystemImage:
-    """The shared image of a root filesystem in a form of FORMS; built where the cache has none.
+    """The shared image of a root filesystem in one of ROOT_FORMATS; built if the cache has none.
 
     It holds the lower directories of an overlay, and neither its upper directory nor what is
     mounted; of a source without layers it holds the directory. With `owners` files belong to whom
@@ -46,28 +46,28 @@ def obtain(
         from urunc.storage.trees import key_of
 
         content = key_of(source.root, directory)
-    room = str(config.get("storage.slack_mib")) if form in WRITABLE else ""
-    key = digest(RECIPE, content, form, room, *([owners.name] if owners else []))
-    entry = cache.find(directory, f"{key}.{form}")
+    room = str(config.get("storage.slack_mib")) if image_format in WRITABLE else ""
+    key = digest(RECIPE, content, image_format, room, *([owners.name] if owners else []))
+    entry = cache.find(directory, f"{key}.{image_format}")
     if entry:
         cache.touch(entry)
         return of_entry(entry, key)
     from urunc.storage.build_image import LayersChangedError, build
 
     try:
-        return build(source, form, key, directory, config, owners)
+        return build(source, image_format, key, directory, config, owners)
     except LayersChangedError:
-        return obtain(Source(kind="tree", root=source.root), form, config, owners)
+        return obtain(Source(kind="tree", root=source.root), image_format, config, owners)
 
 
 def build_private(
-    root: str, form: str, target: str, config: Config, owners: Owners | None = None
+    root: str, image_format: str, target: str, config: Config, owners: Owners | None = None
 ) -> FilesystemImage:
     """An image of a root filesystem as it is now, an overlay's upper directory too, at a path of
     its own where nothing is yet. Raises HostError."""
     from urunc.storage.build_image import build_at
 
-    return build_at(Source(kind="tree", root=root), form, target, config, owners)
+    return build_at(Source(kind="tree", root=root), image_format, target, config, owners)
 
 
 def private_copy(image: str, target: str) -> None:

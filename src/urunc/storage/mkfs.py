@@ -16,9 +16,9 @@ PROGRAMS = {
 """Form → its program, and the package that has it (Debian's name, which others share)."""
 
 
-def find(form: str) -> str:
+def find(image_format: str) -> str:
     """The path of a form's program, "" where it is not there; engines' PATH may have no sbin."""
-    name, _ = PROGRAMS[form]
+    name, _ = PROGRAMS[image_format]
     own = posix.environ.get(b"PATH", b"").decode("utf-8", "surrogateescape")
     for directory in (*own.split(":"), *DEFAULT_PATH.split(":")):
         if directory.startswith("/") and posix.access(f"{directory}/{name}", posix.X_OK):

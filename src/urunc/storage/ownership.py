@@ -61,17 +61,17 @@ class Owners:
         return NOBODY if inner is None else inner
 
 
-def rewrite(fd: int, form: str, owners: Owners) -> None:
+def rewrite(fd: int, filesystem: str, owners: Owners) -> None:
     """Change the owners in an image that was made with OPTIONS; raises OSError, and HostError for
     an image that is not as it is to be expected."""
     try:
-        {"ext2": _ext, "ext4": _ext, "erofs": _erofs, "squashfs": _squashfs}[form](fd, owners)
+        {"ext2": _ext, "ext4": _ext, "erofs": _erofs, "squashfs": _squashfs}[filesystem](fd, owners)
     except (IndexError, ValueError) as error:
-        raise HostError(f"owners of files in {form}: {error}") from None
+        raise HostError(f"owners of files in {filesystem}: {error}") from None
     except Exception as error:
         if type(error).__name__ != "error":  # struct's
             raise
-        raise HostError(f"owners of files in {form}: the image is cut off") from None
+        raise HostError(f"owners of files in {filesystem}: the image is cut off") from None
 
 
 def _read(fd: int, size: int, offset: int) -> bytearray:
@@ -176,8 +176,8 @@ class _Erofs:
         """Change the owners of one; what it names, if it is a directory."""
         offset = self.start + number * EROFS_SLOT
         inode = _read(self.fd, 64, offset)
-        form, attributes, mode = unpack_from("<HHH", inode)
-        if not form & 1:
+        inode_format, attributes, mode = unpack_from("<HHH", inode)
+        if not inode_format & 1:
             raise ValueError("an inode has 16 bits for an id")
         uid, gid = unpack_from("<II", inode, 24)
         pack_into("<II", inode, 24, self.owners.user(uid), self.owners.group(gid))
@@ -186,7 +186,7 @@ class _Erofs:
             return []
         (size,) = unpack_from("<Q", inode, 8)
         (first,) = unpack_from("<I", inode, 16)
-        layout = form >> 1 & 7
+        layout = inode_format >> 1 & 7
         if layout not in (EROFS_PLAIN, EROFS_INLINE):
             raise ValueError("a directory is packed")
         tail = offset + 64 + (12 + 4 * (attributes - 1) if attributes else 0)

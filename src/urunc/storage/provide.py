@@ -146,44 +146,44 @@ class _Provision:
     def _upper(self) -> str:
         """The container's own layer, where there is anything in it and the guest gets it apart from
         the image of the lower ones; else ""."""
-        way = self.plan.root_way
-        if not way or not self.guest.init or way.form in SHARES or way.device:
+        root = self.plan.root_way
+        if not root or not self.guest.init or root.form in SHARES or root.device:
             return ""
         return self.source.upper if _has_entries(self.source.upper) else ""
 
     def _root(self) -> list[str]:
         """What its disk is of, where it is one."""
-        way = self.plan.root_way
-        if not way or way.form in SHARES:
+        root = self.plan.root_way
+        if not root or root.form in SHARES:
             return []
-        if way.device:
-            return [way.device]
+        if root.device:
+            return [root.device]
         from urunc.storage.images import build_private, obtain, private_copy
 
         # with urunc's init an archive's own files are beside the root, not in it
-        form = f"root-{way.form}" if way.form == INITRD and self.guest.init else way.form
-        own = f"root.{way.form}"
+        image_format = f"root-{root.form}" if root.form == INITRD and self.guest.init else root.form
+        own = f"root.{root.form}"
         if not self.guest.init and _has_entries(self.source.upper):
             # such a guest has no layers of its own: it gets the whole, which nobody else may share
             path = f"{self.directory}/{own}"
-            image = build_private(self.plan.root, form, path, self.config, self.owners)
+            image = build_private(self.plan.root, image_format, path, self.config, self.owners)
             self._give(path, 0o600)
         else:
-            image = obtain(self.source, form, self.config, self.owners)
+            image = obtain(self.source, image_format, self.config, self.owners)
             if image.omitted:
                 image = self._in_another_form(image)
             path = image.path
-            if way.copied:
+            if root.copied:
                 path = f"{self.directory}/{own}"
                 private_copy(image.path, path)
                 self._give(path, 0o600)
-        if way.copied and way.size_mib:
+        if root.copied and root.size_mib:
             from urunc.storage.writable_layer import resize
 
-            resize(path, way.size_mib)
+            resize(path, root.size_mib)
         for omission in image.omitted:
             logs.warn(f"root filesystem: {omission}")
-        if way.form == INITRD:
+        if root.form == INITRD:
             self.parts.append(path)
             return []
         return [path]
@@ -193,16 +193,17 @@ class _Provision:
         one, which does not."""
         from urunc.storage.images import obtain
 
-        way = self.plan.root_way
-        assert way
-        for form in way.others:
-            other = obtain(self.source, form, self.config, self.owners)
+        root = self.plan.root_way
+        assert root
+        for image_format in root.others:
+            other = obtain(self.source, image_format, self.config, self.owners)
             if not other.omitted:
-                root = replace(way, form=form, reason=f"not {way.form}: {image.omitted[0]}")
+                why = f"not {root.form}: {image.omitted[0]}"
+                changed = replace(root, form=image_format, reason=why)
                 self.plan = replace(
                     self.plan,
-                    root_way=root,
-                    filesystems=filesystems_of(root, self.plan.volumes),
+                    root_way=changed,
+                    filesystems=filesystems_of(changed, self.plan.volumes),
                 )
                 return other
         return image

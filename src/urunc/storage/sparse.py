@@ -52,9 +52,9 @@ def copy(source: int, out: int, size: int) -> None:
 def transfer(source: int, out: int, count: int) -> int:
     """Some bytes of a file, in the kernel where it can; 0 at its end."""
     count = min(count, 1 << 30)
-    for way in (posix.copy_file_range, _sendfile):
+    for call in (posix.copy_file_range, _sendfile):
         try:
-            done = way(source, out, count)
+            done = call(source, out, count)
         except OSError as error:
             if error.errno not in UNABLE:
                 raise

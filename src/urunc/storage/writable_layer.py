@@ -16,7 +16,7 @@ from urunc.config import LEAST_ROOTFS_MIB
 from urunc.errors import HostError, ImageError, reason
 from urunc.linux.files import unlink
 from urunc.storage import mkfs
-from urunc.storage.facts import LAYER_FORM
+from urunc.storage.facts import LAYER_FORMAT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,9 +61,9 @@ def asked(image: UnikernelImage, config: Config) -> tuple[int, bool]:
 
 def make_layer(path: str, size_mib: int) -> None:
     """An empty filesystem of that size, at a path where nothing is yet. Raises HostError."""
-    program = mkfs.find(LAYER_FORM)
+    program = mkfs.find(LAYER_FORMAT)
     if not program:
-        name, package = mkfs.PROGRAMS[LAYER_FORM]
+        name, package = mkfs.PROGRAMS[LAYER_FORMAT]
         raise HostError(
             f"a disk for what the guest writes: '{name}' is not installed",
             f"it is in the package {package}",
@@ -75,7 +75,7 @@ def make_layer(path: str, size_mib: int) -> None:
             posix.ftruncate(fd, size_mib * MIB)
         finally:
             posix.close(fd)
-        words = f"-q -F -t {LAYER_FORM} -O {FEATURES} -m 0 -b 4096 -I 256"
+        words = f"-q -F -t {LAYER_FORMAT} -O {FEATURES} -m 0 -b 4096 -I 256"
         _run([program, *words.split(), "-E", "lazy_itable_init=1,nodiscard", path], path)
     except OSError as error:
         unlink(path)
@@ -85,7 +85,7 @@ def make_layer(path: str, size_mib: int) -> None:
 def resize(path: str, size_mib: int) -> None:
     """Make an ext2 or ext4 filesystem that large, its file too; raises HostError, also where what
     it holds is more."""
-    program = f"{mkfs.find(LAYER_FORM).rpartition('/')[0]}/resize2fs"
+    program = f"{mkfs.find(LAYER_FORMAT).rpartition('/')[0]}/resize2fs"
     try:
         size = max(posix.stat(path).st_size, size_mib * MIB)
         posix.truncate(path, size)
