@@ -15,10 +15,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from lib.support import Network, Urunc, need
 
 KINDS = {
-    "mounts": "mounts mount_options mount_types storage* sharing layer_on_disk snapshot_device "
+    "mounts": "mounts* mount_options mount_types storage* sharing layer_on_disk snapshot_device "
     "archive cpio owners",
     "endings": "endings engines_endings exit_reasons guest_init_ends signals supervisor",
-    "streams": "streams* shim_stdio",
+    "streams": "streams* shim_stdio shim_terminal",
     "limits": "memory processes limits cgroups cgroup_v2 systemd shim_pod",
     "keys": "keys key_table rare* features spec asked process namespaces host_namespaces hooks",
 }

@@ -5,7 +5,6 @@ read is read-only on the host, whatever the guest does."""
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pathlib
 import subprocess
@@ -13,14 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from lib.pods import eventually
-from lib.rooted import by_runc, configure, linux, run, volume
-from lib.support import PARTS, Urunc, need, nothing_left
-from urunc.storage.initrd import known
-
-KIND = "virtiofs"
-PROC = {"destination": "/proc", "type": "proc", "source": "proc"}
-"""runc needs it; a guest has its own."""
+from lib.rooted import PROC, answers, by_runc, configure, linux, run, volume
+from lib.support import Urunc, need, nothing_left
 
 
 @contextlib.contextmanager
@@ -34,14 +27,6 @@ def bound(source: pathlib.Path, target: pathlib.Path, *options: str) -> Iterator
         yield
     finally:
         subprocess.run(["umount", str(target)], check=True)
-
-
-def answers(output: str) -> dict[str, str]:
-    """What a script printed after each line `== NAME`; the rest is a guest's and runc's own."""
-    return {
-        name: text.replace("\r\n", "\n")
-        for name, _, text in (part.partition("\n") for part in output.split("== ")[1:])
-    }
 
 
 READ_ONLY = """
@@ -62,8 +47,8 @@ def test_read_only_on_the_hosts_side(urunc: Urunc, tmp_path: pathlib.Path) -> No
     """rro is for all that is below, ro for the mount alone, rrw for what the host has read-only;
     and a root that mounts it anew in the guest writes nothing."""
     need("root", "linux", "qemu", "virtiofsd", "runc")
-    configure(urunc, KIND)
-    bundle = linux(tmp_path / "b", READ_ONLY, rootfs=KIND)
+    configure(urunc, "virtiofs")
+    bundle = linux(tmp_path / "b", READ_ONLY, rootfs="virtiofs")
     names = (
         "all/below",
         "top/below",
@@ -112,9 +97,9 @@ def test_read_only_on_the_hosts_side(urunc: Urunc, tmp_path: pathlib.Path) -> No
 def test_what_was_mounted_below_is_gone(urunc: Urunc, tmp_path: pathlib.Path) -> None:
     """Between create and start; the others are writable still."""
     need("root", "linux", "qemu", "virtiofsd")
-    configure(urunc, KIND)
+    configure(urunc, "virtiofs")
     script = "for name in /top/kept /top/n*; do touch $name/new; done; ls -1 /top"
-    bundle = linux(tmp_path / "b", script, rootfs=KIND)
+    bundle = linux(tmp_path / "b", script, rootfs="virtiofs")
     odd = pathlib.Path(os.fsdecode(b"no-text-\xff"))
     for name in ("top/gone", "top/kept", "mounted", "top" / odd, "other"):
         (tmp_path / name).mkdir(parents=True)
@@ -155,8 +140,8 @@ def test_the_other_options(urunc: Urunc, tmp_path: pathlib.Path) -> None:
     """Programs, links, devices and set-user-ID bits by the guest's mounts; when a file was read
     last by the host's. A source without a slash before it is in the bundle."""
     need("root", "linux", "qemu", "virtiofsd", "runc")
-    configure(urunc, KIND)
-    bundle = linux(tmp_path / "b", MEANT, rootfs=KIND)
+    configure(urunc, "virtiofs")
+    bundle = linux(tmp_path / "b", MEANT, rootfs="virtiofs")
     for name in ("strict", "lax", "often"):
         directory = bundle.path / name
         directory.mkdir()
@@ -209,8 +194,8 @@ def test_the_other_options(urunc: Urunc, tmp_path: pathlib.Path) -> None:
 )
 def test_what_cannot_be(urunc: Urunc, tmp_path: pathlib.Path, options: list[str], why: str) -> None:
     need("root", "linux", "qemu")
-    configure(urunc, KIND)
-    bundle = linux(tmp_path / "b", "echo no", rootfs=KIND)
+    configure(urunc, "virtiofs")
+    bundle = linux(tmp_path / "b", "echo no", rootfs="virtiofs")
     kind = "bind" if "rbind" in options else "tmpfs"
     mount = {"destination": "/x", "source": str(tmp_path), "type": kind, "options": options}
     bundle.config["mounts"] = [mount]
@@ -223,8 +208,8 @@ def test_what_cannot_be(urunc: Urunc, tmp_path: pathlib.Path, options: list[str]
 def test_an_option_that_a_bind_mount_has_no_use_for(urunc: Urunc, tmp_path: pathlib.Path) -> None:
     """As with runc it is no error; it is not silent either."""
     need("root", "linux", "qemu", "virtiofsd", "runc")
-    configure(urunc, KIND)
-    bundle = linux(tmp_path / "b", "cat /x/text", rootfs=KIND)
+    configure(urunc, "virtiofs")
+    bundle = linux(tmp_path / "b", "cat /x/text", rootfs="virtiofs")
     (tmp_path / "x").mkdir()
     (tmp_path / "x/text").write_text("in x\n")
     bundle.config["mounts"] = [PROC, volume("/x", tmp_path / "x", "no-such-option", "sync")]
@@ -249,14 +234,14 @@ def test_what_is_mounted_is_not_written_to(urunc: Urunc, tmp_path: pathlib.Path)
     """A volume on /etc keeps its files, as the image does: the guest's own are above them. On the
     host there is after it what runc makes there, no more."""
     need("root", "linux", "qemu", "virtiofsd", "runc")
-    configure(urunc, KIND)
+    configure(urunc, "virtiofs")
     script = """
         echo '== hosts'; grep -c localhost /etc/hosts; echo '== name'; cat /etc/hostname
         echo '== mine'; cat /etc/resolv.conf
         echo '== write'; echo added >>/etc/hosts && grep added /etc/hosts; pwd
         echo '== own'; cat /etc/own /etc/below/text
     """
-    bundle = linux(tmp_path / "b", script, rootfs=KIND)
+    bundle = linux(tmp_path / "b", script, rootfs="virtiofs")
     (bundle.root / "etc/hosts").write_text("of the image\n")
     for name, text in (("volume/own", "own\n"), ("volume/hosts", "the volume's\n"),
                        ("volume/resolv.conf", "mine\n"), ("below/text", "below\n"),
@@ -294,8 +279,8 @@ def test_what_is_mounted_is_not_written_to(urunc: Urunc, tmp_path: pathlib.Path)
 def test_the_files_of_an_image_stay(urunc: Urunc, tmp_path: pathlib.Path) -> None:
     """Also where no engine mounts any: a root filesystem by virtiofs is the host's own."""
     need("root", "linux", "qemu", "virtiofsd")
-    configure(urunc, KIND)
-    bundle = linux(tmp_path / "b", "cat /etc/hosts /etc/hostname", rootfs=KIND)
+    configure(urunc, "virtiofs")
+    bundle = linux(tmp_path / "b", "cat /etc/hosts /etc/hostname", rootfs="virtiofs")
     for name in ("hosts", "hostname", "resolv.conf"):
         (bundle.root / "etc" / name).write_text("of the image\n")
     bundle.config["hostname"] = "a-name"
@@ -308,8 +293,8 @@ def test_the_files_of_an_image_stay(urunc: Urunc, tmp_path: pathlib.Path) -> Non
 
 def test_a_mount_on_the_root_is_refused(urunc: Urunc, tmp_path: pathlib.Path) -> None:
     need("root", "linux", "qemu", "virtiofsd")
-    configure(urunc, KIND)
-    bundle = linux(tmp_path / "b", "true", rootfs=KIND)
+    configure(urunc, "virtiofs")
+    bundle = linux(tmp_path / "b", "true", rootfs="virtiofs")
     bundle.config["mounts"] = [volume("/..//", tmp_path)]
     with nothing_left(urunc.root):
         result = run(urunc, bundle)
@@ -324,12 +309,12 @@ def test_what_is_mounted_on_the_host_later(
 ) -> None:
     """A pod's mountPropagation: HostToContainer; others see nothing of it."""
     need("root", "linux", "qemu", "virtiofsd")
-    configure(urunc, KIND)
+    configure(urunc, "virtiofs")
     script = """
         ls /data/later; echo up; while [ ! -e /data/go ]; do sleep 0.1; done
         sleep 2; echo "found $(ls /data/later)"; touch /data/later/by-guest; echo end
     """
-    bundle = linux(tmp_path / "b", script, rootfs=KIND)
+    bundle = linux(tmp_path / "b", script, rootfs="virtiofs")
     for name in ("data/later", "mounted"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "mounted/news").touch()
@@ -351,277 +336,3 @@ def test_what_is_mounted_on_the_host_later(
     assert text.endswith(f"up\nfound {'news' if appears else ''}\nend\n")
     assert (tmp_path / "mounted/by-guest").exists() == appears
     assert (tmp_path / "data/later/by-guest").exists() != appears
-
-
-IN_MEMORY = """
-    for path in /sized /blocks /inodes /owned /plain /there /up /only; do
-        echo "== $path"; stat -f -c '%T %b %S' $path; stat -c '%a %u %g' $path
-        grep " $path " /proc/mounts | cut -d' ' -f3
-    done
-    echo '== count'; stat -f -c %c /inodes
-    echo '== up'; cat /up/file /up/directory/link; stat -c '%n %a %u %g' /up/* /up/directory/*
-    touch /up/new && ls -1 /up
-    echo '== only'; touch /only/x 2>&1 | grep -o 'Read-only.*'; cat /only/text
-    echo '== shm'; df -k /dev/shm | grep /dev/shm; stat -c %a /dev/shm
-    grep ' /dev/shm ' /proc/mounts | cut -d' ' -f2-4 | cut -d, -f1-6
-"""
-
-
-def test_file_systems_in_memory(urunc: Urunc, tmp_path: pathlib.Path) -> None:
-    """Sizes, owners, modes (the hidden directory's where none is said), what was there before; and
-    shared memory as large as the specification has it."""
-    need("root", "linux", "qemu", "virtiofsd", "runc")
-    configure(urunc, KIND)
-    bundle = linux(tmp_path / "b", IN_MEMORY, rootfs=KIND)
-    for path in ("there", "up/directory", "only"):
-        (bundle.root / path).mkdir(parents=True)
-    (bundle.root / "there").chmod(0o2711)
-    (bundle.root / "up/file").write_text("of the image\n")
-    (bundle.root / "up/directory/link").symlink_to("../file")
-    (bundle.root / "up/directory/own").touch()
-    os.chown(bundle.root / "up/directory/own", 5, 6)
-    (bundle.root / "up/directory/own").chmod(0o4750)
-    (bundle.root / "only/text").write_text("to be read\n")
-
-    def memory(path: str, *options: str) -> dict[str, object]:
-        return {"destination": path, "type": "tmpfs", "source": "tmpfs", "options": list(options)}
-
-    bundle.config["mounts"] = [
-        PROC,
-        memory("/dev", "nosuid", "size=65536k", "mode=755"),
-        memory("/dev/shm", "nosuid", "noexec", "nodev", "mode=1777", "size=3072k"),
-        memory("/sized", "size=1m", "nosuid"),
-        memory("/blocks", "nr_blocks=100"),
-        memory("/inodes", "nr_inodes=50", "size=2M"),
-        memory("/owned", "uid=1000", "gid=1001", "mode=0750", "size=512K"),
-        memory("/plain", "size=64k"),
-        memory("/there", "size=64k"),
-        memory("/up", "tmpcopyup", "size=1m"),
-        memory("/only", "tmpcopyup", "ro", "size=1m"),
-    ]
-    with nothing_left(urunc.root):
-        theirs = answers(by_runc(urunc, bundle).stdout)
-    assert theirs["up"].startswith("of the image\nof the image\n"), theirs
-    assert theirs["only"] == "Read-only file system\nto be read\n"
-    for path in ("sized", "blocks", "inodes", "owned", "plain"):
-        (bundle.root / path).rmdir()
-    result = run(urunc, bundle)
-    ours = answers(result.stdout)
-    assert ours == theirs, result.stdout + result.stderr
-    assert result.stderr == ""
-    assert sorted(os.listdir(bundle.root / "up")) == ["file", "directory"]
-
-
-@pytest.mark.parametrize("filesystem", ["virtiofs", "erofs"])
-@pytest.mark.parametrize("kind", ["engine's", "emptyDir"])
-def test_shared_memory_of_an_engine(
-    urunc: Urunc, tmp_path: pathlib.Path, filesystem: str, kind: str
-) -> None:
-    """Docker's, Podman's and CRI's directory, of the size that `--shm-size` had it made in; and an
-    emptyDir in memory in its place. An engine's is the guest's memory: nothing of it is seen on the
-    host."""
-    need("root", "linux", "qemu", "virtiofsd", "runc", "images")
-    configure(urunc, filesystem)
-    script = "df -k | grep /dev/shm; echo x >/dev/shm/x; stat -c '%a %u' /dev/shm"
-    bundle = linux(tmp_path / "b", script, rootfs=filesystem)
-    empty_dir = "pods/1/volumes/kubernetes.io~empty-dir/memory"
-    path = tmp_path / (empty_dir if kind == "emptyDir" else "sandbox/shm")
-    path.mkdir(parents=True)
-    options = "size=5m,mode=" + ("777" if kind == "emptyDir" else "1777")
-    bundle.config["mounts"] = [PROC, volume("/dev/shm", path, "rprivate")]
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "shm", path], check=True)
-    try:
-        theirs = by_runc(urunc, bundle)
-        assert "5120" in theirs.stdout, theirs.stdout + theirs.stderr
-        (path / "x").unlink()
-        result = run(urunc, bundle)
-        seen = os.listdir(path)
-    finally:
-        subprocess.run(["umount", path], check=True)
-    lines = [line.split()[1:] for line in result.stdout.splitlines()]
-    expected = [line.split()[1:] for line in theirs.stdout.splitlines()]
-    used, theirs_used = lines[0].pop(1), expected[0].pop(1)
-    assert used == theirs_used == "0", result.stdout + result.stderr
-    assert lines == expected, result.stdout + result.stderr
-    assert seen == (["x"] if kind == "emptyDir" and filesystem == "virtiofs" else [])
-
-
-KUBELET = "var/lib/kubelet/pods/0b5cdf5c-1b2f/containers/app/3f2a91bc"
-
-
-@pytest.mark.parametrize("filesystem", ["erofs", "virtiofs"])
-@pytest.mark.parametrize("verb", ["state", "delete"])
-def test_a_termination_message(
-    urunc: Urunc, tmp_path: pathlib.Path, filesystem: str, verb: str
-) -> None:
-    """What the guest has written where terminationMessagePath says is in kubelet's file once the
-    container is seen to have stopped: its last 4096 bytes, or with virtiofs all of it."""
-    need("root", "linux", "qemu", "images", "virtiofsd")
-    path = tmp_path / KUBELET
-    path.parent.mkdir(parents=True)
-    path.write_text("there before\n")
-    path.chmod(0o666)
-    configure(urunc, filesystem)
-    script = """
-        cat /var/message; i=0; while [ $i -lt 1000 ]; do echo $i; i=$((i + 1)); done >/var/message
-        umount /var/message; echo covered >/var/message; exit 3
-    """
-    bundle = linux(tmp_path / "b", script, rootfs=filesystem)
-    bundle.config["mounts"] = [volume("/var/message", path, "rprivate", "rw")]
-    with nothing_left(urunc.root):
-        container = urunc.create(bundle)
-        container.start()
-        container.wait_stopped(60)
-        assert "there before" in container.console.read_text()
-        if verb == "state":
-            assert urunc.state(container.id)["status"] == "stopped"
-        else:
-            container.delete()
-        content = path.read_text()
-        if verb == "state":
-            path.write_text("read\n")  # it is given back once
-            assert urunc.state(container.id)["status"] == "stopped"
-            container.delete()
-            assert path.read_text() == "read\n"
-    expected = "".join(f"{number}\n" for number in range(1000))
-    assert content == (expected if filesystem == "virtiofs" else expected[-4 << 10 :])
-    assert path.stat().st_mode & 0o777 == 0o666
-
-
-def test_a_termination_message_of_a_guest_that_is_killed(
-    urunc: Urunc, tmp_path: pathlib.Path
-) -> None:
-    """Nobody in it can say any more what it had written last; so that has been said before, also
-    what came shortly after something else."""
-    need("root", "linux", "qemu", "images")
-    path = tmp_path / KUBELET
-    path.parent.mkdir(parents=True)
-    path.touch()
-    configure(urunc, "erofs")
-    script = "echo one >/var/message; sleep 0.05; echo two >>/var/message; echo done; sleep 600"
-    bundle = linux(tmp_path / "b", script, rootfs="erofs")
-    bundle.config["mounts"] = [volume("/var/message", path, "rprivate", "rw")]
-    with nothing_left(urunc.root):
-        container = urunc.create(bundle)
-        container.start()
-        container.wait_for("done\n", 60)
-        state = json.loads((urunc.root / container.id / "state.json").read_text())
-        storage = state["storage"]
-        disk = pathlib.Path(storage["disks"][storage["returned"]]["source"])
-        eventually(lambda: b"two\n" in disk.read_bytes(), "the last of it is on the disk", 60)
-        urunc("kill", container.id, "KILL")
-        container.wait_stopped(60)
-        container.delete()
-        assert path.read_text() == "one\ntwo\n"
-
-
-def test_a_message_goes_to_no_other_file(urunc: Urunc, tmp_path: pathlib.Path) -> None:
-    """A link in its place leads nowhere."""
-    need("root", "linux", "qemu", "images")
-    configure(urunc, "erofs")
-    path, other = tmp_path / KUBELET, tmp_path / "other"
-    path.parent.mkdir(parents=True)
-    path.touch()
-    other.write_text("another's\n")
-    bundle = linux(tmp_path / "b", "echo out >/dev/termination-log; echo done", rootfs="erofs")
-    bundle.config["mounts"] = [volume("/dev/termination-log", path)]
-    container = urunc.create(bundle)
-    path.unlink()
-    path.symlink_to(other)
-    container.start()
-    container.wait_for("done\n", 60)
-    container.wait_stopped(60)
-    container.delete()
-    assert other.read_text() == "another's\n"
-
-
-NODES = """
-    nodes() { stat -c '%n %a %u %g %t:%T' /dev/null /dev/fuse /dev/net/tun /dev/lost/loops; }
-    echo '== nodes'; nodes; echo '== pipe'; stat -c '%F %a' /dev/pipe
-    echo '== bound'; stat -c '%n %a %t:%T' /etc/dev/zero /data/full
-    echo '== open'; echo x >/dev/null && echo null; (: <>/dev/net/tun) && echo tun
-    (: <>/dev/fuse) && echo fuse; dd if=/etc/dev/zero bs=3 count=1 2>/dev/null | wc -c
-    (echo x >/data/full) 2>&1 | grep -o 'No space.*'
-    echo '== others'; ls /dev/kvm /dev/sound 2>/dev/null | wc -l
-"""
-
-
-def test_nodes_of_the_kernels_own(urunc: Urunc, tmp_path: pathlib.Path) -> None:
-    """What linux.devices names, with its mode and owner, by the guest's kernel, which loads what it
-    needs; what it cannot have is in a warning. On the host no node appears."""
-    need("root", "linux", "qemu", "virtiofsd", "runc")
-    if not known(str(PARTS / "linux/lib-modules"), ("tun", "loop")) >= {"tun", "loop"}:
-        pytest.skip("needs a guest's kernel with these modules (make parts)")
-    configure(urunc, KIND)
-    bundle = linux(tmp_path / "b", NODES, rootfs=KIND)
-    (tmp_path / "data").mkdir()
-    (bundle.root / "sys").mkdir()
-
-    def node(path: str, major: int, minor: int, **more: object) -> dict[str, object]:
-        return {"path": path, "type": "c", "major": major, "minor": minor, **more}
-
-    allowed = [{"allow": True, "type": "c", "access": "rwm"}]
-    bundle.config["linux"]["resources"] = {"devices": allowed}
-    bundle.config["mounts"] = [
-        PROC,
-        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]},
-        volume("/data", tmp_path / "data"),
-    ]
-    given = [
-        node("/dev/null", 1, 3, fileMode=0o622, uid=1, gid=2),
-        node("/dev/fuse", 10, 229, fileMode=0o660, uid=1000, gid=1001),
-        node("/dev/net/tun", 10, 200),
-        node("/dev/lost/loops", 10, 237, fileMode=0o20600),
-        node("/etc/dev/zero", 1, 5),
-        {"path": "/dev/pipe", "type": "p", "fileMode": 0o640},
-    ]
-    bundle.config["linux"]["devices"] = given
-    theirs = answers(by_runc(urunc, bundle).stdout)
-    assert "/dev/lost/loops 600 0 0 a:ed" in theirs["nodes"], theirs
-    (bundle.root / "etc/dev/zero").unlink()  # which runc has made on the host
-    (tmp_path / "data/full").unlink()  # and the script, where it is no device
-    bundle.config["linux"]["devices"] = [
-        *given, node("/data/full", 1, 7), node("/dev/kvm", 10, 232), node("/dev/sound", 14, 3),
-    ]  # fmt: skip
-    with nothing_left(urunc.root):
-        result = run(urunc, bundle)
-    ours = answers(result.stdout)
-    for name in ("nodes", "pipe", "others"):
-        assert ours[name] == theirs[name], result.stdout + result.stderr
-    assert ours["bound"] == "/etc/dev/zero 666 1:5\n/data/full 666 1:7\n"
-    assert ours["open"] == "null\ntun\nfuse\n3\nNo space left on device\n"
-    assert "devices that the guest does not have: /dev/kvm, /dev/sound\n" in result.stderr
-    for path in (tmp_path / "data/full", bundle.root / "etc/dev/zero"):
-        assert path.is_file()
-        assert path.stat().st_size == 0
-
-
-def test_a_node_that_is_bound(urunc: Urunc, tmp_path: pathlib.Path) -> None:
-    """hostPath of type CharDevice, and rootless Podman's `--device`."""
-    need("root", "linux", "qemu", "virtiofsd")
-    configure(urunc, KIND)
-    script = "stat -c '%a %t:%T' /dev/own; dd if=/dev/own bs=3 count=1 2>/dev/null | wc -c"
-    bundle = linux(tmp_path / "b", script, rootfs=KIND)
-    bundle.config["mounts"] = [volume("/dev/own", pathlib.Path("/dev/zero"))]
-    result = run(urunc, bundle)
-    assert result.stdout.replace("\r", "") == "666 1:5\n3\n", result.stdout + result.stderr
-
-
-def test_huge_pages_are_refused(urunc: Urunc, tmp_path: pathlib.Path) -> None:
-    need("root", "linux", "qemu", "virtiofsd")
-    configure(urunc, KIND)
-    bundle = linux(tmp_path / "b", "true", rootfs=KIND)
-    (tmp_path / "huge").mkdir()
-    if subprocess.run(["mount", "-t", "hugetlbfs", "none", tmp_path / "huge"]).returncode:
-        pytest.skip("needs hugetlbfs")
-    try:
-        for mount in (
-            volume("/huge", tmp_path / "huge"),
-            {"destination": "/huge", "type": "hugetlbfs", "source": "none"},
-        ):
-            bundle.config["mounts"] = [mount]
-            result = run(urunc, bundle)
-            assert result.returncode == 1
-            assert "it is of huge pages, which are the host's: a guest has none" in result.stderr
-    finally:
-        subprocess.run(["umount", tmp_path / "huge"], check=True)

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""deploy/install on nodes of every kind, with the real containerd as judge, and as the service.
-
-The machine's containerd is 1.x. `make tools` builds a containerd 2 into build/tools, for those who
-have Go; without it what needs one is skipped. CRI-O's and k3s's programs are small doubles here.
-"""
+"""deploy/install on a node with containerd, whose `config dump` is the judge."""
 
 from __future__ import annotations
 
@@ -12,83 +8,29 @@ import pathlib
 import shutil
 import subprocess
 import sys
-import tomllib
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
-from lib.places.node import CONTAINERD, K3S, Node
+from lib.installer import (
+    DROP_IN,
+    MAIN,
+    OLD,
+    PLAIN,
+    PREFIX,
+    V2,
+    V3_PLAIN,
+    WITH_RUNTIMES,
+    containerd2,
+    dump,
+    install,
+    made_node,
+    refused,
+    runtimes,
+)
+from lib.places.node import Node
 from lib.support import PROJECT, need
 
-INSTALL = str(PROJECT / "deploy/install")
-PREFIX = PROJECT / "build/prefix"
-MAIN = "/etc/containerd/config.toml"
-DROP_IN = "/etc/containerd/conf.d/urunc.toml"
-V2, V3 = '"io.containerd.grpc.v1.cri"', '"io.containerd.cri.v1.runtime"'
-AGENT = "/var/lib/rancher/{}/agent/etc/containerd"
-
-WITH_RUNTIMES = f"""# ours
-version = 2
-root = "/var/lib/containerd"
-
-[plugins.{V2}]
-  sandbox_image = "registry.example.org/pause:1"   # not to be lost
-  [plugins.{V2}.containerd.runtimes.runc]
-    runtime_type = "io.containerd.runc.v2"
-    [plugins.{V2}.containerd.runtimes.runc.options]
-      SystemdCgroup = true
-  [plugins.{V2}.containerd.runtimes.other]
-    runtime_type = "io.containerd.other.v1"
-"""
-PLAIN = f'version = 2\n[plugins.{V2}]\n  sandbox_image = "registry.example.org/pause:1"'
-OLD = '[plugins.cri]\n  sandbox_image = "registry.example.org/pause:1"\n'
-V3_PLAIN = f"version = 3\n[plugins.{V3}]\n  max_container_log_line_size = 4096\n"
-
-
-@pytest.fixture
-def node() -> Iterator[Node]:
-    need("root", "installed")
-    if not shutil.which("containerd"):
-        need("docker")  # its package brings containerd
-    with Node() as made:
-        yield made
-
-
-def containerd2(node: Node) -> None:
-    """Give the node a containerd 2."""
-    need("containerd2")
-    for name in ("containerd", "ctr"):
-        shutil.copy(PROJECT / "build/tools" / name, node.local / "bin" / name)
-
-
-def install(
-    node: Node, *words: str, verb: str = "install", check: bool = True
-) -> subprocess.CompletedProcess[str]:
-    words = ("--host", str(node.root), *words)
-    return node.run(sys.executable, INSTALL, verb, *words, check=check)
-
-
-def refused(node: Node, *words: str, verb: str = "install") -> str:
-    """Run it in vain; nothing of the node's configuration may be different."""
-    before = node.files("/etc", "/var")
-    result = install(node, *words, verb=verb, check=False)
-    assert result.returncode == 1, result.stdout
-    assert "Traceback" not in result.stderr
-    assert node.files("/etc", "/var") == before
-    return result.stderr
-
-
-def dump(node: Node) -> dict[str, Any]:
-    """containerd's own view of the node's configuration."""
-    verb = "dump" if node.path(MAIN).exists() else "default"
-    command = ("chroot", str(node.root), "containerd", "config", verb)
-    return tomllib.loads(node.run(*command, PATH="/usr/local/bin:/usr/bin:/usr/sbin").stdout)
-
-
-def runtimes(parsed: dict[str, Any]) -> dict[str, Any]:
-    plugin = (V3 if parsed["version"] >= 3 else V2).strip('"')
-    return parsed["plugins"][plugin]["containerd"]["runtimes"]
+node = pytest.fixture(made_node)
 
 
 def whole_life(node: Node, config: str | None, *, drop_in: bool) -> None:
@@ -415,250 +357,6 @@ def test_a_node_with_containers_is_not_bereft(node: Node) -> None:
     install(node, "--force", verb="uninstall")
 
 
-def supervised(node: Node) -> None:
-    """Start a real containerd that is kept up."""
-    node.spawn(CONTAINERD, str(node.root))
-    node.wait_for("/run/containerd/containerd.sock")
-
-
-def handlers(node: Node) -> set[str]:
-    """The runtimes that the running containerd has, asked over CRI: Status, with its details."""
-    grpc = pytest.importorskip("grpc")
-    socket = node.path("/run/containerd/containerd.sock")
-    with grpc.insecure_channel(f"unix:{socket}") as channel:
-        status = channel.unary_unary("/runtime.v1.RuntimeService/Status")
-        answer = status(b"\x08\x01", timeout=20, wait_for_ready=True)
-    start = answer.index(b'{"containerd":')
-    config, _ = json.JSONDecoder().raw_decode(answer[start:].decode(errors="replace"))
-    return set(config["containerd"]["runtimes"])
-
-
-@pytest.mark.parametrize("newest", [False, True], ids=["1", "2"])
-def test_a_running_containerd_knows_urunc(node: Node, newest: bool) -> None:
-    if newest:
-        containerd2(node)
-    node.write(MAIN, V3_PLAIN if newest else PLAIN)
-    supervised(node)
-    said = install(node).stdout
-    assert "SIGTERM" in said and "is well" in said
-    plugins = node.run("chroot", str(node.root), "ctr", "plugins", "ls").stdout
-    rows = [line.split() for line in plugins.splitlines()]
-    assert ["cri", "ok"] in [[row[1], row[-1]] for row in rows if len(row) > 3]
-    assert handlers(node) == {"runc", "urunc"}
-    said = install(node).stdout
-    assert "SIGTERM" not in said and "was installed already" in said
-    verified = install(node, verb="verify").stdout
-    assert "FAIL" not in verified
-    assert "SIGTERM" in install(node, verb="uninstall").stdout
-    assert handlers(node) == {"runc"}
-    assert install(node, verb="verify", check=False).returncode == 1
-
-
-def test_a_containerd_that_does_not_come_back_gets_its_old_files(node: Node) -> None:
-    node.write(MAIN, WITH_RUNTIMES)
-    node.write("/refuse", "")
-    supervised(node)
-    command = [sys.executable, "-c", QUICK, INSTALL, "install", "--host", str(node.root)]
-    result = node.run(*command, check=False)
-    assert result.returncode == 1, result.stdout
-    assert "not well" in result.stderr and "well again" in result.stdout
-    assert node.read(MAIN) == WITH_RUNTIMES
-    assert handlers(node) == {"runc", "other"}
-    assert not node.path("/usr/local/bin/urunc").exists()
-    node.path("/refuse").unlink()
-    install(node)
-    assert handlers(node) == {"runc", "other", "urunc"}
-
-
-# the installer, which waits three seconds for an engine
-QUICK = """
-import runpy, sys
-sys.argv = sys.argv[1:]
-sys.path.insert(0, sys.argv[0].rpartition("/")[0])
-import installer.nodes
-find = installer.nodes.find
-def quick(*words):
-    node = find(*words)
-    node.start_s = 3
-    return node
-installer.nodes.find = quick
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
-def test_a_containerd_that_was_not_well_before(node: Node) -> None:
-    """Its CRI plugin does not start, which `config dump` does not see: not ours to mend, nor
-    a reason to go back."""
-    node.write(MAIN, f'version = 2\n[plugins.{V2}.containerd]\ndefault_runtime_name = "none"\n')
-    supervised(node)
-    assert "FAIL service: containerd's plugin" in install(node, verb="verify", check=False).stdout
-    command = [sys.executable, "-c", QUICK, INSTALL, "install", "--host", str(node.root)]
-    assert "as far as it was" in node.run(*command).stdout
-    assert "urunc" in runtimes(dump(node))
-
-
-def test_cut_short_before_the_restart(node: Node) -> None:
-    """The files are in place, and the engine has not read them: the next run restarts it."""
-    node.write(MAIN, PLAIN)
-    supervised(node)
-    install(node, "--restart", "none")
-    record = node.path("/usr/local/lib/urunc/install.json")
-    content = json.loads(record.read_text())
-    content |= {"pending": {MAIN: PLAIN}, "ran": True}
-    record.write_text(json.dumps(content))
-    assert handlers(node) == {"runc"}
-    said = install(node).stdout
-    assert "cut short" in said and "SIGTERM" in said
-    assert handlers(node) == {"runc", "urunc"}
-    assert json.loads(record.read_text())["pending"] == {}
-
-
-K3S_BASE = f"""version = 2
-[plugins.{V2}]
-  stream_server_port = "10010"
-[plugins.{V2}.containerd.runtimes.runc]
-  runtime_type = "io.containerd.runc.v2"
-[plugins.{V2}.containerd.runtimes.runc.options]
-  SystemdCgroup = true
-"""
-K3S_BASE_3 = f"""version = 3
-[plugins.{V3}.containerd.runtimes.runc]
-  runtime_type = "io.containerd.runc.v2"
-[plugins.{V3}.containerd.runtimes.runc.options]
-  SystemdCgroup = false
-"""
-SYSTEMCTL = """#!/bin/sh
-echo "$@" >>/run/systemctl.log
-case $1 in
-    is-enabled | is-active) [ "$2" = {unit} ] ;;
-    restart) exec python3 /var/lib/k3s.py {agent} /run/k3s/containerd/containerd.sock ;;
-esac
-"""
-
-
-def rancher(node: Node, kind: str, base: str, unit: str, version: str = "v1.33.1") -> str:
-    """Make the node one of k3s or RKE2, which runs; returns the directory of its configuration."""
-    agent = AGENT.format(kind)
-    directory = "data/current/bin" if kind == "k3s" else "bin"
-    programs = node.path(f"/var/lib/rancher/{kind}/{directory}")
-    programs.mkdir(parents=True)
-    newest = "version = 3" in base
-    if newest:
-        need("containerd2")
-    found = PROJECT / "build/tools/containerd" if newest else shutil.which("containerd")
-    shutil.copy(str(found), programs / "containerd")
-    node.write(f"{agent}/base.toml", base)
-    node.write("/var/lib/k3s.py", K3S)
-    node.write("/usr/local/bin/systemctl", SYSTEMCTL.format(unit=unit, agent=agent), 0o755)
-    node.write(
-        f"/usr/local/bin/{kind}", f"#!/bin/sh\necho {kind} version {version}+{kind}1\n", 0o755
-    )
-    node.path("/run/systemd/system").mkdir(parents=True)
-    node.path("/run/k3s/containerd").mkdir(parents=True)
-    node.run("chroot", str(node.root), "systemctl", "restart", unit)
-    return agent
-
-
-@pytest.mark.parametrize(
-    ("kind", "unit", "base", "template"),
-    [
-        ("k3s", "k3s.service", K3S_BASE, "config.toml.tmpl"),
-        ("k3s", "k3s-agent.service", K3S_BASE_3, "config-v3.toml.tmpl"),
-        ("rke2", "rke2-server.service", K3S_BASE, "config.toml.tmpl"),
-        ("rke2", "rke2-agent.service", K3S_BASE_3, "config-v3.toml.tmpl"),
-    ],
-)
-@pytest.mark.parametrize("own", ["", '{{ template "base" . }}\n\n[debug]\n  level = "info"'])
-def test_k3s_and_rke2_by_template(
-    node: Node, kind: str, unit: str, base: str, template: str, own: str
-) -> None:
-    agent = rancher(node, kind, base, unit)
-    if own:
-        node.write(f"{agent}/{template}", own)
-        node.run("chroot", str(node.root), "systemctl", "restart", unit)
-    before = node.files()
-    said = install(node).stdout
-    assert f"systemctl restart {unit}" in said
-    assert node.read(f"{agent}/{template}").startswith(own or "{{ template")
-    rendered = tomllib.loads(node.read(f"{agent}/config.toml"))
-    assert set(runtimes(rendered)) == {"runc", "urunc"}
-    assert "was installed already" in install(node).stdout
-    install(node, verb="uninstall")
-    assert node.files() == before
-
-
-def test_k3s_by_drop_in(node: Node) -> None:
-    agent = AGENT.format("k3s")
-    base = f'imports = ["{agent}/config-v3.toml.d/*.toml"]\n' + K3S_BASE_3
-    rancher(node, "k3s", base, "k3s.service")
-    before = node.files()
-    install(node)
-    assert node.path(f"{agent}/config-v3.toml.d/urunc.toml").exists()
-    assert not node.path(f"{agent}/config-v3.toml.tmpl").exists()
-    assert "was installed already" in install(node).stdout
-    install(node, verb="uninstall")
-    assert node.files() == before
-
-
-def test_k3s_that_does_not_come_back(node: Node) -> None:
-    agent = rancher(node, "k3s", K3S_BASE, "k3s.service")
-    node.write(f"{agent}/refuse", "")
-    before = node.files("/var")
-    command = [sys.executable, "-c", QUICK, INSTALL, "install", "--host", str(node.root)]
-    result = node.run(*command, check=False)
-    assert result.returncode == 1
-    assert "well again" in result.stdout
-    assert node.files("/var") == before
-
-
-def test_k3s_without_a_base_template(node: Node) -> None:
-    rancher(node, "k3s", K3S_BASE, "k3s.service", "v1.27.4")
-    assert "please update" in refused(node)
-
-
-def test_k3s_that_never_ran(node: Node) -> None:
-    agent = rancher(node, "k3s", K3S_BASE, "k3s.service")
-    node.path(f"{agent}/config.toml").unlink()
-    assert "please start k3s first" in refused(node)
-
-
-# CRI-O in a few lines: its configuration with the drop-ins, as TOML; a key that it does not know is
-# an error.
-CRIO = """#!/usr/bin/python3
-import pathlib, sys, tomllib
-words = sys.argv[1:]
-directory = pathlib.Path(words[words.index("--config-dir") + 1])
-seen = {}
-for file in sorted(directory.iterdir()):
-    for name, values in tomllib.loads(file.read_text())["crio"]["runtime"]["runtimes"].items():
-        assert set(values) <= {"runtime_path", "runtime_type", "runtime_root", "monitor_path"}
-        seen[name] = values
-for name, values in seen.items():
-    print(f"[crio.runtime.runtimes.{name}]")
-    for key, value in values.items():
-        print(f'{key} = "{value}"')
-"""
-
-
-def test_crio(node: Node) -> None:
-    node.write("/usr/local/bin/crio", CRIO, 0o755)
-    runc = '[crio.runtime.runtimes.runc]\nmonitor_path = "/usr/libexec/crio/conmon"\n'
-    node.write("/etc/crio/crio.conf.d/10-crio.conf", runc)
-    before = node.files()
-    install(node, "--engine", "crio")
-    found = tomllib.loads(node.read("/etc/crio/crio.conf.d/99-urunc.conf"))
-    assert found["crio"]["runtime"]["runtimes"]["urunc"] == {
-        "runtime_path": "/usr/local/bin/urunc",
-        "runtime_type": "oci",
-        "runtime_root": "/run/urunc",
-        "monitor_path": "/usr/libexec/crio/conmon",
-    }
-    assert "was installed already" in install(node, "--engine", "crio").stdout
-    install(node, "--engine", "crio", verb="uninstall")
-    assert node.files() == before
-    assert "please name one" in refused(node)
-
-
 def test_the_installed_urunc_is_configured_where_it_is(node: Node) -> None:
     """`make install` on the node itself: nothing is copied, and nothing of it removed."""
     node.write(MAIN, PLAIN)
@@ -672,79 +370,3 @@ def test_the_installed_urunc_is_configured_where_it_is(node: Node) -> None:
     install(node, "--source", str(node.root / "usr/local"))
     install(node, verb="uninstall")
     assert node.files() == before
-
-
-COUNTED = """#!/bin/sh
-echo "$0 $*" >>/run/asked
-exec /usr/bin/containerd "$@"
-"""
-"""A second containerd, which tells that it was asked."""
-
-
-def second(node: Node, path: str) -> None:
-    """Another containerd than the distribution's: a copy, for one that runs is known by its
-    file."""
-    here = node.path(path)
-    here.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy("/usr/bin/containerd", here)
-
-
-UNIT = "[Service]\nType=notify\nExecStart={}\nRestart=always\n"
-
-
-@pytest.mark.parametrize("path", ["/opt/kube/bin/containerd", "/opt/containerd/bin/containerd"])
-def test_the_containerd_that_the_service_starts(node: Node, path: str) -> None:
-    """Beside the distribution's, which Docker uses: by its ExecStart, with the file that it is
-    given; a drop-in has the last word."""
-    node.write(path, COUNTED, 0o755)
-    main = "/etc/kube/containerd.toml"
-    node.write(main, PLAIN)
-    node.write(
-        "/etc/systemd/system/containerd.service.d/10-kube.conf",
-        f"[Service]\nExecStart=\nExecStart=-{path} \\\n  --config={main} -a /run/kube.sock\n",
-    )
-    node.write("/etc/systemd/system/containerd.service", UNIT.format("/usr/bin/containerd"))
-    said = install(node).stdout
-    assert f"containerd: {path} (of containerd.service)" in said
-    assert "urunc" in node.read(main)
-    assert not node.path(MAIN).exists()
-    assert f"{path} --config" in node.read("/run/asked")
-    verified = install(node, verb="verify", check=False).stdout
-    assert f"engine: containerd: {path}" in verified
-    assert "FAIL service: nobody answers at /run/kube.sock" in verified
-    install(node, verb="uninstall")
-    assert node.read(main) == PLAIN
-
-
-def test_the_containerd_that_runs(node: Node) -> None:
-    """What listens at the socket is the node's, whatever else is there."""
-    second(node, "/opt/kube/containerd")
-    node.write("/etc/systemd/system/containerd.service", UNIT.format("/usr/bin/containerd"))
-    main = "/etc/kube/containerd.toml"
-    node.write(main, f'root = "/var/c"\nstate = "/run/c"\n{PLAIN}')
-    node.spawn(
-        'exec env -i PATH=/usr/bin:/usr/sbin chroot "$1" /opt/kube/containerd --config "$2" '
-        '--address /run/containerd/containerd.sock',
-        str(node.root), main,
-    )  # fmt: skip
-    node.wait_for("/run/containerd/containerd.sock")
-    said = install(node, "--restart", "none").stdout
-    assert "containerd: /opt/kube/containerd (process " in said
-    assert "urunc" in node.read(main)
-    assert not node.path(MAIN).exists()
-
-
-def test_where_it_was_looked_for(node: Node) -> None:
-    node.run("mount", "-t", "tmpfs", "tmpfs", str(node.root / "usr/bin"))
-    said = refused(node)
-    assert "no containerd, CRI-O, k3s or RKE2 on this node: nobody listens at" in said
-    assert "/usr/local/bin" in said and "/opt/containerd/bin" in said
-    node.run("umount", str(node.root / "usr/bin"))
-
-
-def test_a_program_that_does_not_read_the_file(node: Node) -> None:
-    """containerd 1 does not know a version 3, in which there is no import to blame."""
-    node.write(MAIN, V3_PLAIN)
-    said = refused(node)
-    assert "import" not in said
-    assert "/usr/bin/containerd sees no runtime 'urunc'" in said or "not a configuration" in said

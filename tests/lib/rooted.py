@@ -76,3 +76,15 @@ def volume(destination: str, source: pathlib.Path, *options: str) -> dict[str, o
         "destination": destination, "source": str(source), "type": "bind",
         "options": ["rbind", *options],
     }  # fmt: skip
+
+
+PROC = {"destination": "/proc", "type": "proc", "source": "proc"}
+"""runc needs it; a guest has its own."""
+
+
+def answers(output: str) -> dict[str, str]:
+    """What a script printed after each line `== NAME`; the rest is a guest's and runc's own."""
+    return {
+        name: text.replace("\r\n", "\n")
+        for name, _, text in (part.partition("\n") for part in output.split("== ")[1:])
+    }

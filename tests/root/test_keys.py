@@ -16,7 +16,7 @@ import pytest
 import referencing
 import referencing.jsonschema
 
-from lib import keys, rooted, schema
+from lib import key_samples, keys, rooted, schema
 from lib.support import PARTS, PREFIX, Bundle, Urunc, need
 
 FATES = {key: row.fate for row in keys.ROWS for key in keys.spread(row.keys)}
@@ -36,8 +36,8 @@ def bundle(urunc: Urunc, tmp_path: pathlib.Path) -> Bundle:
 
 def document(bundle: Bundle, key: str) -> dict[str, Any]:
     """A configuration with the key: FULL, or a plain one with what the key needs."""
-    found = copy.deepcopy(bundle.config if key in keys.APART else keys.FULL)
-    keys.merge(found, keys.APART.get(key, {"annotations": bundle.config["annotations"]}))
+    found = copy.deepcopy(bundle.config if key in key_samples.APART else key_samples.FULL)
+    keys.merge(found, key_samples.APART.get(key, {"annotations": bundle.config["annotations"]}))
     if "vm" in found:
         del found["annotations"][f"{PREFIX}binary"]
     text = json.dumps(found)
@@ -53,7 +53,7 @@ def plan(urunc: Urunc, bundle: Bundle, changed: Any) -> subprocess.CompletedProc
     return urunc("plan", "--bundle", str(bundle.write()), "--format", "json", check=False)
 
 
-@pytest.mark.parametrize("key", sorted({*of("effect")} - keys.BY_TESTS_ALONE.keys()))
+@pytest.mark.parametrize("key", sorted({*of("effect")} - key_samples.BY_TESTS_ALONE.keys()))
 def test_an_effect(urunc: Urunc, bundle: Bundle, key: str) -> None:
     """Without the key, the plan is another one, or there is none."""
     changed = document(bundle, key)
@@ -68,7 +68,7 @@ def test_an_effect(urunc: Urunc, bundle: Bundle, key: str) -> None:
 @pytest.mark.parametrize("key", of("refused"))
 def test_a_refusal(urunc: Urunc, bundle: Bundle, key: str) -> None:
     """The error says where it is."""
-    keys.place(bundle.config, key, keys.SAMPLES[key])
+    keys.place(bundle.config, key, key_samples.SAMPLES[key])
     answer = plan(urunc, bundle, bundle.config)
     assert answer.returncode == 1
     parent = key.partition("[]")[0] if "[]" in key else key
@@ -77,7 +77,7 @@ def test_a_refusal(urunc: Urunc, bundle: Bundle, key: str) -> None:
 
 @pytest.mark.parametrize("key", [*of("warned"), *of("foreign")])
 def test_a_warning(urunc: Urunc, bundle: Bundle, key: str) -> None:
-    keys.place(bundle.config, key, keys.SAMPLES[key])
+    keys.place(bundle.config, key, key_samples.SAMPLES[key])
     answer = plan(urunc, bundle, bundle.config)
     assert answer.returncode == 0, answer.stderr
     warnings = json.loads(answer.stdout)["plan"]["warnings"]
@@ -103,7 +103,7 @@ def check(published: referencing.Registry[Any], name: str, value: Any) -> None:
 
 
 def test_the_samples_are_valid(published: referencing.Registry[Any]) -> None:
-    check(published, "config-schema.json", keys.FULL)
+    check(published, "config-schema.json", key_samples.FULL)
 
 
 def test_what_is_printed(

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lib import keys
+from lib import key_samples, keys
 from urunc.features import document
 
 FATES = {key: row.fate for row in keys.ROWS for key in keys.spread(row.keys)}
@@ -21,28 +21,30 @@ def test_what_the_table_says() -> None:
     """Where urunc is alone."""
     found = document({})
     linux = found["linux"]
-    assert found["ociVersionMax"] == keys.FULL["ociVersion"]
-    assert found["hooks"] == list(keys.FULL["hooks"])
+    assert found["ociVersionMax"] == key_samples.FULL["ociVersion"]
+    assert found["hooks"] == list(key_samples.FULL["hooks"])
     assert linux["netDevices"]["enabled"] == has_effect("linux.netDevices")
     assert linux["intelRdt"] == {
         "enabled": has_effect("linux.intelRdt"),
         "schemata": FATES["linux.intelRdt.schemata"] == "effect",
         "monitoring": FATES["linux.intelRdt.enableMonitoring"] == "effect",
     }
-    policy = keys.FULL["linux"]["memoryPolicy"]
+    policy = key_samples.FULL["linux"]["memoryPolicy"]
     assert policy["mode"] in linux["memoryPolicy"]["modes"]
     assert set(policy["flags"]) < set(linux["memoryPolicy"]["flags"])
     notified = FATES["linux.seccomp.listenerPath"] == "effect"
     assert ("SCMP_ACT_NOTIFY" in linux["seccomp"]["actions"]) == notified
-    profile = keys.FULL["linux"]["seccomp"]
+    profile = key_samples.FULL["linux"]["seccomp"]
     assert set(profile["flags"]) <= set(linux["seccomp"]["supportedFlags"])
     assert set(profile["architectures"]) <= set(linux["seccomp"]["archs"])
     assert {item["op"] for call in profile["syscalls"] for item in call["args"]} <= set(
         linux["seccomp"]["operators"]
     )
-    kinds = {item["type"] for item in keys.FULL["linux"]["namespaces"]}
+    kinds = {item["type"] for item in key_samples.FULL["linux"]["namespaces"]}
     assert set(linux["namespaces"]) == kinds
-    words = {word for mount in keys.FULL["mounts"] for word in mount["options"] if "=" not in word}
+    words = {
+        word for mount in key_samples.FULL["mounts"] for word in mount["options"] if "=" not in word
+    }
     assert words <= set(found["mountOptions"])
     unsafe = found["potentiallyUnsafeConfigAnnotations"]
     assert {"com.urunc.unikernel.", "org.systemd.property."} <= set(unsafe)

@@ -10,7 +10,7 @@ import re
 
 import pytest
 
-from lib import keys, schema
+from lib import key_samples, keys, schema
 
 TESTS = pathlib.Path(__file__).resolve().parent.parent
 FOREIGN = {row.keys for row in keys.ROWS if row.fate == "foreign"}
@@ -41,7 +41,7 @@ def test_every_row_has_its_proof() -> None:
             if row.fate == "effect":
                 name = key.split(".")[-1].removesuffix("[]")
                 assert any(re.search(rf"\b{name}\b", text) for text in texts), key
-                there = keys.remove(copy.deepcopy(keys.FULL), key)
-                assert there or key in keys.APART or key in keys.BY_TESTS_ALONE, key
+                there = keys.remove(copy.deepcopy(key_samples.FULL), key)
+                assert there or key in key_samples.APART or key in key_samples.BY_TESTS_ALONE, key
             else:
-                assert key in keys.SAMPLES
+                assert key in key_samples.SAMPLES

@@ -4,150 +4,23 @@ refusals; and the tables against published descriptors."""
 
 from __future__ import annotations
 
-import ast
-import importlib.metadata
 import math
 import pathlib
-import site
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from google.protobuf import descriptor_pb2, descriptor_pool, empty_pb2, timestamp_pb2
-from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf import timestamp_pb2
 from google.protobuf.message import DecodeError
-from google.protobuf.message_factory import GetMessageClass
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from lib.protos import KINDS, PROTOS
-from urunc.shim import messages, tables
+from lib.compiled import BOOTSTRAP, CLASSES, KIND, NAMES, POOL, TASK_CREATE, is_map, row
+from urunc.shim import messages
 from urunc.shim.messages import MessageError, decode, encode, start_input
 
 SOURCE = pathlib.Path(messages.__file__).parent.parent.parent
-F = FieldDescriptor
-KIND_NAMES = {
-    F.TYPE_BOOL: "bool",
-    F.TYPE_INT32: "int32",
-    F.TYPE_INT64: "int64",
-    F.TYPE_ENUM: "int32",
-    F.TYPE_UINT32: "uint32",
-    F.TYPE_UINT64: "uint64",
-    F.TYPE_FLOAT: "float",
-    F.TYPE_DOUBLE: "double",
-    F.TYPE_STRING: "string",
-    F.TYPE_BYTES: "bytes",
-}
-NAMES = [f"{package}.{name}" for package, table in tables.TABLES.items() for name in table]
-TASK_CREATE = "containerd.events.TaskCreate"
-KIND = "test.kinds.Kinds"
-KINDS_NAMES = [f"test.kinds.{name}" for name in KINDS]
-BOOTSTRAP = "containerd.runtime.bootstrap.v1.BootstrapParams"
-tables.TABLES["test.kinds"] = KINDS
-
-
-def compiled() -> descriptor_pool.DescriptorPool:
-    """What the official compiler makes of the proto text."""
-    pool = descriptor_pool.DescriptorPool()
-    with tempfile.TemporaryDirectory() as directory:
-        for package, text in PROTOS.items():
-            pathlib.Path(directory, f"{package}.proto").write_text(text)
-        words = [f"-I{include}" for include in [directory, *site.getsitepackages()]]
-        words += ["--include_imports", f"--descriptor_set_out={directory}/out"]
-        words += [f"{package}.proto" for package in PROTOS]
-        subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *words], check=True)
-        compiled = descriptor_pb2.FileDescriptorSet.FromString(
-            pathlib.Path(directory, "out").read_bytes()
-        )
-        for file in compiled.file:
-            pool.Add(file)
-    pool.Add(descriptor_pb2.FileDescriptorProto.FromString(empty_pb2.DESCRIPTOR.serialized_pb))
-    return pool
-
-
-POOL = compiled()
-CLASSES = {
-    name: GetMessageClass(POOL.FindMessageTypeByName(name)) for name in [*NAMES, *KINDS_NAMES]
-}
-
-
-def is_map(field: Any) -> bool:
-    return bool(field.message_type and field.message_type.GetOptions().map_entry)
-
-
-def row(field: Any) -> tuple[str, int, str, str]:
-    """(name, number, kind, shape) of a published field."""
-    if is_map(field):
-        return field.name, field.number, "map", ""
-    kind = field.message_type.full_name if field.message_type else KIND_NAMES[field.type]
-    optional = field.has_presence and not field.message_type
-    return field.name, field.number, kind, "*" * field.is_repeated or "?" * optional
-
-
-def our_rows(name: str) -> list[tuple[str, int, str, str]]:
-    fields = messages._shape(name).fields.values()
-    return [
-        (f.name, f.number, f.message or f.kind, "*" * f.repeated or "?" * f.optional)
-        for f in fields
-    ]
-
-
-@pytest.mark.parametrize("name", [*NAMES, *KINDS_NAMES])
-def test_tables_are_the_proto_text(name: str) -> None:
-    descriptor = CLASSES[name].DESCRIPTOR
-    assert our_rows(name) == [row(field) for field in descriptor.fields]
-    numbers = [number for _, number, _, _ in our_rows(name)]
-    assert numbers == sorted(numbers)
-
-
-def published() -> Iterator[tuple[str, Any]]:
-    """The messages in PyPI's containerd 1.5.3, whose modules are too old to be imported."""
-    for file in importlib.metadata.files("containerd") or ():
-        if not file.name.endswith("_pb2.py"):
-            continue
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.keyword) and node.arg == "serialized_pb":
-                data = ast.literal_eval(node.value)
-                if data is not None:
-                    published_file = descriptor_pb2.FileDescriptorProto.FromString(data)
-                    for message in published_file.message_type:
-                        yield f"{published_file.package}.{message.name}", message
-
-
-def test_tables_are_those_that_containerd_published() -> None:
-    compared = set()
-    for name, message in published():
-        # the envelope moved into another package, as it is
-        ours = name.replace("services.events.ttrpc.v1.Envelope", "types.Envelope")
-        if ours not in NAMES:
-            continue
-        compared.add(ours)
-        rows = our_rows(ours)
-        for field in message.field:
-            kind = field.type_name.removeprefix(".") or KIND_NAMES[field.type]
-            kind = kind.replace("services.events.ttrpc.v1.Envelope", "types.Envelope")
-            repeated = "*" * (field.label == F.LABEL_REPEATED)
-            assert (field.name, field.number, kind, repeated) in rows
-        assert len(rows) == len(message.field)
-    assert {"containerd.types.Mount", "containerd.types.Envelope"} < compared
-    assert {name for name in NAMES if name.startswith("containerd.events.")} < compared
-    assert "containerd.v1.types.ProcessInfo" in compared
-
-
-def test_methods() -> None:
-    for request, response in tables.METHODS.values():
-        for version in ("v2", "v3"):
-            assert f"containerd.task.{version}.{request}" in NAMES
-            short = f"containerd.task.{version}.{response}"
-            assert short in NAMES or response == "google.protobuf.Empty"
-    assert len(tables.METHODS) == 17
-    status = POOL.FindEnumTypeByName("containerd.v1.types.Status").values_by_name
-    assert {name: getattr(tables, name) for name in status} == {
-        name: value.number for name, value in status.items()
-    }
 
 
 # ---- both ways

@@ -8,8 +8,10 @@ import os
 import pathlib
 import stat
 import subprocess
+from collections.abc import Iterator
 from typing import Any
 
+from lib.support import need
 from urunc.config import Config
 from urunc.storage import cache, images
 from urunc.storage.layers import Source, identify
@@ -103,3 +105,21 @@ def contents(root: pathlib.Path) -> dict[bytes, Any]:
                     fact.append((key, os.getxattr(path, key, follow_symlinks=False)))
             found[path[len(top) :]] = fact
     return found
+
+
+def native(place: Place, name: str, content: str = "abc") -> pathlib.Path:
+    """A root filesystem without layers; all copies look the same from outside."""
+    root = place.directory(name, program=content)
+    (root / "etc").mkdir()
+    os.utime(root / "program", ns=(10**18, 10**18))
+    return root
+
+
+def image_place(tmp_path: pathlib.Path) -> Iterator[Place]:
+    """A fixture: a place whose end leaves no descriptor open."""
+    need("root", "images")
+    descriptors = sorted(os.listdir("/proc/self/fd"))
+    made = Place(tmp_path)
+    yield made
+    made.clean()
+    assert sorted(os.listdir("/proc/self/fd")) == descriptors
