@@ -7,6 +7,7 @@ that the tests run, so that neither says what the other does not.
 
 from __future__ import annotations
 
+import ast
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -17,7 +18,8 @@ from urunc.config import Config
 from urunc.guests import BUILT_IN, Guest
 from urunc.monitors import BUILT_IN as MONITORS
 
-DOCUMENTS = pathlib.Path(__file__).resolve().parent.parent.parent / "docs"
+PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
+PACKAGE = PROJECT / "src/urunc"
 
 
 class Table(NamedTuple):
@@ -29,7 +31,7 @@ class Table(NamedTuple):
 
     @property
     def path(self) -> pathlib.Path:
-        return DOCUMENTS / self.page
+        return PROJECT / self.page
 
     @property
     def begin(self) -> str:
@@ -115,13 +117,42 @@ def volume_table() -> list[str]:
     return rows(["guest", *(content.words for content in ways.CONTENTS)], ways.volume_cells())
 
 
+def opening(file: pathlib.Path) -> str:
+    """The first paragraph of a module's docstring, on one line."""
+    text = ast.get_docstring(ast.parse(file.read_text())) or ""
+    return " ".join(text.partition("\n\n")[0].split())
+
+
+def room_table() -> list[str]:
+    """The packages below src/urunc, with what their charters begin with, and their modules."""
+    rooms = sorted(file.parent for file in PACKAGE.glob("*/__init__.py"))
+    return rows(
+        ("room", "what it is for", "modules"),
+        (
+            (
+                f"`{room.name}/`",
+                opening(room / "__init__.py"),
+                ", ".join(sorted(f"`{file.stem}`" for file in room.glob("[a-z]*.py"))),
+            )
+            for room in rooms
+        ),
+    )
+
+
+def flat_table() -> list[str]:
+    files = sorted(PACKAGE.glob("[a-z]*.py"))
+    return rows(("module", "what it is"), ((f"`{file.stem}`", opening(file)) for file in files))
+
+
 TABLES = (
-    Table("specification.md", "keys", keys.table),
-    Table("guests.md", "guests", guest_table),
-    Table("monitors.md", "endings of a Linux guest", ending_table),
-    Table("monitors.md", "endings of other guests", probe_table),
-    Table("storage.md", "ways of root filesystems", root_table),
-    Table("storage.md", "ways of volumes", volume_table),
+    Table("HACKING.md", "rooms", room_table),
+    Table("HACKING.md", "flat modules", flat_table),
+    Table("docs/specification.md", "keys", keys.table),
+    Table("docs/guests.md", "guests", guest_table),
+    Table("docs/monitors.md", "endings of a Linux guest", ending_table),
+    Table("docs/monitors.md", "endings of other guests", probe_table),
+    Table("docs/storage.md", "ways of root filesystems", root_table),
+    Table("docs/storage.md", "ways of volumes", volume_table),
 )
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pathlib
 import re
+import subprocess
 
 import pytest
 
@@ -46,3 +47,15 @@ def test_decisions() -> None:
     for page in pages:
         title = HEADING.findall(page.read_text())[0]
         assert title.startswith(f"{int(page.name[:4])}. "), page.name
+
+
+def test_map() -> None:
+    """HACKING.md's map has each directory of the project, and no other (`make tables` writes the
+    rooms of src/urunc)."""
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    there = {path.partition("/")[0] for path in tracked if "/" in path}
+    section = (PROJECT / "HACKING.md").read_text().partition("Around the package:")[2]
+    named = re.findall(r"^\| `([^`/]+)/` \|", section, re.MULTILINE)
+    assert sorted([*named, "src"]) == sorted(name for name in there if not name.startswith("."))

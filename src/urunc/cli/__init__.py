@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: one module per verb, each with OPTIONS, USAGE, SUMMARY and `main`."""
+"""The command line: one module per verb, each with OPTIONS, USAGE, SUMMARY and `main`.
+
+`options` parses words, `verb` is what verbs on an existing container share, `help` is what `--help`
+prints. A verb's module imports what that verb needs and no more: it is a process of its own, and
+each import is time. What a verb does is in lifecycle/.
+"""
 
 # verb → its module, in the order of `urunc --help`
 VERBS = {

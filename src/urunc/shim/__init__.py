@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""containerd's side: what its shim protocol needs, in modules that import next to nothing."""
+"""containerd's side: its shim protocol, in a process that a container lives with.
+
+It answers containerd's calls and does what the command line's verbs do, by lifecycle/, each in a
+forked copy of itself; for containers that are no unikernels it runs the ordinary runtime. As long
+as nothing happens it costs memory alone, so its modules import next to nothing.
+"""
 
 DEFAULT_ROOT = "/run/containerd/urunc"
 ROOT_FILE = "urunc-root"
