@@ -8,11 +8,16 @@ import sys
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 
+import hypothesis
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 from lib.support import Network, Urunc, need
+
+# how long an example takes says how busy the machine is
+hypothesis.settings.register_profile("default", deadline=None)
+hypothesis.settings.load_profile("default")
 
 KINDS = {
     "mounts": "mounts* mount_options mount_types storage* sharing layer_on_disk snapshot_device "
