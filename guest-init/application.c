@@ -90,7 +90,7 @@ static char *home(void)
             count++;
         if (count >= 6 && strtoul(columns[2], &end, 10) == application_user() &&
             end != columns[2] && !*end)
-            found = strdup(columns[5]);
+            found = copy_of(columns[5]);
     }
     if (file)
         fclose(file);
@@ -137,7 +137,7 @@ static bool is_program(const char *path)
 static char *look_up(char *name, char **environment)
 {
     const char *path = variable(environment, "PATH");
-    char *rest = strdup(path ? path : ""), *directory;
+    char *rest = copy_of(path ? path : ""), *directory;
 
     if (strchr(name, '/'))
         return name;
@@ -239,6 +239,13 @@ static void set_clocks(void)
     close(fd);
 }
 
+/* What fails in the child is its parent's to say: a byte of exit code, and the text. */
+static void tell_parent(int code, const char *line)
+{
+    dprintf(from_child[1], "%c%s", code, line);
+    _exit(code);
+}
+
 pid_t prepare_application(void)
 {
     pid_t child;
@@ -253,7 +260,7 @@ pid_t prepare_application(void)
     if (child < 0)
         fail("cannot fork: %m");
     if (child == 0) {
-        fail_into(from_child[1]);
+        end_failures_by(tell_parent);
         join_group();
         mount_process_filesystem();
         if (write(from_child[1], &byte, 1) != 1 || read(to_child[0], &byte, 1) != 1)

@@ -209,10 +209,10 @@ static void extract(char *path, const uint32_t *columns)
         free(path);
 }
 
-void unpack(const char *device)
+void unpack(const char *device, bool layer_is_a_disk)
 {
     static char name[NAME_BYTES];
-    uint32_t columns[COLUMNS];
+    uint32_t columns[COLUMNS] = {0};
 
     mkdir(VOLUMES, 0700);
     if (layer_is_a_disk) {

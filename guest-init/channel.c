@@ -1,15 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The channel to the host, lines both ways: a port of virtio-serial, which the kernel lets one
- * process open, or a connection of vsock, of which the host takes one. It is opened first and never
- * closed.
+ * The channel to the host, lines both ways. It is opened first and never closed.
  */
 #define _GNU_SOURCE
 #include "init.h"
 
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -18,80 +14,19 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <linux/vm_sockets.h> /* needs the one before */
 #include <unistd.h>
 
-#define PORTS "/sys/class/virtio-ports"
 #define WRITE_MS 5000 /* then the host does not listen */
 #define CLOSE_MS 1000 /* for the host to read the last line */
 
 static int channel = -1;
-bool hurry;
-
-/* The port's device, or NULL; its name comes a little later than the port. */
-static char *port_device(const char *name)
-{
-    DIR *directory = opendir(PORTS);
-    struct dirent *entry;
-    char *found = NULL;
-
-    while (directory && !found && (entry = readdir(directory)) != NULL) {
-        char line[256] = "";
-        int fd = open(text(PORTS "/%s/name", entry->d_name), O_RDONLY | O_CLOEXEC);
-
-        if (fd >= 0 && read(fd, line, sizeof line - 1) > 0) {
-            line[strcspn(line, "\n")] = '\0';
-            if (strcmp(line, name) == 0)
-                found = text("/dev/%s", entry->d_name);
-        }
-        close(fd);
-    }
-    if (directory)
-        closedir(directory);
-    return found;
-}
-
-static int open_port(const char *name)
-{
-    long end = seconds_now() + WAIT_S;
-    char *device;
-    int fd;
-
-    while ((device = port_device(name)) == NULL)
-        if (!pause_before(end))
-            fail("there is no virtio port %s", name);
-    wait_for(device);
-    fd = open(device, O_RDWR | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0)
-        fail("cannot open %s: %m", device);
-    return fd;
-}
-
-static int connect_to_host(unsigned port)
-{
-    struct sockaddr_vm host = {
-        .svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_HOST, .svm_port = port};
-    int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-    if (fd < 0 || connect(fd, (struct sockaddr *)&host, sizeof host) != 0)
-        fail("cannot connect to the host's vsock port %u: %m", port);
-    return fd;
-}
-
-int open_way(const struct record *record)
-{
-    if (strcmp(field(record, 0), "virtio") == 0)
-        return open_port(field(record, 1));
-    if (strcmp(field(record, 0), "vsock") == 0)
-        return connect_to_host(number(field(record, 1), 10, record->key));
-    fail("what is a %s of %s?", record->key, field(record, 0));
-}
+static bool end_asked;
 
 void open_channel(void)
 {
     signal(SIGPIPE, SIG_IGN);
     if (first("channel"))
-        channel = open_way(first("channel"));
+        channel = open_transport(first("channel"));
 }
 
 /* A port hands over what is written before write returns only where the monitor has no ioeventfd
@@ -126,13 +61,18 @@ int channel_to_poll(void)
     return channel;
 }
 
+bool is_end_asked(void)
+{
+    return end_asked;
+}
+
 static void obey(char *line, pid_t application)
 {
     struct winsize window = {0};
     int signal, stream;
 
     if (sscanf(line, "signal %d", &signal) == 1) {
-        hurry |= signal == SIGINT || signal == SIGQUIT || signal == SIGTERM;
+        end_asked |= signal == SIGINT || signal == SIGQUIT || signal == SIGTERM;
         signal_application(application, signal);
     } else if (strncmp(line, "pids ", 5) == 0)
         limit_processes(line + 5);

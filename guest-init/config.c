@@ -138,7 +138,7 @@ void read_configuration(const char *path)
         if (at + length >= end)
             break;
         /* parsing shortens the text in place: step over what was there */
-        *last = parse(strdup(at));
+        *last = parse(copy_of(at));
         last = &(*last)->next;
     }
     if (at >= end || *at)

@@ -80,7 +80,7 @@ static void set_capabilities(const uint64_t *sets)
 
 static void set_groups(void)
 {
-    char *list = strdup(setting("groups") ? setting("groups") : ""), *word;
+    char *list = copy_of(setting("groups") ? setting("groups") : ""), *word;
     gid_t *groups = allocate((strlen(list) + 1) * sizeof *groups);
     size_t count = 0;
 

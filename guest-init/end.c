@@ -10,7 +10,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/wait.h>
 #include <termios.h>
@@ -22,16 +21,7 @@
 #define DEBUG_EXIT_PORT 0x501 /* QEMU's isa-debug-exit: it ends with 2 N + 1 */
 #define ACPI_TABLE "/sys/firmware/acpi/tables/FACP"
 #define REBOOT_TYPE "/sys/kernel/reboot/type"
-#define MAX_HELD 256
 #define REAP_S 5 /* a process may hang in a share that is gone */
-
-static int held[MAX_HELD], held_count;
-
-void hold(int fd)
-{
-    if (fd >= 0 && held_count < MAX_HELD)
-        held[held_count++] = fd;
-}
 
 static void kill_the_rest(void)
 {
@@ -43,15 +33,6 @@ static void kill_the_rest(void)
         while ((found = waitpid(-1, NULL, WNOHANG)) > 0)
             ;
     while (found == 0 && pause_before(end));
-}
-
-/* A file system that is read-only needs no repair; newest first, since one may hold another's disk.
- */
-static void settle(void)
-{
-    sync();
-    while (held_count > 0)
-        mount(NULL, text(DESCRIPTOR, held[--held_count]), NULL, MS_REMOUNT | MS_RDONLY, NULL);
 }
 
 /* What QEMU makes 2 N + 1 of: above 127 it can end with odd codes alone, as they are. */
@@ -105,12 +86,19 @@ void end(int code)
 {
     kill_the_rest();
     give_back();
-    finish_streams();
+    finish_streams(is_end_asked(), channel_to_poll());
     tell("exit %d\n", code);
     finish_channel();
-    settle();
+    settle_disks();
     tcdrain(STDERR_FILENO); /* the application's last bytes go first */
     debug_exit(code);
     write_word("/proc/sys/kernel/printk", "0"); /* "Power down" is no output of the application's */
     leave();
+}
+
+void end_by_failure(int code, const char *line)
+{
+    warn("%s", line);
+    tell("error %s\n", line);
+    end(code);
 }

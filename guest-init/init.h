@@ -30,10 +30,10 @@ void warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
 _Noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* With an exit code of its own. */
 _Noreturn void fail_with(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* From here on a failure is written to this pipe, a byte of exit code and the text, and ends this
- * process alone. */
-void fail_into(int pipe);
+/* What a failure ends by, from here on; it does not return. */
+void end_failures_by(void (*ending)(int code, const char *line));
 char *text(const char *format, ...) __attribute__((format(printf, 1, 2))); /* never freed */
+char *copy_of(const char *word);                                           /* nor is this */
 void *allocate(size_t size);
 
 /* kernel.c: what the kernel has, and is to load */
@@ -67,7 +67,7 @@ extern int root;                                    /* O_PATH */
 int find(int top, const char *path);                /* an O_PATH descriptor, or -1 */
 int find_or_make(const char *path, enum kind kind); /* with its parents */
 
-/* mounts.c */
+/* options.c */
 struct options {
     unsigned long flags; /* MS_ */
     char *data;          /* what the file system is to read */
@@ -75,10 +75,17 @@ struct options {
     bool unbindable;     /* mount_namespaces(7) */
 };
 struct options parse_options(const char *words);
+
+/* attach.c */
 void mount_at(const char *source, int target, const char *path, const char *type,
               unsigned long flags, const char *data); /* PATH: for the message */
 void restrict_mount(const char *path, unsigned long flags); /* the one that is on top there */
-void hold(int fd); /* a file system on a disk, by an O_PATH descriptor: `end` makes it read-only */
+
+/* held.c */
+void hold(int fd); /* a file system on a disk, by an O_PATH descriptor */
+void settle_disks(void); /* makes them read-only */
+
+/* mounts.c */
 void mount_kernel_filesystems(void);
 void mount_process_filesystem(void);
 void mount_groups(void);
@@ -93,10 +100,10 @@ void mount_tmpfs(const char *path, const struct options *options);
 /* root.c */
 void build_root(void);
 extern bool root_stays_readonly; /* where it is, but for mount points that had to be made */
-extern bool layer_is_a_disk;     /* what is above the root */
 
 /* archive.c */
-void unpack(const char *device); /* to LAYER/upper and VOLUMES */
+/* To LAYER/upper and VOLUMES, which are on the layer's disk if it has one. */
+void unpack(const char *device, bool layer_is_a_disk);
 
 /* returned.c */
 void hold_returned(void);
@@ -108,15 +115,16 @@ int returned_rest_ms(void); /* until it is to be looked at all the same, -1 for 
 /* network.c */
 void set_up_network(void);
 
+/* transport.c */
+int open_transport(const struct record *record); /* `virtio PORT` or `vsock PORT` */
+
 /* channel.c */
 void open_channel(void);
 void tell(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void finish_channel(void);    /* a connection: until the host has read all, and closed it */
 int channel_to_poll(void);    /* -1 where there is nothing to hear from */
 bool hear(pid_t application); /* false where nobody listens now */
-
-extern bool hurry; /* whether the host has asked for an end */
-int open_way(const struct record *record); /* to the host: `virtio PORT` or `vsock PORT` */
+bool is_end_asked(void);      /* by the host */
 
 /* streams.c */
 #define TERMINAL "/dev/pts/0"
@@ -130,7 +138,9 @@ void close_given_streams(void);
 int streams_to_poll(void); /* -1 where there is nothing to pass on */
 void relay_streams(void);
 void close_stream(int number); /* nobody reads it at the host any more */
-void finish_streams(void); /* once nobody is left who could write */
+/* Once nobody is left who could write; in a hurry, or by what comes through the channel, not to the
+ * end. */
+void finish_streams(bool hurry, int channel);
 
 /* groups.c */
 void make_group(void);
@@ -155,5 +165,6 @@ void take_credentials(void);
 
 /* end.c */
 _Noreturn void end(int code);
+void end_by_failure(int code, const char *line); /* which the host is told of */
 
 #endif

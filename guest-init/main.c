@@ -34,7 +34,7 @@ static void name_machine(void)
 static void set_kernel_parameters(void)
 {
     for (const struct record *record = first("sysctl"); record; record = following(record)) {
-        char *path = strdup(field(record, 0));
+        char *path = copy_of(field(record, 0));
 
         for (char *c = strchr(path, '/') ? NULL : strchr(path, '.'); c; c = strchr(c, '.'))
             *c = '/';
@@ -122,6 +122,7 @@ int main(void)
         fputs("urunc-init: this is the first program of a Linux guest of urunc's\n", stderr);
         return 2;
     }
+    end_failures_by(end_by_failure);
     umask(0);
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     look_at_kernel();

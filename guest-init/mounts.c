@@ -20,14 +20,6 @@
 
 #define SAFE (MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
-void mount_at(const char *source, int target, const char *path, const char *type,
-              unsigned long flags, const char *data)
-{
-    if (mount(source, text(DESCRIPTOR, target), type, flags, data) != 0)
-        fail("cannot mount %s at %s%s%s: %m", type ? type : "what is shared or copied", path,
-             data && *data ? ", options " : "", data ? data : "");
-}
-
 /* Which mount a descriptor is on (proc_pid_fdinfo(5)), 0 where that is not to be known. */
 static long mount_of(int fd)
 {
@@ -132,17 +124,6 @@ void mount_kernel_filesystems(void)
 }
 
 /* --- volumes ---------------------------------------------------------------- */
-
-/* The flags of the mount at PATH, found anew since it is covered by what was mounted there last. */
-void restrict_mount(const char *path, unsigned long flags)
-{
-    int target = find(root, path);
-
-    if (target < 0 ||
-        mount(NULL, text(DESCRIPTOR, target), NULL, MS_REMOUNT | MS_BIND | flags, NULL) != 0)
-        fail("cannot set the options of %s: %m", path);
-    close(target);
-}
 
 static void bind(int source, const char *path, unsigned long flags)
 {
@@ -311,9 +292,9 @@ static void mount_volume(const struct record *record)
     } else if (strcmp(kind, "copy") == 0) {
         bind_below(PRIVATE, source, path, options.flags);
     } else if (strcmp(kind, "device") == 0) {
-        give_device(source, path, strdup(field(record, 3)));
+        give_device(source, path, copy_of(field(record, 3)));
     } else if (strcmp(kind, "node") == 0) {
-        make_node(source, path, strdup(field(record, 3)));
+        make_node(source, path, copy_of(field(record, 3)));
     } else if (strcmp(kind, "tmpfs") == 0) {
         mount_tmpfs(path, &options);
     } else if (strcmp(kind, "kernel") == 0) {
@@ -340,7 +321,7 @@ void mount_volumes(void)
 /* Whether PATH, or where it would be made, is in what is mounted and not in the root itself. */
 static bool is_mounted(const char *path)
 {
-    char *place = strdup(path);
+    char *place = copy_of(path);
     int fd;
     bool elsewhere;
 
@@ -348,7 +329,6 @@ static bool is_mounted(const char *path)
         *strrchr(place, '/') = '\0';
     elsewhere = fd >= 0 && mount_of(fd) != mount_of(root);
     close(fd);
-    free(place);
     return elsewhere;
 }
 

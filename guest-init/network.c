@@ -76,7 +76,7 @@ static int request(struct message *message)
 /* ADDRESS or ADDRESS/PREFIX */
 static struct address parse_address(const char *word)
 {
-    char *host = strdup(word), *prefix = strchr(host, '/');
+    char *host = copy_of(word), *prefix = strchr(host, '/');
     struct address found = {.family = strchr(host, ':') ? AF_INET6 : AF_INET};
 
     found.size = found.family == AF_INET6 ? 16 : 4;
@@ -85,7 +85,6 @@ static struct address parse_address(const char *word)
     found.prefix = prefix ? (int)number(prefix, 10, "net") : (int)found.size * 8;
     if (inet_pton(found.family, host, found.bytes) != 1 || found.prefix > (int)found.size * 8)
         fail("net: %s is no address", word);
-    free(host);
     return found;
 }
 
@@ -156,7 +155,7 @@ static int try_route(int index, const struct address *to, const struct address *
 /* DEST/PREFIX[@GATEWAY][%METRIC] */
 static void add_route(int index, const char *word)
 {
-    char *to = strdup(word), *metric = strchr(to, '%'), *via;
+    char *to = copy_of(word), *metric = strchr(to, '%'), *via;
     struct address destination, gateway;
 
     if (metric)
@@ -173,7 +172,6 @@ static void add_route(int index, const char *word)
         (!via ||
          try_route(index, &destination, &gateway, metric ? metric : "", RTNH_F_ONLINK) != 0))
         fail("net: cannot add the route %s: %m", word);
-    free(to);
 }
 
 #define MANY 64 /* more than any monitor has */

@@ -69,7 +69,7 @@ static bool is_flag(const char *word, unsigned long *flags)
 struct options parse_options(const char *list)
 {
     struct options found = {.data = ""};
-    char *rest = strdup(list), *word;
+    char *rest = copy_of(list), *word;
 
     while ((word = strsep(&rest, ",")) != NULL) {
         if (*word == '\0' || is_flag(word, &found.flags))

@@ -42,7 +42,7 @@ static int made_behind(int parent, const char *directory, const char *name, enum
 
 static int made(const char *path, enum kind kind, int links)
 {
-    char *directory = strdup(path), *name;
+    char *directory = copy_of(path), *name;
     int parent, error, fd = find(root, path);
 
     if (fd >= 0 || errno != ENOENT)

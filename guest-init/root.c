@@ -19,7 +19,8 @@
 
 #define UPPER LAYER "/upper"
 
-bool root_stays_readonly, layer_is_a_disk;
+bool root_stays_readonly;
+static bool layer_is_a_disk;
 
 static void mount_new(const char *source, const char *path, const char *type, unsigned long flags,
                       const char *data)
@@ -173,7 +174,7 @@ void build_root(void)
         make_upper();
     }
     if (setting("archive"))
-        unpack(setting("archive"));
+        unpack(setting("archive"), layer_is_a_disk);
     if (overlay != NULL || lacks) {
         mark_opaque();
         mount_new("overlay", ROOT, "overlay", 0,

@@ -77,7 +77,7 @@ static void open_stream(int number, const struct record *record)
     if (pipe2(ends, O_CLOEXEC) != 0)
         fail("cannot make a pipe: %m");
     host->port = strcmp(field(record, 0), "virtio") == 0;
-    host->fd = open_way(record);
+    host->fd = open_transport(record);
     if (number && host->port)
         wait_for_host(host->fd);
     own->fd = ends[number ? 0 : 1];
@@ -88,9 +88,9 @@ static void open_stream(int number, const struct record *record)
 }
 
 /* One way for both directions; its other end is made once there is a /dev/pts. */
-static void open_way_of_terminal(const struct record *record)
+static void open_transport_of_terminal(const struct record *record)
 {
-    streams[0].from.fd = open_way(record);
+    streams[0].from.fd = open_transport(record);
     streams[1].to.fd = fcntl(streams[0].from.fd, F_DUPFD_CLOEXEC, 3);
     streams[0].from.port = streams[1].to.port = strcmp(field(record, 0), "virtio") == 0;
     if (streams[0].from.port)
@@ -162,7 +162,7 @@ void open_streams(void)
         if (watched < 0 && (watched = epoll_create1(EPOLL_CLOEXEC)) < 0)
             fail("cannot wait for the standard streams: %m");
         if (first("terminal")) {
-            open_way_of_terminal(record);
+            open_transport_of_terminal(record);
             break;
         }
         open_stream(number, record);
@@ -282,8 +282,8 @@ static bool settled(void)
 }
 
 /* To the last byte, as long as it takes who reads at the host; unless the host wants an end, or
- * says anything now. */
-void finish_streams(void)
+ * says anything now by the channel. */
+void finish_streams(bool hurry, int channel)
 {
     long end = seconds_now() + LAST_S;
     char word[256];
@@ -293,7 +293,7 @@ void finish_streams(void)
     relay_streams();
     while (!settled() && (!hurry || seconds_now() < end)) {
         struct pollfd polled[2] = {{.fd = watched, .events = POLLIN},
-                                   {.fd = hurry ? -1 : channel_to_poll(), .events = POLLIN}};
+                                   {.fd = hurry ? -1 : channel, .events = POLLIN}};
 
         poll(polled, 2, hurry ? 100 : -1);
         relay_streams();

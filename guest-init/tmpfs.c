@@ -71,10 +71,10 @@ static void copy_entry(int from, int to, const char *name)
 /* Closes both. */
 static void copy_directory(int from, int to)
 {
-    DIR *directory = from < 0 ? NULL : fdopendir(from);
     struct dirent *entry;
+    DIR *directory;
 
-    if (directory == NULL || to < 0)
+    if (from < 0 || to < 0 || (directory = fdopendir(from)) == NULL)
         fail("cannot copy a directory into a tmpfs: %m");
     while ((entry = readdir(directory)) != NULL)
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
