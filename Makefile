@@ -26,8 +26,8 @@ CFLAGS ?= -O2 -Wall -Wextra -Werror
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
 
-$(MODULE): src/urunc/linux/_linux.c
-	$(CC) $(CFLAGS) -Wno-cast-function-type -shared -fPIC -I$(INCLUDE) $< -o $@ -ldl
+$(MODULE): $(wildcard src/urunc/linux/*.[ch])
+	$(CC) $(CFLAGS) -shared -fPIC -I$(INCLUDE) $(filter %.c,$^) -o $@ -ldl
 
 $(STATIC): $(wildcard guest-init/*)
 	$(MAKE) --no-print-directory -C guest-init OUT=$(BUILD)/guest-init

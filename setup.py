@@ -9,6 +9,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 PROJECT = pathlib.Path(__file__).resolve().parent
+LINUX = PROJECT / "src/urunc/linux"
 
 
 class Build(build_ext):
@@ -26,7 +27,8 @@ setup(
     ext_modules=[
         Extension(
             "urunc.linux._linux",
-            ["src/urunc/linux/_linux.c"],
+            sorted(str(path.relative_to(PROJECT)) for path in LINUX.glob("*.c")),
+            depends=[str((LINUX / "_linux.h").relative_to(PROJECT))],
             py_limited_api=True,
             define_macros=[("Py_LIMITED_API", "0x030b0000")],
         )
