@@ -33,7 +33,7 @@ for package in "$folder"/archives/*.deb; do
 done
 
 libraries=$root/lib/x86_64-linux-gnu:$root/usr/lib/x86_64-linux-gnu
-for found in $(find "$root/usr/lib/x86_64-linux-gnu" -mindepth 1 -maxdepth 1 -type d); do libraries=$libraries:$found; done
+libraries=$libraries$(find "$root/usr/lib/x86_64-linux-gnu" -mindepth 1 -maxdepth 1 -type d -printf ':%p')
 run() { # run PROGRAM ARGUMENT...: a program of the folder on the folder's own libraries
 	program=$root/usr/bin/$1
 	shift

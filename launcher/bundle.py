@@ -26,9 +26,9 @@ def main() -> None:
         sources[name] = (path, str(file), package)
     sources["__future__"] = (pathlib.Path(__future__.__file__), "__future__.py", False)
     index, blob = {}, b""
-    for name, (path, file, package) in sources.items():
-        code = marshalled(path, final / file)
-        index[name] = (file, package, len(blob), len(code))
+    for name, (path, shown, package) in sources.items():
+        code = marshalled(path, final / shown)
+        index[name] = (shown, package, len(blob), len(code))
         blob += code
     start = marshalled(pathlib.Path(__file__).with_name("start.py"), final / "start.py")
     (built / "code").write_bytes(blob)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The first code of the installed programs: makes its modules importable from one file, and runs it.
+"""The installed programs' first code: makes modules importable from one file, and runs one.
 
-The ordinary import of a module searches directories, then opens and checks a file; urunc's forty cost
-as much as a third of the interpreter's start. Here their code is in one file, and MODULES says
+The ordinary import of a module searches directories, then opens and checks a file; urunc's forty
+cost as much as a third of the interpreter's start. Here their code is in one file, and MODULES says
 where; `bundle.py` wrote both at install. They stand beside it as files too, for people and
-tracebacks. bin/urunc and bin/containerd-shim-urunc-v2 (urunc.in) run this with MODULES, LIBRARY, the directory of
-all of it, and ENTRY, the module whose `main` it is.
+tracebacks. bin/urunc and bin/containerd-shim-urunc-v2 (urunc.in) run this with MODULES, LIBRARY,
+the directory of all of it, and ENTRY, the module whose `main` it is.
 """
 
 import sys

