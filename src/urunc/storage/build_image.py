@@ -51,7 +51,8 @@ FEATURES = {
 """What each guest's driver knows. No journal: the shared image is never written to, and a private
 copy lives no longer than its container."""
 PREFIXES = {"cpio": "", "root-cpio": "root"}
-"""Form of an archive → where in it the root filesystem is."""
+"""Form of an archive → where in it the root filesystem is: below `root` an initrd's own files are
+not in its way."""
 INODE_BYTES = {"ext2": 128, "ext4": 256}
 EXT_MINIMUM_BLOCKS = 256
 EROFS_INODES_OFFSET = 1024 + 16

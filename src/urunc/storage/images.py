@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from urunc.config import Config
     from urunc.storage.ownership import Owners
 
-IMAGE_FORMATS = ("ext2", "ext4", "erofs", "squashfs", "cpio", "root-cpio")
-"""`root-cpio` has everything below `root`, where an initrd's own files are not in its way."""
 RECIPE = "1"
 """Changes with whatever makes an image of the same content another one."""
 FICLONE = 0x40049409
