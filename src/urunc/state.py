@@ -2,37 +2,32 @@
 """state.json: what `create` wrote of a container, and its status, which is read from the kernel
 each time.
 
-Written whole or not at all. A directory below --root is urunc's if it holds a `journal`; any other
-is an ordinary runtime's (see ordinary.py). The directory is locked by flock(2) on itself.
+Written whole or not at all, checked when it is read: its keys and their types are SHAPE,
+SHAPE_ONCE_CREATED and DEFAULTS. A directory below --root is urunc's if it holds a `journal`; any
+other is an ordinary runtime's (see ordinary.py). directory.py makes and locks it.
 """
 
 from __future__ import annotations
 
 import posix
-from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 
-from urunc import OCI_VERSION
+from urunc import OCI_VERSION, __version__
 from urunc.errors import (
-    ExistsError,
-    HostError,
     NotFoundError,
     StateError,
     UsageError,
-    reason,
+    WrongStatusError,
 )
 from urunc.jsontext import dumps, loads
 from urunc.linux import process
-from urunc.linux.files import (
-    append,
-    exists,
-    make_directories,
-    read_text,
-    write_whole,
-)
+from urunc.linux.files import exists, read_text, write_whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Mapping
+    from typing import Any, TypeVar
+
+    Record = TypeVar("Record")
 
 SCHEMA = 4
 FILE = "state.json"
@@ -50,6 +45,56 @@ CHANNEL = "channel"
 and none to the monitor."""
 CREATING, CREATED, RUNNING, STOPPED = "creating", "created", "running", "stopped"
 PAUSED = "paused"
+
+SHAPE: dict[str, Any] = {
+    "id": str,
+    "pid": int,
+    "bundle": str,
+    "annotations": {...: str},
+    "bootId": str,
+    "creatorProcess": (int, int),
+    "hooks": {...: [{"path": str, "args": [str], "env": [str], "timeout_s": int}]},
+}
+"""What each state.json has, as `check` wants it."""
+SHAPE_ONCE_CREATED: dict[str, Any] = {
+    "initProcess": (int, int),
+    "plan": {
+        "monitor": str,
+        "channel": str,
+        "memory_bytes": int,
+        "overhead_bytes": int,
+        "stop_signal": int,
+        "stop_order": str,
+        "volumes": [{"source": str, "destination": str}],
+    },
+    "net": dict,
+    "launch": dict,
+    "storage": {"disks": [{"source": str}]},
+    "nicCount": int,
+    "found": dict,
+    "files": {...: str},
+    "groups": {"paths": {...: str}, "unit": str},
+    "resources": dict,
+    "network": str,
+}
+"""What it has beside that when `create` is through (`ready`)."""
+DEFAULTS: dict[str, Any] = {
+    "ociVersion": OCI_VERSION,
+    "ready": False,
+    "created": "",
+    "networkIdentity": [],
+    "unfinished": -1,
+    "initProcess": [0, 0],
+    "groups": {"paths": {}, "unit": ""},
+    "plan": {"process": None, "supervisor": "", "tasks": 0, "tells_resets": False},
+    "storage": {"returned": -1},
+}
+"""What is meant where a key is missing: the container is not created yet, or an older urunc wrote
+of it."""
+KINDS = {
+    str: "text", int: "an integer", bool: "true or false", dict: "an object", list: "a list",
+    float: "a fraction", type(None): "null",
+}  # fmt: skip
 
 
 def runtime_directory() -> str:
@@ -80,70 +125,6 @@ def check_id(identifier: str) -> str:
     return identifier
 
 
-class Directory:
-    """A container's directory below --root, locked while a verb works on it."""
-
-    def __init__(self, root: str, identifier: str) -> None:
-        self.path = f"{root}/{identifier}"
-        self.identifier = identifier
-        self._fd = -1
-
-    def make(self) -> None:
-        """Make the directory, locked; ExistsError where the id is taken."""
-        try:
-            make_directories(self.path.rpartition("/")[0], 0o711)
-            posix.mkdir(self.path, 0o711)
-            append(f"{self.path}/{JOURNAL}", b"")
-        except FileExistsError:
-            raise ExistsError(
-                f"create '{self.identifier}': container with given ID already exists"
-            ) from None
-        except OSError as error:
-            self._unmake()
-            raise HostError(
-                f"create '{self.identifier}': make directory '{self.path}': {reason(error)}",
-                "--root names another place for the state of containers",
-            ) from None
-        self.lock()
-
-    def _unmake(self) -> None:
-        try:
-            posix.rmdir(self.path)
-        except OSError:
-            pass  # it was not made
-
-    def lock(self, *, wait: bool = True) -> bool:
-        """Have the directory alone; NotFoundError where there is none. Without `wait`, False where
-        another verb has it."""
-        while True:
-            try:
-                fd = posix.open(self.path, posix.O_DIRECTORY | posix.O_RDONLY | posix.O_CLOEXEC)
-            except OSError:
-                raise not_found(self.identifier) from None
-            try:
-                flock(fd, LOCK_EX if wait else LOCK_EX | LOCK_NB)
-            except BlockingIOError:
-                posix.close(fd)
-                return False
-            # it may have been removed, and even made anew, while we waited
-            try:
-                same = posix.stat(self.path).st_ino == posix.fstat(fd).st_ino
-            except OSError:
-                same = False
-            if same and exists(f"{self.path}/{JOURNAL}"):
-                self._fd = fd
-                return True
-            posix.close(fd)
-
-    def unlock(self) -> None:
-        """Let others at it. A forked init may hold the descriptor too: the lock is released, not
-        just closed."""
-        if self._fd >= 0:
-            flock(self._fd, LOCK_UN)
-            posix.close(self._fd)
-            self._fd = -1
-
-
 def not_found(identifier: str) -> NotFoundError:
     """The error for an id that there is no container of, in the words that tools look for."""
     return NotFoundError(f"container '{identifier}' does not exist")
@@ -154,54 +135,254 @@ def is_ours(root: str, identifier: str) -> bool:
     return exists(f"{root}/{identifier}/{JOURNAL}")
 
 
-class State:
-    """A container as recorded. `data` is state.json's object; what is not there yet is absent."""
+class PlanFacts:
+    """What is read of a container's plan without the modules that make one (plan/model.py has what
+    the names mean)."""
 
-    def __init__(self, directory: str, data: dict[str, Any]) -> None:
+    def __init__(self, plan: Mapping[str, Any]) -> None:
+        known = {**DEFAULTS["plan"], **plan}
+        self.monitor: str = known["monitor"]
+        self.channel: str = known["channel"]
+        self.supervisor: str = known["supervisor"]
+        self.has_process = bool(known["process"])
+        """Whether urunc's init runs an application in the guest."""
+        self.stop_order: str = known["stop_order"]
+        self.stop_signal: int = known["stop_signal"]
+        self.tells_resets: bool = known["tells_resets"]
+        self.memory_bytes: int = known["memory_bytes"]
+        self.overhead_bytes: int = known["overhead_bytes"]
+        self.tasks: int = known["tasks"]
+
+
+class ReturnedFile:
+    """A file that the engine reads once the container has ended
+    (storage/termination_message.py)."""
+
+    def __init__(self, disk: str, volume: Mapping[str, Any]) -> None:
+        self.disk = disk
+        """The host's path of the disk with what it shall say."""
+        self.source: str = volume["source"]
+        self.destination: str = volume["destination"]
+        self.identity: tuple[int, ...] = tuple(volume["returned"])
+        """(device, inode) of `source` at create."""
+
+
+class State:
+    """A container as recorded: state.json's object, by the names and types of what it says."""
+
+    def __init__(self, directory: str, document: dict[str, Any]) -> None:
         self.directory = directory
-        self.data = data
+        self._document = document  # whole: what only a newer version reads stays in it
+
+    @classmethod
+    def begin(
+        cls,
+        directory: str,
+        identifier: str,
+        bundle: str,
+        annotations: Mapping[str, str],
+        hooks: Mapping[str, Any],
+    ) -> State:
+        """Of a container that this process creates, which has no init yet; `hooks` are records, by
+        kind."""
+        from urunc.record import plain
+
+        creator = process.stat(posix.getpid())
+        document = {
+            "schema": SCHEMA,
+            "urunc": __version__,
+            "ociVersion": OCI_VERSION,
+            "id": identifier,
+            "pid": 0,
+            "bundle": bundle,
+            "annotations": dict(annotations),
+            "bootId": process.boot_id(),
+            "creatorProcess": [posix.getpid(), creator[2] if creator else 0],
+            "hooks": plain(hooks),
+        }
+        return cls(directory, document)
+
+    def set_init(self, pid: int) -> None:
+        """Note the process that will become the monitor, which is there."""
+        facts = process.stat(pid)
+        self._document["pid"] = pid
+        self._document["initProcess"] = [pid, facts[2] if facts else 0]
+
+    def complete(
+        self,
+        *,
+        nic_count: int,
+        files: Mapping[str, str],
+        group_paths: Mapping[str, str],
+        unit: str,
+        network: str,
+        network_identity: tuple[int, ...],
+        **records: object,
+    ) -> None:
+        """The container is created: `records` are the plan, net, launch, storage, found and
+        resources; `files` the host's paths of the container's network files."""
+        from time import gmtime, strftime
+
+        from urunc.record import plain
+
+        self._document.update(
+            ready=True,
+            created=strftime("%Y-%m-%dT%H:%M:%SZ", gmtime()),
+            nicCount=nic_count,
+            files=dict(files),
+            groups={"paths": dict(group_paths), "unit": unit},
+            network=network,
+            networkIdentity=list(network_identity),
+            **{name: plain(item) for name, item in records.items()},
+        )
+
+    def save(self) -> None:
+        """Write it whole."""
+        write_whole(f"{self.directory}/{FILE}", dumps(self._document).encode())
 
     @property
     def id(self) -> str:
         """The container's id."""
-        return str(self.data["id"])
+        return str(self._document["id"])
 
     @property
     def pid(self) -> int:
         """Init's (later the monitor's) pid in the runtime's pid namespace; 0 before there is
         one."""
-        return int(self.data["pid"])
+        return int(self._document["pid"])
 
-    def save(self) -> None:
-        """Write it whole."""
-        write_whole(f"{self.directory}/{FILE}", dumps(self.data).encode())
+    @property
+    def created(self) -> str:
+        """When (RFC 3339), "" where `create` is not through."""
+        return str(self._get("created"))
+
+    @property
+    def plan(self) -> PlanFacts:
+        """What was planned; WrongStatusError where `create` is not through."""
+        return PlanFacts(self._created("plan"))
+
+    @property
+    def nic_count(self) -> int:
+        """How many interfaces the guest can have."""
+        return int(self._created("nicCount"))
+
+    @property
+    def network(self) -> str:
+        """The path of the network namespace that it joined, "" for one of its own."""
+        return str(self._created("network"))
+
+    @property
+    def network_identity(self) -> tuple[int, ...]:
+        """(device, inode) of its network namespace, () where nobody looked."""
+        return tuple(self._get("networkIdentity"))
+
+    @property
+    def network_files(self) -> dict[str, str]:
+        """The host's paths of what is mounted over its resolv.conf and hosts file
+        (bundle/network_files.py)."""
+        return dict(self._created("files"))
+
+    @property
+    def group_paths(self) -> dict[str, str]:
+        """The directories of its control groups by controller (linux/cgroups.py); {} where it has
+        none, or none yet."""
+        return dict(self._get("groups")["paths"])
+
+    @property
+    def unit(self) -> str:
+        """systemd's unit that its groups belong to, "" for none."""
+        return str(self._get("groups")["unit"])
+
+    @property
+    def ready(self) -> bool:
+        """Whether `create` is through."""
+        return bool(self._get("ready"))
+
+    @property
+    def returned(self) -> ReturnedFile | None:
+        """The file that is given back when it has ended, where it has one."""
+        index = self._get("storage").get("returned", DEFAULTS["storage"]["returned"])
+        if index < 0:
+            return None
+        volumes = self._created("plan")["volumes"]
+        volume = next(item for item in volumes if item.get("returned"))
+        return ReturnedFile(self._get("storage")["disks"][index]["source"], volume)
+
+    @property
+    def unfinished(self) -> int | None:
+        """While `start` changes the network: how many resources were in the journal before."""
+        count = int(self._get("unfinished"))
+        return None if count < 0 else count
+
+    @unfinished.setter
+    def unfinished(self, count: int | None) -> None:
+        self._document.pop("unfinished", None)
+        if count is not None:
+            self._document["unfinished"] = count
+
+    def hooks(self, kind: str, cls: type[Record]) -> list[Record]:
+        """The hooks of a kind, as records of a class (bundle.spec.Hook)."""
+        from urunc.record import rebuild
+
+        return [rebuild(cls, hook) for hook in self._document["hooks"].get(kind, ())]
+
+    def has_hooks(self, kind: str) -> bool:
+        """Whether there are hooks of a kind (poststart, poststop)."""
+        return bool(self._document["hooks"].get(kind))
+
+    def read(self, key: str, cls: type[Record]) -> Record:
+        """A whole record that `complete` or `write` was given; StateError where it is none."""
+        from urunc.record import rebuild
+
+        try:
+            return rebuild(cls, self._created(key))
+        except (TypeError, ValueError, AttributeError) as error:
+            raise _unreadable(f"{self.directory}/{FILE}", f"key '{key}': {error}") from None
+
+    def write(self, **records: object) -> None:
+        """Other records in place of those that `complete` was given."""
+        from urunc.record import plain
+
+        self._document.update({name: plain(item) for name, item in records.items()})
+
+    def _get(self, key: str) -> Any:
+        return self._document.get(key, DEFAULTS[key])
+
+    def _created(self, key: str) -> Any:
+        if key not in self._document:
+            raise WrongStatusError(f"container '{self.id}' is not created yet")
+        return self._document[key]
 
     def status(self) -> str:
         """What the kernel says: creating, created, running, paused or stopped. A zombie is
         stopped."""
-        who = "init" if self.pid else "creator"
-        pid, start_time = self.data[f"{who}Process"]
+        who = "initProcess" if self.pid else "creatorProcess"
+        pid, start_time = self._document[who]
         facts = process.stat(pid)
         if facts is None or facts[1] in "ZX" or facts[2] != start_time:
             return STOPPED
-        if self.data["bootId"] != process.boot_id():
+        if not self.is_of_this_boot():
             return STOPPED
-        if who == "creator" or not self.data.get("ready"):
+        if not self.pid or not self.ready:
             return CREATING
         if self.paused():
             return PAUSED
         return CREATED if facts[0] == INIT_NAME else RUNNING
 
+    def is_of_this_boot(self) -> bool:
+        """Whether the machine has not been started anew since it was created."""
+        return bool(self._document["bootId"] == process.boot_id())
+
     def paused(self) -> bool:
         """Whether its control groups are frozen."""
         from urunc.linux.cgroups import frozen
 
-        return frozen(self.data["groups"]["paths"])
+        return frozen(self.group_paths)
 
     def pidfd(self) -> int | None:
         """A pidfd of init (or the monitor); None where it has ended."""
-        pid, start_time = self.data.get("initProcess", (0, 0))
-        if not pid or self.data["bootId"] != process.boot_id():
+        pid, start_time = self._get("initProcess")
+        if not pid or not self.is_of_this_boot():
             return None
         return process.open_pidfd(pid, start_time)
 
@@ -209,12 +390,12 @@ class State:
         """The specification's state object; `status` says it where the caller knows better."""
         status = status or self.status()
         return {
-            "ociVersion": self.data.get("ociVersion", OCI_VERSION),
+            "ociVersion": self._get("ociVersion"),
             "id": self.id,
             "status": status,
             "pid": 0 if status == STOPPED else self.pid,
-            "bundle": self.data["bundle"],
-            "annotations": self.data["annotations"],
+            "bundle": self._document["bundle"],
+            "annotations": self._document["annotations"],
         }
 
 
@@ -223,35 +404,61 @@ def load(root: str, identifier: str) -> State:
     directory = f"{root}/{check_id(identifier)}"
     path = f"{directory}/{FILE}"
     try:
-        data = loads(read_text(path, 1 << 24))
+        document = loads(read_text(path, 1 << 24))
+        check(document, {}, "")
+        if document.get("schema") != SCHEMA:
+            raise StateError(
+                f"read '{path}': schema {document.get('schema')} is not {SCHEMA}",
+                "another version of urunc wrote it: use that one, or `urunc delete --force`",
+            )
+        check_document(document)
     except OSError:
         raise not_found(identifier) from None
     except ValueError as error:
-        raise StateError(
-            f"read '{path}': {error}", "`urunc delete --force` removes the container"
-        ) from None
-    if data.get("schema") != SCHEMA:
-        raise StateError(
-            f"read '{path}': schema {data.get('schema')} is not {SCHEMA}",
-            "another version of urunc wrote it: use that one, or `urunc delete --force`",
-        )
-    return State(directory, data)
+        raise _unreadable(path, str(error)) from None
+    return State(directory, document)
 
 
-class locked:
-    """A container with its directory locked."""
+def _unreadable(path: str, what: str) -> StateError:
+    return StateError(f"read '{path}': {what}", "`urunc delete --force` removes the container")
 
-    def __init__(self, root: str, identifier: str) -> None:
-        self.directory = Directory(root, check_id(identifier))
-        self.root = root
 
-    def __enter__(self) -> State:
-        self.directory.lock()
-        try:
-            return load(self.root, self.directory.identifier)
-        except BaseException:
-            self.directory.unlock()
-            raise
+def check_document(document: dict[str, Any]) -> None:
+    """Raise ValueError where something is missing in state.json's object, or is not of its type."""
+    check(document, SHAPE, "")
+    for key, default in DEFAULTS.items():
+        _check_given(document, key, default, "")
+    for key in ("plan", "storage"):
+        for inner, default in DEFAULTS[key].items():
+            _check_given(document.get(key, {}), inner, default, f"{key}.")
+    if document.get("ready"):
+        check(document, SHAPE_ONCE_CREATED, "")
+    if document["pid"]:
+        check(document, {"initProcess": SHAPE_ONCE_CREATED["initProcess"]}, "")
 
-    def __exit__(self, *_error: object) -> None:
-        self.directory.unlock()
+
+def _check_given(values: dict[str, Any], key: str, default: Any, where: str) -> None:
+    if key in values and default is not None:
+        check(values[key], type(default), where + key)
+
+
+def check(value: Any, shape: Any, name: str) -> None:
+    """Raise ValueError, with the key's name, where a JSON value has not this shape: a type; a
+    tuple, for a list of exactly these; a list, for one of any length; a dict, for an object with at
+    least these keys, or (`...`) with values that all are so."""
+    kind: Any = shape if isinstance(shape, type) else type(shape)
+    kind = list if kind is tuple else kind
+    if type(value) is not kind:
+        what = f"key '{name}'" if name else "the file"
+        raise ValueError(f"{what} is {KINDS[type(value)]}, not {KINDS[kind]}")
+    if isinstance(shape, tuple) and len(value) != len(shape):
+        raise ValueError(f"key '{name}' has {len(value)} elements, not {len(shape)}")
+    if isinstance(shape, dict):
+        for key, inner in shape.items():
+            if key is not ... and key not in value:
+                raise ValueError(f"key '{name}{'.' if name else ''}{key}' is missing")
+            for own in value if key is ... else (key,):
+                check(value[own], inner, f"{name}.{own}" if name else own)
+    elif isinstance(shape, list | tuple):
+        for index, item in enumerate(value):
+            check(item, shape[index if isinstance(shape, tuple) else 0], f"{name}[{index}]")

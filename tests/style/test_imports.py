@@ -24,7 +24,6 @@ EXPECTED: dict[str, str] = {
         __future__
         _json
         errno
-        fcntl
         urunc
         urunc.__main__
         urunc.cli
@@ -41,6 +40,7 @@ EXPECTED: dict[str, str] = {
     """,
     "create": """
         _struct
+        fcntl
         select
         urunc.bundle
         urunc.bundle.document
@@ -55,6 +55,7 @@ EXPECTED: dict[str, str] = {
         urunc.cgroup.groups
         urunc.cgroup.limits
         urunc.cli.create
+        urunc.directory
         urunc.guest_channel
         urunc.guests
         urunc.ids
@@ -97,8 +98,10 @@ EXPECTED: dict[str, str] = {
         urunc.users
     """,
     "start": """
+        fcntl
         urunc.cli.start
         urunc.cli.verb
+        urunc.directory
         urunc.lifecycle
         urunc.lifecycle.run_hooks
         urunc.lifecycle.start
@@ -114,8 +117,10 @@ EXPECTED: dict[str, str] = {
         urunc.lifecycle.kill
     """,
     "delete": """
+        fcntl
         urunc.cli.delete
         urunc.cli.verb
+        urunc.directory
         urunc.lifecycle
         urunc.lifecycle.delete
         urunc.lifecycle.pause

@@ -11,12 +11,20 @@ from urunc.guest_channel import Said
 from urunc.lifecycle import exit_reason
 from urunc.monitors.firecracker import Firecracker
 from urunc.monitors.qemu import Qemu
+from urunc.state import PlanFacts
 
 UP = Said(ready=True)
-TELLING: dict[str, Any] = {"channel": "virtio", "supervisor": "", "tells_resets": True}
-OLD = TELLING | {"tells_resets": False}
-BARE = {"channel": "", "supervisor": "", "tells_resets": False}
-SUPERVISED = {"channel": "vsock", "supervisor": "/x", "tells_resets": False}
+
+
+def planned(channel: str, **more: Any) -> PlanFacts:
+    machine = {"memory_bytes": 1, "overhead_bytes": 1, "stop_signal": 9, "stop_order": ""}
+    return PlanFacts({"monitor": "qemu", "channel": channel, **machine, **more})
+
+
+TELLING = planned("virtio", tells_resets=True)
+OLD = planned("virtio")
+BARE = planned("")
+SUPERVISED = planned("vsock", supervisor="/x")
 
 
 @pytest.mark.parametrize(
@@ -49,7 +57,7 @@ SUPERVISED = {"channel": "vsock", "supervisor": "/x", "tells_resets": False}
     ],
 )  # fmt: skip
 def test_endings(
-    plan: dict[str, Any], status: int, said: Said, stop: int, code: int, reason: str
+    plan: PlanFacts, status: int, said: Said, stop: int, code: int, reason: str
 ) -> None:
     assert exit_reason.exit_code(plan, status, said, stop) == code
     assert exit_reason.reason(plan, Qemu(), status, said, stop) == reason

@@ -21,12 +21,12 @@ from urunc.linux.files import exists, read_text, write_bytes
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
 
     from urunc.bundle.resources import Resources
     from urunc.bundle.spec import Spec
     from urunc.cgroup.devices import DeviceRule
     from urunc.journal import Journal
+    from urunc.state import State
 
 REFUSED = (1, 13, 30)
 """EPERM, EACCES, EROFS: control groups that are not ours to use."""
@@ -38,10 +38,6 @@ class Groups:
     def __init__(self, paths: Mapping[str, str], unit: str = "") -> None:
         self.paths = dict(paths)
         self.unit = unit
-
-    def record(self) -> dict[str, Any]:
-        """What state.json keeps of it."""
-        return {"paths": self.paths, "unit": self.unit}
 
     @property
     def directories(self) -> list[str]:
@@ -148,9 +144,9 @@ class Groups:
         return cgroups.pids(self.directories[-1]) if self.paths else []
 
 
-def load(record: Mapping[str, Any]) -> Groups:
-    """The Groups that state.json keeps."""
-    return Groups(record["paths"], record["unit"])
+def of(state: State) -> Groups:
+    """The groups that are recorded of a container; none before `create` is through."""
+    return Groups(state.group_paths, state.unit)
 
 
 def locate(identifier: str, asked: str) -> Groups:

@@ -47,10 +47,7 @@ def main(arguments: Arguments) -> int:
         items = [*(state.oci() for state in states), *others]
         sys.stdout.write(dumps(sorted(items, key=lambda item: str(item["id"]))) + "\n")
     else:
-        rows = [
-            {**state.oci(), "created": state.data.get("created", ""), "owner": "root"}
-            for state in states
-        ]
+        rows = [{**state.oci(), "created": state.created, "owner": "root"} for state in states]
         _print_table(sorted([*rows, *others], key=lambda item: str(item["id"])))
     return 0
 

@@ -233,7 +233,7 @@ def _facts(arguments: Arguments) -> NetFacts | None:
         except (ValueError, TypeError, AttributeError) as error:
             raise SpecError(f"read facts '{path}': {error}") from None
     if arguments.get("--id"):
-        return rebuild(NetFacts, load(arguments.root, arguments.get("--id")).data["net"])
+        return load(arguments.root, arguments.get("--id")).read("net", NetFacts)
     return None
 
 

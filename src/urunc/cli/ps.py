@@ -27,7 +27,7 @@ def main(arguments: Arguments) -> int:
     output_format = arguments.get("--format", "table")
     if output_format not in ("table", "json"):
         raise UsageError(f"option '--format': '{output_format}' is neither table nor json")
-    pids = groups.load(state.data["groups"]).pids()
+    pids = groups.of(state).pids()
     if not pids and state.status() != STOPPED:
         pids = [state.pid]
     if output_format == "json":

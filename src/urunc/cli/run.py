@@ -75,12 +75,9 @@ def main(arguments: Arguments) -> int:
             session.close()
         if relay:
             relay.close()
-    plan, said, stop = (
-        state.data["plan"],
-        guest_channel.last_words(told),
-        exit_reason.stop_of(state.directory),
-    )
-    monitor = monitors.load(plan["monitor"], config)
+    said, stop = guest_channel.last_words(told), exit_reason.stop_of(state.directory)
+    plan = state.plan
+    monitor = monitors.load(plan.monitor, config)
     why = exit_reason.reason(plan, monitor, code, said, stop)
     logs.info(f"container '{state.id}' ended: {why}")
     if not arguments.has("--keep"):
@@ -108,7 +105,7 @@ def _forward_signals(state: State, config: Config, session: Session | None) -> N
 def _resize(state: State, session: Session) -> None:
     """Give the container's terminal the size of the user's, in the guest too."""
     size = session.resize()
-    if size and state.data["plan"]["process"]:
+    if size and state.plan.has_process:
         guest_channel.resize(state.directory, *size)
 
 

@@ -18,9 +18,9 @@ SUMMARY = "Print a container's state as JSON."
 def main(arguments: Arguments) -> int:
     """Run the verb."""
     state = load(arguments.root, ours(arguments))
-    if state.data.get("storage", {}).get("returned", -1) >= 0 and state.status() == STOPPED:
+    if state.returned and state.status() == STOPPED:
         from urunc.storage.termination_message import give_back
 
-        give_back(state.data)  # CRI-O asks before it says that the container has ended
+        give_back(state.returned)  # CRI-O asks before it says that the container has ended
     sys.stdout.write(dumps(state.oci(), indent=2) + "\n")
     return 0

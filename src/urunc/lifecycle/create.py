@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import posix
 
-from urunc import OCI_VERSION, __version__, guest_channel, logs, timing
+from urunc import guest_channel, logs, timing
 from urunc.bundle.network_files import network_files
 from urunc.bundle.resources import Resources, with_tasks
 from urunc.bundle.spec import Spec
 from urunc.cgroup import devices, groups
 from urunc.cgroup.groups import Groups
+from urunc.directory import Directory
 from urunc.errors import Error, HostError, InitError, SpecError, reason
 from urunc.ids import ids_of
 from urunc.init import clone, hooks
@@ -28,7 +29,7 @@ from urunc.journal import Journal
 from urunc.journaled import FileOwner, resource_class
 from urunc.jsontext import dumps
 from urunc.lifecycle.run_hooks import run_poststop
-from urunc.linux import cgroups, namespaces, process
+from urunc.linux import cgroups, namespaces
 from urunc.linux.files import remove_tree, write_whole
 from urunc.net.attach import connect, look_at_network, network_of
 from urunc.net.facts import NO_NETWORK, NOTHING, NetFacts
@@ -36,7 +37,7 @@ from urunc.plan.device_nodes import may_access
 from urunc.plan.model import nic_count
 from urunc.plan.prepare import Prepared, within_pod
 from urunc.record import plain, record, replace
-from urunc.state import CREATING, SCHEMA, START, STARTED, Directory, State, check_id
+from urunc.state import CREATING, START, STARTED, State, check_id
 from urunc.storage.facts import NO_STORAGE
 from urunc.users import choose_user
 
@@ -148,25 +149,9 @@ class _Creation:
         self.opened: dict[int, int] = {}
         """Descriptors of volumes that are mounts of their own (storage/detached_mounts.py)."""
         self.moved: Moved | None = None
-        creator = process.stat(posix.getpid())
-        self.state = State(
-            directory.path,
-            {
-                "schema": SCHEMA,
-                "urunc": __version__,
-                "ociVersion": OCI_VERSION,
-                "id": directory.identifier,
-                "pid": 0,
-                "bundle": spec.bundle,
-                "annotations": dict(spec.annotations),
-                "bootId": process.boot_id(),
-                "creatorProcess": (posix.getpid(), creator[2] if creator else 0),
-                "hooks": {
-                    kind: plain(spec.hooks[kind])
-                    for kind in ("poststart", "poststop")
-                    if kind in spec.hooks
-                },
-            },
+        later = {k: spec.hooks[k] for k in ("poststart", "poststop") if k in spec.hooks}
+        self.state = State.begin(
+            directory.path, directory.identifier, spec.bundle, spec.annotations, later
         )
 
     def run(self) -> State:
@@ -357,9 +342,7 @@ class _Creation:
             if fd >= 0:
                 posix.close(fd)
         self.channel = Channel(from_init[0], to_init[1])
-        facts = process.stat(self.pid)
-        self.state.data["pid"] = self.pid
-        self.state.data["initProcess"] = (self.pid, facts[2] if facts else 0)
+        self.state.set_init(self.pid)
         self._hear()
 
     def _groups_to_be_born_in(self) -> tuple[int, tuple[str, ...]]:
@@ -512,20 +495,19 @@ class _Creation:
 
     def _record(self, net: NetFacts, launch: Launch) -> None:
         plan = self.prepared.plan
-        self.state.data.update(
-            ready=True,
-            created=_now(),
-            plan=plain(plan),
-            net=plain(net),
-            launch=plain(launch),
-            storage=plain(self.storage),
-            nicCount=0 if plan.network == "none" else nic_count(plan),
-            found=plain(self.found),
+        self.state.complete(
+            plan=plan,
+            net=net,
+            launch=launch,
+            storage=self.storage,
+            nic_count=0 if plan.network == "none" else nic_count(plan),
+            found=self.found,
             files=network_files(self.spec),
-            groups=self.groups.record(),
-            resources=plain(self.spec.resources),
+            group_paths=self.groups.paths,
+            unit=self.groups.unit,
+            resources=self.spec.resources,
             network=self.spec.namespaces.get("network", ""),
-            networkIdentity=self.network_identity,
+            network_identity=self.network_identity,
         )
         if self.options.pid_file:
             try:
@@ -554,12 +536,6 @@ class _Creation:
             raise InitError("init died while it was set up")
         if "error" in answer:
             raise InitError(answer["error"], answer.get("hint", ""))
-
-
-def _now() -> str:
-    from time import gmtime, strftime
-
-    return strftime("%Y-%m-%dT%H:%M:%SZ", gmtime())
 
 
 def _os_error(error: OSError) -> str:

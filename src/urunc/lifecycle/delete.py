@@ -6,24 +6,13 @@ from __future__ import annotations
 import posix
 
 from urunc import logs
-from urunc.errors import (
-    HostError,
-    NotFoundError,
-    StateError,
-    WrongStatusError,
-)
+from urunc.directory import Directory
+from urunc.errors import HostError, NotFoundError, StateError, WrongStatusError
 from urunc.lifecycle.pause import thaw
 from urunc.lifecycle.run_hooks import run_poststop
 from urunc.linux import process
 from urunc.linux.files import exists, remove_tree
-from urunc.state import (
-    FILE,
-    STOPPED,
-    Directory,
-    State,
-    check_id,
-    load,
-)
+from urunc.state import FILE, STOPPED, State, check_id, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,7 +77,7 @@ def end(state: State, timeout_s: float) -> None:
     if pidfd is None:
         return
     process.send_signal(pidfd, SIGKILL)
-    if state.data.get("groups") and state.paused():
+    if state.paused():
         thaw(state)
     ended = process.wait_gone(pidfd, timeout_s)
     posix.close(pidfd)
@@ -98,18 +87,19 @@ def end(state: State, timeout_s: float) -> None:
 
 def _report_end(state: State) -> None:
     """Say so where memory ran out: nothing else of a killed monitor would."""
-    groups = state.data.get("groups")
-    if groups:
+    paths = state.group_paths
+    if paths:
         from urunc.linux.cgroups import oom_kills
 
-        if oom_kills(groups["paths"]):
+        if oom_kills(paths):
             logs.warn(f"container '{state.id}': its memory limit was reached: killed (OOM)")
 
 
 def give_back(state: State) -> None:
     """Put a stopped container's termination message where the engine reads it, if it is not there
     already."""
-    if state.data.get("storage", {}).get("returned", -1) >= 0:
+    file = state.returned
+    if file:
         from urunc.storage.termination_message import give_back as write
 
-        write(state.data)
+        write(file)

@@ -38,7 +38,7 @@ def follow(state: State, interval_s: float, config: Config) -> Iterator[dict[str
         raise WrongStatusError(f"events '{state.id}': container not running")
     from urunc import monitors
 
-    monitor = monitors.load(state.data["plan"]["monitor"], config)
+    monitor = monitors.load(state.plan.monitor, config)
     follower = _Follower(state, pidfd, monitor)
     try:
         yield from follower.run(interval_s)
@@ -48,7 +48,7 @@ def follow(state: State, interval_s: float, config: Config) -> Iterator[dict[str
 
 def statistics(state: State) -> dict[str, Any]:
     """The `stats` event, now."""
-    return _event(state, "stats", stats.read(groups.load(state.data["groups"])))
+    return _event(state, "stats", stats.read(groups.of(state)))
 
 
 def _event(state: State, kind: str, data: Any = None) -> dict[str, Any]:
@@ -63,7 +63,7 @@ class _Follower:
         self.state = state
         self.pidfd = pidfd
         self.monitor = monitor
-        self.group = groups.load(state.data["groups"])
+        self.group = groups.of(state)
         self.memory = MemoryEvents(self.group)
         self.kills = cgroups.oom_kills(self.group.paths)
         self.told: dict[str, str] = {}
@@ -143,8 +143,8 @@ class _Follower:
     def _why(self, status: int | None) -> str:
         if self.kills:
             return "killed: out of memory (OOM)"
-        plan, stop = self.state.data["plan"], exit_reason.stop_of(self.state.directory)
-        if plan["supervisor"] and status is not None and status >= 0 and not stop:
+        plan, stop = self.state.plan, exit_reason.stop_of(self.state.directory)
+        if plan.supervisor and status is not None and status >= 0 and not stop:
             return f"its application, or its monitor, ended with {status}"
         told = self.told.get("reason", "")
         return exit_reason.reason(plan, self.monitor, status, self.said, stop, told)

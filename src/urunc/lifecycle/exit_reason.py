@@ -14,10 +14,8 @@ from urunc.linux.files import read_text, unlink, write_whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
-
     from urunc.monitors import Monitor
+    from urunc.state import PlanFacts
 
 RESET_CODE = 253
 """Of a guest that ended without its application's code, though it has urunc's init: QEMU's own
@@ -49,9 +47,9 @@ def stop_of(directory: str) -> int:
         return 0
 
 
-def exit_code(plan: Mapping[str, Any], status: int, said: Said, stop: int) -> int:
-    """The container's exit code, as a shell has it. `plan` is state.json's, `status` the monitor's
-    exit code, negative for the signal that killed it."""
+def exit_code(plan: PlanFacts, status: int, said: Said, stop: int) -> int:
+    """The container's exit code, as a shell has it. `status` is the monitor's exit code,
+    negative for the signal that killed it."""
     if said.code is not None:
         return said.code
     if stop:
@@ -61,16 +59,16 @@ def exit_code(plan: Mapping[str, Any], status: int, said: Said, stop: int) -> in
     return RESET_CODE if status == 0 and _is_silent_end(plan, said) else status
 
 
-def _is_silent_end(plan: Mapping[str, Any], said: Said) -> bool:
+def _is_silent_end(plan: PlanFacts, said: Said) -> bool:
     """Whether exit code 0 of the monitor is no power-off of a guest that ran: urunc's init would
     have said how its application ended. A supervisor has judged that itself."""
-    if not plan["channel"] or plan["supervisor"]:
+    if not plan.channel or plan.supervisor:
         return False
-    return not said.ready or not plan.get("tells_resets")
+    return not said.ready or not plan.tells_resets
 
 
 def reason(
-    plan: Mapping[str, Any],
+    plan: PlanFacts,
     monitor: Monitor,
     status: int | None,
     said: Said,
@@ -90,7 +88,7 @@ def reason(
         return told
     if status == 0 and _is_silent_end(plan, said):
         return f"{SILENT}: it panicked, or was reset"
-    if status is None and plan["channel"] and not plan["supervisor"]:
+    if status is None and plan.channel and not plan.supervisor:
         return f"{SILENT}: it panicked, was reset or powered off, or {monitor.name} was killed"
     return monitor_reason(monitor, status)
 

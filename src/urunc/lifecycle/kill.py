@@ -71,9 +71,8 @@ def _ending_signal(state: State, wanted: int, status: str) -> int:
     from urunc.lifecycle.exit_reason import note_stop
 
     note_stop(state.directory, wanted)
-    plan = state.data["plan"]
     # a supervisor ends as if by the signal itself
-    number: int = wanted if plan["supervisor"] else plan["stop_signal"]
+    number = wanted if state.plan.supervisor else state.plan.stop_signal
     # PID 1 of a namespace is deaf to what it has no handler for: init, a monitor that has not set
     # itself up yet, and those that never do; nothing in them could be asked to stop anyway
     return number if status == RUNNING and process.hears(state.pid, number) else SIGKILL
@@ -89,10 +88,9 @@ def _forget_stop(state: State) -> None:
 def _is_silent(state: State, config: Config) -> bool:
     """Whether urunc's init in the guest has not said that the application runs: it may be long in
     coming, and has nothing yet that it could stop."""
-    plan = state.data["plan"]
-    if plan["stop_order"] != CHANNEL:
+    if state.plan.stop_order != CHANNEL:
         return False
-    if not plan["supervisor"]:
+    if not state.plan.supervisor:
         from urunc.guest_channel import is_silent
 
         return is_silent(state.directory)
@@ -104,7 +102,7 @@ def _is_silent(state: State, config: Config) -> bool:
 def _tell_guest(state: State, number: int) -> bool:
     """Have urunc's init in the guest send the signal to its application; False where it is not
     there."""
-    if state.data["plan"]["stop_order"] != CHANNEL:
+    if state.plan.stop_order != CHANNEL:
         return False
     from urunc.guest_channel import signal
 
@@ -113,7 +111,7 @@ def _tell_guest(state: State, number: int) -> bool:
 
 def _ask_to_stop(state: State, config: Config) -> bool:
     """Have the monitor ask its guest to stop; False where it cannot be asked."""
-    how = state.data["plan"]["stop_order"]
+    how = state.plan.stop_order
     if how in ("", CHANNEL):
         return False
     from urunc.lifecycle.order import order
@@ -143,7 +141,7 @@ def _leave_guard(state: State, pidfd: int, config: Config) -> None:
         if not _wait_gone(state, held, deadline_s, config):
             logs.warn(f"container '{state.id}' did not stop within {deadline_s} s: killed")
             process.send_signal(held, SIGKILL)
-            if state.data.get("groups") and state.paused():
+            if state.paused():
                 from urunc.lifecycle.pause import thaw
 
                 thaw(state)
@@ -156,7 +154,7 @@ def _wait_gone(state: State, pidfd: int, deadline_s: float, config: Config) -> b
     looked at it is pressed again; a signal waits for urunc's init by itself."""
     from urunc.lifecycle.order import order
 
-    how = state.data["plan"]["stop_order"]
+    how = state.plan.stop_order
     while how != CHANNEL and deadline_s > REPEAT_S:
         if process.wait_gone(pidfd, REPEAT_S):
             return True

@@ -17,7 +17,7 @@ def is_attended(state: State, config: Config) -> bool:
     tell; one that does not answer is taken not to have come so far."""
     from urunc import monitors
 
-    monitor = monitors.load(state.data["plan"]["monitor"], config)
+    monitor = monitors.load(state.plan.monitor, config)
     try:
         control = Control(state.pid, monitor.control_socket)
     except MonitorError:
@@ -34,7 +34,7 @@ def order(state: State, what: str, config: Config) -> None:
     """Have a container's monitor carry out an order (one of its `orders`); raises MonitorError."""
     from urunc import monitors
 
-    monitor = monitors.load(state.data["plan"]["monitor"], config)
+    monitor = monitors.load(state.plan.monitor, config)
     if what not in monitor.orders:
         raise MonitorError(f"{monitor.name} knows no order '{what}'")
     control = Control(state.pid, monitor.control_socket)

@@ -4,19 +4,9 @@
 from __future__ import annotations
 
 from urunc import logs
-from urunc.errors import (
-    HostError,
-    MonitorError,
-    WrongStatusError,
-    reason,
-)
-from urunc.state import (
-    CREATED,
-    PAUSED,
-    RUNNING,
-    State,
-    locked,
-)
+from urunc.directory import locked
+from urunc.errors import HostError, MonitorError, WrongStatusError, reason
+from urunc.state import CREATED, PAUSED, RUNNING, State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +18,7 @@ def thaw(state: State) -> None:
     from urunc.linux.cgroups import freeze
 
     try:
-        freeze(state.data["groups"]["paths"], on=False)
+        freeze(state.group_paths, on=False)
     except OSError as error:
         logs.warn(f"thaw '{state.id}': {reason(error)}")
 
@@ -61,7 +51,7 @@ def _freeze(state: State, *, on: bool) -> None:
     from urunc.linux.cgroups import freeze
 
     try:
-        freeze(state.data["groups"]["paths"], on=on)
+        freeze(state.group_paths, on=on)
     except OSError as error:
         verb = "pause" if on else "resume"
         raise HostError(
@@ -79,7 +69,7 @@ def _order_clock(state: State, what: str, status: str, config: Config) -> None:
     from urunc import monitors
     from urunc.lifecycle.order import order
 
-    if what not in monitors.load(state.data["plan"]["monitor"], config).orders:
+    if what not in monitors.load(state.plan.monitor, config).orders:
         return
     try:
         order(state, what, config)

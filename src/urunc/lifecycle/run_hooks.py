@@ -4,18 +4,9 @@
 from __future__ import annotations
 
 from urunc import logs
-from urunc.errors import (
-    Error,
-)
+from urunc.errors import Error
 from urunc.jsontext import dumps
-from urunc.state import (
-    STOPPED,
-    State,
-)
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    pass
+from urunc.state import STOPPED, State
 
 
 def run_poststop(state: State) -> None:
@@ -26,16 +17,14 @@ def run_poststop(state: State) -> None:
 def run_hooks(state: State, kind: str, status: str) -> None:
     """Run the hooks of a kind; raises HookError for poststart's, and warns of the others'
     failures."""
-    programs = state.data["hooks"].get(kind)
-    if not programs:
+    if not state.has_hooks(kind):
         return
     from urunc.bundle.spec import Hook
     from urunc.init import hooks
-    from urunc.record import rebuild
 
-    for number, hook in enumerate(programs):
+    for number, hook in enumerate(state.hooks(kind, Hook)):
         try:
-            hooks.run(f"{kind}[{number}]", rebuild(Hook, hook), dumps(state.oci(status)))
+            hooks.run(f"{kind}[{number}]", hook, dumps(state.oci(status)))
         except Error as error:
             if kind == "poststart":
                 raise

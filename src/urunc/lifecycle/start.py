@@ -10,31 +10,16 @@ import posix
 from errno import ENXIO
 
 from urunc import logs, timing
-from urunc.errors import (
-    Error,
-    InitError,
-    WrongStatusError,
-)
+from urunc.directory import Directory
+from urunc.errors import Error, InitError, WrongStatusError
 from urunc.jsontext import dumps, loads
 from urunc.lifecycle.run_hooks import run_hooks
 from urunc.linux.files import read_descriptor, write_all
-from urunc.state import (
-    CREATED,
-    RUNNING,
-    START,
-    STARTED,
-    Directory,
-    State,
-    check_id,
-    load,
-)
+from urunc.state import CREATED, RUNNING, START, STARTED, State, check_id, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from urunc.config import Config
-
-UNFINISHED = "unfinished"
-"""In state.json while `start` changes the network: how many resources were recorded before."""
 
 
 def start(root: str, identifier: str, config: Config) -> State:
@@ -64,34 +49,31 @@ def start(root: str, identifier: str, config: Config) -> State:
 
 def _look_again(state: State, config: Config) -> dict[str, object]:
     """What changed in the network since `create`, made good: a new launch, or nothing."""
-    if not state.data["nicCount"]:
+    if not state.nic_count:
         return {}
     from urunc.init.letters import parts
     from urunc.net.attach import connect, look_at_network, network_of
     from urunc.net.facts import NetFacts, NetworkFound
     from urunc.plan.model import Plan
     from urunc.plan.realize import realize, untold
-    from urunc.record import plain, rebuild
     from urunc.storage.facts import StorageFacts
 
-    plan = rebuild(Plan, state.data["plan"])
-    storage = rebuild(StorageFacts, state.data["storage"])
-    namespace = network_of(
-        state.pid, state.data["network"], tuple(state.data.get("networkIdentity", ()))
-    )
+    plan = state.read("plan", Plan)
+    storage = state.read("storage", StorageFacts)
+    namespace = network_of(state.pid, state.network, state.network_identity)
     _take_back(state)
-    now = look_at_network(plan, namespace, state.data["files"])
-    if UNFINISHED not in state.data and now == rebuild(NetworkFound, state.data["found"]):
+    now = look_at_network(plan, namespace, state.network_files)
+    if state.unfinished is None and now == state.read("found", NetworkFound):
         return {}
     from urunc import guests, monitors
     from urunc.journal import Journal
     from urunc.journaled import resource_class
 
     logs.detail("the network changed between create and start")
-    known = rebuild(NetFacts, state.data["net"])
+    known = state.read("net", NetFacts)
     journal = Journal(state.directory, resource_class)
     # written down before anything is made: this call may be killed, too
-    state.data[UNFINISHED] = len(journal)
+    state.unfinished = len(journal)
     state.save()
     try:
         net = connect(now, namespace, plan, journal, known)
@@ -102,19 +84,19 @@ def _look_again(state: State, config: Config) -> dict[str, object]:
         raise
     for omission in untold(plan, net, guest, monitor, storage):
         logs.warn(omission)
-    del state.data[UNFINISHED]
-    state.data.update(found=plain(now), net=plain(net), launch=plain(launch))
+    state.unfinished = None
+    state.write(found=now, net=net, launch=launch)
     state.save()
     return parts(launch)
 
 
 def _take_back(state: State) -> None:
     """Remove what a `start` that did not finish made: state.json does not know of it."""
-    if UNFINISHED in state.data:
+    if state.unfinished is not None:
         from urunc.journal import Journal
         from urunc.journaled import resource_class
 
-        Journal(state.directory, resource_class).take_back(state.data[UNFINISHED])
+        Journal(state.directory, resource_class).take_back(state.unfinished)
 
 
 def _let_go(state: State, launch: dict[str, object]) -> None:

@@ -11,9 +11,10 @@ from __future__ import annotations
 from urunc import guest_channel
 from urunc.bundle.resources import PIDS_MAX, Resources, merge, most_processes, with_tasks
 from urunc.cgroup import groups
+from urunc.directory import locked
 from urunc.errors import StateError, WrongStatusError
-from urunc.record import plain, rebuild, replace
-from urunc.state import STOPPED, locked
+from urunc.record import replace
+from urunc.state import STOPPED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,11 +27,11 @@ def update(root: str, identifier: str, wanted: Resources) -> None:
         status = state.status()
         if status == STOPPED:
             raise WrongStatusError(f"update '{identifier}': container not running: {status}")
-        before = rebuild(Resources, state.data["resources"])
+        before = state.read("resources", Resources)
         after = merge(before, wanted)
         _check_memory(state, wanted)
-        tasks = state.data["plan"].get("tasks", 0)
-        group = groups.load(state.data["groups"])
+        tasks = state.plan.tasks
+        group = groups.of(state)
         if wanted.memory_check_before_update and wanted.memory_limit_bytes:
             _check_use(state, group, wanted.memory_limit_bytes)
         if group.unit:
@@ -38,7 +39,7 @@ def update(root: str, identifier: str, wanted: Resources) -> None:
         group.apply(_to_write(with_tasks(wanted, tasks), with_tasks(after, tasks), group))
         if wanted.pids_limit is not None or PIDS_MAX in wanted.unified:
             guest_channel.limit_processes(state.directory, most_processes(after))
-        state.data["resources"] = plain(after)
+        state.write(resources=after)
         state.save()
 
 
@@ -68,13 +69,13 @@ def _tell_systemd(group: groups.Groups, after: Resources) -> None:
 
 def _check_memory(state: State, wanted: Resources) -> None:
     limit = wanted.memory_limit_bytes
-    plan = state.data["plan"]
-    least = plan["memory_bytes"] + plan["overhead_bytes"]
+    plan = state.plan
+    least = plan.memory_bytes + plan.overhead_bytes
     if limit is not None and 0 <= limit < least:
         raise StateError(
             f"update '{state.id}': a memory limit of {limit} bytes is below the "
-            f"{plan['memory_bytes']} that the guest has and the {plan['overhead_bytes']} that "
-            f"{plan['monitor']} needs",
+            f"{plan.memory_bytes} that the guest has and the {plan.overhead_bytes} that "
+            f"{plan.monitor} needs",
             f"a running guest's memory cannot be taken back: {least} at least, or create the "
             "container anew with less memory",
         )

@@ -11,11 +11,11 @@ from __future__ import annotations
 import posix
 
 from urunc import logs
+from urunc.directory import Directory
 from urunc.errors import Error
 from urunc.journal import Journal, Resource
-from urunc.linux import process
 from urunc.net.resources import KINDS, NetworkResource
-from urunc.state import STOPPED, Directory, is_ours, load
+from urunc.state import STOPPED, is_ours, load
 
 
 def reclaim(own: str, device: int, inode: int) -> bool:
@@ -71,7 +71,7 @@ def _lock_if_stopped(directory: Directory) -> bool:
         if not directory.lock(wait=False):
             return False
         state = load(directory.path.rpartition("/")[0], directory.identifier)
-        if state.status() == STOPPED and state.data["bootId"] == process.boot_id():
+        if state.status() == STOPPED and state.is_of_this_boot():
             return True
     except (Error, LookupError) as error:
         logs.detail(f"read state of '{directory.identifier}': {error!r}")

@@ -303,11 +303,11 @@ class Lives(Loop):
 
         stop = exit_reason.stop_of(f"{task.root}/{task.id}")
         try:
-            plan = load(task.root, task.id).data["plan"]
+            plan = load(task.root, task.id).plan
             code = exit_reason.exit_code(plan, status, said, stop)
             if code and not stop:
                 options = config.load(task.options.get("config_path", ""))
-                monitor = monitors.load(plan["monitor"], options)
+                monitor = monitors.load(plan.monitor, options)
                 why = exit_reason.reason(plan, monitor, status, said)
                 logs.warn(f"container '{task.id}' ended with {code}: {why}")
         except Error as error:

@@ -77,15 +77,15 @@ def groups_of(root: str, identifier: str, pid: int) -> Groups:
     from urunc import state
 
     if state.is_ours(root, identifier):
-        from urunc.cgroup.groups import load
+        from urunc.cgroup.groups import of
         from urunc.errors import StateError
 
         try:
-            record = state.load(root, identifier).data.get("groups")
+            recorded = state.load(root, identifier)
         except StateError:
-            record = None
-        if record:
-            return load(record)
+            return groups_of_process(pid)
+        if recorded.ready:
+            return of(recorded)
     return groups_of_process(pid)
 
 

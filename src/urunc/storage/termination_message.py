@@ -16,7 +16,7 @@ from urunc.linux.files import S_IFMT, S_IFREG, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from urunc.state import ReturnedFile
 
 SECTOR_BYTES = 512
 LIMIT_BYTES = 4096
@@ -43,20 +43,15 @@ def make(path: str) -> None:
     posix.close(fd)
 
 
-def give_back(data: dict[str, Any]) -> None:
-    """Put what a stopped guest left into the engine's file, once; `data` is state.json's. What is
-    in the way is a warning."""
-    index = data.get("storage", {}).get("returned", -1)
-    if index < 0:
-        return
-    disk = data["storage"]["disks"][index]["source"]
-    volume = next(item for item in data["plan"]["volumes"] if item["returned"])
+def give_back(file: ReturnedFile) -> None:
+    """Put what a stopped guest left into the engine's file, once. What is in the way is a
+    warning."""
     try:
-        message = _take(disk)
+        message = _take(file.disk)
         if message is not None:
-            _write(volume["source"], tuple(volume["returned"]), message)
+            _write(file.source, file.identity, message)
     except OSError as error:
-        logs.warn(f"give back '{volume['destination']}' to '{volume['source']}': {reason(error)}")
+        logs.warn(f"give back '{file.destination}' to '{file.source}': {reason(error)}")
 
 
 def _take(path: str) -> bytes | None:
