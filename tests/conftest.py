@@ -13,6 +13,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
+from lib.patience import patient
 from lib.support import Network, Urunc, need
 
 # how long an example takes says how busy the machine is
@@ -38,6 +39,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for kind, patterns in KINDS.items():
             if any(fnmatch(name, pattern) for pattern in patterns.split()):
                 item.add_marker(kind)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """pytest-timeout's limit for a test, stretched as all limits are."""
+    asked = item.get_closest_marker("timeout")
+    limit_s = asked.args[0] if asked else item.config.getini("timeout")
+    if item.config.getoption("timeout") is None and limit_s:
+        item.add_marker(pytest.mark.timeout(patient(float(limit_s))), append=False)
+    return (yield)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from lib import endings
+from lib.patience import patient
 from lib.rooted import configure, linux
 from lib.support import Bundle, Container, Urunc, need, nothing_left
 
@@ -92,7 +93,7 @@ class Followed:
         self.lines = [self.process.stdout.readline()]
 
     def all(self) -> list[dict[str, Any]]:
-        out, _ = self.process.communicate(timeout=60)
+        out, _ = self.process.communicate(timeout=patient(60))
         return [json.loads(line) for line in (*self.lines, *out.splitlines())]
 
 

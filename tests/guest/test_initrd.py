@@ -8,6 +8,7 @@ import pathlib
 import socket
 import subprocess
 
+from lib.patience import patient
 from lib.support import PARTS, need
 from urunc.storage import cpio, initrd
 
@@ -107,7 +108,7 @@ def test_linux_unpacks_it(tmp_path: pathlib.Path) -> None:
     command += ["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"]
     command += ["-kernel", str(PARTS / "linux/vmlinuz"), "-initrd", str(tmp_path / "initrd")]
     command += ["-append", "console=ttyS0 loglevel=3 panic=-1 mitigations=off"]
-    answer = subprocess.run(command, capture_output=True, timeout=100, check=True)
+    answer = subprocess.run(command, capture_output=True, timeout=patient(100), check=True)
     loaded, got, volume = answer.stdout.replace(b"\r\n", b"\n").split(b"---\n")[:3]
     command = [BUSYBOX, "sh", str(tmp_path / "list"), str(top)]
     expected = subprocess.run(command, capture_output=True, check=True).stdout

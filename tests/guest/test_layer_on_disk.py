@@ -10,10 +10,10 @@ import os
 import pathlib
 import signal
 import subprocess
-import time
 
 import pytest
 
+from lib.patience import until
 from lib.rooted import configure, linux, run, volume
 from lib.support import PREFIX, Urunc, need, nothing_left
 
@@ -91,10 +91,7 @@ def test_the_file_is_the_containers(urunc: Urunc, tmp_path: pathlib.Path) -> Non
     identifier = urunc.new_id()
     words = urunc.command("create", "--bundle", str(bundle.write()), identifier)
     with subprocess.Popen(words, start_new_session=True) as process:
-        end = time.monotonic() + 30
-        while not reached.exists():
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        until(reached.exists, timeout_s=30)
         assert own_files(urunc)
         os.killpg(process.pid, signal.SIGKILL)
     urunc("delete", "--force", identifier)

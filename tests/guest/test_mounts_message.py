@@ -8,7 +8,7 @@ import pathlib
 
 import pytest
 
-from lib.pods import eventually
+from lib.patience import until
 from lib.rooted import configure, linux, volume
 from lib.support import Urunc, need, nothing_left
 
@@ -74,7 +74,7 @@ def test_a_termination_message_of_a_guest_that_is_killed(
         state = json.loads((urunc.root / container.id / "state.json").read_text())
         storage = state["storage"]
         disk = pathlib.Path(storage["disks"][storage["returned"]]["source"])
-        eventually(lambda: b"two\n" in disk.read_bytes(), "the last of it is on the disk", 60)
+        until(lambda: b"two\n" in disk.read_bytes(), "the last of it is on the disk", 60)
         urunc("kill", container.id, "KILL")
         container.wait_stopped(60)
         container.delete()

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from lib.patience import patient
 from lib.places.cni import OUTSIDE, UPLINK, Namespace, Node, Pod, bare, bridge, network, ptp
 from lib.support import PARTS, RUN, Bundle, Container, Urunc, need, network_unchanged, nothing_left
 
@@ -239,7 +240,7 @@ class Linux(Guest):
         """What the guest gets from a server there."""
         host = f"[{target}]" if ":" in target else target
         url = shlex.quote(f"http://{host}:8080/")
-        return self.shell(client, address, f"timeout 5 wget -q -O - {url}").strip()
+        return self.shell(client, address, f"timeout {patient(5):.0f} wget -q -O - {url}").strip()
 
 
 class Firecracker(Guest):
@@ -455,7 +456,7 @@ def test_guests_talk(urunc: Urunc, node: Node, tmp_path: pathlib.Path) -> None:
             guest.wait(container)
         for one, another in ((a, b), (b, a)):
             # the other guest has an address before its server listens
-            page = f"timeout 5 wget -q -O - http://{another}/"
+            page = f"timeout {patient(5):.0f} wget -q -O - http://{another}/"
             fetch = (
                 f"for i in $(seq 20); do {page} && break; sleep 1; done; ip -o addr show dev eth0"
             )

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from lib.patience import patient
 from lib.support import PARTS, Bundle, Container, Network, Urunc, ip, need, nothing_left
 
 # $1: listens on that port of every address; what it hears goes to $2:$3, and back: what Knative's
@@ -101,9 +102,10 @@ def told(namespace: str, program: str, *words: str, attempts: int) -> str:
 def fetch(namespace: str, url: str, *, attempts: int = 60) -> str:
     """A page over HTTP, from a namespace; "" where there is none."""
     code = (
-        "import sys, urllib.request as r\nprint(r.urlopen(sys.argv[1], timeout=3).read().decode())"
+        "import sys, urllib.request as r\n"
+        "print(r.urlopen(sys.argv[1], timeout=float(sys.argv[2])).read().decode())"
     )
-    return told(namespace, code, url, attempts=attempts)
+    return told(namespace, code, url, str(patient(3)), attempts=attempts)
 
 
 def echo(namespace: str, address: str, port: int, text: str, *, attempts: int = 30) -> str:
@@ -112,12 +114,12 @@ def echo(namespace: str, address: str, port: int, text: str, *, attempts: int = 
         "import socket, sys\n"
         "s = socket.socket(socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET,"
         " socket.SOCK_DGRAM)\n"
-        "s.settimeout(1)\n"
+        "s.settimeout(float(sys.argv[4]))\n"
         "s.connect((sys.argv[1], int(sys.argv[2])))\n"
         "s.send(sys.argv[3].encode())\n"
         "print(s.recv(2048).decode(), end='')"
     )
-    return told(namespace, code, address, str(port), text, attempts=attempts)
+    return told(namespace, code, address, str(port), text, str(patient(1)), attempts=attempts)
 
 
 def linux(path: pathlib.Path, place: Network, script: str, **annotations: str) -> Bundle:

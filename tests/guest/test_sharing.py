@@ -13,6 +13,7 @@ import time
 
 import pytest
 
+from lib.patience import until
 from lib.rooted import configure, linux, run, volume
 from lib.support import PARTS, RESERVED_USERS, Container, Urunc, need, nothing_left
 from urunc.storage.initrd import known
@@ -128,10 +129,10 @@ def test_the_daemons_life(urunc: Urunc, tmp_path: pathlib.Path, own_pids: bool) 
             assert not any("fifo" in path or "start" in path for path in opened), opened
         urunc("kill", container.id, "KILL")
         container.wait_stopped()
-        end = time.monotonic() + 10
-        while any(os.path.exists(f"/proc/{pid}") for pid in found):
-            assert time.monotonic() < end, "it outlived its monitor"
-            time.sleep(0.02)
+        until(
+            lambda: not any(os.path.exists(f"/proc/{pid}") for pid in found),
+            "it outlived its monitor",
+        )
         container.delete()
 
 

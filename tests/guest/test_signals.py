@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from lib import endings
+from lib.patience import patient, until
 from lib.support import PARTS, Bundle, Container, Urunc, need, nothing_left
 
 QUIET = ("WINCH", "HUP", "USR1", "SIGUSR2", "CONT", "URG", "PIPE", "ALRM", "RTMIN+3", "34", "0")
@@ -163,7 +164,7 @@ def test_the_exit_code_of_a_stopped_guest(
                 break
             time.sleep(0.02)
         process.send_signal(number)
-        assert process.wait(20) == code
+        assert process.wait(patient(20)) == code
 
 
 def test_stops_on_what(urunc: Urunc, tmp_path: pathlib.Path) -> None:
@@ -239,7 +240,7 @@ class Followed:
         time.sleep(0.3)  # until it listens to the monitor too
 
     def all(self) -> list[dict[str, Any]]:
-        assert self.process.wait(30) == 0, self.path.read_text()
+        assert self.process.wait(patient(30)) == 0, self.path.read_text()
         return [json.loads(line) for line in self.path.read_text().splitlines()]
 
 
@@ -283,10 +284,11 @@ def test_kvm_that_cannot_go_on(
     container = running(urunc, probe(tmp_path, "qemu-kvm", "probe.burn=1500", "probe.stray"))
     followed = Followed(urunc, container)
     follow.append(followed)
-    end = time.monotonic() + 20
-    while "internal error" not in followed.path.read_text():
-        assert time.monotonic() < end, container.console.read_text()
-        time.sleep(0.1)
+    until(
+        lambda: "internal error" in followed.path.read_text(),
+        container.console.read_text,
+        timeout_s=20,
+    )
     assert container.status() == "running"
     urunc("kill", container.id, "KILL")
     data = followed.all()[-1]["data"]

@@ -9,8 +9,9 @@ import os
 import pathlib
 import subprocess
 
+from lib.patience import until
 from lib.rooted import configure
-from lib.shims import Shim, until
+from lib.shims import Shim
 from lib.support import RUN, Bundle, Urunc, need, nothing_left
 from urunc.shim.messages import any_of
 
@@ -29,7 +30,7 @@ def test_a_snapshot_that_is_a_device(urunc: Urunc, tmp_path: pathlib.Path, devic
         shim.create(options, rootfs=[mount])
         assert not os.path.ismount(bundle.root)
         shim("Start")
-        until(lambda: "exit" in shim.events.topics(), 60)
+        until(lambda: "exit" in shim.events.topics(), timeout_s=60)
         (end,) = (event for topic, event in shim.events.seen if topic == "/tasks/exit")
         assert end["exit_status"] == 7
         shim("Delete")

@@ -14,6 +14,7 @@ import time
 
 import pytest
 
+from lib.patience import patient
 from lib.rooted import configure, linux, run, volume
 from lib.support import PARTS, Bundle, Network, Urunc, need, nothing_left
 from lib.ways import forms
@@ -282,7 +283,7 @@ def test_signals_and_the_exit_code(urunc: Urunc, network: Network, tmp_path: pat
             if line == b"up\n":
                 break
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 5
+        assert process.wait(patient(30)) == 5
         process.stdout.close()
 
 
@@ -295,7 +296,7 @@ def test_the_supervisor_ends_as_the_application_did(urunc: Urunc, tmp_path: path
         events = subprocess.Popen(urunc.command("events", container.id), stdout=subprocess.PIPE)
         time.sleep(0.5)
         container.start()
-        out = events.communicate(timeout=60)[0]
+        out = events.communicate(timeout=patient(60))[0]
         (end,) = [
             event for line in out.splitlines() if (event := json.loads(line))["type"] == "exit"
         ]

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from lib.patience import patient
 from lib.rooted import by_runc, configure, linux, run
 from lib.support import Bundle, Container, Urunc, need, nothing_left
 
@@ -80,7 +81,7 @@ def test_who_reads_no_more_ends_the_writer(urunc: Urunc, tmp_path: pathlib.Path)
     assert process.stdout.read(2) == b"y\n"
     process.stdout.close()
     errors = process.stderr.read()
-    assert process.wait(60) == 5
+    assert process.wait(patient(60)) == 5
     assert errors.endswith(b"over 1\n")
 
 
@@ -141,7 +142,7 @@ def test_descriptors_are_left_as_they_were(
             os.kill(urunc.state(command[-1])["pid"], signal.SIGKILL)
             break
         time.sleep(0.1)
-    assert process.wait(60) == {"exit": 0, "killed": 137}[ending]
+    assert process.wait(patient(60)) == {"exit": 0, "killed": 137}[ending]
     assert [modes(fd) for fd in given] == before
     for fd in (*given, *made.kept):
         if fd >= 0:
@@ -167,7 +168,7 @@ def test_much_through_run(urunc: Urunc, tmp_path: pathlib.Path) -> None:
     time.sleep(8)
     out = process.stdout.read()
     errors = process.stderr.read().decode().split()
-    assert process.wait(60) == 0
+    assert process.wait(patient(60)) == 0
     writer.join()
     assert len(out) == MUCH
     sums = [hashlib.sha256(data).hexdigest() for data in (out, content)]
@@ -287,7 +288,7 @@ def test_a_terminal_is_one(urunc: Urunc, tmp_path: pathlib.Path) -> None:
                 time.sleep(0.3)  # until it is in raw mode
                 os.write(ours, pressed)
                 del keys[after]
-    assert process.wait(60) == 0
+    assert process.wait(patient(60)) == 0
     assert modes(theirs) == before
     lines = shown.split("\r\n")
     # shown by the user's terminal, which was not raw yet, and by the guest's

@@ -14,6 +14,7 @@ import sys
 
 import pytest
 
+from lib.patience import patient
 from lib.support import PARTS, Bundle, Network, Urunc, cpio, need, nothing_left
 
 BLOCK = b"urunc test block!" + bytes(512 * 2048 - 17)
@@ -206,7 +207,8 @@ def test_linux_initrd(urunc: Urunc, network: Network, tmp_path: pathlib.Path) ->
         page = ""
         fetch = (
             "import urllib.request as r; "
-            f"print(r.urlopen('http://{network.inside_address}/', timeout=5).read().decode())"
+            f"page = r.urlopen('http://{network.inside_address}/', timeout={patient(5)}); "
+            "print(page.read().decode())"
         )
         for _ in range(20):
             page = subprocess.run(

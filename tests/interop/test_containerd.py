@@ -20,6 +20,7 @@ import pytest
 
 from lib.engines import taken_down
 from lib.images import archive
+from lib.patience import patient, until
 from lib.places.containerd import RUNC, SHIM, Containerd
 from lib.support import PARTS, TOOLS, URUNC, need, unchanged
 
@@ -188,10 +189,7 @@ def test_guest_run(containerd: Containerd) -> None:
 
 
 def wait_stopped(containerd: Containerd, identifier: str) -> None:
-    end = time.monotonic() + 10
-    while "STOPPED" not in containerd("tasks", "ls").stdout:
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    until(lambda: "STOPPED" in containerd("tasks", "ls").stdout)
 
 
 def shims(containerd: Containerd) -> list[int]:
@@ -203,10 +201,7 @@ def shims(containerd: Containerd) -> list[int]:
 def restart(containerd: Containerd) -> None:
     """Kill containerd, and wait for the one that comes after it."""
     containerd.run("pkill", "-KILL", "-x", "containerd")
-    end = time.monotonic() + 20
-    while containerd("version", check=False).returncode:
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    until(lambda: not containerd("version", check=False).returncode, timeout_s=20)
 
 
 def test_ends_without_containerd(containerd: Containerd) -> None:
@@ -217,7 +212,7 @@ def test_ends_without_containerd(containerd: Containerd) -> None:
     stopped = (
         "pkill -STOP -x containerd; touch /proc/$0/root/gone; while [ -e /proc/$0 ]; do :; done"
     )
-    containerd.run("timeout", "10", "sh", "-c", stopped, pid)
+    containerd.run("timeout", f"{patient(10):.0f}", "sh", "-c", stopped, pid)
     restart(containerd)
     wait_stopped(containerd, "away")
     assert "exit code 5" in containerd("tasks", "delete", "away", check=False).stderr
@@ -242,15 +237,10 @@ def test_shim_is_killed(containerd: Containerd, image: str) -> None:
     """Nothing of the container is left, and its end is 137."""
     command = ("/bin/sleep", "100") if image == "box" else ()
     containerd.launch("six", image, *command, options=("-d",))
-    end = time.monotonic() + 10
-    while len(found := shims(containerd)) != 1:  # the clean-up after the one before is a shim, too
-        assert time.monotonic() < end
-        time.sleep(0.1)
-    containerd.run("kill", "-KILL", str(found[0]))
-    end = time.monotonic() + 10
-    while "six" in containerd("tasks", "ls").stdout:
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    # the clean-up after the one before is a shim, too
+    until(lambda: len(shims(containerd)) == 1)
+    containerd.run("kill", "-KILL", str(shims(containerd)[0]))
+    until(lambda: "six" not in containerd("tasks", "ls").stdout)
 
 
 def test_monitor_is_killed(containerd: Containerd) -> None:
@@ -334,7 +324,7 @@ def test_input(containerd: Containerd, runtime: str) -> None:
         client.stdin.flush()
         assert client.stdout.readline() == "some text\n"
         client.stdin.close()  # ctr forgets an end that comes before its container
-        assert client.wait(20) == 0
+        assert client.wait(patient(20)) == 0
 
 
 @pytest.mark.parametrize("image", ["box", "spt"])
@@ -358,7 +348,7 @@ def test_terminal(containerd: Containerd, image: str) -> None:
         with contextlib.suppress(OSError):  # EIO: the client has ended
             while part := os.read(master, 4096):
                 said += part
-        assert process.wait(20) == 5, said
+        assert process.wait(patient(20)) == 5, said
     os.close(master)
     lines = said.replace(b"\r", b"").splitlines()
     if image == "box":
@@ -383,10 +373,7 @@ def test_pod(containerd: Containerd) -> None:
     for identifier in ("guest", "sidecar", "pause"):
         containerd("tasks", "kill", "-s", "KILL", identifier)
         containerd("tasks", "delete", "--force", identifier)
-    end = time.monotonic() + 5
-    while shims(containerd):
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    until(lambda: not shims(containerd), timeout_s=5)
 
 
 def test_memory_runs_out(containerd: Containerd) -> None:

@@ -11,10 +11,11 @@ import pytest
 
 from lib.engines import SERVE, taken_down
 from lib.images import archive
+from lib.patience import until
 from lib.places.containerd import Containerd
 from lib.places.cri import Cri
 from lib.places.registry import registry
-from lib.pods import EXITED, RUNNING, Pod, eventually
+from lib.pods import EXITED, RUNNING, Pod
 from lib.services import links
 from lib.support import PARTS, URUNC, assert_same, need, network_state
 
@@ -137,7 +138,7 @@ def test_an_end_and_a_refusal(containerd: Containerd, cri: Cri) -> None:
             cri("StartContainer", container_id=small)
         assert "2097152 bytes are too few" in error.value.details()
         assert pod.status(small).state == EXITED
-        eventually(lambda: pod.status(ends).state == EXITED, "the guest ends")
+        until(lambda: pod.status(ends).state == EXITED, "the guest ends")
         assert pod.status(ends).exit_code == 2 * 3 + 1
         assert pod.status(ends).reason == "Error"
         pod.logged(ends, "bye")
@@ -155,7 +156,7 @@ def test_a_namespace_with_many_services(containerd: Containerd, cri: Cri) -> Non
     with Pod(containerd, cri, network="none").made() as pod:
         linux = pod.start("linux", "linux", "/init", "/bin/sh", "-c", "env", given=given)
         probe = pod.start("probe", "probe", "app", "probe.exit=5", given=given)
-        eventually(lambda: pod.status(linux).state == EXITED, "the guest ends")
+        until(lambda: pod.status(linux).state == EXITED, "the guest ends")
         said = "".join(f"{text}\n" for _, text in pod.log(linux))
         for line in (said, pod.report(probe)["cmdline"]):
             for variable in ("OWN=mine", "KUBERNETES_SERVICE_HOST=10.96.0.1"):
@@ -175,10 +176,10 @@ def test_containerd_restarts(containerd: Containerd, cri: Cri) -> None:
         address = pod.address
         containerd.run("pkill", "-KILL", "-x", "containerd")
         assert containerd.udp(address, 7, "alone") == "alone"
-        eventually(lambda: is_up(cri), "containerd is back")
+        until(lambda: is_up(cri), "containerd is back")
         assert pod.status(guest).state == RUNNING
         before = len(pod.log(guest))
-        eventually(lambda: len(pod.log(guest)) > before, "its log goes on")
+        until(lambda: len(pod.log(guest)) > before, "its log goes on")
         pod.refuses_exec(guest)
         assert pod.run(sidecar, "/bin/echo", "still here") == "still here\n"
         pod.stop(guest)
@@ -231,7 +232,7 @@ def test_the_node_s_namespaces(containerd: Containerd, cri: Cri) -> None:
     of_node.config["linux"] |= context
     with Pod(containerd, cri).made() as other, of_node.made() as pod:
         beside = other.start("beside", "box", *SERVED)
-        eventually(
+        until(
             lambda: "tentative" not in containerd.run("ip", "addr").stdout, "addresses are settled"
         )
         before = network_state(containerd.network)

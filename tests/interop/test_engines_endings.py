@@ -13,13 +13,14 @@ import pytest
 
 from lib.engines import taken_down
 from lib.images import archive
+from lib.patience import until
 from lib.places.containerd import Containerd
 from lib.places.cri import Cri
 from lib.places.docker import Docker
 from lib.places.engine import Engine
 from lib.places.podman import Podman
 from lib.places.registry import registry
-from lib.pods import EXITED, Pod, eventually
+from lib.pods import EXITED, Pod
 from lib.stored import AS_LINUX, BUSYBOX, COPYING, annotation_words, image
 from lib.support import PREFIX, URUNC, need, unchanged
 
@@ -129,7 +130,7 @@ def test_a_pod(containerd: Containerd, cri: Cri) -> None:
             script, code, _ = ENDINGS[name]
             words = ("/bin/sh", "-c", f"{script}; exit $?")
             guest = pod.start(name, "stored", *words, given=given)
-            eventually(lambda guest=guest: pod.status(guest).state == EXITED, name, 60)  # type: ignore[misc]
+            until(lambda guest=guest: pod.status(guest).state == EXITED, name, 60)  # type: ignore[misc]
             status = pod.status(guest)
             assert (status.exit_code, status.reason) == (code, reason), pod.log(guest)
             pod.remove(guest)

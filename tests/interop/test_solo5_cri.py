@@ -13,10 +13,11 @@ from test_storage_cri import ACCOUNT, Kubelet
 
 from lib.engines import taken_down
 from lib.images import archive, solo5_images
+from lib.patience import until
 from lib.places.containerd import Containerd
 from lib.places.cri import Cri
 from lib.places.registry import registry
-from lib.pods import EXITED, Pod, eventually
+from lib.pods import EXITED, Pod
 from lib.services import links
 from lib.stored import BUSYBOX
 from lib.support import PARTS, URUNC, need
@@ -45,7 +46,7 @@ def containerd(urunc_config: str, tmp_path_factory: pytest.TempPathFactory) -> I
 def ended(pod: Pod, name: str, image: str, given: dict[str, Any]) -> dict[str, Any]:
     """Start a guest, and wait for its end; what it says of its machine."""
     container = pod.start(name, image, given=given)
-    eventually(lambda: pod.status(container).state == EXITED, "the guest ends")
+    until(lambda: pod.status(container).state == EXITED, "the guest ends")
     assert pod.status(container).exit_code == 5
     return pod.report(container)
 

@@ -13,10 +13,11 @@ import pytest
 
 from lib.engines import taken_down
 from lib.images import archive
+from lib.patience import until
 from lib.places.containerd import Containerd
 from lib.places.cri import Cri
 from lib.places.registry import registry
-from lib.pods import EXITED, Pod, eventually
+from lib.pods import EXITED, Pod
 from lib.stored import (
     AS_LINUX,
     BUSYBOX,
@@ -143,7 +144,7 @@ def test_volumes(containerd: Containerd, cri: Cri, tmp_path: pathlib.Path, confi
             "devices": [{"container_path": "/dev/xvda", "host_path": device, "permissions": "mrw"}],
         }
         guest = pod.start("guest", "stored", *script(ASKED, code=7), given=given)
-        eventually(lambda: pod.status(guest).state == EXITED, "the guest ends")
+        until(lambda: pod.status(guest).state == EXITED, "the guest ends")
         assert pod.status(guest).exit_code == 7
         lines = "".join(f"{text}\n" for _, text in pod.log(guest))
     assert answers(lines) == SEEN
@@ -160,6 +161,6 @@ def test_volumes_of_an_image(containerd: Containerd, cri: Cri, config: str) -> N
     with pod.made():
         given = {"annotations": {PREFIX + key: value for key, value in AS_LINUX.items()}}
         guest = pod.start("guest", "declaring", *script(KEEP, code=7), given=given)
-        eventually(lambda: pod.status(guest).state == EXITED, "the guest ends")
+        until(lambda: pod.status(guest).state == EXITED, "the guest ends")
         assert pod.status(guest).exit_code == 7
         assert answers("".join(f"{text}\n" for _, text in pod.log(guest))) == KEPT

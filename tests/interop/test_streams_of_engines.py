@@ -13,13 +13,14 @@ import pytest
 
 from lib.engines import taken_down
 from lib.images import archive
+from lib.patience import patient, until
 from lib.places.containerd import SHIM, Containerd
 from lib.places.cri import Cri
 from lib.places.docker import Docker
 from lib.places.engine import ENVIRONMENT, Engine
 from lib.places.podman import Podman
 from lib.places.registry import registry
-from lib.pods import EXITED, Pod, eventually
+from lib.pods import EXITED, Pod
 from lib.stored import AS_LINUX, BUSYBOX, CONFIG, annotation_words, image
 from lib.support import PREFIX, URUNC, need, unchanged
 
@@ -52,7 +53,7 @@ def piped(engine: Engine, content: bytes, *words: str, early: bool) -> tuple[byt
     try:
         if not early:
             assert process.stdout.read(len(HERE)) == HERE
-        out, errors = process.communicate(content, timeout=100)
+        out, errors = process.communicate(content, timeout=patient(100))
     finally:
         process.kill()
     assert process.returncode == 0, (process.returncode, errors[-2000:], out[-2000:])
@@ -152,7 +153,7 @@ def test_cri(containerd: Containerd, cri: Cri) -> None:
     with pod.made():
         given = {"annotations": {PREFIX + key: value for key, value in AS_LINUX.items()}}
         guest = pod.start("guest", "stored", *BOTH, given=given)
-        eventually(lambda: pod.status(guest).state == EXITED, "the guest ends")
+        until(lambda: pod.status(guest).state == EXITED, "the guest ends")
         lines = pod.log(guest)
     assert [text for stream, text in lines if stream == "stdout"] == ["here", "more"]
     assert [text for stream, text in lines if stream == "stderr"] == ["error", "again"]

@@ -8,13 +8,13 @@ import pathlib
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 
 import pytest
 
 from lib.engines import taken_down
 from lib.images import archive
+from lib.patience import until
 from lib.places.containerd import SHIM, Containerd
 from lib.support import PARTS, PROJECT, need
 
@@ -85,17 +85,14 @@ def test_upgrade(containerd: Containerd, tmp_path: pathlib.Path) -> None:
     for name in ("lost-box", "lost-spt"):
         pid = shim_of(containerd, name)
         containerd.run("kill", "-KILL", pid)
-        until(containerd, name, gone=True)
+        ended(containerd, name, gone=True)
         containerd("containers", "delete", name)
     for name in ("kept-box", "kept-spt", "new"):
         containerd("tasks", "kill", "-s", "KILL", name)
-        until(containerd, name, gone=False)
+        ended(containerd, name, gone=False)
         assert "exit code 137" in containerd("tasks", "delete", name, check=False).stderr
         containerd("containers", "delete", name)
-    end = time.monotonic() + 10
-    while users(containerd, FIRST):
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    until(lambda: not users(containerd, FIRST))
     shutil.rmtree(prefix / "lib/urunc" / FIRST)
     assert [path.name for path in (prefix / "lib/urunc").iterdir()] == [SECOND]
     done = containerd.launch("last", "spt", "probe.exit=3", options=("--rm",), check=False)
@@ -110,13 +107,11 @@ def shim_of(containerd: Containerd, identifier: str) -> str:
     return containerd.run("pgrep", "-f", pattern).stdout.split()[0]
 
 
-def until(containerd: Containerd, identifier: str, *, gone: bool) -> None:
+def ended(containerd: Containerd, identifier: str, *, gone: bool) -> None:
     """Wait for a container's end: that it is gone, or stopped."""
-    end = time.monotonic() + 10
-    while True:
+
+    def state() -> str:
         lines = containerd("tasks", "ls").stdout.splitlines()
-        state = " ".join(line for line in lines if line.startswith(f"{identifier} "))
-        if not state if gone else "STOPPED" in state:
-            return
-        assert time.monotonic() < end, state
-        time.sleep(0.05)
+        return " ".join(line for line in lines if line.startswith(f"{identifier} "))
+
+    until(lambda: not state() if gone else "STOPPED" in state(), state)

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from lib.patience import patient
 from lib.places.node import CONTAINERD, Node
 from lib.support import PROJECT, need
 
@@ -111,7 +112,7 @@ def handlers(node: Node) -> set[str]:
     socket = node.path("/run/containerd/containerd.sock")
     with grpc.insecure_channel(f"unix:{socket}") as channel:
         status = channel.unary_unary("/runtime.v1.RuntimeService/Status")
-        answer = status(b"\x08\x01", timeout=20, wait_for_ready=True)
+        answer = status(b"\x08\x01", timeout=patient(20), wait_for_ready=True)
     start = answer.index(b'{"containerd":')
     config, _ = json.JSONDecoder().raw_decode(answer[start:].decode(errors="replace"))
     return set(config["containerd"]["runtimes"])

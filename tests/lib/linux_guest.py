@@ -11,9 +11,9 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable
 
+from lib.patience import patient, until
 from lib.support import PARTS, PROJECT
 
 LINUX = PARTS / "linux"
@@ -180,10 +180,7 @@ class Guest:
 
     def wait_until(self, condition: Callable[[], bool], timeout_s: float = 60) -> None:
         """Wait for something, or fail with what there is on the console."""
-        end = time.monotonic() + timeout_s
-        while not condition():
-            assert time.monotonic() < end, f"{self.output()}\n{self.hear()}"
-            time.sleep(0.05)
+        until(condition, lambda: f"{self.output()}\n{self.hear()}", timeout_s)
 
     def wait_for(self, text: str) -> None:
         """Wait for something on the console."""
@@ -197,7 +194,7 @@ class Guest:
     def wait(self) -> int:
         """QEMU's exit code."""
         try:
-            return self.process.wait(30)
+            return self.process.wait(patient(30))
         except subprocess.TimeoutExpired:
             raise AssertionError(f"it does not end:\n{self.output()}\n{self.hear()}") from None
         finally:

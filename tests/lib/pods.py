@@ -8,12 +8,13 @@ import json
 import pathlib
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]  # it brings no types
 import pytest
 
+from lib.patience import until
 from lib.places.containerd import REGISTRY, Containerd
 from lib.places.cri import Cri, forwarded
 from lib.support import PREFIX, unchanged
@@ -143,7 +144,7 @@ class Pod:
 
     def logged(self, container: str, text: str) -> None:
         """Wait for a text in its log."""
-        eventually(lambda: any(text in line for _, line in self.log(container)), text)
+        until(lambda: any(text in line for _, line in self.log(container)), text)
 
     def run(self, container: str, *command: str) -> str:
         """Execute a command in it; its output."""
@@ -193,10 +194,3 @@ class Pod:
         self.logged(container, '"cmdline"')
         lines = [json.loads(text) for _, text in self.log(container) if text.startswith("{")]
         return next(line for line in lines if "cmdline" in line)
-
-
-def eventually(holds: Callable[[], bool], what: str, timeout_s: float = 30) -> None:
-    end = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < end, what
-        time.sleep(0.05)

@@ -15,6 +15,8 @@ import subprocess
 import tempfile
 from typing import Any
 
+from lib.patience import patient
+
 MODULE, VERSION = "github.com/opencontainers/runtime-spec", "v1.3.0"
 KEYS = pathlib.Path(__file__).parent / f"runtime-spec-{VERSION}.keys"
 
@@ -29,7 +31,7 @@ def download() -> pathlib.Path | None:
             cwd=directory,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=patient(60),
         )
     if answer.returncode:
         return None

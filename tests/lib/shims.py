@@ -14,9 +14,9 @@ import socket
 import subprocess
 import tempfile
 import threading
-import time
 from typing import Any
 
+from lib.patience import patient, until
 from lib.support import RUN, URUNC, Bundle
 from urunc.shim import ttrpc
 from urunc.shim.messages import any_of, decode, encode, type_of
@@ -45,7 +45,7 @@ class Events:
             peer, _ = self._listener.accept()
             connection = ttrpc.Connection(peer, {EVENTS: {"Forward"}})
             with contextlib.closing(connection):
-                while not connection.closed and select.select([connection], [], [], 10)[0]:
+                while not connection.closed and select.select([connection], [], [], patient(10))[0]:
                     for request in connection.receive():
                         self._take(request.payload)
                         connection.respond(request.stream, b"")
@@ -67,7 +67,7 @@ class Events:
         self.seen.append(("end", {}))
         with socket.socket(socket.AF_UNIX) as last:
             last.connect(self.address)
-        self._thread.join(15)
+        self._thread.join(patient(15))
         self._listener.close()
 
 
@@ -121,7 +121,7 @@ class Shim:
         given = ("-namespace", NAMESPACE, "-address", self.events.address, "-id", self.id)
         return subprocess.run(
             [self.program, *given, *words, action],
-            cwd=self.bundle.path, input=stdin, capture_output=True, timeout=30,
+            cwd=self.bundle.path, input=stdin, capture_output=True, timeout=patient(30),
             env=os.environ | {"TTRPC_ADDRESS": self.events.address},
         )  # fmt: skip
 
@@ -130,7 +130,9 @@ class Shim:
         request, response = METHODS[method]
         package = "containerd.task.v3"
         payload = encode(f"{package}.{request}", {"id": self.id, **values})
-        answer = ttrpc.call(self.address, f"{package}.Task", method, payload, timeout_s, {})
+        answer = ttrpc.call(
+            self.address, f"{package}.Task", method, payload, patient(timeout_s), {}
+        )
         return decode(response if "." in response else f"{package}.{response}", answer)
 
     def create(self, options: dict[str, Any] | None = None, **values: Any) -> int:
@@ -189,11 +191,3 @@ def box(directory: pathlib.Path, *args: str) -> Bundle:
 def runc_options(**values: Any) -> dict[str, Any]:
     """runc's options."""
     return any_of("containerd.runc.v1.Options", values)
-
-
-def until(condition: Any, timeout_s: float = 10) -> None:
-    """Wait for something."""
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)

@@ -8,11 +8,11 @@ import pathlib
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
+from lib.patience import patient, until
 from urunc.shim import stdio
 from urunc.shim.stdio import TaskStreams
 
@@ -24,7 +24,7 @@ def nothing_left_open() -> Iterator[None]:
     stdio._unsettled.clear()  # a failed test's
     before = sorted(os.listdir("/proc/self/fd"))
     yield
-    until(lambda: not stdio.settle(), 15)
+    until(lambda: not stdio.settle(), timeout_s=15)
     assert sorted(os.listdir("/proc/self/fd")) == before
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
@@ -36,13 +36,6 @@ def three_fifos(tmp_path: pathlib.Path) -> tuple[str, str, str]:
         os.mkfifo(tmp_path / name, 0o700)
     stdin, stdout, stderr = (str(tmp_path / name) for name in NAMES)
     return stdin, stdout, stderr
-
-
-def until(condition: Callable[[], object], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def opened(stdin: str, stdout: str, stderr: str, *, terminal: bool = False) -> TaskStreams:
@@ -84,7 +77,7 @@ class Client:
 
     def finish(self) -> bytes:
         until(lambda: (stdio.settle(), self.ended.is_set())[1])
-        self.thread.join(5)
+        self.thread.join(patient(5))
         return self.read
 
 

@@ -26,6 +26,7 @@ from typing import Any
 
 import pytest
 
+from lib.patience import patient, until
 from lib.places.cni import available as cni_available
 from lib.places.containerd import available as containerd_available
 from lib.places.docker import available as docker_available
@@ -197,7 +198,7 @@ class Urunc:
             self.command(*words),
             capture_output=True,
             text=True,
-            timeout=timeout_s,
+            timeout=patient(timeout_s),
             stdin=subprocess.DEVNULL,
             env=os.environ | environment,
         )
@@ -223,7 +224,7 @@ class Urunc:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                timeout=60,
+                timeout=patient(60),
                 env=os.environ | environment,
             )
         if result.returncode:
@@ -267,23 +268,24 @@ class Container:
         """`state`'s status."""
         return str(self.urunc.state(self.id)["status"])
 
+    def shown(self) -> str:
+        """What is on the console so far."""
+        return self.console.read_text(errors="replace")
+
     def wait_for(self, text: str, timeout_s: float = 30) -> str:
         """Wait until the console holds a text; returns the whole console."""
-        end = time.monotonic() + timeout_s
-        while time.monotonic() < end:
-            content = self.console.read_text(errors="replace")
-            if text in content:
-                return content
-            time.sleep(0.02)
-        raise AssertionError(
-            f"no {text!r} on the console:\n{self.console.read_text(errors='replace')}"
+        until(
+            lambda: text in self.shown(),
+            lambda: f"no {text!r} on the console:\n{self.shown()}",
+            timeout_s,
         )
+        return self.shown()
 
     def wait_stopped(self, timeout_s: float = 30) -> None:
         """Wait for the monitor's end."""
         with contextlib.suppress(ProcessLookupError):
             pidfd = os.pidfd_open(self.pid)
-            assert select.select([pidfd], [], [], timeout_s)[0], "the monitor did not end"
+            assert select.select([pidfd], [], [], patient(timeout_s))[0], "the monitor did not end"
             os.close(pidfd)
         assert self.status() == "stopped"
 
@@ -302,15 +304,17 @@ class Container:
     def _line_with(
         self, wanted: Callable[[dict[str, Any]], bool], timeout_s: float = 30
     ) -> dict[str, Any]:
-        end = time.monotonic() + timeout_s
-        while time.monotonic() < end:
-            for line in self.console.read_text(errors="replace").splitlines():
+        def find() -> dict[str, Any] | None:
+            for line in self.shown().splitlines():
                 with contextlib.suppress(ValueError):  # a line that is still being written
                     found = json.loads(line)
                     if isinstance(found, dict) and wanted(found):
                         return found
-            time.sleep(0.02)
-        raise AssertionError(self.console.read_text(errors="replace"))
+            return None
+
+        found = until(find, self.shown, timeout_s)
+        assert found
+        return found
 
 
 def ip(*words: str) -> str:
@@ -354,7 +358,16 @@ class Network:
 
     def ping(self) -> None:
         """The guest must answer."""
-        command = ["ip", "netns", "exec", self.outside, "ping", "-c1", "-W2", self.inside_address]
+        command = [
+            "ip",
+            "netns",
+            "exec",
+            self.outside,
+            "ping",
+            "-c1",
+            f"-W{patient(2):.0f}",
+            self.inside_address,
+        ]
         for _ in range(5):
             if subprocess.run(command, capture_output=True).returncode == 0:
                 return
@@ -374,7 +387,7 @@ class Network:
             os.close(home)
             os.close(there)
         with sock:
-            sock.settimeout(2)
+            sock.settimeout(patient(2))
             for _ in range(5):
                 sock.sendto(payload, (self.inside_address, 7))
                 with contextlib.suppress(TimeoutError):
@@ -513,10 +526,10 @@ def unchanged(look: Callable[[], dict[str, set[str]]], timeout_s: float = 2) -> 
     """Compare what `look` finds before and after the block."""
     before = look()
     yield
-    end = time.monotonic() + timeout_s
+    begin = time.monotonic()
     while True:  # the kernel takes namespaces down in its own time
         after = look()
-        if after == before or time.monotonic() > end:
+        if after == before or time.monotonic() - begin > patient(timeout_s):
             break
         time.sleep(0.05)
     assert_same(before, after)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import pytest
 
+from lib.patience import patient
 from lib.support import PARTS, PREFIX, Bundle, Urunc, elf, need, nothing_left
 
 Change = Callable[[Bundle], object]
@@ -450,7 +451,7 @@ def _in_mount_namespace(script: str, command: list[str]) -> subprocess.Completed
         ["unshare", "-m", "sh", "-c", f'{script}; exec "$@"', "sh", *command],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patient(60),
     )
 
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 import json
 import pathlib
 import subprocess
-import time
 import types
 from typing import Any
 
 import pytest
 
+from lib.patience import until
 from lib.support import Network, ip, need, network_unchanged
 from urunc import logs
 from urunc.errors import HostError
@@ -29,10 +29,11 @@ def place(network: Network, tmp_path: pathlib.Path) -> Place:
     """A container's namespace with one interface, and the little of a plan that is looked at."""
     need("nft")
     network.connect()
-    end = time.monotonic() + 5
-    while "tentative" in (shown := ip("-n", network.inside, "addr")) or "fe80" not in shown:
-        assert time.monotonic() < end
-        time.sleep(0.05)
+
+    def shown() -> str:
+        return ip("-n", network.inside, "addr")
+
+    until(lambda: "fe80" in shown() and "tentative" not in shown(), shown)
     plan: Any = types.SimpleNamespace(uid=12345, gid=12345, queues=1, net_names=None)
     return Place(network.path, plan, Journal(str(tmp_path), resource_class))
 

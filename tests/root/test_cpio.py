@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from lib.newc import members, on_disk, unpacked
+from lib.patience import patient
 from lib.support import need
 from urunc.errors import HostError, ImageError
 from urunc.storage import cpio, initrd
@@ -291,7 +292,7 @@ def test_no_way_out_by_a_race(tmp_path: pathlib.Path) -> None:
     thread = threading.Thread(target=swap)
     thread.start()
     seen = set()
-    ends = time.monotonic() + 60
+    ends = time.monotonic() + patient(60)
     rounds = 0
     try:
         # a busy machine's threads may not meet in the first hundred

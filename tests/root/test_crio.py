@@ -8,6 +8,7 @@ import json
 import pathlib
 import subprocess
 
+from lib.patience import patient
 from lib.support import URUNC, Bundle, Container, Urunc, need, nothing_left
 
 
@@ -30,7 +31,7 @@ def test_a_container(urunc: Urunc, bundle: Bundle, tmp_path: pathlib.Path) -> No
 
     def call(*words: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [URUNC, root, *words], input=stdin, capture_output=True, text=True, timeout=60
+            [URUNC, root, *words], input=stdin, capture_output=True, text=True, timeout=patient(60)
         )
 
     with nothing_left(urunc.root):

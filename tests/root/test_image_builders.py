@@ -7,11 +7,11 @@ import os
 import pathlib
 import subprocess
 import sys
-import time
 
 import pytest
 
 from lib.keys import MIB
+from lib.patience import until
 from lib.places.layers import Place, contents, image_place, native
 from urunc.errors import HostError
 from urunc.storage import images, mkfs
@@ -99,10 +99,7 @@ def test_a_builder_that_hangs(place: Place, monkeypatch: pytest.MonkeyPatch) -> 
         place.obtain(place.overlay("c", place.directory("layer")))
     assert place.files() == []
     pid = int((out / "pid").read_text())
-    end = time.monotonic() + 5
-    while pathlib.Path(f"/proc/{pid}").exists() and time.monotonic() < end:
-        time.sleep(0.01)
-    assert not pathlib.Path(f"/proc/{pid}").exists()
+    until(lambda: not pathlib.Path(f"/proc/{pid}").exists())
 
 
 def test_a_missing_program(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

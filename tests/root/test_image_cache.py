@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from lib.patience import patient
 from lib.places.layers import Place, contents
 from lib.support import Urunc, need
 from urunc.errors import HostError
@@ -103,7 +104,7 @@ def test_a_builder_is_killed(place: Place, point: str) -> None:
     root = place.overlay("c", layer)
     environment = program(place, text) if text else None
     with create(place, root, change, environment) as process:
-        process.wait(30)
+        process.wait(patient(30))
         assert process.stderr and process.stderr.read() == ""
     assert process.returncode == -9
     image = place.obtain(root)
@@ -156,7 +157,7 @@ def test_two_at_once_build_one(place: Place) -> None:
     root = place.overlay("c", place.directory("layer", file="x"))
     environment = program(place, f"echo >>{place.path}/runs; sleep 0.5\n{REAL}")
     both = [create(place, root, "", environment) for _ in range(3)]
-    assert [process.wait(30) for process in both] == [0, 0, 0]
+    assert [process.wait(patient(30)) for process in both] == [0, 0, 0]
     for process in both:
         assert process.stderr
         process.stderr.close()

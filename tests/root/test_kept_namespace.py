@@ -13,12 +13,12 @@ import os
 import pathlib
 import re
 import subprocess
-import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from lib.patience import until
 from lib.support import (
     PARTS,
     PREFIX,
@@ -130,14 +130,6 @@ def mac(pod: Network, device: str = "eth0") -> str:
     return str(link["address"])
 
 
-def wait(until: Callable[[], bool]) -> None:
-    """The kernel does some things in its own time."""
-    end = time.monotonic() + 5
-    while not until():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 def second(pod: Network, name: str, address: str) -> None:
     """One more interface."""
     ip("-n", pod.outside, "link", "add", "peer1", "type", "veth",
@@ -148,7 +140,7 @@ def second(pod: Network, name: str, address: str) -> None:
 
 def same(pod: Network) -> contextlib.AbstractContextManager[None]:
     """Compare the container's namespace, once its links are up, before and after the block."""
-    wait(lambda: "NO-CARRIER" not in ip("-n", pod.inside, "link", "show", "up"))
+    until(lambda: "NO-CARRIER" not in ip("-n", pod.inside, "link", "show", "up"))
     return network_unchanged(pod.path)
 
 
@@ -280,7 +272,7 @@ def test_namespace_that_is_gone(urunc: Urunc, bundle: Bundle, pod: Network, gone
     """Its name, that is: `create` says so, and `delete` has nothing to do there."""
     if gone == "before create":
         ip("netns", "del", pod.inside)
-        wait(lambda: "peer0" not in ip("-n", pod.outside, "link"))
+        until(lambda: "peer0" not in ip("-n", pod.outside, "link"))
         with nothing_left(urunc.root):
             refused = urunc("create", "--bundle", str(bundle.write()), urunc.new_id(), check=False)
         assert refused.returncode == 1

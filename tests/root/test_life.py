@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from lib.patience import patient
 from lib.support import PARTS, Bundle, Network, Urunc, ip, need, nothing_left
 
 
@@ -307,7 +308,7 @@ def test_verbs_at_the_same_time(urunc: Urunc, bundle: Bundle) -> None:
             ]
             time.sleep(0.02 * turn)
             urunc("delete", "--force", identifier, check=False)
-            codes = sorted(create.wait(30) for create in creates)
+            codes = sorted(create.wait(patient(30)) for create in creates)
             assert codes in ([0, 0], [0, 1], [1, 1])
             urunc("delete", "--force", identifier, check=False)
         for turn in range(4):
@@ -317,7 +318,7 @@ def test_verbs_at_the_same_time(urunc: Urunc, bundle: Bundle) -> None:
             )
             time.sleep(0.005 * turn)
             urunc("kill", container.id, "KILL", check=False)
-            start.wait(30)
+            start.wait(patient(30))
             urunc("kill", container.id, "KILL", check=False)
             container.wait_stopped()
             container.delete()

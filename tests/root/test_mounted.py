@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import time
 
-import pytest
-
+from lib.patience import patient
 from lib.support import need
 from urunc.storage import detached_mounts
 
@@ -26,6 +26,8 @@ def test_a_killed_creator_leaves_no_process() -> None:
 
         def slow() -> int:
             pid = fork()
+            if pid:
+                os.write(tell, b"f")
             if pid == 0:
                 while os.getppid() == parent:
                     time.sleep(0.01)
@@ -35,17 +37,10 @@ def test_a_killed_creator_leaves_no_process() -> None:
         detached_mounts.user_namespace(MAP, MAP, "a test")
         os._exit(0)
     os.close(tell)
-    time.sleep(0.3)
+    assert os.read(hear, 1) == b"f"
     os.kill(creator, signal.SIGKILL)
     os.waitpid(creator, 0)
-    os.set_blocking(hear, False)
-    end = time.monotonic() + 5
-    while time.monotonic() < end:
-        try:
-            assert os.read(hear, 1) == b""  # nobody has the other end any more
-            break
-        except BlockingIOError:
-            time.sleep(0.02)
-    else:
-        pytest.fail("a process is left")
+    # the end of the pipe: nobody has its other end any more
+    assert select.select([hear], [], [], patient(5))[0], "a process is left"
+    assert os.read(hear, 1) == b""
     os.close(hear)

@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from lib.patience import until
 from lib.support import PARTS, Bundle, Network, Urunc, need, nothing_left
 
 KINDS = ("bounding", "effective", "inheritable", "permitted", "ambient")
@@ -235,14 +236,15 @@ def receive(listener: socket.socket) -> int:
 
 def read_until(fd: int, text: str, timeout_s: float = 20) -> str:
     seen = b""
-    end = time.monotonic() + timeout_s
-    while text.encode() not in seen and time.monotonic() < end:
+
+    def more() -> bool:
+        nonlocal seen
         if select.select([fd], [], [], 0.1)[0]:
-            try:
+            with contextlib.suppress(OSError):  # nobody has the other end open any more
                 seen += os.read(fd, 4096)
-            except OSError:
-                break
-    assert text.encode() in seen, seen
+        return text.encode() in seen
+
+    until(more, lambda: f"no {text!r} in {seen!r}", timeout_s)
     return seen.decode()
 
 
@@ -305,17 +307,22 @@ def test_run_with_a_terminal(urunc: Urunc, bundle: Bundle) -> None:
         words = urunc.command("run", "--bundle", str(bundle.write()), identifier)
         os.execv(words[0], words)
     read_until(master, '"cmdline":"')
-    for _ in range(200):
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            break
-        time.sleep(0.05)
+    ended = os.pidfd_open(pid)
+
+    def done() -> bool:
         if select.select([master], [], [], 0)[0]:
             with contextlib.suppress(OSError):  # nobody has the other end open any more
                 os.read(master, 4096)
-    else:
+        return bool(select.select([ended], [], [], 0)[0])
+
+    try:
+        until(done, "run did not end")
+    except AssertionError:
         os.kill(pid, signal.SIGKILL)
-        raise AssertionError("run did not end")
+        raise
+    finally:
+        os.close(ended)
+        _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 9
     os.close(master)
     assert json.loads(urunc("list", "--format", "json").stdout) == []

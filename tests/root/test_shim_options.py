@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from lib.shims import NAMESPACE, Shim, box, runc_options, until
+from lib.patience import until
+from lib.shims import NAMESPACE, Shim, box, runc_options
 from lib.support import RUN, URUNC, Bundle, need, nothing_left
 from urunc.linux import cgroups
 from urunc.shim.messages import any_of, decode, encode

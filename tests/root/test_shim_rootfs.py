@@ -7,12 +7,12 @@ from __future__ import annotations
 import os
 import pathlib
 import subprocess
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from lib.patience import until
 from lib.support import need
 from urunc.errors import HostError
 from urunc.shim.rootfs import mount_all, unmount_all
@@ -209,10 +209,7 @@ def test_loop_device(bundle: pathlib.Path, tmp_path: pathlib.Path) -> None:
     device = loops(image).partition(":")[0]
     assert pathlib.Path(f"/sys/block/{device[5:]}/ro").read_text() == "1\n"
     unmount_all(str(root))
-    deadline = time.monotonic() + 5
-    while loops(image) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert loops(image) == ""
+    until(lambda: loops(image) == "")
 
 
 def test_block_device(bundle: pathlib.Path, tmp_path: pathlib.Path) -> None:

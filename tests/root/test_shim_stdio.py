@@ -11,7 +11,8 @@ import time
 
 import pytest
 
-from lib.streams import Client, logger, nothing_left_open, opened, run, three_fifos, until
+from lib.patience import patient, until
+from lib.streams import Client, logger, nothing_left_open, opened, run, three_fifos
 from urunc.errors import HostError
 from urunc.shim import stdio
 from urunc.shim.stdio import TaskStreams
@@ -44,7 +45,7 @@ def test_clients_first(fifos: tuple[str, str, str]) -> None:
     time.sleep(0.1)
     streams = opened(*fifos)
     process = run(streams, "sh", "-c", "read -r line; echo $line; echo error >&2; exit 3")
-    assert process.wait(10) == 3
+    assert process.wait(patient(10)) == 3
     streams.release()
     assert (out.finish(), err.finish()) == (b"some input\n", b"error\n")
     writer.finish()
@@ -56,7 +57,7 @@ def test_clients_last(fifos: tuple[str, str, str]) -> None:
     """Who opens when the process has long ended finds all of it, and then the end."""
     streams = opened(*fifos)
     process = run(streams, "sh", "-c", "echo one; echo two >&2")
-    process.wait(10)
+    process.wait(patient(10))
     streams.release()
     for _ in range(3):
         assert stdio.settle()
@@ -68,7 +69,7 @@ def test_clients_last(fifos: tuple[str, str, str]) -> None:
 
 def test_a_client_that_never_comes(fifos: tuple[str, str, str]) -> None:
     streams = opened(*fifos)
-    run(streams, "echo", "lost").wait(10)
+    run(streams, "echo", "lost").wait(patient(10))
     streams.release()
     assert stdio.settle()
     streams.close()
@@ -83,7 +84,7 @@ def test_a_client_that_comes_back(fifos: tuple[str, str, str]) -> None:
     assert os.read(first, 100) == b"1\n"
     os.close(first)
     Client(fifos[0], b"go on\n").finish()
-    assert process.wait(10) == 0
+    assert process.wait(patient(10)) == 0
     second = Client(fifos[1])
     time.sleep(0.05)
     streams.release()
@@ -101,7 +102,7 @@ def test_a_reader_that_stops_blocks_the_process_alone(fifos: tuple[str, str, str
     while part := os.read(reader, 1 << 16):
         found += len(part)
     os.close(reader)
-    assert (found, process.wait(10)) == (1_000_000, 0)
+    assert (found, process.wait(patient(10))) == (1_000_000, 0)
     streams.release()
     streams.close()
 
@@ -121,7 +122,7 @@ def test_stdin_ends_with_close_io(fifos: tuple[str, str, str]) -> None:
     assert process.poll() is None
     os.write(last, b"three")
     os.close(last)
-    assert process.wait(10) == 0
+    assert process.wait(patient(10)) == 0
     streams.release()
     assert out.finish() == b"one two three"
     streams.close()
@@ -156,7 +157,7 @@ def test_files(tmp_path: pathlib.Path, fifos: tuple[str, str, str]) -> None:
     uri = f"file://{log}".replace(" ", "%20")
     for number in range(2):
         streams = opened("", uri, uri)
-        run(streams, "sh", "-c", f"echo out{number}; echo err{number} >&2").wait(10)
+        run(streams, "sh", "-c", f"echo out{number}; echo err{number} >&2").wait(patient(10))
         streams.release()
         streams.close()
     assert log.read_text() == "out0\nerr0\nout1\nerr1\n"
@@ -165,7 +166,7 @@ def test_files(tmp_path: pathlib.Path, fifos: tuple[str, str, str]) -> None:
     plain.write_text("input\n")
     (tmp_path / "out").write_text("before\n")
     streams = opened(f"file://{plain}", str(tmp_path / "out"), fifos[2])
-    run(streams, "cat").wait(10)
+    run(streams, "cat").wait(patient(10))
     streams.close()
     assert (tmp_path / "out").read_text() == "before\ninput\n"
 
@@ -174,7 +175,7 @@ def test_one_fifo_for_both(fifos: tuple[str, str, str]) -> None:
     out = Client(fifos[1])
     streams = opened("", fifos[1], fifos[1])
     assert streams.child[1] == streams.child[2]
-    run(streams, "sh", "-c", "echo a; echo b >&2").wait(10)
+    run(streams, "sh", "-c", "echo a; echo b >&2").wait(patient(10))
     streams.release()
     assert out.finish() == b"a\nb\n"
     streams.close()
@@ -210,7 +211,7 @@ def test_logging_binary(tmp_path: pathlib.Path, stderr_too: bool) -> None:
     uri = f"binary://{logger(tmp_path)}?b=x%20y&a=&b=z"
     streams = opened("", uri, uri if stderr_too else "")
     streams.wait_ready()
-    run(streams, "sh", "-c", "seq 20000; echo error >&2").wait(10)
+    run(streams, "sh", "-c", "seq 20000; echo error >&2").wait(patient(10))
     streams.release()
     streams.close()
     until(lambda: not stdio.settle())
@@ -232,7 +233,7 @@ def test_logging_binary_that_does_not_end(
     monkeypatch.setattr(stdio, "TERMINATE_AFTER_S", 0.2)
     streams = opened("", f"binary://{logger(tmp_path, end='signal.pause()')}", "")
     streams.wait_ready()
-    run(streams, "echo", "x").wait(10)
+    run(streams, "echo", "x").wait(patient(10))
     streams.close()
     assert stdio.settle()
     until(lambda: not stdio.settle())

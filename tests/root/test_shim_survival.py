@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from lib.shims import Shim, box, runc_options, until
+from lib.patience import patient, until
+from lib.shims import Shim, box, runc_options
 from lib.support import RUN, Bundle, need, nothing_left
 from urunc.shim.messages import decode, encode
 from urunc.shim.ttrpc import (
@@ -65,7 +66,7 @@ class Client:
         self.id = shim.id
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.connect(shim.address.removeprefix("unix://"))
-        self.socket.settimeout(10)
+        self.socket.settimeout(patient(10))
         self.parser = Parser()
 
     def __enter__(self) -> Client:
@@ -156,7 +157,7 @@ def test_killed_from_outside(shim: Shim) -> None:
     waiting.start()
     before = time.monotonic()
     os.kill(shim("State")["pid"], signal.SIGKILL)
-    waiting.join(10)
+    waiting.join(patient(10))
     assert codes == [137]
     assert time.monotonic() - before < 1
     until(lambda: "exit" in shim.events.topics())

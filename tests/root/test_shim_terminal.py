@@ -11,12 +11,12 @@ import select
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Callable
 
 import pytest
 
-from lib.streams import Client, logger, nothing_left_open, opened, three_fifos, until
+from lib.patience import patient, until
+from lib.streams import Client, logger, nothing_left_open, opened, three_fifos
 from urunc.errors import HostError
 from urunc.shim import stdio
 from urunc.shim.stdio import TaskStreams
@@ -62,11 +62,8 @@ class Screen:
             self.turns += 1
         stdio.settle()
 
-    def until(self, condition: Callable[[], object], seconds: float = 10) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline
-            self.turn()
+    def until(self, condition: Callable[[], object], timeout_s: float = 10) -> None:
+        until(lambda: condition() or self.turn(), timeout_s=timeout_s)
 
     def end(self) -> int:
         self.until(lambda: self.process.poll() is not None)
@@ -144,7 +141,7 @@ def test_terminal_of_a_quick_process(fifos: tuple[str, str, str], tmp_path: path
     """It has ended before the loop has looked at the console socket."""
     streams = opened("", fifos[1], "", terminal=True)
     screen = Screen(streams, tmp_path, "echo", "quick")
-    screen.process.wait(10)
+    screen.process.wait(patient(10))
     out = Client(fifos[1])
     streams.release()
     assert out.finish() == b"quick\r\n"
@@ -159,7 +156,7 @@ def test_terminal_that_others_hold(fifos: tuple[str, str, str], tmp_path: pathli
     script = "trap '' HUP; sleep 30 & echo $!; echo last"
     screen = Screen(streams, tmp_path, "sh", "-c", script)
     screen.end()
-    screen.until(out.ended.is_set, 3)
+    screen.until(out.ended.is_set)
     pid, last = out.finish().split()
     assert last == b"last"
     os.kill(int(pid), signal.SIGKILL)

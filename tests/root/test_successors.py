@@ -11,11 +11,11 @@ import os
 import pathlib
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 
 import pytest
 
+from lib.patience import until
 from lib.support import (
     PARTS,
     PREFIX,
@@ -46,13 +46,11 @@ def pod(network: Network) -> Network:
 def connect(pod: Network) -> None:
     """An interface, once the kernel has done all that it does for one."""
     pod.connect()
-    end = time.monotonic() + 5
-    while (
-        "NO-CARRIER" in (shown := ip("-n", pod.inside, "addr", "show", "eth0"))
-        or "fe80" not in shown
-    ):
-        assert time.monotonic() < end, shown
-        time.sleep(0.02)
+
+    def shown() -> str:
+        return ip("-n", pod.inside, "addr", "show", "eth0")
+
+    until(lambda: "NO-CARRIER" not in shown() and "fe80" in shown(), shown)
 
 
 @pytest.fixture
@@ -196,10 +194,7 @@ def test_delete_is_killed_in_a_hook(
     with nothing_left(urunc.root), network_unchanged(pod.path):
         first = urunc.create(bundle)
         deletion = subprocess.Popen(urunc.command("delete", "--force", first.id))
-        end = time.monotonic() + 10
-        while not mark.exists():
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        until(mark.exists)
         deletion.kill()
         deletion.wait()
         os.kill(int(mark.read_text()), 9)

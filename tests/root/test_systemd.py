@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from lib.patience import patient
 from lib.places.systemd import Systemd
 from lib.support import PARTS, SPT_TASKS, Bundle, Urunc, need
 
@@ -61,7 +62,7 @@ def create(urunc: Urunc, bundle: Bundle) -> tuple[str, str]:
     with console.open("wb") as out:
         made = subprocess.run(
             command(urunc, "create", "--bundle", str(bundle.write()), identifier),
-            stdin=subprocess.DEVNULL, stdout=out, stderr=out, timeout=60,
+            stdin=subprocess.DEVNULL, stdout=out, stderr=out, timeout=patient(60),
         )  # fmt: skip
     return identifier, "" if made.returncode == 0 else console.read_text()
 

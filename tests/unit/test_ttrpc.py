@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lib.patience import patient
 from lib.ttrpc_peers import LONG, SERVICES, TASK, TOO_LONG, answers, asked
 from urunc.shim import ttrpc
 from urunc.shim.messages import encode
@@ -47,7 +48,7 @@ class Peers:
     def __init__(self) -> None:
         server, self.client = socket.socketpair(socket.AF_UNIX)
         self.connection = Connection(server, SERVICES)
-        self.client.settimeout(5)
+        self.client.settimeout(patient(5))
 
     def read(self) -> bytes:
         """What has come to the client."""
@@ -345,7 +346,7 @@ def test_a_client_that_stops_reading_is_sent_away_and_nobody_waits(peers: Peers)
     connection.respond(999, b"goes nowhere")
     connection.close()
     # what was written before it was sent away, then the end; never a frame that is not whole
-    peers.client.settimeout(5)
+    peers.client.settimeout(patient(5))
     data = b""
     while piece := peers.client.recv(1 << 20):
         data += piece

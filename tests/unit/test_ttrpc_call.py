@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from lib.patience import patient
 from lib.ttrpc_peers import EVENTS, LONG, TOO_LONG
 from urunc.shim.messages import encode
 from urunc.shim.ttrpc import (
@@ -44,7 +45,7 @@ def served(directory: pathlib.Path, serve: Callable[[socket.socket], None]) -> I
         thread = threading.Thread(target=run)
         thread.start()
         yield path
-        thread.join(10)
+        thread.join(patient(10))
         assert not thread.is_alive()
 
 
@@ -154,7 +155,7 @@ def test_a_server_that_reads_nothing(tmp_path: pathlib.Path) -> None:
     done = threading.Event()
 
     def serve(_: socket.socket) -> None:
-        done.wait(10)
+        done.wait(patient(10))
 
     with served(tmp_path, serve) as path:
         with pytest.raises(TimeoutError):

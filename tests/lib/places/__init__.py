@@ -15,6 +15,8 @@ import socket
 import subprocess
 from typing import TYPE_CHECKING, Self
 
+from lib.patience import patient
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -63,7 +65,7 @@ class Place:
             [*self.prefix, *command],
             capture_output=True,
             text=True,
-            timeout=timeout_s,
+            timeout=patient(timeout_s),
             stdin=subprocess.DEVNULL if stdin is None else None,
             input=stdin,
             env=os.environ | environment,
@@ -87,7 +89,7 @@ def hold(undo: contextlib.ExitStack, command: list[str], what: str) -> subproces
     assert holder.stdout
     if holder.stdout.readline() != "ready\n":
         raise AssertionError(f"no {what} here: {holder.communicate()[1]}")
-    undo.callback(holder.communicate, timeout=10)
+    undo.callback(holder.communicate, timeout=patient(10))
     return holder
 
 
@@ -108,7 +110,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
             os.kill(first, signal.SIGKILL)
     else:
         process.kill()
-    process.wait(30)
+    process.wait(patient(30))
 
 
 def socket_at(

@@ -27,6 +27,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from lib.patience import patient
 from lib.places import Place, hold, socket_at
 
 DIRECTORIES = ("/usr/lib/cni", "/opt/cni/bin")
@@ -121,7 +122,7 @@ class Namespace:
         """What is answered to a datagram; `whole` forbids to fragment it (then it is an OSError,
         EMSGSIZE, where the way out is too narrow)."""
         with self.socket(family(address), socket.SOCK_DGRAM) as sock:
-            sock.settimeout(1)
+            sock.settimeout(patient(1))
             if whole and family(address) == socket.AF_INET:
                 sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
             elif whole:
@@ -137,7 +138,7 @@ class Namespace:
         self, address: str, path: str = "/", body: str = "", port: int = 80, timeout_s: float = 30
     ) -> str:
         """A page, or with a body what is answered to it; waits for a server to come."""
-        end = time.monotonic() + timeout_s
+        end = time.monotonic() + patient(timeout_s)
         while True:
             try:
                 return self._http(address, path, body, port)
@@ -148,9 +149,9 @@ class Namespace:
 
     def _http(self, address: str, path: str, body: str, port: int) -> str:
         with self.socket(family(address), socket.SOCK_STREAM) as sock:
-            sock.settimeout(5)
+            sock.settimeout(patient(5))
             sock.connect((address, port))
-            sock.settimeout(20)
+            sock.settimeout(patient(20))
             connection = http.client.HTTPConnection(address, port)
             connection.sock = sock
             connection.request("POST" if body else "GET", path, body or None)
@@ -223,7 +224,7 @@ def _serve(listening: socket.socket) -> None:
                 return
             raise
         with connection, contextlib.suppress(OSError):
-            connection.settimeout(5)
+            connection.settimeout(patient(5))
             connection.recv(4096)
             text = f"{address.removeprefix('::ffff:')}\n"
             head = f"HTTP/1.0 200 OK\r\nContent-Length: {len(text)}\r\n\r\n"
@@ -378,7 +379,7 @@ class Node(Place):
             input=json.dumps(config),
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=patient(30),
             env=os.environ | environment | {"CNI_PATH": self._plugins},
         )
         if result.returncode:

@@ -24,6 +24,7 @@ from typing import Any, Self
 import grpc  # type: ignore[import-untyped]  # it brings no types
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
+from lib.patience import patient
 from lib.places import socket_at
 
 PROTO = """
@@ -151,7 +152,7 @@ def forwarded(namespace: str, url: str, port: int, data: bytes) -> bytes:
     error."""
     where = urllib.parse.urlsplit(url)
     with contextlib.closing(socket_at(namespace, socket.AF_INET)) as sock:
-        sock.settimeout(10)
+        sock.settimeout(patient(10))
         sock.connect((where.hostname, where.port))
         key = base64.b64encode(os.urandom(16)).decode()
         head = (

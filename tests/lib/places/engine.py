@@ -27,6 +27,7 @@ import textwrap
 import time
 import uuid
 
+from lib.patience import patient
 from lib.places import Place, child, kill
 
 CGROUPS = pathlib.Path("/sys/fs/cgroup")
@@ -132,7 +133,7 @@ class Engine(Place):
         )  # fmt: skip
         os.close(its)
         shown = ""
-        end = time.monotonic() + timeout_s
+        end = time.monotonic() + patient(timeout_s)
         try:
             while select.select([ours], [], [], max(0, end - time.monotonic()))[0]:
                 try:
@@ -188,7 +189,7 @@ class Engine(Place):
                 start_new_session=True,
             )  # fmt: skip
         undo.callback(kill, process)
-        end = time.monotonic() + UP_S
+        end = time.monotonic() + patient(UP_S)
         self._pid = 0
         while not self._is_ready():
             if process.poll() is not None or time.monotonic() > end:
@@ -268,9 +269,10 @@ class Engine(Place):
 
     def fetch(self, url: str, timeout_s: float = 30) -> str:
         """A page, as the place's host sees it, once there is an answer."""
-        end = time.monotonic() + timeout_s
+        end = time.monotonic() + patient(timeout_s)
         while True:
-            result = self.run("timeout", "5", BUSYBOX, "wget", "-qO-", url, check=False)
+            limit = f"{patient(5):.0f}"
+            result = self.run("timeout", limit, BUSYBOX, "wget", "-qO-", url, check=False)
             if result.returncode == 0:
                 return result.stdout
             if time.monotonic() > end:
@@ -283,7 +285,7 @@ class Engine(Place):
 
     def wait_for(self, container: str, text: str, times: int = 1, timeout_s: float = 30) -> str:
         """Wait until a container's log holds a text so many times; returns the whole log."""
-        end = time.monotonic() + timeout_s
+        end = time.monotonic() + patient(timeout_s)
         while True:
             result = self("logs", container, check=False)
             log = result.stdout + result.stderr
@@ -308,7 +310,7 @@ class Engine(Place):
 
     def _remove_groups(self) -> None:
         """Remove the groups; the kernel lets go of the dead in its own time."""
-        end = time.monotonic() + 5
+        end = time.monotonic() + patient(5)
         for group in self._groups():
             for directory, _, _ in os.walk(group, topdown=False):
                 while True:

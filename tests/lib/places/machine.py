@@ -26,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable
 
+from lib.patience import patient
 from lib.places import Place
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent.parent
@@ -226,7 +227,7 @@ class Machine(Place):
 
     def _wait(self, happened: Callable[[], bool]) -> None:
         """Wait for something that the processes do."""
-        end = time.monotonic() + self.timeout_s
+        end = time.monotonic() + patient(self.timeout_s)
         while not happened():
             ended = any(process.poll() is not None for process in self._processes)
             if ended or time.monotonic() > end:

@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 import time
 
+from lib.patience import patient, until
 from lib.places import Place, child, kill
 
 INSIDE = r"""
@@ -96,7 +97,7 @@ class Node(Place):
                 start_new_session=True,
             )  # fmt: skip
         undo.callback(kill, process)
-        end = time.monotonic() + 20
+        end = time.monotonic() + patient(20)
         while not (self.here / "ready").exists():
             if process.poll() is not None or time.monotonic() > end:
                 raise AssertionError((self.here / "inside.log").read_text())
@@ -144,7 +145,4 @@ class Node(Place):
 
     def wait_for(self, path: str, timeout_s: float = 30) -> None:
         """Wait until the node has a file."""
-        end = time.monotonic() + timeout_s
-        while not self.path(path).exists():
-            assert time.monotonic() < end, f"no {path}"
-            time.sleep(0.05)
+        until(self.path(path).exists, f"no {path}", timeout_s)

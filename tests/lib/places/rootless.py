@@ -19,6 +19,7 @@ import subprocess
 import tempfile
 import time
 
+from lib.patience import patient
 from lib.places import Place
 
 USER = 12_345
@@ -80,9 +81,9 @@ class Rootless(Place):
                  str(self.directory), str(USER), *map(str, SUBORDINATE), self.tun_mode],
                 stdin=subprocess.PIPE, stdout=out, stderr=out, env=os.environ | {"INSIDE": INSIDE},
             )  # fmt: skip
-        undo.callback(process.communicate, timeout=10)  # the end of its input is its own
+        undo.callback(process.communicate, timeout=patient(10))  # the end of its input is its own
         self.pid = process.pid
-        end = time.monotonic() + self.timeout_s
+        end = time.monotonic() + patient(self.timeout_s)
         while not os.path.exists(f"/proc/{self.pid}/root{self.runtime_directory}/ready"):
             assert process.poll() is None and time.monotonic() < end, log.read_text()
             time.sleep(0.01)

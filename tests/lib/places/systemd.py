@@ -30,6 +30,7 @@ import threading
 import time
 import uuid
 
+from lib.patience import patient
 from lib.places import Place, child, kill
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent.parent
@@ -273,7 +274,7 @@ class Terminal:
     def close(self) -> None:
         """Close it, once nothing has it open any more."""
         os.close(self.slave)
-        self._reader.join(5)
+        self._reader.join(patient(5))
         os.close(self._master)
 
 
@@ -321,7 +322,7 @@ class Systemd(Place):
             start_new_session=True,
         )  # fmt: skip
         undo.callback(kill, process)
-        end = time.monotonic() + self.timeout_s
+        end = time.monotonic() + patient(self.timeout_s)
         pid = 0
         while not self._is_up(pid):
             if process.poll() is not None or time.monotonic() > end:
@@ -357,7 +358,7 @@ class Systemd(Place):
 
     def _remove_groups(self) -> None:
         """Remove the groups; the kernel lets go of the dead in its own time."""
-        end = time.monotonic() + 5
+        end = time.monotonic() + patient(5)
         while not all(hierarchy.remove() for hierarchy in self._hierarchies):
             if time.monotonic() > end:
                 names = " ".join(hierarchy.group for hierarchy in self._hierarchies)
