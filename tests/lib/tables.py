@@ -144,7 +144,17 @@ def flat_table() -> list[str]:
     return rows(("module", "what it is"), ((f"`{file.stem}`", opening(file)) for file in files))
 
 
+def decision_table() -> list[str]:
+    cells = []
+    for path in sorted((PROJECT / "docs/decisions").glob("[0-9]*.md")):
+        heading = path.read_text().partition("\n# ")[2].partition("\n")[0]
+        number, _, title = heading.partition(". ")
+        cells.append((number, f"[{title}]({path.name})"))
+    return rows(("number", "decision"), cells)
+
+
 TABLES = (
+    Table("docs/decisions/README.md", "decisions", decision_table),
     Table("HACKING.md", "rooms", room_table),
     Table("HACKING.md", "flat modules", flat_table),
     Table("docs/specification.md", "keys", keys.table),

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The documentation's links lead somewhere, and each decision has a number of its own."""
+"""The documentation's links lead somewhere and to every page, what it names of the tests is there,
+and each decision has a number of its own."""
 
 from __future__ import annotations
 
+import fnmatch
 import pathlib
 import re
 import subprocess
@@ -12,6 +14,7 @@ import pytest
 PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
 PAGES = [*PROJECT.glob("*.md"), *sorted((PROJECT / "docs").rglob("*.md"))]
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+TEST = re.compile(r"\btest_[\w*]+")
 HEADING = re.compile(r"^#+ +(.*?) *$", re.MULTILINE)
 
 
@@ -39,6 +42,29 @@ def test_links(page: pathlib.Path) -> None:
         if not target.exists() or (anchor and anchor not in anchors(target)):
             broken.append(link)
     assert broken == []
+
+
+def test_every_page_is_reached() -> None:
+    """By links, from README.md on."""
+    reached, left = set(), [PROJECT / "README.md"]
+    while left:
+        page = left.pop()
+        if page in reached:
+            continue
+        reached.add(page)
+        for link in LINK.findall(without_code(page.read_text())):
+            target = (page.parent / link.partition("#")[0]).resolve()
+            left += [target] if target.suffix == ".md" and "://" not in link else []
+    assert [page for page in PAGES if page not in reached] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_the_tests_that_it_names(page: pathlib.Path) -> None:
+    """`guest/test_network`, also without the directory, and for several `test_node_*`."""
+    files = {path.stem for path in (PROJECT / "tests").rglob("test_*.py")}
+    named = TEST.findall(page.read_text())
+    missing = [name for name in named if not fnmatch.filter(files, name)]
+    assert missing == []
 
 
 def test_decisions() -> None:
