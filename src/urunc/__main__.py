@@ -15,6 +15,7 @@ from urunc import OCI_VERSION, __version__, logs, timing
 from urunc.cli import FOREIGN, VERBS
 from urunc.cli.options import GLOBAL, Arguments, parse
 from urunc.errors import Error, UsageError
+from urunc.state import is_ours
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,9 +62,16 @@ def _open_closed() -> None:
             posix.open("/dev/null", posix.O_RDWR)  # the lowest number that is free: this one
 
 
-def run(argv: list[str]) -> int:
-    """Run the verb that these words ask for; its exit code."""
-    arguments = Arguments(argv)
+def run(
+    argv: list[str],
+    *,
+    document: Any = None,
+    runtime: str = "",
+    runtime_words: tuple[str, ...] = (),
+) -> int:
+    """Run the verb that these words ask for; its exit code. The rest is for callers that are no
+    command line (cli.options.Arguments)."""
+    arguments = Arguments(argv, document=document, runtime=runtime, runtime_words=runtime_words)
     used = parse(argv, GLOBAL, arguments, stop=True)
     if arguments.has("--version"):
         sys.stdout.write(VERSION)
@@ -86,9 +94,12 @@ def run(argv: list[str]) -> int:
     module: Any = __import__(f"urunc.cli.{VERBS[verb]}", fromlist=("main",))
     if verb in FOREIGN and rest[1:2] not in (["--help"], ["-h"]):
         _apply_globals(arguments)
-        from urunc.ordinary import hand_over_foreign
+        config = arguments.config()
+        from urunc.ordinary import named
 
-        identifier = hand_over_foreign(argv, rest[1:], arguments.root, arguments.config())
+        identifier = named(rest[1:], arguments.root)
+        if identifier and not is_ours(arguments.root, identifier):
+            arguments.hand_over(config)
         if VERBS[verb] == "refused":
             module.refuse(verb, rest[1:], arguments, identifier)
     # an option of the whole program is taken after the verb too

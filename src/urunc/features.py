@@ -37,9 +37,9 @@ IDMAPPED = (5, 12)
 """Linux has MOUNT_ATTR_IDMAP from here on (mount_setattr(2))."""
 
 
-def features(config: Config) -> dict[str, Any]:
-    """The features document."""
-    return document(_ordinary(config))
+def features(config: Config, runtime: str = "") -> dict[str, Any]:
+    """The features document; `runtime` is the ordinary one that a container's options name."""
+    return document(_ordinary(config, runtime))
 
 
 def document(theirs: dict[str, Any]) -> dict[str, Any]:
@@ -79,10 +79,10 @@ def document(theirs: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _ordinary(config: Config) -> dict[str, Any]:
+def _ordinary(config: Config, runtime: str) -> dict[str, Any]:
     """The ordinary runtime's own document; empty where there is no such runtime, or it has none."""
     try:
-        code, text = capture([ordinary.find(config), "features"])
+        code, text = capture([ordinary.find(config, runtime), "features"])
         document = loads(text) if code == 0 else {}
     except (HostError, ValueError):
         return {}

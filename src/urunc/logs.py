@@ -14,6 +14,10 @@ from time import gmtime, strftime
 
 from urunc.jsontext import dumps
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 path = ""
 file = ""
 """The administrator's, in text alone, whoever calls."""
@@ -21,6 +25,8 @@ container = ""
 """The id of the container that is spoken of, for that file."""
 json_format = False
 debug = False
+take_warning: Callable[[str], None] | None = None
+"""Who takes warnings instead of `path` and standard error: whoever forked this process."""
 _seen: set[str] = set()
 
 
@@ -49,19 +55,24 @@ def detail(message: str) -> None:
 
 
 def _emit(level: str, message: str) -> None:
+    written = False
     if path or file:
         now = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime())
         line = f'time="{now}" level={level} msg={dumps(message)}'
-        written = False
-        if file and file != path and (not path or level in ("warning", "error")):
+        alone = not path and not take_warning
+        if file and file != path and (alone or level in ("warning", "error")):
             of = f" container={dumps(container)}" if container else ""
             written = _append(file, line + of)
         if path:
             if json_format:
                 line = dumps({"level": level, "msg": message, "time": now})
             written = _append(path, line)
-        if written and level != "error":
-            return
+    if take_warning:
+        written = True
+        if level == "warning":
+            take_warning(message)
+    if written and level != "error":
+        return
     try:
         posix.write(
             2, f"urunc: {level}: {printable(message)}\n".encode("utf-8", "backslashreplace")

@@ -7,8 +7,9 @@ annotations and without urunc.json it is ordinary. Every other verb looks at --r
 Both keep their containers in the same --root, each in directories of its own, so an id is taken for
 both.
 
-The runtime is the caller's (`preferred`), else `ordinary.runtime` of the configuration, else runc,
-else crun, by PATH. It gets the very arguments that urunc got, so output and exit codes are its own.
+The runtime is the caller's (the shim's BinaryName), else `ordinary.runtime` of the configuration,
+else runc, else crun, by PATH. It gets the very arguments that urunc got, so output and exit codes
+are its own.
 """
 
 from __future__ import annotations
@@ -43,12 +44,10 @@ VALUE_OPTIONS = frozenset(
 )
 """Options of the verbs that only runc's table knows all of, that take a word of their own."""
 
-preferred = ""
-"""The runtime that a container's own options name (the shim's BinaryName): a name, or a path."""
 
-
-def find(config: Config) -> str:
-    """The ordinary runtime's program; raises HostError."""
+def find(config: Config, preferred: str = "") -> str:
+    """The path of the ordinary runtime's program: `preferred`, a name or a path, where it is not
+    urunc itself; raises HostError."""
     if preferred:
         path = _program(preferred, "its options (BinaryName)")
         if not _is_urunc(path):  # as where urunc was named for runc's shim
@@ -90,14 +89,11 @@ def is_ordinary(root: str, identifier: str) -> bool:
     return is_directory(f"{root}/{identifier}") and not is_ours(root, identifier)
 
 
-def hand_over_foreign(argv: list[str], words: list[str], root: str, config: Config) -> str:
-    """Become the ordinary runtime if the verb's words name a container of its; else the id of ours
-    that they name, "" for none."""
+def named(words: list[str], root: str) -> str:
+    """The id of the container below --root that a verb's words name, "" for none."""
     for word in _identifiers(words):
         if word and "/" not in word and word not in (".", "..") and is_directory(f"{root}/{word}"):
-            if is_ours(root, word):
-                return word
-            hand_over(argv, root, config)
+            return word
     return ""
 
 
@@ -115,9 +111,9 @@ def _identifiers(words: list[str]) -> list[str]:
     return words
 
 
-def hand_over(argv: list[str], root: str, config: Config) -> NoReturn:
-    """Become the ordinary runtime with our own arguments (without the program's name)."""
-    path = find(config)
+def become(path: str, argv: list[str], root: str) -> NoReturn:
+    """Become this ordinary runtime with our own arguments (without the program's name); raises
+    HostError."""
     arguments = []
     skip = False
     for word in argv:

@@ -11,7 +11,7 @@ import subprocess
 import pytest
 
 from urunc.shim import ENDED_FILE, bundle
-from urunc.shim.bundle import is_systemds, leave_answer
+from urunc.shim.bundle import configuration, has_own_pids, is_systemds, leave_answer
 from urunc.shim.messages import decode
 
 LAUNCHER = pathlib.Path(__file__).parents[2] / "launcher/shim.in"
@@ -44,13 +44,13 @@ def test_whose_control_group(
     """Kubelet's two drivers: CRI tells a shim that is not runc's by the path alone."""
     monkeypatch.setattr(bundle, "BOOTED", str(tmp_path))
     write(tmp_path, path)
-    assert is_systemds(str(tmp_path)) is expected
+    assert is_systemds(configuration(str(tmp_path))) is expected
 
 
 def test_slice_without_systemd(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bundle, "BOOTED", str(tmp_path / "none"))
     write(tmp_path, SLICE)
-    assert not is_systemds(str(tmp_path))
+    assert not is_systemds(configuration(str(tmp_path)))
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"linux": null}'])
@@ -59,8 +59,24 @@ def test_no_control_group(
 ) -> None:
     monkeypatch.setattr(bundle, "BOOTED", str(tmp_path))
     (tmp_path / "config.json").write_text(text)
-    assert not is_systemds(str(tmp_path))
-    assert not is_systemds(str(tmp_path / "none"))
+    assert not is_systemds(configuration(str(tmp_path)))
+    assert configuration(str(tmp_path / "none")) is None
+    assert not is_systemds(None)
+
+
+@pytest.mark.parametrize(
+    ("namespaces", "expected"),
+    [
+        ([{"type": "pid"}, {"type": "mount"}], True),
+        ([{"type": "mount"}], False),
+        ([{"type": "pid", "path": "/proc/1/ns/pid"}], False),
+        (None, True),
+        ([{}], True),
+    ],
+)
+def test_whose_pids(namespaces: object, expected: bool) -> None:
+    assert has_own_pids({"linux": {"namespaces": namespaces}}) is expected
+    assert has_own_pids(None)
 
 
 @pytest.fixture(params=[("dash",), ("bash",), ("busybox", "sh")], ids=lambda words: words[0])

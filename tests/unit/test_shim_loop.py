@@ -14,17 +14,18 @@ from typing import Any
 
 import pytest
 
+from urunc.shim.calls import SERVICES
+from urunc.shim.loop import Loop
 from urunc.shim.memory import give_back
-from urunc.shim.service import Shim
-from urunc.shim.tables import RUNNING, STOPPED
+from urunc.shim.service import Service
+from urunc.shim.tables import METHODS, RUNNING, STOPPED
 from urunc.shim.tasks import Task, TaskProcess
-from urunc.shim.worker import Worker
+from urunc.shim.ttrpc import NOT_FOUND, UNIMPLEMENTED, UNKNOWN
+from urunc.shim.worker import Answer, start
 
 
 class Publisher:
     """One that writes down what it shall tell."""
-
-    empty = True
 
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -32,107 +33,181 @@ class Publisher:
     def publish(self, kind: str, **_values: object) -> None:
         self.said.append(kind)
 
-    def descriptors(self) -> tuple[tuple[int, int], ...]:
-        return ()
 
-    def advance(self) -> None:
-        pass
+class Verbs:
+    """Verbs that are done with when the test calls what is in `pending`."""
 
-    def timeout_s(self) -> None:
-        return None
+    def __init__(self) -> None:
+        self.pending: list[Callable[[Answer], None]] = []
 
-
-def said_of(shim: Shim) -> list[str]:
-    """What its publisher, one of these, has written down."""
-    publisher: Any = shim.publisher
-    said: list[str] = publisher.said
-    return said
+    def run(self, _task: Task, _words: list[str], done: Callable[[Answer], None]) -> None:
+        self.pending.append(done)
 
 
-class Request:
-    """A request that writes down its answers."""
+class Call:
+    """A call that writes down its answers."""
+
+    process_name = "one"
 
     def __init__(self, said: list[str], **values: object) -> None:
         self.said = said
         self.values = values
+        self.codes: list[int] = []
 
     def answer(self, **_values: object) -> None:
         self.said.append("answer")
 
-    def refuse(self, _code: int, _message: str) -> None:
+    def refuse(self, code: int, _message: str) -> None:
         self.said.append("refusal")
+        self.codes.append(code)
+
+
+class Shim:
+    """A service whose verbs and events are the test's, and a guest of its that runs."""
+
+    def __init__(self, loop: Loop, directory: pathlib.Path) -> None:
+        publisher: Any = Publisher()
+        verbs: Any = Verbs()
+        self.said: list[str] = publisher.said
+        self.pending: list[Callable[[Answer], None]] = verbs.pending
+        self.service = Service(loop, publisher, verbs, "tests", str(directory / "socket"))
+        streams: Any = SimpleNamespace(release=lambda: None)
+        self.task = Task("one", str(directory), "", TaskProcess("", {}, streams, None))
+        self.task.guest = self.task.made = True
+        self.task.init.pid = 1
+        self.task.init.status = RUNNING
+        self.service.tasks.add(self.task)
+
+    def call(self, **values: object) -> Any:
+        """A call about the guest."""
+        return Call(self.said, id="one", **values)
+
+    def end(self, status: int) -> None:
+        """The guest's monitor ends."""
+        self.service.lives.ended(self.task, self.task.init, status)
 
 
 @pytest.fixture
-def shim(tmp_path: pathlib.Path) -> Iterator[Shim]:
-    publisher: Any = Publisher()
+def loop(tmp_path: pathlib.Path) -> Iterator[Loop]:
     before = signal.getsignal(signal.SIGCHLD)
     with socket.socket(socket.AF_UNIX) as listener:
-        path = str(tmp_path / "socket")
-        listener.bind(path)
+        listener.bind(str(tmp_path / "socket"))
         listener.listen()
-        yield Shim(listener, path, "tests", publisher)
+        yield Loop(listener, SERVICES)
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, before)
 
 
 @pytest.fixture
-def task(shim: Shim, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Task:
-    """A guest that runs; `kill` is done with when the test calls what is in `pending`."""
-    streams: Any = SimpleNamespace(release=lambda: None)
-    made = Task("one", str(tmp_path), "", TaskProcess("", {}, streams, None))
-    made.guest = made.made = True
-    made.init.pid = 1
-    made.init.status = RUNNING
-    shim.tasks["one"] = made
-    monkeypatch.setattr(shim, "_verb", lambda _task, _words, done: pending.append(done))
-    pending.clear()
-    return made
+def shim(loop: Loop, tmp_path: pathlib.Path) -> Shim:
+    return Shim(loop, tmp_path)
 
 
-pending: list[Callable[[int, str], None]] = []
+def test_every_method_has_its_call(shim: Shim) -> None:
+    assert set(shim.service.calls) == set(METHODS)
+    assert len(set(shim.service.calls.values())) == len(METHODS)
 
 
 @pytest.mark.parametrize(("code", "answer"), [(0, "answer"), (1, "refusal")])
-def test_an_end_is_told_after_the_answers_to_who_killed(
-    shim: Shim, task: Task, code: int, answer: str
-) -> None:
+def test_an_end_is_told_after_the_answers_to_who_killed(shim: Shim, code: int, answer: str) -> None:
     """containerd closes its connection once it has heard of the end and deleted the container."""
-    said = said_of(shim)
-    requests: Any = [Request(said, id="one", signal=9, all=False) for _ in range(2)]
-    wait: Any = Request(said, id="one")
-    for request in requests:
-        shim.do_kill(request)
-    shim.ended(task, task.init, 9)
-    shim.do_wait(wait)
-    assert task.init.status == STOPPED
-    pending[0](code, "")
-    assert said == [answer]
-    pending[1](code, "")
-    assert said == [answer, answer, "answer", "TaskExit"]
+    for _ in range(2):
+        shim.service.kill(shim.call(signal=9, all=False))
+    shim.end(9)
+    shim.service.wait(shim.call())
+    assert shim.task.init.status == STOPPED
+    shim.pending[0](Answer(code=code))
+    assert shim.said == [answer]
+    shim.pending[1](Answer(code=code))
+    assert shim.said == [answer, answer, "answer", "TaskExit"]
 
 
-def test_an_end_that_nobody_brought_about(shim: Shim, task: Task) -> None:
-    said = said_of(shim)
-    request: Any = Request(said, id="one", signal=1, all=False)
-    shim.do_kill(request)
-    pending[0](0, "")
-    shim.ended(task, task.init, 0)
-    assert said == ["answer", "TaskExit"]
+def test_an_end_that_nobody_brought_about(shim: Shim) -> None:
+    shim.service.kill(shim.call(signal=1, all=False))
+    shim.pending[0](Answer(code=0))
+    shim.end(0)
+    assert shim.said == ["answer", "TaskExit"]
 
 
-def test_it_waits_for_its_workers(shim: Shim, tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize(
+    ("method", "kind", "code"),
+    [
+        ("Kill", "missing", NOT_FOUND),
+        ("Kill", "wrong status", NOT_FOUND),
+        ("Kill", "", UNKNOWN),
+        ("Pause", "wrong status", NOT_FOUND),
+        ("Resume", "wrong status", UNKNOWN),
+        ("Resume", "missing", NOT_FOUND),
+        ("Pause", "refused", UNIMPLEMENTED),
+    ],
+)
+def test_codes(shim: Shim, method: str, kind: Any, code: int) -> None:
+    """By an error's kind, whatever its words are."""
+    call = shim.call(signal=9, all=False)
+    shim.service.calls[method](call)
+    shim.pending[0](Answer(code=1, message="container not running: not found", kind=kind))
+    assert call.codes == [code]
+
+
+def test_it_waits_for_its_workers(loop: Loop) -> None:
     """Who asked for what they do gets an answer, also if containerd has no more containers
     meanwhile: a `kill` is not over yet when the end that it brings about is."""
-    answered = []
-    pid = os.fork()
-    if not pid:
+    answered: list[Answer] = []
+
+    def work() -> int:
         time.sleep(0.2)
-        os._exit(0)
-    shim.workers[pid] = Worker(pid, str(tmp_path / "log"), lambda *end: answered.append(end))
-    shim.leaving = True
-    shim.run()
-    assert answered == [(0, "")]
+        return 0
+
+    loop.await_worker(start(work, answered.append))
+    loop.leave()
+    loop.run(lambda _connection, _called: None, ())
+    assert answered == [Answer(code=0)]
+
+
+def test_ends_of_children(loop: Loop) -> None:
+    """Told once: of who ends after it is known, and of who has ended before."""
+    told: list[tuple[str, int]] = []
+    read, write = os.pipe()
+    early = os.fork()
+    if not early:
+        os._exit(3)
+    os.waitid(os.P_PID, early, os.WEXITED | os.WNOWAIT)
+    late = os.fork()
+    if not late:
+        os.read(read, 1)
+        os._exit(4)
+
+    def done(_answer: Answer) -> None:
+        loop.adopt(early, lambda status: told.append(("early", status)))
+        loop.adopt(late, lambda status: told.append(("late", status)))
+        loop.leave()
+        os.write(write, b"x")
+
+    class Waiting:
+        """A source that is busy until both have ended."""
+
+        @property
+        def busy(self) -> bool:
+            return len(told) < 2
+
+        def descriptors(self) -> tuple[()]:
+            return ()
+
+        def timeout_s(self) -> None:
+            return None
+
+        def advance(self) -> None:
+            pass
+
+    def work() -> int:
+        time.sleep(0.2)
+        return 0
+
+    loop.await_worker(start(work, done))
+    loop.run(lambda _connection, _called: None, (Waiting(),))
+    os.close(read)
+    os.close(write)
+    assert told == [("early", 3 << 8), ("late", 4 << 8)]
 
 
 def resident_kib() -> int:

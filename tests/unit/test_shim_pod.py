@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from urunc.shim.bundle import configuration
 from urunc.shim.pod import (
     NONE,
     Limits,
@@ -37,41 +38,36 @@ TOTALS = Limits(
 )
 
 
-def read(directory: pathlib.Path, document: object) -> Member:
-    (directory / "config.json").write_text(json.dumps(document))
-    return member(str(directory))
-
-
-def test_a_pause_container_has_the_totals(tmp_path: pathlib.Path) -> None:
-    found = read(tmp_path, {"annotations": PAUSE, "linux": {"resources": {"cpu": {"shares": 2}}}})
+def test_a_pause_container_has_the_totals() -> None:
+    found = member({"annotations": PAUSE, "linux": {"resources": {"cpu": {"shares": 2}}}})
     assert found == Member(pod="pod1", limits=Limits(cpu_shares=2), totals=TOTALS)
 
 
-def test_others_have_limits(tmp_path: pathlib.Path) -> None:
+def test_others_have_limits() -> None:
     """Annotations with totals count on a pause container only."""
     annotations = PAUSE | {f"{CRI}container-type": "container"}
     limits = {"memory": {"limit": 64 * MIB}, "cpu": {"quota": -1, "period": 50_000}}
-    found = read(tmp_path, {"annotations": annotations, "linux": {"resources": limits}})
+    found = member({"annotations": annotations, "linux": {"resources": limits}})
     assert found.totals is None
     assert found.limits == Limits(memory_bytes=64 * MIB, cpu_period_us=50_000)
 
 
 @pytest.mark.parametrize("text", ["", "-1", "0", "1e9", "²", "9" * 30])
-def test_totals_that_say_nothing(tmp_path: pathlib.Path, text: str) -> None:
+def test_totals_that_say_nothing(text: str) -> None:
     annotations = PAUSE | {f"{CRI}sandbox-memory": text}
-    found = read(tmp_path, {"annotations": annotations})
+    found = member({"annotations": annotations})
     assert found.totals and found.totals.memory_bytes == 0
 
 
 @pytest.mark.parametrize(
     "document", [[], {}, {"annotations": 7}, {"linux": {"resources": {"memory": [], "cpu": 1}}}]
 )
-def test_a_configuration_that_is_none(tmp_path: pathlib.Path, document: object) -> None:
-    assert read(tmp_path, document) == Member()
+def test_a_configuration_that_is_none(document: object) -> None:
+    assert member(document) == Member()
 
 
 def test_no_configuration(tmp_path: pathlib.Path) -> None:
-    assert member(str(tmp_path)) == Member()
+    assert member(configuration(str(tmp_path))) == Member()
 
 
 def test_everything_is_left() -> None:

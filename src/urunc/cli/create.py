@@ -44,13 +44,12 @@ def create(
     (identifier,) = arguments.only("container id")
     config = arguments.config()
     bundle = bundle_directory(arguments.get("--bundle"))
-    document = spec.read_document(bundle)
+    document = arguments.document
+    if document is None:
+        document = spec.read_document(bundle)
     if not image.claims(document, bundle, config):
-        from urunc.ordinary import hand_over
-
         image.warn_of_strangers(document)
-
-        hand_over(arguments.argv, arguments.root, config)
+        arguments.hand_over(config)
     parsed = spec.parse(document, bundle)
     unikernel = image.read(parsed, config)
     timing.stamp(1)

@@ -10,7 +10,6 @@ from urunc.cli.options import FLAG, VALUE, Arguments
 from urunc.errors import Error, HostError, UsageError
 from urunc.jsontext import dumps
 from urunc.linux.files import is_directory
-from urunc.ordinary import hand_over
 from urunc.state import is_ours, load
 
 TYPE_CHECKING = False
@@ -37,7 +36,7 @@ def main(arguments: Arguments) -> int:
     names = _names(arguments.root)
     mine = [name for name in names if is_ours(arguments.root, name)]
     if names and not mine:
-        hand_over(arguments.argv, arguments.root, arguments.config())
+        arguments.hand_over()
     others = _ordinary(arguments) if len(mine) < len(names) else []
     states = [state for name in mine if (state := _state(arguments.root, name))]
     if arguments.has("--quiet"):

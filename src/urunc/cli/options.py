@@ -12,6 +12,8 @@ from urunc.state import runtime_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
     from urunc.config import Config
 
 FLAG, VALUE = "flag", "value"
@@ -54,10 +56,24 @@ CREATE = BUNDLE | {
 
 
 class Arguments:
-    """A parsed command line: the verb's options and words, and what stood before the verb."""
+    """A parsed command line: the verb's options and words, and what stood before the verb; with
+    what a caller in the same process, the shim's worker, knows beside it."""
 
-    def __init__(self, argv: list[str]) -> None:
+    def __init__(
+        self,
+        argv: list[str],
+        *,
+        document: Any = None,
+        runtime: str = "",
+        runtime_words: tuple[str, ...] = (),
+    ) -> None:
         self.argv = argv
+        self.document = document
+        """The JSON value of the bundle's config.json, None where it is still to be read."""
+        self.runtime = runtime
+        """The ordinary runtime that the container's own options name, a name or a path, or ""."""
+        self.runtime_words = runtime_words
+        """Global options that the ordinary runtime gets, and no verb of ours."""
         self.options: dict[str, str] = {}
         self.words: list[str] = []
         self.root = f"{runtime_directory()}/urunc"
@@ -88,6 +104,13 @@ class Arguments:
         config = load(self.config_path)
         logs.file = config.get("log.file")
         return config
+
+    def hand_over(self, config: Config | None = None) -> NoReturn:
+        """Become the ordinary runtime with the very same arguments; raises HostError."""
+        from urunc.ordinary import become, find
+
+        path = find(config or self.config(), self.runtime)
+        become(path, [*self.runtime_words, *self.argv], self.root)
 
 
 def parse(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from urunc.cli.options import Arguments
 from urunc.errors import Error, NotFoundError, RefusedError, UsageError, WrongStatusError
-from urunc.ordinary import hand_over
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,6 +69,6 @@ def _hand_over_new(arguments: Arguments, words: list[str]) -> None:
     config = arguments.config()
     directory = bundle_directory(bundle)
     if not image.claims(spec.read_document(directory), directory, config):
-        hand_over(arguments.argv, arguments.root, config)
+        arguments.hand_over(config)
     what, instead = REASONS["restore"]
     raise WrongStatusError(f"restore: {what}", instead)

@@ -39,9 +39,8 @@ def main(arguments: Arguments) -> int:
     mount_rootfs = arguments.has("--mount-rootfs")
     asked = [arguments.get(option) for option in ("--type", "--hypervisor", "--binary")]
     if not any(asked) and not mount_rootfs:
-        from urunc.ordinary import hand_over
-
-        hand_over(arguments.argv, "", arguments.config())
+        arguments.root = ""
+        arguments.hand_over()
     path = f"{bundle_directory(arguments.get('--bundle'))}/config.json"
     annotations = {
         "unikernelType": arguments.get("--type", "linux" if mount_rootfs else "unikraft"),

@@ -12,8 +12,8 @@ def ours(arguments: Arguments, *more: str) -> str:
     words = arguments.only("container id", *more)
     identifier = check_id(words[0])
     if not is_ours(arguments.root, identifier):
-        from urunc.ordinary import hand_over, is_ordinary
+        from urunc.ordinary import is_ordinary
 
         if is_ordinary(arguments.root, identifier):
-            hand_over(arguments.argv, arguments.root, arguments.config())
+            arguments.hand_over()
     return identifier

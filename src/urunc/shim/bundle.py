@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the shim itself has to know of a container's config.json (the rest is its workers'), and
-what it leaves in a bundle."""
+"""What the shim itself looks at in a bundle's config.json, which it reads once, for itself and the
+worker that makes the container; and what it leaves in a bundle."""
 
 from __future__ import annotations
 
@@ -20,30 +20,42 @@ BOOTED = "/run/systemd/system"
 """Where systemd runs the machine (sd_booted(3))."""
 
 
-def is_claimed(bundle: str, config_path: str) -> bool:
-    """Whether it claims to be a unikernel, once its root filesystem is there. Raises Error."""
-    return image.claims(read_document(bundle), bundle, load(config_path))
+def configuration(bundle: str) -> Any:
+    """The JSON value of a bundle's config.json; None where it cannot be read, which is for the
+    runtime to complain of."""
+    try:
+        return read_document(bundle)
+    except Error:
+        return None
 
 
-def is_systemds(bundle: str) -> bool:
+def is_claimed(document: Any, bundle: str, config_path: str) -> bool:
+    """Whether a configuration is a unikernel's, once its root filesystem is there; None is read
+    anew. Raises Error."""
+    if document is None:
+        document = read_document(bundle)
+    return image.claims(document, bundle, load(config_path))
+
+
+def is_systemds(document: Any) -> bool:
     """Whether systemd is here and a container's cgroupsPath is `SLICE:PREFIX:NAME`: CRI has no
     option to say so for a runtime that is not runc. Without systemd it is a path like any other,
     as with runc: a client that does not know containerd's driver names a slice."""
     if not exists(BOOTED):
         return False
     try:
-        path = read_document(bundle)["linux"]["cgroupsPath"]
+        path = document["linux"]["cgroupsPath"]
         return isinstance(path, str) and path.count(":") == 2 and "/" not in path
-    except (Error, KeyError, TypeError):
+    except (KeyError, TypeError):
         return False
 
 
-def has_own_pids(bundle: str) -> bool:
-    """Whether a container's processes end with its init."""
+def has_own_pids(document: Any) -> bool:
+    """Whether a container's processes end with its init; True where nothing says otherwise."""
     try:
-        namespaces = read_document(bundle)["linux"]["namespaces"]
+        namespaces = document["linux"]["namespaces"]
         return any(item["type"] == "pid" and not item.get("path") for item in namespaces)
-    except (Error, KeyError, TypeError):
+    except (KeyError, TypeError):
         return True
 
 

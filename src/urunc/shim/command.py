@@ -255,11 +255,15 @@ def _serve(listener: Any, path: str, namespace: str, events: str, adjust: int) -
     _drop_streams()
     # containerd asks for its first container within a millisecond: every module is waited for
     from urunc.shim import worker
+    from urunc.shim.calls import SERVICES
+    from urunc.shim.loop import Loop
     from urunc.shim.publisher import Publisher
-    from urunc.shim.service import Shim
+    from urunc.shim.service import Service
 
     worker.preload(worker.FIRST)
-    Shim(listener, path, namespace, Publisher(events, namespace)).run()
+    loop, publisher = Loop(listener, SERVICES), Publisher(events, namespace)
+    service = Service(loop, publisher, worker.Verbs(loop), namespace, path)
+    loop.run(service.serve, (publisher, service.lives))
 
 
 def _drop_streams() -> None:
@@ -333,13 +337,13 @@ def _remove_socket(bundle: str) -> None:
 def _force(words: list[str], bundle: str, runtime: str) -> None:
     from urunc.shim import worker
 
-    log = f"{bundle}/.urunc-delete.log"
+    log = worker.RuntimeLog(f"{bundle}/.urunc-delete.log")
 
-    def done(code: int, message: str) -> None:
-        if code and "does not exist" not in message:
-            raise StateError(f"delete '{words[-1]}': {message}")
+    def done(answer: worker.Answer) -> None:
+        if answer.code and answer.kind != "missing":
+            raise StateError(f"delete '{words[-1]}': {answer.text}")
 
-    work = worker.start(lambda: worker.verb(words, log, runtime), log, done)
+    work = worker.start(lambda: worker.verb(words, log, runtime), done, log=log)
     work.finish(posix.waitpid(work.pid, 0)[1])
 
 
@@ -353,7 +357,6 @@ def _is_mounted(path: str, parent: str) -> bool:
 def info() -> int:
     """What this shim is: its name and version, and, with these options, the runtime's features
     (by which containerd decides on mounts with mapped ids, CRI on user namespaces)."""
-    from urunc import ordinary
     from urunc.config import load
     from urunc.features import features
     from urunc.jsontext import dumps
@@ -366,8 +369,8 @@ def info() -> int:
         options = read(given)
     except MessageError as error:
         raise UsageError(f"standard input: {error}") from None
-    ordinary.preferred = options.get("binary_name", "")
-    document = dumps(features(load(options.get("config_path", "")))).encode()
+    config = load(options.get("config_path", ""))
+    document = dumps(features(config, options.get("binary_name", ""))).encode()
     values = {
         "name": NAME,
         "version": {"version": __version__},

@@ -7,8 +7,6 @@ whole pod. Pure, but for files in the bundle.
 
 from __future__ import annotations
 
-from urunc.bundle.spec import read_document
-from urunc.errors import Error
 from urunc.jsontext import dumps, loads
 from urunc.linux.files import write_whole
 from urunc.record import record, replace
@@ -65,18 +63,17 @@ class Member:
     """The pod's, on its pause container; else None."""
 
 
-def member(bundle: str) -> Member:
-    """What a bundle's config.json says of it; what cannot be read is not there: the runtime will
+def member(document: Any) -> Member:
+    """What config.json's JSON value says of it; what makes no sense is not there: the runtime will
     complain."""
     try:
-        document = read_document(bundle)
         annotations = document.get("annotations") or {}
         limits = changed(NONE, _member(document.get("linux"), "resources"))
         pod = str(annotations.get(POD, ""))
         if annotations.get(TYPE) != "sandbox":
             return Member(pod=pod, limits=limits)
         said = {field: annotations.get(name, "") for field, name in TOTALS.items()}
-    except (Error, AttributeError, TypeError):
+    except (AttributeError, TypeError):
         return Member()
     totals = {field: int(text) for field, text in said.items() if _is_number(text)}
     return Member(pod=pod, limits=limits, totals=Limits(**totals))

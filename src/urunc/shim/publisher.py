@@ -16,6 +16,7 @@ from urunc.shim.messages import MessageError, any_of, decode, encode, timestamp
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 SERVICE = "containerd.services.events.ttrpc.v1.Events"
@@ -45,12 +46,12 @@ class Publisher:
         self.address = address.removeprefix("unix://")
         self.namespace = namespace
         self._queue: list[tuple[bytes, int]] = []
-        self._client: _Call | None = None
+        self._client: _Forward | None = None
         self._deadline_s = 0.0
         self._retry_s = 0.0
 
     def publish(self, name: str, **values: Any) -> None:
-        """Queue an event of containerd.events."""
+        """Queue an event: the name and the fields of a message of containerd.events."""
         if not self.address or len(self._queue) >= QUEUE_LIMIT:
             return
         envelope = {
@@ -66,13 +67,13 @@ class Publisher:
         self.advance()
 
     @property
-    def empty(self) -> bool:
-        """Whether everything was told."""
-        return not self._queue
+    def busy(self) -> bool:
+        """Whether there is something to tell still."""
+        return bool(self._queue)
 
-    def descriptors(self) -> list[tuple[int, int]]:
-        """(descriptor, events) to poll for."""
-        return [self._client.interest()] if self._client else []
+    def descriptors(self) -> list[tuple[int, int, Callable[[int], None]]]:
+        """(descriptor, events, what to call then) to poll for."""
+        return [(*self._client.interest(), lambda _: self.advance())] if self._client else []
 
     def timeout_s(self) -> float | None:
         """When to be asked again, whatever happens; None: not at all."""
@@ -88,7 +89,7 @@ class Publisher:
                     return
                 request, tries = self._queue[0]
                 try:
-                    self._client = _Call(self.address, self.namespace, request)
+                    self._client = _Forward(self.address, self.namespace, request)
                 except OSError:
                     self._failed(tries)
                     return
@@ -116,7 +117,7 @@ class Publisher:
         self._retry_s = monotonic() + 0.5 * (TRIES - tries + 1)
 
 
-class _Call:
+class _Forward:
     """One Forward, on a connection of its own that never blocks."""
 
     def __init__(self, address: str, namespace: str, payload: bytes) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""containerd's task service (versions 2 and 3): every request is answered when its work is done.
+"""containerd's task service (versions 2 and 3): every call is answered when its work is done.
 
 This process only keeps books: who is what, who waits for whom. Whatever may take time is a
 worker's (worker.py).
@@ -10,37 +10,93 @@ from __future__ import annotations
 import posix
 
 from urunc import guest_channel
+from urunc.errors import Error
 from urunc.linux.files import unlink, write_whole
 from urunc.shim import pod
-from urunc.shim.checkpoints import checkpoint_words
-from urunc.shim.lives import Lives, name_of
-from urunc.shim.loop import Call
-from urunc.shim.messages import any_of, timestamp
+from urunc.shim.calls import CODES_OF_RUNNING, Call, answering
+from urunc.shim.lives import Lives
+from urunc.shim.messages import MessageError, any_of, timestamp
 from urunc.shim.options import read as runtime_options
 from urunc.shim.tables import RUNNING, STOPPED
-from urunc.shim.tasks import TaskProcess
+from urunc.shim.tasks import Tasks
 from urunc.shim.ttrpc import (
-    ALREADY_EXISTS,
-    FAILED_PRECONDITION,
+    INTERNAL,
+    INVALID_ARGUMENT,
     NOT_FOUND,
     UNIMPLEMENTED,
+    UNKNOWN,
     StatusError,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
+    from urunc.shim import ttrpc
+    from urunc.shim.loop import Loop
+    from urunc.shim.publisher import Publisher
+    from urunc.shim.worker import Answer, Verbs
 
-class Shim(Lives):
-    """The service: a method `do_…` for each of containerd's."""
 
-    # what clients ask for meanwhile
+class Service:
+    """The service's calls. Those that make and end are `lives`'."""
 
-    def do_state(self, request: Call) -> None:
-        task, process = self._find(request)
+    def __init__(
+        self, loop: Loop, publisher: Publisher, verbs: Verbs, namespace: str, path: str
+    ) -> None:
+        """`path` is where the loop listens."""
+        self.tasks = Tasks()
+        self.lives = Lives(loop, self.tasks, verbs, publisher, namespace)
+        self._loop = loop
+        self._publisher = publisher
+        self._verbs = verbs
+        self._path = path
+        self.calls: dict[str, Callable[[Call], None]] = {
+            "State": self.state,
+            "Create": self.lives.create,
+            "Start": self.lives.start,
+            "Delete": self.lives.delete,
+            "Pids": self.pids,
+            "Pause": self.pause,
+            "Resume": self.resume,
+            "Checkpoint": self.checkpoint,
+            "Kill": self.kill,
+            "Exec": self.lives.add_process,
+            "ResizePty": self.resize_pty,
+            "CloseIO": self.close_io,
+            "Update": self.update,
+            "Wait": self.wait,
+            "Stats": self.stats,
+            "Connect": self.connect,
+            "Shutdown": self.shutdown,
+        }
+        """What answers each method; raises StatusError, Error and OSError where it cannot."""
+
+    def serve(self, connection: ttrpc.Connection, called: ttrpc.Request) -> None:
+        """Answer a call, now or when its work is done."""
+        method = called.method
+        try:
+            self.calls[method](Call(connection, called))
+            return
+        except StatusError as error:
+            answer = error
+        except MessageError as error:
+            answer = StatusError(INVALID_ARGUMENT, f"{method}: {error}")
+        except Error as error:
+            answer = StatusError(UNKNOWN, str(error))
+        except OSError as error:
+            where = f" '{error.filename}'" if error.filename else ""
+            answer = StatusError(UNKNOWN, f"{method}: {error.strerror or error}{where}")
+        except Exception as error:  # a defect of ours must not end the other containers' shim
+            answer = StatusError(INTERNAL, f"{method}: {type(error).__name__}: {error}")
+        connection.fail(called.stream, answer)
+
+    def state(self, call: Call) -> None:
+        """What there is to know of a process."""
+        task, process = self.tasks.process_named(call.values)
         stdio = process.stdio
-        request.answer(
+        call.answer(
             id=task.id, bundle=task.bundle, pid=process.pid, status=task.status_of(process),
             stdin=stdio["stdin"], stdout=stdio["stdout"], stderr=stdio["stderr"],
             terminal=stdio["terminal"], exit_status=process.exit_code,
@@ -48,61 +104,47 @@ class Shim(Lives):
             exec_id=process.exec_id,
         )  # fmt: skip
 
-    def do_wait(self, request: Call) -> None:
-        task, process = self._find(request)
+    def wait(self, call: Call) -> None:
+        """Answered when the process has ended."""
+        task, process = self.tasks.process_named(call.values)
 
         def answer() -> None:
-            request.answer(exit_status=process.exit_code, exited_at=timestamp(process.exited_ns))
+            call.answer(exit_status=process.exit_code, exited_at=timestamp(process.exited_ns))
 
         if process.status == STOPPED and not task.holds_back(process):
             answer()
         else:
             process.waiting.append(answer)
 
-    def do_kill(self, request: Call) -> None:
-        task, process = self._find(request)
-        number = request.values["signal"]
+    def kill(self, call: Call) -> None:
+        """Send a process a signal; `all`: each process of the container."""
+        task, process = self.tasks.process_named(call.values)
+        number = call.values["signal"]
         if process is not task.init:
             if process.status != RUNNING:
-                raise StatusError(NOT_FOUND, f"{name_of(request)}: process already finished")
+                raise StatusError(NOT_FOUND, f"{call.process_name}: process already finished")
             posix.kill(process.pid, number)  # our own child, not yet waited for
-            request.answer()
+            call.answer()
             return
         if process.status == STOPPED:
             raise StatusError(NOT_FOUND, f"{task.id}: process already finished")
-        words = ["kill", *(["--all"] if request.values["all"] else []), task.id, str(number)]
-        answered = self._answering(request, request.answer)
+        words = ["kill", *(["--all"] if call.values["all"] else []), task.id, str(number)]
+        answered = answering(call, call.answer, CODES_OF_RUNNING)
         task.killers += 1
 
-        def done(code: int, message: str) -> None:
-            answered(code, message)
+        def done(answer: Answer) -> None:
+            answered(answer)
             task.killers -= 1
             if process.exited_ns and not process.starting:
-                self._tell_end(task, process)
+                self.lives.tell_end(task, process)
 
-        self._verb(task, words, done)
+        self._verbs.run(task, words, done)
 
-    def do_exec(self, request: Call) -> None:
-        task = self._task(request)
-        values = request.values
-        if task.guest:
-            text = f"exec in '{task.id}': a unikernel has no processes to run a command in"
-            raise StatusError(UNIMPLEMENTED, text)
-        if values["exec_id"] in task.execs:
-            raise StatusError(ALREADY_EXISTS, f"{values['exec_id']}: already exists")
-        if task.init.status != RUNNING:
-            raise StatusError(FAILED_PRECONDITION, f"exec in '{task.id}': container not running")
-        streams, terminal = self._streams(values, task.options, task.id)
-        process = TaskProcess(values["exec_id"], values, streams, terminal)
-        process.spec = values["spec"]["value"]
-        task.execs[process.exec_id] = process
-        self.publisher.publish("TaskExecAdded", container_id=task.id, exec_id=process.exec_id)
-        request.answer()
-
-    def do_pids(self, request: Call) -> None:
+    def pids(self, call: Call) -> None:
+        """The processes of a container."""
         from urunc.shim.metrics import pids
 
-        task = self._task(request)
+        task = self.tasks.named(call.values)
         execs = {process.pid: process.exec_id for process in task.execs.values()}
         found = []
         for pid in pids(task.groups):
@@ -115,87 +157,98 @@ class Shim(Lives):
             # of a shim without any a containerd that comes back thinks that its task was never
             # made, and forgets how it ended (containerd/containerd#6860)
             found = [{"pid": task.init.pid}]
-        request.answer(processes=found)
+        call.answer(processes=found)
 
-    def do_pause(self, request: Call) -> None:
-        task = self._task(request)
+    def pause(self, call: Call) -> None:
+        """Freeze a container."""
+        task = self.tasks.named(call.values)
 
         def then() -> None:
             task.paused = True
-            self.publisher.publish("TaskPaused", container_id=task.id)
-            request.answer()
+            self._publisher.publish("TaskPaused", container_id=task.id)
+            call.answer()
 
-        self._verb(task, ["pause", task.id], self._answering(request, then))
+        self._verbs.run(task, ["pause", task.id], answering(call, then, CODES_OF_RUNNING))
 
-    def do_resume(self, request: Call) -> None:
-        task = self._task(request)
+    def resume(self, call: Call) -> None:
+        """Thaw a container."""
+        task = self.tasks.named(call.values)
 
         def then() -> None:
             task.paused = False
-            self.publisher.publish("TaskResumed", container_id=task.id)
-            request.answer()
+            self._publisher.publish("TaskResumed", container_id=task.id)
+            call.answer()
 
-        self._verb(task, ["resume", task.id], self._answering(request, then))
+        self._verbs.run(task, ["resume", task.id], answering(call, then))
 
-    def do_checkpoint(self, request: Call) -> None:
-        task = self._task(request)
+    def checkpoint(self, call: Call) -> None:
+        """Save an ordinary container."""
+        from urunc.shim.checkpoints import checkpoint_words
+
+        task = self.tasks.named(call.values)
         if task.guest:
             raise StatusError(UNIMPLEMENTED, f"checkpoint of '{task.id}': a unikernel has none")
-        options = runtime_options(request.values["options"])
-        words = checkpoint_words(task, request.values["path"], options)
+        words = checkpoint_words(task, call.values["path"], runtime_options(call.values["options"]))
 
         def then() -> None:
-            self.publisher.publish("TaskCheckpointed", container_id=task.id)
-            request.answer()
+            self._publisher.publish("TaskCheckpointed", container_id=task.id)
+            call.answer()
 
-        self._verb(task, words, self._answering(request, then))
+        self._verbs.run(task, words, answering(call, then))
 
-    def do_update(self, request: Call) -> None:
-        task = self._task(request)
-        file = f"{task.bundle}/.urunc-resources-{request.stream}.json"
-        write_whole(file, request.values["resources"]["value"])
+    def update(self, call: Call) -> None:
+        """Give a container other limits."""
+        task = self.tasks.named(call.values)
+        resources = call.values["resources"]["value"]
+        file = f"{task.bundle}/.urunc-resources-{call.stream}.json"
+        write_whole(file, resources)
 
         def then() -> None:
-            task.limit(pod.parsed(request.values["resources"]["value"]))
-            request.answer()
+            task.limit(pod.parsed(resources))
+            call.answer()
 
-        answered = self._answering(request, then)
+        answered = answering(call, then, CODES_OF_RUNNING)
 
-        def done(code: int, message: str) -> None:
+        def done(answer: Answer) -> None:
             unlink(file)
-            answered(code, message)
+            answered(answer)
 
-        self._verb(task, ["update", "--resources", file, task.id], done)
+        self._verbs.run(task, ["update", "--resources", file, task.id], done)
 
-    def do_stats(self, request: Call) -> None:
+    def stats(self, call: Call) -> None:
+        """What a container uses."""
         from urunc.shim.metrics import metrics
 
-        task = self._task(request)
+        task = self.tasks.named(call.values)
         name, values = metrics(task.groups)
-        request.answer(stats=any_of(name, values))
+        call.answer(stats=any_of(name, values))
 
-    def do_resize_pty(self, request: Call) -> None:
-        task, process = self._find(request)
-        width, height = request.values["width"], request.values["height"]
+    def resize_pty(self, call: Call) -> None:
+        """Give a terminal another size; passed over where the process has none."""
+        task, process = self.tasks.process_named(call.values)
+        width, height = call.values["width"], call.values["height"]
         if process.terminal:
             process.terminal.resize(width, height)
             if process.channel >= 0:
                 guest_channel.resize(f"{task.root}/{task.id}", height, width)
-        request.answer()
+        call.answer()
 
-    def do_close_io(self, request: Call) -> None:
-        _, process = self._find(request)
-        if request.values["stdin"]:
+    def close_io(self, call: Call) -> None:
+        """Let a process's input end once its client has closed it."""
+        _, process = self.tasks.process_named(call.values)
+        if call.values["stdin"]:
             process.streams.close_stdin()
-        request.answer()
+        call.answer()
 
-    def do_connect(self, request: Call) -> None:
-        task = self.tasks.get(request.values["id"])
+    def connect(self, call: Call) -> None:
+        """Who the shim is, and the container's init, 0 where there is none."""
+        task = self.tasks.get(call.values["id"])
         pid = task.init.pid if task else 0
-        request.answer(shim_pid=posix.getpid(), task_pid=pid)
+        call.answer(shim_pid=posix.getpid(), task_pid=pid)
 
-    def do_shutdown(self, request: Call) -> None:
-        if not self.tasks and not self.leaving:
-            self.leaving = True
-            unlink(self.path)  # from here on the next container gets another shim
-        request.answer()
+    def shutdown(self, call: Call) -> None:
+        """End, where there is no container left."""
+        if not self.tasks and not self._loop.leaving:
+            self._loop.leave()
+            unlink(self._path)  # from here on the next container gets another shim
+        call.answer()

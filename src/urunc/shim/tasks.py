@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the shim knows of each container: its init process, the processes executed beside it, their
-statuses and ends. Plain state; what is done with it is in service.py."""
+statuses and ends. Plain state; what is done with it is in lives.py and service.py."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from urunc.cgroup.groups import Groups
 from urunc.record import replace
 from urunc.shim.pod import Member, changed
 from urunc.shim.tables import CREATED, PAUSED, RUNNING, STOPPED
+from urunc.shim.ttrpc import NOT_FOUND, StatusError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
     from urunc.lifecycle.events import MemoryEvents
@@ -51,7 +52,7 @@ class TaskProcess:
         """Where the exit code of a guest's application comes from, -1 for nowhere."""
 
     def end(self, code: int) -> None:
-        """It has ended."""
+        """It has ended, now, with this exit code."""
         self.status = STOPPED
         self.exit_code = code
         self.exited_ns = time_ns()
@@ -73,6 +74,9 @@ class Task:
         self.options: dict[str, Any] = {}
         """The runtime's options (options.py)."""
         self.systemd = False
+        """Whether systemd makes its control groups."""
+        self.own_pids = True
+        """Whether its processes end with its init."""
         self.checkpoint = ""
         """The directory that it is restored from when it is started, "" where it is made anew."""
         self.made = False
@@ -91,6 +95,10 @@ class Task:
     def limit(self, resources: Any) -> None:
         """It has got the limits of a linux.resources object."""
         self.member = replace(self.member, limits=changed(self.member.limits, resources))
+
+    def processes(self) -> tuple[TaskProcess, ...]:
+        """Its init, and those that were executed in it."""
+        return self.init, *self.execs.values()
 
     def making(self) -> list[str]:
         """The runtime's options to make its init, anew or from a checkpoint."""
@@ -113,3 +121,48 @@ class Task:
         if process is self.init and self.paused and process.status == RUNNING:
             return PAUSED
         return process.status
+
+
+class Tasks:
+    """The containers of a shim, by their ids."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, Task] = {}
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(tuple(self._tasks.values()))
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def add(self, task: Task) -> None:
+        """From here on there is this one."""
+        self._tasks[task.id] = task
+
+    def remove(self, task: Task) -> None:
+        """It is no more."""
+        self._tasks.pop(task.id, None)
+
+    def get(self, identifier: str) -> Task | None:
+        """The container of an id, also while it is being made."""
+        return self._tasks.get(identifier)
+
+    def named(self, values: Mapping[str, Any]) -> Task:
+        """The container that a call's values name (`id`); raises StatusError."""
+        task = self._tasks.get(values["id"])
+        if not task or not task.made:
+            raise StatusError(NOT_FOUND, f"container '{values['id']}': not found")
+        return task
+
+    def process_named(self, values: Mapping[str, Any]) -> tuple[Task, TaskProcess]:
+        """The process that a call's values name (`id`, `exec_id`), with its container; raises
+        StatusError."""
+        task = self.named(values)
+        process = task.process(values.get("exec_id", ""))
+        if not process:
+            raise StatusError(NOT_FOUND, f"process '{values['exec_id']}': not found")
+        return task, process
+
+    def members(self) -> list[Member]:
+        """What those that have not ended are of their pods."""
+        return [task.member for task in self._tasks.values() if task.init.status != STOPPED]

@@ -2,29 +2,51 @@
 """A forked worker for each operation that can take time, so that the shim's loop never waits.
 
 A worker is the runtime: it runs a verb of urunc's command line within the shim's own loaded code,
-in a process of its own. For a unikernel that is all, no program is executed; an ordinary one's
-verb becomes the ordinary runtime by execve, as on the command line. What it starts becomes the
-shim's child when the worker ends (PR_SET_CHILD_SUBREAPER).
+in a process of its own. For a unikernel that is all, no program is executed, and how it went comes
+back as an Answer, in an anonymous file that the two share: nothing waits for a reader, and nothing
+is cut. An ordinary one's verb becomes the ordinary runtime by execve, as on the command line; that
+program is a stranger, which is understood by its log (RuntimeLog, and nowhere else). What
+a worker starts becomes the shim's child when it ends (PR_SET_CHILD_SUBREAPER).
 """
 
 from __future__ import annotations
 
 import gc
 import posix
-import sys
 
 from urunc import logs
-from urunc.errors import Error
-from urunc.jsontext import loads
+from urunc.errors import Error, NotFoundError, RefusedError, WrongStatusError
+from urunc.jsontext import dumps, loads
 from urunc.linux import _linux
-from urunc.linux.files import read_text, unlink
+from urunc.linux.files import read_text, unlink, write_all
+from urunc.record import plain, rebuild, record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, NoReturn
+    from typing import Any, Literal, NoReturn
 
-LOG_LIMIT_BYTES = 1 << 20
+    from urunc.shim.loop import Loop
+    from urunc.shim.tasks import Task
+
+    Kind = Literal["", "missing", "refused", "wrong status"]
+
+NO_STREAMS = (-1, -1, -1)
+ANSWER_LIMIT_BYTES = LOG_LIMIT_BYTES = 1 << 20
+ANSWER_FD = 3
+"""Where a worker has the file of its answer; closed by execve."""
+KINDS: tuple[tuple[type[Error], Kind], ...] = (
+    (NotFoundError, "missing"),
+    (RefusedError, "refused"),
+    (WrongStatusError, "wrong status"),
+)
+"""What an error is to a client; others are "" (of no kind)."""
+STRANGERS_MISSING = (
+    *("does not exist", "not running", "already finished", "no such process", "not found"),
+)
+"""In an ordinary runtime's message: there is no such container or process (any more)."""
+MAKING = ("create", "restore", "start", "exec")
+"""Verbs that look for a program, whose absence is no container's."""
 FIRST = ("cli.create", "lifecycle.create", "shim.rootfs")
 """What a shim's first worker runs: `create`. It is waited for."""
 REST = (
@@ -34,27 +56,132 @@ REST = (
 """What later ones run, and the shim itself: loaded while the first is at work."""
 
 
-class Worker:
-    """A process that does one thing; `done(code)` is called by the shim when it has ended."""
+@record
+class Answer:
+    """How a worker has ended."""
 
-    def __init__(self, pid: int, log: str, done: Callable[[int, str], None]) -> None:
+    code: int
+    """Its exit code, 0 for success; -N: ended by signal N."""
+    message: str = ""
+    """What went wrong, "" on success."""
+    hint: str = ""
+    kind: Kind = ""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The message with its hint."""
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class _Answering:
+    """A worker's end of its answer: a JSON object a line, each warning when it comes, for the
+    worker may become another program; the answer is the last."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._pid = posix.getpid()
+
+    def warn(self, text: str) -> None:
+        """Add a warning."""
+        self._write({"warning": text})
+
+    def end(self, answer: Answer) -> None:
+        """The last word."""
+        self._write({"answer": plain(answer)})
+
+    def _write(self, value: dict[str, Any]) -> None:
+        if posix.getpid() == self._pid:  # a child of a verb's may have another file of that number
+            write_all(self._fd, dumps(value).encode() + b"\n")
+
+
+class Worker:
+    """A process that does one thing; `done` is called by `finish`."""
+
+    def __init__(
+        self, pid: int, fd: int, done: Callable[[Answer], None], log: RuntimeLog | None
+    ) -> None:
         self.pid = pid
-        self.log = log
+        self._fd = fd
+        self._log = log
         self._done = done
 
     def finish(self, status: int) -> None:
-        """It has ended: hear what it says in its log, and go on."""
+        """It has ended, with this status of wait(2): hear what it says, and go on."""
         code = posix.waitstatus_to_exitcode(status)
-        message = ""
-        lines = _lines(self.log)
-        for entry in lines:
-            if entry.get("level") == "warning":  # to containerd's log
-                posix.write(2, f"urunc: warning: {entry.get('msg')}\n".encode())
-        if code:
-            errors = [entry for entry in lines if entry.get("level") in ("error", "fatal")]
-            message = str(errors[-1].get("msg")) if errors else f"the runtime ended with {code}"
-        unlink(self.log)
-        self._done(code, message)
+        warnings, answer = _read(self._fd)
+        if not answer:
+            answer = self._log.answer(code) if self._log else Answer(code=code)
+        if answer.code and not answer.message:
+            answer = replace(answer, message=f"the runtime ended with {answer.code}")
+        answer = replace(answer, warnings=(*warnings, *answer.warnings))
+        for text in answer.warnings:  # to containerd's log
+            posix.write(2, f"urunc: warning: {text}\n".encode("utf-8", "backslashreplace"))
+        if self._log:
+            unlink(self._log.path)
+        self._done(answer)
+
+
+def _read(fd: int) -> tuple[list[str], Answer | None]:
+    """(warnings, answer) in a worker's file, which is closed; no answer of one that was killed, or
+    has become another program."""
+    try:
+        lines = posix.pread(fd, ANSWER_LIMIT_BYTES, 0).decode().splitlines()
+    finally:
+        posix.close(fd)
+    warnings, answer = [], None
+    for line in lines:
+        try:
+            value = loads(line)
+        except ValueError:
+            break  # the last, of one that was killed while it wrote
+        if "answer" in value:
+            answer = rebuild(Answer, value["answer"])
+        else:
+            warnings.append(value["warning"])
+    return warnings, answer
+
+
+class RuntimeLog:
+    """The log of an ordinary runtime, JSON lines as containerd reads them."""
+
+    def __init__(self, path: str, *, making: bool = False) -> None:
+        self.path = path
+        self._making = making
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What has the ordinary runtime write it."""
+        return ("--log", self.path, "--log-format", "json")
+
+    def answer(self, code: int) -> Answer:
+        """What a runtime that ended with this code has written."""
+        lines = _lines(self.path)
+        warnings = tuple(str(item.get("msg")) for item in lines if item.get("level") == "warning")
+        errors = [str(item.get("msg")) for item in lines if item.get("level") in ("error", "fatal")]
+        if not code or not errors:
+            return Answer(code=code, warnings=warnings)
+        text = errors[-1].lower()
+        missing = not self._making and any(words in text for words in STRANGERS_MISSING)
+        return Answer(
+            code=code, message=errors[-1], kind="missing" if missing else "", warnings=warnings
+        )
+
+
+def _lines(log: str) -> list[dict[str, Any]]:
+    try:
+        lines = read_text(log, LOG_LIMIT_BYTES).splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        try:
+            entry = loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict):
+            found.append(entry)
+    return found
 
 
 def preload(names: tuple[str, ...]) -> None:
@@ -71,80 +198,128 @@ def preload(names: tuple[str, ...]) -> None:
 
 def start(
     work: Callable[[], int],
-    log: str,
-    done: Callable[[int, str], None],
+    done: Callable[[Answer], None],
     *,
-    streams: tuple[int, int, int] = (-1, -1, -1),
+    log: RuntimeLog | None = None,
+    streams: tuple[int, int, int] = NO_STREAMS,
     directory: str = "",
     before: Callable[[], None] | None = None,
 ) -> Worker:
     """Fork a worker: `work` in `directory` with these descriptors as its standard streams (-1:
-    /dev/null), errors to a log file of its own; `before` it has all of the shim's."""
-    unlink(log)
-    pid = posix.fork()
+    /dev/null); `before` it has all of the shim's. `log` is that of the program that it may
+    become."""
+    if log:
+        unlink(log.path)
+    fd = posix.memfd_create("answer")
+    try:
+        pid = posix.fork()
+    except OSError:
+        posix.close(fd)
+        raise
     if not pid:
-        _become(work, log, streams, directory, before)
-    return Worker(pid, log, done)
+        _become(work, fd, streams, directory, before)
+    return Worker(pid, fd, done, log)
 
 
 def _become(
     work: Callable[[], int],
-    log: str,
+    fd: int,
     streams: tuple[int, int, int],
     directory: str,
     before: Callable[[], None] | None,
 ) -> NoReturn:
-    code = 1
+    answering = _Answering(fd)
+    answer = Answer(code=1)
     try:
         gc.disable()  # it ends before that is worth anything
         _linux.set_name("urunc")
         _linux.default_signals()
-        logs.path, logs.json_format = log, True
+        logs.take_warning = answering.warn
         if before:
             before()
         null = posix.open("/dev/null", posix.O_RDWR)
-        for number, fd in enumerate(streams):
-            posix.dup2(fd if fd >= 0 else null, number)
-        _linux.close_range(3, 0xFFFFFFFF, 0)
+        for number, stream in enumerate(streams):
+            posix.dup2(stream if stream >= 0 else null, number)
+        if fd != ANSWER_FD:  # dup3(2) takes two different ones
+            posix.dup2(fd, ANSWER_FD, False)
+        answering = _Answering(ANSWER_FD)
+        logs.take_warning = answering.warn
+        _linux.close_range(ANSWER_FD + 1, 0xFFFFFFFF, 0)
         if directory:
             posix.chdir(directory)
-        code = work()
+        answer = Answer(code=work())
     except Error as error:
-        logs.error(str(error))
-        code = error.exit_code
+        answer = _refusal(error)
     except OSError as error:
         named = f" '{error.filename}'" if error.filename else ""
-        logs.error(f"{error.strerror or error}{named}")
+        answer = Answer(code=1, message=f"{error.strerror or error}{named}")
     except BaseException as error:  # a defect of ours: the client must hear of it all the same
-        logs.error(f"internal error: {type(error).__name__}: {error}")
+        answer = Answer(code=1, message=f"internal error: {type(error).__name__}: {error}")
     finally:
-        posix._exit(code)
+        try:
+            if answer.message:
+                logs.error(answer.text)
+            answering.end(answer)
+        finally:
+            posix._exit(answer.code)
 
 
-def verb(words: list[str], log: str, runtime: str = "") -> int:
-    """Run a verb of urunc's command line; an ordinary container's never returns, and is that
-    runtime's, if one is named."""
-    from urunc import ordinary
+def _refusal(error: Error) -> Answer:
+    kind: Kind = next((kind for cls, kind in KINDS if isinstance(error, cls)), "")
+    return Answer(code=error.exit_code, message=error.message, hint=error.hint, kind=kind)
+
+
+def verb(words: list[str], log: RuntimeLog, runtime: str = "", document: Any = None) -> int:
+    """Run a verb of urunc's command line. An ordinary container's never returns: it becomes the
+    ordinary runtime, this one if one is named. `document` is the bundle's config.json for `create`,
+    where it has been read."""
     from urunc.__main__ import run
 
-    ordinary.preferred = runtime
-    argv = ["--log", log, "--log-format", "json", *words]
-    sys.argv[1:] = argv
-    return run(argv)
+    return run(words, document=document, runtime=runtime, runtime_words=log.options)
 
 
-def _lines(log: str) -> list[dict[str, Any]]:
-    """What a runtime wrote into its log, as containerd reads it."""
-    try:
-        lines = read_text(log, LOG_LIMIT_BYTES).splitlines()
-    except OSError:
-        return []
-    found = []
-    for line in lines:
-        try:
-            entry = loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict):
-            found.append(entry)
-    return found
+class Verbs:
+    """The runtime's verbs for tasks, each in a worker that the loop waits for."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._number = 0
+
+    def run(
+        self,
+        task: Task,
+        words: list[str],
+        done: Callable[[Answer], None],
+        *,
+        streams: tuple[int, int, int] = NO_STREAMS,
+        before: Callable[[], None] | None = None,
+        document: Any = None,
+    ) -> None:
+        """Run a verb for a task; see `start` and `verb`."""
+        self._number += 1
+        making = words[0] in MAKING
+        log = RuntimeLog(f"{task.bundle}/.urunc-{self._number}.log", making=making)
+        options = ["--root", task.root]
+        if task.systemd:
+            options.append("--systemd-cgroup")
+        if task.options.get("config_path"):
+            options += ["--config", task.options["config_path"]]
+        if task.options.get("criu_path") and words[0] in ("checkpoint", "restore"):
+            options += ["--criu", task.options["criu_path"]]
+        runtime = task.options.get("binary_name", "")
+        started = start(
+            lambda: verb([*options, *words], log, runtime, document), done, log=log,
+            streams=streams, directory=task.bundle, before=before,
+        )  # fmt: skip
+        self._loop.await_worker(started)
+        if self._number == 1:
+            preload(REST)
+
+    def check(
+        self,
+        work: Callable[[], int],
+        done: Callable[[Answer], None],
+        before: Callable[[], None],
+    ) -> None:
+        """Have a worker do something that is no verb; see `start`."""
+        self._loop.await_worker(start(work, done, before=before))
