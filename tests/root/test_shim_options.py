@@ -220,7 +220,8 @@ def test_checkpoint_and_restore(ordinary: Shim, recorder: Recorder, tmp_path: pa
     assert ordinary.create(options, checkpoint=image, stdout=stdout) == 0
     assert ordinary("State")["pid"] == 0
     pid = ordinary("Start")["pid"]
-    assert pathlib.Path(f"/proc/{pid}/cmdline").read_text().split("\0")[1] == "100"
+    words = pathlib.Path(f"/proc/{pid}/cmdline")
+    until(lambda: words.read_text().split("\0")[1] == "100")  # runc's init has yet to become it
     assert os.readlink(f"/proc/{pid}/fd/1") == stdout
     assert (ordinary("State")["pid"], ordinary("State")["status"]) == (pid, 2)
     assert pid in [found["pid"] for found in ordinary("Pids")["processes"]]
