@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import pathlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fnmatch import fnmatch
 
-import hypothesis
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
@@ -16,9 +15,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from lib.patience import patient
 from lib.support import Network, Urunc, need
 
-# how long an example takes says how busy the machine is
-hypothesis.settings.register_profile("default", deadline=None)
-hypothesis.settings.load_profile("default")
+pytest_plugins = ["lib.workers"]
 
 KINDS = {
     "mounts": "mounts* mount_options mount_types storage* sharing layer_on_disk snapshot_device "
@@ -67,21 +64,3 @@ def network() -> Iterator[Network]:
     made = Network()
     yield made
     made.remove()
-
-
-MEASURED = pytest.StashKey[list[str]]()
-
-
-@pytest.fixture
-def measured(pytestconfig: pytest.Config) -> Callable[[str], None]:
-    """Takes a line with a number that a test has measured, which is shown when all have run."""
-    return pytestconfig.stash.setdefault(MEASURED, []).append
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What was measured."""
-    lines = terminalreporter.config.stash.get(MEASURED, [])
-    if lines:
-        terminalreporter.section("measured")
-        for line in lines:
-            terminalreporter.write_line(line)

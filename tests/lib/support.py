@@ -42,8 +42,12 @@ TOOLS = pathlib.Path(os.environ.get("URUNC_TEST_TOOLS", PROJECT / "build/tools")
 URUNC = PROJECT / "build/prefix/bin/urunc"
 VIRTIOFSD = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd")
 RESERVED_USERS = 2_000_000_000
-SHARED = os.environ.get("URUNC_TEST_SHARED_MACHINE") == "1"
-"""Whether others make and remove things on this machine: then less is compared."""
+WORLD = bool(os.environ.get("URUNC_TEST_WORLD"))
+"""Whether these tests have all that they see to themselves (world.py)."""
+SHARED = not WORLD and (
+    os.environ.get("CI") != "true" or os.environ.get("URUNC_TEST_SHARED_MACHINE") == "1"
+)
+"""Whether others make and remove things here: then what is ours by name is compared alone."""
 RUN = f"r{uuid.uuid4().hex[:4]}"
 """In the names of what these tests make: others may be running the same ones."""
 PREFIX = "com.urunc.unikernel."
@@ -442,7 +446,7 @@ def kernel(*directories: pathlib.Path) -> dict[str, set[str]]:
         except OSError:
             continue
         ours = any(str(directory) in command for directory in directories)
-        ours = ours or (uid >= RESERVED_USERS and not SHARED)
+        ours = ours or WORLD or (uid >= RESERVED_USERS and not SHARED)
         if ours or int(parent) == me:
             processes.add(f"{entry.name} {command}")
     groups = {path for path, _, _ in os.walk("/sys/fs/cgroup")}

@@ -1,0 +1,317 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""A world of its own for a run of tests: `world.py [--with-parent] [--keep DIRECTORY] -- COMMAND…`
+
+The command runs in new namespaces (mount, PID, network, IPC, UTS, cgroup) with its own /proc, /sys,
+/run and /tmp, and below a control group of its own in each hierarchy, which is the root of what it
+sees. So all that it sees can be compared before and after a test, whoever else uses the machine,
+and runs beside each other do not meet. Shared with the machine are the rest of its files, /dev
+(loop devices, /dev/kvm) and the kernel's own settings.
+
+/tmp is empty but for what is kept: the project where it is below /tmp, directories that are named
+(--keep), and `pytest-of-USER`, so a failed test's files can be looked at later.
+
+The first process reaps orphans and ends with the command; the kernel then ends all others and takes
+the namespaces down. This process removes the groups and the /tmp: also on SIGTERM and SIGHUP, and
+with --with-parent when its parent dies. SIGINT is passed on. If it is killed itself, the next run
+removes what stayed. A caller that is not root has the command without a world. Standard library
+only: it runs before anything is built.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import getpass
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
+CGROUPS = "/sys/fs/cgroup"
+PREFIX = "urunc-world-"
+MARK = "URUNC_TEST_WORLD"
+"""Set in the environment of the command."""
+
+CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS = 0x0002_0000, 0x0200_0000, 0x0400_0000
+CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWNET = 0x0800_0000, 0x2000_0000, 0x4000_0000
+PR_SET_PDEATHSIG = 1
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
+MS_BIND, MS_REC, MS_PRIVATE, MS_SHARED = 4096, 16384, 1 << 18, 1 << 20
+MNT_DETACH = 2
+SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
+SI_USER = 0
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _call(name: str, *arguments: object) -> None:
+    if getattr(_libc, name)(*arguments) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)}", str(arguments))
+
+
+def _mount(source: str, target: str, kind: str = "", flags: int = 0, options: str = "") -> None:
+    words = [word.encode() if word else None for word in (source, target, kind)]
+    _call("mount", *words, ctypes.c_ulong(flags), options.encode() or None)
+
+
+class Hierarchy:
+    """A hierarchy of control groups that is mounted in its usual place, and the world's group."""
+
+    def __init__(self, line: str, name: str) -> None:
+        _, controllers, own = line.split(":", 2)
+        first = controllers.split(",")[0].removeprefix("name=")
+        self.pure = not controllers and os.path.exists(f"{CGROUPS}/cgroup.controllers")
+        self.kind = "cgroup" if controllers else "cgroup2"
+        self.options = ("none," if "=" in controllers else "") + controllers
+        if self.pure:
+            self.mounted = CGROUPS
+        else:
+            self.mounted = os.path.realpath(f"{CGROUPS}/{first or 'unified'}")
+        # v2 lets no group hand controllers down that has processes: the caller's own is no parent
+        self.parent = os.path.normpath(f"{self.mounted}/{own}") if controllers else self.mounted
+        self.group = f"{self.parent}/{name}"
+        self.lock = -1
+
+    def there(self) -> bool:
+        """Whether it is mounted."""
+        return os.path.exists(f"{self.parent}/cgroup.procs")
+
+    def make(self) -> None:
+        """Make the group, and lock its directory: whose lock is free belongs to nobody."""
+        os.mkdir(self.group)
+        self.lock = os.open(self.group, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(self.lock, fcntl.LOCK_EX)
+        for name in ("cpuset.cpus", "cpuset.mems"):  # on v1 nothing may join a group without
+            if self.kind == "cgroup" and os.path.exists(f"{self.group}/{name}"):
+                inherited = pathlib.Path(self.parent, name).read_text()
+                pathlib.Path(self.group, name).write_text(inherited)
+
+    def join(self) -> None:
+        """Put this process into the group."""
+        pathlib.Path(self.group, "cgroup.procs").write_text("0")
+
+    def mount(self) -> None:
+        """Mount it, in the cgroup namespace; on v2 processes then are in leaves alone, and all
+        controllers are handed down that there are."""
+        if not self.pure:
+            os.mkdir(self.mounted)
+        _mount(self.kind, self.mounted, self.kind, 0, self.options)
+        if self.pure:
+            os.mkdir(f"{CGROUPS}/tests")
+            pathlib.Path(CGROUPS, "tests/cgroup.procs").write_text("0")
+            for controller in pathlib.Path(CGROUPS, "cgroup.controllers").read_text().split():
+                with contextlib.suppress(OSError):
+                    control = pathlib.Path(CGROUPS, "cgroup.subtree_control")
+                    control.write_text(f"+{controller}")
+
+    def remove(self, timeout_s: float = 10) -> None:
+        """Remove the group and all below; the kernel lets go of the dead in its own time."""
+        end = time.monotonic() + timeout_s
+        for directory, _, _ in os.walk(self.group, topdown=False):
+            while True:
+                try:
+                    os.rmdir(directory)
+                    break
+                except OSError as error:
+                    if time.monotonic() > end:
+                        print(f"world: {directory} stays: {error}", file=sys.stderr)
+                        break
+                    time.sleep(0.01)
+
+    def sweep(self) -> None:
+        """Remove groups of worlds whose process was killed."""
+        for name in os.listdir(self.parent):
+            if not name.startswith(PREFIX):
+                continue
+            with contextlib.suppress(OSError):
+                found = os.open(f"{self.parent}/{name}", os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    # one that is being made is not locked yet
+                    if time.time() - os.fstat(found).st_ctime > 60:
+                        for directory, _, _ in os.walk(f"{self.parent}/{name}", topdown=False):
+                            os.rmdir(directory)
+                finally:
+                    os.close(found)
+
+
+def _hierarchies(name: str) -> list[Hierarchy]:
+    lines = pathlib.Path("/proc/self/cgroup").read_text().splitlines()
+    return [found for found in (Hierarchy(line, name) for line in lines) if found.there()]
+
+
+class World:
+    """What a command is surrounded with, and how it is taken down."""
+
+    def __init__(self, kept: list[str], *, with_parent: bool) -> None:
+        self.with_parent = with_parent
+        mine = f"/tmp/pytest-of-{getpass.getuser()}"
+        os.makedirs(mine, mode=0o700, exist_ok=True)
+        paths = [str(PROJECT), os.path.realpath(sys.prefix), os.getcwd(), mine, *kept]
+        self.kept = [path for path in dict.fromkeys(paths) if path.startswith("/tmp/")]
+        self.shared = _shared_root()
+        name = f"{PREFIX}{os.getpid()}-{time.time_ns() % 1_000_000:06}"
+        self.groups = _hierarchies(name)
+        self.tmp = ""
+
+    def run(self, command: list[str]) -> int:
+        """Run the command to its end: its exit status."""
+        wanted = {signal.SIGTERM, signal.SIGHUP, signal.SIGINT}
+        # what the caller ignores (nohup) stays so
+        wanted = {number for number in wanted if signal.getsignal(number) != signal.SIG_IGN}
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, wanted | {signal.SIGCHLD})
+        if self.with_parent:
+            _call("prctl", PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        self.tmp = tempfile.mkdtemp(prefix=PREFIX, dir="/tmp")
+        first = 0
+        try:
+            for group in self.groups:
+                group.sweep()
+                group.make()
+            alive, ours = os.pipe()
+            _call("unshare", CLONE_NEWPID)
+            first = os.fork()
+            if not first:
+                os.close(ours)
+                os._exit(self._first(command, mask, alive))
+            os.close(alive)
+            return _wait(first, wanted, lambda number: self._told(first, number))
+        finally:
+            if first:
+                with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                    os.kill(first, signal.SIGKILL)
+                    os.waitpid(first, 0)
+            for group in self.groups:
+                group.remove()
+            shutil.rmtree(self.tmp, ignore_errors=True)
+
+    def _told(self, first: int, number: int) -> None:
+        os.kill(first, number if number == signal.SIGINT else signal.SIGKILL)
+
+    def _first(self, command: list[str], mask: set[signal.Signals], alive: int) -> int:
+        """The first process of the PID namespace: builds the rest, and reaps until the end."""
+        try:
+            _call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            os.set_blocking(alive, False)
+            with contextlib.suppress(BlockingIOError):
+                if not os.read(alive, 1):  # the other has died before it could be said
+                    return 1
+            self._build()
+            process = os.fork()
+            if not process:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+                os.environ[MARK] = "1"
+                os.execvp(command[0], command)
+            return _wait(process, {signal.SIGINT}, lambda number: os.kill(process, number))
+        except BaseException as error:
+            print(f"world: {error!r}", file=sys.stderr, flush=True)
+            return 1
+
+    def _build(self) -> None:
+        for group in self.groups:
+            group.join()
+        flags = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP
+        _call("unshare", flags)
+        _mount("", "/", flags=MS_REC | MS_PRIVATE)
+        kept = {path: os.open(path, os.O_PATH | os.O_CLOEXEC) for path in self.kept}
+        self._mount_sys()
+        _detach("/proc", "/tmp", "/run")
+        _mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+        _mount(self.tmp, "/tmp", flags=MS_BIND)
+        os.chmod("/tmp", 0o1777)
+        for path, descriptor in kept.items():
+            os.makedirs(path, exist_ok=True)
+            _mount(f"/proc/self/fd/{descriptor}", path, flags=MS_BIND)
+        _mount("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
+        for name in ("lock", "netns"):
+            os.mkdir(f"/run/{name}")
+        if self.shared:
+            _mount("", "/", flags=MS_REC | MS_SHARED)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            request = struct.pack("16sH14x", b"lo", 0)
+            flags = struct.unpack("16xH14x", fcntl.ioctl(sock, SIOCGIFFLAGS, request))[0]
+            fcntl.ioctl(sock, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", flags | IFF_UP))
+
+    def _mount_sys(self) -> None:
+        """sysfs shows the network namespace of who has mounted it."""
+        links = {}
+        if os.path.isdir(CGROUPS):
+            names = [name for name in os.listdir(CGROUPS) if os.path.islink(f"{CGROUPS}/{name}")]
+            links = {name: os.readlink(f"{CGROUPS}/{name}") for name in names}
+        _detach("/sys")
+        _mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+        if self.groups and not any(group.pure for group in self.groups):
+            _mount("tmpfs", CGROUPS, "tmpfs", 0, "mode=755")
+        for group in self.groups:
+            group.mount()
+        for name, target in links.items():
+            os.symlink(target, f"{CGROUPS}/{name}")
+
+
+def _detach(*directories: str) -> None:
+    """Take off all that is mounted at or below some directories."""
+    table = pathlib.Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
+    targets = [line.split()[4] for line in table.splitlines()]
+    for target in reversed(targets):
+        if any(target == path or target.startswith(f"{path}/") for path in directories):
+            name = target.encode(errors="surrogateescape").decode("unicode_escape")
+            with contextlib.suppress(OSError):  # gone with the one that it was in
+                _call("umount2", name.encode("latin-1"), MNT_DETACH)
+
+
+def _shared_root() -> bool:
+    """Whether mounts in the root directory are propagated, as systemd has it."""
+    for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split(" - ")[0].split()
+        if fields[4] == "/":
+            return any(field.startswith("shared:") for field in fields[6:])
+    return False
+
+
+def _wait(process: int, wanted: set[signal.Signals], told: object) -> int:
+    """Wait for a child's end, reap all others, pass signals on: its exit status."""
+    while True:
+        found = signal.sigwaitinfo(wanted | {signal.SIGCHLD})
+        if found.si_signo != signal.SIGCHLD:
+            # a terminal's SIGINT has come to the command, too
+            if found.si_signo != signal.SIGINT or found.si_code == SI_USER:
+                told(found.si_signo)  # type: ignore[operator]
+            continue
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                ended, status = os.waitpid(-1, os.WNOHANG)
+                if not ended:
+                    break
+                if ended == process:
+                    code = os.waitstatus_to_exitcode(status)
+                    return code if code >= 0 else 128 - code
+
+
+def possible() -> bool:
+    """Whether this process may make a world."""
+    words = ["unshare", "--mount", "--net", "--pid", "--fork", "true"]
+    return os.geteuid() == 0 and subprocess.run(words, stderr=subprocess.DEVNULL).returncode == 0
+
+
+def main(words: list[str]) -> int:
+    """Run a command in a world."""
+    border = words.index("--")
+    options, command = words[:border], words[border + 1 :]
+    kept = [options[i + 1] for i, option in enumerate(options) if option == "--keep"]
+    if os.environ.get(MARK) or not possible():
+        os.execvp(command[0], command)
+    return World(kept, with_parent="--with-parent" in options).run(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
