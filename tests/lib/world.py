@@ -34,6 +34,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
 CGROUPS = "/sys/fs/cgroup"
@@ -166,9 +167,9 @@ class World:
 
     def run(self, command: list[str]) -> int:
         """Run the command to its end: its exit status."""
-        wanted = {signal.SIGTERM, signal.SIGHUP, signal.SIGINT}
+        all_of_them = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
         # what the caller ignores (nohup) stays so
-        wanted = {number for number in wanted if signal.getsignal(number) != signal.SIG_IGN}
+        wanted = {number for number in all_of_them if signal.getsignal(number) != signal.SIG_IGN}
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, wanted | {signal.SIGCHLD})
         if self.with_parent:
             _call("prctl", PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
@@ -198,7 +199,7 @@ class World:
     def _told(self, first: int, number: int) -> None:
         os.kill(first, number if number == signal.SIGINT else signal.SIGKILL)
 
-    def _first(self, command: list[str], mask: set[signal.Signals], alive: int) -> int:
+    def _first(self, command: list[str], mask: set[int | signal.Signals], alive: int) -> int:
         """The first process of the PID namespace: builds the rest, and reaps until the end."""
         try:
             _call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -278,14 +279,14 @@ def _shared_root() -> bool:
     return False
 
 
-def _wait(process: int, wanted: set[signal.Signals], told: object) -> int:
+def _wait(process: int, wanted: set[signal.Signals], told: Callable[[int], None]) -> int:
     """Wait for a child's end, reap all others, pass signals on: its exit status."""
     while True:
         found = signal.sigwaitinfo(wanted | {signal.SIGCHLD})
         if found.si_signo != signal.SIGCHLD:
             # a terminal's SIGINT has come to the command, too
             if found.si_signo != signal.SIGINT or found.si_code == SI_USER:
-                told(found.si_signo)  # type: ignore[operator]
+                told(found.si_signo)
             continue
         with contextlib.suppress(ChildProcessError):
             while True:

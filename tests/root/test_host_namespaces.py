@@ -49,6 +49,9 @@ ip route add default via 10.77.0.254
 until ip link show uplink | grep -q "state UP" && ip link show far | grep -q "state UP"; do
     sleep 0.02
 done
+while ip addr | grep -q tentative; do
+    sleep 0.02
+done
 hostname node
 echo ready
 exec sleep 1000
