@@ -15,7 +15,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from lib.patience import patient
 from lib.support import Network, Urunc, need
 
-pytest_plugins = ["lib.workers"]
+pytest_plugins = ["lib.examples", "lib.workers"]
 
 KINDS = {
     "mounts": "mounts* mount_options mount_types storage* sharing layer_on_disk snapshot_device "

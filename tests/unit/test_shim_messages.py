@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from google.protobuf import timestamp_pb2
 from google.protobuf.message import DecodeError
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, example, given
 from hypothesis import strategies as st
 
 from lib.compiled import BOOTSTRAP, CLASSES, KIND, NAMES, POOL, TASK_CREATE, is_map, row
+from lib.examples import tries
 from urunc.shim import messages
 from urunc.shim.messages import MessageError, decode, encode, start_input
 
@@ -135,7 +136,7 @@ def both_ways(name: str, values: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_both_ways(name: str) -> None:
-    @settings(max_examples=25)
+    @tries(25)
     @given(sparse(name))
     def check(values: dict[str, Any]) -> None:
         both_ways(name, values)
@@ -143,7 +144,7 @@ def test_both_ways(name: str) -> None:
     check()
 
 
-@settings(max_examples=300)
+@tries(300)
 @given(sparse(KIND))
 @example({"double": -0.0, "float": -0.0})
 @example({"optional_string": "", "optional_int32": 0, "child": {}, "children": [{}, {}]})
@@ -229,13 +230,13 @@ PIECES = st.lists(
 ).map(b"".join)
 
 
-@settings(max_examples=400)
+@tries(400)
 @given(PIECES)
 def test_anything(data: bytes) -> None:
     compare(KIND, data)
 
 
-@settings(max_examples=300)
+@tries(300)
 @given(sparse(KIND), st.data())
 def test_damaged(values: dict[str, Any], draw: Any) -> None:
     data = bytearray(encode(KIND, values) or b"\x08\x01")
@@ -249,7 +250,7 @@ def test_damaged(values: dict[str, Any], draw: Any) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_anything_for_each(name: str) -> None:
-    @settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
+    @tries(15, suppress_health_check=[HealthCheck.too_slow])
     @given(PIECES)
     def check(data: bytes) -> None:
         compare(name, data)

@@ -10,9 +10,10 @@ import tomllib
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from lib.examples import tries
 from urunc import tomltext
 
 KEYS = st.sampled_from(["a", "b", "a.b", "b.a", "a . b", "a.b.c", "-_1", "", '"a"', "é", "a b"])
@@ -42,7 +43,7 @@ def outcome(read: Any, text: str) -> str:
         return "date"
 
 
-@settings(max_examples=3000, deadline=None)
+@tries(3000)
 @given(st.lists(LINES, max_size=6).map("\n".join))
 @example("a.b = 1\n[a]")
 @example("[a]\nb.c = 1\n[a.b]")
