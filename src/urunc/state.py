@@ -24,10 +24,11 @@ from urunc.linux.files import exists, read_text, write_whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any, TypeVar
 
     Record = TypeVar("Record")
+    Read = TypeVar("Read")
 
 SCHEMA = 4
 FILE = "state.json"
@@ -334,8 +335,12 @@ class State:
         """A whole record that `complete` or `write` was given; StateError where it is none."""
         from urunc.record import rebuild
 
+        return self.read_by(key, lambda values: rebuild(cls, values))
+
+    def read_by(self, key: str, reader: Callable[[Mapping[str, Any]], Read]) -> Read:
+        """What `reader` makes of it; StateError where that raises TypeError or ValueError."""
         try:
-            return rebuild(cls, self._created(key))
+            return reader(self._created(key))
         except (TypeError, ValueError, AttributeError) as error:
             raise _unreadable(f"{self.directory}/{FILE}", f"key '{key}': {error}") from None
 

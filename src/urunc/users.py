@@ -13,8 +13,8 @@ import posix
 from urunc.errors import HostError, SpecError, reason
 from urunc.ids import Ids, mapped
 from urunc.journaled import ReservedUser
+from urunc.plan.model import MonitorUser
 from urunc.programs import COMMON
-from urunc.record import replace
 from urunc.state import runtime_directory
 
 TYPE_CHECKING = False
@@ -84,20 +84,21 @@ def mapped_groups(groups: tuple[int, ...], ids: Ids) -> tuple[int, ...]:
     return tuple(group for group in groups if ids.groups.to_inner(group) is not None)
 
 
-def choose_user(plan: Plan, spec: Spec, ids: Ids, config: Config, journal: Journal) -> Plan:
-    """The plan with the monitor's user, in the host's ids: the one that it names, else one of the
-    configured range that no other container has. Raises SpecError, HostError."""
-    plan = replace(plan, groups=mapped_groups(plan.groups, ids))
-    if plan.uid is not None:
-        uid, gid = ids.users.to_host(plan.uid), ids.groups.to_host(plan.gid or 0)
+def choose_user(plan: Plan, spec: Spec, ids: Ids, config: Config, journal: Journal) -> MonitorUser:
+    """The monitor's user: the one that the plan names, else one of the configured range that no
+    other container has. Raises SpecError, HostError."""
+    wanted = plan.user
+    groups = mapped_groups(wanted.groups, ids)
+    if wanted.uid is not None:
+        uid, gid = ids.users.to_host(wanted.uid), ids.groups.to_host(wanted.gid or 0)
         if uid is None or gid is None:
             raise SpecError(
-                f"config.json: process.user: {plan.uid}:{plan.gid} is not mapped into the "
+                f"config.json: process.user: {wanted.uid}:{wanted.gid} is not mapped into the "
                 "user namespace"
             )
         extra = tuple(ids.groups.to_host(group) for group in spec.additional_gids)
         known = tuple(group for group in extra if group is not None)
-        return replace(plan, uid=uid, gid=gid, groups=(*plan.groups, *known))
+        return MonitorUser(uid=uid, gid=gid, groups=(*groups, *known))
     first, count = config.get("users.first"), config.get("users.count")
     for uid, gid in candidates(plan.id, ids, first, count):
         if posix.geteuid() == 0:  # others have no users to choose from, and no one to meet
@@ -111,7 +112,7 @@ def choose_user(plan: Plan, spec: Spec, ids: Ids, config: Config, journal: Journ
                     f"reserve user '{path}': {reason(error)}",
                     "in a user namespace, XDG_RUNTIME_DIR names a directory of the user's",
                 ) from None
-        return replace(plan, uid=uid, gid=gid)
+        return MonitorUser(uid=uid, gid=gid, groups=groups)
     raise HostError(
         "choose a user: every id of the range is taken",
         "enlarge users.count in the configuration",

@@ -21,7 +21,19 @@ from urunc.journaled import resource_class
 from urunc.net.connect import Place, connect
 from urunc.net.facts import NetworkFound
 from urunc.net.look import read_network
+from urunc.plan.model import MonitorUser, NetworkPlan
 from urunc.record import replace
+
+NETWORK = NetworkPlan(
+    mode="dynamic",
+    reason="",
+    net_names=None,
+    max_nics=16,
+    queues=1,
+    ports=(),
+    other_ports=False,
+    shared_subnets=(),
+)
 
 
 @pytest.fixture
@@ -34,8 +46,9 @@ def place(network: Network, tmp_path: pathlib.Path) -> Place:
         return ip("-n", network.inside, "addr")
 
     until(lambda: "fe80" in shown() and "tentative" not in shown(), shown)
-    plan: Any = types.SimpleNamespace(uid=12345, gid=12345, queues=1, net_names=None)
-    return Place(network.path, plan, Journal(str(tmp_path), resource_class))
+    plan: Any = types.SimpleNamespace(id="box", network=NETWORK)
+    user = MonitorUser(uid=12345, gid=12345, groups=())
+    return Place(network.path, plan, user, Journal(str(tmp_path), resource_class))
 
 
 def found(place: Place) -> NetworkFound:
@@ -69,7 +82,7 @@ def test_another_takes_the_interface(
     other.mkdir()
     with network_unchanged(network.path):
         connect(seen, place)
-        late = Place(place.namespace, place.plan, Journal(str(other), resource_class))
+        late = Place(place.namespace, place.plan, place.user, Journal(str(other), resource_class))
         with pytest.raises(HostError, match="another guest has taken it over") as caught:
             connect(seen, late)
         assert "'network' with 'shared'" in caught.value.hint
@@ -99,7 +112,9 @@ def rules(network: Network, tap: str) -> list[str]:
 
 
 def test_spare_taps_for_declared_devices(network: Network, place: Place) -> None:
-    place.plan = replace(place.plan, net_names=("service", "other"))
+    names = replace(NETWORK, net_names=("service", "other"))
+    plan: Any = types.SimpleNamespace(id="box", network=names)
+    place.plan = plan
     with network_unchanged(network.path):
         net = connect(found(place), place)
         assert net.spare_taps == ("tap1_urunc",)

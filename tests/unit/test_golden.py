@@ -27,6 +27,7 @@ from urunc.init.setup import Ready, build
 from urunc.net.facts import NetFacts
 from urunc.plan.decide import decide
 from urunc.plan.host import HostFacts
+from urunc.plan.model import MonitorUser, as_planned
 from urunc.plan.realize import realize
 from urunc.record import rebuild, replace
 from urunc.storage.disks import expected
@@ -71,11 +72,12 @@ def launched(name: str, bundle: pathlib.Path) -> dict[str, Any]:
     host = rebuild(HostFacts, facts["host"])
     there = rebuild(StorageFound, facts["found"]) if "found" in facts else None
     plan = decide(name, parsed, unikernel, guest, monitor, host, config(), there)
-    if plan.uid is None:  # create reserves one
-        plan = replace(plan, uid=FIRST_USER, gid=FIRST_USER)
+    user = as_planned(plan).user
+    if plan.user.uid is None:  # create reserves one
+        user = MonitorUser(uid=FIRST_USER, gid=FIRST_USER, groups=user.groups)
     storage = expected(plan)
     launch = realize(plan, rebuild(NetFacts, facts["net"]), guest, monitor, storage)
-    steps = build(plan, launch, parsed, "/run/urunc/box/root", Ready(), storage)
+    steps = build(plan, user, launch, parsed, "/run/urunc/box/root", Ready(), storage)
     return {
         "argv": list(launch.argv),
         "files": {

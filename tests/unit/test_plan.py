@@ -24,23 +24,22 @@ from urunc import guests, monitors
 from urunc.config import Config
 from urunc.errors import HostError, ImageError
 from urunc.plan.device_nodes import device_nodes
-from urunc.plan.model import Plan, nic_count
+from urunc.plan.model import MonitorUser, Plan, flatten, unflatten
 from urunc.plan.realize import realize
-from urunc.record import plain, rebuild, replace
 
 # accelerator
 
 
 def test_kvm_is_taken_where_it_opens() -> None:
     plan = planned("unikraft", "qemu")
-    assert (plan.accelerator, plan.accelerator_reason) == ("kvm", "/dev/kvm opens")
+    assert (plan.machine.accelerator, plan.machine.accelerator_reason) == ("kvm", "/dev/kvm opens")
     assert plan.warnings == ()
 
 
 def test_qemu_emulates_without_kvm_and_says_so_once() -> None:
     plan = planned("unikraft", "qemu", facts=host(**NO_KVM))
-    assert plan.accelerator == "tcg"
-    assert plan.accelerator_reason == "/dev/kvm: no such file or directory"
+    assert plan.machine.accelerator == "tcg"
+    assert plan.machine.accelerator_reason == "/dev/kvm: no such file or directory"
     assert len(plan.warnings) == 1
     assert "qemu emulates (TCG)" in plan.warnings[0]
 
@@ -56,23 +55,24 @@ def test_others_need_kvm(guest: str, monitor: str) -> None:
 
 def test_spt_needs_none() -> None:
     plan = planned("mirage", "spt", facts=host(**NO_KVM))
-    assert (plan.accelerator, plan.warnings, plan.groups) == ("none", (), ())
+    assert (plan.machine.accelerator, plan.warnings, plan.user.groups) == ("none", (), ())
 
 
 @pytest.mark.parametrize("asked", ["kvm", "tcg"])
 def test_the_accelerator_annotation(asked: str) -> None:
     plan = planned("unikraft", "qemu", overrides={"accelerator": asked})
-    assert (plan.accelerator, plan.warnings) == (asked, ())
+    assert (plan.machine.accelerator, plan.warnings) == (asked, ())
 
 
 def test_the_annotation_comes_before_the_configuration() -> None:
     given = config(monitors__qemu__accelerator="tcg")
-    plan = planned("unikraft", "qemu", given=given)
-    assert (plan.accelerator, plan.accelerator_reason) == ("tcg", "asked for by configuration")
+    machine = planned("unikraft", "qemu", given=given).machine
+    assert machine.accelerator == "tcg"
+    assert machine.accelerator_reason == "asked for by configuration"
     plan = planned("unikraft", "qemu", given=given, overrides={"accelerator": "kvm"})
-    assert plan.accelerator == "kvm"
+    assert plan.machine.accelerator == "kvm"
     plan = planned("unikraft", "qemu", overrides={"accelerator": "tcg"})
-    assert plan.accelerator_reason == "asked for by annotation"
+    assert plan.machine.accelerator_reason == "asked for by annotation"
 
 
 def test_asked_for_kvm_falls_back_to_nothing() -> None:
@@ -119,9 +119,9 @@ def test_the_firmware_is_what_the_guest_needs(
 
 
 def test_a_plan_of_an_older_urunc_has_no_firmware() -> None:
-    stored = plain(planned("linux", "qemu"))
+    stored = flatten(planned("linux", "qemu"))
     del stored["firmware"]
-    assert rebuild(Plan, stored) == planned("linux", "qemu")
+    assert unflatten(stored)[0] == planned("linux", "qemu")
 
 
 # memory
@@ -153,7 +153,7 @@ def test_the_monitor_s_user(
     given: Config, user: dict[str, int], expected: tuple[int | None, int | None]
 ) -> None:
     plan = planned("unikraft", "qemu", given=given, configuration=process(user=user))
-    assert (plan.uid, plan.gid) == expected
+    assert (plan.user.uid, plan.user.gid) == expected
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_the_monitor_s_user(
 )
 def test_the_group_of_kvm(kvm: dict[str, int], groups: tuple[int, ...]) -> None:
     plan = planned("unikraft", "qemu", facts=host(kvm=node("/dev/kvm", **kvm)))
-    assert plan.groups == groups
+    assert plan.user.groups == groups
 
 
 @pytest.mark.parametrize(
@@ -184,27 +184,25 @@ def test_whose_device_nodes_are(
     tun: dict[str, int], groups: tuple[int, ...], expected: tuple[int, int, int]
 ) -> None:
     """Engines give a user of uid 1000 the group 0, too, where none was named."""
-    user = {"uid": 1000, "gid": 100}
-    facts = host(tun=node("/dev/net/tun", **tun))
-    plan = planned("unikraft", "qemu", facts=facts, configuration=process(user=user))
-    (found,) = device_nodes(replace(plan, groups=groups), ())
+    plan = planned("unikraft", "qemu", facts=host(tun=node("/dev/net/tun", **tun)))
+    (found,) = device_nodes(plan, MonitorUser(uid=1000, gid=100, groups=groups), ())
     assert (found.uid, found.gid, found.mode) == expected
 
 
 def test_the_host_s_network_is_none() -> None:
     plan = planned("unikraft", "qemu", configuration=document(linux={}))
-    assert plan.network == "none"
+    assert plan.network.mode == "none"
     assert plan.warnings == ("host network namespace: the guest has no network",)
     plan = planned(
         "unikraft", "qemu", configuration=document(linux={}), overrides={"network": "none"}
     )
-    assert (plan.network, plan.warnings) == ("none", ())
+    assert (plan.network.mode, plan.warnings) == ("none", ())
 
 
 def test_arguments_of_the_process_come_before_the_image_s() -> None:
-    assert planned("unikraft", "qemu", cmdline="from image").args == ("app",)
+    assert planned("unikraft", "qemu", cmdline="from image").application.args == ("app",)
     plan = planned("unikraft", "qemu", cmdline="from image", configuration=process(args=[]))
-    assert plan.args == ("from", "image")
+    assert plan.application.args == ("from", "image")
 
 
 def test_files_and_their_places() -> None:
@@ -215,12 +213,12 @@ def test_files_and_their_places() -> None:
         initrd=image_file("/boot/initrd"),
         blocks=(image_file("/disk.img"),),
     )
-    assert (plan.kernel.target, plan.kernel.read_only) == ("/guest/vmlinux", True)
-    assert plan.initrd
-    assert (plan.initrd.target, plan.initrd.read_only) == ("/initrd", True)
-    assert [(disk.target, disk.read_only) for disk in plan.disks] == [("/disk0", False)]
+    assert (plan.kernel.file.target, plan.kernel.file.read_only) == ("/guest/vmlinux", True)
+    assert plan.kernel.initrd
+    assert (plan.kernel.initrd.target, plan.kernel.initrd.read_only) == ("/initrd", True)
+    assert [(disk.target, disk.read_only) for disk in plan.storage.disks] == [("/disk0", False)]
     device = planned("linux", "qemu", blocks=(image_file("/dev/vg/a", inside=False),))
-    assert device.disks[0].target == "/dev/disk0"
+    assert device.storage.disks[0].target == "/dev/disk0"
 
 
 def test_the_mount_point_of_the_disk() -> None:
@@ -228,16 +226,16 @@ def test_the_mount_point_of_the_disk() -> None:
         "binary": solo5("hvt", ("rootfs", "block")),
         "blocks": (image_file("/disk"),),
     }
-    assert planned("rumprun", "hvt", **declared).disk_mount_points == ("/data",)
+    assert planned("rumprun", "hvt", **declared).storage.disk_mount_points == ("/data",)
     plan = planned("rumprun", "hvt", block_mount_points=("/srv",), **declared)
-    assert plan.disk_mount_points == ("/srv",)
-    assert plan.disk_names == ("rootfs",)
+    assert plan.storage.disk_mount_points == ("/srv",)
+    assert plan.storage.disk_names == ("rootfs",)
 
 
 def test_monitors_arguments_of_the_administrator() -> None:
     given = config(monitors__qemu__arguments=["-d", "int"], monitors__qemu__seccomp=False)
     plan = planned("unikraft", "qemu", given=given)
-    assert (plan.arguments, plan.seccomp) == (("-d", "int"), False)
+    assert (plan.machine.arguments, plan.machine.seccomp) == (("-d", "int"), False)
     argv = realize(plan, net(), guests.load("unikraft", given), monitors.load("qemu", given)).argv
     assert argv[-2:] == ("-d", "int")
     assert "-sandbox" not in argv
@@ -270,7 +268,7 @@ def test_names_follow_the_manifest() -> None:
         "--net-mac:front=02:42:ac:11:00:02",
         "--net:back=urunc1",
     )
-    assert nic_count(plan) == 2
+    assert plan.network.nic_count == 2
 
 
 @pytest.mark.parametrize(
@@ -283,7 +281,7 @@ def test_names_follow_the_manifest() -> None:
     ],
 )
 def test_how_many_interfaces(guest: str, monitor: str, changes: dict[str, Any], count: int) -> None:
-    assert nic_count(planned(guest, monitor, **changes)) == count
+    assert planned(guest, monitor, **changes).network.nic_count == count
 
 
 def test_kernel_arguments_stay_single_words_for_solo5() -> None:
@@ -305,4 +303,4 @@ def test_kernel_arguments_stay_single_words_for_solo5() -> None:
 def test_who_tells_resets(guest: str, version: str, changes: dict[str, Any], told: bool) -> None:
     """Linux on a board without a keyboard controller, which not every QEMU has."""
     plan = planned(guest, "qemu", facts=host(program=program(version)), **changes)
-    assert plan.tells_resets is told
+    assert plan.ending.tells_resets is told

@@ -40,17 +40,18 @@ def test_memory_is_the_limit_less_the_monitor_s_own(
     monitor: str, limit: int | None, mebibytes: int
 ) -> None:
     plan = planned("unikraft", monitor, configuration=resources(memory={"limit": limit}))
-    assert plan.memory_bytes == mebibytes * MIB
+    machine = plan.machine
+    assert machine.memory_bytes == mebibytes * MIB
     if limit is not None and limit > 0:
-        assert 0 <= limit - plan.memory_bytes - plan.overhead_bytes < MIB + MIB // 64
+        assert 0 <= limit - machine.memory_bytes - machine.overhead_bytes < MIB + MIB // 64
 
 
 def test_what_a_monitor_needs_grows_with_the_machine() -> None:
     small = planned("unikraft", "qemu", overrides={"memory": "64"})
     large = planned("unikraft", "qemu", overrides={"memory": "4096", "vcpus": "4"})
     emulated = planned("unikraft", "qemu", overrides={"memory": "64", "accelerator": "tcg"})
-    assert large.overhead_bytes > small.overhead_bytes + 20 * MIB
-    assert emulated.overhead_bytes > small.overhead_bytes + 32 * MIB
+    assert large.machine.overhead_bytes > small.machine.overhead_bytes + 20 * MIB
+    assert emulated.machine.overhead_bytes > small.machine.overhead_bytes + 32 * MIB
 
 
 def test_a_limit_that_is_too_small() -> None:
@@ -85,7 +86,8 @@ def test_the_least_memory(guest: str, kernel_bytes: int, initrd_bytes: int, leas
     if initrd_bytes:
         changes["initrd"] = image_file("/initrd", size_bytes=initrd_bytes)
     enough = {"memory": str(least_mib)}
-    assert planned(guest, "qemu", overrides=enough, **changes).memory_bytes == least_mib * MIB
+    plan = planned(guest, "qemu", overrides=enough, **changes)
+    assert plan.machine.memory_bytes == least_mib * MIB
     asked = {"memory": str(least_mib - 1)}
     error = refused(ImageError, guest, "qemu", overrides=asked, **changes)
     assert (
@@ -105,18 +107,18 @@ def test_the_least_memory(guest: str, kernel_bytes: int, initrd_bytes: int, leas
     error = refused(ImageError, guest, "qemu", configuration=at, overrides=asked, **changes)
     assert error.hint == f"{least_mib} MiB at least, and a memory limit of {number}"
     plan = planned(guest, "qemu", configuration=at, given=given, **changes)
-    assert plan.memory_bytes == least_mib * MIB
+    assert plan.machine.memory_bytes == least_mib * MIB
 
 
 def test_memory_without_a_limit_is_the_configuration_s() -> None:
     plan = planned("unikraft", "qemu", given=config(monitors__qemu__memory_mib=64))
-    assert plan.memory_bytes == 64 * MIB
+    assert plan.machine.memory_bytes == 64 * MIB
 
 
 @pytest.mark.parametrize("text", ["100", "100M", "100Mi", "100MiB"])
 def test_the_memory_annotation(text: str) -> None:
     plan = planned("unikraft", "qemu", overrides={"memory": text})
-    assert plan.memory_bytes == 100 * MIB
+    assert plan.machine.memory_bytes == 100 * MIB
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "1G", "1.5Mi", "²", "9" * 20, "9" * 5000, " 1"])
@@ -128,7 +130,7 @@ def test_a_memory_annotation_that_is_no_size(text: str) -> None:
 def test_the_memory_annotation_within_the_limit() -> None:
     limit = resources(memory={"limit": 128 * MIB})
     plan = planned("unikraft", "qemu", overrides={"memory": "96"}, configuration=limit)
-    assert plan.memory_bytes == 96 * MIB
+    assert plan.machine.memory_bytes == 96 * MIB
     words = {"memory": "97"}
     error = refused(RoomError, "unikraft", "qemu", overrides=words, configuration=limit)
     assert "97 does not fit into the memory limit" in error.message
@@ -162,7 +164,7 @@ def test_the_most_memory(
         changes["initrd"] = image_file("/initrd")
     limit = 1 << 40
     plan = planned(guest, monitor, configuration=resources(memory={"limit": limit}), **changes)
-    assert plan.memory_bytes == mebibytes * MIB
+    assert plan.machine.memory_bytes == mebibytes * MIB
     assert plan.warnings == (
         f"linux.resources.memory.limit: {limit} bytes are more than {whose}: the guest has "
         f"{mebibytes} MiB",
@@ -175,7 +177,7 @@ def test_the_most_memory(
     assert error.hint == f"{mebibytes} MiB at most"
     key = f"monitors.{monitor}.memory_mib"
     plan = planned(guest, monitor, given=config(**{key: 9000}), **changes)
-    assert plan.memory_bytes == mebibytes * MIB
+    assert plan.machine.memory_bytes == mebibytes * MIB
     assert plan.warnings[0].startswith(f"{key} of /etc/urunc/config.toml: 9000 MiB are more than")
 
 
@@ -183,7 +185,7 @@ def test_a_limit_that_is_none() -> None:
     """What cgroup v1's files say where there is none."""
     none = resources(memory={"limit": 9223372036854771712})
     plan = planned("unikraft", "qemu", configuration=none, facts=host(memory_bytes=8192 * MIB))
-    assert (plan.memory_bytes, plan.warnings) == (256 * MIB, ())
+    assert (plan.machine.memory_bytes, plan.warnings) == (256 * MIB, ())
 
 
 @pytest.mark.parametrize(
@@ -199,21 +201,22 @@ def test_a_limit_that_is_none() -> None:
 )
 def test_vcpus_from_the_quota(cpu: dict[str, int], count: int) -> None:
     plan = planned("unikraft", "qemu", configuration=resources(cpu=cpu))
-    assert (plan.vcpus, plan.warnings) == (count, ())
+    assert (plan.machine.vcpus, plan.warnings) == (count, ())
 
 
 def test_solo5_has_one_vcpu_and_only_an_annotation_earns_a_warning() -> None:
     quota = resources(cpu={"quota": 400_000, "period": 100_000})
     plan = planned("rumprun", "hvt", configuration=quota)
-    assert (plan.vcpus, plan.warnings) == (1, ())
+    assert (plan.machine.vcpus, plan.warnings) == (1, ())
     plan = planned("rumprun", "hvt", overrides={"vcpus": "4"})
-    assert (plan.vcpus, plan.warnings) == (1, ("4 vCPUs wanted, hvt has 1 at most",))
+    assert (plan.machine.vcpus, plan.warnings) == (1, ("4 vCPUs wanted, hvt has 1 at most",))
 
 
 def test_more_vcpus_than_the_monitor_has() -> None:
     quota = resources(cpu={"quota": 4_000_000, "period": 100_000})
     plan = planned("unikraft", "firecracker", configuration=quota)
-    assert (plan.vcpus, plan.warnings) == (32, ("40 vCPUs wanted, firecracker has 32 at most",))
+    assert plan.machine.vcpus == 32
+    assert plan.warnings == ("40 vCPUs wanted, firecracker has 32 at most",)
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", "", "²", "9" * 5000])

@@ -17,7 +17,7 @@ from urunc.errors import ImageError
 from urunc.guests.service_links import reduced
 from urunc.monitors import Launch
 from urunc.plan.decide import decide
-from urunc.plan.realize import realize, untold
+from urunc.plan.realize import omissions, realize
 from urunc.record import replace
 from urunc.storage.disks import expected
 
@@ -40,7 +40,9 @@ def realized(
     plan = decide("box", parsed, made, kind, machine, host(), given, there)
     facts = net(interface())
     storage = expected(plan)
-    return realize(plan, facts, kind, machine, storage), untold(plan, facts, kind, machine, storage)
+    return realize(plan, facts, kind, machine, storage), omissions(
+        plan, facts, kind, machine, storage
+    )
 
 
 def text(launch: Launch) -> str:
@@ -118,7 +120,7 @@ def test_links_go_before_lines_of_the_hosts_file() -> None:
                   host(), config())  # fmt: skip
     hosts = tuple(f"10.9.0.{index} name-{index}.example" for index in range(20))
     facts = replace(net(interface()), hosts=hosts)
-    (told,) = untold(plan, facts, guest, monitor)
+    (told,) = omissions(plan, facts, guest, monitor)
     assert "service links of 4 services" in told
     assert "urunc.hosts=" in text(realize(plan, facts, guest, monitor))
 

@@ -15,7 +15,7 @@ from urunc.bundle.resources import Resources
 from urunc.bundle.spec import Hook
 from urunc.errors import NotFoundError, StateError, WrongStatusError
 from urunc.net.facts import NetFacts, NetworkFound
-from urunc.plan.model import Plan
+from urunc.plan.model import flatten, unflatten
 from urunc.state import (
     DEFAULTS,
     SCHEMA,
@@ -96,7 +96,7 @@ def test_what_a_release_wrote(tmp_path: pathlib.Path) -> None:
     assert not state.has_hooks("poststart")
     hook = Hook(path="/bin/true", args=("true", "--a"), env=("A=b",), timeout_s=5)
     assert state.hooks("poststop", Hook) == [hook]
-    assert state.read("plan", Plan).monitor == "qemu"
+    assert state.read_by("plan", unflatten)[0].monitor == "qemu"
     assert state.read("net", NetFacts).interfaces == ()
     assert state.read("found", NetworkFound).resolver is None
     assert state.read("storage", StorageFacts).archive == -1
@@ -110,11 +110,11 @@ def test_written_again_it_is_the_same(tmp_path: pathlib.Path) -> None:
     records = {
         key: state.read(key, cls)
         for key, cls in (
-            ("plan", Plan), ("net", NetFacts), ("found", NetworkFound), ("storage", StorageFacts),
+            ("net", NetFacts), ("found", NetworkFound), ("storage", StorageFacts),
             ("resources", Resources),
         )
     }  # fmt: skip
-    state.write(**records)
+    state.write(**records, plan=flatten(*state.read_by("plan", unflatten)))
     state.unfinished = 3
     assert state.unfinished == 3
     state.unfinished = None
@@ -136,9 +136,10 @@ def test_keys_of_a_new_container(tmp_path: pathlib.Path) -> None:
     state.set_init(1)
     (tmp_path / "other").mkdir()
     recorded = load(written(tmp_path / "other", RECORDED), "c1")
-    plan, net = recorded.read("plan", Plan), recorded.read("net", NetFacts)
+    plan, chosen = recorded.read_by("plan", unflatten)
+    net, storage = recorded.read("net", NetFacts), recorded.read("storage", StorageFacts)
     state.complete(
-        plan=plan, net=net, launch=net, storage=recorded.read("storage", StorageFacts),
+        plan=flatten(plan, chosen), net=net, launch=net, storage=storage,
         found=net, resources=recorded.read("resources", Resources), nic_count=1, files={},
         group_paths={}, unit="", network="", network_identity=(4, 5),
     )  # fmt: skip

@@ -66,7 +66,7 @@ def refused(*sources: VolumeSource, **changes: Any) -> ImageError:
 
 def given(plan: Plan) -> dict[str, str]:
     """device → where its directory is mounted."""
-    return dict(zip(plan.disk_names, plan.disk_mount_points, strict=True))
+    return dict(zip(plan.storage.disk_names, plan.storage.disk_mount_points, strict=True))
 
 
 @pytest.mark.parametrize("guest", ["rumprun", "mirage"])
@@ -74,7 +74,7 @@ def given(plan: Plan) -> dict[str, str]:
 def test_what_engines_mount_is_no_disk(guest: str, engine: str) -> None:
     """A guest without devices starts, with one warning."""
     plan = planned(*mounts(ENGINES[engine]), guest=guest)
-    assert (plan.volumes, plan.disk_names) == ((), ())
+    assert (plan.storage.volumes, plan.storage.disk_names) == ((), ())
     names = ", ".join(ENGINES[engine])
     assert plan.warnings == (f"mounts that the guest does not see: {names}",)
 
@@ -96,7 +96,7 @@ def test_what_engines_mount_is_nobody_s_data(engine: str) -> None:
     assert given(plan) == {"storage": "/data"}
     plan = planned(*mounts(ENGINES[engine]), declares=("storage",), blocks=(image_file("/disk"),))
     assert given(plan) == {"storage": "/data"}  # Rumprun's own place
-    assert plan.volumes == ()
+    assert plan.storage.volumes == ()
 
 
 def test_a_volume_without_a_device_is_named() -> None:
@@ -120,7 +120,7 @@ def test_a_volume_without_a_device_is_named() -> None:
 def test_ignore_leaves_every_mount_out() -> None:
     said: dict[str, Any] = {"overrides": {"volumes": "ignore"}}
     plan = planned(source("/data", read_only=True), source("/tmp", TMPFS), **said)
-    assert plan.volumes == ()
+    assert plan.storage.volumes == ()
     assert plan.warnings == ("mounts that the guest does not see: /data, /tmp",)
     error = refused(source("/data", read_only=True), declares=("storage",), **said)
     assert "declares the block devices 'storage', but 0 given" in error.message
@@ -135,7 +135,11 @@ def test_devices_by_name() -> None:
         declares=("data", "other", "log"),
     )
     assert given(plan) == {"data": "/srv/data/", "other": "/first", "log": "/var/log"}
-    assert [volume.destination for volume in plan.volumes] == ["/srv/data/", "/first", "/var/log"]
+    assert [volume.destination for volume in plan.storage.volumes] == [
+        "/srv/data/",
+        "/first",
+        "/var/log",
+    ]
 
 
 def test_devices_by_annotation() -> None:
@@ -214,7 +218,7 @@ def test_an_engine_s_init(program: str) -> None:
     there = source(program, FILE, read_only=True)
     words = (program, "--", "app", "--", "word")
     plan = planned(there, args=words, given_mounts=(mount,))
-    assert plan.args == ("app", "--", "word")
+    assert plan.application.args == ("app", "--", "word")
     assert plan.warnings == ("--init has no meaning for a guest: it is left out",)
     # the image's own program of that name is its own
-    assert planned(args=words).args == words
+    assert planned(args=words).application.args == words

@@ -17,9 +17,8 @@ from urunc.errors import HostError
 from urunc.init.setup import Ready, build
 from urunc.monitors import Launch
 from urunc.plan.decide import VIRTIOFSD_MIB, decide
-from urunc.plan.model import Plan
+from urunc.plan.model import MonitorUser, Plan
 from urunc.plan.realize import realize
-from urunc.record import replace
 from urunc.storage import virtiofsd
 from urunc.storage.disks import expected
 from urunc.storage.facts import ARCHIVE, FILE, VolumeSource
@@ -36,10 +35,10 @@ def planned(
     unikernel = image("linux", "qemu", mount_rootfs=True, rootfs=form)
     there = found(*volumes, **changes)
     plan = decide("box", parsed, unikernel, guest, monitor, host(), config(), there)
-    plan = replace(plan, uid=1234, gid=1235)
+    user = MonitorUser(uid=1234, gid=1235, groups=())
     storage = expected(plan)
     launch = realize(plan, network(), guest, monitor, storage)
-    steps = build(plan, launch, parsed, "/state/box/root", Ready(), storage)
+    steps = build(plan, user, launch, parsed, "/state/box/root", Ready(), storage)
     return plan, launch, [step.describe() for step in steps]
 
 
@@ -53,7 +52,7 @@ def test_virtiofs() -> None:
     volumes = source("/data"), source("/etc/app.conf", FILE, read_only=True, recursive=False)
     plan, launch, steps = planned("virtiofs", *volumes)
     line = " ".join(launch.argv)
-    size = f"{plan.memory_bytes >> 20}M"
+    size = f"{plan.machine.memory_bytes >> 20}M"
     assert f"-m {size} -object memory-backend-memfd,id=memory,size={size},share=on" in line
     assert "-machine memory-backend=memory" in line
     assert "-chardev socket,id=share0,path=/run/virtiofs.sock" in line
@@ -79,7 +78,7 @@ def test_virtiofs() -> None:
 
 def test_virtiofs_costs_memory() -> None:
     plans = [planned(form)[0] for form in ("ext4", "virtiofs")]
-    assert plans[1].overhead_bytes - plans[0].overhead_bytes == VIRTIOFSD_MIB << 20
+    assert plans[1].machine.overhead_bytes - plans[0].machine.overhead_bytes == VIRTIOFSD_MIB << 20
 
 
 def test_a_volume_alone_is_shared() -> None:
@@ -100,7 +99,7 @@ def test_nine_p(readonly: bool) -> None:
     assert "-fsdev local,id=share0,path=/share,security_model=none,multidevs=remap" in line
     assert "-device virtio-9p-pci,fsdev=share0,mount_tag=share" in line
     assert "memory-backend" not in line
-    assert [volume.way for volume in plan.volumes] == ["9p", ARCHIVE]
+    assert [volume.way for volume in plan.storage.volumes] == ["9p", ARCHIVE]
     assert [step for step in steps if "/share" in step] == [
         "tmpfs /state/box/root/share size=1m mode=755 owner=0:0",
         "bind /bundle/rootfs on /state/box/root/share/root read-only",
@@ -111,7 +110,7 @@ def test_nine_p(readonly: bool) -> None:
     records = told(launch)
     assert "share=9p\tshare" in records and "root=share\troot\tro" in records
     assert ("overlay=tmpfs\t" in records) != readonly
-    assert "overlay" in plan.filesystems
+    assert "overlay" in plan.storage.filesystems
 
 
 def test_nothing_shared() -> None:

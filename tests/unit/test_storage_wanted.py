@@ -72,22 +72,22 @@ def test_the_first_form_that_all_have(
     guest: str, monitor: str, there: StorageFound, form: str
 ) -> None:
     plan = planned(guest, monitor, there)
-    assert plan.root_way
-    assert (plan.root_way.form, plan.root_way.device) == (form, "")
-    assert (plan.process is not None) == (guest == "linux")
+    assert plan.storage.root_way
+    assert (plan.storage.root_way.form, plan.storage.root_way.device) == (form, "")
+    assert (plan.application.process is not None) == (guest == "linux")
 
 
 def test_a_device_that_is_there_is_taken() -> None:
     there = found(
         device="/dev/mapper/a", device_numbers=(253, 1), device_filesystem="ext4", builders=()
     )
-    way = planned("linux", "qemu", there).root_way
+    way = planned("linux", "qemu", there).storage.root_way
     assert way and (way.form, way.device, way.copied) == ("ext4", "/dev/mapper/a", False)
 
 
 def test_who_decides_the_form() -> None:
     def form(**changes: Any) -> tuple[str, str]:
-        way = planned("linux", "qemu", found(), **changes).root_way
+        way = planned("linux", "qemu", found(), **changes).storage.root_way
         assert way
         return way.form, way.reason
 
@@ -101,12 +101,12 @@ def test_who_decides_the_form() -> None:
 
 
 def test_only_what_writes_gets_a_copy() -> None:
-    rumprun = planned("rumprun", "hvt", found()).root_way
+    rumprun = planned("rumprun", "hvt", found()).storage.root_way
     assert rumprun and rumprun.copied
     # a tender opens for writing even what is only read
-    reader = planned("rumprun", "hvt", found(), readonly=True).root_way
+    reader = planned("rumprun", "hvt", found(), readonly=True).storage.root_way
     assert reader and reader.copied and reader.read_only
-    layered = planned("linux", "qemu", found()).root_way
+    layered = planned("linux", "qemu", found()).storage.root_way
     assert layered and not layered.copied
 
 
@@ -114,7 +114,8 @@ def test_forms_in_place_of_one_that_cannot_hold_all() -> None:
     """The other disks that fit, where the form is not asked for."""
 
     def others(there: StorageFound, guest: str = "linux", **changes: Any) -> tuple[str, ...]:
-        way = planned(guest, "hvt" if guest == "rumprun" else "qemu", there, **changes).root_way
+        monitor = "hvt" if guest == "rumprun" else "qemu"
+        way = planned(guest, monitor, there, **changes).storage.root_way
         assert way
         return way.others
 
@@ -141,7 +142,7 @@ def test_no_form() -> None:
 
 def sized(guest: str, monitor: str, there: StorageFound, **changes: Any) -> tuple[str, int, bool]:
     asked = {"rootfsSize": "1Gi", **changes.pop("overrides", {})}
-    way = planned(guest, monitor, there, overrides=asked, **changes).root_way
+    way = planned(guest, monitor, there, overrides=asked, **changes).storage.root_way
     assert way
     return way.form, way.size_mib, way.layer_on_disk
 
@@ -156,7 +157,7 @@ def test_a_disk_for_what_the_guest_writes() -> None:
     assert sized("linux", "qemu", found(), overrides={"rootfs": "cpio"}) == ("cpio", 1024, True)
     assert sized("rumprun", "hvt", found()) == ("ext2", 1024, False)
     plan = planned("linux", "qemu", found(), overrides={"rootfsSize": "100M"})
-    assert plan.filesystems == ("erofs", "ext4", "overlay")
+    assert plan.storage.filesystems == ("erofs", "ext4", "overlay")
     made = expected(plan)
     assert (made.upper, made.disks[made.upper].read_only) == (1, False)
     line = realize(
@@ -176,7 +177,7 @@ def test_no_disk_for_what_the_guest_writes() -> None:
     error = refused("linux", "qemu", found(), overrides=asked, mount_rootfs=False)
     assert error.message.startswith("annotation 'rootfsSize': the container's root filesystem")
     plan = planned("linux", "qemu", found(), overrides=asked, readonly=True)
-    assert plan.root_way and not plan.root_way.size_mib
+    assert plan.storage.root_way and not plan.storage.root_way.size_mib
     assert plan.warnings == ("annotation 'rootfsSize': the root filesystem is read-only",)
 
 
@@ -200,9 +201,10 @@ def test_the_administrators_disk_for_what_guests_write() -> None:
     """Where the form has room for one."""
     given = config(storage__rootfs_size_mib=200)
     for form, size in (("erofs", 200), ("virtiofs", 0)):
-        way = planned("linux", "qemu", found(), given=given, overrides={"rootfs": form}).root_way
+        asked = {"rootfs": form}
+        way = planned("linux", "qemu", found(), given=given, overrides=asked).storage.root_way
         assert way and (way.form, way.size_mib) == (form, size)
-    way = planned("unikraft", "qemu", found(), given=given).root_way
+    way = planned("unikraft", "qemu", found(), given=given).storage.root_way
     assert way and (way.form, way.size_mib) == ("cpio", 0)
 
 
@@ -214,15 +216,16 @@ def test_ways_of_volumes() -> None:
         source("/dev/xvda", DEVICE),
     )
     plan = planned("linux", "qemu", there)
-    assert [volume.way for volume in plan.volumes] == ["virtiofs", "virtiofs", TMPFS, DEVICE]
-    assert "virtiofs" in plan.filesystems
+    ways = [volume.way for volume in plan.storage.volumes]
+    assert ways == ["virtiofs", "virtiofs", TMPFS, DEVICE]
+    assert "virtiofs" in plan.storage.filesystems
     copied = found(
         source("/secret", read_only=True), source("/cache", scratch=True),
     )  # fmt: skip
     plan = planned("linux", "firecracker", copied)
-    assert [volume.way for volume in plan.volumes] == ["archive", "archive"]
+    assert [volume.way for volume in plan.storage.volumes] == ["archive", "archive"]
     plan = planned("unikraft", "firecracker", found(source("/conf", read_only=True)))
-    assert [volume.way for volume in plan.volumes] == ["initrd"]
+    assert [volume.way for volume in plan.storage.volumes] == ["initrd"]
 
 
 def test_a_volume_whose_writes_would_be_lost() -> None:
@@ -233,9 +236,9 @@ def test_a_volume_whose_writes_would_be_lost() -> None:
         "would be lost"
     )
     plan = planned("linux", "firecracker", there, overrides={"volumes": "copy"})
-    assert [volume.way for volume in plan.volumes] == ["archive"]
+    assert [volume.way for volume in plan.storage.volumes] == ["archive"]
     plan = planned("linux", "firecracker", there, overrides={"volumes": "ignore"})
-    assert plan.volumes == ()
+    assert plan.storage.volumes == ()
     assert plan.warnings == ("mounts that the guest does not see: /data",)
 
 
@@ -243,13 +246,13 @@ def test_a_volume_that_the_image_asks_for() -> None:
     """VOLUME of an image: the guest has it as a copy, and its end is said."""
     there = found(source("/data", anonymous=True), source("/cache", scratch=True))
     plan = planned("linux", "firecracker", there)
-    assert [volume.way for volume in plan.volumes] == ["archive", "archive"]
+    assert [volume.way for volume in plan.storage.volumes] == ["archive", "archive"]
     assert plan.warnings == (
         "mounts that are copied: what the guest writes to /data, /cache does not reach the "
         "engine's volume and is lost at its end",
     )
     shared = planned("linux", "qemu", there)
-    assert [volume.way for volume in shared.volumes] == ["virtiofs", "virtiofs"]
+    assert [volume.way for volume in shared.storage.volumes] == ["virtiofs", "virtiofs"]
     assert shared.warnings == ()
     plan = planned("mewz", "qemu", found(source("/data", anonymous=True)), mount_rootfs=False)
     assert plan.warnings == ("mounts that the guest does not see: /data",)
@@ -294,17 +297,17 @@ def test_disks_of_a_manifest() -> None:
     there = found(source("/more", read_only=True))
     two = solo5("hvt", ("rootfs", "block"), ("data", "block"))
     plan = planned("rumprun", "hvt", there, binary=two)
-    assert plan.disk_names == ("rootfs", "data")
-    assert plan.disk_mount_points == ("/data", "/more")
+    assert plan.storage.disk_names == ("rootfs", "data")
+    assert plan.storage.disk_mount_points == ("/data", "/more")
     images = (image_file("/a"), image_file("/b"))
     points = ("/a", "/b")
     plan = planned(
         "rumprun", "hvt", found(), binary=two, mount_rootfs=False, blocks=images,
         block_mount_points=points,
     )  # fmt: skip
-    assert (plan.disk_names, plan.disk_mount_points) == (("rootfs", "data"), points)
+    assert (plan.storage.disk_names, plan.storage.disk_mount_points) == (("rootfs", "data"), points)
     plan = planned("linux", "qemu", found(), block_mount_points=points[:1])
-    assert plan.disk_mount_points == ("/",)
+    assert plan.storage.disk_mount_points == ("/",)
     assert any("'blkMntPoint': without effect" in warning for warning in plan.warnings)
 
 
@@ -314,7 +317,7 @@ def test_more_than_the_guest_can_be_told() -> None:
     guest, monitor = guests.load("linux", config()), monitors.load("qemu", config())
 
     def told(argument: str) -> int:
-        long = replace(plan, args=("app", argument))
+        long = replace(plan, application=replace(plan.application, args=("app", argument)))
         launch = realize(long, NO_NETWORK, guest, monitor, expected(long))
         return max(len(text) for text in launch.files.values())
 
@@ -328,25 +331,25 @@ def test_shared_memory() -> None:
     size = ("mode=1777", "size=1048576")
     engines = source("/dev/shm", shm=size)
     chosen = source("/dev/shm", shm=size, scratch=True)
-    (volume,) = planned("linux", "qemu", found(engines)).volumes
+    (volume,) = planned("linux", "qemu", found(engines)).storage.volumes
     assert (volume.way, volume.options, volume.source) == (TMPFS, size, "")
-    (volume,) = planned("linux", "qemu", found(chosen)).volumes
+    (volume,) = planned("linux", "qemu", found(chosen)).storage.volumes
     assert volume.way == "virtiofs"
-    (volume,) = planned("linux", "qemu", found(chosen, virtiofsd="")).volumes
+    (volume,) = planned("linux", "qemu", found(chosen, virtiofsd="")).storage.volumes
     assert (volume.way, volume.options) == (TMPFS, size)
-    (volume,) = planned("linux", "firecracker", found(chosen)).volumes
+    (volume,) = planned("linux", "firecracker", found(chosen)).storage.volumes
     assert (volume.way, volume.options) == (TMPFS, size)
-    assert not planned("unikraft", "firecracker", found(engines)).volumes[0].options
+    assert not planned("unikraft", "firecracker", found(engines)).storage.volumes[0].options
 
 
 def test_a_file_that_is_given_back() -> None:
     """A pod's termination message, wherever it is mounted; where it is shared nothing is needed."""
     message = source("/var/message", FILE, returned=(1, 2))
     shared = planned("linux", "qemu", found(message))
-    assert [volume.returned for volume in shared.volumes] == [()]
+    assert [volume.returned for volume in shared.storage.volumes] == [()]
     assert expected(shared).returned == -1
     copied = planned("linux", "firecracker", found(message))
-    (volume,) = copied.volumes
+    (volume,) = copied.storage.volumes
     assert (volume.way, volume.returned) == ("archive", (1, 2))
     storage = expected(copied)
     assert not storage.disks[storage.returned].read_only
@@ -358,7 +361,7 @@ def test_a_file_that_is_given_back() -> None:
         storage,
     )
     assert "returned=/dev/vdc\tvolumes/0\0" in launch.files["/run/guest.config"]
-    assert not planned("unikraft", "firecracker", found(message)).volumes[0].returned
+    assert not planned("unikraft", "firecracker", found(message)).storage.volumes[0].returned
 
 
 @pytest.mark.parametrize("path", ["/proc", "/proc/version", "/proc/self/fd"])
@@ -366,7 +369,7 @@ def test_a_guests_own_proc_stays(path: str) -> None:
     """runc refuses such mounts; lxcfs' files it takes."""
     with pytest.raises(ImageError, match=f"'{path}'.*what is the guest's kernel's"):
         planned("linux", "qemu", found(source(path)))
-    assert planned("linux", "qemu", found(source("/proc/meminfo", FILE))).volumes
+    assert planned("linux", "qemu", found(source("/proc/meminfo", FILE))).storage.volumes
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from urunc.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from urunc.plan.model import Plan
+    from urunc.plan.model import MonitorUser, Plan
 
 
 @record
@@ -38,17 +38,18 @@ HARMLESS = (
 )
 
 
-def of(plan: Plan) -> tuple[DeviceRule, ...]:
+def of(plan: Plan, user: MonitorUser) -> tuple[DeviceRule, ...]:
     """The devices that a container's monitor and hooks may open; raises OSError where one is
     gone."""
     rules = []
-    for node in device_nodes(plan, ("/dev/kvm",) if plan.accelerator == "kvm" else ()):
+    names = ("/dev/kvm",) if plan.machine.accelerator == "kvm" else ()
+    for node in device_nodes(plan, user, names):
         facts = posix.stat(node.source)
         kind = "b" if facts.st_mode & S_IFMT == S_IFBLK else "c"
         major, minor = posix.major(facts.st_rdev), posix.minor(facts.st_rdev)
         rules.append(DeviceRule(type=kind, major=major, minor=minor))
-    given = [volume.device for volume in plan.volumes]
-    given += [plan.root_way.numbers] if plan.root_way else []
+    given = [volume.device for volume in plan.storage.volumes]
+    given += [plan.storage.root_way.numbers] if plan.storage.root_way else []
     rules += [
         DeviceRule(type="b", major=numbers[0], minor=numbers[1]) for numbers in given if numbers
     ]

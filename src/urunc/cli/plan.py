@@ -17,24 +17,27 @@ from urunc.cli.options import BUNDLE, VALUE, Arguments
 from urunc.errors import SpecError, UsageError, reason
 from urunc.ids import ids_of
 from urunc.init import attributes
-from urunc.init.root_steps import Bind
+from urunc.init.root_steps import Bind, Step
 from urunc.init.setup import ATTACH, Ready, build
 from urunc.jsontext import dumps, loads
 from urunc.linux.files import read_text
 from urunc.net.facts import Interface, NetFacts, Route
 from urunc.plan import prepare
-from urunc.plan.model import nic_count
-from urunc.record import plain, rebuild, replace
+from urunc.plan.model import MonitorUser, flatten
+from urunc.record import plain, rebuild, record, replace
 from urunc.state import CHANNEL, load
 from urunc.storage.disks import expected, in_words
 from urunc.users import candidates, mapped_groups
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from urunc.bundle.spec import Spec
     from urunc.config import Config
-    from urunc.monitors import Launch
-    from urunc.plan.model import Plan
+    from urunc.monitors import Launch, Program
+    from urunc.plan.model import NetworkPlan, Plan
+    from urunc.plan.prepare import Prepared
 
 OPTIONS = BUNDLE | {
     "--id": (VALUE, "use the network's facts of this container"),
@@ -71,96 +74,140 @@ def main(arguments: Arguments) -> int:
     bundle = bundle_directory(arguments.get("--bundle"))
     document = spec.read_document(bundle)
     if not image.claims(document, bundle, config):
-        from urunc.ordinary import find
-
-        runtime, warnings = find(config), image.strangers_of(document)
-        _warn(warnings)
-        if form == "json":
-            sys.stdout.write(dumps({"ordinary": runtime, "warnings": warnings}, indent=2) + "\n")
-            return 0
-        _print("an ordinary container:", [f"handed to {runtime}"])
-        _print("warnings:", warnings)
+        _show_ordinary(image.strangers_of(document), config, form)
         return 0
     parsed = prepare.settled(spec.parse(document, bundle))
     unikernel = image.read(parsed, config)
     identifier = arguments.get("--id", "ID")
     prepared = prepare.prepare(identifier, parsed, unikernel, config)
-    net = _facts(arguments)
-    known = net is not None
-    if net is None:
-        net = NetFacts(
-            interfaces=(UNKNOWN,)[
-                : 0 if prepared.plan.network == "none" else nic_count(prepared.plan)
-            ],
-            spare_taps=(),
-            dns=(),
-            search=(),
-            hosts=(),
-        )
-    spare = len(prepared.plan.net_names or ()) - len(net.interfaces)
+    shown = _shown(prepared, parsed, _facts(arguments), f"{arguments.root}/{identifier}", config)
+    if not sys.stdout.isatty():
+        # as create would, where the plan itself is not for the eye: on a terminal it says them
+        for text in shown.warnings:
+            logs.warn(text)
+    if form == "json":
+        sys.stdout.write(dumps(_document(shown), indent=2) + "\n")
+    else:
+        _show(shown)
+    return 0
+
+
+@record
+class Shown:
+    """A container as it would be."""
+
+    spec: Spec
+    plan: Plan
+    net: NetFacts
+    known: bool
+    """Whether the network's facts are a container's, or stand for them."""
+    launch: Launch
+    steps: list[Step]
+    attributes: list[str]
+    limits: list[str]
+    warnings: list[str]
+
+
+def _shown(
+    prepared: Prepared, parsed: Spec, facts: NetFacts | None, directory: str, config: Config
+) -> Shown:
+    plan = prepared.plan
+    net = facts or NetFacts(
+        interfaces=(UNKNOWN,)[: plan.network.nic_count], spare_taps=(), dns=(), search=(), hosts=()
+    )
+    spare = len(plan.network.net_names or ()) - len(net.interfaces)
     if spare > 0 and not net.spare_taps:
         net = replace(net, spare_taps=("(an unconnected TAP device)",) * spare)
-    storage = expected(prepared.plan)
+    storage = expected(plan)
     launch = prepared.realize(net, storage)
     ready = _ready(parsed, config)
-    chosen = replace(prepared.plan, groups=mapped_groups(prepared.plan.groups, ready.ids))
-    if chosen.uid is None:  # create reserves one of the range; show the first that it tries
+    user = _user(plan, ready, config)
+    return Shown(
+        spec=parsed,
+        plan=plan,
+        net=net,
+        known=facts is not None,
+        launch=launch,
+        steps=build(plan, user, launch, parsed, f"{directory}/root", ready, storage),
+        attributes=attributes.describe(parsed),
+        limits=_limits(parsed),
+        warnings=[*plan.warnings, *prepared.omissions(net, storage)],
+    )
+
+
+def _user(plan: Plan, ready: Ready, config: Config) -> MonitorUser:
+    """The plan's; else the first of the range that `create` would try to reserve."""
+    groups = mapped_groups(plan.user.groups, ready.ids)
+    uid, gid = plan.user.uid, plan.user.gid or 0
+    if uid is None:
         first, count = config.get("users.first"), config.get("users.count")
         uid, gid = next(candidates("", ready.ids, first, count))
-        chosen = replace(chosen, uid=uid, gid=gid)
-    root = f"{arguments.root}/{identifier}/root"
-    steps = build(chosen, launch, parsed, root, ready, storage)
-    settings = attributes.describe(parsed)
-    limits = _limits(parsed)
-    warnings = [*prepared.plan.warnings, *prepared.untold(net, storage)]
-    _warn(warnings)
+    return MonitorUser(uid=uid, gid=gid, groups=groups)
+
+
+def _show_ordinary(warnings: list[str], config: Config, form: str) -> None:
+    from urunc.ordinary import find
+
+    runtime = find(config)
+    if not sys.stdout.isatty():
+        for text in warnings:
+            logs.warn(text)
     if form == "json":
-        facts = plain(net) if known else None
-        document = {"plan": plain(prepared.plan), "net": facts, "launch": plain(launch)}
-        document["steps"] = [step.describe() for step in steps]
-        document["attributes"] = settings
-        document["limits"] = limits
-        document["netDevices"] = dict(parsed.net_devices)
-        document["hooks"] = {kind: plain(hooks) for kind, hooks in parsed.hooks.items()}
-        document["warnings"] = warnings
-        sys.stdout.write(dumps(document, indent=2) + "\n")
-        return 0
-    rows = _summary(prepared.plan, launch, net, known=known)
-    rows += [("warning", text) for text in warnings]
+        sys.stdout.write(dumps({"ordinary": runtime, "warnings": warnings}, indent=2) + "\n")
+        return
+    _print("an ordinary container:", [f"handed to {runtime}"])
+    _print("warnings:", warnings)
+
+
+def _document(shown: Shown) -> dict[str, Any]:
+    """`--format json`; "net" is what `--facts` takes."""
+    return {
+        "plan": flatten(shown.plan),
+        "net": plain(shown.net) if shown.known else None,
+        "launch": plain(shown.launch),
+        "steps": [step.describe() for step in shown.steps],
+        "attributes": shown.attributes,
+        "limits": shown.limits,
+        "netDevices": dict(shown.spec.net_devices),
+        "hooks": {kind: plain(hooks) for kind, hooks in shown.spec.hooks.items()},
+        "warnings": shown.warnings,
+    }
+
+
+def _show(shown: Shown) -> None:
+    rows = _summary(shown.plan, shown.launch, shown.net, known=shown.known)
+    rows += [("warning", text) for text in shown.warnings]
     _print("", [line for name, text in rows for line in _row(name, text)], indent="")
-    _print("command line:", _command_lines(launch.argv))
-    own = {*chosen.host.program.libraries, *chosen.host.program.data}
-    shown = [step for step in steps if not (isinstance(step, Bind) and step.source in own)]
-    lines = []
-    for step in shown:
-        lines.append(step.describe())
-        if isinstance(step, Bind) and step.source == chosen.host.program.path:
-            count = len(steps) - len(shown)
-            if count:
-                lines.append(f"bind {count} of its libraries and data files read-only")
-    _print("steps:", lines)
-    _print("attributes:", settings)
-    for name, inside in parsed.net_devices.items():
+    _print("command line:", _command_lines(shown.launch.argv))
+    _print("steps:", _steps(shown.steps, shown.plan.host.program))
+    _print("attributes:", shown.attributes)
+    for name, inside in shown.spec.net_devices.items():
         _print("network device of the host's:", [f"{name}, inside {inside}"])
-    _print("limits:", limits)
+    _print("limits:", shown.limits)
     _print(
         "hooks:",
         [
             f"{kind} {' '.join(map(_shell, (hook.path, *hook.args[1:])))}"
-            for kind, hooks in parsed.hooks.items()
+            for kind, hooks in shown.spec.hooks.items()
             for hook in hooks
         ],
     )
-    for path, text in launch.files.items():
+    for path, text in shown.launch.files.items():
         _print(f"file {path}:", _records(text))
-    return 0
 
 
-def _warn(warnings: list[str]) -> None:
-    """As create would, where the plan itself is not for the eye: on a terminal it says them."""
-    if not sys.stdout.isatty():
-        for text in warnings:
-            logs.warn(text)
+def _steps(steps: list[Step], program: Program) -> list[str]:
+    """The steps in words, those for the monitor's libraries and data as one."""
+    own = {*program.libraries, *program.data}
+    lines = []
+    count = sum(isinstance(step, Bind) and step.source in own for step in steps)
+    for step in steps:
+        if isinstance(step, Bind) and step.source in own:
+            continue
+        lines.append(step.describe())
+        if count and isinstance(step, Bind) and step.source == program.path:
+            lines.append(f"bind {count} of its libraries and data files read-only")
+    return lines
 
 
 def _print(head: str, lines: list[str], indent: str = "  ") -> None:
@@ -190,9 +237,9 @@ def _records(text: str) -> list[str]:
     if "\0" not in text:
         return text.rstrip("\n").split("\n")
     lines = []
-    for record in text.rstrip("\0").split("\0"):
-        *fields, last = record.split("\t")
-        if record.startswith("seccomp="):
+    for line in text.rstrip("\0").split("\0"):
+        *fields, last = line.split("\t")
+        if line.startswith("seccomp="):
             last = f"({len(last) // 2} bytes)"
         lines.append(" ".join((*fields, last)).rstrip())
     return lines
@@ -239,28 +286,29 @@ def _facts(arguments: Arguments) -> NetFacts | None:
 
 def _summary(plan: Plan, launch: Launch, net: NetFacts, *, known: bool) -> list[tuple[str, str]]:
     """(name, text) of each row."""
-    user = f"{plan.uid}:{plan.gid}" if plan.uid is not None else "one of the configured range"
+    machine, storage, wanted = plan.machine, plan.storage, plan.user
+    user = "one of the configured range" if wanted.uid is None else f"{wanted.uid}:{wanted.gid}"
+    overhead_mib = -(-machine.overhead_bytes >> 20)
     rows = [
-        ("guest", f"{plan.guest} {plan.version}".strip()),
+        ("guest", f"{plan.guest} {plan.kernel.version}".strip()),
         ("monitor", f"{plan.monitor} {plan.host.program.version} ({plan.host.program.path})"),
-        ("accelerator", f"{plan.accelerator} ({plan.accelerator_reason})"),
+        ("accelerator", f"{machine.accelerator} ({machine.accelerator_reason})"),
         (
             "memory",
-            f"{plan.memory_bytes >> 20} MiB, and {-(-plan.overhead_bytes >> 20)} MiB for "
-            f"{plan.monitor} itself",
+            f"{machine.memory_bytes >> 20} MiB, and {overhead_mib} MiB for {plan.monitor} itself",
         ),
-        ("vCPUs", str(plan.vcpus)),
-        ("kernel", plan.kernel.source.path),
+        ("vCPUs", str(machine.vcpus)),
+        ("kernel", plan.kernel.file.source.path),
     ]
-    if plan.initrd:
-        rows.append(("initrd", plan.initrd.source.path))
-    rows += [("disk", f"{disk.source.path} as {disk.target}") for disk in plan.disks]
-    rows += [("files", in_words(plan.root_way))] if plan.root_way else []
+    if plan.kernel.initrd:
+        rows.append(("initrd", plan.kernel.initrd.source.path))
+    rows += [("disk", f"{disk.source.path} as {disk.target}") for disk in storage.disks]
+    rows += [("files", in_words(storage.root_way))] if storage.root_way else []
     rows += [
         ("volume", f"{item.destination} by {item.way}{' read-only' * item.read_only}")
-        for item in plan.volumes
+        for item in storage.volumes
     ]
-    rows += _network(plan, net, known=known)
+    rows += _network(plan.network, net, known=known)
     rows.append(("user", user))
     rows.append(("stop", _stop(plan)))
     rows.append(
@@ -276,13 +324,13 @@ MODES = {
 }
 
 
-def _network(plan: Plan, net: NetFacts, *, known: bool) -> list[tuple[str, str]]:
-    rows = [("network", f"{plan.network} ({plan.network_reason}): {MODES[plan.network]}")]
-    if plan.network == "shared":
+def _network(plan: NetworkPlan, net: NetFacts, *, known: bool) -> list[tuple[str, str]]:
+    rows = [("network", f"{plan.mode} ({plan.reason}): {MODES[plan.mode]}")]
+    if plan.mode == "shared":
         ports = [item.name() for item in plan.ports] + ["all others"] * plan.other_ports
         rows.append(("ports", ", ".join(ports) or "none: nobody reaches the guest"))
     if not known:
-        if plan.network != "none":
+        if plan.mode != "none":
             rows.append(("interfaces", "known after create's hooks"))
         return rows
     for item in net.interfaces:
@@ -301,11 +349,11 @@ def _route(route: Route) -> str:
 
 
 def _stop(plan: Plan) -> str:
-    if plan.stop_order == CHANNEL:
+    if plan.ending.stop_order == CHANNEL:
         return "tells the signal to the application, by urunc's init"
-    if plan.stop_order:
-        return f"asks the guest by {plan.stop_order}"
-    return f"ends {plan.monitor} by signal {plan.stop_signal}"
+    if plan.ending.stop_order:
+        return f"asks the guest by {plan.ending.stop_order}"
+    return f"ends {plan.monitor} by signal {plan.ending.stop_signal}"
 
 
 def _command_lines(argv: tuple[str, ...]) -> list[str]:

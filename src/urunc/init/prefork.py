@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from urunc.bundle.spec import Spec
     from urunc.config import Config
     from urunc.ids import Ids
-    from urunc.plan.model import Plan
+    from urunc.plan.model import MonitorUser, Plan
     from urunc.storage.facts import StorageFacts
 
 
@@ -34,6 +34,7 @@ TUN = "/dev/net/tun"
 
 def prepare(
     plan: Plan,
+    user: MonitorUser,
     storage: StorageFacts,
     spec: Spec,
     ids: Ids,
@@ -48,10 +49,10 @@ def prepare(
     stored: tuple[tuple[str, int], ...] = ()
     if posix.geteuid() != 0 or cgroups.in_user_namespace():
         devices = BIND
-        missing = _missing_devices(plan)
+        missing = _missing_devices(plan, user)
     elif ids.own:
         devices = ATTACH
-        device_mount, image_mount = _mount_devices(plan, storage), _mount_image(spec)
+        device_mount, image_mount = _mount_devices(plan, user, storage), _mount_image(spec)
         stored = _mount_files(plan, storage)
     places = {shared_volume(index): mount for index, mount in opened.items()}
     shared = _mount_shares(plan, places, every=devices == ATTACH)
@@ -89,14 +90,14 @@ def _check_labels(spec: Spec) -> None:
 
 
 def _nodes(plan: Plan) -> tuple[str, ...]:
-    return ("/dev/kvm",) if plan.accelerator == "kvm" else ()
+    return ("/dev/kvm",) if plan.machine.accelerator == "kvm" else ()
 
 
-def _missing_devices(plan: Plan) -> frozenset[str]:
+def _missing_devices(plan: Plan, user: MonitorUser) -> frozenset[str]:
     """The host's own nodes must let the caller in: its permissions are all there is. Without a
     network the guest can be."""
     missing = []
-    for node in device_nodes(plan, _nodes(plan)):
+    for node in device_nodes(plan, user, _nodes(plan)):
         try:
             posix.close(posix.open(node.source, posix.O_RDWR | posix.O_CLOEXEC))
         except OSError as error:
@@ -112,14 +113,14 @@ def _missing_devices(plan: Plan) -> frozenset[str]:
     return frozenset(missing)
 
 
-def _mount_devices(plan: Plan, storage: StorageFacts) -> int:
+def _mount_devices(plan: Plan, user: MonitorUser, storage: StorageFacts) -> int:
     """A /dev for the monitor, with its nodes, mounted nowhere."""
     try:
         mount = _linux.new_tmpfs((("size", "64k"), ("mode", "755")))
         directory = f"/proc/self/fd/{mount}"
         posix.mkdir(f"{directory}/pts", 0o755)
         posix.mkdir(f"{directory}/net", 0o755)
-        for node in device_nodes(plan, _nodes(plan)):
+        for node in device_nodes(plan, user, _nodes(plan)):
             facts = posix.stat(node.source)
             path = directory + node.target.removeprefix("/dev")
             posix.mknod(path, facts.st_mode & 0o170000 | node.mode, facts.st_rdev)
@@ -130,7 +131,7 @@ def _mount_devices(plan: Plan, storage: StorageFacts) -> int:
                 path = directory + disk.target.removeprefix("/dev")
                 mode = S_IFBLK | (0o400 if disk.read_only else 0o600)
                 posix.mknod(path, mode, posix.makedev(*disk.device))
-                posix.chown(path, plan.uid or 0, plan.gid or 0)
+                posix.chown(path, user.uid, user.gid)
         attributes = mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NOEXEC | mounts.MOUNT_ATTR_RDONLY
         _linux.mount_setattr(mount, "", mounts.AT_EMPTY_PATH, attributes, 0, 0)
     except OSError as error:

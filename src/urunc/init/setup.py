@@ -41,7 +41,7 @@ from urunc.init.steps import (
 )
 from urunc.monitors import RUN, SHARE, SHARE_SOCKET
 from urunc.plan.device_nodes import device_nodes, may_access
-from urunc.plan.model import INITRD_TARGET, SUPERVISOR
+from urunc.plan.model import INITRD_TARGET, SUPERVISOR, MonitorUser
 from urunc.record import record, replace
 from urunc.storage.facts import FILE, NO_STORAGE, StorageFacts, share_of
 
@@ -87,6 +87,7 @@ class Ready:
 
 def build(
     plan: Plan,
+    user: MonitorUser,
     launch: Launch,
     spec: Spec,
     root: str,
@@ -94,54 +95,26 @@ def build(
     storage: StorageFacts = NO_STORAGE,
 ) -> list[Step]:
     """Every step; `root` is where the monitor's root is mounted, `root` in the container's
-    directory. The plan's user must have been chosen."""
-    ids = ready.ids
-    uid = ids.users.to_inner(plan.uid or 0) or 0
-    gid = ids.groups.to_inner(plan.gid or 0) or 0
-    program = plan.host.program
-    initrd = plan.initrd if not storage.initrd else None
-    files = [file for file in (plan.kernel, initrd, *plan.disks) if file]
-    copied = sum(file.source.size_bytes for file in files if _is_copied(file, plan))
-    steps: list[Step] = [
-        PrivateMounts(slave=any(volume.slave for volume in plan.volumes)),
-        _tmpfs(root, str(ROOT_BYTES + copied), spec, mode=0o755, executable=True),
-    ]
-    for path in dict.fromkeys((program.path, *program.libraries, *program.data)):
-        steps.append(Bind(source=path, target=root + path, inside="", read_only=True))
-    image = plan.root
-    if ready.image_mount >= 0:
-        image = f"{root}/.image"
-        steps.append(Attach(descriptor=ready.image_mount, target=image, what="the image"))
-    steps += [
-        _image_file(file, plan, image, root, uid, gid) for file in files if file.source.inside
-    ]
-    if ready.image_mount >= 0:
-        steps.append(Detach(target=image))
+    directory."""
+    inner = _inside(user, ready.ids)
+    steps: list[Step] = [PrivateMounts(slave=any(item.slave for item in plan.storage.volumes))]
+    initrd = plan.kernel.initrd if not storage.initrd else None
+    files = [file for file in (plan.kernel.file, initrd, *plan.storage.disks) if file]
+    steps += _root(plan, user, inner, files, spec, root, ready)
     steps += _stored(plan, storage, root, ready)
-    steps.append(_tmpfs(root + RUN, RUN_SIZE, spec, mode=0o700, uid=uid, gid=gid))
-    if plan.channel == "virtio":
+    steps.append(_tmpfs(root + RUN, RUN_SIZE, spec, mode=0o700, uid=inner.uid, gid=inner.gid))
+    if plan.application.channel == "virtio":
         directory = root.removesuffix("root")
         steps += [
             Bind(source=directory + name, target=f"{root}{RUN}/{name}", inside="", read_only=False)
             for name in (guest_channel.IN, guest_channel.OUT)
         ]
-    steps += _device_steps(plan, launch, spec, root, ready, storage)
+    steps += _device_steps(plan, user, launch, spec, root, ready, storage)
     if ready.console_socket >= 0:
-        size = spec.console_size or (0, 0)
-        steps.append(
-            ConsoleTerminal(
-                devpts=f"{root}/dev/pts",
-                rows=size[0],
-                columns=size[1],
-                uid=uid,
-                gid=gid,
-                socket=ready.console_socket,
-                raw=plan.process is not None,
-            )
-        )
+        steps.append(_console(plan, inner, spec, root, ready))
     if ready.devices != ATTACH:
         steps.append(ReadOnly(target=f"{root}/dev"))
-    steps += _shared(plan, spec, root, ready, uid, gid)
+    steps += _shared(plan, inner, spec, root, ready)
     steps.append(ReadOnly(target=root))
     steps += _names(plan, spec, ready)
     steps.append(PivotRoot(target=root, move=not ready.pivot))
@@ -152,11 +125,71 @@ def build(
     steps += [
         ResourceLimit(type=limit.type, soft=limit.soft, hard=limit.hard) for limit in spec.rlimits
     ]
-    groups = tuple(
-        inner for group in plan.groups if (inner := ids.groups.to_inner(group)) is not None
+    steps.append(
+        User(uid=inner.uid, gid=inner.gid, groups=inner.groups, keep_groups=ready.keep_groups)
     )
-    steps.append(User(uid=uid, gid=gid, groups=groups, keep_groups=ready.keep_groups))
     return steps
+
+
+def _inside(user: MonitorUser, ids: Ids) -> MonitorUser:
+    """The user by the ids of the container's user namespace."""
+    groups = (ids.groups.to_inner(group) for group in user.groups)
+    return MonitorUser(
+        uid=ids.users.to_inner(user.uid) or 0,
+        gid=ids.groups.to_inner(user.gid) or 0,
+        groups=tuple(group for group in groups if group is not None),
+    )
+
+
+def _root(
+    plan: Plan,
+    user: MonitorUser,
+    inner: MonitorUser,
+    files: list[PlannedFile],
+    spec: Spec,
+    root: str,
+    ready: Ready,
+) -> list[Step]:
+    """The monitor's root, with its program and the image's files."""
+    program, image = plan.host.program, plan.storage.root
+    copied = sum(file.source.size_bytes for file in files if _is_copied(file, plan, user))
+    steps: list[Step] = [_tmpfs(root, str(ROOT_BYTES + copied), spec, mode=0o755, executable=True)]
+    for path in dict.fromkeys((program.path, *program.libraries, *program.data)):
+        steps.append(Bind(source=path, target=root + path, inside="", read_only=True))
+    if ready.image_mount >= 0:
+        image = f"{root}/.image"
+        steps.append(Attach(descriptor=ready.image_mount, target=image, what="the image"))
+    for file in files:
+        source, target = file.source, root + file.target
+        if not source.inside:
+            continue
+        if _is_copied(file, plan, user):
+            copy = Copy(
+                source=source.path, target=target, inside=image, uid=inner.uid, gid=inner.gid
+            )
+            steps.append(copy)
+        else:
+            steps.append(
+                Bind(source=source.path, target=target, inside=image, read_only=file.read_only)
+            )
+    if ready.image_mount >= 0:
+        steps.append(Detach(target=image))
+    return steps
+
+
+def _console(
+    plan: Plan, inner: MonitorUser, spec: Spec, root: str, ready: Ready
+) -> ConsoleTerminal:
+    rows, columns = spec.console_size or (0, 0)
+    return ConsoleTerminal(
+        devpts=f"{root}/dev/pts",
+        rows=rows,
+        columns=columns,
+        uid=inner.uid,
+        gid=inner.gid,
+        socket=ready.console_socket,
+        raw=plan.application.process is not None,
+    )
 
 
 def _tmpfs(
@@ -172,10 +205,12 @@ def _tmpfs(
 def stored_files(plan: Plan, storage: StorageFacts) -> list[tuple[str, str, bool]]:
     """(source, target, read-only) of the files that are not the image's: a kernel and an initrd of
     the host's, and what was made for this container or is shared by several."""
-    hosts = [file for file in (plan.kernel, plan.initrd) if file and not file.source.inside]
+    hosts = [
+        file for file in (plan.kernel.file, plan.kernel.initrd) if file and not file.source.inside
+    ]
     given = [(file.source.path, file.target, True) for file in hosts]
     given += [(storage.initrd, INITRD_TARGET, True)] if storage.initrd else []
-    given += [(plan.supervisor, SUPERVISOR, True)] if plan.supervisor else []
+    given += [(plan.ending.supervisor, SUPERVISOR, True)] if plan.ending.supervisor else []
     given += [
         (disk.source, disk.target, disk.read_only) for disk in storage.disks if not disk.device
     ]
@@ -195,13 +230,15 @@ def _stored(plan: Plan, storage: StorageFacts, root: str, ready: Ready) -> list[
 def shares(plan: Plan) -> list[Bind]:
     """The directories and files of the host's that the guest sees as they are, by their places in
     the monitor's root: the root filesystem, and volumes by their index."""
-    kind = share_of(plan.root_way, plan.volumes)
-    way = plan.root_way
+    kind = share_of(plan.storage.root_way, plan.storage.volumes)
+    way = plan.storage.root_way
     found = []
     if way and kind and way.form == kind:
         # its user may not write to what is root's: what the guest writes stays in the guest
         read_only = way.read_only or kind == "9p"
-        found.append(Bind(source=plan.root, target=SHARED_ROOT, inside="", read_only=read_only))
+        found.append(
+            Bind(source=plan.storage.root, target=SHARED_ROOT, inside="", read_only=read_only)
+        )
     return found + [
         Bind(
             source=volume.source,
@@ -212,7 +249,7 @@ def shares(plan: Plan) -> list[Bind]:
             **volume.attributes.__dict__,
             slave=volume.slave,
         )
-        for index, volume in enumerate(plan.volumes)
+        for index, volume in enumerate(plan.storage.volumes)
         if kind and volume.way == kind
     ]
 
@@ -222,10 +259,10 @@ def shared_volume(index: int) -> str:
     return f"{SHARE}/volumes/{index}"
 
 
-def _shared(plan: Plan, spec: Spec, root: str, ready: Ready, uid: int, gid: int) -> list[Step]:
+def _shared(plan: Plan, inner: MonitorUser, spec: Spec, root: str, ready: Ready) -> list[Step]:
     """The directories that the guest sees as they are. With virtiofs the daemon has them, and the
     monitor does not."""
-    kind = share_of(plan.root_way, plan.volumes)
+    kind = share_of(plan.storage.root_way, plan.storage.volumes)
     if not kind:
         return []
     from urunc.init.daemon import PLACE
@@ -234,15 +271,17 @@ def _shared(plan: Plan, spec: Spec, root: str, ready: Ready, uid: int, gid: int)
     directory = root + SHARE
     prepared = dict(ready.shared)
     files = {
-        shared_volume(index) for index, volume in enumerate(plan.volumes) if volume.kind == FILE
+        shared_volume(index)
+        for index, volume in enumerate(plan.storage.volumes)
+        if volume.kind == FILE
     }
     steps: list[Step] = [_tmpfs(directory, SHARE_SIZE, spec, mode=0o755)]
-    way = plan.root_way
-    if way and way.form == kind and not plan.process and SHARED_ROOT not in prepared:
+    way = plan.storage.root_way
+    if way and way.form == kind and not plan.application.process and SHARED_ROOT not in prepared:
         # (urunc's init makes them in the guest)
         steps += [
-            MountPoint(root=plan.root, path=volume.destination)
-            for volume in plan.volumes
+            MountPoint(root=plan.storage.root, path=volume.destination)
+            for volume in plan.storage.volumes
             if volume.way == kind
         ]
     for bind in shares(plan):
@@ -259,7 +298,7 @@ def _shared(plan: Plan, spec: Spec, root: str, ready: Ready, uid: int, gid: int)
         else:
             steps.append(replace(bind, target=target))
     if kind == "9p":
-        if not plan.supervisor:
+        if not plan.ending.supervisor:
             # QEMU's way to the attributes of a file that it has open; init's own descriptors will
             # be QEMU's
             steps.append(
@@ -268,19 +307,29 @@ def _shared(plan: Plan, spec: Spec, root: str, ready: Ready, uid: int, gid: int)
         return [*steps, ReadOnly(target=directory)]
     absolute = directory.startswith("/")
     daemon = Daemon(
-        argv=command(plan.virtiofsd, directory if absolute else PLACE, rust=plan.virtiofsd_rust),
+        argv=command(
+            plan.storage.virtiofsd,
+            directory if absolute else PLACE,
+            rust=plan.storage.virtiofsd_rust,
+        ),
         socket=root + SHARE_SOCKET,
-        uid=uid,
-        gid=gid,
+        uid=inner.uid,
+        gid=inner.gid,
         directory="" if absolute else directory,
         # the one in C complains of each connection's end
-        quiet=not plan.virtiofsd_rust and not logs.debug,
+        quiet=not plan.storage.virtiofsd_rust and not logs.debug,
     )
     return [*steps, daemon, Detach(target=directory, kept=True)]
 
 
 def _device_steps(
-    plan: Plan, launch: Launch, spec: Spec, root: str, ready: Ready, storage: StorageFacts
+    plan: Plan,
+    user: MonitorUser,
+    launch: Launch,
+    spec: Spec,
+    root: str,
+    ready: Ready,
+    storage: StorageFacts,
 ) -> list[Step]:
     dev = f"{root}/dev"
     if ready.devices == ATTACH:
@@ -288,21 +337,20 @@ def _device_steps(
     steps: list[Step] = [
         _tmpfs(dev, "64k", spec, mode=0o755, devices=ready.devices == MAKE),
     ]
-    for device in device_nodes(plan, launch.devices):
+    for device in device_nodes(plan, user, launch.devices):
         if device.source in ready.missing:
             continue
         if ready.devices == BIND:
             steps.append(BindDevice(source=device.source, target=root + device.target))
         else:
             steps.append(Device(**{**device.__dict__, "target": root + device.target}))
-    uid, gid = plan.uid or 0, plan.gid or 0
     steps += [
         DiskNode(
             target=root + disk.target,
             major=disk.device[0],
             minor=disk.device[1],
-            uid=uid,
-            gid=gid,
+            uid=user.uid,
+            gid=user.gid,
             read_only=disk.read_only,
         )
         for disk in storage.disks
@@ -345,17 +393,10 @@ def selinux_label(label: str, kind: str) -> str:
     return ":".join(fields)
 
 
-def _is_copied(file: PlannedFile, plan: Plan) -> bool:
+def _is_copied(file: PlannedFile, plan: Plan, user: MonitorUser) -> bool:
     """The monitor's user may not read it, or the filesystem that it is on will be the guest's. A
     disk is that user's own then."""
-    if not file.source.inside or not file.read_only or file in plan.disks:
+    if not file.source.inside or not file.read_only or file in plan.storage.disks:
         return False
-    taken = plan.root_way is not None and bool(plan.root_way.device)
-    return taken or not may_access(file, plan.uid or 0, plan.gid or 0, plan.groups)
-
-
-def _image_file(file: PlannedFile, plan: Plan, image: str, root: str, uid: int, gid: int) -> Step:
-    target = root + file.target
-    if _is_copied(file, plan):
-        return Copy(source=file.source.path, target=target, inside=image, uid=uid, gid=gid)
-    return Bind(source=file.source.path, target=target, inside=image, read_only=file.read_only)
+    root = plan.storage.root_way
+    return (root is not None and bool(root.device)) or not may_access(file, user)

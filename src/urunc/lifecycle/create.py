@@ -34,7 +34,7 @@ from urunc.linux.files import remove_tree, write_whole
 from urunc.net.attach import connect, look_at_network, network_of
 from urunc.net.facts import NO_NETWORK, NOTHING, NetFacts
 from urunc.plan.device_nodes import may_access
-from urunc.plan.model import nic_count
+from urunc.plan.model import MonitorUser, as_planned, flatten
 from urunc.plan.prepare import Prepared, within_pod
 from urunc.record import plain, record, replace
 from urunc.state import CREATING, START, STARTED, State, check_id
@@ -140,6 +140,8 @@ class _Creation:
         self.joiner = cgroups.Joiner([], 0)
         self.ids = HOST_IDS
         self.ready = Ready()
+        self.chosen = as_planned(prepared.plan)
+        """What is settled so far of what the plan leaves open."""
         self.streams: Streams | None = None
         self.groups = Groups({})
         self.born_in_groups = False
@@ -160,9 +162,9 @@ class _Creation:
         timing.stamp(2)
         spec = self.spec
         self.ids = ids_of(spec.namespaces, spec.uid_mappings, spec.gid_mappings)
-        self.prepared.plan = choose_user(
-            self.prepared.plan, spec, self.ids, self.config, self.journal
-        )
+        plan = self.prepared.plan
+        user = choose_user(plan, spec, self.ids, self.config, self.journal)
+        self.chosen = as_planned(plan, user)
         if not self.options.systemd:
             where = groups.locate(self.directory.identifier, spec.cgroups_path)
             self.groups = groups.make(where, self._limits(), self.journal)
@@ -177,7 +179,7 @@ class _Creation:
                 self.directory.identifier,
                 replace(spec, resources=self._limits()),
                 self.pid,
-                devices.of(self.prepared.plan),
+                devices.of(self.prepared.plan, self.user),
                 self.journal,
             )
             self._limit_devices()
@@ -187,13 +189,18 @@ class _Creation:
         self._move_devices()
         self._run_hooks()
         net = self._connect()
-        launch = self.prepared.realize(net, self.storage)
-        for omission in self.prepared.untold(net, self.storage):
+        launch = self.prepared.realize(net, self.storage, self.chosen)
+        for omission in self.prepared.omissions(net, self.storage, self.chosen):
             logs.warn(omission)
         self._finish(launch)
         self._record(net, launch)
         self._let_go_of_device()  # the last thing, for it is not mounted again on failure
         return self.state
+
+    @property
+    def user(self) -> MonitorUser:
+        """Whose the monitor is."""
+        return self.chosen.user
 
     def roll_back(self) -> None:
         """Take back everything; a failure here is a warning, for the error that led here matters
@@ -220,58 +227,57 @@ class _Creation:
 
     def _limits(self) -> Resources:
         """The specification's, which are the guest's, with room for what runs it."""
-        return with_tasks(self.spec.resources, self.prepared.plan.tasks)
+        return with_tasks(self.spec.resources, self.prepared.plan.machine.tasks)
 
     def _limit_devices(self) -> None:
         if self.groups.paths:
-            self.groups.allow_devices(devices.of(self.prepared.plan))
+            self.groups.allow_devices(devices.of(self.prepared.plan, self.user))
 
     def _give_disks(self) -> None:
-        plan = self.prepared.plan
-        uid, gid = plan.uid or 0, plan.gid or 0
-        for disk in plan.disks:
+        storage, user = self.prepared.plan.storage, self.user
+        for disk in storage.disks:
             source = disk.source
-            if not source.inside or may_access(disk, uid, gid, plan.groups):
+            if not source.inside or may_access(disk, user):
                 continue
             owner = FileOwner(
-                root=plan.root,
+                root=storage.root,
                 path=source.path,
                 inode=source.inode,
-                uid=uid,
-                gid=gid,
+                uid=user.uid,
+                gid=user.gid,
                 before=[source.uid, source.gid, source.mode],
             )
             try:
                 self.journal.make(owner)
             except OSError as error:
                 raise HostError(
-                    f"give disk '{source.path}' to user {uid}: {reason(error)}"
+                    f"give disk '{source.path}' to user {user.uid}: {reason(error)}"
                 ) from None
 
     def _take_streams(self) -> None:
         plan, relay = self.prepared.plan, self.options.relay
-        if self.prepared.monitor.sets_modes and not plan.terminal:
+        if self.prepared.monitor.sets_modes and not plan.application.terminal:
             from urunc.lifecycle import streams
 
             self.streams = streams.take(relay.open() if relay else (0, 1, 2))
-            self.prepared.plan = streams.told(plan, self.streams)
+            self.chosen = streams.settled(plan, self.streams, self.chosen)
 
     def _provide(self) -> None:
         """What of the container's files is the guest's."""
-        plan = self.prepared.plan
-        if plan.root_way or plan.volumes:
+        plan, user = self.prepared.plan, self.user
+        if plan.storage.root_way or plan.storage.volumes:
             from urunc.storage.provide import provide
 
-            if any(volume.made.needed for volume in plan.volumes):
+            if any(volume.made.needed for volume in plan.storage.volumes):
                 from urunc.storage.detached_mounts import open_volumes
 
-                self.opened = open_volumes(plan.volumes, self.directory.path)
-            plan, self.storage = provide(
-                plan, self.prepared.guest, self.config, self.journal, self.ids, self.opened
+                self.opened = open_volumes(plan.storage.volumes, self.directory.path)
+            root_way, self.storage = provide(
+                plan, user, self.prepared.guest, self.config, self.journal, self.ids, self.opened
             )
-            self.prepared.plan = plan
-        if plan.channel == "virtio":
-            guest_channel.make(self.directory.path, plan.uid or 0, plan.gid or 0)
+            self.chosen = replace(self.chosen, root_way=root_way)
+        if plan.application.channel == "virtio":
+            guest_channel.make(self.directory.path, user.uid, user.gid)
 
     def _prepare(self) -> None:
         """What init cannot do for itself: where it has a user namespace of its own, device nodes
@@ -283,7 +289,13 @@ class _Creation:
             from urunc.init import prefork
 
             ready = prefork.prepare(
-                self.prepared.plan, self.storage, spec, self.ids, self.config, self.opened
+                self.prepared.plan,
+                self.user,
+                self.storage,
+                spec,
+                self.ids,
+                self.config,
+                self.opened,
             )
             if spec.terminal:
                 console = options.console_descriptor
@@ -392,12 +404,12 @@ class _Creation:
 
     def _connect(self) -> NetFacts:
         plan = self.prepared.plan
-        if self._has_empty_network() and not plan.net_names:
+        if self._has_empty_network() and not plan.network.net_names:
             timing.stamp(15)  # nothing to join it for
             return self._files()
         namespace = network_of(self.pid, self.spec.namespaces.get("network", ""))
         self.network_identity = namespaces.identity(namespace)
-        if plan.network != "none":
+        if plan.network.mode != "none":
             self.found = look_at_network(plan, namespace, network_files(self.spec))
             if not self.found.interfaces:
                 logs.detail("no interface in the network namespace: no network so far")
@@ -405,12 +417,12 @@ class _Creation:
         else:
             self._files()
         timing.stamp(15)
-        return connect(self.found, namespace, plan, self.journal)
+        return connect(self.found, namespace, plan, self.user, self.journal)
 
     def _files(self) -> NetFacts:
         """Without a network: what the container's files say to a guest that has files."""
         files = network_files(self.spec)
-        if self.prepared.plan.process and any(files.values()):
+        if self.prepared.plan.application.process and any(files.values()):
             from urunc.net.look import look_at_files
 
             self.found = look_at_files(files["resolver"], files["hosts"])
@@ -423,18 +435,20 @@ class _Creation:
         plan = self.prepared.plan
         untouched = not (self.hooked or self.moved)
         fresh = self.spec.namespaces.get("network") == "" and untouched
-        alone = fresh and plan.network != "shared"
-        return alone or plan.network == "none" or not nic_count(plan)
+        alone = fresh and plan.network.mode != "shared"
+        return alone or not plan.network.nic_count
 
     def _finish(self, launch: Launch) -> None:
         timing.stamp(16)
         # in a user namespace init may not reach its directory but as the one that it is in
         root = "root" if self.ids.own else f"{self.directory.path}/root"
-        steps = build(self.prepared.plan, launch, self.spec, root, self.ready, self.storage)
+        steps = build(
+            self.prepared.plan, self.user, launch, self.spec, root, self.ready, self.storage
+        )
         timing.stamp(8)
         own_root = self.spec.namespaces.get("cgroup") == ""
         # a daemon that init starts belongs into the groups, too
-        joined_first = own_root or bool(self.prepared.plan.virtiofsd)
+        joined_first = own_root or bool(self.prepared.plan.storage.virtiofsd)
         if joined_first:
             self._join()
         self._say(
@@ -454,7 +468,7 @@ class _Creation:
     def _let_go_of_device(self) -> None:
         """Unmount the root filesystem whose device will be the guest's: two kernels that have it
         mounted would destroy it."""
-        root = self.prepared.plan.root_way
+        root = self.prepared.plan.storage.root_way
         if not root or not root.device:
             return
         from urunc.linux import _linux
@@ -496,11 +510,11 @@ class _Creation:
     def _record(self, net: NetFacts, launch: Launch) -> None:
         plan = self.prepared.plan
         self.state.complete(
-            plan=plan,
+            plan=flatten(plan, self.chosen),
             net=net,
             launch=launch,
             storage=self.storage,
-            nic_count=0 if plan.network == "none" else nic_count(plan),
+            nic_count=plan.network.nic_count,
             found=self.found,
             files=network_files(self.spec),
             group_paths=self.groups.paths,

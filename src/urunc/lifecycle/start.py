@@ -54,11 +54,11 @@ def _look_again(state: State, config: Config) -> dict[str, object]:
     from urunc.init.letters import parts
     from urunc.net.attach import connect, look_at_network, network_of
     from urunc.net.facts import NetFacts, NetworkFound
-    from urunc.plan.model import Plan
-    from urunc.plan.realize import realize, untold
+    from urunc.plan.model import unflatten
+    from urunc.plan.realize import omissions, realize
     from urunc.storage.facts import StorageFacts
 
-    plan = state.read("plan", Plan)
+    plan, chosen = state.read_by("plan", unflatten)
     storage = state.read("storage", StorageFacts)
     namespace = network_of(state.pid, state.network, state.network_identity)
     _take_back(state)
@@ -76,13 +76,13 @@ def _look_again(state: State, config: Config) -> dict[str, object]:
     state.unfinished = len(journal)
     state.save()
     try:
-        net = connect(now, namespace, plan, journal, known)
+        net = connect(now, namespace, plan, chosen.user, journal, known)
         guest, monitor = guests.load(plan.guest, config), monitors.load(plan.monitor, config)
-        launch = realize(plan, net, guest, monitor, storage)
+        launch = realize(plan, net, guest, monitor, storage, chosen)
     except BaseException:
         _take_back(state)
         raise
-    for omission in untold(plan, net, guest, monitor, storage):
+    for omission in omissions(plan, net, guest, monitor, storage, chosen):
         logs.warn(omission)
     state.unfinished = None
     state.write(found=now, net=net, launch=launch)

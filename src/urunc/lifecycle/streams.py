@@ -18,7 +18,7 @@ from urunc.record import record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from urunc.plan.model import Plan
+    from urunc.plan.model import Chosen, Plan
 
 S_IFMT, S_IFIFO, S_IFCHR, S_IFREG, S_IFSOCK = 0o170000, 0o010000, 0o020000, 0o100000, 0o140000
 S_IFDIR = 0o040000
@@ -55,16 +55,16 @@ def take(given: tuple[int, ...] = (0, 1, 2)) -> Streams:
     return Streams(descriptors=tuple(descriptors), kinds=tuple(kinds), readers=tuple(readers))
 
 
-def told(plan: Plan, streams: Streams) -> Plan:
-    """The plan, with what the streams are."""
-    if not plan.process:
-        return plan
+def settled(plan: Plan, streams: Streams, chosen: Chosen) -> Chosen:
+    """What was chosen so far, with what the streams are."""
+    if not plan.application.process:
+        return chosen
     if is_null(streams.descriptors[0]):
         # the application has /dev/null itself, as it would have on the host
-        plan = replace(plan, process=replace(plan.process, no_input=True))
-    if not plan.streams:
-        return plan
-    return replace(plan, streams=streams.kinds, stream_descriptors=streams.descriptors[1:])
+        chosen = replace(chosen, no_input=True)
+    if not plan.application.streams:
+        return chosen
+    return replace(chosen, streams=streams.kinds, stream_descriptors=streams.descriptors[1:])
 
 
 def _input(fd: int, kind: int) -> int:

@@ -12,28 +12,32 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from urunc.journal import Journal
     from urunc.net.facts import NetFacts, NetworkFound
-    from urunc.plan.model import Plan
+    from urunc.plan.model import MonitorUser, Plan
 
 
 def look_at_network(plan: Plan, namespace: str, files: dict[str, str]) -> NetworkFound:
     """What there is now of network for a guest; `files` are its resolv.conf and hosts file."""
     from urunc.net.look import read_network
-    from urunc.plan.model import nic_count
 
     # a guest that shares the namespace has to know all of it
-    count = 1 << 16 if plan.network == "shared" else nic_count(plan)
+    count = 1 << 16 if plan.network.mode == "shared" else plan.network.nic_count
     return read_network(namespace, files["resolver"], files["hosts"], count)
 
 
 def connect(
-    found: NetworkFound, namespace: str, plan: Plan, journal: Journal, known: NetFacts | None = None
+    found: NetworkFound,
+    namespace: str,
+    plan: Plan,
+    user: MonitorUser,
+    journal: Journal,
+    known: NetFacts | None = None,
 ) -> NetFacts:
     """Have the guest get what was found, in the way that its plan says.
 
     What a stopped container of the namespace still has is taken from it where it is in the way: it
     may be kept for its logs while its successor starts.
     """
-    if found.others and plan.network == "dynamic" and plan.max_nics:
+    if found.others and plan.network.mode == "dynamic" and plan.network.max_nics:
         names = ", ".join(found.others[:8]) + (", …" if len(found.others) > 8 else "")
         logs.warn(f"interfaces beyond those that the guest can have: {names}")
     for name in found.not_ethernet:
@@ -41,10 +45,10 @@ def connect(
     from urunc.net.connect import Place
     from urunc.net.connect import connect as take_over
 
-    if plan.network == "shared":
+    if plan.network.mode == "shared":
         from urunc.net.share import share as take_over
 
-    place = Place(namespace, plan, journal)
+    place = Place(namespace, plan, user, journal)
     kept = len(journal)
     try:
         return take_over(found, place, known)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from urunc.linux.nftables import Chain
     from urunc.net.rules import ResolverRelay
-    from urunc.plan.model import Plan
+    from urunc.plan.model import MonitorUser, Plan
 
     T = TypeVar("T")
 
@@ -58,9 +58,10 @@ class Place:
     """A container's network namespace, with what is recorded for it. Raises HostError where it is
     the host's."""
 
-    def __init__(self, namespace: str, plan: Plan, journal: Journal) -> None:
+    def __init__(self, namespace: str, plan: Plan, user: MonitorUser, journal: Journal) -> None:
         self.namespace = namespace
         self.plan = plan
+        self.user = user
         self.journal = journal
         self.device, self.inode = identity(namespace)
         if is_host_network((self.device, self.inode)):
@@ -83,8 +84,8 @@ class Place:
             if name in taken:
                 continue
             tap = Tap(
-                **self.identity, name=name, uid=self.plan.uid or 0, gid=self.plan.gid or 0, mtu=mtu,
-                multiqueue=self.plan.queues > 1, group=group, addresses=addresses,
+                **self.identity, name=name, uid=self.user.uid, gid=self.user.gid, mtu=mtu,
+                multiqueue=self.plan.network.queues > 1, group=group, addresses=addresses,
             )  # fmt: skip
             try:
                 self.journal.make(tap)
@@ -181,7 +182,7 @@ def connect(found: NetworkFound, place: Place, known: NetFacts | None = None) ->
         connected.append(replace(interface, tap=tap))
     if known:
         _follow_mtu(place, connected)
-    wanted = len(place.plan.net_names or ()) - len(connected)
+    wanted = len(place.plan.network.net_names or ()) - len(connected)
     while len(spare) < wanted:
         spare.append(spare_tap(place))
     dns = _reachable(found, place, connected, known)

@@ -73,7 +73,7 @@ def share(found: NetworkFound, place: Place, known: NetFacts | None = None) -> N
     relay = ResolverRelay(address=gateway, resolver=found.resolver) if found.resolver else None
     guests = tuple(address.address for address in (*interface.ipv4, *interface.ipv6))
     plan = place.plan
-    chains = shared_chains(tap, guests, plan.ports, relay, others=plan.other_ports)
+    chains = shared_chains(tap, guests, plan.network.ports, relay, others=plan.network.other_ports)
     place.make_rules(INET, table_of(tap), chains)
     return NetFacts(
         interfaces=(interface,),
@@ -127,13 +127,13 @@ def _refuse_taken(found: NetworkFound, place: Place) -> None:
     for table, ports, protocol in claimed(chains):
         if table in own:
             continue
-        if ports is None and place.plan.other_ports:
+        if ports is None and place.plan.network.other_ports:
             raise HostError(
                 f"annotation 'ports': '*': another guest of the namespace ({table}) has all other "
                 f"{protocol} ports",
                 "one guest can have them; name the ports of the rest",
             )
-        for mine in place.plan.ports:
+        for mine in place.plan.network.ports:
             if ports and ports.meets(mine):
                 raise HostError(
                     f"annotation 'ports': '{mine.name()}': another guest of the namespace "
@@ -158,7 +158,7 @@ def _make_tap(
     """(TAP device, the first three parts of its subnet): its number is the subnet's, too, so two
     guests never have the same."""
     for number in range(TAP_LIMIT):
-        subnet = _free_subnet(place.plan.shared_subnets, number, used)
+        subnet = _free_subnet(place.plan.network.shared_subnets, number, used)
         if not subnet:
             continue
         addresses = [f"{subnet}.1/24"]
@@ -277,7 +277,7 @@ def _interface(place: Place, tap: str, subnet: str, mtu: int, *, ipv6: bool) -> 
 
 def _spare(place: Place) -> tuple[str, ...]:
     """Devices beyond the one that a guest's file declares are connected to nothing."""
-    declared = place.plan.net_names or ()
+    declared = place.plan.network.net_names or ()
     if len(declared) > 1:
         logs.detail("shared network: the guest's other network devices are connected to nothing")
     return tuple(spare_tap(place) for _ in declared[1:])

@@ -41,11 +41,10 @@ def process_of(spec: Spec) -> Process:
     )
 
 
-def without_init(spec: Spec, warnings: list[str]) -> tuple[str, ...]:
-    """The arguments without an engine's init, which is no guest's program."""
+def without_init(spec: Spec, args: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:
+    """(the arguments without an engine's init, which is no guest's program, warnings)."""
     from urunc.plan.declared_disks import engines_init
 
     if not engines_init(spec):
-        return spec.args
-    warnings.append("--init has no meaning for a guest: it is left out")
-    return spec.args[2:]
+        return args, []
+    return args[2:], ["--init has no meaning for a guest: it is left out"]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from urunc.bundle.image import meant
 from urunc.errors import HostError, ImageError
+from urunc.storage.facts import DISKS, disk_count
 
 FILES = ("initrd", "block", "mountRootfs")
 """The keys that give a guest its files."""
@@ -13,17 +14,16 @@ FILES = ("initrd", "block", "mountRootfs")
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from urunc.bundle.image import UnikernelImage
-    from urunc.config import Config
     from urunc.guests import Guest
     from urunc.monitors import Monitor
     from urunc.plan.host import HostFacts
-    from urunc.storage.facts import StorageFound
+    from urunc.plan.model import Inputs
+    from urunc.storage.facts import Root, StorageFound, Volume
 
 
-def check_pair(
-    image: UnikernelImage, guest: Guest, monitor: Monitor, host: HostFacts, config: Config
-) -> None:
+def check_pair(given: Inputs) -> None:
     """Raises ImageError or HostError where they do not."""
+    guest, monitor, host, config = given.guest, given.monitor, given.host, given.config
     if guest.monitors and monitor.name not in guest.monitors:
         raise ImageError(
             f"annotation 'hypervisor': {guest.name} does not run on {monitor.name}",
@@ -47,10 +47,11 @@ def check_pair(
             f"monitor '{monitor.name}': version {version} of '{host.program.path}' is too old",
             f"{least} at least",
         )
-    _check_binary(image, guest, monitor, host)
+    _check_binary(given.image, monitor, host)
+    _check_files(given.image, guest, monitor)
 
 
-def _check_binary(image: UnikernelImage, guest: Guest, monitor: Monitor, host: HostFacts) -> None:
+def _check_binary(image: UnikernelImage, monitor: Monitor, host: HostFacts) -> None:
     binary, path = image.binary, image.kernel.path
     if not binary.format:
         raise ImageError(f"unikernel '{path}': neither an ELF file nor a Linux kernel image")
@@ -79,41 +80,43 @@ def _check_binary(image: UnikernelImage, guest: Guest, monitor: Monitor, host: H
         if binary.solo5_target in ("hvt", "spt"):
             hint = f"set the annotation hypervisor to {binary.solo5_target}, or {hint}"
         raise ImageError(f"unikernel '{path}': {built}, asked to run on {monitor.name}", hint)
+
+
+def _check_files(image: UnikernelImage, guest: Guest, monitor: Monitor) -> None:
     if image.initrd and not monitor.takes_initrd:
         raise ImageError(f"annotation 'initrd': {monitor.name} has none", "use 'block'")
-    for asked, word in ((image.initrd, "initrd"), (image.blocks, "block")):
-        if asked and word not in guest.storage:
+    for file, word in ((image.initrd, "initrd"), (image.blocks, "block")):
+        if file and word not in guest.storage:
             known = ", ".join(sorted(guest.storage)) or "none"
             raise ImageError(
                 f"annotation '{word}': {guest.name} cannot use it", f"it takes: {known}"
             )
 
 
-def accelerator_of(
-    image: UnikernelImage, monitor: Monitor, host: HostFacts, config: Config, warnings: list[str]
-) -> tuple[str, str]:
-    """("kvm", "tcg" or "none", why); raises ImageError or HostError."""
-    asked, source = config.get(f"monitors.{monitor.name}.accelerator"), "configuration"
-    if "accelerator" in image.overrides:
-        asked, source = image.overrides["accelerator"], "annotation"
-    if asked not in ("auto", "kvm", "tcg"):
-        raise ImageError(f"annotation 'accelerator': '{asked}' is unknown", "known: auto, kvm, tcg")
+def accelerator_of(given: Inputs) -> tuple[str, str, list[str]]:
+    """("kvm", "tcg" or "none", why, warnings); raises ImageError or HostError."""
+    monitor, host, overrides = given.monitor, given.host, given.image.overrides
+    wanted, source = given.config.get(f"monitors.{monitor.name}.accelerator"), "configuration"
+    if "accelerator" in overrides:
+        wanted, source = overrides["accelerator"], "annotation"
+    if wanted not in ("auto", "kvm", "tcg"):
+        raise ImageError(
+            f"annotation 'accelerator': '{wanted}' is unknown", "known: auto, kvm, tcg"
+        )
     if not monitor.needs_kvm and not monitor.can_emulate:
         why = f"{monitor.name} needs no virtualization"
-        if source == "annotation" and asked != "auto":
-            warnings.append(f"annotation 'accelerator': '{asked}' is without effect: {why}")
-        return "none", why
-    if asked == "tcg":
+        if source == "annotation" and wanted != "auto":
+            return "none", why, [f"annotation 'accelerator': '{wanted}' is without effect: {why}"]
+        return "none", why, []
+    if wanted == "tcg":
         if not monitor.can_emulate:
             raise ImageError(f"accelerator 'tcg': {monitor.name} cannot emulate, it needs KVM")
-        return "tcg", f"asked for by {source}"
+        return "tcg", f"asked for by {source}", []
     if not host.kvm.problem:
-        return "kvm", "/dev/kvm opens"
-    if monitor.can_emulate and asked == "auto":
-        warnings.append(
-            f"/dev/kvm: {host.kvm.problem}: {monitor.name} emulates (TCG), many times slower"
-        )
-        return "tcg", f"/dev/kvm: {host.kvm.problem}"
+        return "kvm", "/dev/kvm opens", []
+    if monitor.can_emulate and wanted == "auto":
+        why = f"/dev/kvm: {host.kvm.problem}"
+        return "tcg", why, [f"{why}: {monitor.name} emulates (TCG), many times slower"]
     raise HostError(
         f"monitor '{monitor.name}': needs KVM, but /dev/kvm: {host.kvm.problem}",
         "load the kvm module or enable virtualization in the firmware (or nested, on a virtual "
@@ -121,11 +124,10 @@ def accelerator_of(
     )
 
 
-def devices_of(
-    image: UnikernelImage, guest: Guest, stored: int, found: StorageFound | None
-) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+def devices_of(given: Inputs, stored: int) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
     """(names of the declared net devices or None, names of all disks: the image's and those that
     are `stored` for the container)."""
+    image, guest = given.image, given.guest
     devices = guest.devices(image.binary)
     count = len(image.blocks) + stored
     if devices.blocks is None:
@@ -135,7 +137,7 @@ def devices_of(
         raise ImageError(
             f"unikernel '{image.kernel.path}': declares the block devices {names}, "
             f"but {count} given",
-            _missing_disks(guest, found),
+            _missing_disks(guest, given.found),
         )
     if count > len(devices.blocks):
         declared = f"{len(devices.blocks)} block devices" if devices.blocks else "no block device"
@@ -153,7 +155,6 @@ def devices_of(
 def _missing_disks(guest: Guest, found: StorageFound | None) -> str:
     """What to do about a declared device without a disk."""
     from urunc.plan.declared_disks import is_orchestrated
-    from urunc.storage.facts import DISKS
 
     hint = "name a block image by the annotation 'block'"
     if not any(way in DISKS for way in guest.volume_ways):
@@ -165,18 +166,21 @@ def _missing_disks(guest: Guest, found: StorageFound | None) -> str:
 
 
 def check_root(
-    image: UnikernelImage, guest: Guest, parameters: tuple[str, ...], warnings: list[str]
-) -> None:
+    given: Inputs, parameters: tuple[str, ...], root: Root | None, volumes: tuple[Volume, ...]
+) -> list[str]:
     """Of a guest whose kernel wants a root filesystem (Linux) and is given no file and no disk at
     all. Refused where a key was most likely meant to give it one; else the kernel has to have one
     built in (CONFIG_INITRAMFS_SOURCE), which nobody sees from outside, and there is a warning."""
+    image, guest = given.image, given.guest
+    if not guest.init or root or image.initrd or image.blocks or disk_count(root, volumes):
+        return []
     if any(word.startswith("root=") for word in parameters):
-        return  # by the network, or a device of the administrator's own
+        return []  # by the network, or a device of the administrator's own
     ways = "give it one of 'initrd', 'block' and 'mountRootfs' (the container's own)"
     remark = meant(image.remarks, (*FILES, "useDMBlock"))
     if remark:
         raise ImageError(f"{guest.name}: no root filesystem: {remark}", ways)
-    warnings.append(
+    return [
         f"{guest.name}: no root filesystem: its kernel must have one built in "
         f"(CONFIG_INITRAMFS_SOURCE), or it panics; else {ways}"
-    )
+    ]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two decisions: `decide` says what is wanted, `realize` says it in the guest's and the
-monitor's words.
+"""What is wanted of one container: checks that it can be, and decides it, a group of the plan at a
+time.
 
-Pure: everything here follows from the arguments. The network's facts come in between, because they
-are known only once hooks have run and devices were made. `urunc plan` prints both.
+Pure: everything here follows from the arguments. The network's facts are not among them, because
+they are known only once hooks have run and devices were made.
 """
 
 from __future__ import annotations
@@ -11,28 +11,37 @@ from __future__ import annotations
 from urunc.bundle.image import ImageFile
 from urunc.errors import ImageError
 from urunc.guests import STOP_REQUESTS, Guest, Setting
-from urunc.monitors import (
-    MIB,
-    Monitor,
-)
+from urunc.monitors import MIB, Monitor
 from urunc.net.facts import Ports
-from urunc.plan.compatibility import accelerator_of, check_pair, check_root, devices_of
+from urunc.plan.compatibility import (
+    accelerator_of,
+    check_pair,
+    check_root,
+    devices_of,
+)
 from urunc.plan.host import HostFacts
 from urunc.plan.model import (
     INITRD_TARGET,
     KERNEL_DIRECTORY,
+    NO_FILTER,
+    ApplicationPlan,
+    EndingPlan,
+    Inputs,
+    KernelPlan,
+    MachinePlan,
+    NetworkPlan,
     Plan,
     PlannedFile,
+    StoragePlan,
+    UserPlan,
 )
-from urunc.plan.sizing import INITRD_BYTES, least_of, memory_of, vcpus_of
-from urunc.plan.unsupported import check as check_asked
+from urunc.plan.sizing import memory_of, vcpus_of
+from urunc.plan.unsupported import check as check_unsupported
 from urunc.plan.unsupported import without_effect
 from urunc.record import replace
 from urunc.state import CHANNEL
 from urunc.storage.facts import (
     DISKS,
-    IN_INITRD,
-    INITRD,
     Root,
     Volume,
     channel_of,
@@ -43,9 +52,12 @@ from urunc.storage.facts import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from urunc.bundle.image import UnikernelImage
     from urunc.bundle.spec import Spec
     from urunc.config import Config
+    from urunc.plan.model import ApplicationFilter
     from urunc.storage.facts import StorageFound
 
 OWN_TASKS = 8
@@ -67,142 +79,195 @@ def decide(
     host: HostFacts,
     config: Config,
     found: StorageFound | None = None,
+    filtered: ApplicationFilter = NO_FILTER,
 ) -> Plan:
     """What this container shall be; `found` is what was looked at of its files, where any are the
-    guest's. Raises ImageError or HostError where it cannot be."""
-    warnings: list[str] = [*image.remarks]
-    check_pair(image, guest, monitor, host, config)
-    accelerator, why = accelerator_of(image, monitor, host, config, warnings)
-    root_way: Root | None = None
+    guest's. Raises ImageError, SpecError or HostError where it cannot be."""
+    given = Inputs(
+        spec=spec, image=image, guest=guest, monitor=monitor, host=host, config=config, found=found
+    )
+    check_pair(given)
+    accelerator, reason, emulation = accelerator_of(given)
+    root: Root | None = None
     volumes: tuple[Volume, ...] = ()
+    unshared: list[str] = []
     if found:
-        from urunc.plan.storage import choose
+        from urunc.plan.storage import choose_storage
 
-        root_way, volumes = choose(spec, image, guest, monitor, found, config, warnings)
-    parameters = _parameters(spec, image, guest)
-    disks = disk_count(root_way, volumes)
-    if guest.init and not (root_way or image.initrd or image.blocks or disks):
-        check_root(image, guest, parameters, warnings)
-    nets, names = devices_of(image, guest, disks, found)
-    managed = guest.init and root_way is not None
-    process = None
-    if managed:
-        from urunc.plan.application import process_of
-
-        process = process_of(spec)
-    channel = channel_of(monitor.channel, found.supervisor) if found and managed else ""
-    apart = channel == "virtio" and not spec.terminal
-    own_way = ("terminal",) if channel == "virtio" and spec.terminal else ()
-    vcpus = vcpus_of(spec, image, monitor, config, warnings)
-    need = monitor.need(vcpus, accelerator)
-    served = share_of(root_way, volumes) == "virtiofs"
-    if served:
-        need = replace(need, fixed_bytes=need.fixed_bytes + VIRTIOFSD_MIB * MIB)
-    kernel_bytes = image.binary.memory_bytes or image.kernel.size_bytes
-    initrd_bytes = image.initrd.size_bytes if image.initrd else 0
-    initrd_bytes += INITRD_BYTES if managed else 0
-    least = least_of(guest, kernel_bytes, initrd_bytes, own_init=managed)
-    grows = (root_way and root_way.form == INITRD) or any(v.way == IN_INITRD for v in volumes)
-    more = ", and more for the files that go into its initrd" if grows else ""
-    memory_bytes = memory_of(spec, image, least, need, config, monitor, host, warnings, more=more)
-    network, network_reason = _network(spec, image, config, warnings)
-    ports, other_ports = _ports(spec, image, network, warnings)
-    only_read = spec.root_read_only
-    if only_read and monitor.opens_for_writing and any(disk.inside for disk in image.blocks):
-        warnings.append(
-            f"root.readonly: {monitor.name} has no disk that is only read: the guest writes to it"
-        )
-    uid, gid = _user(spec, monitor, config, managed=managed)
-    count = monitor.max_nics if nets is None else len(nets)
-    warnings += guest.cautions(_setting(image, monitor, host, accelerator, memory_bytes))
-    warnings += without_effect(image, guest)
-    warnings += check_asked(spec, guest, managed=managed, nics=0 if network == "none" else count)
-    _note_devices(spec, volumes, warnings)
-    args = spec.args or tuple(image.cmdline.split())
-    if not managed and args[1:2] == ("--",):
-        from urunc.plan.application import without_init
-
-        args = without_init(spec, warnings)
+        root, volumes, unshared = choose_storage(given)
+    managed = guest.init and root is not None
+    kernel = _kernel(given, managed=managed)
+    no_root = check_root(given, kernel.parameters, root, volumes)
+    nets, names = devices_of(given, disk_count(root, volumes))
+    machine, cuts = _machine(given, root, volumes, accelerator, reason)
+    network, unconnected = _network(given, nets, machine.vcpus)
+    application, no_init = _application(given, filtered, managed=managed)
+    usable = 0 if network.mode == "none" else monitor.max_nics if nets is None else len(nets)
     return Plan(
         id=identifier,
         guest=guest.name,
         monitor=monitor.name,
-        accelerator=accelerator,
-        accelerator_reason=why,
-        architecture=host.architecture,
-        root=spec.root,
-        kernel=_planned(image.kernel, _kernel_target(image.kernel), read_only=True),
-        initrd=_planned(image.initrd, INITRD_TARGET, read_only=True) if image.initrd else None,
-        disks=tuple(
-            _planned(
-                disk,
-                f"/disk{index}" if disk.inside else f"/dev/disk{index}",
-                read_only=disk.inside and only_read and not monitor.opens_for_writing,
-            )
-            for index, disk in enumerate(image.blocks)
-        ),
-        disk_names=names,
-        disk_mount_points=_mount_points(image, guest, root_way, volumes),
-        root_way=root_way,
-        volumes=volumes,
-        process=process,
-        channel=channel,
-        streams=("file", "file", "file") if apart else own_way,
-        stream_descriptors=(3, 4) if apart else (),
-        supervisor=found.supervisor if found and managed else "",
-        virtiofsd=found.virtiofsd if found and served else "",
-        virtiofsd_rust=bool(found and found.virtiofsd_rust),
-        filesystems=filesystems_of(root_way, volumes) if managed else (),
-        kernel_modules=config.get(f"guests.{guest.name}.modules") if managed else "",
-        net_names=nets,
-        max_nics=monitor.max_nics,
+        host=host,
+        kernel=kernel,
+        application=application,
+        machine=machine,
         network=network,
-        network_reason=network_reason,
-        ports=ports,
-        other_ports=other_ports,
-        shared_subnets=tuple(config.get("network.shared_subnets")),
-        queues=min(vcpus, monitor.max_queues),
-        memory_bytes=memory_bytes,
-        overhead_bytes=need.of(memory_bytes),
-        kernel_bytes=kernel_bytes,
-        need=need,
-        vcpus=vcpus,
-        uid=uid,
-        gid=gid,
-        groups=_groups(host, accelerator),
+        storage=_storage(given, root, volumes, names, managed=managed),
+        user=_user(given, accelerator, managed=managed),
+        ending=_ending(given, application.channel, managed=managed),
+        warnings=(
+            *image.remarks,
+            *emulation,
+            *unshared,
+            *no_root,
+            *cuts,
+            *unconnected,
+            *_written(given),
+            *guest.cautions(_setting(given, machine)),
+            *without_effect(image, guest),
+            *check_unsupported(spec, guest, managed=managed, nics=usable),
+            *_devices_left_out(spec, volumes),
+            *no_init,
+            *filter(None, (filtered.warning,)),
+        ),
+    )
+
+
+def _kernel(given: Inputs, *, managed: bool) -> KernelPlan:
+    image, guest = given.image, given.guest
+    name = image.kernel.path.rpartition("/")[2]  # some guests see it as their program's
+    return KernelPlan(
+        file=_planned(image.kernel, f"{KERNEL_DIRECTORY}/{name}", read_only=True),
+        initrd=_planned(image.initrd, INITRD_TARGET, read_only=True) if image.initrd else None,
+        version=image.version or image.binary.release,
+        parameters=_parameters(given),
+        modules=given.config.get(f"guests.{guest.name}.modules") if managed else "",
+        memory_bytes=image.binary.memory_bytes or image.kernel.size_bytes,
+    )
+
+
+def _planned(file: ImageFile, target: str, *, read_only: bool) -> PlannedFile:
+    return PlannedFile(source=file, target=target, read_only=read_only)
+
+
+def _parameters(given: Inputs) -> tuple[str, ...]:
+    """The words for the guest's kernel itself."""
+    machine, guest = given.spec.machine, given.guest
+    said = machine.parameters if machine else ()
+    console = given.image.overrides.get("console", "quiet")
+    if console not in CONSOLES:
+        known = ", ".join(CONSOLES)
+        raise ImageError(f"annotation 'console': '{console}' is unknown", f"known: {known}")
+    if console != "quiet" and not guest.takes_parameters:
+        raise ImageError(
+            f"annotation 'console': '{console}' is not for a guest of the kind '{guest.name}'",
+            "it is for Linux guests; leave it out",
+        )
+    return (*said, *CONSOLES[console])
+
+
+def _application(
+    given: Inputs, filtered: ApplicationFilter, *, managed: bool
+) -> tuple[ApplicationPlan, list[str]]:
+    spec, found = given.spec, given.found
+    warnings: list[str] = []
+    process = None
+    args = spec.args or tuple(given.image.cmdline.split())
+    if managed:
+        from urunc.plan.application import process_of
+
+        process = replace(process_of(spec), filter=filtered.program, filter_flags=filtered.flags)
+    elif args[1:2] == ("--",):
+        from urunc.plan.application import without_init
+
+        args, warnings = without_init(spec, args)
+    channel = channel_of(given.monitor.channel, found.supervisor) if found and managed else ""
+    apart = channel == "virtio" and not spec.terminal
+    own_way = ("terminal",) if channel == "virtio" and spec.terminal else ()
+    return ApplicationPlan(
         args=args,
         env=spec.env,
         hostname=spec.hostname,
         terminal=spec.terminal,
-        version=image.version or image.binary.release,
-        seccomp=config.get(f"monitors.{monitor.name}.seccomp"),
-        stop_signal=monitor.stop_signal,
-        stop_order=CHANNEL if channel == "virtio" else _stop_order(image, guest, monitor, host),
-        arguments=tuple(config.get(f"monitors.{monitor.name}.arguments")),
-        parameters=parameters,
-        host=host,
-        warnings=tuple(warnings),
-        tasks=OWN_TASKS + monitor.overhead_tasks + vcpus + (VIRTIOFSD_TASKS if served else 0),
-        tells_resets=_tells_resets(image, guest, monitor, host),
-        firmware=config.get(f"monitors.{monitor.name}.firmware"),
-    )
+        process=process,
+        channel=channel,
+        streams=("file", "file", "file") if apart else own_way,
+        stream_descriptors=(3, 4) if apart else (),
+    ), warnings
 
 
-def _setting(
-    image: UnikernelImage,
-    monitor: Monitor,
-    host: HostFacts,
+def _machine(
+    given: Inputs,
+    root: Root | None,
+    volumes: tuple[Volume, ...],
     accelerator: str,
-    memory_bytes: int,
-) -> Setting:
+    reason: str,
+) -> tuple[MachinePlan, list[str]]:
+    """(the machine, what it has less of than was wanted)."""
+    monitor, config, host = given.monitor, given.config, given.host
+    vcpus, fewer = vcpus_of(given)
+    need = monitor.need(vcpus, accelerator)
+    tasks = OWN_TASKS + monitor.overhead_tasks + vcpus
+    if share_of(root, volumes) == "virtiofs":
+        need = replace(need, fixed_bytes=need.fixed_bytes + VIRTIOFSD_MIB * MIB)
+        tasks += VIRTIOFSD_TASKS
+    memory_bytes, less = memory_of(given, root, volumes, need)
+    own = f"monitors.{monitor.name}"
+    return MachinePlan(
+        accelerator=accelerator,
+        accelerator_reason=reason,
+        architecture=host.architecture,
+        memory_bytes=memory_bytes,
+        overhead_bytes=need.of(memory_bytes),
+        need=need,
+        vcpus=vcpus,
+        tasks=tasks,
+        seccomp=config.get(f"{own}.seccomp"),
+        arguments=tuple(config.get(f"{own}.arguments")),
+        firmware=config.get(f"{own}.firmware"),
+    ), [*fewer, *less]
+
+
+def _setting(given: Inputs, machine: MachinePlan) -> Setting:
+    image = given.image
     return Setting(
         version=image.version or image.binary.release,
         release=image.binary.release,
-        monitor=monitor.name,
-        monitor_version=host.program.version,
-        architecture=host.architecture,
-        accelerator=accelerator,
-        memory_bytes=memory_bytes,
+        monitor=given.monitor.name,
+        monitor_version=given.host.program.version,
+        architecture=machine.architecture,
+        accelerator=machine.accelerator,
+        memory_bytes=machine.memory_bytes,
+    )
+
+
+def _storage(
+    given: Inputs,
+    root: Root | None,
+    volumes: tuple[Volume, ...],
+    names: tuple[str, ...],
+    *,
+    managed: bool,
+) -> StoragePlan:
+    found, only_read = given.found, given.spec.root_read_only
+    served = share_of(root, volumes) == "virtiofs"
+    return StoragePlan(
+        root=given.spec.root,
+        disks=tuple(
+            _planned(
+                disk,
+                f"/disk{index}" if disk.inside else f"/dev/disk{index}",
+                read_only=disk.inside and only_read and not given.monitor.opens_for_writing,
+            )
+            for index, disk in enumerate(given.image.blocks)
+        ),
+        disk_names=names,
+        disk_mount_points=_mount_points(given.image, given.guest, root, volumes),
+        root_way=root,
+        volumes=volumes,
+        filesystems=filesystems_of(root, volumes) if managed else (),
+        virtiofsd=found.virtiofsd if found and served else "",
+        virtiofsd_rust=bool(found and found.virtiofsd_rust),
     )
 
 
@@ -223,27 +288,45 @@ def _mount_points(
     return (*points, *(volume.destination for volume in volumes if volume.way in DISKS))
 
 
-def _parameters(spec: Spec, image: UnikernelImage, guest: Guest) -> tuple[str, ...]:
-    """The words for the guest's kernel itself."""
-    said = spec.machine.parameters if spec.machine else ()
-    console = image.overrides.get("console", "quiet")
-    if console not in CONSOLES:
-        known = ", ".join(CONSOLES)
-        raise ImageError(f"annotation 'console': '{console}' is unknown", f"known: {known}")
-    if console != "quiet" and not guest.takes_parameters:
-        raise ImageError(
-            f"annotation 'console': '{console}' is not for a guest of the kind '{guest.name}'",
-            "it is for Linux guests; leave it out",
-        )
-    return (*said, *CONSOLES[console])
+def _written(given: Inputs) -> list[str]:
+    """A warning where the guest writes to disks that were to be read only."""
+    monitor, disks = given.monitor, given.image.blocks
+    if not (given.spec.root_read_only and monitor.opens_for_writing):
+        return []
+    text = f"root.readonly: {monitor.name} has no disk that is only read: the guest writes to it"
+    return [text] if any(disk.inside for disk in disks) else []
+
+
+def _devices_left_out(spec: Spec, volumes: tuple[Volume, ...]) -> list[str]:
+    """A warning where linux.devices has some that are not the guest's."""
+    given = {volume.destination for volume in volumes}
+    paths = [device.path for device in spec.devices if device.path not in given]
+    shown = ", ".join(paths[:8]) + (", …" if len(paths) > 8 else "")
+    return [f"devices that the guest does not have: {shown}"] if paths else []
 
 
 def _network(
-    spec: Spec, image: UnikernelImage, config: Config, warnings: list[str]
-) -> tuple[str, str]:
-    """(mode, why)."""
+    given: Inputs, nets: tuple[str, ...] | None, vcpus: int
+) -> tuple[NetworkPlan, list[str]]:
+    mode, reason, warnings = _mode(given)
+    ports, others, ineffective = _ports(given, mode)
+    return NetworkPlan(
+        mode=mode,
+        reason=reason,
+        net_names=nets,
+        max_nics=given.monitor.max_nics,
+        queues=min(vcpus, given.monitor.max_queues),
+        ports=ports,
+        other_ports=others,
+        shared_subnets=tuple(given.config.get("network.shared_subnets")),
+    ), [*warnings, *ineffective]
+
+
+def _mode(given: Inputs) -> tuple[str, str, list[str]]:
+    """(the network's mode, why, warnings)."""
     from urunc.config import BUILT_IN, NETWORK_MODES
 
+    image, config = given.image, given.config
     if "network" in image.overrides:
         mode, why = image.overrides["network"], "asked for by annotation"
         if mode not in NETWORK_MODES:
@@ -254,88 +337,69 @@ def _network(
     else:
         mode, source = config.get("network.mode"), config.source("network.mode")
         why = "the default" if source == BUILT_IN else f"set in {source}"
-    if mode != "none" and not spec.has_own("network"):
-        if "network" in image.overrides:
-            raise ImageError(
-                f"annotation 'network': '{mode}' is not to be had in the host's network namespace",
-                "the guest would take the host's interfaces: give the container a network "
-                "namespace of its own (a pod without hostNetwork), or say 'none'",
-            )
-        warnings.append("host network namespace: the guest has no network")
-        return "none", "host network namespace"
-    return mode, why
+    if mode == "none" or given.spec.has_own("network"):
+        return mode, why, []
+    if "network" in image.overrides:
+        raise ImageError(
+            f"annotation 'network': '{mode}' is not to be had in the host's network namespace",
+            "the guest would take the host's interfaces: give the container a network "
+            "namespace of its own (a pod without hostNetwork), or say 'none'",
+        )
+    why = "host network namespace"
+    return "none", why, [f"{why}: the guest has no network"]
 
 
-def _ports(
-    spec: Spec, image: UnikernelImage, network: str, warnings: list[str]
-) -> tuple[tuple[Ports, ...], bool]:
-    """(ports of a shared namespace that lead to the guest, whether all others do, too)."""
-    text = image.overrides.get("ports", "")
-    if not text and network == "shared":
+def _ports(given: Inputs, mode: str) -> tuple[tuple[Ports, ...], bool, list[str]]:
+    """(ports of a shared namespace that lead to the guest, whether all others do, too,
+    warnings)."""
+    text = given.image.overrides.get("ports", "")
+    if not text and mode == "shared":
         # what Knative, and many a platform besides, tells its application to listen on
-        variables = dict(variable.partition("=")[::2] for variable in spec.env)
+        variables = dict(variable.partition("=")[::2] for variable in given.spec.env)
         text = variables.get("PORT", "")
         text = text if text.isdecimal() else ""
     if not text:
-        return (), False
+        return (), False, []
     from urunc.net.ports import parse
 
     ports, others = parse(text)
-    if network == "shared":
-        return ports, others
-    warnings.append(f"annotation 'ports': for network 'shared', without effect in '{network}'")
-    return (), False
+    if mode == "shared":
+        return ports, others, []
+    return (), False, [f"annotation 'ports': for network 'shared', without effect in '{mode}'"]
 
 
-def _user(
-    spec: Spec, monitor: Monitor, config: Config, *, managed: bool
-) -> tuple[int | None, int | None]:
+def _user(given: Inputs, accelerator: str, *, managed: bool) -> UserPlan:
     """The monitor's user: the administrator's root, the specification's, or (None) one from the
-    range."""
-    if config.get(f"monitors.{monitor.name}.run_as_root"):
-        return 0, 0
-    if spec.uid and not managed:  # else it is a user of the guest's own
-        return spec.uid, spec.gid
-    return None, None
+    range; with the group that opens /dev/kvm, where there is one that does."""
+    spec, kvm = given.spec, given.host.kvm
+    uid: int | None = None
+    gid: int | None = None
+    if given.config.get(f"monitors.{given.monitor.name}.run_as_root"):
+        uid, gid = 0, 0
+    elif spec.uid and not managed:  # else it is a user of the guest's own
+        uid, gid = spec.uid, spec.gid
+    opens = accelerator == "kvm" and kvm.gid and kvm.mode & 0o060 == 0o060
+    return UserPlan(uid=uid, gid=gid, groups=(kvm.gid,) if opens else ())
 
 
-def _groups(host: HostFacts, accelerator: str) -> tuple[int, ...]:
-    """The group that opens /dev/kvm, where there is one that does."""
-    kvm = host.kvm
-    return (kvm.gid,) if accelerator == "kvm" and kvm.gid and kvm.mode & 0o060 == 0o060 else ()
-
-
-def _stop_order(image: UnikernelImage, guest: Guest, monitor: Monitor, host: HostFacts) -> str:
+def _ending(given: Inputs, channel: str, *, managed: bool) -> EndingPlan:
+    image, guest, monitor = given.image, given.guest, given.monitor
+    host, found = given.host, given.found
     listens = guest.stops_on if image.stops_on is None else image.stops_on
+    return EndingPlan(
+        stop_signal=monitor.stop_signal,
+        stop_order=CHANNEL if channel == "virtio" else _stop_order(listens, monitor, host),
+        supervisor=found.supervisor if found and managed else "",
+        tells_resets="reset-by-8042" in guest.quirks
+        and "ctrl-alt-del" not in listens
+        and monitor.tells_resets(host.architecture, host.program.version),
+    )
+
+
+def _stop_order(listens: Collection[str], monitor: Monitor, host: HostFacts) -> str:
     for request in STOP_REQUESTS:
         # no board of the other architectures has a PC's keyboard controller
         fits = host.architecture == "x86_64" or request != "ctrl-alt-del"
         if request in listens and request in monitor.orders and fits:
             return request
     return ""
-
-
-def _tells_resets(image: UnikernelImage, guest: Guest, monitor: Monitor, host: HostFacts) -> bool:
-    listens = guest.stops_on if image.stops_on is None else image.stops_on
-    return (
-        "reset-by-8042" in guest.quirks
-        and "ctrl-alt-del" not in listens
-        and monitor.tells_resets(host.architecture, host.program.version)
-    )
-
-
-def _kernel_target(file: ImageFile) -> str:
-    """The kernel keeps its name: some guests see it as their program's."""
-    return f"{KERNEL_DIRECTORY}/{file.path.rpartition('/')[2]}"
-
-
-def _planned(file: ImageFile, target: str, *, read_only: bool) -> PlannedFile:
-    return PlannedFile(source=file, target=target, read_only=read_only)
-
-
-def _note_devices(spec: Spec, volumes: tuple[Volume, ...], warnings: list[str]) -> None:
-    given = {volume.destination for volume in volumes}
-    paths = [device.path for device in spec.devices if device.path not in given]
-    if paths:
-        shown = ", ".join(paths[:8]) + (", …" if len(paths) > 8 else "")
-        warnings.append(f"devices that the guest does not have: {shown}")

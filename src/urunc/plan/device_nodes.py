@@ -9,7 +9,7 @@ from urunc.record import record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from urunc.plan.host import DeviceNode
-    from urunc.plan.model import Plan, PlannedFile
+    from urunc.plan.model import MonitorUser, Plan, PlannedFile
 
 
 @record
@@ -24,42 +24,43 @@ class MonitorNode:
     mode: int
 
 
-def device_nodes(plan: Plan, names: tuple[str, ...]) -> list[MonitorNode]:
+def device_nodes(plan: Plan, user: MonitorUser, names: tuple[str, ...]) -> list[MonitorNode]:
     """The nodes of the monitor's /dev: the launch's, the one for a network that may arrive between
     create and start, and the host's disks that it was given."""
-    uid, gid = plan.uid or 0, plan.gid or 0
-    late = ("/dev/net/tun",) if plan.network != "none" or plan.net_names else ()
+    late = ("/dev/net/tun",) if plan.network.mode != "none" or plan.network.net_names else ()
     known = {"/dev/kvm": plan.host.kvm, "/dev/net/tun": plan.host.tun}
-    nodes = [_device(known[path], plan.groups, uid, gid) for path in dict.fromkeys((*names, *late))]
+    nodes = [_device(known[path], user) for path in dict.fromkeys((*names, *late))]
     nodes += [
-        MonitorNode(source=file.source.path, target=file.target, uid=uid, gid=gid, mode=0o600)
-        for file in plan.disks
+        MonitorNode(
+            source=file.source.path, target=file.target, uid=user.uid, gid=user.gid, mode=0o600
+        )
+        for file in plan.storage.disks
         if not file.source.inside
     ]
     return nodes
 
 
-def _device(node: DeviceNode, groups: tuple[int, ...], uid: int, gid: int) -> MonitorNode:
+def _device(node: DeviceNode, user: MonitorUser) -> MonitorNode:
     """A node as on the host where its permissions let the monitor's user in, else that user's own:
-    of the container's /dev alone. `groups` are those that this user has (users.mapped_groups)."""
+    of the container's /dev alone."""
     open_to_all = node.mode & 0o006 == 0o006
-    open_to_group = node.mode & 0o060 == 0o060 and node.gid in groups
+    open_to_group = node.mode & 0o060 == 0o060 and node.gid in user.groups
     if open_to_all or open_to_group:
         return MonitorNode(
             source=node.path, target=node.path, uid=0, gid=node.gid, mode=node.mode & 0o666
         )
-    return MonitorNode(source=node.path, target=node.path, uid=uid, gid=gid, mode=0o600)
+    return MonitorNode(source=node.path, target=node.path, uid=user.uid, gid=user.gid, mode=0o600)
 
 
-def may_access(file: PlannedFile, uid: int, gid: int, groups: tuple[int, ...]) -> bool:
+def may_access(file: PlannedFile, user: MonitorUser) -> bool:
     """Whether the monitor's user may open a file of the image as the plan wants it."""
     source = file.source
     wanted = 4 if file.read_only else 6
-    if uid == 0:
+    if user.uid == 0:
         granted = 6
-    elif uid == source.uid:
+    elif user.uid == source.uid:
         granted = source.mode >> 6
-    elif source.gid in (gid, *groups):
+    elif source.gid in (user.gid, *user.groups):
         granted = source.mode >> 3
     else:
         granted = source.mode

@@ -8,15 +8,20 @@ from urunc.guests import Guest, Nic
 from urunc.monitors import MachineNic
 from urunc.net.facts import Interface, NetFacts, default_route, local_mac
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from urunc.plan.model import NetworkPlan
+
 IPV6_MTU = 1280
 """RFC 8200, section 5."""
 
 
 def nics(
-    identifier: str, net_names: tuple[str, ...] | None, queues: int, net: NetFacts
+    identifier: str, plan: NetworkPlan, net: NetFacts
 ) -> tuple[tuple[Nic, ...], tuple[MachineNic, ...]]:
-    """(what the guest is told, what its monitor is): `net_names` are the network devices that the
-    guest's file declares, in order."""
+    """(what the guest is told, what its monitor is), the devices that the guest's file declares in
+    its order."""
+    net_names, queues = plan.net_names, plan.queues
     found, machine = [], []
     for index, interface in enumerate(net.interfaces):
         name = net_names[index] if net_names is not None else ""
@@ -47,7 +52,7 @@ def other_hosts(net: NetFacts) -> tuple[str, ...]:
     return tuple(line for line in net.hosts if line.split(" ")[0] not in own)
 
 
-def omissions(net: NetFacts, guest: Guest) -> list[str]:
+def omissions_of(net: NetFacts, guest: Guest) -> list[str]:
     """What of the network this guest cannot be told, in words for its user."""
     found = []
     for index, interface in enumerate(net.interfaces):

@@ -10,8 +10,8 @@ from urunc.bundle.resources import Resources, merge
 from urunc.errors import HostError, RoomError
 from urunc.plan.decide import decide
 from urunc.plan.host import probe
-from urunc.plan.model import Plan
-from urunc.plan.realize import realize, untold
+from urunc.plan.model import NO_FILTER, ApplicationFilter, Chosen, Plan
+from urunc.plan.realize import omissions, realize
 from urunc.record import replace
 from urunc.storage.facts import TMPFS, StorageFacts, volume_mounts
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from urunc.bundle.image import UnikernelImage
     from urunc.bundle.spec import Spec
     from urunc.config import Config
-    from urunc.guests import Guest, Process
+    from urunc.guests import Guest
     from urunc.monitors import Launch, Monitor
     from urunc.net.facts import NetFacts
 
@@ -39,11 +39,13 @@ class Prepared:
         self.guest = guest
         self.monitor = monitor
 
-    def realize(self, net: NetFacts, storage: StorageFacts) -> Launch:
-        return realize(self.plan, net, self.guest, self.monitor, storage)
+    def realize(self, net: NetFacts, storage: StorageFacts, chosen: Chosen | None = None) -> Launch:
+        return realize(self.plan, net, self.guest, self.monitor, storage, chosen)
 
-    def untold(self, net: NetFacts, storage: StorageFacts) -> list[str]:
-        return untold(self.plan, net, self.guest, self.monitor, storage)
+    def omissions(
+        self, net: NetFacts, storage: StorageFacts, chosen: Chosen | None = None
+    ) -> list[str]:
+        return omissions(self.plan, net, self.guest, self.monitor, storage, chosen)
 
 
 def settled(spec: Spec) -> Spec:
@@ -74,22 +76,23 @@ def prepare(identifier: str, spec: Spec, unikernel: UnikernelImage, config: Conf
 
         found = read_storage(spec, unikernel, guest, config)
     named = replace(spec, hostname=hostname(spec))
-    plan = decide(identifier, named, unikernel, guest, monitor, host, config, found)
-    if plan.process and spec.seccomp is not None:
-        plan = _filtered(plan, plan.process, spec.seccomp)
+    filtered = NO_FILTER
+    if guest.init and unikernel.mount_rootfs and spec.seccomp is not None:
+        filtered = _filter(spec.seccomp)
+    plan = decide(identifier, named, unikernel, guest, monitor, host, config, found, filtered)
     return Prepared(plan, guest, monitor)
 
 
-def _filtered(plan: Plan, process: Process, profile: Any) -> Plan:
-    """With the application's system calls filtered in the guest."""
+def _filter(profile: Any) -> ApplicationFilter:
+    """The application's system calls as they are filtered in the guest."""
     from urunc.filters import for_application
 
     try:
         program, flags = for_application(profile)
     except HostError as error:  # engines always ask for it
         warning = f"linux.seccomp: no filter for the application: {error}"
-        return replace(plan, warnings=(*plan.warnings, warning))
-    return replace(plan, process=replace(process, filter=program, filter_flags=flags))
+        return replace(NO_FILTER, warning=warning)
+    return ApplicationFilter(program=program, flags=flags, warning="")
 
 
 def within_pod(
@@ -115,6 +118,6 @@ def within_pod(
 def _placed(spec: Spec, prepared: Prepared) -> tuple[Spec, Prepared]:
     """With an empty network namespace in place of the host's where the monitor wants the TAP
     devices that its guest declares: nothing is made in the host's."""
-    if prepared.plan.net_names and not spec.has_own("network"):
+    if prepared.plan.network.net_names and not spec.has_own("network"):
         spec = replace(spec, namespaces={**spec.namespaces, "network": ""})
     return spec, prepared

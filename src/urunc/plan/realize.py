@@ -20,9 +20,11 @@ from urunc.plan.model import (
     CONFIG_DISK,
     INITRD_TARGET,
     SUPERVISOR,
+    Chosen,
     Plan,
+    as_planned,
 )
-from urunc.plan.network import nics, omissions, other_hosts
+from urunc.plan.network import nics, omissions_of, other_hosts
 from urunc.record import replace
 from urunc.storage.facts import (
     NO_STORAGE,
@@ -30,21 +32,100 @@ from urunc.storage.facts import (
     share_of,
 )
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    pass
-
 
 def realize(
-    plan: Plan, net: NetFacts, guest: Guest, monitor: Monitor, storage: StorageFacts = NO_STORAGE
+    plan: Plan,
+    net: NetFacts,
+    guest: Guest,
+    monitor: Monitor,
+    storage: StorageFacts = NO_STORAGE,
+    chosen: Chosen | None = None,
 ) -> Launch:
     """The guest's words and the monitor's command line; raises ImageError where they cannot be
-    said."""
-    _, machine_nics = nics(plan.id, plan.net_names, plan.queues, net)
-    _, words, _ = told(plan, net, guest, monitor, storage)
+    said. `chosen`: None for what is planned."""
+    chosen = chosen or as_planned(plan)
+    _, words, _ = _fitting(plan, net, guest, monitor, storage, chosen)
+    machine = _machine(plan, net, guest, monitor, storage, chosen, words)
+    launch = monitor.launch(machine, plan.host.program)
+    argv, files = launch.argv, launch.files
+    if words.config:
+        files = {**files, CONFIG_DISK: words.config}
+    virtio = plan.application.channel == "virtio"
+    if plan.ending.supervisor:
+        ear = f"{CHANNEL_FILES}.out" if virtio else f"vsock:{monitor.vsock}"
+        options = () if plan.ending.tells_resets else ("-u",)
+        argv = (SUPERVISOR, *options, ear, *argv)
+    root = chosen.root_way
+    return replace(
+        launch,
+        argv=argv,
+        files=files,
+        held=(f"{CHANNEL_FILES}.in",) if virtio else (),
+        claims=(storage.disks[0].target,) if root and root.device else (),
+    )
+
+
+def omissions(
+    plan: Plan,
+    net: NetFacts,
+    guest: Guest,
+    monitor: Monitor,
+    storage: StorageFacts = NO_STORAGE,
+    chosen: Chosen | None = None,
+) -> list[str]:
+    """What of the network and the environment `realize` leaves out, in words for the user."""
+    request, _, left_out = _fitting(plan, net, guest, monitor, storage, chosen or as_planned(plan))
+    return [*omissions_of(net, guest), *guest.omissions(request), *filter(None, (left_out,))]
+
+
+def _machine(
+    plan: Plan,
+    net: NetFacts,
+    guest: Guest,
+    monitor: Monitor,
+    storage: StorageFacts,
+    chosen: Chosen,
+    words: Words,
+) -> Machine:
+    wanted, application = plan.machine, plan.application
+    _, machine_nics = nics(plan.id, plan.network, net)
+    streams = chosen.streams
+    if streams and application.process and chosen.no_input:
+        streams = ("", *streams[1:])
+    return Machine(
+        id=plan.id,
+        architecture=wanted.architecture,
+        accelerator=wanted.accelerator,
+        nested=plan.host.nested,
+        memory_bytes=wanted.memory_bytes,
+        vcpus=wanted.vcpus,
+        kernel=plan.kernel.file.target,
+        initrd=INITRD_TARGET if plan.kernel.initrd or storage.initrd else "",
+        words=words,
+        nics=machine_nics,
+        disks=_disks(plan, monitor, storage, words),
+        quirks=guest.quirks,
+        terminal=application.terminal,
+        seccomp=wanted.seccomp,
+        arguments=wanted.arguments,
+        shares=_shares(plan),
+        channel=application.channel,
+        streams=streams,
+        stream_descriptors=chosen.stream_descriptors,
+        tells_resets=plan.ending.tells_resets,
+        assigns_resources=guest.assigns_resources,
+        firmware=wanted.firmware,
+    )
+
+
+def _disks(
+    plan: Plan, monitor: Monitor, storage: StorageFacts, words: Words
+) -> tuple[MachineDisk, ...]:
+    """The image's, those that were made, and the one with the configuration of urunc's init."""
+    image = plan.storage
     disks = [
         MachineDisk(name=name, path=file.target, read_only=file.read_only)
-        for name, file in zip(plan.disk_names, plan.disks, strict=False)
+        for name, file in zip(image.disk_names, image.disks, strict=False)
     ]
     disks += [
         MachineDisk(name=disk.name, path=disk.target, read_only=disk.read_only)
@@ -57,59 +138,20 @@ def realize(
             f"disks: {len(disks)} are more than {monitor.name} has ({monitor.max_disks})",
             "mount fewer volumes",
         )
-    initrd = INITRD_TARGET if plan.initrd or storage.initrd else ""
-    machine = Machine(
-        id=plan.id,
-        architecture=plan.architecture,
-        accelerator=plan.accelerator,
-        nested=plan.host.nested,
-        memory_bytes=plan.memory_bytes,
-        vcpus=plan.vcpus,
-        kernel=plan.kernel.target,
-        initrd=initrd,
-        words=words,
-        nics=machine_nics,
-        disks=tuple(disks),
-        quirks=guest.quirks,
-        terminal=plan.terminal,
-        seccomp=plan.seccomp,
-        arguments=plan.arguments,
-        shares=_shares(plan),
-        channel=plan.channel,
-        streams=_streams(plan),
-        stream_descriptors=plan.stream_descriptors,
-        tells_resets=plan.tells_resets,
-        assigns_resources=guest.assigns_resources,
-        firmware=plan.firmware,
-    )
-    launch = monitor.launch(machine, plan.host.program)
-    argv, files = launch.argv, launch.files
-    if words.config:
-        files = {**files, CONFIG_DISK: words.config}
-    if plan.supervisor:
-        ear = f"{CHANNEL_FILES}.out" if plan.channel == "virtio" else f"vsock:{monitor.vsock}"
-        untold = () if plan.tells_resets else ("-u",)
-        argv = (SUPERVISOR, *untold, ear, *argv)
-    taken = plan.root_way is not None and bool(plan.root_way.device)
-    return replace(
-        launch,
-        argv=argv,
-        files=files,
-        held=(f"{CHANNEL_FILES}.in",) if plan.channel == "virtio" else (),
-        claims=(storage.disks[0].target,) if taken else (),
-    )
+    return tuple(disks)
 
 
 def _shares(plan: Plan) -> tuple[MachineShare, ...]:
     """One with all shared directories, of which urunc's init takes each to its place; other guests
     have a share for each directory (guests.share_tag)."""
-    kind = share_of(plan.root_way, plan.volumes)
+    root, volumes = plan.storage.root_way, plan.storage.volumes
+    kind = share_of(root, volumes)
     if not kind:
         return ()
-    if plan.process:
+    if plan.application.process:
         return (MachineShare(kind=kind, tag=SHARE_TAG, path=SHARE, socket=SHARE_SOCKET),)
-    paths = {"root": f"{SHARE}/root"} if plan.root_way and plan.root_way.form == kind else {}
-    for index, volume in enumerate(plan.volumes):
+    paths = {"root": f"{SHARE}/root"} if root and root.form == kind else {}
+    for index, volume in enumerate(volumes):
         if volume.way == kind:
             paths[share_tag(index)] = f"{SHARE}/volumes/{index}"
     return tuple(
@@ -117,26 +159,17 @@ def _shares(plan: Plan) -> tuple[MachineShare, ...]:
     )
 
 
-def untold(
-    plan: Plan, net: NetFacts, guest: Guest, monitor: Monitor, storage: StorageFacts = NO_STORAGE
-) -> list[str]:
-    """What of the network the guest is not told by `realize`, in words for its user."""
-    request, _, left_out = told(plan, net, guest, monitor, storage)
-    return [*omissions(net, guest), *guest.omissions(request), *filter(None, (left_out,))]
-
-
-def _streams(plan: Plan) -> tuple[str, ...]:
-    if plan.streams and plan.process and plan.process.no_input:
-        return ("", *plan.streams[1:])
-    return plan.streams
-
-
-def told(
-    plan: Plan, net: NetFacts, guest: Guest, monitor: Monitor, storage: StorageFacts
+def _fitting(
+    plan: Plan,
+    net: NetFacts,
+    guest: Guest,
+    monitor: Monitor,
+    storage: StorageFacts,
+    chosen: Chosen,
 ) -> tuple[Request, Words, str]:
-    """(what the guest is told, in its words, what of the service links there is no room for);
-    raises ImageError."""
-    request = _request(plan, net, monitor, storage)
+    """(the request, the guest's words, which of Kubernetes' service links there is no room for, in
+    words or ""); raises ImageError."""
+    request = _request(plan, net, monitor, storage, chosen)
     best: tuple[Request, Words, str] | None = None
     lost: list[str] = []
     problem: ImageError | None = None
@@ -149,7 +182,7 @@ def told(
         problem = error
     from urunc.guests.service_links import reduced
 
-    for env, left_out in reduced(plan.env):
+    for env, left_out in reduced(plan.application.env):
         less = replace(request, env=env)
         try:
             words = _words(plan, less, guest, monitor)
@@ -167,10 +200,11 @@ def told(
 
 
 def _words(plan: Plan, request: Request, guest: Guest, monitor: Monitor) -> Words:
-    """The guest's words, for which the monitor has room; raises ImageError."""
+    """The guest's words; raises ImageError, also where the monitor has no room for them."""
     words = guest.words(request)
-    devices = len(request.disks) + len(request.nics) + bool(words.config) + bool(plan.channel)
-    room = monitor.line_room(devices, plan.host.program, plan.architecture)
+    devices = len(request.disks) + len(request.nics)
+    devices += bool(words.config) + bool(plan.application.channel)
+    room = monitor.line_room(devices, plan.host.program, plan.machine.architecture)
     size = len(" ".join(filter(None, (words.program, *words.words))).encode())
     if room and size > room:
         raise ImageError(
@@ -181,12 +215,15 @@ def _words(plan: Plan, request: Request, guest: Guest, monitor: Monitor) -> Word
     return words
 
 
-def _request(plan: Plan, net: NetFacts, monitor: Monitor, storage: StorageFacts) -> Request:
-    guest_nics, _ = nics(plan.id, plan.net_names, plan.queues, net)
+def _request(
+    plan: Plan, net: NetFacts, monitor: Monitor, storage: StorageFacts, chosen: Chosen
+) -> Request:
+    application, image = plan.application, plan.storage
+    guest_nics, _ = nics(plan.id, plan.network, net)
     disks = [
         Disk(name=name, read_only=file.read_only, mount_point=mount_point)
         for name, file, mount_point in zip(
-            plan.disk_names, plan.disks, plan.disk_mount_points, strict=False
+            image.disk_names, image.disks, image.disk_mount_points, strict=False
         )
     ]
     disks += [
@@ -198,13 +235,15 @@ def _request(plan: Plan, net: NetFacts, monitor: Monitor, storage: StorageFacts)
         )
         for disk in storage.disks
     ]
+    first = len(image.disks)
+    process = application.process
     return Request(
-        args=plan.args,
-        env=plan.env,
-        hostname=plan.hostname,
-        version=plan.version,
-        console=monitor.consoles.get(plan.architecture, "ttyS0"),
-        initrd=plan.initrd is not None or bool(storage.initrd),
+        args=application.args,
+        env=application.env,
+        hostname=application.hostname,
+        version=plan.kernel.version,
+        console=monitor.consoles.get(plan.machine.architecture, "ttyS0"),
+        initrd=plan.kernel.initrd is not None or bool(storage.initrd),
         nics=guest_nics,
         disks=tuple(disks),
         dns=net.dns,
@@ -213,15 +252,15 @@ def _request(plan: Plan, net: NetFacts, monitor: Monitor, storage: StorageFacts)
         hosts=other_hosts(net),
         resolver_file=net.resolver_file,
         hosts_file=net.hosts_file,
-        root=plan.root_way,
-        volumes=plan.volumes,
-        archive=storage.archive + len(plan.disks) if storage.archive >= 0 else -1,
+        root=chosen.root_way,
+        volumes=image.volumes,
+        archive=storage.archive + first if storage.archive >= 0 else -1,
         layer=storage.layer,
         opaque=storage.opaque,
-        upper=storage.upper + len(plan.disks) if storage.upper >= 0 else -1,
-        returned=storage.returned + len(plan.disks) if storage.returned >= 0 else -1,
-        process=plan.process,
-        channel=plan.channel,
-        streams=bool(plan.streams),
-        parameters=plan.parameters,
+        upper=storage.upper + first if storage.upper >= 0 else -1,
+        returned=storage.returned + first if storage.returned >= 0 else -1,
+        process=replace(process, no_input=chosen.no_input) if process else None,
+        channel=application.channel,
+        streams=bool(chosen.streams),
+        parameters=plan.kernel.parameters,
     )

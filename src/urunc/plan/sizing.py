@@ -6,16 +6,17 @@ from __future__ import annotations
 
 from urunc.errors import ImageError, RoomError
 from urunc.monitors import MIB, Need
+from urunc.storage.facts import IN_INITRD, INITRD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from urunc.bundle.image import UnikernelImage
     from urunc.bundle.spec import Spec
-    from urunc.config import Config
     from urunc.guests import Guest
     from urunc.monitors import Monitor
     from urunc.plan.host import HostFacts
-
+    from urunc.plan.model import Inputs
+    from urunc.storage.facts import Root, Volume
 
 NO_LIMIT_BYTES = 1 << 62
 """From here on a limit is none: what v1's files say of a group without one is 2**63 less a page
@@ -42,70 +43,88 @@ def limit_in_words(limit_bytes: int) -> str:
 
 
 def memory_of(
-    spec: Spec,
-    image: UnikernelImage,
-    least: int,
-    need: Need,
-    config: Config,
-    monitor: Monitor,
-    host: HostFacts,
-    warnings: list[str],
-    *,
-    more: str = "",
-) -> int:
-    """The guest's memory in bytes, whole MiB: what is asked for, within the limit less the
-    monitor's own; and never more than the monitor can give, or the machine has. What is asked for
-    is refused above that, what follows from a limit is cut down to it. Less than `least`
-    (`least_of`) is refused with the number that would do; `more` says what is not known of it."""
-    wanted: int = config.get(f"monitors.{monitor.name}.memory_mib") * MIB
-    asked = _memory_asked(spec, image)
-    most, whose = _most(monitor, host)
-    if asked:
-        wanted = asked[0]
-        if most and wanted > most:
-            raise ImageError(f"{asked[1]} is more than {whose}", f"{most // MIB} MiB at most")
-    elif most and wanted > most:
-        key = f"monitors.{monitor.name}.memory_mib"
-        warnings.append(
-            f"{key} of {config.source(key)}: {wanted // MIB} MiB are more than {whose}: the guest "
-            f"has {most // MIB} MiB"
-        )
-        wanted = most
-    limit = spec.resources.memory_limit_bytes
-    limited = limit is not None and 0 <= limit < NO_LIMIT_BYTES
-    if wanted < least and (asked or not limited):
-        key = f"monitors.{monitor.name}.memory_mib"
-        whose = asked[1] if asked else f"{key} of {config.source(key)}: {wanted // MIB} MiB"
-        raise ImageError(
-            f"{whose} is less than the guest needs to run",
-            f"{least // MIB} MiB at least"
-            + f", and a memory limit of {limit_in_words(need.limit_for(least))}" * limited
-            + more,
-        )
-    if limit is None or not limited:
-        return wanted
+    given: Inputs, root: Root | None, volumes: tuple[Volume, ...], need: Need
+) -> tuple[int, list[str]]:
+    """(the guest's memory in bytes, whole MiB, warnings): what is asked for, within the limit less
+    the monitor's own; and never more than the monitor can give, or the machine has. What is asked
+    for is refused above that, what follows from a limit is cut down to it. Less than `least_of`
+    is refused with the number that would do."""
+    least, more = _least(given, root, volumes)
+    wanted, source, warnings = _wanted(given)
+    limit = given.spec.resources.memory_limit_bytes
+    if limit is None or not 0 <= limit < NO_LIMIT_BYTES:
+        if wanted < least:
+            raise _too_little(given, wanted, source, least, more)
+        return wanted, warnings
+    if source and wanted < least:
+        enough = limit_in_words(need.limit_for(least))
+        raise _too_little(given, wanted, source, least, f", and a memory limit of {enough}{more}")
     if need.limit_for(least) > limit:
         raise RoomError(
             f"linux.resources.memory.limit: {limit} bytes are too few: the guest needs "
-            f"{least // MIB} MiB to run, and {monitor.name} {need.of(least)} bytes for itself",
+            f"{least // MIB} MiB to run, and {given.monitor.name} {need.of(least)} bytes for "
+            "itself",
             f"{limit_in_words(need.limit_for(least))} at least{more}",
         )
-    if asked and need.limit_for(wanted) > limit:
-        raise RoomError(
-            f"{asked[1]} does not fit into the memory limit of {limit} bytes",
-            f"{monitor.name} needs {need.of(wanted)} bytes for itself: raise the limit to "
-            f"{limit_in_words(need.limit_for(wanted))}",
-        )
-    if asked:
-        return wanted
+    if source:
+        if need.limit_for(wanted) > limit:
+            raise RoomError(
+                f"{source} does not fit into the memory limit of {limit} bytes",
+                f"{given.monitor.name} needs {need.of(wanted)} bytes for itself: raise the limit "
+                f"to {limit_in_words(need.limit_for(wanted))}",
+            )
+        return wanted, warnings
     room = need.room_in(limit)
+    most, whose = _most(given.monitor, given.host)
     if most and room > most:
         warnings.append(
             f"linux.resources.memory.limit: {limit} bytes are more than {whose}: the guest has "
             f"{most // MIB} MiB"
         )
         room = most
-    return room
+    return room, warnings
+
+
+def _least(given: Inputs, root: Root | None, volumes: tuple[Volume, ...]) -> tuple[int, str]:
+    """(`least_of` this guest, what is not known of it so far, in words)."""
+    image, guest = given.image, given.guest
+    managed = guest.init and root is not None
+    initrd_bytes = image.initrd.size_bytes if image.initrd else 0
+    initrd_bytes += INITRD_BYTES if managed else 0
+    kernel_bytes = image.binary.memory_bytes or image.kernel.size_bytes
+    grows = (root and root.form == INITRD) or any(item.way == IN_INITRD for item in volumes)
+    more = ", and more for the files that go into its initrd" if grows else ""
+    return least_of(guest, kernel_bytes, initrd_bytes, own_init=managed), more
+
+
+def _wanted(given: Inputs) -> tuple[int, str, list[str]]:
+    """(the guest's memory if there is no limit, who asks for it or "" where it is the
+    configuration's, warnings); raises ImageError."""
+    monitor, config = given.monitor, given.config
+    most, whose = _most(monitor, given.host)
+    requested = _requested(given.spec, given.image)
+    if requested:
+        wanted, source = requested
+        if most and wanted > most:
+            raise ImageError(f"{source} is more than {whose}", f"{most // MIB} MiB at most")
+        return wanted, source, []
+    key = f"monitors.{monitor.name}.memory_mib"
+    wanted = config.get(key) * MIB
+    if not most or wanted <= most:
+        return wanted, "", []
+    warning = (
+        f"{key} of {config.source(key)}: {wanted // MIB} MiB are more than {whose}: the guest has "
+        f"{most // MIB} MiB"
+    )
+    return most, "", [warning]
+
+
+def _too_little(given: Inputs, wanted: int, source: str, least: int, more: str) -> ImageError:
+    key = f"monitors.{given.monitor.name}.memory_mib"
+    who = source or f"{key} of {given.config.source(key)}: {wanted // MIB} MiB"
+    return ImageError(
+        f"{who} is less than the guest needs to run", f"{least // MIB} MiB at least{more}"
+    )
 
 
 def _most(monitor: Monitor, host: HostFacts) -> tuple[int, str]:
@@ -124,7 +143,7 @@ def _most(monitor: Monitor, host: HostFacts) -> tuple[int, str]:
     return min(bounds, default=(0, ""))
 
 
-def _memory_asked(spec: Spec, image: UnikernelImage) -> tuple[int, str] | None:
+def _requested(spec: Spec, image: UnikernelImage) -> tuple[int, str] | None:
     """(bytes in whole MiB, who says so) of what is asked for by annotation or by
     vm.hwConfig.memory; None where nothing is."""
     said = spec.machine.memory_bytes if spec.machine else 0
@@ -132,13 +151,13 @@ def _memory_asked(spec: Spec, image: UnikernelImage) -> tuple[int, str] | None:
     text = image.overrides.get("memory")
     if text is None:
         return (machine, f"config.json: vm.hwConfig.memory: {said}") if said else None
-    asked = _mebibytes(text) * MIB
-    _check_same("memory", text, asked, machine)
-    return asked, f"annotation 'memory': {text}"
+    requested = _mebibytes(text) * MIB
+    _check_same("memory", text, requested, machine)
+    return requested, f"annotation 'memory': {text}"
 
 
-def _check_same(key: str, text: str, asked: int, machine: int) -> None:
-    if machine and machine != asked:
+def _check_same(key: str, text: str, requested: int, machine: int) -> None:
+    if machine and machine != requested:
         raise ImageError(
             f"annotation '{key}': {text} is not what vm.hwConfig.{key} of config.json says",
             "leave one of them out",
@@ -154,26 +173,26 @@ def _mebibytes(text: str) -> int:
     return int(number)
 
 
-def vcpus_of(
-    spec: Spec, image: UnikernelImage, monitor: Monitor, config: Config, warnings: list[str]
-) -> int:
-    """vCPUs from the CPU quota, rounded up, else the configured number; never more than the monitor
-    has."""
+def vcpus_of(given: Inputs) -> tuple[int, list[str]]:
+    """(vCPUs, warnings): from the CPU quota, rounded up, else the configured number; never more
+    than the monitor has."""
+    spec, monitor = given.spec, given.monitor
     resources = spec.resources
-    count: int = config.get(f"monitors.{monitor.name}.vcpus")
+    count: int = given.config.get(f"monitors.{monitor.name}.vcpus")
     if resources.cpu_quota_us and resources.cpu_quota_us > 0:
         period_us = resources.cpu_period_us or 100_000
         count = -(-resources.cpu_quota_us // period_us)
-    asked = image.overrides.get("vcpus")
+    requested = given.image.overrides.get("vcpus")
     machine = spec.machine.vcpus if spec.machine else 0
     count = machine or count
-    if asked is not None:
-        if not asked.isdecimal() or len(asked) > 9 or int(asked) < 1:
-            raise ImageError(f"annotation 'vcpus': '{asked}' is no number above zero")
-        count = int(asked)
-        _check_same("vcpus", asked, count, machine)
-    if count > monitor.max_vcpus:
-        if asked is not None or machine or monitor.max_vcpus > 1:
-            warnings.append(f"{count} vCPUs wanted, {monitor.name} has {monitor.max_vcpus} at most")
-        count = monitor.max_vcpus
-    return count
+    if requested is not None:
+        if not requested.isdecimal() or len(requested) > 9 or int(requested) < 1:
+            raise ImageError(f"annotation 'vcpus': '{requested}' is no number above zero")
+        count = int(requested)
+        _check_same("vcpus", requested, count, machine)
+    most = monitor.max_vcpus
+    if count <= most:
+        return count, []
+    if requested is None and not machine and most == 1:
+        return most, []
+    return most, [f"{count} vCPUs wanted, {monitor.name} has {most} at most"]

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from urunc.config import Config
     from urunc.guests import Guest
     from urunc.monitors import Monitor
+    from urunc.plan.model import Inputs
 
 LATE = "what is mounted below it on the host after create does not appear"
 AUTO, COPY, IGNORE = "auto", "copy", "ignore"
@@ -54,6 +55,16 @@ PROC_FILES = frozenset(
 """What may be mounted below it (runc, libcontainer/rootfs_linux.go, checkProcMount)."""
 NOT_GIVEN = f"leave it out; or the annotation 'volumes: {IGNORE}' leaves all mounts out"
 """What a user can do about what a guest has no way to."""
+
+
+def choose_storage(given: Inputs) -> tuple[Root | None, tuple[Volume, ...], list[str]]:
+    """(way of the root filesystem, volumes, warnings); raises ImageError."""
+    warnings: list[str] = []
+    assert given.found
+    root, volumes = choose(
+        given.spec, given.image, given.guest, given.monitor, given.found, given.config, warnings
+    )
+    return root, volumes, warnings
 
 
 def choose(

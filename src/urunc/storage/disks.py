@@ -19,10 +19,10 @@ from urunc.storage.facts import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from urunc.plan.model import Plan
+    from urunc.plan.model import Plan, StoragePlan
 
 
-def stored_disks(plan: Plan, *, archive: bool) -> list[StoredDisk]:
+def stored_disks(plan: StoragePlan, root: Root | None, *, archive: bool) -> list[StoredDisk]:
     """The disks beside the image's, in the order of the machine's: with the root filesystem, the
     `archive`, the volumes. Where a file is still to be made, `source` says so in words."""
     disks: list[StoredDisk] = []
@@ -44,7 +44,6 @@ def stored_disks(plan: Plan, *, archive: bool) -> list[StoredDisk]:
             )
         )
 
-    root = plan.root_way
     if root and root.form in DISKS:
         kind = "a copy" if root.copied else "a shared image"
         add(
@@ -71,37 +70,38 @@ def stored_disks(plan: Plan, *, archive: bool) -> list[StoredDisk]:
     return disks
 
 
-def archive_index(plan: Plan) -> int:
+def archive_index(root: Root | None) -> int:
     """Which of `stored_disks` the archive is."""
-    return int(plan.root_way is not None and plan.root_way.form in DISKS)
+    return int(root is not None and root.form in DISKS)
 
 
-def upper_index(plan: Plan, disks: list[StoredDisk]) -> int:
+def upper_index(root: Root | None, disks: list[StoredDisk]) -> int:
     """Which of `stored_disks` is for what the guest writes, -1 for none."""
-    return len(disks) - 1 if plan.root_way and plan.root_way.layer_on_disk else -1
+    return len(disks) - 1 if root and root.layer_on_disk else -1
 
 
-def returned_index(plan: Plan, disks: list[StoredDisk]) -> int:
+def returned_index(plan: StoragePlan, root: Root | None, disks: list[StoredDisk]) -> int:
     """Which of `stored_disks` is for a file that is given back, -1 for none."""
     if not any(volume.returned for volume in plan.volumes):
         return -1
-    return len(disks) - 1 - bool(plan.root_way and plan.root_way.layer_on_disk)
+    return len(disks) - 1 - bool(root and root.layer_on_disk)
 
 
 def expected(plan: Plan) -> StorageFacts:
     """What `provide` would make, as far as that is known before it looks at the layers."""
-    archive = any(volume.way == ARCHIVE for volume in plan.volumes)
-    made = plan.process or any(volume.way == IN_INITRD for volume in plan.volumes)
-    in_initrd = plan.root_way is not None and plan.root_way.form == INITRD
-    disks = stored_disks(plan, archive=archive)
+    root, volumes = plan.storage.root_way, plan.storage.volumes
+    archive = any(volume.way == ARCHIVE for volume in volumes)
+    made = plan.application.process or any(volume.way == IN_INITRD for volume in volumes)
+    in_initrd = root is not None and root.form == INITRD
+    disks = stored_disks(plan.storage, root, archive=archive)
     return StorageFacts(
         initrd="(an initrd that is made)" if made or in_initrd else "",
         disks=tuple(disks),
-        archive=archive_index(plan) if archive else -1,
+        archive=archive_index(root) if archive else -1,
         layer=False,
         opaque=(),
-        upper=upper_index(plan, disks),
-        returned=returned_index(plan, disks),
+        upper=upper_index(root, disks),
+        returned=returned_index(plan.storage, root, disks),
     )
 
 

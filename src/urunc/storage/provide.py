@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from urunc.guests import Guest
     from urunc.ids import Ids
     from urunc.journal import Journal
-    from urunc.plan.model import Plan
+    from urunc.plan.model import MonitorUser, Plan
     from urunc.storage.cache import FilesystemImage
-    from urunc.storage.facts import Volume
+    from urunc.storage.facts import Root, Volume
     from urunc.storage.layers import Source
     from urunc.storage.ownership import Owners
 
@@ -56,18 +56,21 @@ NAMED = 64
 
 def provide(
     plan: Plan,
+    user: MonitorUser,
     guest: Guest,
     config: Config,
     journal: Journal,
     ids: Ids,
     opened: Mapping[int, int],
-) -> tuple[Plan, StorageFacts]:
-    """Make it all; raises Error. What was made so far is in the journal. `opened`: descriptors of
-    volumes that are mounts of their own (detached_mounts.py), by their index. The plan is another
-    where the root filesystem is in another form, since the chosen one could not hold all of it."""
-    provision = _Provision(plan, guest, config, journal, ids, opened)
+) -> tuple[Root | None, StorageFacts]:
+    """Make it all, `user`'s; raises Error. What was made so far is in the journal. `opened`:
+    descriptors of volumes that are mounts of their own (detached_mounts.py), by their index.
+
+    (the way of the root filesystem, what was made): in another form than the plan's where that
+    could not hold all of it."""
+    provision = _Provision(plan, user, guest, config, journal, ids, opened)
     made = provision.run()
-    return provision.plan, made
+    return provision.root_way, made
 
 
 class _Provision:
@@ -76,6 +79,7 @@ class _Provision:
     def __init__(
         self,
         plan: Plan,
+        user: MonitorUser,
         guest: Guest,
         config: Config,
         journal: Journal,
@@ -83,9 +87,11 @@ class _Provision:
         opened: Mapping[int, int],
     ) -> None:
         self.plan = plan
+        self.user = user
+        self.root_way = plan.storage.root_way
         self.volumes = [
             replace(volume, source=f"/proc/self/fd/{opened[index]}") if index in opened else volume
-            for index, volume in enumerate(plan.volumes)
+            for index, volume in enumerate(plan.storage.volumes)
         ]
         self.owners: Owners | None = None
         """Where files belong to other ids in the container than here."""
@@ -106,8 +112,8 @@ class _Provision:
         archive = bool(upper) or any(volume.way == ARCHIVE for volume in self.volumes)
         sources = self._root()
         plan = self.plan
-        disks = stored_disks(plan, archive=archive)
-        if plan.process:
+        disks = stored_disks(plan.storage, self.root_way, archive=archive)
+        if plan.application.process:
             self.parts.insert(0, self._kernel_part())
         opaque: tuple[str, ...] = ()
         if archive:
@@ -119,20 +125,20 @@ class _Provision:
                 sources.append(self._image_of(volume, len(sources)))
             elif volume.way == DEVICE:
                 sources.append(volume.source)
-        returned = returned_index(plan, disks)
+        returned = returned_index(plan.storage, self.root_way, disks)
         if returned >= 0:
             sources.append(self._returned())
-        if plan.root_way and plan.root_way.layer_on_disk:
-            sources.append(self._layer(plan.root_way.size_mib))
+        if self.root_way and self.root_way.layer_on_disk:
+            sources.append(self._layer(self.root_way.size_mib))
         return StorageFacts(
             initrd=self._initrd(),
             disks=tuple(
                 replace(disk, source=source) for disk, source in zip(disks, sources, strict=True)
             ),
-            archive=archive_index(plan) if archive else -1,
+            archive=archive_index(self.root_way) if archive else -1,
             layer=bool(upper),
             opaque=opaque,
-            upper=upper_index(plan, disks),
+            upper=upper_index(self.root_way, disks),
             returned=returned,
         )
 
@@ -140,20 +146,20 @@ class _Provision:
     def source(self) -> Source:
         """What the root filesystem is made of."""
         if not self._source:
-            self._source = identify(self.plan.root)
+            self._source = identify(self.plan.storage.root)
         return self._source
 
     def _upper(self) -> str:
         """The container's own layer, where there is anything in it and the guest gets it apart from
         the image of the lower ones; else ""."""
-        root = self.plan.root_way
+        root = self.root_way
         if not root or not self.guest.init or root.form in SHARES or root.device:
             return ""
         return self.source.upper if _has_entries(self.source.upper) else ""
 
     def _root(self) -> list[str]:
         """What its disk is of, where it is one."""
-        root = self.plan.root_way
+        root = self.root_way
         if not root or root.form in SHARES:
             return []
         if root.device:
@@ -166,7 +172,8 @@ class _Provision:
         if not self.guest.init and _has_entries(self.source.upper):
             # such a guest has no layers of its own: it gets the whole, which nobody else may share
             path = f"{self.directory}/{own}"
-            image = build_private(self.plan.root, image_format, path, self.config, self.owners)
+            tree = self.plan.storage.root
+            image = build_private(tree, image_format, path, self.config, self.owners)
             self._give(path, 0o600)
         else:
             image = obtain(self.source, image_format, self.config, self.owners)
@@ -193,18 +200,13 @@ class _Provision:
         one, which does not."""
         from urunc.storage.images import obtain
 
-        root = self.plan.root_way
+        root = self.root_way
         assert root
         for image_format in root.others:
             other = obtain(self.source, image_format, self.config, self.owners)
             if not other.omitted:
                 why = f"not {root.form}: {image.omitted[0]}"
-                changed = replace(root, form=image_format, reason=why)
-                self.plan = replace(
-                    self.plan,
-                    root_way=changed,
-                    filesystems=filesystems_of(changed, self.plan.volumes),
-                )
+                self.root_way = replace(root, form=image_format, reason=why)
                 return other
         return image
 
@@ -297,16 +299,18 @@ class _Provision:
         from urunc.storage.initrd import kernel_part
         from urunc.storage.kernel_devices import modules_of
 
-        wanted = (*self.guest.modules(self.plan.filesystems), *modules_of(self.plan.volumes))
-        return kernel_part(self.plan.kernel_modules, wanted, programs.path(INIT), self.config)
+        volumes = self.plan.storage.volumes
+        filesystems = filesystems_of(self.root_way, volumes)
+        wanted = (*self.guest.modules(filesystems), *modules_of(volumes))
+        return kernel_part(self.plan.kernel.modules, wanted, programs.path(INIT), self.config)
 
     def _initrd(self) -> str:
         """One file of all parts; a single one that is shared stays where it is."""
         if not self.parts:
             return ""
-        if not self.plan.initrd:
+        if not self.plan.kernel.initrd:
             return self._joined()
-        fd = _open_inside(self.plan.root, self.plan.initrd.source.path)
+        fd = _open_inside(self.plan.storage.root, self.plan.kernel.initrd.source.path)
         try:
             self.parts.insert(0, f"/proc/self/fd/{fd}")
             return self._joined()
@@ -316,14 +320,16 @@ class _Provision:
     def _joined(self) -> str:
         size = sum(posix.stat(part).st_size for part in self.parts)
         plan = self.plan
-        own_init = plan.process is not None
+        own_init = plan.application.process is not None
         assumed = INITRD_BYTES if own_init else 0  # and held against the memory already
-        least = least_of(self.guest, plan.kernel_bytes, max(size, assumed), own_init=own_init)
-        if least > plan.memory_bytes:
-            limit = limit_in_words(plan.need.limit_for(least))
+        least = least_of(
+            self.guest, plan.kernel.memory_bytes, max(size, assumed), own_init=own_init
+        )
+        if least > plan.machine.memory_bytes:
+            limit = limit_in_words(plan.machine.need.limit_for(least))
             raise ImageError(
                 f"initrd: {size // MIB} MiB, and as much again once it is unpacked, are too much "
-                f"for a guest of {plan.memory_bytes // MIB} MiB",
+                f"for a guest of {plan.machine.memory_bytes // MIB} MiB",
                 f"give it {least // MIB} MiB at least, which takes a memory limit of {limit}, or "
                 "choose another way (annotation 'rootfs')",
             )
@@ -335,7 +341,7 @@ class _Provision:
         if all(part.startswith(f"{shared}/") for part in self.parts):
             return joined(self.parts, self.config)  # nothing of it is the container's own
         path = f"{self.directory}/initrd"
-        assemble(self.parts, path, one_archive=not self.plan.process)
+        assemble(self.parts, path, one_archive=not self.plan.application.process)
         self._give(path, 0o400)
         return path
 
@@ -363,7 +369,7 @@ class _Provision:
     def _give(self, path: str, mode: int) -> None:
         """A file of the container's own is its monitor's."""
         posix.chmod(path, mode)
-        posix.chown(path, self.plan.uid or 0, self.plan.gid or 0)
+        posix.chown(path, self.user.uid, self.user.gid)
 
 
 def free_bytes(directory: str) -> int:
