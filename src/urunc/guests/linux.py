@@ -52,7 +52,7 @@ class Linux(Guest):
     takes_parameters = True
     takes_ipv6 = True
     max_addressed = 1 << 16
-    root_forms = ("erofs", "ext4", "squashfs", "virtiofs", "9p", "cpio", "ext2")
+    root_forms = ("erofs", "ext4", "virtiofs", "9p", "squashfs", "cpio", "ext2")
     volume_ways = ("virtiofs", "9p", "archive", "tmpfs", "device", "node")
     init = True
     working_mib = 4
