@@ -45,7 +45,7 @@ tools: ## build helm and a containerd 2 for tests that use them, by Go, into bui
 	CGO_ENABLED=0 go build -tags no_btrfs,no_devmapper,no_zfs -o .. $(CONTAINERD)/cmd/containerd $(CONTAINERD)/cmd/ctr
 	GOBIN=$(BUILD)/tools go install helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
 
-check: build ## linters, types, layering
+check: build ## linters (Python, shell, C), types, layering
 	$(PYTEST) tests/style
 
 unit: build ## tests that need no root
