@@ -59,6 +59,9 @@ class Archive:
     """Directories of the layer that hide what is below them."""
     left_out: tuple[LeftOut, ...]
     """Extended attributes that the copies do not have."""
+    linked: int
+    linked_example: str
+    """Hard links, as in cpio.Facts."""
 
 
 def write_archive(
@@ -104,7 +107,13 @@ def _attempt(writer: Writer, volumes: Sequence[Copied], upper: str) -> Archive |
     if not all(_add_volume(writer, volume) for volume in volumes):
         return None
     facts = writer.end()
-    return Archive(size_bytes=facts.size_bytes, opaque=tuple(opaque), left_out=facts.left_out)
+    return Archive(
+        size_bytes=facts.size_bytes,
+        opaque=tuple(opaque),
+        left_out=facts.left_out,
+        linked=facts.linked,
+        linked_example=facts.linked_example,
+    )
 
 
 def _add_volume(writer: Writer, volume: Copied) -> bool:

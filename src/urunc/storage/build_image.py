@@ -405,9 +405,19 @@ def _write_archive(task: _Task, top: int, fd: int) -> tuple[str, ...]:
 
     limit_bytes = task.limit_mib * MIB
     facts = write_tree(fd, top, PREFIXES[task.format], limit_bytes=limit_bytes, owners=task.owners)
-    return tuple(
+    left_out = tuple(
         f"attribute {item.name} of {item.files} files, as of '{item.example}'"
         for item in facts.left_out
+    )
+    if facts.linked and not PREFIXES[task.format]:
+        left_out += (without_links(facts.linked, facts.linked_example),)
+    return left_out
+
+
+def without_links(count: int, example: str) -> str:
+    """What a guest lacks that unpacks its initrd itself, and no hard links (Unikraft)."""
+    return (
+        f"{count} hard links, as '{example}', are empty files where a guest unpacks no such links"
     )
 
 

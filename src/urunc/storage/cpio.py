@@ -91,6 +91,11 @@ class Facts:
     size_bytes: int
     members: int
     left_out: tuple[LeftOut, ...]
+    linked: int = 0
+    """Names whose content stands with another name (hard links): empty for a reader that knows no
+    such links."""
+    linked_example: str = ""
+    """The first of these."""
 
 
 def write_tree(
@@ -121,6 +126,8 @@ class Writer:
         """What is being packed, for messages."""
         self.size_bytes = 0
         self.members = 0
+        self.linked = 0
+        self.linked_example = ""
         self._buffer: list[bytes] = []
         self._buffered_bytes = 0
         self._directories = {b""}
@@ -157,7 +164,13 @@ class Writer:
         self.put(bytes(-self.size_bytes % BLOCK_BYTES))
         self.flush()
         left_out = tuple(self._left_out[name] for name in sorted(self._left_out))
-        return Facts(size_bytes=self.size_bytes, members=self.members, left_out=left_out)
+        return Facts(
+            size_bytes=self.size_bytes,
+            members=self.members,
+            left_out=left_out,
+            linked=self.linked,
+            linked_example=self.linked_example,
+        )
 
     def parents(self, path: bytes) -> None:
         """The directories above a member, of root's, where they are not there yet."""
@@ -364,6 +377,9 @@ class _Walk:
             for other in paths[:-1]:
                 self.header(other, facts, links=len(paths), number=number)
             if facts.st_mode & S_IFMT == S_IFREG:
+                if facts.st_size and paths[1:]:
+                    self.writer.linked_example = self.writer.linked_example or decoded(paths[0])
+                    self.writer.linked += len(paths) - 1
                 self.regular(fd, path, facts, links=len(paths), number=number)
             else:
                 self.header(path, facts, links=len(paths), number=number)

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from urunc.ids import Ids
     from urunc.journal import Journal
     from urunc.plan.model import MonitorUser, Plan
+    from urunc.storage.archive import Archive
     from urunc.storage.cache import FilesystemImage
     from urunc.storage.facts import Root, Volume
     from urunc.storage.layers import Source
@@ -246,7 +247,7 @@ class _Provision:
             for index, volume in enumerate(self.volumes)
             if volume.way == ARCHIVE
         }
-        return path, self._copy(path, copied, upper)
+        return path, self._copy(path, copied, upper).opaque
 
     def _into_initrd(self) -> None:
         """A part with the volumes at their places."""
@@ -257,11 +258,14 @@ class _Provision:
         }
         if copied:
             path = f"{self.directory}/volumes.cpio"
-            self._copy(path, copied)
+            archive = self._copy(path, copied)
+            if archive.linked:
+                from urunc.storage.build_image import without_links
+
+                logs.warn(f"volumes: {without_links(archive.linked, archive.linked_example)}")
             self.parts.append(path)
 
-    def _copy(self, path: str, volumes: dict[str, Volume], upper: str = "") -> tuple[str, ...]:
-        """Write an archive; returns the opaque directories of the layer."""
+    def _copy(self, path: str, volumes: dict[str, Volume], upper: str = "") -> Archive:
         from urunc.storage.archive import Copied, write_archive
 
         archive = write_archive(
@@ -283,7 +287,7 @@ class _Provision:
         for item in archive.left_out:
             logs.warn(f"attribute {item.name} of {item.files} files, as of '{item.example}': lost")
         self._give(path, 0o400)
-        return archive.opaque
+        return archive
 
     def _image_of(self, volume: Volume, number: int) -> str:
         """A disk made of a volume, the container's own."""
