@@ -71,6 +71,8 @@ EXPECTED: dict[str, str] = {
         urunc.journaled
         urunc.lifecycle
         urunc.lifecycle.create
+        urunc.lifecycle.guest_network
+        urunc.lifecycle.init_process
         urunc.lifecycle.run_hooks
         urunc.linux.cgroups
         urunc.linux.mounts
@@ -99,12 +101,16 @@ EXPECTED: dict[str, str] = {
     """,
     "start": """
         fcntl
+        select
         urunc.cli.start
         urunc.cli.verb
         urunc.directory
+        urunc.init
+        urunc.init.letters
         urunc.lifecycle
         urunc.lifecycle.run_hooks
         urunc.lifecycle.start
+        urunc.record
     """,
     "state": """
         urunc.cli.state

@@ -17,9 +17,9 @@ import posix
 from errno import EPERM
 
 from urunc.errors import HostError, reason
-from urunc.jsontext import dumps, loads
+from urunc.init.letters import Channel, Forked, MapIds, Problem, Proceed
 from urunc.linux import _linux, namespaces
-from urunc.linux.files import read_descriptor, write_bytes
+from urunc.linux.files import write_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,30 +96,25 @@ class _Stage:
     """The stage's side: runs in the child, reports init's pid or what went wrong."""
 
     def __init__(
-        self, wanted: Mapping[str, str], offsets: tuple[TimeOffset, ...], say: int, hear: int
+        self, wanted: Mapping[str, str], offsets: tuple[TimeOffset, ...], channel: Channel
     ) -> None:
         self.wanted = wanted
         self.offsets = offsets
-        self.say = say
-        self.hear = hear
+        self.channel = channel
 
     def run(self, main: Callable[[], NoReturn]) -> NoReturn:
         try:
             pid = self._enter()
             if pid == 0:
-                posix.close(self.say)
-                posix.close(self.hear)
+                self.channel.close()
                 main()
-            self._tell({"pid": pid})
+            self.channel.send(Forked(pid=pid))
         except HostError as error:
-            self._tell({"error": error.message, "hint": error.hint})
+            self.channel.send(Problem(error=error.message, hint=error.hint))
         except OSError as error:
-            self._tell({"error": f"enter namespaces: {reason(error)}", "hint": ""})
+            self.channel.send(Problem(error=f"enter namespaces: {reason(error)}"))
         finally:
             posix._exit(0)
-
-    def _tell(self, message: object) -> None:
-        posix.write(self.say, dumps(message).encode() + b"\n")
 
     def _enter(self) -> int:
         given = [kind for kind, path in self.wanted.items() if path and kind != "user"]
@@ -178,8 +173,8 @@ class _Stage:
                     "the host may forbid them: sysctl user.max_user_namespaces, "
                     "kernel.unprivileged_userns_clone",
                 ) from None
-            self._tell({"map": True})
-            if not posix.read(self.hear, 1):
+            self.channel.send(MapIds())
+            if self.channel.receive() is None:
                 posix._exit(1)  # the runtime gave up
         # the root of the namespace from here on, without the groups of the caller
         try:
@@ -205,31 +200,24 @@ def _fork_by_stage(
         posix.close(go)
         if "user" in wanted:
             posix.chdir(directory)
-        _Stage(wanted, offsets, say, wait).run(main)
+        _Stage(wanted, offsets, Channel(wait, say)).run(main)
     posix.close(say)
     posix.close(wait)
+    channel = Channel(hear, go)
     try:
-        text = b""
-        while not text.endswith(b"\n"):
-            part = posix.read(hear, 4096)
-            if not part:
-                break
-            text += part
-            if text.endswith(b"\n") and "map" in loads(text.decode()):
-                write_maps(stage, ids)
-                posix.write(go, b".")
-                text = b""
-        text += read_descriptor(hear, 1 << 16)
+        letter = channel.receive()
+        if isinstance(letter, MapIds):
+            write_maps(stage, ids)
+            channel.send(Proceed())
+            letter = channel.receive()
     finally:
-        posix.close(go)
-        posix.close(hear)
+        channel.close()
         posix.waitpid(stage, 0)
-    if not text:
+    if isinstance(letter, Problem):
+        raise HostError(letter.error, letter.hint)
+    if letter is None:
         raise HostError("enter namespaces: the stage died")
-    answer = loads(text.decode())
-    if "error" in answer:
-        raise HostError(answer["error"], answer["hint"])
-    return int(answer["pid"])
+    return int(letter.pid)
 
 
 def write_maps(pid: int, ids: Ids) -> None:

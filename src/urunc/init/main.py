@@ -7,8 +7,9 @@ createContainer hooks, executes the steps as root in the container's namespaces,
 monitor's user without privileges and not dumpable (its pid namespace may be shared), until `start`
 opens its FIFO; then it becomes the monitor.
 
-Two FIFOs in the container's directory: `start` brings one JSON object (what changed since create);
-`started` carries an error back, or ends without a word when the monitor's execve closed it.
+Two FIFOs in the container's directory: `start` brings one letter (what changed since create);
+`started` carries a problem back, or ends without a word when the monitor's execve closed it.
+letters.py has what is said and how.
 """
 
 from __future__ import annotations
@@ -18,93 +19,41 @@ from errno import EACCES
 from select import POLLIN, poll
 
 from urunc import timing
-from urunc.bundle.spec import Hook
 from urunc.errors import Error, InitError, reason
 from urunc.init import hooks
+from urunc.init.letters import Channel, Done, Problem, RunHooks, line, start_of, whole
 from urunc.init.root_steps import PrivateMounts
 from urunc.init.steps import PR_SET_DUMPABLE, unpack
-from urunc.jsontext import dumps, loads
 from urunc.linux import _linux, cgroups, namespaces, seccomp
 from urunc.linux.files import read_descriptor, write_all
-from urunc.record import rebuild, record
 from urunc.state import INIT_NAME
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from collections.abc import Callable
+    from typing import NoReturn
 
-READY = b"."
-
-
-@record
-class Setup:
-    """What init knows from its birth: v1 control groups and namespaces to join by path, and
-    descriptors: of the FIFOs, and of what the runtime prepared for the steps."""
-
-    image_root: str
-    groups: tuple[str, ...]
-    join: dict[str, str]
-    start_fd: int
-    started_fd: int
-    prepared: frozenset[int]
-    streams: tuple[int, ...]
-    """What shall be its standard streams, () where it keeps those that it has."""
-    readers: tuple[int, ...]
-    """The outputs' reading ends, for a monitor that shall wait for a reader."""
-    keep_descriptors: int
-    start_hooks: tuple[Hook, ...]
-
-
-class Channel:
-    """One end of the talk between the runtime and init: JSON lines over two pipes."""
-
-    def __init__(self, read_fd: int, write_fd: int) -> None:
-        self.read_fd = read_fd
-        self.write_fd = write_fd
-        self._buffer = b""
-
-    def send(self, message: Any) -> None:
-        """Say something; BrokenPipeError where the other side is gone."""
-        write_all(self.write_fd, dumps(message).encode() + b"\n")
-
-    def receive(self, timeout_s: float | None = None) -> Any:
-        """The next message; None where the other side is gone, TimeoutError after the time
-        limit."""
-        poller = poll()
-        poller.register(self.read_fd, POLLIN)
-        while b"\n" not in self._buffer:
-            if timeout_s is not None and not poller.poll(int(timeout_s * 1000)):
-                raise TimeoutError
-            part = posix.read(self.read_fd, 1 << 16)
-            if not part:
-                return None
-            self._buffer += part
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        return loads(line.decode())
-
-    def close(self) -> None:
-        """Let go of both pipes."""
-        posix.close(self.read_fd)
-        posix.close(self.write_fd)
+    from urunc.init.letters import MonitorExec, Prepare, Setup
 
 
 def main(setup: Setup, channel: Channel) -> NoReturn:
     """Everything init does; never returns."""
     timing.stamp(4)
     report = channel.write_fd
+    written: Callable[[Problem], bytes] = line
     try:
-        started = _prepare(setup, channel)
-        report = started.started_fd
-        _wait_and_become(started)
+        waiting = _prepare(setup, channel)
+        report, written = waiting.started_fd, whole
+        _wait_and_become(waiting)
     except Error as error:
-        answer = {"error": error.message, "hint": error.hint}
+        problem = Problem(error=error.message, hint=error.hint)
     except OSError as error:
         named = f" '{error.filename}'" if error.filename else ""
-        answer = {"error": f"{reason(error)}{named}"}
+        problem = Problem(error=f"{reason(error)}{named}")
     except BaseException as error:  # a defect of ours: the runtime must hear of it all the same
-        answer = {"error": f"{type(error).__name__}: {error}"}
+        problem = Problem(error=f"{type(error).__name__}: {error}")
     try:
-        posix.write(report, dumps(answer).encode() + b"\n")
+        posix.write(report, written(problem))
     finally:
         posix._exit(1)
 
@@ -112,13 +61,15 @@ def main(setup: Setup, channel: Channel) -> NoReturn:
 class _Waiting:
     """What is left in init's hands while it waits for `start`."""
 
-    def __init__(self) -> None:
-        self.start_fd = -1
-        self.started_fd = -1
-        self.helper: tuple[int, int, int] | None = None
-        self.launch: dict[str, Any] = {}
+    launch: MonitorExec
+
+    def __init__(self, setup: Setup) -> None:
+        self.start_fd = setup.start_fd
+        self.started_fd = setup.started_fd
+        self.helper: Channel | None = None
+        self.helper_pid = 0
         self.filters: list[tuple[int, bytes]] = []
-        self.keep = 0
+        self.keep = 3 + setup.keep_descriptors
         self.kept: list[int] = []
 
 
@@ -126,9 +77,7 @@ def _prepare(setup: Setup, channel: Channel) -> _Waiting:
     _linux.set_name(INIT_NAME)
     _linux.prctl(PR_SET_DUMPABLE, 0)
     posix.setsid()
-    waiting = _Waiting()
-    waiting.keep = 3 + setup.keep_descriptors
-    waiting.start_fd, waiting.started_fd = setup.start_fd, setup.started_fd
+    waiting = _Waiting(setup)
     _close_others(
         waiting.keep,
         {
@@ -153,46 +102,44 @@ def _prepare(setup: Setup, channel: Channel) -> _Waiting:
             namespaces.join(path, namespaces.KINDS[kind][0])
         except OSError as error:
             raise InitError(f"{kind} namespace '{path}': {reason(error)}") from None
-    channel.send({"ok": True})
+    channel.send(Done())
     while True:
-        message = channel.receive()
-        if message is None:
-            posix._exit(
-                1
-            )  # the runtime is gone, and with it the only one who could start this container
-        if "hooks" in message:
-            programs = [rebuild(Hook, hook) for hook in message["hooks"]]
-            hooks.run_all("createContainer", programs, message["state"])
-            channel.send({"ok": True})
+        letter = channel.receive()
+        if letter is None:
+            # the runtime is gone, and with it the only one who could start this container
+            posix._exit(1)
+        if isinstance(letter, RunHooks):
+            hooks.run_all("createContainer", setup.create_hooks, letter.state)
+            channel.send(Done())
             continue
         timing.stamp(9)
-        _execute(setup, message, waiting)
-        channel.send({"ok": True})
+        _execute(setup, letter, waiting)
+        channel.send(Done())
         channel.close()
         return waiting
 
 
-def _execute(setup: Setup, message: Any, waiting: _Waiting) -> None:
-    if message["unshare"]:
-        _linux.unshare(message["unshare"])
-    for step in unpack(message["steps"]):
+def _execute(setup: Setup, wanted: Prepare, waiting: _Waiting) -> None:
+    if wanted.unshare:
+        _linux.unshare(wanted.unshare)
+    for step in unpack(wanted.steps):
         try:
             step.execute()
         except OSError as error:
             raise InitError(f"{step.describe()}: {reason(error)}") from None
         if isinstance(step, PrivateMounts) and setup.start_hooks:
-            waiting.helper = _fork_helper(setup)
-    waiting.launch = message["launch"]
-    if waiting.launch["streams"]:
+            waiting.helper_pid, waiting.helper = _fork_helper(setup)
+    waiting.launch = wanted.launch
+    if waiting.launch.streams:
         waiting.kept = [*setup.streams[1:], *setup.readers]
     for fd in {*setup.streams, *setup.readers}.difference(waiting.kept):
         posix.close(fd)
-    waiting.filters = [(flags, bytes.fromhex(text)) for flags, text in message["filters"]]
+    waiting.filters = [(flags, bytes.fromhex(text)) for flags, text in wanted.filters]
     _write_files(waiting.launch)
 
 
-def _write_files(launch: dict[str, Any]) -> None:
-    for path, text in launch["files"].items():
+def _write_files(launch: MonitorExec) -> None:
+    for path, text in launch.files.items():
         fd = posix.open(
             path, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600
         )
@@ -200,34 +147,49 @@ def _write_files(launch: dict[str, Any]) -> None:
         posix.close(fd)
 
 
-def _fork_helper(setup: Setup) -> tuple[int, int, int]:
-    """A child that stays in the image's root, where startContainer hooks have their programs; made
-    before what is for the monitor alone: its labels, its terminal."""
+def _fork_helper(setup: Setup) -> tuple[int, Channel]:
+    """A child (its pid, and the talk with it) that stays in the image's root, where startContainer
+    hooks have their programs; made before what is for the monitor alone: its labels, its
+    terminal."""
     ask_read, ask_write = posix.pipe()
     answer_read, answer_write = posix.pipe()
     pid = posix.fork()
     if pid == 0:
-        try:
-            _close_others(3, {ask_read, answer_write})
-            posix.chdir(setup.image_root)
-            posix.chroot(".")
-            posix.write(answer_write, READY)
-            state = read_descriptor(ask_read).decode()
-            if state:
-                hooks.run_all("startContainer", setup.start_hooks, state)
-        except Error as error:
-            posix.write(answer_write, error.message.encode())
-        except OSError as error:
-            posix.write(answer_write, f"startContainer hooks: {reason(error)}".encode())
-        finally:
-            posix._exit(0)
+        _help(setup, Channel(ask_read, answer_write))
     posix.close(ask_read)
     posix.close(answer_write)
+    helper = Channel(answer_read, ask_write)
     # it must be there before pivot_root, which moves every process that is still at the old root
-    said = posix.read(answer_read, 4096)
-    if said != READY:
-        raise InitError(said.decode())
-    return pid, ask_write, answer_read
+    _hear(helper)
+    return pid, helper
+
+
+def _help(setup: Setup, channel: Channel) -> NoReturn:
+    """The helper's side."""
+    try:
+        _close_others(3, {channel.read_fd, channel.write_fd})
+        posix.chdir(setup.image_root)
+        posix.chroot(".")
+        channel.send(Done())
+        letter = channel.receive()
+        if isinstance(letter, RunHooks):
+            hooks.run_all("startContainer", setup.start_hooks, letter.state)
+            channel.send(Done())
+    except Error as error:
+        channel.send(Problem(error=error.message, hint=error.hint))
+    except OSError as error:
+        channel.send(Problem(error=f"startContainer hooks: {reason(error)}"))
+    finally:
+        posix._exit(0)
+
+
+def _hear(helper: Channel) -> None:
+    """The helper's answer; raises what it reports."""
+    answer = helper.receive()
+    if isinstance(answer, Problem):
+        raise InitError(answer.error, answer.hint)
+    if answer is None:
+        raise InitError("startContainer hooks: their process died")
 
 
 def _wait_and_become(waiting: _Waiting) -> None:
@@ -236,23 +198,19 @@ def _wait_and_become(waiting: _Waiting) -> None:
     poller.poll()
     timing.stamp(14)
     posix.set_blocking(waiting.start_fd, True)
-    message = loads(read_descriptor(waiting.start_fd).decode())
-    if message["launch"]:
-        waiting.launch = message["launch"]
+    start = start_of(read_descriptor(waiting.start_fd))
+    if start.launch:
+        waiting.launch = start.launch
         _write_files(waiting.launch)
     if waiting.helper:
-        pid, ask, answer = waiting.helper
         try:
-            write_all(ask, message["state"].encode())
+            waiting.helper.send(RunHooks(state=start.state))
         except BrokenPipeError:
             pass  # it ended with an error, which is its answer
-        posix.close(ask)
-        problem = read_descriptor(answer).decode()
-        if problem:
-            raise InitError(problem)
-        posix.waitpid(pid, 0)
+        _hear(waiting.helper)
+        posix.waitpid(waiting.helper_pid, 0)
     _claim(waiting)
-    argv = waiting.launch["argv"]
+    argv = waiting.launch.argv
     _linux.default_signals()
     _close_others(waiting.keep, {waiting.started_fd, timing.descriptor(), *waiting.kept})
     timing.stamp(18)
@@ -267,9 +225,9 @@ def _wait_and_become(waiting: _Waiting) -> None:
 def _claim(waiting: _Waiting) -> None:
     """Open what the monitor shall have from its birth on: FIFOs, and block devices so that nobody
     else can mount them as long as it lives."""
-    for path in waiting.launch["held"]:
+    for path in waiting.launch.held:
         waiting.kept.append(posix.open(path, posix.O_RDWR | posix.O_NONBLOCK))
-    for path in waiting.launch["claims"]:
+    for path in waiting.launch.claims:
         for access in (posix.O_RDWR, posix.O_RDONLY):
             try:
                 waiting.kept.append(posix.open(path, access | posix.O_EXCL))

@@ -36,6 +36,7 @@ from urunc.record import plain, rebuild, record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
 PR_SET_NO_NEW_PRIVS = 38
@@ -195,11 +196,11 @@ STEPS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def pack(steps: list[Step]) -> list[Any]:
-    """Steps as JSON values, for init's pipe."""
-    return [[type(step).__name__, plain(step)] for step in steps]
+def pack(steps: list[Step]) -> tuple[tuple[str, Any], ...]:
+    """Steps by their names and fields, for init's pipe."""
+    return tuple((type(step).__name__, plain(step)) for step in steps)
 
 
-def unpack(values: list[Any]) -> list[Step]:
+def unpack(values: Iterable[tuple[str, Any]]) -> list[Step]:
     """The steps that `pack` made these values of; KeyError or TypeError for others."""
     return [rebuild(STEPS[name], fields) for name, fields in values]

@@ -8,8 +8,6 @@ it is apart from this so that the other verbs do not load what only create needs
 
 from __future__ import annotations
 
-import posix
-
 from urunc import guest_channel, logs, timing
 from urunc.bundle.network_files import network_files
 from urunc.bundle.resources import Resources, with_tasks
@@ -17,44 +15,38 @@ from urunc.bundle.spec import Spec
 from urunc.cgroup import devices, groups
 from urunc.cgroup.groups import Groups
 from urunc.directory import Directory
-from urunc.errors import Error, HostError, InitError, SpecError, reason
+from urunc.errors import Error, HostError, SpecError, reason
 from urunc.ids import ids_of
-from urunc.init import clone, hooks
-from urunc.init.letters import parts
-from urunc.init.main import Channel, Setup
-from urunc.init.main import main as init_main
+from urunc.init import hooks
+from urunc.init.letters import Prepare, monitor_exec
 from urunc.init.setup import HOST_IDS, Ready, build
 from urunc.init.steps import pack
 from urunc.journal import Journal
 from urunc.journaled import FileOwner, resource_class
 from urunc.jsontext import dumps
+from urunc.lifecycle.guest_network import GuestNetwork
+from urunc.lifecycle.init_process import InitProcess
 from urunc.lifecycle.run_hooks import run_poststop
 from urunc.linux import cgroups, namespaces
 from urunc.linux.files import remove_tree, write_whole
-from urunc.net.attach import connect, look_at_network, network_of
-from urunc.net.facts import NO_NETWORK, NOTHING, NetFacts
 from urunc.plan.device_nodes import may_access
 from urunc.plan.model import MonitorUser, as_planned, flatten
 from urunc.plan.prepare import Prepared, within_pod
-from urunc.record import plain, record, replace
-from urunc.state import CREATING, START, STARTED, State, check_id
+from urunc.record import record, replace
+from urunc.state import CREATING, State, check_id
 from urunc.storage.facts import NO_STORAGE
 from urunc.users import choose_user
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
-
     from urunc.bundle.image import UnikernelImage
     from urunc.config import Config
     from urunc.lifecycle.relay import Relay
     from urunc.lifecycle.streams import Streams
     from urunc.monitors import Launch
-    from urunc.net.host_devices import Moved
+    from urunc.net.facts import NetFacts
 
-SIGKILL = 9
 UMOUNT_NOFOLLOW = 8
-FIFO_FLAGS = posix.O_NONBLOCK | posix.O_CLOEXEC
 
 
 @record
@@ -133,9 +125,8 @@ class _Creation:
         self.config = config
         self.options = options
         self.journal = Journal(directory.path, resource_class)
-        self.timeout_s: int = config.get("timeouts.create_s")
-        self.channel: Channel | None = None
-        self.pid = 0
+        self.init = InitProcess(config.get("timeouts.create_s"))
+        self.network = GuestNetwork(spec)
         self.hooked = False
         self.joiner = cgroups.Joiner([], 0)
         self.ids = HOST_IDS
@@ -144,13 +135,9 @@ class _Creation:
         """What is settled so far of what the plan leaves open."""
         self.streams: Streams | None = None
         self.groups = Groups({})
-        self.born_in_groups = False
-        self.found = NOTHING
-        self.network_identity: tuple[int, int] | tuple[()] = ()
         self.storage = NO_STORAGE
         self.opened: dict[int, int] = {}
         """Descriptors of volumes that are mounts of their own (storage/detached_mounts.py)."""
-        self.moved: Moved | None = None
         later = {k: spec.hooks[k] for k in ("poststart", "poststop") if k in spec.hooks}
         self.state = State.begin(
             directory.path, directory.identifier, spec.bundle, spec.annotations, later
@@ -174,21 +161,9 @@ class _Creation:
         self._provide()
         self._prepare()
         self._fork()
-        if self.options.systemd:
-            self.groups = groups.make_by_systemd(
-                self.directory.identifier,
-                replace(spec, resources=self._limits()),
-                self.pid,
-                devices.of(self.prepared.plan, self.user),
-                self.journal,
-            )
-            self._limit_devices()
-        self.joiner = cgroups.Joiner(
-            [] if self.born_in_groups else self.groups.directories, self.pid
-        )
-        self._move_devices()
+        self.network.move_devices(self.init.pid)
         self._run_hooks()
-        net = self._connect()
+        net = self.network.connect(plan, user, self.init.pid, self.journal, hooked=self.hooked)
         launch = self.prepared.realize(net, self.storage, self.chosen)
         for omission in self.prepared.omissions(net, self.storage, self.chosen):
             logs.warn(omission)
@@ -205,14 +180,9 @@ class _Creation:
     def roll_back(self) -> None:
         """Take back everything; a failure here is a warning, for the error that led here matters
         more."""
-        for problem in self.moved.give_back() if self.moved else ():
+        for problem in self.network.give_back():
             logs.warn(problem)
-        if self.pid:
-            try:
-                posix.kill(self.pid, SIGKILL)  # our own child, not yet waited for: the pid is its
-                posix.waitpid(self.pid, 0)
-            except OSError:
-                pass
+        self.init.kill()
         try:
             self.joiner.finish()
         except OSError:
@@ -305,72 +275,29 @@ class _Creation:
         self.ready = replace(ready, keyring=options.keyring, pivot=options.pivot)
 
     def _fork(self) -> None:
-        spec, path = self.spec, self.directory.path
-        posix.mkfifo(f"{path}/{START}", 0o600)
-        posix.mkfifo(f"{path}/{STARTED}", 0o600)
-        posix.mkdir(f"{path}/root", 0o755)  # init in a user namespace may not
-        ready = self.ready
-        unified, others = self._groups_to_be_born_in()
-        streams = self.streams
-        streams_taken = (*streams.descriptors, *streams.readers) if streams else ()
-        setup = Setup(
-            image_root=spec.root,
-            groups=others,
-            join=clone.by_init(spec.namespaces),
-            start_fd=posix.open(f"{path}/{START}", FIFO_FLAGS | posix.O_RDONLY),
-            started_fd=posix.open(f"{path}/{STARTED}", FIFO_FLAGS | posix.O_RDWR),
-            prepared=frozenset(
-                (
-                    ready.device_mount,
-                    ready.image_mount,
-                    ready.console_socket,
-                    *(mount for _, mount in (*ready.stored, *ready.shared)),
-                    *streams_taken,
-                )
-            ),
-            streams=streams.descriptors if streams else (),
-            readers=streams.readers if streams else (),
-            keep_descriptors=self.options.preserve_fds,
-            start_hooks=spec.hooks.get("startContainer", ()),
+        self.init.fork(
+            self.spec,
+            self.directory.path,
+            self.ids,
+            self.groups,
+            self.ready,
+            self.streams,
+            self.options.preserve_fds,
         )
-        to_init, from_init = posix.pipe(), posix.pipe()
-
-        def become_init() -> NoReturn:
-            init_main(setup, Channel(to_init[0], from_init[1]))
-
-        timing.stamp(3)
-        self.pid = clone.fork_init(
-            spec.namespaces, self.ids, spec.time_offsets, unified, path, become_init
+        self.state.set_init(self.init.pid)
+        self.init.hear()
+        if self.options.systemd:
+            self.groups = groups.make_by_systemd(
+                self.directory.identifier,
+                replace(self.spec, resources=self._limits()),
+                self.init.pid,
+                devices.of(self.prepared.plan, self.user),
+                self.journal,
+            )
+            self._limit_devices()
+        self.joiner = cgroups.Joiner(
+            [] if self.init.in_groups else self.groups.directories, self.init.pid
         )
-        timing.stamp(6)
-        for fd in (
-            to_init[0],
-            from_init[1],
-            setup.start_fd,
-            setup.started_fd,
-            unified,
-            *setup.prepared,
-        ):
-            if fd >= 0:
-                posix.close(fd)
-        self.channel = Channel(from_init[0], to_init[1])
-        self.state.set_init(self.pid)
-        self._hear()
-
-    def _groups_to_be_born_in(self) -> tuple[int, tuple[str, ...]]:
-        """A descriptor of the v2 group, in which init is from its first moment
-        (CLONE_INTO_CGROUP), -1 where there is none, and v1's groups, which it joins before all
-        else. Behind a stage it may not, and is joined from outside."""
-        paths = self.groups.paths
-        self.born_in_groups = bool(paths) and not clone.has_stage(self.spec.namespaces)
-        if not self.born_in_groups:
-            return -1, ()
-        directory = paths.get(cgroups.UNIFIED)
-        others = tuple(path for path in self.groups.directories if path != directory)
-        if not directory:
-            return -1, others
-        flags = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC
-        return posix.open(directory, flags), others
 
     def _run_hooks(self) -> None:
         spec = self.spec
@@ -382,61 +309,7 @@ class _Creation:
         timing.stamp(7)
         if "createContainer" in spec.hooks:
             self.hooked = True
-            self._say({"hooks": plain(spec.hooks["createContainer"]), "state": state})
-            # each hook has its own time limit, so init's answer has none
-            self._hear(limited=False)
-
-    def _move_devices(self) -> None:
-        """The host's network devices that the container shall have."""
-        if self.spec.net_devices:
-            from urunc.net.host_devices import move
-
-            self.moved = move(self.spec.net_devices, f"/proc/{self.pid}/ns/net")
-
-    def _note_devices(self) -> None:
-        """Those of them that are there, and not the guest's."""
-        had = {interface.name for interface in self.found.interfaces}
-        for name in self.moved.names() if self.moved else ():
-            if name not in had:
-                logs.warn(
-                    f"linux.netDevices: '{name}' is in the network namespace, and not the guest's"
-                )
-
-    def _connect(self) -> NetFacts:
-        plan = self.prepared.plan
-        if self._has_empty_network() and not plan.network.net_names:
-            timing.stamp(15)  # nothing to join it for
-            return self._files()
-        namespace = network_of(self.pid, self.spec.namespaces.get("network", ""))
-        self.network_identity = namespaces.identity(namespace)
-        if plan.network.mode != "none":
-            self.found = look_at_network(plan, namespace, network_files(self.spec))
-            if not self.found.interfaces:
-                logs.detail("no interface in the network namespace: no network so far")
-            self._note_devices()
-        else:
-            self._files()
-        timing.stamp(15)
-        return connect(self.found, namespace, plan, self.user, self.journal)
-
-    def _files(self) -> NetFacts:
-        """Without a network: what the container's files say to a guest that has files."""
-        files = network_files(self.spec)
-        if self.prepared.plan.application.process and any(files.values()):
-            from urunc.net.look import look_at_files
-
-            self.found = look_at_files(files["resolver"], files["hosts"])
-        found = self.found
-        return replace(NO_NETWORK, resolver_file=found.resolver_file, hosts_file=found.hosts_file)
-
-    def _has_empty_network(self) -> bool:
-        """Whether the guest can have no interface, or its namespace is so new that none can be
-        there; `start` looks again in any case."""
-        plan = self.prepared.plan
-        untouched = not (self.hooked or self.moved)
-        fresh = self.spec.namespaces.get("network") == "" and untouched
-        alone = fresh and plan.network.mode != "shared"
-        return alone or not plan.network.nic_count
+            self.init.run_hooks(state)
 
     def _finish(self, launch: Launch) -> None:
         timing.stamp(16)
@@ -451,17 +324,17 @@ class _Creation:
         joined_first = own_root or bool(self.prepared.plan.storage.virtiofsd)
         if joined_first:
             self._join()
-        self._say(
-            {
-                "unshare": namespaces.KINDS["cgroup"][0] if own_root else 0,
-                "steps": pack(steps),
-                "launch": parts(launch),
-                "filters": self._filters(launch),
-            }
+        self.init.say(
+            Prepare(
+                unshare=namespaces.KINDS["cgroup"][0] if own_root else 0,
+                steps=pack(steps),
+                launch=monitor_exec(launch),
+                filters=tuple(self._filters(launch)),
+            )
         )
         if not joined_first:
             self._join()
-        self._hear()
+        self.init.hear()
         self._set_attributes()
         timing.stamp(17)
 
@@ -487,7 +360,7 @@ class _Creation:
         if spec.io_priority or spec.scheduler or spec.oom_score_adj is not None:
             from urunc.init import attributes
 
-            attributes.apply(self.pid, spec)
+            attributes.apply(self.init.pid, spec)
 
     def _filters(self, launch: Launch) -> list[tuple[int, str]]:
         """Seccomp programs in hexadecimal with their flags, in the order to install them: ours, and
@@ -515,41 +388,22 @@ class _Creation:
             launch=launch,
             storage=self.storage,
             nic_count=plan.network.nic_count,
-            found=self.found,
+            found=self.network.found,
             files=network_files(self.spec),
             group_paths=self.groups.paths,
             unit=self.groups.unit,
             resources=self.spec.resources,
             network=self.spec.namespaces.get("network", ""),
-            network_identity=self.network_identity,
+            network_identity=self.network.identity,
         )
         if self.options.pid_file:
             try:
-                write_whole(self.options.pid_file, str(self.pid).encode(), 0o644)
+                write_whole(self.options.pid_file, str(self.init.pid).encode(), 0o644)
             except OSError as error:
                 raise HostError(
                     f"write pid file '{self.options.pid_file}': {reason(error)}"
                 ) from None
         self.state.save()
-
-    def _say(self, message: object) -> None:
-        assert self.channel
-        try:
-            self.channel.send(message)
-        except BrokenPipeError:
-            self._hear()
-
-    def _hear(self, *, limited: bool = True) -> None:
-        """Init's answer; raises what it reports."""
-        assert self.channel
-        try:
-            answer = self.channel.receive(self.timeout_s if limited else None)
-        except TimeoutError:
-            raise InitError(f"init did not answer within {self.timeout_s} s") from None
-        if answer is None:
-            raise InitError("init died while it was set up")
-        if "error" in answer:
-            raise InitError(answer["error"], answer.get("hint", ""))
 
 
 def _os_error(error: OSError) -> str:

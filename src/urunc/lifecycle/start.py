@@ -12,7 +12,8 @@ from errno import ENXIO
 from urunc import logs, timing
 from urunc.directory import Directory
 from urunc.errors import Error, InitError, WrongStatusError
-from urunc.jsontext import dumps, loads
+from urunc.init.letters import Start, monitor_exec, problem_of, whole
+from urunc.jsontext import dumps
 from urunc.lifecycle.run_hooks import run_hooks
 from urunc.linux.files import read_descriptor, write_all
 from urunc.state import CREATED, RUNNING, START, STARTED, State, check_id, load
@@ -20,6 +21,7 @@ from urunc.state import CREATED, RUNNING, START, STARTED, State, check_id, load
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from urunc.config import Config
+    from urunc.init.letters import MonitorExec
 
 
 def start(root: str, identifier: str, config: Config) -> State:
@@ -47,11 +49,10 @@ def start(root: str, identifier: str, config: Config) -> State:
     return state
 
 
-def _look_again(state: State, config: Config) -> dict[str, object]:
-    """What changed in the network since `create`, made good: a new launch, or nothing."""
+def _look_again(state: State, config: Config) -> MonitorExec | None:
+    """What changed in the network since `create`, made good: another launch, or None."""
     if not state.nic_count:
-        return {}
-    from urunc.init.letters import parts
+        return None
     from urunc.net.attach import connect, look_at_network, network_of
     from urunc.net.facts import NetFacts, NetworkFound
     from urunc.plan.model import unflatten
@@ -64,7 +65,7 @@ def _look_again(state: State, config: Config) -> dict[str, object]:
     _take_back(state)
     now = look_at_network(plan, namespace, state.network_files)
     if state.unfinished is None and now == state.read("found", NetworkFound):
-        return {}
+        return None
     from urunc import guests, monitors
     from urunc.journal import Journal
     from urunc.journaled import resource_class
@@ -87,7 +88,7 @@ def _look_again(state: State, config: Config) -> dict[str, object]:
     state.unfinished = None
     state.write(found=now, net=net, launch=launch)
     state.save()
-    return parts(launch)
+    return monitor_exec(launch)
 
 
 def _take_back(state: State) -> None:
@@ -99,9 +100,9 @@ def _take_back(state: State) -> None:
         Journal(state.directory, resource_class).take_back(state.unfinished)
 
 
-def _let_go(state: State, launch: dict[str, object]) -> None:
+def _let_go(state: State, launch: MonitorExec | None) -> None:
     """Open init's FIFO and wait until it has become the monitor."""
-    message = dumps({"launch": launch, "state": dumps(state.oci(CREATED))})
+    letter = Start(launch=launch, state=dumps(state.oci(CREATED)))
     answer = posix.open(
         f"{state.directory}/{STARTED}", posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC
     )
@@ -112,7 +113,7 @@ def _let_go(state: State, launch: dict[str, object]) -> None:
         )
         posix.set_blocking(fd, True)
         try:
-            write_all(fd, message.encode())
+            write_all(fd, whole(letter))
         finally:
             posix.close(fd)
         posix.set_blocking(answer, True)
@@ -124,5 +125,5 @@ def _let_go(state: State, launch: dict[str, object]) -> None:
     finally:
         posix.close(answer)
     if said:
-        problem = loads(said.decode())
-        raise InitError(f"start '{state.id}': {problem['error']}", problem.get("hint", ""))
+        problem = problem_of(said)
+        raise InitError(f"start '{state.id}': {problem.error}", problem.hint)
