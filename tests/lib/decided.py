@@ -21,8 +21,7 @@ from urunc.bundle.image import UnikernelImage
 from urunc.config import Config
 from urunc.errors import Error
 from urunc.plan.decide import decide
-from urunc.plan.host import HostFacts
-from urunc.plan.model import Plan
+from urunc.plan.model import HostFacts, Plan
 
 NO_KVM = {"kvm": node("/dev/kvm", problem="no such file or directory", mode=0, gid=0)}
 

@@ -12,7 +12,7 @@ from urunc.bundle.image import ImageFile, UnikernelImage
 from urunc.config import Config
 from urunc.monitors import Program
 from urunc.net.facts import Address, Interface, NetFacts, Route
-from urunc.plan.host import DeviceNode, HostFacts
+from urunc.plan.model import DeviceNode, HostFacts
 from urunc.storage.facts import (
     DEVICE,
     DIRECTORY,

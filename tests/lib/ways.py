@@ -7,13 +7,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from lib.made import config, document, found, image, solo5, source
+from lib.made import config, document, found, host, image, solo5, source
 from urunc import guests, monitors
 from urunc.bundle import spec
+from urunc.bundle.image import UnikernelImage
+from urunc.bundle.spec import Spec
 from urunc.errors import ImageError
-from urunc.guests import BUILT_IN
+from urunc.guests import BUILT_IN, Guest
 from urunc.monitors import BUILT_IN as MONITORS
-from urunc.plan.storage import choose
+from urunc.monitors import Monitor
+from urunc.plan.model import Inputs
+from urunc.plan.storage import choose_storage
 from urunc.storage.facts import (
     DEVICE,
     DIRECTORY,
@@ -37,6 +41,15 @@ ROOTED = tuple(setup for setup in SETUPS if guests.load(setup[0], config()).root
 """Those that can have the container's root filesystem."""
 
 
+def _inputs(
+    parsed: Spec, made: UnikernelImage, guest: Guest, monitor: Monitor, there: StorageFound
+) -> Inputs:
+    return Inputs(
+        spec=parsed, image=made, guest=guest, monitor=monitor, host=host(), config=config(),
+        found=there,
+    )  # fmt: skip
+
+
 def _root(name: str, monitor: str, there: StorageFound, form: str = "") -> Root | None:
     """What is chosen, or None where nothing fits."""
     asked = {"rootfs": form} if form else {}
@@ -44,7 +57,7 @@ def _root(name: str, monitor: str, there: StorageFound, form: str = "") -> Root 
     parsed = spec.parse(document(), "/bundle")
     guest, runs = guests.load(name, config()), monitors.load(monitor, config())
     try:
-        root, _ = choose(parsed, made, guest, runs, there, config(), [])
+        root, *_ = choose_storage(_inputs(parsed, made, guest, runs, there))
     except ImageError:
         return None
     return root
@@ -153,9 +166,8 @@ def way(setting: Setting, content: Content) -> str:
     )  # fmt: skip
     warnings: list[str] = []
     try:
-        _, chosen = choose(
-            spec.parse(document(), "/bundle"), made, guest, runs, there, config(), warnings
-        )
+        parsed = spec.parse(document(), "/bundle")
+        _, chosen, warnings = choose_storage(_inputs(parsed, made, guest, runs, there))
     except ImageError as error:
         assert content.destination in error.message, error.message
         return REFUSED

@@ -26,8 +26,7 @@ from urunc.init import attributes
 from urunc.init.setup import Ready, build
 from urunc.net.facts import NetFacts
 from urunc.plan.decide import decide
-from urunc.plan.host import HostFacts
-from urunc.plan.model import MonitorUser, as_planned
+from urunc.plan.model import HostFacts, MonitorUser, as_planned
 from urunc.plan.realize import realize
 from urunc.record import rebuild, replace
 from urunc.storage.disks import expected

@@ -7,8 +7,8 @@ import pytest
 
 from urunc.errors import ImageError
 from urunc.net.facts import Ports
-from urunc.net.ports import parse
 from urunc.net.rules import claimed, shared_chains
+from urunc.plan.ports import parse
 
 
 def ports(protocol: str, first: int, last: int = 0, target: int = 0) -> Ports:

@@ -265,9 +265,6 @@ def _shared(plan: Plan, inner: MonitorUser, spec: Spec, root: str, ready: Ready)
     kind = share_of(plan.storage.root_way, plan.storage.volumes)
     if not kind:
         return []
-    from urunc.init.daemon import PLACE
-    from urunc.storage.virtiofsd import command
-
     directory = root + SHARE
     prepared = dict(ready.shared)
     files = {
@@ -305,21 +302,24 @@ def _shared(plan: Plan, inner: MonitorUser, spec: Spec, root: str, ready: Ready)
                 Bind(source=DESCRIPTORS, target=root + DESCRIPTORS, inside="", read_only=False)
             )
         return [*steps, ReadOnly(target=directory)]
+    return [*steps, _virtiofsd(plan, inner, root), Detach(target=directory, kept=True)]
+
+
+def _virtiofsd(plan: Plan, inner: MonitorUser, root: str) -> Daemon:
+    from urunc.init.daemon import PLACE
+    from urunc.storage.virtiofsd import command
+
+    directory, rust = root + SHARE, plan.storage.virtiofsd_rust
     absolute = directory.startswith("/")
-    daemon = Daemon(
-        argv=command(
-            plan.storage.virtiofsd,
-            directory if absolute else PLACE,
-            rust=plan.storage.virtiofsd_rust,
-        ),
+    return Daemon(
+        argv=command(plan.storage.virtiofsd, directory if absolute else PLACE, rust=rust),
         socket=root + SHARE_SOCKET,
         uid=inner.uid,
         gid=inner.gid,
         directory="" if absolute else directory,
         # the one in C complains of each connection's end
-        quiet=not plan.storage.virtiofsd_rust and not logs.debug,
+        quiet=not rust and not logs.debug,
     )
-    return [*steps, daemon, Detach(target=directory, kept=True)]
 
 
 def _device_steps(

@@ -18,6 +18,7 @@ from urunc.monitors import (
     STREAM_PORTS,
     Launch,
     Machine,
+    MachineDisk,
     MachineNic,
     MachineShare,
     Monitor,
@@ -164,21 +165,8 @@ class Qemu(Monitor):
         return architecture == "x86_64" and parts >= WITHOUT_8042
 
     def launch(self, machine: Machine, program: Program) -> Launch:
-        x86 = machine.architecture == "x86_64"
         kvm = machine.accelerator == "kvm"
-        legacy_free = "virtio-modern" in machine.quirks
-        accelerator = "kvm" if kvm else f"tcg,tb-size={TRANSLATED_MIB}"
-        board = BOARDS[machine.architecture]
-        board += ",i8042=off" if machine.tells_resets else ""
-        argv = [program.path, "-M", board, "-accel", accelerator]
-        memory = f"{machine.memory_bytes // MIB}M"
-        argv += ["-cpu", _cpu(machine, kvm=kvm), "-m", memory]
-        if any(share.kind == "virtiofs" for share in machine.shares):
-            # virtiofs' daemon reads and writes the guest's memory
-            argv += ["-object", f"memory-backend-memfd,id=memory,size={memory},share=on"]
-            argv += ["-machine", "memory-backend=memory"]
-        argv += ["-smp", str(machine.vcpus), "-nodefaults", "-no-user-config", "-display", "none"]
-        argv += _console(machine)
+        argv = [program.path, *_board(machine, kvm=kvm), *_console(machine)]
         argv += [
             "-no-reboot",
             "-qmp",
@@ -188,26 +176,15 @@ class Qemu(Monitor):
         ]
         if machine.seccomp:
             argv += ["-sandbox", SANDBOX]
-        argv += [*_firmware(machine), "-kernel", machine.kernel]
-        if machine.words.words:
-            argv += ["-append", " ".join(machine.words.words)]
-        if machine.initrd:
-            argv += ["-initrd", machine.initrd]
+        argv += _boot(machine)
         for index, disk in enumerate(machine.disks):
-            kind = "host_device" if disk.path.startswith("/dev/") else "file"
-            node = f"driver=raw,node-name=disk{index},file.driver={kind},"
-            # nobody else has the file; to find out whether it can be locked takes /dev/null
-            node += f"file.locking=off,file.filename={_escaped(disk.path)}"
-            argv += ["-blockdev", node + (",read-only=on" if disk.read_only else "")]
-            # a disk of the host's that is full is the guest's trouble: QEMU would stop it, for ever
-            full = "" if disk.read_only else ",werror=report"
-            argv += ["-device", f"virtio-blk-pci,drive=disk{index}{full}"]
+            argv += _disk(disk, index)
         for index, nic in enumerate(machine.nics):
             argv += ["-netdev", _backend(nic, index)]
-            argv += ["-device", _network_device(nic, index, modern=legacy_free)]
+            argv += ["-device", _network_device(nic, index, machine.quirks)]
         for index, share in enumerate(machine.shares):
             argv += _share(share, index)
-        if x86 and "isa-debug-exit" in machine.quirks:
+        if machine.architecture == "x86_64" and "isa-debug-exit" in machine.quirks:
             argv += ["-device", "isa-debug-exit,iobase=0x501,iosize=2"]
         if machine.tells_resets:
             argv += ["-device", RESET_PORT]
@@ -226,6 +203,43 @@ class Qemu(Monitor):
             seccomp="own" if machine.seccomp else "",
             streams=bool(machine.stream_descriptors),
         )
+
+
+def _board(machine: Machine, *, kvm: bool) -> list[str]:
+    """The board, its processors and its memory."""
+    accelerator = "kvm" if kvm else f"tcg,tb-size={TRANSLATED_MIB}"
+    board = BOARDS[machine.architecture] + (",i8042=off" if machine.tells_resets else "")
+    memory = f"{machine.memory_bytes // MIB}M"
+    argv = ["-M", board, "-accel", accelerator, "-cpu", _cpu(machine, kvm=kvm), "-m", memory]
+    if any(share.kind == "virtiofs" for share in machine.shares):
+        # virtiofs' daemon reads and writes the guest's memory
+        argv += ["-object", f"memory-backend-memfd,id=memory,size={memory},share=on"]
+        argv += ["-machine", "memory-backend=memory"]
+    argv += ["-smp", str(machine.vcpus), "-nodefaults", "-no-user-config", "-display", "none"]
+    return argv
+
+
+def _boot(machine: Machine) -> list[str]:
+    """What boots: firmware, kernel, its command line and its initrd."""
+    argv = [*_firmware(machine), "-kernel", machine.kernel]
+    if machine.words.words:
+        argv += ["-append", " ".join(machine.words.words)]
+    if machine.initrd:
+        argv += ["-initrd", machine.initrd]
+    return argv
+
+
+def _disk(disk: MachineDisk, index: int) -> list[str]:
+    kind = "host_device" if disk.path.startswith("/dev/") else "file"
+    node = f"driver=raw,node-name=disk{index},file.driver={kind},"
+    # nobody else has the file; to find out whether it can be locked takes /dev/null
+    node += f"file.locking=off,file.filename={_escaped(disk.path)}"
+    # a disk of the host's that is full is the guest's trouble: QEMU would stop it, for ever
+    full = "" if disk.read_only else ",werror=report"
+    return [
+        *("-blockdev", node + (",read-only=on" if disk.read_only else "")),
+        *("-device", f"virtio-blk-pci,drive=disk{index}{full}"),
+    ]
 
 
 def _console(machine: Machine) -> list[str]:
@@ -284,13 +298,13 @@ def _backend(nic: MachineNic, index: int) -> str:
     return f"tap,id=net{index},ifname={nic.tap},script=no,downscript=no{queues}"
 
 
-def _network_device(nic: MachineNic, index: int, *, modern: bool) -> str:
+def _network_device(nic: MachineNic, index: int, quirks: frozenset[str]) -> str:
     words = f"virtio-net-pci,netdev=net{index},mac={nic.mac},romfile="
     if nic.mtu != ETHERNET_MTU:
         words += f",host_mtu={nic.mtu}"
     if nic.queues > 1:  # a vector for each queue, the control queue's, and the device's own
         words += f",mq=on,vectors={2 * nic.queues + 2}"
-    return words + (",disable-legacy=on,disable-modern=off" if modern else "")
+    return words + (",disable-legacy=on,disable-modern=off" if "virtio-modern" in quirks else "")
 
 
 def _share(share: MachineShare, index: int) -> list[str]:

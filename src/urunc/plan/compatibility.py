@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from urunc.bundle.image import UnikernelImage
     from urunc.guests import Guest
     from urunc.monitors import Monitor
-    from urunc.plan.host import HostFacts
-    from urunc.plan.model import Inputs
+    from urunc.plan.model import HostFacts, Inputs
     from urunc.storage.facts import Root, StorageFound, Volume
 
 

@@ -19,13 +19,14 @@ from urunc.plan.compatibility import (
     check_root,
     devices_of,
 )
-from urunc.plan.host import HostFacts
 from urunc.plan.model import (
+    CHANNEL,
     INITRD_TARGET,
     KERNEL_DIRECTORY,
     NO_FILTER,
     ApplicationPlan,
     EndingPlan,
+    HostFacts,
     Inputs,
     KernelPlan,
     MachinePlan,
@@ -39,7 +40,6 @@ from urunc.plan.sizing import memory_of, vcpus_of
 from urunc.plan.unsupported import check as check_unsupported
 from urunc.plan.unsupported import without_effect
 from urunc.record import replace
-from urunc.state import CHANNEL
 from urunc.storage.facts import (
     DISKS,
     Root,
@@ -88,13 +88,7 @@ def decide(
     )
     check_pair(given)
     accelerator, reason, emulation = accelerator_of(given)
-    root: Root | None = None
-    volumes: tuple[Volume, ...] = ()
-    unshared: list[str] = []
-    if found:
-        from urunc.plan.storage import choose_storage
-
-        root, volumes, unshared = choose_storage(given)
+    root, volumes, not_given = _choose_storage(given)
     managed = guest.init and root is not None
     kernel = _kernel(given, managed=managed)
     no_root = check_root(given, kernel.parameters, root, volumes)
@@ -102,7 +96,7 @@ def decide(
     machine, cuts = _machine(given, root, volumes, accelerator, reason)
     network, unconnected = _network(given, nets, machine.vcpus)
     application, no_init = _application(given, filtered, managed=managed)
-    usable = 0 if network.mode == "none" else monitor.max_nics if nets is None else len(nets)
+    storage = _storage(given, root, volumes, names, managed=managed)
     return Plan(
         id=identifier,
         guest=guest.name,
@@ -112,25 +106,33 @@ def decide(
         application=application,
         machine=machine,
         network=network,
-        storage=_storage(given, root, volumes, names, managed=managed),
+        storage=storage,
         user=_user(given, accelerator, managed=managed),
         ending=_ending(given, application.channel, managed=managed),
         warnings=(
             *image.remarks,
             *emulation,
-            *unshared,
+            *not_given,
             *no_root,
             *cuts,
             *unconnected,
             *_written(given),
             *guest.cautions(_setting(given, machine)),
             *without_effect(image, guest),
-            *check_unsupported(spec, guest, managed=managed, nics=usable),
+            *check_unsupported(spec, guest, network, managed=managed),
             *_devices_left_out(spec, volumes),
             *no_init,
             *filter(None, (filtered.warning,)),
         ),
     )
+
+
+def _choose_storage(given: Inputs) -> tuple[Root | None, tuple[Volume, ...], list[str]]:
+    if not given.found:
+        return None, (), []
+    from urunc.plan.storage import choose_storage
+
+    return choose_storage(given)
 
 
 def _kernel(given: Inputs, *, managed: bool) -> KernelPlan:
@@ -360,7 +362,7 @@ def _ports(given: Inputs, mode: str) -> tuple[tuple[Ports, ...], bool, list[str]
         text = text if text.isdecimal() else ""
     if not text:
         return (), False, []
-    from urunc.net.ports import parse
+    from urunc.plan.ports import parse
 
     ports, others = parse(text)
     if mode == "shared":

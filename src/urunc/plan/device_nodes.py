@@ -8,8 +8,7 @@ from urunc.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from urunc.plan.host import DeviceNode
-    from urunc.plan.model import MonitorUser, Plan, PlannedFile
+    from urunc.plan.model import DeviceNode, MonitorUser, Plan, PlannedFile
 
 
 @record

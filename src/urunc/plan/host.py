@@ -14,39 +14,15 @@ from urunc.bundle.elf import inspect
 from urunc.errors import HostError, ImageError, reason
 from urunc.linux.files import exists, read_bytes
 from urunc.monitors import Monitor, Program
+from urunc.plan.model import DeviceNode, HostFacts
 from urunc.programs import capture, find_program, remembered
-from urunc.record import plain, rebuild, record
+from urunc.record import plain, rebuild
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from urunc.config import Config
-
-
-@record
-class DeviceNode:
-    """A device of the host: `problem` says why it cannot be used, "" where it can."""
-
-    path: str
-    major: int
-    minor: int
-    mode: int
-    gid: int
-    problem: str
-
-
-@record
-class HostFacts:
-    """This machine, as far as one container's plan needs it."""
-
-    architecture: str
-    kvm: DeviceNode
-    tun: DeviceNode
-    nested: bool
-    program: Program
-    memory_bytes: int = 0
-    """All of the machine's memory; 0 where nobody knows."""
 
 
 def probe(monitor: Monitor, config: Config) -> HostFacts:

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 from urunc.bundle.image import ImageFile
 from urunc.guests import Process
-from urunc.monitors import RUN, Need
+from urunc.monitors import RUN, Need, Program
 from urunc.net.facts import Ports
-from urunc.plan.host import HostFacts
 from urunc.record import plain, rebuild, record
 from urunc.storage.facts import Root, Volume, filesystems_of
 
@@ -35,6 +34,33 @@ INITRD_TARGET = "/initrd"
 SUPERVISOR = "/supervisor"
 CONFIG_DISK = f"{RUN}/guest.config"
 """The disk by which urunc's init is told everything: written at each start."""
+CHANNEL = "channel"
+"""The stop order where the signal is told to urunc's init in the guest (state.CHANNEL)."""
+
+
+@record
+class DeviceNode:
+    """A device of the host: `problem` says why it cannot be used, "" where it can."""
+
+    path: str
+    major: int
+    minor: int
+    mode: int
+    gid: int
+    problem: str
+
+
+@record
+class HostFacts:
+    """This machine, as far as one container's plan needs it."""
+
+    architecture: str
+    kvm: DeviceNode
+    tun: DeviceNode
+    nested: bool
+    program: Program
+    memory_bytes: int = 0
+    """All of the machine's memory; 0 where nobody knows."""
 
 
 @record

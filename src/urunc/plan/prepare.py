@@ -12,6 +12,7 @@ from urunc.plan.decide import decide
 from urunc.plan.host import probe
 from urunc.plan.model import NO_FILTER, ApplicationFilter, Chosen, Plan
 from urunc.plan.realize import omissions, realize
+from urunc.plan.unsupported import check_seccomp
 from urunc.record import replace
 from urunc.storage.facts import TMPFS, StorageFacts, volume_mounts
 
@@ -78,6 +79,7 @@ def prepare(identifier: str, spec: Spec, unikernel: UnikernelImage, config: Conf
     named = replace(spec, hostname=hostname(spec))
     filtered = NO_FILTER
     if guest.init and unikernel.mount_rootfs and spec.seccomp is not None:
+        check_seccomp(spec)
         filtered = _filter(spec.seccomp)
     plan = decide(identifier, named, unikernel, guest, monitor, host, config, found, filtered)
     return Prepared(plan, guest, monitor)

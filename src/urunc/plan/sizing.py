@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much memory a guest gets, and how many vCPUs: of its limits, its annotations, the
-configuration. Pure."""
+"""How much memory a guest gets, how many vCPUs, and how large a disk to write to: of its limits,
+its annotations, the configuration. Pure."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from urunc.bundle.spec import Spec
     from urunc.guests import Guest
     from urunc.monitors import Monitor
-    from urunc.plan.host import HostFacts
-    from urunc.plan.model import Inputs
+    from urunc.plan.model import HostFacts, Inputs
     from urunc.storage.facts import Root, Volume
 
 NO_LIMIT_BYTES = 1 << 62
@@ -24,6 +23,9 @@ NO_LIMIT_BYTES = 1 << 62
 INITRD_BYTES = 3 * MIB
 """Room for what urunc itself puts into an initrd, its init and the kernel's modules: 2.2 MiB with
 Debian 12's cloud kernel at most."""
+
+UNITS = {"": 1, "M": 1, "Mi": 1, "MiB": 1, "G": 1024, "Gi": 1024, "GiB": 1024}
+"""Of the annotation `rootfsSize`, in MiB."""
 
 
 def least_of(guest: Guest, kernel_bytes: int, initrd_bytes: int, *, own_init: bool) -> int:
@@ -196,3 +198,31 @@ def vcpus_of(given: Inputs) -> tuple[int, list[str]]:
     if requested is None and not machine and most == 1:
         return most, []
     return most, [f"{count} vCPUs wanted, {monitor.name} has {most} at most"]
+
+
+def rootfs_size_of(given: Inputs) -> tuple[int, bool]:
+    """(MiB of the disk that the guest writes to, whether it is this container that asks for it);
+    (0, False) where nobody does. Raises ImageError."""
+    config = given.config
+    text = given.image.overrides.get("rootfsSize", "")
+    if not text:
+        return config.get("storage.rootfs_size_mib"), False
+    from urunc.config import LEAST_ROOTFS_MIB
+
+    digits = text.rstrip("MGiB")
+    unit = text[len(digits) :]
+    if not digits.isascii() or not digits.isdecimal() or len(digits) > 9 or unit not in UNITS:
+        raise ImageError(
+            f"annotation 'rootfsSize': '{text}' is no size",
+            "whole MiB or GiB, for example 512Mi or 2Gi",
+        )
+    size_mib = int(digits) * UNITS[unit]
+    limit_mib = config.get("storage.rootfs_size_limit_mib")
+    if size_mib > limit_mib:
+        raise ImageError(
+            f"annotation 'rootfsSize': {text} is more than this machine allows ({limit_mib} MiB)",
+            f"storage.rootfs_size_limit_mib, {config.source('storage.rootfs_size_limit_mib')}",
+        )
+    if size_mib < LEAST_ROOTFS_MIB:
+        raise ImageError(f"annotation 'rootfsSize': {text} is less than {LEAST_ROOTFS_MIB} MiB")
+    return size_mib, True

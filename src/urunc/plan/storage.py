@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which way the container's root filesystem and its volumes take to the guest. Pure.
 
-The first form that guest, monitor and machine all have wins: what the annotation or the image says,
-the administrator's order, else the guest's own, cheapest first. What cannot be given is an error if
-the user asked for it, and a warning if engines add it to every container.
+The first format that guest, monitor and machine all have wins: what the annotation or the image
+says, the administrator's order, else the guest's own, cheapest first. What cannot be given is an
+error if the user asked for it, and a warning if engines add it to every container.
 """
 
 from __future__ import annotations
@@ -36,8 +36,6 @@ from urunc.storage.facts import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from urunc.bundle.image import UnikernelImage
-    from urunc.bundle.spec import Spec
-    from urunc.config import Config
     from urunc.guests import Guest
     from urunc.monitors import Monitor
     from urunc.plan.model import Inputs
@@ -58,76 +56,56 @@ NOT_GIVEN = f"leave it out; or the annotation 'volumes: {IGNORE}' leaves all mou
 
 
 def choose_storage(given: Inputs) -> tuple[Root | None, tuple[Volume, ...], list[str]]:
-    """(way of the root filesystem, volumes, warnings); raises ImageError."""
+    """(the root filesystem's way, the volumes in the order of the mounts, warnings); raises
+    ImageError."""
+    image, guest, found = given.image, given.guest, given.found
+    assert found
+    root: Root | None = None
     warnings: list[str] = []
-    assert given.found
-    root, volumes = choose(
-        given.spec, given.image, given.guest, given.monitor, given.found, given.config, warnings
-    )
-    return root, volumes, warnings
-
-
-def choose(
-    spec: Spec,
-    image: UnikernelImage,
-    guest: Guest,
-    monitor: Monitor,
-    found: StorageFound,
-    config: Config,
-    warnings: list[str],
-) -> tuple[Root | None, tuple[Volume, ...]]:
-    """(way of the root filesystem, volumes); raises ImageError."""
-    root = None
     if image.mount_rootfs:
-        root = choose_root(spec, image, guest, monitor, found, config, warnings)
+        root, warnings = _choose_root(given, found)
     elif "rootfsSize" in image.overrides:
         raise ImageError(
             "annotation 'rootfsSize': the container's root filesystem is not the guest's",
             "leave it out, or say mountRootfs",
         )
     elif "rootfs" in image.overrides:
-        _asked(image, guest, config)
-        warnings.append(
+        _formats(given)
+        warnings = [
             "annotation 'rootfs': without effect: the container's root filesystem is not the "
             "guest's (mountRootfs)"
-        )
+        ]
     if not (root and guest.init):  # its program is not the guest's, and nothing to be missed
-        own = engines_init(spec)
+        own = engines_init(given.spec)
         others = tuple(source for source in found.volumes if source.destination != own)
         found = replace(found, volumes=others)
-    return root, choose_volumes(image, guest, monitor, found, root, warnings)
+    volumes, more = _choose_volumes(given, found, root)
+    return root, volumes, [*warnings, *more]
 
 
-def choose_root(
-    spec: Spec,
-    image: UnikernelImage,
-    guest: Guest,
-    monitor: Monitor,
-    found: StorageFound,
-    config: Config,
-    warnings: list[str],
-) -> Root:
-    """The way of the root filesystem; raises ImageError where there is none."""
-    asked, why = _asked(image, guest, config)
-    size_mib, demanded = _size(spec, image, config, warnings)
+def _choose_root(given: Inputs, found: StorageFound) -> tuple[Root, list[str]]:
+    """(the root filesystem's way, warnings); raises ImageError where there is none."""
+    spec, guest, monitor = given.spec, given.guest, given.monitor
+    formats, why = _formats(given)
+    size_mib, demanded, warnings = _writable_size(given)
     # on the device files have the host's ids, and the size is the device's
     usable = found.device and not found.user_namespace and not demanded
-    if len(asked) > 1 and usable and found.device_filesystem in asked:
-        asked = tuple(dict.fromkeys((found.device_filesystem, *asked)))  # it is there already
+    if len(formats) > 1 and usable and found.device_filesystem in formats:
+        formats = tuple(dict.fromkeys((found.device_filesystem, *formats)))  # it is there already
     refusals = {}
-    for form in asked:
-        taken = usable and found.device_filesystem == form
-        problem = _problem(form, guest, monitor, found, built=not taken)
-        unsized = "" if problem or not size_mib else _unsized(form, guest, found, taken=bool(taken))
+    for form in formats:
+        taken = bool(usable and found.device_filesystem == form)
+        problem = _format_problem(form, given, found, built=not taken)
+        unsized = "" if problem or not size_mib else _unsized(form, guest, found, taken=taken)
         if problem or (unsized and demanded):
             refusals[form] = problem or unsized
             continue
         if taken:
             reason = f"the block device '{found.device}' that it is on"
         else:
-            reason = why if len(asked) == 1 else f"the first that fits, {why}"
+            reason = why if len(formats) == 1 else f"the first that fits, {why}"
         writes = not spec.root_read_only or monitor.opens_for_writing
-        return Root(
+        root = Root(
             form=form,
             device=found.device if taken else "",
             numbers=found.device_numbers if taken else (),
@@ -137,11 +115,12 @@ def choose_root(
             size_mib=0 if unsized else size_mib,
             others=tuple(
                 other
-                for other in asked[asked.index(form) + 1 :]
+                for other in formats[formats.index(form) + 1 :]
                 if form in DISKS and other in DISKS and guest.init and not taken
-                if not _problem(other, guest, monitor, found, built=True)
+                if not _format_problem(other, given, found, built=True)
             ),
         )
+        return root, warnings
     if not guest.root_forms:
         raise ImageError(
             f"root filesystem: {guest.name} takes none of the container's", "leave mountRootfs out"
@@ -153,20 +132,15 @@ def choose_root(
     )
 
 
-def _size(
-    spec: Spec, image: UnikernelImage, config: Config, warnings: list[str]
-) -> tuple[int, bool]:
-    """(MiB of the disk for what the guest writes or 0, whether it must have one)."""
-    if not ("rootfsSize" in image.overrides or config.get("storage.rootfs_size_mib")):
-        return 0, False
-    from urunc.storage.writable_layer import asked
+def _writable_size(given: Inputs) -> tuple[int, bool, list[str]]:
+    """(MiB of the disk for what the guest writes or 0, whether it must have one, warnings)."""
+    from urunc.plan.sizing import rootfs_size_of
 
-    size_mib, demanded = asked(image, config)
-    if spec.root_read_only:
-        if demanded:
-            warnings.append("annotation 'rootfsSize': the root filesystem is read-only")
-        return 0, False
-    return size_mib, demanded
+    size_mib, demanded = rootfs_size_of(given)
+    if size_mib and given.spec.root_read_only:
+        warning = "annotation 'rootfsSize': the root filesystem is read-only"
+        return 0, False, [warning] if demanded else []
+    return size_mib, demanded, []
 
 
 def _unsized(form: str, guest: Guest, found: StorageFound, *, taken: bool) -> str:
@@ -183,8 +157,9 @@ def _unsized(form: str, guest: Guest, found: StorageFound, *, taken: bool) -> st
     return ""
 
 
-def _asked(image: UnikernelImage, guest: Guest, config: Config) -> tuple[tuple[str, ...], str]:
-    """(forms in the order to try, who says so)."""
+def _formats(given: Inputs) -> tuple[tuple[str, ...], str]:
+    """(formats of the root filesystem in the order to try, who says so)."""
+    image, config = given.image, given.config
     for text, source in (
         (image.overrides.get("rootfs", ""), "annotation 'rootfs'"),
         (image.rootfs, "the image's 'rootfs'"),
@@ -197,11 +172,12 @@ def _asked(image: UnikernelImage, guest: Guest, config: Config) -> tuple[tuple[s
     listed = tuple(config.get("storage.rootfs"))
     if listed:
         return listed, f"in the order of {config.source('storage.rootfs')}"
-    return guest.root_forms, f"in {guest.name}'s order"
+    return given.guest.root_forms, f"in {given.guest.name}'s order"
 
 
-def _problem(form: str, guest: Guest, monitor: Monitor, found: StorageFound, *, built: bool) -> str:
-    """Why a form does not do, "" where it does."""
+def _format_problem(form: str, given: Inputs, found: StorageFound, *, built: bool) -> str:
+    """Why a format does not do, "" where it does."""
+    guest, monitor = given.guest, given.monitor
     if form not in guest.root_forms:
         return f"{guest.name} cannot use it"
     if guest.init and form != INITRD and form not in found.filesystems:
@@ -229,28 +205,27 @@ def _share_problem(form: str, monitor: Monitor, found: StorageFound) -> str:
     return ""
 
 
-def choose_volumes(
-    image: UnikernelImage,
-    guest: Guest,
-    monitor: Monitor,
-    found: StorageFound,
-    root: Root | None,
-    warnings: list[str],
-) -> tuple[Volume, ...]:
-    """The volumes in the order of the mounts; raises ImageError for what was asked for and cannot
-    be given."""
+def _choose_volumes(
+    given: Inputs, found: StorageFound, root: Root | None
+) -> tuple[tuple[Volume, ...], list[str]]:
+    """(the volumes in the order of the mounts, warnings); raises ImageError for what was asked for
+    and cannot be given."""
+    image, guest, monitor = given.image, given.guest, given.monitor
+    warnings: list[str] = []
     choice = image.overrides.get("volumes", AUTO)
     if choice not in VOLUME_CHOICES:
         known = ", ".join(VOLUME_CHOICES)
         raise ImageError(f"annotation 'volumes': '{choice}' is unknown", f"known: {known}")
-    share = _share(guest, monitor, found, root)
+    share = _shared_transport(guest, monitor, found, root)
     if root and TMPFS in guest.volume_ways:
         found = replace(found, volumes=tuple(_as_memory(source, share) for source in found.volumes))
     said = said_disks(image.overrides.get("disks", ""))
-    ways = [_way(source, guest, monitor, share, root, choice, said) for source in found.volumes]
+    ways = [
+        _transport(source, guest, monitor, share, root, choice, said) for source in found.volumes
+    ]
     declared = guest.devices(image.binary).blocks
     taken = len(image.blocks) + bool(root and root.form in DISKS)
-    devices = _devices(found, ways, declared, taken, said)
+    devices = _assigned(found, ways, declared, taken, said)
     volumes: list[tuple[Volume, str]] = []
     missing: list[str] = []
     lost: list[str] = []
@@ -282,7 +257,7 @@ def choose_volumes(
         )
     if missing:
         warnings.append(f"mounts that the guest does not see: {', '.join(missing)}")
-    return _in_order(volumes, declared or ())
+    return _in_order(volumes, declared or ()), warnings
 
 
 def _as_memory(source: VolumeSource, share: str) -> VolumeSource:
@@ -295,7 +270,7 @@ def _as_memory(source: VolumeSource, share: str) -> VolumeSource:
     return replace(source, kind=TMPFS, source="", options=words, anonymous=False, mounted="")
 
 
-def _devices(
+def _assigned(
     found: StorageFound,
     ways: list[tuple[str, str]],
     declared: tuple[str, ...] | None,
@@ -305,10 +280,10 @@ def _devices(
     """index of a mount → the declared device whose disk it becomes; raises ImageError."""
     if said and declared is None:
         raise ImageError("annotation 'disks': the unikernel declares no block devices by name")
-    wanted = [index for index, (way, _) in enumerate(ways) if way in DISKS]
-    sources = [found.volumes[index] for index in wanted]
+    disks = [index for index, (way, _) in enumerate(ways) if way in DISKS]
+    sources = [found.volumes[index] for index in disks]
     places = match(sources, declared or (), taken, said)
-    return {wanted[place]: device for place, device in places.items()}
+    return {disks[place]: device for place, device in places.items()}
 
 
 def _no_device(image: UnikernelImage, declared: tuple[str, ...]) -> tuple[str, str]:
@@ -359,7 +334,9 @@ def _advice(source: VolumeSource) -> str:
     )
 
 
-def _share(guest: Guest, monitor: Monitor, found: StorageFound, root: Root | None) -> str:
+def _shared_transport(
+    guest: Guest, monitor: Monitor, found: StorageFound, root: Root | None
+) -> str:
     """The kind by which directories are shared; one for the whole container."""
     if root and root.form in SHARES:
         return root.form
@@ -370,7 +347,7 @@ def _share(guest: Guest, monitor: Monitor, found: StorageFound, root: Root | Non
     return ""
 
 
-def _way(
+def _transport(
     source: VolumeSource,
     guest: Guest,
     monitor: Monitor,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from urunc.bundle.image import UnikernelImage
     from urunc.bundle.spec import Spec
     from urunc.guests import Guest
+    from urunc.plan.model import NetworkPlan
 
 ENGINES_VARIABLES = frozenset(("PATH", "HOME", "HOSTNAME", "TERM", "container"))
 """What engines set on their own, in every container."""
@@ -22,26 +23,17 @@ ENGINES_SYSCTLS = frozenset(("net/ipv4/ip_unprivileged_port_start", "net/ipv4/pi
 """What Docker and Podman add on their own; in a guest without users everybody may do either."""
 
 
-def check(spec: Spec, guest: Guest, *, managed: bool, nics: int) -> list[str]:
+def check(spec: Spec, guest: Guest, network: NetworkPlan, *, managed: bool) -> list[str]:
     """Remarks on what has no effect; raises SpecError for what must not be passed over.
-
-    `managed`: urunc's init runs the application. `nics`: how many network devices the guest can
-    have.
-    """
-    for key in ("listenerPath", "listenerMetadata"):
-        if spec.seccomp and spec.seccomp.get(key):
-            raise SpecError(
-                f"config.json: linux.seccomp.{key}: nobody on the host can be notified of a "
-                "guest's system calls",
-                "leave it out",
-            )
+    `managed`: urunc's init runs the application."""
+    check_seccomp(spec)
     machine = spec.machine
     if machine and machine.parameters and not guest.takes_parameters:
         raise SpecError(
             f"config.json: vm.kernel.parameters: {guest.name} has no words but the application's",
             "say them by process.args",
         )
-    if spec.net_devices and not nics:
+    if spec.net_devices and not network.nic_count:
         raise SpecError(
             f"config.json: linux.netDevices: this {guest.name} guest can have no network device",
             "leave it out",
@@ -63,6 +55,17 @@ def without_effect(image: UnikernelImage, guest: Guest) -> list[str]:
     if image.block_mount_points and guest.name in BUILT_IN and not guest.block_mount_point:
         return [f"annotation 'blkMntPoint': without effect: {guest.name} is not told of it"]
     return []
+
+
+def check_seccomp(spec: Spec) -> None:
+    """Raises SpecError for a filter that asks somebody on the host."""
+    for key in ("listenerPath", "listenerMetadata"):
+        if spec.seccomp and spec.seccomp.get(key):
+            raise SpecError(
+                f"config.json: linux.seccomp.{key}: nobody on the host can be notified of a "
+                "guest's system calls",
+                "leave it out",
+            )
 
 
 def _unheard(spec: Spec, guest: Guest) -> list[str]:

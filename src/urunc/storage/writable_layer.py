@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The disk that a guest writes to, where the annotation `rootfsSize` or the administrator asks for
-one: how large it may be, and making it.
+one (plan/sizing.py has its size): making it.
 
 Of a Linux guest it is the upper layer of its root filesystem, which is in its memory else; a guest
 that gets a copy of its root filesystem has it in that size. The file is sparse and the container's
@@ -12,51 +12,22 @@ from __future__ import annotations
 import posix
 from errno import ENOSPC
 
-from urunc.config import LEAST_ROOTFS_MIB
-from urunc.errors import HostError, ImageError, reason
+from urunc.errors import HostError, reason
 from urunc.linux.files import unlink
 from urunc.storage import mkfs
 from urunc.storage.facts import LAYER_FORMAT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from urunc.bundle.image import UnikernelImage
-    from urunc.config import Config
+    pass
 
 MIB = 1 << 20
-UNITS = {"": 1, "M": 1, "Mi": 1, "MiB": 1, "G": 1024, "Gi": 1024, "GiB": 1024}
-"""Of the annotation, in MiB, as of `memory`."""
 FEATURES = (
     "none,ext_attr,dir_index,filetype,extent,flex_bg,sparse_super,large_file,huge_file,dir_nlink,"
     "extra_isize,uninit_bg"
 )
 """No journal: the filesystem lives no longer than its guest. `uninit_bg` leaves the tables of
 inodes as they are, which are holes."""
-
-
-def asked(image: UnikernelImage, config: Config) -> tuple[int, bool]:
-    """(MiB, whether it is this container that asks); (0, False) where nobody does. Raises
-    ImageError."""
-    text = image.overrides.get("rootfsSize", "")
-    if not text:
-        return config.get("storage.rootfs_size_mib"), False
-    digits = text.rstrip("MGiB")
-    unit = text[len(digits) :]
-    if not digits.isascii() or not digits.isdecimal() or len(digits) > 9 or unit not in UNITS:
-        raise ImageError(
-            f"annotation 'rootfsSize': '{text}' is no size",
-            "whole MiB or GiB, for example 512Mi or 2Gi",
-        )
-    size_mib = int(digits) * UNITS[unit]
-    limit_mib = config.get("storage.rootfs_size_limit_mib")
-    if size_mib > limit_mib:
-        raise ImageError(
-            f"annotation 'rootfsSize': {text} is more than this machine allows ({limit_mib} MiB)",
-            f"storage.rootfs_size_limit_mib, {config.source('storage.rootfs_size_limit_mib')}",
-        )
-    if size_mib < LEAST_ROOTFS_MIB:
-        raise ImageError(f"annotation 'rootfsSize': {text} is less than {LEAST_ROOTFS_MIB} MiB")
-    return size_mib, True
 
 
 def make_layer(path: str, size_mib: int) -> None:
