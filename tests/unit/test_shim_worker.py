@@ -164,3 +164,20 @@ def test_a_log_that_is_none(tmp_path: pathlib.Path) -> None:
     log = RuntimeLog(str(tmp_path / "log"))
     (tmp_path / "log").write_text('no JSON\n[]\n{"level": "error", "msg": "a"}\n{"lev')
     assert log.answer(1) == Answer(code=1, message="a")
+
+
+def test_what_a_verb_is_given(tmp_path: pathlib.Path) -> None:
+    """config.json as it was read (here is no file), the runtime that the options name, and a log
+    for that runtime alone."""
+    runtime, said = tmp_path / "runtime", tmp_path / "said"
+    runtime.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >{said}\n')
+    runtime.chmod(0o755)
+    log = RuntimeLog(str(tmp_path / "log"))
+    words = ["--root", str(tmp_path / "root"), "create", "--bundle", str(tmp_path), "one"]
+    document = {"root": {"path": "none"}}
+    answer = answer_of(lambda: worker.verb(words, log, str(runtime), document), log=log)
+    assert answer == Answer(code=0)
+    assert said.read_text().split() == [*log.options, *words]
+    answer = answer_of(lambda: worker.verb(words, log, str(runtime)), log=log)
+    assert answer.message == f"read '{tmp_path}/config.json': no such file or directory"
+    assert answer.code == 1 and answer.hint

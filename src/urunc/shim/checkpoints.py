@@ -9,13 +9,13 @@ if TYPE_CHECKING:
 
     from urunc.shim.tasks import Task
 
-FLAGS = {
+FLAG_FIELDS = {
     "open_tcp": "--tcp-established",
     "external_unix_sockets": "--ext-unix-sk",
     "terminal": "--shell-job",
     "file_locks": "--file-locks",
 }
-VALUES = {"parent_path": "--parent-path", "cgroups_mode": "--manage-cgroups-mode"}
+VALUE_FIELDS = {"parent_path": "--parent-path", "cgroups_mode": "--manage-cgroups-mode"}
 """Fields of CheckpointOptions → the runtime's options."""
 
 
@@ -24,8 +24,8 @@ def checkpoint_words(task: Task, path: str, options: dict[str, Any]) -> list[str
     words = ["checkpoint", "--image-path", options.get("image_path") or path]
     words += ["--work-path", options.get("work_path") or _work_path(task)]
     words += [] if options.get("exit") else ["--leave-running"]
-    words += [option for name, option in FLAGS.items() if options.get(name)]
-    for name, option in VALUES.items():
+    words += [option for name, option in FLAG_FIELDS.items() if options.get(name)]
+    for name, option in VALUE_FIELDS.items():
         words += [option, options[name]] if options.get(name) else []
     for kind in options.get("empty_namespaces", ()):
         words += ["--empty-ns", kind]

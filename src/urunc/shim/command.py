@@ -33,8 +33,8 @@ NAME = "io.containerd.urunc.v2"
 SOCKETS = "/run/containerd/s"
 GROUPS = ("io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id")
 """Annotations by which containers share a shim, the first found one."""
-VALUES = ("namespace", "address", "publish-binary", "id", "bundle", "socket")
-FLAGS = ("debug", "info", "v")
+VALUE_OPTIONS = ("namespace", "address", "publish-binary", "id", "bundle", "socket")
+FLAG_OPTIONS = ("debug", "info", "v")
 ADDRESS_LIMIT_BYTES = 106
 PR_SET_CHILD_SUBREAPER = 36
 FEATURES = "types.containerd.io/opencontainers/runtime-spec/1/features/Features"
@@ -84,10 +84,10 @@ def parse(argv: list[str]) -> tuple[dict[str, str], list[str]]:
     words = list(argv)
     while words and words[0].startswith("-") and words[0] not in ("-", "--"):
         name, equals, value = words.pop(0).lstrip("-").partition("=")
-        if name in FLAGS:
+        if name in FLAG_OPTIONS:
             if value != "false":
                 options[name] = value
-        elif name in VALUES:
+        elif name in VALUE_OPTIONS:
             if not equals:
                 if not words:
                     raise UsageError(f"option '-{name}': needs a value")
@@ -259,11 +259,12 @@ def _serve(listener: Any, path: str, namespace: str, events: str, adjust: int) -
     from urunc.shim.loop import Loop
     from urunc.shim.publisher import Publisher
     from urunc.shim.service import Service
+    from urunc.shim.stdio import Settling
 
     worker.preload(worker.FIRST)
     loop, publisher = Loop(listener, SERVICES), Publisher(events, namespace)
     service = Service(loop, publisher, worker.Verbs(loop), namespace, path)
-    loop.run(service.serve, (publisher, service.lives))
+    loop.run(service.serve, (Settling(), publisher, service.lives))
 
 
 def _drop_streams() -> None:

@@ -12,7 +12,6 @@ from _socket import AF_UNIX, SOCK_STREAM
 from _socket import socket as Socket
 from select import POLLHUP, POLLIN, POLLOUT, poll
 
-from urunc.shim.stdio import SETTLE_MS, settle
 from urunc.shim.ttrpc import Connection
 
 TYPE_CHECKING = False
@@ -68,8 +67,6 @@ class Loop:
         self._wake = -1
         self._busy = True
         """Whether anything happened since memory was given back."""
-        self._settling = False
-        """Whether something that outlives its process has to be looked after (stdio.settle)."""
 
     @property
     def leaving(self) -> bool:
@@ -137,7 +134,6 @@ class Loop:
 
             give_back()
         self._busy = bool(ready or self._workers)
-        self._settling = settle()
         for source in sources:
             source.advance()
         for connection in [item for item in self._connections if item.closed]:
@@ -147,8 +143,6 @@ class Loop:
     def _patience_ms(self, sources: Sequence[Source]) -> int | None:
         """How long nothing has to be looked after; None: until something happens."""
         waits_s = [source.timeout_s() for source in sources]
-        if self._settling:
-            waits_s.append(SETTLE_MS / 1000)
         if self._busy and not self._workers:
             waits_s.append(QUIET_S)
         known = [wait_s for wait_s in waits_s if wait_s is not None]

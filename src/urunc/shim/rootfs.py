@@ -26,7 +26,7 @@ MS_BIND = 0x1000
 MS_SILENT = 0x8000
 
 # mount(8)'s words → (flags to set, flags to clear) of mount(2)
-FLAGS = {
+WORDS = {
     "async": (0, 0x10),
     "atime": (0, 0x400),
     "bind": (MS_BIND, 0),
@@ -96,8 +96,8 @@ class RootfsOptions:
         """What the filesystem gets."""
         for word in words:
             name = word.removeprefix("r")
-            if word in FLAGS:
-                on, off = FLAGS[word]
+            if word in WORDS:
+                on, off = WORDS[word]
                 self.flags = self.flags & ~off | on
                 self.cleared = self.cleared & ~on | off
             elif word in mounts.PROPAGATION:

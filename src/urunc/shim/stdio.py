@@ -63,6 +63,27 @@ def settle_later(item: Unsettled) -> None:
         _unsettled.append(item)
 
 
+class Settling:
+    """`settle` as a source of the shim's loop, which does not wait for it."""
+
+    busy = False
+
+    def __init__(self) -> None:
+        self._again = False
+
+    def descriptors(self) -> tuple[()]:
+        """There are none: what is to be settled is looked at."""
+        return ()
+
+    def timeout_s(self) -> float | None:
+        """When to look again."""
+        return SETTLE_MS / 1000 if self._again else None
+
+    def advance(self) -> None:
+        """Go on."""
+        self._again = settle()
+
+
 def parse(name: str) -> tuple[str, str, list[tuple[str, str]]]:
     """(scheme, path, query) of a stream's name; a plain path's scheme is "fifo"."""
     scheme, colon, rest = name.partition(":")

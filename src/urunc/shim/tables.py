@@ -217,4 +217,4 @@ METHODS = {
 }
 
 # containerd.v1.types.Status
-UNKNOWN, CREATED, RUNNING, STOPPED, PAUSED = range(5)
+CREATED, RUNNING, STOPPED, PAUSED = range(1, 5)
