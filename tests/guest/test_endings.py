@@ -103,12 +103,17 @@ def waiting(urunc: Urunc, tmp_path: pathlib.Path) -> Iterator[Any]:
     made: list[Followed] = []
 
     def begin(
-        script: str, *, wait: bool = True, machine: bool = False, **keys: str | bool
+        script: str,
+        *,
+        first: str = ":",
+        wait: bool = True,
+        machine: bool = False,
+        **keys: str | bool | int,
     ) -> tuple[Container, Followed]:
         need("linux", "qemu", "images")
         configure(urunc, "ext4", **keys)
         path = tmp_path / f"b{len(made)}"
-        container = urunc.create(bundle(path, f"echo is up; {script}", machine=machine))
+        container = urunc.create(bundle(path, f"{first}; echo is up; {script}", machine=machine))
         container.start()
         made.append(Followed(urunc, container))
         if wait:
@@ -151,7 +156,8 @@ def test_events_of_an_end_without_a_word(urunc: Urunc, waiting: Any, case: endin
 def test_a_stop(urunc: Urunc, waiting: Any) -> None:
     """The code that the application ends with for it is the container's."""
     with nothing_left(urunc.root):
-        container, followed = waiting("trap 'exit 5' TERM; while :; do sleep 0.1; done")
+        script = "while :; do sleep 0.1; done"
+        container, followed = waiting(script, first="trap 'exit 5' TERM")
         urunc("kill", container.id, "TERM")
         assert followed.all()[-1]["data"]["reason"] == "its application ended with 5"
         container.delete()
@@ -164,12 +170,11 @@ def test_a_stop_before_the_guest_has_booted(
     """Nobody is there who could be asked, so nobody waits."""
     with nothing_left(urunc.root):
         container, followed = waiting(
-            "trap '' TERM; sleep 100", wait=False, **{"monitors.qemu.supervisor": supervised}
-        )
-        began = time.monotonic()
+            "trap '' TERM; sleep 100", wait=False,
+            **{"monitors.qemu.supervisor": supervised, "timeouts.stop_s": 3600},
+        )  # fmt: skip
         urunc("kill", container.id, "TERM")
         container.wait_stopped()
-        assert time.monotonic() - began < 3
         assert followed.all()[-1]["data"]["reason"] == "qemu was ended for signal 15"
         assert "is up" not in container.console.read_text()
         container.delete()
@@ -180,11 +185,10 @@ def test_a_stop_while_the_guest_boots_is_never_lost(
     urunc: Urunc, waiting: Any, *, supervised: bool
 ) -> None:
     """Whenever it comes."""
+    keys = {"monitors.qemu.supervisor": supervised, "timeouts.stop_s": 3600}
     for delay_s in (0.5, 1.0, 1.5, 2.0, 2.5):
-        container, _ = waiting("sleep 100", wait=False, **{"monitors.qemu.supervisor": supervised})
+        container, _ = waiting("sleep 100", wait=False, **keys)
         time.sleep(delay_s)
-        began = time.monotonic()
         urunc("kill", container.id, "TERM")
         container.wait_stopped(60)
-        assert time.monotonic() - began < 20, delay_s
         container.delete()

@@ -5,6 +5,7 @@ soon, and what is said of it afterwards."""
 from __future__ import annotations
 
 import json
+import math
 import pathlib
 import subprocess
 import time
@@ -40,6 +41,12 @@ def running(urunc: Urunc, bundle: Bundle) -> Container:
     return container
 
 
+def never(urunc: Urunc) -> None:
+    """A guest that does not stop would be killed after an hour: no test waits for it."""
+    with urunc.config.open("a") as file:
+        file.write("[timeouts]\nstop_s = 3600\n")
+
+
 @pytest.mark.parametrize("monitor", ["qemu", "firecracker", "spt"])
 def test_what_means_nothing_to_a_guest_does_not_hurt_it(
     urunc: Urunc, tmp_path: pathlib.Path, monitor: str
@@ -47,7 +54,7 @@ def test_what_means_nothing_to_a_guest_does_not_hurt_it(
     container = running(urunc, probe(tmp_path, monitor, "probe.hang"))
     for name in QUIET:
         urunc("kill", container.id, name)
-    time.sleep(0.1)
+    time.sleep(0.1)  # for a signal that would end it
     assert container.status() == "running"
     for name in ("NOPE", "99", "RTMIN+99", "-1"):
         refused = urunc("kill", container.id, name, check=False)
@@ -61,11 +68,10 @@ def test_a_guest_that_cannot_be_asked_is_ended_at_once(
     urunc: Urunc, tmp_path: pathlib.Path, monitor: str, name: str
 ) -> None:
     """Nobody waits for a time limit for nothing."""
+    never(urunc)
     container = running(urunc, probe(tmp_path, monitor, "probe.hang"))
-    began = time.monotonic()
     urunc("kill", container.id, name)
     container.wait_stopped()
-    assert time.monotonic() - began < 2
     refused = urunc("kill", container.id, check=False)
     assert "container not running" in refused.stderr
     assert urunc("kill", "--all", container.id).returncode == 0
@@ -85,14 +91,12 @@ def test_a_guest_that_listens_is_asked(
     urunc: Urunc, tmp_path: pathlib.Path, monitor: str, listens: str, word: str
 ) -> None:
     """By the gentlest way that both know; it ends by itself, with its own exit code."""
+    never(urunc)
     container = running(urunc, probe(tmp_path, monitor, word, "probe.hang", stopsOn=listens))
-    began = time.monotonic()
     urunc("kill", container.id, "TERM")
-    assert time.monotonic() - began < 1  # kill does not wait for the guest
     container.wait_stopped()
-    time.sleep(0.2)  # for whoever watched the deadline
-    left = subprocess.run(["pgrep", "-f", f"kill {container.id}"], capture_output=True, text=True)
-    assert left.stdout == ""
+    watching = ["pgrep", "-f", f"kill {container.id}"]
+    until(lambda: not subprocess.run(watching, capture_output=True).stdout, "it watches on")
     text = container.console.read_text()
     how = "acpi-power-button" if "power" in word else "ctrl-alt-del"
     assert f'"event":"stop","how":"{how}"' in text
@@ -102,18 +106,14 @@ def test_a_guest_that_listens_is_asked(
 
 def test_a_guest_that_was_asked_before_it_looked(urunc: Urunc, tmp_path: pathlib.Path) -> None:
     """It is asked again: a press of a button that nobody has turned on is void."""
-    with urunc.config.open("a") as file:
-        file.write("[timeouts]\nstop_s = 60\n")
+    never(urunc)
     words = ("probe.power-button=3", "probe.hang")
     container = urunc.create(probe(tmp_path, "qemu", *words, stopsOn="acpi-power-button"))
     container.start()
     socket = pathlib.Path(f"/proc/{container.pid}/root/run/qmp.sock")
-    while not socket.exists():
-        time.sleep(0.005)
-    began = time.monotonic()
+    until(socket.exists)
     urunc("kill", container.id, "TERM")
     container.wait_stopped()
-    assert time.monotonic() - began < 20
     assert '"event":"exit","code":3' in container.console.read_text()
     container.delete()
 
@@ -121,18 +121,16 @@ def test_a_guest_that_was_asked_before_it_looked(urunc: Urunc, tmp_path: pathlib
 def test_a_guest_that_does_not_stop_is_killed_at_the_deadline(
     urunc: Urunc, tmp_path: pathlib.Path
 ) -> None:
+    stop_s = math.ceil(patient(1))  # `state` below has to be sooner
     with urunc.config.open("a") as file:
-        file.write("[timeouts]\nstop_s = 1\n")
+        file.write(f"[timeouts]\nstop_s = {stop_s}\n")
     bundle = probe(tmp_path, "qemu", "probe.hang", stopsOn="ctrl-alt-del")
     container = running(urunc, bundle)
     log = tmp_path / "log"
-    began = time.monotonic()
     urunc("--log", str(log), "kill", container.id, "INT")
-    assert container.status() == "running"
-    container.wait_stopped()
-    assert 0.8 < time.monotonic() - began < 5
-    time.sleep(0.2)
-    assert "did not stop within 1 s: killed" in log.read_text()
+    assert container.status() == "running"  # kill does not wait for the guest
+    container.wait_stopped(stop_s + 30)
+    until(lambda: f"did not stop within {stop_s} s: killed" in log.read_text(), log.read_text)
     container.delete()
 
 
@@ -159,10 +157,7 @@ def test_the_exit_code_of_a_stopped_guest(
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
         )
-        for _ in range(500):
-            if b'"cmdline"' in (tmp_path / "out").read_bytes():
-                break
-            time.sleep(0.02)
+        until(lambda: b'"cmdline"' in (tmp_path / "out").read_bytes())
         process.send_signal(number)
         assert process.wait(patient(20)) == code
 
@@ -192,7 +187,7 @@ def test_pause_and_resume(urunc: Urunc, tmp_path: pathlib.Path, monitor: str) ->
         urunc("pause", container.id)
         assert container.status() == "paused"
         text = container.console.read_text()
-        time.sleep(0.5)
+        time.sleep(0.5)  # ten beats' worth
         assert container.console.read_text() == text
         refused = urunc("pause", container.id, check=False)
         assert "container not running" in refused.stderr
@@ -202,8 +197,7 @@ def test_pause_and_resume(urunc: Urunc, tmp_path: pathlib.Path, monitor: str) ->
         assert container.status() == "running"
         if monitor != "spt":  # the tenders' double has no heart
             seen = len(beats(container))
-            time.sleep(0.5)
-            assert len(beats(container)) > seen
+            until(lambda: len(beats(container)) > seen)
         urunc("pause", container.id)
         urunc("kill", container.id, "KILL")  # reaches the frozen, too
         container.wait_stopped()
@@ -212,14 +206,14 @@ def test_pause_and_resume(urunc: Urunc, tmp_path: pathlib.Path, monitor: str) ->
 
 def test_a_paused_guest_s_clock_does_not_jump(urunc: Urunc, tmp_path: pathlib.Path) -> None:
     container = running(urunc, probe(tmp_path, "qemu", "probe.beat=50", "probe.hang"))
-    time.sleep(0.3)
+    until(lambda: beats(container))
     urunc("pause", container.id)
     before = beats(container)[-1]
-    time.sleep(2)
+    paused_s = patient(2)  # so long that no beat is late by half of it
+    time.sleep(paused_s)
     urunc("resume", container.id)
-    time.sleep(0.4)
-    after = next(ms for ms in beats(container) if ms > before)
-    assert after - before < 1000
+    after = until(lambda: [ms for ms in beats(container) if ms > before])[0]
+    assert after - before < paused_s * 1000 / 2
     container.delete("--force")
 
 
@@ -233,10 +227,7 @@ class Followed:
                 urunc.command("events", "--interval", "200ms", container.id),
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out,
             )  # fmt: skip
-        for _ in range(200):
-            if self.path.stat().st_size:
-                break
-            time.sleep(0.02)
+        until(lambda: self.path.stat().st_size)
         time.sleep(0.3)  # until it listens to the monitor too
 
     def all(self) -> list[dict[str, Any]]:

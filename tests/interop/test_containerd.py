@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import pathlib
 import pty
-import statistics
+import select
 import struct
 import subprocess
 import termios
 import time
 from collections.abc import Callable, Iterator
+from typing import IO
 
 import pytest
 
@@ -174,10 +176,8 @@ def test_guest_life(containerd: Containerd, image: str) -> None:
     assert len(containerd("tasks", "ps", "three").stdout.splitlines()) >= 2
     metrics = json.loads(containerd("tasks", "metrics", "--format", "json", "three").stdout)
     assert metrics["memory"]["usage"]["usage"] > 0
-    before = time.monotonic()
     containerd("tasks", "kill", "three")
     wait_stopped(containerd, "three")
-    assert time.monotonic() - before < 2
     containerd("tasks", "delete", "three", check=False)
 
 
@@ -283,30 +283,16 @@ def test_memory_of_a_shim(containerd: Containerd, measured: Callable[[str], None
     needed = {}
     for runtime, image, command in ((SHIM, "spt", ()), (RUNC, "box", ("/bin/sleep", "100"))):
         containerd.launch("eleven", image, *command, runtime=runtime, options=("-d",))
-        time.sleep(1.5)  # it gives memory back once it has been quiet for a second
         program = f"bin/containerd-shim-{runtime.split('.')[2]}-v2"
         (pid,) = containerd.run("pgrep", "-f", program).stdout.split()
+        if runtime == SHIM:  # it gives memory back once it has been quiet for a second
+            until(lambda pid=pid: pss_mib(containerd, int(pid)) < 8, "it keeps its memory")
         needed[runtime] = pss_mib(containerd, int(pid))
         containerd("tasks", "kill", "-s", "KILL", "eleven")
         wait_stopped(containerd, "eleven")
         containerd("tasks", "delete", "eleven", check=False)
         containerd("containers", "delete", "eleven")
     measured(f"a shim with one container: {needed[SHIM]:.1f} MiB, runc's {needed[RUNC]:.1f} MiB")
-    assert needed[SHIM] < 8
-
-
-def test_time_of_a_run(containerd: Containerd, measured: Callable[[str], None]) -> None:
-    """`ctr run --rm` turn by turn; `make engine` measures it with more care."""
-    took: dict[str, list[float]] = {SHIM: [], RUNC: []}
-    for turn in range(12):
-        for runtime, image, command in ((SHIM, "spt", ("probe",)), (RUNC, "box", ("/bin/true",))):
-            before = time.perf_counter()
-            containerd.launch("twelve", image, *command, runtime=runtime, options=("--rm",))
-            if turn >= 2:  # the first ones fill caches
-                took[runtime].append((time.perf_counter() - before) * 1e3)
-    ours, theirs = (statistics.median(took[runtime]) for runtime in RUNTIMES)
-    measured(f"ctr run --rm: {ours:.0f} ms, runc's {theirs:.0f} ms: {ours / theirs:.2f}")
-    assert ours < 2 * theirs  # others may be at work on this machine, too
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
@@ -376,20 +362,31 @@ def test_pod(containerd: Containerd) -> None:
     until(lambda: not shims(containerd), timeout_s=5)
 
 
+def listening(containerd: Containerd, events: subprocess.Popen[str]) -> IO[str]:
+    """The output of `ctr events`, once it shows a namespace's event."""
+    assert events.stdout
+    for turn in itertools.count():
+        containerd("namespaces", "label", "tests", f"turn={turn}")
+        if select.select([events.stdout], [], [], 0.1)[0]:
+            return events.stdout
+    raise AssertionError
+
+
 def test_memory_runs_out(containerd: Containerd) -> None:
     """An event, and 137."""
     with subprocess.Popen(
         [*containerd.prefix, *containerd.command("events")], stdout=subprocess.PIPE, text=True
     ) as events:
-        time.sleep(0.5)
+        heard = listening(containerd, events)
         script = "exec dd if=/dev/zero of=/dev/null bs=200M count=1"  # one process, killed once
         options = ("--rm", "--memory-limit", str(32 << 20))
         done = containerd.launch(
             "ten", "box", "/bin/sh", "-c", script, options=options, check=False
         )
         assert done.returncode == 137
-        time.sleep(0.5)
+        said = ""
+        while "/tasks/delete" not in said:
+            said += heard.readline()
         events.terminate()
-        said = events.communicate()[0]
     topics = [word for line in said.splitlines() for word in line.split() if "/tasks/" in word]
     assert topics == ["/tasks/create", "/tasks/start", "/tasks/oom", "/tasks/exit", "/tasks/delete"]

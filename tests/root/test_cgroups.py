@@ -193,6 +193,10 @@ def test_cpu_quota_binds_and_update_changes_it(urunc: Urunc, tmp_path: pathlib.P
     made = burning(tmp_path, cpu={"quota": 20_000, "period": 100_000})
     with nothing_left(urunc.root, tmp_path / "none"):
         container = urunc.create(made)
+        # it gets its quota however many others want the CPUs
+        parent = V1 / "cpu/urunc-test/cpu.shares"
+        if parent.exists():
+            parent.write_text("200000")
         container.start()
         container.wait_for('"cmdline"')
         before = burn(container, 1.0)

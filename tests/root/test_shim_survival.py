@@ -11,7 +11,6 @@ import pathlib
 import signal
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,7 +36,7 @@ from urunc.shim.ttrpc import (
 TASK = "containerd.task.v3.Task"
 SLOW = """#!/bin/sh
 # Stands in for runc; it takes its time to pause.
-case " $* " in *" pause "*) touch {mark}; sleep 2;; esac
+case " $* " in *" pause "*) touch {mark}; while [ -e {mark} ]; do sleep 0.05; done;; esac
 exec runc "$@"
 """
 
@@ -137,11 +136,12 @@ def test_a_client_that_does_not_read(shim: Shim) -> None:
 
         asking = threading.Thread(target=ask)
         asking.start()
+        answers = 0
         while not ended.is_set():
-            before = time.monotonic()
             assert shim("State")["status"] == 2
-            assert time.monotonic() - before < 2
+            answers += 1
         asking.join()
+        assert answers
         received = 0
         with contextlib.suppress(OSError):
             while part := client.socket.recv(1 << 20):
@@ -155,11 +155,9 @@ def test_killed_from_outside(shim: Shim) -> None:
     codes: list[int] = []
     waiting = threading.Thread(target=lambda: codes.append(shim("Wait")["exit_status"]))
     waiting.start()
-    before = time.monotonic()
     os.kill(shim("State")["pid"], signal.SIGKILL)
     waiting.join(patient(10))
     assert codes == [137]
-    assert time.monotonic() - before < 1
     until(lambda: "exit" in shim.events.topics())
     # who asks for none is taken for a shim without a task by containerd
     assert shim("Pids")["processes"]
@@ -197,9 +195,9 @@ def test_others_are_answered_meanwhile(shim: Shim, tmp_path: pathlib.Path) -> No
     pausing = threading.Thread(target=lambda: shim("Pause"))
     pausing.start()
     until(mark.exists)
-    before = time.monotonic()
     assert shim("State")["status"] == 2
-    assert time.monotonic() - before < 1
+    assert pausing.is_alive()
+    mark.unlink()
     pausing.join()
     assert shim("State")["status"] == 4
     shim("Resume")

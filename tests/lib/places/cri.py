@@ -143,7 +143,9 @@ class Cri:
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=messages[f"{method}Response"].FromString,
         )
-        return call(messages[f"{method}Request"](**fields), timeout=NEVER_S, wait_for_ready=True)
+        return call(
+            messages[f"{method}Request"](**fields), timeout=patient(NEVER_S), wait_for_ready=True
+        )
 
 
 def forwarded(namespace: str, url: str, port: int, data: bytes) -> bytes:

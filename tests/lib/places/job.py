@@ -18,8 +18,6 @@ import sys
 import time
 import uuid
 
-from lib.patience import patient
-
 FAILED = 125
 """The exit status where it is not the command's, as of env(1)."""
 
@@ -41,7 +39,7 @@ def tell(here: pathlib.Path, name: str) -> None:
     lock = (here / "jobs.lock").open("w")
     with lock, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        line.settimeout(patient(60))
+        line.settimeout(600)
         line.connect(str(here / "jobs.sock"))
         line.sendall(f"{name}\n".encode())
         heard = b""

@@ -175,10 +175,8 @@ def logs(side: Guests) -> None:
 
 
 def exec_(side: Guests) -> None:
-    """Refused at once, with a reason (Docker's client says it on standard output)."""
-    begin = time.monotonic()
+    """Refused, with a reason (Docker's client says it on standard output)."""
     seen = side.see("exec", side.kept, "/bin/sh", code=None)
-    assert time.monotonic() - begin < 1
     assert "a unikernel has no processes to run a command in" in seen.out + seen.err
 
 
@@ -198,7 +196,7 @@ def pause(side: Guests) -> None:
         side.see("pause", name)
         assert side.state(name, "Status") == "paused"
         before = side.logs(name).out
-        time.sleep(0.5)
+        time.sleep(0.5)  # ten beats' worth
         assert side.logs(name).out == before
         side.see("unpause", name)
         assert side.state(name, "Status") == "running"
@@ -216,17 +214,15 @@ def update(side: Guests) -> None:
 
 
 def stop(side: Guests) -> None:
-    """In less than two seconds, also while it boots. The monitor is killed; urunc's own shim knows
-    for which signal."""
+    """Long before the engine kills it, also while it boots. The monitor is killed; urunc's own
+    shim knows for which signal."""
     need("solo5", "qemu", "kvm", "firecracker")
     code = 143 if getattr(side.engine, "shim", "") else 137
     for image, words in STOPPED:
         with side.named() as name:
             side.see("run", "-d", "--runtime", side.runtime, "--name", name, image, *words)
             time.sleep(0.5)  # a monitor that has not set itself up yet would be killed
-            begin = time.monotonic()
-            side.see("stop", name)
-            assert time.monotonic() - begin < 2
+            side.see("stop", "--time", "3600", name)
             assert side.state(name, "Status", "ExitCode") == f"exited {code}"
 
 
