@@ -82,15 +82,21 @@ static _Noreturn void leave(void)
         pause();
 }
 
+/* What fails meanwhile, for want of memory, ends it at once. */
 void end(int code)
 {
-    kill_the_rest();
-    give_back();
-    finish_streams(is_end_asked(), channel_to_poll());
-    tell("exit %d\n", code);
-    finish_channel();
-    settle_disks();
-    tcdrain(STDERR_FILENO); /* the application's last bytes go first */
+    static bool ending;
+
+    if (!ending) {
+        ending = true;
+        kill_the_rest();
+        give_back();
+        finish_streams(is_end_asked(), channel_to_poll());
+        tell("exit %d\n", code);
+        finish_channel();
+        settle_disks();
+        tcdrain(STDERR_FILENO); /* the application's last bytes go first */
+    }
     debug_exit(code);
     write_word("/proc/sys/kernel/printk", "0"); /* "Power down" is no output of the application's */
     leave();

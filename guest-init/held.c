@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include "init.h"
 
+#include <stdio.h>
 #include <sys/mount.h>
 #include <unistd.h>
 
@@ -21,7 +22,11 @@ void hold(int fd)
 /* Newest first, since one may hold another's disk. */
 void settle_disks(void)
 {
+    char path[32]; /* which there is also where there is no memory */
+
     sync();
-    while (held_count > 0)
-        mount(NULL, text(DESCRIPTOR, held[--held_count]), NULL, MS_REMOUNT | MS_RDONLY, NULL);
+    while (held_count > 0) {
+        snprintf(path, sizeof path, DESCRIPTOR, held[--held_count]);
+        mount(NULL, path, NULL, MS_REMOUNT | MS_RDONLY, NULL);
+    }
 }

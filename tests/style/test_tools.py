@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
 FIRST_BYTES = 64
@@ -62,6 +63,17 @@ def test_names() -> None:
     """pytest tells its modules apart by their names alone."""
     names = sorted(path.name for path in (PROJECT / "tests").glob("*/test_*.py"))
     assert [name for name, after in itertools.pairwise(names) if name == after] == []
+
+
+def test_hooks_and_ci_call_what_there_is() -> None:
+    """No list of checks beside `make check`, no second way to run the tests."""
+    hooks = yaml.safe_load((PROJECT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert [hook["entry"] for repo in hooks for hook in repo["hooks"]] == [
+        "make --no-print-directory check"
+    ]
+    jobs = yaml.safe_load((PROJECT / ".github/workflows/ci.yml").read_text())["jobs"]
+    for job in jobs.values():
+        assert job["steps"][-1] == {"run": ".ci/run"}
 
 
 def test_nothing_is_left_out() -> None:
