@@ -70,7 +70,7 @@ def test_file_systems_in_memory(urunc: Urunc, tmp_path: pathlib.Path) -> None:
     ours = answers(result.stdout)
     assert ours == theirs, result.stdout + result.stderr
     assert result.stderr == ""
-    assert sorted(os.listdir(bundle.root / "up")) == ["file", "directory"]
+    assert sorted(os.listdir(bundle.root / "up")) == ["directory", "file"]
 
 
 @pytest.mark.parametrize("filesystem", ["virtiofs", "erofs"])

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests beside each other (pytest-xdist's `-n`): each worker in a world of its own, what is shared
-made once, the longest first; and the lines with numbers that tests have measured."""
+made once, the longest first. What is told when all have run: the CPU time that tests took, which
+other work on the machine lengthens less than it does durations, and what they have measured."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import shlex
@@ -63,6 +65,46 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return scheduler
 
 
+CGROUPS = pathlib.Path("/sys/fs/cgroup")
+LISTED = 30
+"""So many tests that took most CPU time are listed."""
+_begun: dict[str, float] = {}
+_took: dict[str, float] = {}
+
+
+def cpu_s() -> float:
+    """The CPU time of this world's processes so far, in seconds; 0 where that is not known."""
+    if "URUNC_TEST_WORLD" not in os.environ:
+        return 0
+    usage = CGROUPS / "cpuacct/cpuacct.usage"
+    if usage.exists():
+        return int(usage.read_text()) / 1e9
+    with contextlib.suppress(OSError):
+        lines = (CGROUPS / "cpu.stat").read_text().splitlines()
+        return int(dict(line.split() for line in lines)["usage_usec"]) / 1e6
+    return 0
+
+
+def pytest_runtest_logstart(nodeid: str) -> None:
+    """A test begins."""
+    _begun[nodeid] = cpu_s()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """Put the CPU time of a test, with its fixtures', into its last report."""
+    report = yield
+    if call.when == "teardown":
+        report.cpu_s = cpu_s() - _begun.pop(item.nodeid, 0)
+    return report
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Take the CPU time, here or from a worker."""
+    if report.when == "teardown":
+        _took[report.nodeid] = getattr(report, "cpu_s", 0.0)
+
+
 MEASURED = pytest.StashKey[list[str]]()
 
 
@@ -87,9 +129,21 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What was measured."""
-    lines = terminalreporter.config.stash.get(MEASURED, [])
+    """What was measured; with --durations the CPU time by directory, and the most of it."""
+    config = terminalreporter.config
+    lines = config.stash.get(MEASURED, [])
     if lines:
         terminalreporter.section("measured")
         for line in lines:
             terminalreporter.write_line(line)
+    if config.getoption("durations") is not None and any(_took.values()):
+        terminalreporter.section("CPU time")
+        directories: dict[str, float] = {}
+        for nodeid, took in _took.items():
+            directory = os.path.dirname(nodeid.partition("::")[0])
+            directories[directory] = directories.get(directory, 0) + took
+        for name, took in [
+            *sorted(directories.items()),
+            *sorted(_took.items(), key=lambda item: -item[1])[:LISTED],
+        ]:
+            terminalreporter.write_line(f"{took:8.2f} s {name}")
