@@ -15,13 +15,13 @@ INCLUDE := $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("inc
 MODULE := src/urunc/linux/_linux.abi3.so
 STATIC := $(BUILD)/guest-init/guest-init $(BUILD)/guest-init/supervisor
 VENV := .venv/bin
-PYTEST := PATH="$(BUILD)/prefix/bin:$(PARTS)/bin:$$PATH" $(VENV)/python -m pytest
+PYTEST := PATH="$(BUILD)/prefix/bin:$(PARTS)/bin:$$PATH" $(VENV)/python tests/lib/world.py -- $(VENV)/python -m pytest
 CONTAINERD := github.com/containerd/containerd/v2
 CONTAINERD_VERSION := v2.1.4
 HELM_VERSION := v3.22.0
 CFLAGS ?= -O2 -Wall -Wextra -Werror
 
-.PHONY: help build parts tools check unit root guest interop tables bench overhead engine network storage install uninstall clean
+.PHONY: help build parts tools check unit coverage root guest interop tables bench overhead engine network storage install uninstall clean
 
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -50,6 +50,9 @@ check: build ## linters (Python, shell, C), types, layering
 
 unit: build ## tests that need no root
 	$(PYTEST) tests/unit
+
+coverage: build ## line coverage of src/urunc by the unit tests, least first
+	$(PYTEST) -q tests/unit --cov --cov-report=term
 
 root: build ## tests with real mounts, namespaces and control groups
 	$(PYTEST) tests/root

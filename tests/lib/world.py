@@ -12,10 +12,11 @@ and runs beside each other do not meet. Shared with the machine are the rest of 
 (--keep), and `pytest-of-USER`, so a failed test's files can be looked at later.
 
 The first process reaps orphans and ends with the command; the kernel then ends all others and takes
-the namespaces down. This process removes the groups and the /tmp: also on SIGTERM and SIGHUP, and
-with --with-parent when its parent dies. SIGINT is passed on. If it is killed itself, the next run
-removes what stayed. A caller that is not root has the command without a world. Standard library
-only: it runs before anything is built.
+the namespaces down. A child of this process, the keeper, then removes the groups and the /tmp: also
+on SIGTERM and SIGHUP, when this process is killed, and with --with-parent when its parent dies.
+SIGINT is passed on. If the keeper is killed itself, the next run removes what stayed. A caller that
+is not root has the command without a world. Standard library only: it runs before anything is
+built.
 """
 
 from __future__ import annotations
@@ -39,25 +40,30 @@ from collections.abc import Callable
 PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
 CGROUPS = "/sys/fs/cgroup"
 PREFIX = "urunc-world-"
+PREFIX_TMP = "urunc-tmp-"
 MARK = "URUNC_TEST_WORLD"
 """Set in the environment of the command."""
 
 CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS = 0x0002_0000, 0x0200_0000, 0x0400_0000
 CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWNET = 0x0800_0000, 0x2000_0000, 0x4000_0000
 PR_SET_PDEATHSIG = 1
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
-MS_BIND, MS_REC, MS_PRIVATE, MS_SHARED = 4096, 16384, 1 << 18, 1 << 20
+MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
+MS_REC, MS_PRIVATE, MS_SHARED = 16384, 1 << 18, 1 << 20
 MNT_DETACH = 2
+SYS_OPEN_TREE, SYS_MOVE_MOUNT = 428, 429
+AT_FDCWD, OPEN_TREE_CLONE, MOVE_MOUNT_F_EMPTY_PATH = -100, 1, 4
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 SI_USER = 0
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _call(name: str, *arguments: object) -> None:
-    if getattr(_libc, name)(*arguments) < 0:
+def _call(name: str, *arguments: object) -> int:
+    result: int = getattr(_libc, name)(*arguments)
+    if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{name}: {os.strerror(number)}", str(arguments))
+    return result
 
 
 def _mount(source: str, target: str, kind: str = "", flags: int = 0, options: str = "") -> None:
@@ -130,20 +136,35 @@ class Hierarchy:
                     time.sleep(0.01)
 
     def sweep(self) -> None:
-        """Remove groups of worlds whose process was killed."""
-        for name in os.listdir(self.parent):
-            if not name.startswith(PREFIX):
-                continue
+        """Remove groups of worlds whose keeper was killed."""
+        for path in _left(self.parent, PREFIX):
             with contextlib.suppress(OSError):
-                found = os.open(f"{self.parent}/{name}", os.O_RDONLY | os.O_DIRECTORY)
-                try:
-                    fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    # one that is being made is not locked yet
-                    if time.time() - os.fstat(found).st_ctime > 60:
-                        for directory, _, _ in os.walk(f"{self.parent}/{name}", topdown=False):
-                            os.rmdir(directory)
-                finally:
-                    os.close(found)
+                for directory, _, _ in os.walk(path, topdown=False):
+                    os.rmdir(directory)
+
+
+def _left(parent: str, prefix: str) -> list[str]:
+    """Directories of worlds whose keeper was killed: nobody has them locked."""
+    found = []
+    for name in os.listdir(parent):
+        if not name.startswith(prefix):
+            continue
+        with contextlib.suppress(OSError):
+            directory = os.open(f"{parent}/{name}", os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # one that is being made is not locked yet
+                if time.time() - os.fstat(directory).st_ctime > 60:
+                    found.append(f"{parent}/{name}")
+            finally:
+                os.close(directory)
+    return found
+
+
+def _sweep_tmp() -> None:
+    """Remove the /tmp of worlds whose keeper was killed."""
+    for path in _left("/tmp", PREFIX_TMP):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _hierarchies(name: str) -> list[Hierarchy]:
@@ -167,13 +188,28 @@ class World:
 
     def run(self, command: list[str]) -> int:
         """Run the command to its end: its exit status."""
+        if self.with_parent:
+            _call("prctl", PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         all_of_them = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
         # what the caller ignores (nohup) stays so
         wanted = {number for number in all_of_them if signal.getsignal(number) != signal.SIG_IGN}
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, wanted | {signal.SIGCHLD})
-        if self.with_parent:
-            _call("prctl", PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        self.tmp = tempfile.mkdtemp(prefix=PREFIX, dir="/tmp")
+        keeper = os.fork()
+        if keeper:
+            return _wait(keeper, wanted, lambda number: os.kill(keeper, number))
+        _call("prctl", PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        os._exit(self._keep(command, wanted, mask))
+
+    def _keep(
+        self,
+        command: list[str],
+        wanted: set[signal.Signals],
+        mask: set[int | signal.Signals],
+    ) -> int:
+        """Make the world, wait for its end, take it down."""
+        _sweep_tmp()
+        self.tmp = tempfile.mkdtemp(prefix=PREFIX_TMP, dir="/tmp")
+        fcntl.flock(os.open(self.tmp, os.O_RDONLY | os.O_DIRECTORY), fcntl.LOCK_EX)
         first = 0
         try:
             for group in self.groups:
@@ -196,7 +232,8 @@ class World:
                 group.remove()
             shutil.rmtree(self.tmp, ignore_errors=True)
 
-    def _told(self, first: int, number: int) -> None:
+    @staticmethod
+    def _told(first: int, number: int) -> None:
         os.kill(first, number if number == signal.SIGINT else signal.SIGKILL)
 
     def _first(self, command: list[str], mask: set[int | signal.Signals], alive: int) -> int:
@@ -224,18 +261,20 @@ class World:
         flags = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP
         _call("unshare", flags)
         _mount("", "/", flags=MS_REC | MS_PRIVATE)
-        kept = {path: os.open(path, os.O_PATH | os.O_CLOEXEC) for path in self.kept}
+        tmp, *kept = [_clone(path) for path in (self.tmp, *self.kept)]
         self._mount_sys()
         _detach("/proc", "/tmp", "/run")
         _mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
-        _mount(self.tmp, "/tmp", flags=MS_BIND)
+        _attach(tmp, "/tmp")
         os.chmod("/tmp", 0o1777)
-        for path, descriptor in kept.items():
+        for path, descriptor in zip(self.kept, kept, strict=True):
             os.makedirs(path, exist_ok=True)
-            _mount(f"/proc/self/fd/{descriptor}", path, flags=MS_BIND)
+            _attach(descriptor, path)
         _mount("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
         for name in ("lock", "netns"):
             os.mkdir(f"/run/{name}")
+        _attach(_clone("/run/netns"), "/run/netns")  # as ip-netns(8) would, in the first test
+        _mount("", "/run/netns", flags=MS_SHARED)
         if self.shared:
             _mount("", "/", flags=MS_REC | MS_SHARED)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -257,6 +296,20 @@ class World:
             group.mount()
         for name, target in links.items():
             os.symlink(target, f"{CGROUPS}/{name}")
+
+
+def _clone(path: str) -> int:
+    """A mount of a directory that is nowhere yet (open_tree(2)), its descriptor: a bind mount's
+    source would go with the mount that it is in."""
+    flags = OPEN_TREE_CLONE | os.O_CLOEXEC
+    return _call("syscall", SYS_OPEN_TREE, AT_FDCWD, path.encode(), flags)
+
+
+def _attach(mount: int, path: str) -> None:
+    """Mount at a directory what `_clone` has made (move_mount(2))."""
+    words = (mount, b"", AT_FDCWD, path.encode(), MOVE_MOUNT_F_EMPTY_PATH)
+    _call("syscall", SYS_MOVE_MOUNT, *words)
+    os.close(mount)
 
 
 def _detach(*directories: str) -> None:
