@@ -216,7 +216,7 @@ def test_an_option_that_a_bind_mount_has_no_use_for(urunc: Urunc, tmp_path: path
     assert by_runc(urunc, bundle).stdout == "in x\n"
     result = run(urunc, bundle)
     assert result.stdout.replace("\r", "") == "in x\n", result.stdout + result.stderr
-    assert "mount '/x': options that a bind mount has no use for: no-such-option" in result.stderr
+    assert "mount '/x': options without effect on a bind mount: no-such-option" in result.stderr
 
 
 def tree(directory: pathlib.Path) -> dict[str, tuple[int, bytes]]:

@@ -344,5 +344,5 @@ def test_one_archive_of_several(tmp_path: pathlib.Path) -> None:
     found = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
     assert found == {"of first": "first", "of second": "second", "of third": "third"}
     (tmp_path / "first.cpio").write_bytes(b"no archive")
-    with pytest.raises(ImageError, match="is no cpio archive"):
+    with pytest.raises(ImageError, match="not a cpio archive"):
         initrd.assemble(parts, str(tmp_path / "again"), one_archive=True)

@@ -32,11 +32,11 @@ def test_huge_and_sparse(place: Place) -> None:
         file.seek(100 << 30)
         assert file.read() == b"end"
     for form in ("erofs", "squashfs", "cpio"):
-        with pytest.raises(HostError, match="102400 MiB of files with their holes, and 16384"):
+        with pytest.raises(HostError, match="102400 MiB of files with their holes, and the limit is 16384"):
             place.obtain(root, form)
     place.config.values["storage.image_limit_mib"] = 1
     (layer / "large").write_bytes(os.urandom(2 * MIB))
-    with pytest.raises(HostError, match="2 MiB of files, and 1 are the limit"):
+    with pytest.raises(HostError, match="2 MiB of files, and the limit is 1 MiB"):
         place.obtain(place.overlay("c2", layer), "ext4")
     assert [name for name in place.files() if image.key not in name] == []
 

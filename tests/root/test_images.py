@@ -141,7 +141,7 @@ def test_owners_in_a_user_namespace(place: Place, form: str) -> None:
     root = place.overlay("c", layer)
     owners = OWNERS
     if form == "squashfs":  # has one table for users and groups
-        with pytest.raises(HostError, match="cannot tell apart: choose another form"):
+        with pytest.raises(HostError, match="cannot tell apart: choose another format"):
             place.obtain(root, form, OWNERS)
         owners = Owners(users=OWNERS.users, groups=OWNERS.users)
     wanted = {

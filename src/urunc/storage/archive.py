@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A container's own files as an archive for urunc's init in its guest: copies of what the engine
-mounts, and the writable layer of its root filesystem.
+"""The archive of a container's own files for urunc's init in its guest: copies of mounts, and the
+writable layer of the root filesystem.
 
-Runs in the host's namespaces, as root, at create or start. A ConfigMap's or Secret's directory is
-copied as it is, its `..data` link too, and in one state of it. Others may write to the sources
-meanwhile.
+Runs in the host's namespaces, as root, at create or start. The sources may be written to meanwhile.
+The directory of a ConfigMap or Secret is copied with its `..data` link, and in one consistent
+state.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
     from urunc.storage.ownership import Owners
 
 DATA = "..data"
-"""The link that a kubelet turns to another directory when a ConfigMap or the like is updated; the
-old directory is removed then."""
+"""The link that the kubelet points to a new directory when it updates a ConfigMap or the like; it
+then removes the old one (pkg/volume/util, AtomicWriter)."""
 ATTEMPTS = 20
-"""How often it is tried to copy everything without such an update in between."""
+"""How many times to copy everything until no such update comes in between."""
 LAYER = "layer"
-"""The writable layer's directory in the archive: overlayfs' own format, whiteouts are devices
-0:0."""
+"""The writable layer's directory in the archive, in overlayfs' own format: whiteouts are character
+devices 0:0."""
 OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
 MOVED = (
     *("trusted.overlay.redirect", "user.overlay.redirect"),
     *("trusted.overlay.metacopy", "user.overlay.metacopy"),
 )
-"""overlayfs' notes on what is elsewhere: a directory that was renamed, content that was not
-copied."""
+"""overlayfs' attributes for what is stored elsewhere: a renamed directory, content that was not
+copied up."""
 
 
 @record
@@ -47,18 +47,18 @@ class Copied:
     source: str
     destination: str
     recursive: bool
-    """Whether what is mounted below it belongs to it (rbind)."""
+    """Whether the mounts below it belong to it (rbind)."""
 
 
 @record
 class Archive:
-    """What was written."""
+    """An archive that was written."""
 
     size_bytes: int
     opaque: tuple[str, ...]
-    """Directories of the layer that hide what is below them."""
+    """Opaque directories of the layer, which hide those of lower layers (overlayfs)."""
     left_out: tuple[LeftOut, ...]
-    """Extended attributes that the copies do not have."""
+    """Extended attributes that the copies lack."""
     linked: int
     linked_example: str
     """Hard links, as in cpio.Facts."""
@@ -68,11 +68,12 @@ def write_archive(
     target: str, volumes: Sequence[Copied], upper: str, limit_bytes: int, hint: str = "",
     owners: Owners | None = None,
 ) -> Archive:  # fmt: skip
-    """A new file with all of it, of whole blocks, or none at all.
+    """Write the archive to a new file, in whole blocks of cpio.BLOCK_BYTES; on failure there is no
+    file.
 
     `upper` is the directory of the writable layer, "" for none. Raises HostError beyond the limit
-    (with `hint`), where something cannot be read, or where the archive cannot be written;
-    ImageError for a mount of what cannot be copied.
+    (with `hint`), for sources that cannot be read, and if the archive cannot be written; ImageError
+    for a mount that is neither a directory nor a regular file.
     """
     try:
         out = posix.open(
@@ -85,7 +86,7 @@ def write_archive(
             archive = _attempt(Writer(out, limit_bytes, owners), volumes, upper)
             if archive:
                 return archive
-        raise HostError("copy mounts: they are updated all the time")
+        raise HostError(f"copy mounts: one of them was updated during each of {ATTEMPTS} attempts")
     except BaseException as error:
         unlink(target)
         if isinstance(error, TooLargeError):
@@ -98,7 +99,7 @@ def write_archive(
 
 
 def _attempt(writer: Writer, volumes: Sequence[Copied], upper: str) -> Archive | None:
-    """Write it from the file's beginning; None where a volume was updated meanwhile."""
+    """Write the archive from the file's beginning; None if a volume was updated meanwhile."""
     posix.ftruncate(writer.out, 0)
     posix.lseek(writer.out, 0, 0)
     opaque: list[str] = []
@@ -117,7 +118,7 @@ def _attempt(writer: Writer, volumes: Sequence[Copied], upper: str) -> Archive |
 
 
 def _add_volume(writer: Writer, volume: Copied) -> bool:
-    """Whether it is whole: not updated meanwhile."""
+    """Write a volume; False if it was updated meanwhile."""
     what = f"mount '{volume.destination}'"
     fd = _open(volume.source, what)
     try:
@@ -169,7 +170,7 @@ def _open(path: str, what: str) -> int:
 
 
 def _data(fd: int) -> str:
-    """Where a volume's DATA leads to, "" where it has none."""
+    """The target of a volume's DATA link, "" if it has none."""
     try:
         return posix.readlink(DATA, dir_fd=fd)
     except OSError:

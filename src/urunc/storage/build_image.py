@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds images of root filesystems, in a child with mount and network namespaces of its own.
 
-The child sees the tree read-only, without set-user-ID, devices and programs: what is in it is data.
-It runs the filesystems' own programs as root without other capabilities than to read, with a time
-limit and a limit on size. It dies with its parent, and what it mounted dies with it; the file that
-it writes is locked by it, too.
+The child has the tree mounted read-only, nosuid, nodev and noexec: its content is data. It runs the
+filesystems' own programs as root with no capabilities but those to read any file, with limits on
+time and size. It dies with its parent, and its mounts die with it; it holds the lock of the file
+that it writes, too.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ if TYPE_CHECKING:
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 RLIMIT_CORE, RLIMIT_FSIZE = 4, 1
 READING = 1 << 1 | 1 << 2
-"""CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH: files of any owner and mode are read."""
+"""CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH, to read files of any owner and mode."""
 MIB = 1 << 20
 BLOCK_BYTES = 4096
 ANSWER_LIMIT_BYTES = 1 << 16
 OUTPUT_BYTES = 2048
-"""So much of the end of what a program says is kept."""
+"""How much of the end of a program's output is kept, for messages."""
 FEATURES = {
     "ext2": "none,ext_attr,filetype,sparse_super,large_file",
     "ext4": "none,ext_attr,dir_index,filetype,extent,flex_bg,sparse_super,large_file,huge_file,"
     "dir_nlink,extra_isize",
 }
-"""What each guest's driver knows. No journal: the shared image is never written to, and a private
-copy lives no longer than its container."""
+"""Features that every guest's driver knows. No journal: the shared image is never written to, and a
+private copy lives no longer than its container."""
 PREFIXES = {"cpio": "", "root-cpio": "root"}
-"""Form of an archive → where in it the root filesystem is: below `root` an initrd's own files are
-not in its way."""
+"""Format of an archive → the directory in it that holds the root filesystem: below `root` it does
+not collide with an initrd's own files."""
 INODE_BYTES = {"ext2": 128, "ext4": 256}
 EXT_MINIMUM_BLOCKS = 256
 EROFS_INODES_OFFSET = 1024 + 16
-"""Of `inos` in the superblock (struct erofs_super_block), how many inodes there are."""
+"""The offset of `inos`, the number of inodes (struct erofs_super_block)."""
 OVERLAY_FLAGS = mounts.MS_RDONLY | mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC
 TREE_ATTRIBUTES = (
     mounts.MOUNT_ATTR_RDONLY
@@ -67,16 +67,16 @@ TREE_ATTRIBUTES = (
 
 
 class LayersChangedError(Exception):
-    """The layers that were found are not those of the root filesystem."""
+    """The layers that were found are not (any more) those that the root filesystem shows."""
 
 
 @record
 class _Task:
-    """What the child is to do."""
+    """What the child is to build."""
 
     source: Source
     format: str
-    """Of images.IMAGE_FORMATS."""
+    """One of storage.facts.DISKS, or of PREFIXES."""
     target: str
     scratch: str
     """An empty directory to mount on."""
@@ -93,8 +93,8 @@ def build(
     config: Config,
     owners: Owners | None = None,
 ) -> FilesystemImage:
-    """Build the entry of the cache that `images.obtain` did not find, or wait for whoever builds
-    it."""
+    """Build the cache entry that `images.obtain` did not find, or wait for another process that is
+    building it. Raises HostError and LayersChangedError."""
     name = f"{key}.{image_format}"
     try:
         cache.sweep(directory)
@@ -131,7 +131,7 @@ def build(
 def build_at(
     source: Source, image_format: str, target: str, config: Config, owners: Owners | None = None
 ) -> FilesystemImage:
-    """Build an image at a path, outside the cache."""
+    """Build an image at a new path, outside the cache; raises HostError and LayersChangedError."""
     directory = target.rpartition("/")[0]
     cache.directory(config)
     try:
@@ -163,8 +163,9 @@ def _failure(error: OSError, image_format: str, root: str, directory: str) -> Ho
 def _construct(
     source: Source, image_format: str, target: str, fd: int, config: Config, owners: Owners | None
 ) -> tuple[str, ...]:
-    """Have a child write the image to an empty file, and check that it did; what was left out.
-    Raises OSError, HostError and LayersChangedError."""
+    """Have a child write the image to the empty file `target`, of which `fd` is a descriptor, and
+    check that it did. Returns what the image lacks, in words. Raises OSError, HostError and
+    LayersChangedError."""
     scratch = f"{cache.directory(config)}/{cache.SCRATCH}"
     try:
         posix.mkdir(scratch, 0o700)
@@ -203,7 +204,7 @@ def _signature(root: str) -> str:
 
 
 def _run_child(task: _Task, fd: int, timeout_s: int) -> dict[str, Any]:
-    """Fork, and wait for the answer; within the time limit."""
+    """Fork the builder and wait for its answer; raises HostError after the time limit."""
     parent = posix.getpid()
     hear, tell = posix.pipe()
     pid = posix.fork()
@@ -229,7 +230,7 @@ def _run_child(task: _Task, fd: int, timeout_s: int) -> dict[str, Any]:
     finally:
         posix.close(hear)
         try:
-            posix.kill(pid, SIGKILL)  # after its answer it has nothing more to do
+            posix.kill(pid, SIGKILL)  # it has answered, or is out of time
         finally:
             posix.waitpid(pid, 0)
     try:
@@ -240,14 +241,13 @@ def _run_child(task: _Task, fd: int, timeout_s: int) -> dict[str, Any]:
 
 
 def _child(task: _Task, fd: int, tell: int, parent: int) -> NoReturn:
-    """The builder: one answer, a JSON object, into a pipe."""
+    """The builder: writes one answer, a JSON object, to the pipe `tell`."""
     answer: dict[str, Any]
     try:
         _linux.prctl(PR_SET_PDEATHSIG, SIGKILL)
         if posix.getppid() != parent:
             posix._exit(1)
-        # 0o755, and nothing of the caller's: what mke2fs makes of it is not to depend on that
-        posix.umask(0o022)
+        posix.umask(0o022)  # not the caller's: mke2fs's result would depend on it
         _linux.setrlimit(0, RLIMIT_CORE, 0, 0)
         _linux.prctl(PR_SET_NO_NEW_PRIVS, 1)
         answer = {"omitted": list(_make(task, fd))}
@@ -290,11 +290,11 @@ def _make(task: _Task, fd: int) -> tuple[str, ...]:
     _check_size(task, size)
     if task.format in PREFIXES:
         return _write_archive(task, top, fd)
-    # programs write a filesystem of their own accord: a limit that the kernel keeps
+    # how much these programs write is up to them, so the kernel enforces the limit
     room = _ext_blocks(task, size) * BLOCK_BYTES * 2 if task.format in WRITABLE else 0
     limit = max(task.limit_mib * MIB * 2, room)
     _linux.setrlimit(0, RLIMIT_FSIZE, limit, limit)
-    posix.set_inheritable(fd, True)  # the lock is held as long as the program runs
+    posix.set_inheritable(fd, True)  # so that the lock is held as long as the program runs
     more = OPTIONS.get(task.format, ()) if task.owners else ()
     omitted: tuple[str, ...] = ()
     if task.format in WRITABLE:
@@ -311,8 +311,8 @@ def _make(task: _Task, fd: int) -> tuple[str, ...]:
 
 
 def _mount_layers(source: Source, scratch: str) -> None:
-    """The lower directories as one, read-only, by short names: all options have to fit in a
-    page."""
+    """Mount the lower directories as one, read-only. They get short names, because mount(2) takes
+    one page of options."""
     names = []
     for number, lower in enumerate(source.lowers):
         posix.symlink(lower, f"{scratch}/{number}")
@@ -323,22 +323,22 @@ def _mount_layers(source: Source, scratch: str) -> None:
     posix.chdir(scratch)
     options = ",".join((f"lowerdir={':'.join(names)}", *source.options))
     _linux.mount("overlay", "root", "overlay", OVERLAY_FLAGS, options)
-    # a directory may not be the layer any more, where an engine mounted something there for a
-    # moment: what the upper directory does not name must be the same in both
+    # an engine may have mounted something over one of these directories: all names that the upper
+    # directory does not have must be the same in both
     upper = set(posix.listdir(source.upper)) if source.upper else set()
     if set(posix.listdir("root")) - upper != set(posix.listdir(source.root)) - upper:
         raise LayersChangedError
 
 
 def _check_size(task: _Task, size: trees.Size) -> None:
-    """The tree is within the limit, and the disk has room for it."""
+    """Raise HostError for a tree beyond the limit, OSError if the disk has no room for it."""
     # only ext2 and ext4 keep holes
     sparse = task.format in WRITABLE
     needed = size.data_bytes if sparse else size.apparent_bytes
     if needed > task.limit_mib * MIB:
         raise HostError(
             f"{needed // MIB} MiB of files{'' if sparse else ' with their holes'}, "
-            f"and {task.limit_mib} are the limit",
+            f"and the limit is {task.limit_mib} MiB",
             "storage.image_limit_mib in the configuration sets it",
         )
     facts = posix.statvfs(task.target)
@@ -347,8 +347,8 @@ def _check_size(task: _Task, size: trees.Size) -> None:
 
 
 def _ext_blocks(task: _Task, size: trees.Size) -> int:
-    """Blocks of an ext filesystem with a tree and room in it; a little too many, for those are
-    holes."""
+    """The blocks of an ext filesystem for a tree and the configured slack; rather too many, since
+    unused ones are holes."""
     inodes = _ext_inodes(task, size)
     blocks = size.blocks + task.slack_mib * MIB // BLOCK_BYTES
     blocks += -(-inodes * INODE_BYTES[task.format] // BLOCK_BYTES)
@@ -357,7 +357,7 @@ def _ext_blocks(task: _Task, size: trees.Size) -> int:
 
 
 def _ext_inodes(task: _Task, size: trees.Size) -> int:
-    """One for each 16 KiB of free room, as mke2fs reckons, and for the tree."""
+    """Inodes for the tree, and one for each 16 KiB of slack, mke2fs's ratio."""
     return size.entries + task.slack_mib * 64 + 64
 
 
@@ -369,7 +369,7 @@ def _make_ext(
     words += ["-N", str(_ext_inodes(task, size)), "-d", root]
     words += [task.target, str(_ext_blocks(task, size))]
     run_program(words)
-    # mke2fs makes a directory of its own and leaves the root's facts out (until 1.47.2)
+    # mke2fs makes a lost+found, and does not copy the root's mode and owner (until 1.47.2)
     orders = [] if "lost+found" in posix.listdir(root) else ["rmdir lost+found"]
     values = {
         "mode": f"0{top.st_mode:o}",
@@ -380,13 +380,14 @@ def _make_ext(
     orders += [f"set_inode_field / {field} {value}" for field, value in values.items()]
     debugfs = f"{program.rpartition('/')[0]}/debugfs"
     said = run_program([debugfs, "-w", "-f", "-", task.target], "\n".join(orders) + "\n")
-    # it ends with 0 in any case, and says its name and each order
+    # it exits with 0 in any case, and prints its name and each command
     if wrong := [line for line in said.split("\n") if line and not line.startswith("debugfs")]:
         raise HostError(f"debugfs: {wrong[0]}")
 
 
 def _omitted_by_erofs(fd: int, top: int, size: trees.Size) -> tuple[str, ...]:
-    """What mkfs.erofs left out: until 1.6 each name that begins with lost+found, at any depth."""
+    """What mkfs.erofs left out, in words: until 1.6 it skips every name that begins with
+    lost+found, at any depth."""
     inodes = int.from_bytes(posix.pread(fd, 8, EROFS_INODES_OFFSET), "little")
     if inodes >= size.entries:
         return ()
@@ -422,7 +423,8 @@ def without_links(count: int, example: str) -> str:
 
 
 def run_program(argv: list[str], text: str = "") -> str:
-    """Run a program to its end; what it says. Raises what it complains about."""
+    """Run a program with `text` on its standard input; its output, both streams. Raises HostError
+    with its last lines if it fails, OSError (ENOSPC) if the disk is full."""
     parent = posix.getpid()
     hear, tell = posix.pipe()
     read, write = posix.pipe()

@@ -2,10 +2,9 @@
 """The directory of images that containers share: `storage.cache` of the configuration.
 
 An entry is a file NAME that is never written to again, and NAME.json with facts by which it is
-checked before each use. NAME.tmp is one that is being built: whoever builds it holds a flock(2) on
-it, and so do the programs that he runs, so that the kernel tells one that is alive from a leftover.
-The directory is root's alone (0700), for it holds what is in images; a monitor sees an entry by a
-bind mount of the file.
+checked before each use. NAME.tmp is being built: the builder and the programs that it runs hold a
+flock(2) on it, which tells a live one from a leftover. Only root can read the directory (0700),
+since it holds the content of images; a monitor sees an entry by a bind mount of the file.
 """
 
 from __future__ import annotations
@@ -33,15 +32,15 @@ WRITABLE = ("ext2", "ext4")
 FACTS = ".json"
 TEMPORARY = ".tmp"
 SCRATCH = "mnt"
-"""An empty directory, on which a builder mounts in a namespace of its own."""
+"""An empty directory for builders to mount on, each in its own mount namespace."""
 TREES = "trees"
-"""A directory of what trees were found to hold (see trees.py)."""
+"""The directory of trees' signatures and keys (trees.py)."""
 TREES_KEPT_S = 30 * 86400
 DEFAULT = "/var/lib/urunc/cache"
 CHECKED_BYTES = 4096
-"""So much of an image's beginning and end is compared: superblocks are there."""
+"""How much of an image's beginning and of its end is compared; superblocks are there."""
 RECENT_S = 60
-"""An entry used since then may be on its way into a container, and is not removed for room."""
+"""An entry used within this time may not be open in its container yet: `shrink` keeps it."""
 OPEN = posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW
 MIB = 1 << 20
 
@@ -54,19 +53,19 @@ class CacheEntry:
     path: str
     size_bytes: int
     disk_bytes: int
-    """What it takes on the disk: images have holes."""
+    """Its blocks on the disk, in bytes; less than `size_bytes` for an image with holes."""
     made_s: int
-    """Time since the Epoch, as `used_s`."""
+    """Seconds since the Epoch, as in `used_s`."""
     used_s: int
     source: str
-    """The root filesystem that it was built for."""
+    """The root filesystem that it was built from."""
     omitted: tuple[str, ...]
-    """What of it the image's form cannot hold, in words for the user."""
+    """What the image's format could not hold of it, in words for the user."""
 
 
 def location(config: Config) -> str:
-    """The cache's directory, which may not be there; without root's privileges on the machine one
-    of the user's own (XDG base directories), where the configuration names none."""
+    """The path of the cache's directory, which may not exist yet. An ordinary user has one of their
+    own (XDG Base Directory Specification), unless the configuration names one."""
     path: str = config.get("storage.cache")
     if path != DEFAULT:
         return path
@@ -85,16 +84,16 @@ def location(config: Config) -> str:
 
 
 def directory(config: Config) -> str:
-    """The cache's directory, made where it is not there. Raises HostError where others could write
-    to it."""
+    """The path of the cache's directory, which is made if it is missing. Raises HostError if others
+    could write to it."""
     path = location(config)
     own_directory(path, "cache", "storage.cache")
     return path
 
 
 def own_directory(path: str, what: str, setting: str) -> None:
-    """Make a directory for files of ours, where it is not there; raises HostError where others
-    could write to it. `setting` is the configuration's word for it."""
+    """Make a private directory if it is missing; raises HostError if others could write to it.
+    `what` and `setting` (its configuration key) are for the message."""
     hint = f"{setting} in the configuration names another directory"
     try:
         try:
@@ -110,8 +109,8 @@ def own_directory(path: str, what: str, setting: str) -> None:
 
 
 def find(path: str, name: str) -> CacheEntry | None:
-    """An entry of the cache at `path`, checked: the file is the one that was put there, as far as
-    its size, its times and both its ends tell. None where it is not; then it is to be built."""
+    """The entry `name` of the cache at `path`, None if there is none or if the file is not the one
+    that was put there, to go by its size, its times and both its ends."""
     try:
         fd = posix.open(f"{path}/{name}", OPEN)
     except OSError:
@@ -139,12 +138,12 @@ def find(path: str, name: str) -> CacheEntry | None:
 
 
 def touch(entry: CacheEntry) -> None:
-    """Note that an entry is used now, by the time of its facts' last change: the image's own times
-    belong to whoever reads it."""
+    """Record the use of an entry, by the modification time of its NAME.json; the image's own times
+    are for readers."""
     try:
         posix.utime(entry.path + FACTS)
     except OSError:
-        pass  # removed just now: whoever opens it will say so
+        pass  # removed just now, as opening it will tell
 
 
 def _check(fd: int, facts: posix.stat_result) -> str:
@@ -157,7 +156,7 @@ def _check(fd: int, facts: posix.stat_result) -> str:
 
 
 def lock(path: str, name: str) -> int:
-    """A descriptor of NAME.tmp, empty and locked: waits for whoever builds the same."""
+    """A descriptor of NAME.tmp, empty and locked; waits while another process builds the same."""
     temporary = f"{path}/{name}{TEMPORARY}"
     flags = posix.O_RDWR | posix.O_CREAT | posix.O_CLOEXEC | posix.O_NOFOLLOW
     while True:
@@ -170,11 +169,11 @@ def lock(path: str, name: str) -> int:
         except BaseException:
             posix.close(fd)
             raise
-        posix.close(fd)  # it has become the entry, or was a leftover that somebody removed
+        posix.close(fd)  # it has become the entry, or was removed as a leftover
 
 
 def commit(path: str, name: str, fd: int, source: str, omitted: Sequence[str] = ()) -> None:
-    """Make the locked NAME.tmp the entry NAME, on the disk for good."""
+    """Turn the locked NAME.tmp into the entry NAME, synchronized to the disk."""
     posix.fchmod(fd, 0o444)
     posix.fsync(fd)
     known = {
@@ -183,7 +182,7 @@ def commit(path: str, name: str, fd: int, source: str, omitted: Sequence[str] = 
         "omitted": omitted,
         "check": _check(fd, posix.fstat(fd)),
     }
-    # a reader of half of it takes it for none, and waits for the lock
+    # a reader that sees half of it finds no entry, and waits for the lock
     facts = posix.open(
         f"{path}/{name}{FACTS}",
         posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC | posix.O_NOFOLLOW,
@@ -209,8 +208,8 @@ def entries(path: str) -> list[CacheEntry]:
 
 
 def sweep(path: str) -> list[str]:
-    """Remove what nobody will use, of builders that died and entries that are damaged; the names of
-    what was removed."""
+    """Remove damaged entries and the leftovers of builders that died; the names of the removed
+    files."""
     names = _names(path)
     found = []
     for name in sorted(names):
@@ -228,7 +227,7 @@ def sweep(path: str) -> list[str]:
 
 
 def forget_trees(path: str, unused_s: int) -> None:
-    """Remove what is known of trees that nobody asked for in so long."""
+    """Remove the records of trees that were not used for `unused_s` seconds."""
     directory = f"{path}/{TREES}"
     try:
         names = posix.listdir(directory)
@@ -243,14 +242,15 @@ def forget_trees(path: str, unused_s: int) -> None:
 
 
 def remove(entry: CacheEntry) -> None:
-    """Remove an entry. Containers that have it keep it until they end."""
+    """Remove an entry. Containers that have its file open keep it until they end."""
     unlink(entry.path)
     unlink(entry.path + FACTS)
 
 
 def shrink(path: str, limit_bytes: int, *, recent_s: int = RECENT_S) -> list[CacheEntry]:
-    """Remove entries that were not used for longest until the rest take at most so much of the
-    disk, but none that was used within `recent_s`; those removed. Below zero: all."""
+    """Remove the least recently used entries until the rest take `limit_bytes` of the disk at most,
+    but none that was used within `recent_s` seconds; returns those removed. A limit below zero
+    removes all."""
     known = entries(path)
     used_bytes = sum(entry.disk_bytes for entry in known)
     removed = []
@@ -273,7 +273,7 @@ def _names(path: str) -> set[str]:
 
 
 def _remove_idle(path: str) -> bool:
-    """Remove a temporary file, if nobody holds its lock."""
+    """Remove a temporary file unless its lock is held; whether it was removed."""
     try:
         fd = posix.open(path, OPEN)
     except OSError:
@@ -282,7 +282,7 @@ def _remove_idle(path: str) -> bool:
         flock(fd, LOCK_EX | LOCK_NB)
         if not _is(path, fd):
             return False
-        # still locked: whoever waits for it finds that it has gone, and makes another
+        # removed under the lock: a process that waits for it then sees that, and makes another
         unlink(path)
         return True
     except OSError:
@@ -302,19 +302,20 @@ def _is(path: str, fd: int) -> bool:
 
 @record
 class FilesystemImage:
-    """An image to give to a guest, read-only."""
+    """An image that can be given to guests, read-only."""
 
     path: str
     size_bytes: int
     key: str
+    """Identifies the content; "" for an image outside the cache."""
     built: bool
-    """Whether it had to be built, rather than being there."""
+    """Whether it was built just now."""
     omitted: tuple[str, ...] = ()
-    """What of the tree the form cannot hold, in words for the user."""
+    """What the format could not hold of the tree, in words for the user."""
 
 
 def of_entry(entry: cache.CacheEntry, key: str) -> FilesystemImage:
-    """An image that was there."""
+    """A cache entry as a FilesystemImage."""
     return FilesystemImage(
         path=entry.path,
         size_bytes=entry.size_bytes,

@@ -2,10 +2,10 @@
 """Archives in cpio's "newc" format, which Linux unpacks as its initramfs (the kernel's
 Documentation/driver-api/early-userspace/buffer-format).
 
-Runs in the caller's namespaces, as root. What it reads may belong to somebody hostile who changes
-it meanwhile: a tree is walked by descriptors, below its root and nowhere else, nothing but regular
-files and directories is ever opened, and links, devices and set-user-ID bits are data. The same
-tree gives the same bytes: names are in order, inodes numbered anew, devices' numbers left out.
+Runs in the caller's namespaces, as root. A tree may be hostile and change while it is read: it is
+walked by descriptors and never left, only regular files and directories are opened, and links,
+devices and set-user-ID bits are data. The same tree gives the same bytes: names are sorted, inodes
+numbered anew, the numbers of the tree's own device left out.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ HEADER = b"070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X00000000"
 HEADER_BYTES = 110
 TRAILER = b"TRAILER!!!"
 BLOCK_BYTES = 512
-"""An archive's length is a multiple of this, as cpio(1) has it: it can be a disk as it is."""
+"""An archive's length is a multiple of this, as cpio(1) makes it, so that it can serve as a
+disk."""
 MAX_FILE_BYTES = 0xFFFFFFFF
 MAX_PATH_BYTES = 4095
 """PATH_MAX without the final NUL: the kernel skips members with longer names, silently."""
@@ -62,12 +63,13 @@ MIB = 1 << 20
 FULL = (ENOSPC, EDQUOT, EFBIG)
 GONE = (ENOENT, ENOTDIR, ELOOP)
 LEFT_OUT_LIMIT = 32
-"""So many names of attributes are told apart; who made the files chose them."""
+"""How many attribute names are counted separately; an image's author can choose any number."""
 OTHERS = "(others)"
 LABEL = "security.selinux"
-"""The host's business; a guest has its own policy."""
+"""Left out without a remark: labels are of the host's policy, and a guest has its own."""
 OVERLAY = ("trusted.overlay.", "user.overlay.")
-"""overlayfs' notes to itself in the directories that it consists of."""
+"""Prefixes of overlayfs' own attributes in upper and lower directories; left out without a
+remark."""
 
 
 class TooLargeError(HostError):
@@ -76,7 +78,7 @@ class TooLargeError(HostError):
 
 @record
 class LeftOut:
-    """An extended attribute that the archive does not have, for newc has none."""
+    """An extended attribute of archived files; newc cannot hold any."""
 
     name: str
     files: int
@@ -86,7 +88,7 @@ class LeftOut:
 
 @record
 class Facts:
-    """What was written."""
+    """Facts of an archive that was written."""
 
     size_bytes: int
     members: int
@@ -102,20 +104,20 @@ def write_tree(
     out: int, root_fd: int, prefix: str, *, limit_bytes: int = 0, one_file_system: bool = True,
     owners: Owners | None = None,
 ) -> Facts:  # fmt: skip
-    """A whole archive of the tree that `root_fd` is, as `prefix` in it ("" for its top); see
-    Writer."""
+    """Write an archive of one tree, whose root is the descriptor `root_fd`, as `prefix` in the
+    archive ("" for its top). The other arguments and the errors are Writer's."""
     writer = Writer(out, limit_bytes, owners)
     writer.tree(root_fd, prefix, one_file_system=one_file_system)
     return writer.end()
 
 
 class Writer:
-    """Writes one archive to a regular file, from its descriptor's position on, where the file must
-    end: holes stay holes.
+    """Writes one archive to the end of a regular file; holes stay holes. With `owners`, files have
+    the owners that the container sees.
 
-    With `owners` files belong to whom the container sees them belong to.
-    Raises OSError where the file cannot be written, TooLargeError beyond `limit_bytes` (0: none),
-    HostError for what cannot be read, ImageError for what the format cannot hold.
+    Its methods raise OSError if the archive cannot be written, TooLargeError beyond `limit_bytes`
+    (0: no limit), HostError for files that cannot be read, ImageError for what the format cannot
+    hold.
     """
 
     def __init__(self, out: int, limit_bytes: int = 0, owners: Owners | None = None) -> None:
@@ -123,7 +125,7 @@ class Writer:
         self.owners = owners
         self.limit_bytes = limit_bytes
         self.what = ""
-        """What is being packed, for messages."""
+        """The tree that is being packed, for messages."""
         self.size_bytes = 0
         self.members = 0
         self.linked = 0
@@ -134,7 +136,7 @@ class Writer:
         self._left_out: dict[str, LeftOut] = {}
 
     def file(self, name: str, content: bytes, mode: int) -> None:
-        """A file of root's, in directories of root's."""
+        """Add a file; root owns it and the directories above it."""
         path = encoded(name)
         self.parents(path)
         self.member(path, S_IFREG | mode, size=len(content))
@@ -145,13 +147,13 @@ class Writer:
         self, root_fd: int, prefix: str, *, what: str = "", one_file_system: bool = True,
         live: bool = False, attribute: Attribute | None = None,
     ) -> None:  # fmt: skip
-        """What a descriptor is (one by O_PATH, too), a directory with everything below it or a
-        single file, as `prefix`.
+        """Add the directory with everything below it, or the single file, that `root_fd` refers to
+        (O_PATH will do), as `prefix`.
 
-        `one_file_system`: what is mounted below it is left out. `live`: others may be writing to
-        it; a file that grows is taken as long as it was, and one that vanishes left out, which are
-        errors else. `attribute` is asked about each extended attribute of files and directories
-        (path below the root, descriptor, name): true means that it was seen to.
+        `one_file_system` leaves out what is mounted below it. `live`: others may be writing to the
+        tree, so a file that grows is cut to its first size and one that vanishes is left out;
+        otherwise both are errors. `attribute(path below the root, descriptor, name)` is called for
+        each extended attribute of files and directories, and returns whether it has handled it.
         """
         self.what = what or f"'{prefix}'"
         name = encoded(prefix)
@@ -159,7 +161,7 @@ class Writer:
         _Walk(self, root_fd, name, one_file_system, live, attribute).run()
 
     def end(self) -> Facts:
-        """The last member, and what is left in the buffer."""
+        """Write the trailer and the padding, and flush."""
         self.member(TRAILER, 0, number=0)
         self.put(bytes(-self.size_bytes % BLOCK_BYTES))
         self.flush()
@@ -173,7 +175,7 @@ class Writer:
         )
 
     def parents(self, path: bytes) -> None:
-        """The directories above a member, of root's, where they are not there yet."""
+        """Add the directories above a member that are not there yet, owned by root."""
         end = path.find(b"/")
         while end > 0:
             if path[:end] not in self._directories:
@@ -185,8 +187,8 @@ class Writer:
         self, path: bytes, mode: int, *, uid: int = 0, gid: int = 0, links: int = 1, mtime: int = 0,
         size: int = 0, device: int = 0, number: int = -1,
     ) -> None:  # fmt: skip
-        """A member's header; `size` bytes and `pad` have to follow. `number`: an inode that
-        members share, else a new one."""
+        """Write a member's header; the caller then puts `size` bytes and calls `pad`. `number`: the
+        inode number that hard links share, -1 for a new one."""
         if len(path) > MAX_PATH_BYTES:
             raise ImageError(
                 f"pack {self.what}: '{decoded(path[:64])}…': a path of {len(path)} bytes",
@@ -208,7 +210,7 @@ class Writer:
         self.pad()
 
     def leave_out(self, name: str, path: bytes) -> None:
-        """Note an extended attribute that a member had."""
+        """Count an extended attribute that the archive will lack."""
         if name not in self._left_out and len(self._left_out) >= LEFT_OUT_LIMIT:
             name = OTHERS
         known = self._left_out.get(name)
@@ -219,7 +221,7 @@ class Writer:
         )
 
     def put(self, content: bytes) -> None:
-        """Add bytes."""
+        """Append bytes to the archive."""
         self.grow(len(content))
         self._buffer.append(content)
         self._buffered_bytes += len(content)
@@ -227,24 +229,25 @@ class Writer:
             self.flush()
 
     def pad(self) -> None:
-        """Zero bytes up to where a header or a content may begin."""
+        """Append zero bytes up to a multiple of four, where a header or content may begin."""
         self.put(bytes(-self.size_bytes % 4))
 
     def grow(self, count: int) -> None:
-        """Account for bytes to come."""
+        """Account for bytes that will be written; raises TooLargeError."""
         self.size_bytes += count
         if self.limit_bytes and self.size_bytes > self.limit_bytes:
             raise TooLargeError(f"pack {self.what}: more than {self.limit_bytes / MIB:g} MiB")
 
     def flush(self) -> None:
-        """Empty the buffer."""
+        """Write the buffer to the file."""
         write_all(self.out, b"".join(self._buffer))
         self._buffer.clear()
         self._buffered_bytes = 0
 
 
 class _Walk:
-    """One tree's way into an archive: all members of a directory by name, then its directories."""
+    """Adds one tree to an archive: a directory's members sorted by name, then its
+    subdirectories."""
 
     def __init__(
         self, writer: Writer, root_fd: int, prefix: bytes, one_file_system: bool, live: bool,
@@ -260,20 +263,20 @@ class _Walk:
             self.resolve |= RESOLVE_NO_XDEV
         self.waiting: list[bytes] = []
         self.linked: dict[tuple[int, int], list[bytes]] = {}
-        """Hard links met so far, by device and inode: newc wants the content with the last of
-        them."""
+        """(device, inode) → paths of the hard links met so far: newc has the content with the last
+        of them."""
 
     def run(self) -> None:
         if self.take(self.root_fd, b""):
             self.waiting.append(b"")
         while self.waiting:
             self.directory(self.waiting.pop())
-        for paths in self.linked.values():  # the tree has not all links of these
+        for paths in self.linked.values():  # files with links outside the tree
             while paths and not self.links(self.root_fd, paths):
                 paths.pop()
 
     def directory(self, path: bytes) -> None:
-        """Everything in a directory; those in it wait."""
+        """Add a directory's members; its subdirectories go to `waiting`."""
         fd = self.open(self.root_fd, path or b".", posix.O_DIRECTORY, path)
         if fd < 0:
             return
@@ -291,7 +294,7 @@ class _Walk:
         self.waiting += reversed(found)
 
     def names(self, fd: int) -> list[bytes]:
-        """What is in a directory, no more than could be written."""
+        """The names in a directory; raises TooLargeError for more than the limit has room for."""
         limit = self.writer.limit_bytes // HEADER_BYTES or sys.maxsize
         found = []
         with posix.scandir(fd) as entries:
@@ -302,7 +305,7 @@ class _Walk:
         return found
 
     def entry(self, directory: int, name: bytes, path: bytes) -> bool:
-        """Something in a directory; whether it is a directory."""
+        """Add one entry of a directory; whether it is a directory itself."""
         fd = self.open(directory, name, O_PATH | posix.O_NOFOLLOW, path)
         if fd < 0:
             return False
@@ -314,7 +317,8 @@ class _Walk:
             posix.close(fd)
 
     def open(self, directory: int, name: bytes, flags: int, path: bytes) -> int:
-        """A descriptor of something in a directory; -1 where there is nothing to be had."""
+        """A descriptor of an entry of a directory; -1 for a mount point that is left out, and for
+        one that vanished."""
         try:
             return _linux.openat2(directory, decoded(name), flags, 0, self.resolve)
         except OSError as error:
@@ -325,7 +329,7 @@ class _Walk:
         return -1
 
     def take(self, fd: int, path: bytes) -> bool:
-        """What a descriptor by O_PATH is; whether it is a directory."""
+        """Add what an O_PATH descriptor refers to; whether it is a directory."""
         facts = posix.fstat(fd)
         kind = facts.st_mode & S_IFMT
         if kind == S_IFDIR:
@@ -346,7 +350,7 @@ class _Walk:
         return False
 
     def mount_point(self, directory: int, name: bytes, path: bytes) -> None:
-        """Where something is mounted that is left out: a directory or a file to mount on."""
+        """Add an empty directory or file in place of a mount that is left out."""
         facts = posix.stat(name, dir_fd=directory, follow_symlinks=False)
         if facts.st_mode & S_IFMT == S_IFDIR:
             self.writer.member(self.name(path), S_IFDIR | 0o755, links=2)
@@ -354,7 +358,7 @@ class _Walk:
             self.writer.member(self.name(path), S_IFREG | 0o644)
 
     def link(self, fd: int, path: bytes, facts: posix.stat_result) -> None:
-        """One of several links to a file: written once the last one has come."""
+        """Note one of several links to a file, which are added when the last one has come."""
         identity = (facts.st_dev, facts.st_ino)
         paths = self.linked.setdefault(identity, [])
         paths.append(path)
@@ -363,8 +367,8 @@ class _Walk:
             self.links(fd, paths)
 
     def links(self, fd: int, paths: list[bytes]) -> bool:
-        """All links to a file, unless the last has vanished; `fd` is it or, for a file seen long
-        ago, the root."""
+        """Add all links to a file; False if the last one has vanished. `fd` is a descriptor of the
+        file, or the root's for a file that was not kept open."""
         path = paths[-1]
         mine = fd == self.root_fd and path != b""
         if mine:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mounts that the runtime makes before a guest can have a directory: file systems that config.json
-names (an overlay of Podman's), and directories whose files belong to other ids there (id-mapped).
+"""Detached mounts that volumes are taken from: of file systems that config.json names (an overlay
+of Podman's), and id-mapped ones of directories.
 
-Runs in `create`, in the caller's namespaces, with its privilege, and makes nothing but descriptors,
-of mounts that are nowhere to be seen and gone with the last who has them: init attaches them for
-shares, and copies are read from them.
+Runs in `create`, in the caller's namespaces and with its privilege. Makes descriptors only: a
+detached mount is in no mount namespace and ends with its last descriptor (open_tree(2)). Init
+attaches them to share them with the guest; copies are read from them.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ if TYPE_CHECKING:
 
 PR_SET_PDEATHSIG = 1
 HARMLESS = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC
-"""On the host nothing of it is executed or opened as a device."""
+"""On the host nothing in such a mount is executed or opened as a device."""
 DONE = b"+"
 ANSWER_BYTES = 4096
 
 
 def open_volumes(volumes: Sequence[Volume], directory: str) -> dict[int, int]:
-    """Index of a volume → descriptor of its mount, for those that take one. `directory` is any that
-    is there. Raises HostError, leaving none open."""
+    """Index of a volume → descriptor of its detached mount, for volumes that need one. `directory`
+    is any existing one, to mount on for a moment in another namespace. Raises HostError, leaving
+    none open."""
     found: dict[int, int] = {}
     try:
         for index, volume in enumerate(volumes):
@@ -68,9 +69,9 @@ def _open(volume: Volume, directory: str) -> int:
 
 
 def map_ids(tree: int, uid_map: str, gid_map: str, where: str, *, recursive: bool = False) -> None:
-    """Have a mount that is nowhere attached show its files' owners by a mapping (mount_setattr(2),
-    MOUNT_ATTR_IDMAP, Linux 5.12), in the words of /proc/PID/uid_map: `ON-DISK SHOWN COUNT`. Raises
-    HostError."""
+    """Make a detached mount id-mapped (mount_setattr(2), MOUNT_ATTR_IDMAP, Linux 5.12). The maps
+    are lines as in /proc/PID/uid_map: `ON-DISK SHOWN COUNT`. `where` begins the message of the
+    HostError that it raises."""
     namespace = user_namespace(uid_map, gid_map, where)
     flags = mounts.AT_EMPTY_PATH | (mounts.AT_RECURSIVE if recursive else 0)
     try:
@@ -85,7 +86,7 @@ def map_ids(tree: int, uid_map: str, gid_map: str, where: str, *, recursive: boo
 
 
 def user_namespace(uid_map: str, gid_map: str, where: str) -> int:
-    """A descriptor of a user namespace that has these mappings, and nobody in it; raises
+    """A descriptor of a new user namespace with these mappings and no process in it; raises
     HostError."""
     hear, tell = posix.pipe()
     end, alive = posix.pipe()
@@ -95,7 +96,7 @@ def user_namespace(uid_map: str, gid_map: str, where: str) -> int:
         try:
             _linux.unshare(CLONE_NEWUSER)
             posix.write(tell, DONE)
-            # until its parent is done with it or is no more: it has the lock of the container
+            # until the parent is done with it or has died: this child has the container's lock, too
             posix.read(end, 1)
         except OSError as error:
             posix.write(tell, str(error.errno).encode())
@@ -124,7 +125,7 @@ def user_namespace(uid_map: str, gid_map: str, where: str) -> int:
 
 
 def _mount(volume: Volume, directory: str, where: str) -> int:
-    """A descriptor of a file system that is mounted nowhere."""
+    """A descriptor of a detached mount of a file system."""
 
     def mount() -> int:
         made = volume.made
@@ -145,8 +146,8 @@ def _mount(volume: Volume, directory: str, where: str) -> int:
 
 
 def elsewhere(make: Callable[[], int]) -> int:
-    """A descriptor that `make` returns, called in a mount namespace that nobody else is in, and
-    that ends with it: it may mount there what it likes. Raises OSError and HostError as it does."""
+    """Call `make` in a child with a private mount namespace, in which it may mount freely, and
+    return the descriptor that it returns. Raises the OSError or HostError that `make` raises."""
     from _socket import CMSG_LEN, SCM_RIGHTS, SOL_SOCKET, socketpair
 
     here, there = socketpair()

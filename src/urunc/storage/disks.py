@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The disks of a container's files: which there are, in which order, and how its root filesystem
-gets to the guest, in words. Pure."""
+"""The guest's disks for its root filesystem and volumes, in their order, and a description of the
+root filesystem's for people. Pure."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 
 def stored_disks(plan: StoragePlan, root: Root | None, *, archive: bool) -> list[StoredDisk]:
-    """The disks beside the image's, in the order of the machine's: with the root filesystem, the
-    `archive`, the volumes. Where a file is still to be made, `source` says so in words."""
+    """The disks that follow the image's own, in the machine's order: root filesystem, archive (if
+    `archive`), volumes, termination message, writable layer. `source` of a file that is yet to be
+    made is a description in parentheses."""
     disks: list[StoredDisk] = []
 
     def add(
@@ -71,24 +72,24 @@ def stored_disks(plan: StoragePlan, root: Root | None, *, archive: bool) -> list
 
 
 def archive_index(root: Root | None) -> int:
-    """Which of `stored_disks` the archive is."""
+    """The archive's index in `stored_disks`."""
     return int(root is not None and root.form in DISKS)
 
 
 def upper_index(root: Root | None, disks: list[StoredDisk]) -> int:
-    """Which of `stored_disks` is for what the guest writes, -1 for none."""
+    """The index in `stored_disks` of the writable layer's disk, -1 for none."""
     return len(disks) - 1 if root and root.layer_on_disk else -1
 
 
 def returned_index(plan: StoragePlan, root: Root | None, disks: list[StoredDisk]) -> int:
-    """Which of `stored_disks` is for a file that is given back, -1 for none."""
+    """The index in `stored_disks` of the termination message's disk, -1 for none."""
     if not any(volume.returned for volume in plan.volumes):
         return -1
     return len(disks) - 1 - bool(root and root.layer_on_disk)
 
 
 def expected(plan: Plan) -> StorageFacts:
-    """What `provide` would make, as far as that is known before it looks at the layers."""
+    """What `provide` will make, as far as that follows from the plan alone."""
     root, volumes = plan.storage.root_way, plan.storage.volumes
     archive = any(volume.way == ARCHIVE for volume in volumes)
     made = plan.application.process or any(volume.way == IN_INITRD for volume in volumes)
@@ -106,7 +107,7 @@ def expected(plan: Plan) -> StorageFacts:
 
 
 def in_words(root: Root) -> str:
-    """How the root filesystem gets to the guest, for people."""
+    """How the root filesystem reaches the guest, in a line for people."""
     written = (
         f"what the guest writes is on a disk of {root.size_mib} MiB"
         if root.size_mib

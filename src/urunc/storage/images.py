@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Root filesystems as files that a monitor can give to its guest: shared ones out of the cache, and
+"""Images of root filesystems for a monitor to give to its guest: shared ones from the cache, and
 private ones.
 
-`obtain` is on `create`'s path: where the image is there, it looks at the layers' directories and at
-the entry, and no more. What builds one is imported when one is built.
+`obtain` is on `create`'s path: for an image that the cache has, it looks at the layers' directories
+and the cache entry only. The builder is imported when an image has to be built.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from urunc.storage.ownership import Owners
 
 RECIPE = "1"
-"""Changes with whatever makes an image of the same content another one."""
+"""A part of every key: to be changed when the same content has to give another image."""
 FICLONE = 0x40049409
 
 
@@ -33,10 +33,10 @@ def obtain(
 ) -> FilesystemImage:
     """The shared image of a root filesystem in one of ROOT_FORMATS; built if the cache has none.
 
-    It holds the lower directories of an overlay, and neither its upper directory nor what is
-    mounted; of a source without layers it holds the directory. With `owners` files belong to whom
-    the container sees them belong to. Whoever uses it opens it soon: it may be removed from the
-    cache. Raises HostError.
+    Of an overlay it holds the lower directories, without the upper one and without what is mounted;
+    of a source without layers, the directory. With `owners`, files have the owners that the
+    container sees. To be opened soon: the cache may drop the entry after cache.RECENT_S seconds.
+    Raises HostError.
     """
     directory = cache.directory(config)
     content = source.key
@@ -61,18 +61,18 @@ def obtain(
 def build_private(
     root: str, image_format: str, target: str, config: Config, owners: Owners | None = None
 ) -> FilesystemImage:
-    """An image of a root filesystem as it is now, an overlay's upper directory too, at a path of
-    its own where nothing is yet. Raises HostError."""
+    """Build an image of a root filesystem as it is now, with an overlay's upper directory, at a new
+    path; raises HostError."""
     from urunc.storage.build_image import build_at
 
     return build_at(Source(kind="tree", root=root), image_format, target, config, owners)
 
 
 def private_copy(image: str, target: str) -> None:
-    """A copy of an image that only its maker can write to, at a path where nothing is yet.
+    """Copy an image to a new path, with mode 0600.
 
-    It shares the image's blocks where the filesystem can (FICLONE), else holes stay holes. Raises
-    HostError.
+    The copy shares the image's blocks if the filesystem can do that (ioctl_ficlone(2)); otherwise
+    holes stay holes. Raises HostError.
     """
     try:
         source = posix.open(image, posix.O_RDONLY | posix.O_CLOEXEC)

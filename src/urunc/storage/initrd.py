@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The initrd of a Linux guest: urunc's init with the kernel modules that it loads, and how parts
-become one file.
+"""The initrd of a Linux guest: the part with urunc's init and its kernel modules, and the joining
+of parts into one file.
 
 Linux unpacks archives that follow each other as one. The part made here is the same for all
-containers of a kernel: it has nothing of an image's or a container's. What it reads is the
-administrator's.
+containers of a kernel and holds nothing of an image or a container. It is made of the
+administrator's files alone.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
     from urunc.storage.cpio import Facts
 
 LISTS = ("modules.dep", "modules.order")
-"""What lists a kernel's modules: depmod(8)'s, else the one that comes with them."""
+"""Files that list a kernel's modules: depmod(8)'s, or else the one that comes with them."""
 SUFFIXES = ("", ".xz", ".zst", ".gz")
-"""Of a module's file, after `.ko`."""
+"""What may follow `.ko` in a module's file name."""
 XZ, GZIP, ZSTD = b"\xfd7zXZ\0", b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 TAIL_BYTES = 64 << 10
-"""In which an archive's last member is: it is padded to a block's length."""
+"""How much of an archive's end is searched for its trailer, which padding follows."""
 ALIGNMENT_BYTES = 4
-"""Where an archive may begin in an initrd."""
+"""Archives in an initrd begin at multiples of this."""
 
 
 def known(directory: str, names: Iterable[str]) -> frozenset[str]:
-    """Those of some modules that a kernel has, as files or built in; `directory` is its
-    /lib/modules/VERSION."""
+    """The modules among `names` that a kernel has, as files or built in; `directory` is its
+    /lib/modules/VERSION, "" for none. Raises HostError."""
     if not directory:
         return frozenset()
     files = _files(directory)
@@ -50,7 +50,7 @@ def known(directory: str, names: Iterable[str]) -> frozenset[str]:
 
 
 def kernel_part(directory: str, wanted: Sequence[str], init: str, config: Config) -> str:
-    """The path in the cache of what `write_kernel_part` writes; raises HostError."""
+    """The path in the cache of the archive that `write_kernel_part` writes; raises HostError."""
     return _cached(
         kernel_part_key(directory, wanted, init),
         directory or init,
@@ -60,14 +60,15 @@ def kernel_part(directory: str, wanted: Sequence[str], init: str, config: Config
 
 
 def joined(parts: Sequence[str], config: Config) -> str:
-    """The path in the cache of what `assemble` makes of entries of the cache, whose names say what
-    they hold; raises HostError."""
+    """The path in the cache of several cache entries joined by `assemble`; their names identify
+    their content. Raises HostError."""
     key = digest(*(part.rpartition("/")[2] for part in parts))
     return _cached(key, parts[-1], lambda out: _append(out, parts), config)
 
 
 def kernel_part_key(directory: str, wanted: Sequence[str], init: str) -> str:
-    """A name for what `write_kernel_part` writes: another where one of its sources is another."""
+    """A key for the archive that `write_kernel_part` writes; it changes with each of the sources.
+    Raises HostError."""
     sources = [init]
     if directory:
         sources.append(f"{directory}/{_list(directory)}")
@@ -82,9 +83,9 @@ def kernel_part_key(directory: str, wanted: Sequence[str], init: str) -> str:
 
 
 def write_kernel_part(out: int, directory: str, wanted: Sequence[str], init: str) -> Facts:
-    """An archive with a program as /init, and in /modules the wanted modules with those that they
-    need, named in `order` as they are to be loaded. A module that the kernel has not, or has built
-    in, is passed over. Raises HostError."""
+    """Write an archive with the program `init` as /init, the wanted modules and those that they
+    need in /modules, and the list of them in loading order as /modules/order. Modules that the
+    kernel lacks or has built in are skipped. Raises HostError."""
     try:
         program = read_bytes(init)
     except OSError as error:
@@ -102,9 +103,9 @@ def write_kernel_part(out: int, directory: str, wanted: Sequence[str], init: str
 
 
 def assemble(parts: Sequence[str], target: str, *, one_archive: bool = False) -> None:
-    """One initrd of several, in a new file; what is in a later one replaces an earlier one's.
-    `one_archive` is for guests that unpack no further than to the first archive's end: its last
-    member is left out. Raises ImageError for a part that is none."""
+    """Join several initrds in a new file; files of later ones replace those of earlier ones.
+    `one_archive` is for guests that stop at the first archive's trailer: trailers but the last are
+    left out. Raises ImageError for a part that is no cpio archive, and OSError."""
     out = posix.open(target, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o600)
     try:
         _append(out, parts, one_archive=one_archive)
@@ -128,19 +129,19 @@ def _append(out: int, parts: Sequence[str], *, one_archive: bool = False) -> Non
 
 
 def _trailer(fd: int, size: int, part: str) -> int:
-    """Where an archive's last member begins."""
+    """The offset of an archive's trailer."""
     start = max(0, size - TAIL_BYTES)
     found = posix.pread(fd, TAIL_BYTES, start).rfind(TRAILER + b"\0") - HEADER_BYTES
     if found < 0:
         raise ImageError(
-            f"initrd '{part}': is no cpio archive, and nothing can be added to it",
-            "make it by cpio -H newc, and do not compress it",
+            f"initrd '{part}': not a cpio archive, so nothing can be appended to it",
+            "make it with `cpio -H newc`, uncompressed",
         )
     return start + found
 
 
 def _cached(key: str, source: str, write: Callable[[int], object], config: Config) -> str:
-    """An entry of the cache, written where it is not there."""
+    """The path of a cache entry, which `write(descriptor)` writes if it is missing."""
     directory = cache.directory(config)
     name = f"{key}.initrd"
     entry = cache.find(directory, name)
@@ -151,7 +152,7 @@ def _cached(key: str, source: str, write: Callable[[int], object], config: Confi
         cache.sweep(directory)
         fd = cache.lock(directory, name)
         try:
-            if cache.find(directory, name):  # somebody else was at it
+            if cache.find(directory, name):  # another process has made it meanwhile
                 cache.abandon(directory, name)
             else:
                 write(fd)
@@ -179,7 +180,7 @@ def _list(directory: str) -> str:
 
 
 def _listed(directory: str, name: str) -> dict[str, str]:
-    """Module → its path in the directory, of a list of such; empty where there is none."""
+    """Module → its path in the directory, from the list `name`; empty if there is no such file."""
     try:
         text = read_bytes(f"{directory}/{name}").decode("utf-8", "surrogateescape")
     except OSError as error:
@@ -195,12 +196,12 @@ def _files(directory: str) -> dict[str, str]:
 
 
 def _name(path: str) -> str:
-    """A module's name: `-` and `_` are the same in it."""
+    """A module's name from its path; with `_` for `-`, which mean the same."""
     return path.rpartition("/")[2].partition(".ko")[0].replace("-", "_")
 
 
 def _load_order(directory: str, wanted: Sequence[str]) -> dict[str, bytes]:
-    """Module → its content, each after those that it needs."""
+    """Module → its content; each comes after those that it needs."""
     files = _files(directory)
     found: dict[str, bytes] = {}
     met: set[str] = set()
@@ -227,7 +228,7 @@ def _load_order(directory: str, wanted: Sequence[str]) -> dict[str, bytes]:
 
 
 def _content(directory: str, path: str) -> bytes:
-    """A module as the kernel loads it."""
+    """A module's content, decompressed."""
     # modules.order has the names from before they were compressed
     candidates = [f"{directory}/{path}{suffix}" for suffix in SUFFIXES]
     path = next((file for file in candidates if posix.access(file, posix.R_OK)), candidates[0])
@@ -276,7 +277,8 @@ def _zstd(path: str, content: bytes) -> bytes:
 
 
 def _needed(module: bytes) -> list[str]:
-    """The modules that one needs, by its .modinfo section: `depends=A,B` and `softdep=pre: A B`."""
+    """The modules that a module needs, from its .modinfo section: `depends=A,B` and `softdep=pre: A
+    B`. Raises ValueError and struct's error for a damaged file."""
     if module[:6] != b"\x7fELF\2\1":
         raise ValueError
     (table,) = unpack_from("<Q", module, 0x28)

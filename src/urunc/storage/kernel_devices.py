@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Device nodes that are the kernel's own and no hardware's (`/dev/fuse`, `/dev/net/tun`): a guest's
-kernel has them as the host's has, by the same numbers. Pure but for `find`, which looks.
+"""Device nodes of kernel facilities, not of hardware (`/dev/fuse`, `/dev/net/tun`): a guest's
+kernel has them under the same numbers as the host's. Pure, except `find`, which reads the list of
+modules.
 
-The numbers are fixed (Documentation/admin-guide/devices.txt, include/linux/miscdevice.h). Others
-are of hardware, or mean something else in each machine: those are not made.
+The numbers are fixed (Documentation/admin-guide/devices.txt, include/linux/miscdevice.h). Nodes
+with other numbers belong to hardware or differ between machines, and are not made.
 """
 
 from __future__ import annotations
@@ -38,34 +39,34 @@ MODULES: dict[tuple[int, ...], str] = {
     (10, 241): "vhost_vsock",
     (108, 0): "ppp_generic",
 }
-"""(major, minor) of a character device → the module that brings it, "" where the kernel has it
-always."""
+"""(major, minor) of a character device → the module that provides it, "" if it is always built
+in."""
 
 
 def options(mode: int, uid: int, gid: int) -> tuple[str, ...]:
-    """For the guest."""
+    """A node's permissions and owner as options for urunc's init in the guest."""
     return f"mode={mode & 0o7777:o}", f"uid={uid}", f"gid={gid}"
 
 
 def modules_of(volumes: Iterable[Volume]) -> tuple[str, ...]:
-    """What a guest's kernel has to load for its nodes."""
+    """The modules that a guest's kernel has to load for its nodes."""
     names = (MODULES.get(volume.device, "") for volume in volumes if volume.way == NODE)
     return tuple(name for name in dict.fromkeys(names) if name)
 
 
 def find(spec: Spec, directory: str) -> list[VolumeSource]:
-    """Those of linux.devices that a guest with urunc's init can have; `directory` has its kernel's
-    modules, "" where nobody says which there are."""
+    """The devices of linux.devices that a guest with urunc's init can have. `directory` is its
+    kernel's /lib/modules/VERSION, "" if it is not known."""
     from urunc.storage.initrd import known
 
-    asked = [
+    devices = [
         device
         for device in spec.devices
         if device.type == PIPE or (_is_character(device) and _numbers(device) in MODULES)
     ]
-    if not asked:
+    if not devices:
         return []
-    wanted = {MODULES.get(_numbers(device), "") for device in asked}
+    wanted = {MODULES.get(_numbers(device), "") for device in devices}
     there = known(directory, wanted) if directory else wanted
     return [
         VolumeSource(
@@ -78,7 +79,7 @@ def find(spec: Spec, directory: str) -> list[VolumeSource]:
             options=options(device.mode, device.uid, device.gid),
             device=() if device.type == PIPE else _numbers(device),
         )
-        for device in asked
+        for device in devices
         if device.type == PIPE or MODULES[_numbers(device)] in {"", *there}
     ]
 

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a container's root filesystem is made of, as the kernel tells it: overlay's layers, a block
-device of its own, or just a directory.
+"""Identifies a container's root filesystem: the layers of an overlay, a block device of its own, or
+just a directory.
 
-Runs in `create`, in the caller's mount namespace; reads, and makes nothing. Directories that hold
-layers belong to the engine, and it never changes one that containers stand on; what is in a layer
-belongs to the image's author, who can choose every name, size and time in it. So a layer is known
-by what the kernel alone writes (device, inode, time of change) and no layer is walked.
+Runs in `create`, in the caller's mount namespace; reads only. An engine never changes a layer that
+containers use, but an image's author chooses every name, size and time inside it. So a layer is
+identified by what the kernel alone writes (device, inode, ctime), and not walked.
 """
 
 from __future__ import annotations
@@ -32,33 +31,33 @@ if TYPE_CHECKING:
 
 KEY_BYTES = 20
 LISTED_ENTRIES = 64
-"""So many entries of the topmost layer are looked at."""
+"""How many entries of the topmost layer are looked at."""
 S_IFLNK = 0o120000
 
 BLOCK_FILESYSTEMS = frozenset(("btrfs", "erofs", "ext2", "ext3", "ext4", "squashfs", "xfs"))
 IMAGE_FILESYSTEMS = frozenset(("cramfs", "erofs", "iso9660", "romfs", "squashfs"))
-"""Inodes and times in these come from the file that is mounted, so from its author; a FUSE server
-chooses them, too."""
+"""File systems of mounted images, whose author chooses inodes and times, as a FUSE server does."""
 KEPT_OPTIONS = ("metacopy", "redirect_dir", "userxattr", "verity")
-"""What of overlay's options changes how layers are read (overlayfs.rst)."""
+"""Options of overlay that change how layers are read (overlayfs.rst)."""
 OWN_NOTES = frozenset(
     f"{space}.overlay.{name}"
     for space in ("trusted", "user")
     for name in ("impure", "nlink", "origin", "uuid")
 )
-"""Extended attributes in which overlay remembers inodes: they differ where contents do not."""
+"""Extended attributes in which overlay notes inodes; they differ between equal layers."""
 
 
 @record
 class Source:
-    """Where a root filesystem's content comes from."""
+    """The origin of a root filesystem's content."""
 
     kind: str
     """`layers`, `device` or `tree`."""
     root: str
     """The root filesystem's own path."""
     key: str = ""
-    """Names the content of all layers; "" where there are none, and only reading it all tells."""
+    """Identifies the content of all layers; "" for `device` and `tree`, whose content is known only
+    after reading it."""
     lowers: tuple[str, ...] = ()
     """Overlay's lower directories, the topmost first, absolute."""
     upper: str = ""
@@ -72,7 +71,7 @@ class Source:
 
 
 def identify(root: str) -> Source:
-    """What a container's root filesystem is; raises HostError where it cannot be looked at."""
+    """The source of the root filesystem at a path; raises HostError if it cannot be opened."""
     mounts = Mounts()
     try:
         fd = posix.open(root, O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
@@ -85,7 +84,7 @@ def identify(root: str) -> Source:
         raise HostError(f"root filesystem '{root}': {reason(error)}") from None
     tree = Source(kind="tree", root=path)
     if mount is None or mount.point != path or mount.root != "/":
-        return tree  # a directory of something that is more than this root filesystem
+        return tree  # a directory of a larger file system
     if mount.kind == "overlay":
         return _overlay(mount, mounts) or tree
     if mount.kind in BLOCK_FILESYSTEMS and (device := _device(mount)):
@@ -94,14 +93,14 @@ def identify(root: str) -> Source:
 
 
 def digest(*parts: str) -> str:
-    """A name for some texts: hexadecimal, 40 characters."""
+    """A hash of a list of texts: 40 hexadecimal digits (BLAKE2b)."""
     # each with its length, so that no two lists are the same text
     whole = "".join(f"{len(part)} {part}" for part in parts)
     return blake2b(whole.encode("utf-8", "surrogateescape"), digest_size=KEY_BYTES).hexdigest()
 
 
 def _overlay(mount: MountInfo, mounts: Mounts) -> Source | None:
-    """The layers of an overlay; None where one cannot be found, or cannot be told from others."""
+    """The layers of an overlay; None if one cannot be found or identified."""
     lowers: list[str] = []
     upper = ""
     kept = []
@@ -119,7 +118,7 @@ def _overlay(mount: MountInfo, mounts: Mounts) -> Source | None:
         elif name in KEPT_OPTIONS:
             kept.append(option)
     if not all(lowers):
-        return None  # with directories for data alone, which files in layers name
+        return None  # data-only layers, which files of other layers refer to
     found = _absolute((upper, *lowers), mount.point)
     if not found and "\\" in upper:
         # mount(2) takes a comma in it after a backslash, which stays there
@@ -148,7 +147,7 @@ def _overlay(mount: MountInfo, mounts: Mounts) -> Source | None:
 
 
 def _absolute(paths: Sequence[str], point: str) -> list[str]:
-    """An overlay's directories, the upper one (or "") first, by absolute paths; none where one of
+    """An overlay's directories, the upper one (or "") first, as absolute paths; empty if one of
     them is not found.
 
     An engine with many layers names them relative to a directory it was in: one above the upper
@@ -164,14 +163,14 @@ def _absolute(paths: Sequence[str], point: str) -> list[str]:
 
 
 def _above(path: str) -> list[str]:
-    """The directories that an absolute path leads through, the nearest first, without the root."""
+    """The directories above an absolute path, the nearest first, without the root."""
     parts = path.split("/")[:-1] if path.startswith("/") else []
     return ["/".join(parts[:count]) for count in range(len(parts), 1, -1)]
 
 
 def _identity(path: str, mounts: Mounts, devices: dict[int, str | None]) -> str:
-    """What names a layer without looking into it; "" where nothing does. `devices` remembers what
-    is known of filesystems."""
+    """A text that identifies a layer by its directory alone; "" if none can. `devices` caches
+    `_backing` by st_dev."""
     facts = posix.stat(path)
     if facts.st_dev not in devices:
         fd = posix.open(path, O_PATH | posix.O_CLOEXEC)
@@ -186,8 +185,8 @@ def _identity(path: str, mounts: Mounts, devices: dict[int, str | None]) -> str:
 
 
 def _backing(mount: MountInfo | None) -> str | None:
-    """What names the file that is mounted as an image; "" for a filesystem that the kernel alone
-    writes to, None where inodes and times say nothing."""
+    """A text that identifies the image file behind a mount; "" for a filesystem whose inodes and
+    times the kernel alone writes, None if they mean nothing."""
     if mount is None or mount.kind.startswith("fuse"):
         return None
     if mount.kind not in IMAGE_FILESYSTEMS:
@@ -203,7 +202,7 @@ def _backing(mount: MountInfo | None) -> str | None:
 
 
 def _device(mount: MountInfo) -> str:
-    """The path of the block device that is mounted; "" where it has none."""
+    """The path of the mounted block device, "" if none is found."""
     for path in (mount.source, f"/dev/block/{mount.device}"):
         try:
             facts = posix.stat(path)
@@ -216,11 +215,11 @@ def _device(mount: MountInfo) -> str:
 
 
 def _listing(directory: str) -> str:
-    """All that there is in a layer of few entries and empty files, but for times; "" where it holds
-    more.
+    """The content of a layer that has at most LISTED_ENTRIES entries and only empty files, without
+    times; "" for any other layer.
 
-    Docker makes such a layer for each container, with mount points: by its inode it would never be
-    met again.
+    Docker makes such a layer of mount points for each container; its inode would never be seen
+    twice.
     """
     lines = [_line(".", directory, posix.stat(directory))]
     pending = [""]

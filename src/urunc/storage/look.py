@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What there is of a container's files for its guest, before anything is decided: its root
-filesystem, the mounts and block devices of config.json, and what this machine can make of them.
-Reads, and makes nothing."""
+"""Looks at a container's files before anything is decided: its root filesystem, the mounts and
+block devices of config.json, and the programs that this machine has for them. Reads only."""
 
 from __future__ import annotations
 
@@ -41,26 +40,26 @@ if TYPE_CHECKING:
     from urunc.guests import Guest
 
 SCRATCH = "/kubernetes.io~empty-dir/"
-"""In the path of an emptyDir's directory (pkg/volume/emptydir)."""
+"""A part of the path of an emptyDir's directory (pkg/volume/emptydir)."""
 PODMANS_OVERLAY = "/userdata/overlay/"
-"""In the path of the upper directory of `:O` and `type=image`, which is gone with the container
-(containers/common, pkg/overlay)."""
+"""A part of the path of the upper directory that Podman makes for `:O` and `type=image`, and
+removes with the container (containers/common, pkg/overlay)."""
 HEX = frozenset("0123456789abcdef")
 ENGINE_ID_LETTERS = 64
 KINDS = {S_IFDIR: DIRECTORY, S_IFREG: FILE, S_IFBLK: DEVICE, S_IFCHR: NODE}
 NEITHER = "neither a file nor a directory"
 CLOSED = "a block device that linux.devices does not name"
-"""A node alone gives nothing: under runc the device control group keeps it closed, and a container
-that may make nodes in a volume (CAP_MKNOD) can make one of any disk of the host's."""
+"""A node of a disk in a volume does not entitle to the disk: under runc the device control group
+denies it, and a container with CAP_MKNOD could make a node of any of the host's disks."""
 HUGETLBFS, LEAST_HUGE_BYTES = "hugetlbfs", 1 << 20
 HUGE = "of huge pages, which are the host's: a guest has none"
 UNABLE = {HUGETLBFS: HUGE, "": "of no type, and no bind mount"}
 ASSUMED = ("ext4",)
-"""What a kernel is taken to mount where nobody says."""
+"""File systems that a guest's kernel is assumed to mount unless the configuration tells more."""
 
 
 def read_storage(spec: Spec, image: UnikernelImage, guest: Guest, config: Config) -> StorageFound:
-    """What was found."""
+    """Look at a container's files; raises HostError, ImageError and SpecError."""
     device = filesystem = ""
     numbers: tuple[int, ...] = ()
     if image.mount_rootfs:
@@ -69,13 +68,13 @@ def read_storage(spec: Spec, image: UnikernelImage, guest: Guest, config: Config
         source = identify(spec.root)
         device, filesystem = source.device, source.device_filesystem
         numbers = _numbers(posix.stat(device)) if device else ()
-    ways = {*guest.root_forms, *guest.volume_ways}
-    daemon, rust = virtiofsd.find(config) if "virtiofs" in ways else ("", False)
+    usable = {*guest.root_forms, *guest.volume_ways}
+    daemon, rust = virtiofsd.find(config) if "virtiofs" in usable else ("", False)
     return StorageFound(
         device=device,
         device_numbers=numbers,
         device_filesystem=filesystem,
-        builders=(*(form for form in DISKS if form in ways and mkfs.find(form)), INITRD),
+        builders=(*(name for name in DISKS if name in usable and mkfs.find(name)), INITRD),
         filesystems=filesystems(guest, config) if guest.init else ROOT_FORMATS,
         virtiofsd=daemon,
         virtiofsd_rust=rust,
@@ -94,11 +93,12 @@ def read_storage(spec: Spec, image: UnikernelImage, guest: Guest, config: Config
 
 
 def filesystems(guest: Guest, config: Config) -> tuple[str, ...]:
-    """What a guest's kernel can mount: what the administrator says, else what its modules are."""
-    said: list[str] = config.get(f"guests.{guest.name}.filesystems")
+    """The file systems that a guest's kernel can mount: those of the configuration, or else those
+    that its modules directory has; ASSUMED if neither is configured."""
+    configured: list[str] = config.get(f"guests.{guest.name}.filesystems")
     directory = config.get(f"guests.{guest.name}.modules")
-    if said or not directory:
-        return tuple(said) or ASSUMED
+    if configured or not directory:
+        return tuple(configured) or ASSUMED
     from urunc.storage.initrd import known
 
     needed = {name: guest.modules((name,)) for name in (*DISKS, *SHARES)}
@@ -108,17 +108,17 @@ def filesystems(guest: Guest, config: Config) -> tuple[str, ...]:
 
 
 def _supervised(image: UnikernelImage, guest: Guest, config: Config) -> bool:
-    asked: bool = config.get(f"monitors.{image.monitor}.supervisor")
-    return asked and guest.init and image.mount_rootfs
+    enabled: bool = config.get(f"monitors.{image.monitor}.supervisor")
+    return enabled and guest.init and image.mount_rootfs
 
 
 def _volume(mount: Mount, spec: Spec) -> VolumeSource:
     if not mount.is_bind() and mount.type != TMPFS:
         return _file_system(mount)
-    asked = options.parse(mount)
+    parsed = options.parse(mount)
     device: tuple[int, ...] = ()
-    words = asked.words
-    read_only = asked.read_only
+    words = parsed.words
+    read_only = parsed.read_only
     below: tuple[str, ...] = ()
     if mount.is_bind():
         try:
@@ -141,7 +141,7 @@ def _volume(mount: Mount, spec: Spec) -> VolumeSource:
                 read_only = read_only or all(it.read_only for it in named)
             if kind == DIRECTORY and _is_of_huge_pages(mount.source):
                 kind = HUGE
-            if kind == DIRECTORY and read_only and asked.recursive and not asked.read_only_below:
+            if kind == DIRECTORY and read_only and parsed.recursive and not parsed.read_only_below:
                 below = _writable_below(mount.source)
         except OSError as error:
             kind = f"not to be had: {error.strerror}"
@@ -152,7 +152,7 @@ def _volume(mount: Mount, spec: Spec) -> VolumeSource:
         source=mount.source if mount.is_bind() else "",
         kind=kind,
         read_only=read_only,
-        recursive=asked.recursive,
+        recursive=parsed.recursive,
         scratch=SCRATCH in mount.source,
         options=words,
         device=device,
@@ -160,10 +160,10 @@ def _volume(mount: Mount, spec: Spec) -> VolumeSource:
         mounted=_whole_filesystem(mount.source) if kind == DIRECTORY and not read_only else "",
         shm=_shm(mount) if kind == DIRECTORY and mount.destination == SHM else (),
         returned=_identity(mount.source) if kind == FILE and not read_only else (),
-        attributes=asked.host,
+        attributes=parsed.host,
         writable_below=below,
-        slave=asked.slave,
-        notes=_notes(asked),
+        slave=parsed.slave,
+        notes=_notes(parsed),
         made=_mapped(mount, spec) if kind in (DIRECTORY, FILE) else FOUND,
     )
 
@@ -178,7 +178,7 @@ def _identity(file: str) -> tuple[int, ...]:
 
 
 def _is_of_huge_pages(directory: str) -> bool:
-    """An emptyDir of medium HugePages is a hugetlbfs of the host's."""
+    """Whether a directory is on the host's hugetlbfs, as an emptyDir of medium HugePages is."""
     if posix.statvfs(directory).f_bsize < LEAST_HUGE_BYTES:
         return False
     from urunc.linux.mountinfo import Mounts
@@ -190,8 +190,8 @@ def _is_of_huge_pages(directory: str) -> bool:
 
 
 def _shm(mount: Mount) -> tuple[str, ...]:
-    """Options of a tmpfs like the one that an engine made for a container's shared memory
-    (`--shm-size`; `…/shm`), or like an emptyDir in its place; none where there is something in it.
+    """Options of a tmpfs in place of the one that an engine made for a container's shared memory
+    (`--shm-size`; `…/shm`), or of an emptyDir that serves as such; empty if it has entries.
     """
     made = mount.source.endswith("/shm")
     if not made and SCRATCH not in mount.source:
@@ -201,20 +201,21 @@ def _shm(mount: Mount) -> tuple[str, ...]:
         mode = posix.stat(mount.source).st_mode & 0o7777
         if (not made or mount.source == SHM) and posix.listdir(mount.source):
             return ()
-    except OSError:  # another user's, which an ordinary one may not look into
+    except OSError:  # another user's directory
         return ()
     return f"mode={mode:o}", f"size={facts.f_blocks * facts.f_frsize}"
 
 
 def _file_system(mount: Mount) -> VolumeSource:
-    """A mount that is no bind mount: of the guest's kernel, or to be made on the host."""
+    """A mount that is neither a bind mount nor a tmpfs: of the guest's kernel, or of a file system
+    to be mounted on the host."""
     read_only, flags, words, data = options.of_file_system(mount)
     own = mount.type in KERNEL_TYPES
     uppers = [word for word in mount.options if word.startswith("upperdir=")]
     if mount.type == "overlay" and not uppers:
-        read_only = True  # nobody can write to it
+        read_only = True  # an overlay without an upper directory
     if mount.type.startswith("cgroup"):
-        data = ""  # names a hierarchy of the host's
+        data = ""  # the name of a hierarchy of the host's
     kind = KERNEL if own else DIRECTORY
     if mount.type in UNABLE:
         kind = UNABLE[mount.type]
@@ -232,8 +233,8 @@ def _file_system(mount: Mount) -> VolumeSource:
 
 
 def _mapped(mount: Mount, spec: Spec) -> Made:
-    """By which ids a bind mount's files are to be seen (config.md, mounts): its own mappings, else
-    with `idmap` the container's."""
+    """The id-mapped mount that a bind mount asks for (config.md, mounts): by its own mappings, or
+    with `idmap` by the container's. Raises SpecError if there are none."""
     words = options.IDENTITIES.intersection(mount.options)
     if not words and not mount.uid_mappings:
         return FOUND
@@ -257,22 +258,22 @@ def _lines(ranges: tuple[IdMapping, ...]) -> str:
 
 
 def _writable_below(directory: str) -> tuple[str, ...]:
-    """The mounts below a directory that may be written to, by their paths in it."""
+    """The writable mounts below a directory, by their paths in it."""
     from urunc.linux.mountinfo import below
 
     return tuple(path for path, read_only in below(directory) if not read_only)
 
 
-def _notes(asked: options.MountOptions) -> tuple[str, ...]:
+def _notes(parsed: options.MountOptions) -> tuple[str, ...]:
     notes = []
-    if asked.unknown:
-        notes.append(f"options that a bind mount has no use for: {', '.join(asked.unknown)}")
+    if parsed.unknown:
+        notes.append(f"options without effect on a bind mount: {', '.join(parsed.unknown)}")
     return tuple(notes)
 
 
 def is_anonymous(source: str) -> bool:
-    """Whether a directory is a volume that an engine made for an image's VOLUME, wherever that
-    engine keeps its files: it has 32 random bytes for a name.
+    """Whether a directory is a volume that an engine made for an image's VOLUME, to go by its path:
+    its name is 32 random bytes in hexadecimal.
 
     Docker, Podman and nerdctl: `volumes/…/NAME/_data`; containerd's CRI: `containers/ID/volumes/
     NAME` (internal/cri/server, volumeMounts); CRI-O with image_volumes "bind": `userdata/mounts/
@@ -294,7 +295,7 @@ def _is_engine_id(name: str) -> bool:
 
 
 def _whole_filesystem(source: str) -> str:
-    """The block device that is mounted at a directory, as a whole; "" where that is not so."""
+    """The block device whose whole file system is mounted at a directory, "" for none."""
     try:
         if posix.stat(source).st_dev == posix.stat(f"{source}/..").st_dev:
             return ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The programs that make images of root filesystems: which, and where they are. Only looks."""
+"""The programs that make images of root filesystems, and where they are. Runs none of them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ PROGRAMS = {
     "erofs": ("mkfs.erofs", "erofs-utils"),
     "squashfs": ("mksquashfs", "squashfs-tools"),
 }
-"""Form → its program, and the package that has it (Debian's name, which others share)."""
+"""Format → (its program, the package that has it: Debian's name, which other distributions
+share)."""
 
 
 def find(image_format: str) -> str:
-    """The path of a form's program, "" where it is not there; engines' PATH may have no sbin."""
+    """The path of a format's program, "" if it is not installed. Looks beyond PATH, since that of
+    engines may have no sbin."""
     name, _ = PROGRAMS[image_format]
     own = posix.environ.get(b"PATH", b"").decode("utf-8", "surrogateescape")
     for directory in (*own.split(":"), *DEFAULT_PATH.split(":")):

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options of a mount (mount(8), config.md's recursive ones, tmpfs(5)): what the host
-holds its guest to, and what the guest's mount is told. Pure.
+"""Mount options (mount(8), the recursive ones of config.md, tmpfs(5)): which of them the host
+enforces and which go to the guest's mount. Pure.
 
-Read-only, and when a file was last read, are the host's business: its own mount of a shared
-directory has them, whatever the guest does. Set-user-ID, devices, programs and links are the
-guest's: nothing of what is shared is executed or opened as a device on the host.
+The host's own mount of a shared directory enforces `ro` and the updating of access times, whatever
+the guest does. nosuid, nodev, noexec and nosymfollow are the guest's: on the host nothing of a
+shared directory is executed or opened as a device.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ OPPOSITES = {
     "rw": "ro", "suid": "nosuid", "dev": "nodev", "exec": "noexec", "diratime": "nodiratime",
     "symfollow": "nosymfollow",
 }  # fmt: skip
-"""Switches that are set by the second word and cleared by the first."""
+"""Option that clears a switch → option that sets it."""
 SWITCHES = tuple(OPPOSITES.values())
 TIMES = {"atime": "noatime", "norelatime": "relatime", "nostrictatime": "strictatime"}
-"""Of these kinds a mount has one; `atime` and so on only take theirs back."""
+"""Option that withdraws one → option for access times, of which a mount has one at a time."""
 HOST_TIMES = {
     "relatime": MOUNT_ATTR_RELATIME,
     "noatime": MOUNT_ATTR_NOATIME,
@@ -41,62 +41,64 @@ HOST_TIMES = {
 HOST_SWITCHES = {"ro": MOUNT_ATTR_RDONLY, "nodiratime": MOUNT_ATTR_NODIRATIME}
 ATTRIBUTES = frozenset((*OPPOSITES, *SWITCHES, *TIMES, *TIMES.values()))
 RECURSIVE = {f"r{word}": word for word in ATTRIBUTES}
-"""config.md, Linux mount options: with what is mounted below."""
+"""The recursive options (config.md, Linux mount options), which hold for mounts below as well."""
 OF_FILE_SYSTEM = frozenset(("sync", "async", "dirsync", "lazytime", "nolazytime"))
-"""Not of a mount: nothing to a bind mount (mount(2), MS_REMOUNT with MS_BIND), a tmpfs has them."""
+"""Options of a file system, not of a mount: a tmpfs takes them, a bind mount ignores them
+(mount(2), MS_REMOUNT with MS_BIND)."""
 WITHOUT_EFFECT = frozenset(
     ("bind", "rbind", "defaults", "loud", "silent", "mand", "nomand", "iversion", "noiversion",
      "acl", "noacl", "private", "rprivate", "notmpcopyup")
 )  # fmt: skip
-"""What says how to mount, what Linux has given up (mand, 5.15), what is so in any case: a guest's
-mounts are private, a tmpfs has access control lists where its kernel can."""
+"""Options that say how to mount, that Linux has dropped (mand, 5.15), or that hold in any case: a
+guest's mounts are private, and a tmpfs has access control lists if its kernel supports them."""
 MORE_WITHOUT_EFFECT = frozenset(("async", "nolazytime"))
 UNBINDABLE = frozenset(("unbindable", "runbindable"))
 SLAVE, SHARED = frozenset(("slave", "rslave")), frozenset(("shared", "rshared"))
 IDENTITIES = frozenset(("idmap", "ridmap"))
-"""Which ids the mount's files have: see `ids_shown`."""
+"""Options for an id-mapped mount (look.py, `_mapped`)."""
 COPY_UP = "tmpcopyup"
 ALL = frozenset(
     (*ATTRIBUTES, *RECURSIVE, *OF_FILE_SYSTEM, *WITHOUT_EFFECT, *UNBINDABLE, *SLAVE, COPY_UP)
 )
-"""What `parse` knows by name."""
+"""Options that `parse` knows by name."""
 KNOWN_OF_BINDS = frozenset((*RECURSIVE, *WITHOUT_EFFECT, *OF_FILE_SYSTEM, *IDENTITIES))
 FLAGS = {
     "ro": 0x1, "sync": 0x10, "dirsync": 0x80, "nosymfollow": 0x100, "noatime": 0x400,
     "nodiratime": 0x800, "relatime": 0x200000, "strictatime": 0x1000000, "lazytime": 0x2000000,
 }  # fmt: skip
-"""mount(2)'s MS_* of a file system that is mounted on the host."""
+"""Option → MS_* of mount(2), for a file system that is mounted on the host."""
 TMPFS_SIZES = ("size", "nr_blocks", "nr_inodes")
 TMPFS_IDS = ("uid", "gid")
 TMPFS_FLAGS = ("noswap", "inode32", "inode64")
 HUGE = ("never", "always", "within_size", "advise")
 VALUED = frozenset((*TMPFS_SIZES, *TMPFS_IDS, "mode", "huge"))
 GREATEST_ID = (1 << 32) - 2
-"""The one after it means that none is said (chown(2))."""
+"""The next one, -1, means "no id" (chown(2))."""
 GREATEST_MODE = (1 << 32) - 1
-"""Of which the kernel takes the lowest twelve bits."""
+"""The kernel takes any 32-bit mode, and uses its lowest twelve bits."""
 
 
 @record
 class MountOptions:
-    """What a mount's options mean."""
+    """The meaning of a mount's options."""
 
     read_only: bool
     read_only_below: bool
-    """Whether what is mounted below it is read-only as well (rro)."""
+    """Whether the mounts below it are read-only as well (rro)."""
     recursive: bool
-    """Whether what is mounted below it is mounted, too (rbind)."""
+    """Whether the mounts below the source come along (rbind)."""
     host: Attributes
+    """Attributes for the host's mount."""
     words: tuple[str, ...]
-    """For the guest's mount, beside `ro`."""
+    """Options for the guest's mount, beside `ro`."""
     slave: bool
-    """Whether what is mounted on the host later shall appear."""
+    """Whether later mounts of the host below it shall appear (slave, rslave)."""
     unknown: tuple[str, ...]
-    """What a bind mount makes nothing of, as with runc."""
+    """Options that a bind mount ignores; runc ignores them, too."""
 
 
 class _Choices:
-    """The switches of a mount that are said, and its way of times."""
+    """The switches and the access time option that a list of options adds up to."""
 
     def __init__(self) -> None:
         self.switches: dict[str, bool] = {}
@@ -113,7 +115,8 @@ class _Choices:
             self.times = ""
 
     def host(self, *, cleared: bool) -> tuple[int, int]:
-        """(set, clear); `cleared`: what is cleared is taken from the host's mount, too."""
+        """MOUNT_ATTR_* to (set, clear) on the host's mount; `cleared` says whether switches that
+        the options clear are cleared there, too."""
         to_set = to_clear = 0
         for word, flag in HOST_SWITCHES.items():
             if self.switches.get(word):
@@ -127,7 +130,7 @@ class _Choices:
 
 
 def parse(mount: Mount) -> MountOptions:
-    """The options of a bind mount or a tmpfs; raises SpecError for one that cannot be."""
+    """The options of a bind mount or a tmpfs; raises SpecError for one that is not supported."""
     top, below = _Choices(), _Choices()
     data, unknown = [], []
     slave = False
@@ -175,8 +178,8 @@ def parse(mount: Mount) -> MountOptions:
 
 
 def of_file_system(mount: Mount) -> tuple[bool, int, tuple[str, ...], str]:
-    """(read-only, MS_*, words for the guest's mount, what the file system is told) of a mount of
-    another type: what is no word of mount(8)'s is the file system's, as it stands."""
+    """For a mount of any other type: (read-only, MS_* of mount(2), options for the guest's mount,
+    the file system's own options). An option that mount(8) does not define is the file system's."""
     chosen = _Choices()
     data: list[str] = []
     flags = 0
@@ -201,7 +204,7 @@ def of_file_system(mount: Mount) -> tuple[bool, int, tuple[str, ...], str]:
 
 
 def _of_tmpfs(mount: Mount, word: str) -> str:
-    """An option of tmpfs(5) as it stands, once it is one."""
+    """`word` itself, if it is an option of tmpfs(5); raises SpecError otherwise."""
     name, equals, value = word.partition("=")
     if name in TMPFS_SIZES and equals:
         digits = value.rstrip("%" if name == "size" else "").rstrip("kKmMgGtTpPeE")

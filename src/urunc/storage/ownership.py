@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Owners of files as a container in a user namespace sees them, for its guest, which has none.
+"""Maps the owners of files for the guest of a container with a user namespace: the guest has no
+such namespace, and shall see the owners that the container sees.
 
-There the ids of a root filesystem are the host's (chowned by the engine, or shown so by an
-id-mapped mount): in the guest a file belongs to the id that the container's mapping makes of it,
-and what is mapped to none to nobody, as the kernel shows it (user_namespaces(7)). Archives are
-written so; an image that a filesystem's program has made is changed in place, for no program maps
-ids. What is parsed here has just been written by those programs, from names that an image's author
-has chosen.
+On the host the ids of such a root filesystem are mapped (chowned by the engine, or by an id-mapped
+mount). In the guest a file belongs to the id that the container's mapping gives it; unmapped ids
+become 65534, as the kernel shows them (user_namespaces(7)). Archives are written with mapped ids.
+Images are changed in place after mkfs, as no mkfs maps ids: what is parsed here was just written by
+mkfs, with names that an image's author chose.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ if TYPE_CHECKING:
     from urunc.ids import IdMap
 
 NOBODY = 65534
-"""What the kernel shows of an id that is not mapped (/proc/sys/kernel/overflowuid)."""
+"""The id that the kernel shows for an unmapped one (/proc/sys/kernel/overflowuid)."""
 SUPERBLOCK = 1024
-"""Where ext2, ext4 and erofs have theirs, in bytes."""
+"""The offset of the superblock of ext2, ext4 and erofs, in bytes."""
 EXT_FIRST_INODE, EXT_ROOT_INODE = 11, 2
 EROFS_MAGIC, EROFS_SLOT, EROFS_DIRENT = 0xE0F5E1E2, 32, 12
 EROFS_PLAIN, EROFS_INLINE = 0, 2
 SQUASHFS_MAGIC, SQUASHFS_PLAIN, SQUASHFS_IDS = 0x73717368, 0x8000, 8192 // 4
 S_IFMT, S_IFDIR = 0o170000, 0o040000
 OPTIONS = {"erofs": ("-Eforce-inode-extended",), "squashfs": ("-noId",)}
-"""What makes an image that can be changed: 32 bits for each id, and the table of ids not packed."""
+"""Options of mkfs so that an image's ids can be changed in place: 32 bits for each id (erofs), an
+uncompressed table of ids (squashfs)."""
 
 
 class Owners:
-    """The ids of files, from the runtime's to the container's."""
+    """Maps ids of files from the runtime's to the container's."""
 
     def __init__(self, users: IdMap, groups: IdMap) -> None:
         self.users = users
@@ -43,7 +44,7 @@ class Owners:
 
     @property
     def name(self) -> str:
-        """By which images of these owners are told from others."""
+        """Identifies the mapping, as a part of an image's key."""
         return " ".join(
             f"{kind}{item.container}:{item.host}+{item.size}"
             for kind, ids in (("u", self.users), ("g", self.groups))
@@ -62,8 +63,8 @@ class Owners:
 
 
 def rewrite(fd: int, filesystem: str, owners: Owners) -> None:
-    """Change the owners in an image that was made with OPTIONS; raises OSError, and HostError for
-    an image that is not as it is to be expected."""
+    """Map the owners in an image that was made with OPTIONS, in place; raises OSError, and
+    HostError for an unexpected or damaged image."""
     try:
         {"ext2": _ext, "ext4": _ext, "erofs": _erofs, "squashfs": _squashfs}[filesystem](fd, owners)
     except (IndexError, ValueError) as error:
@@ -82,8 +83,8 @@ def _read(fd: int, size: int, offset: int) -> bytearray:
 
 
 def _ext(fd: int, owners: Owners) -> None:
-    """Each inode in use, in the groups' tables (Documentation/filesystems/ext4). There are no
-    checksums (building.FEATURES)."""
+    """Change each inode in use in the tables of the block groups (Documentation/filesystems/ext4).
+    There are no checksums to update (build_image.FEATURES)."""
     block = _read(fd, 1024, SUPERBLOCK)
     count, _, _, _, _, first_block, log_size = unpack_from("<7I", block)
     per_group = unpack_from("<I", block, 0x28)[0]
@@ -108,13 +109,13 @@ def _ext(fd: int, owners: Owners) -> None:
             pack_into("<H", inodes, at + 2, uid & 0xFFFF)
             pack_into("<H", inodes, at + 0x18, gid & 0xFFFF)
             pack_into("<HH", inodes, at + 0x78, uid >> 16, gid >> 16)
-            # each by itself: tables of free inodes are holes
+            # one by one: the tables of free inodes are holes and stay so
             posix.pwrite(fd, inodes[at : at + 128], offset + at)
 
 
 def _squashfs(fd: int, owners: Owners) -> None:
-    """The table of ids, to which inodes point; users and groups have one together, so an id that is
-    mapped to two cannot be said."""
+    """Change the table of ids that inodes refer to. Users and groups share it, so an id that a user
+    and a group have with different mappings cannot be represented."""
     block = _read(fd, 96, 0)
     (magic,) = unpack_from("<I", block)
     (count,) = unpack_from("<H", block, 26)
@@ -135,14 +136,14 @@ def _squashfs(fd: int, owners: Owners) -> None:
             if uid != gid:
                 raise ValueError(
                     f"user {known} is {uid} in the container and group {known} is {gid}, which it "
-                    "cannot tell apart: choose another form"
+                    "cannot tell apart: choose another format"
                 )
             pack_into("<I", table, index * 4, uid)
         posix.pwrite(fd, table, offset + 2)
 
 
 def _erofs(fd: int, owners: Owners) -> None:
-    """Each inode that a directory names, from the root on (Documentation/filesystems/erofs.rst)."""
+    """Change each inode that is reachable from the root (Documentation/filesystems/erofs.rst)."""
     block = _read(fd, 128, SUPERBLOCK)
     magic, _, compatible = unpack_from("<3I", block)
     block_bits = block[12]
@@ -157,7 +158,7 @@ def _erofs(fd: int, owners: Owners) -> None:
             if inner not in seen:
                 seen.add(inner)
                 pending.append(inner)
-    if compatible & 1:  # of the superblock's whole block, inodes in it too
+    if compatible & 1:  # a checksum of the superblock's whole block, which may hold inodes
         whole = _read(fd, (1 << block_bits) - SUPERBLOCK, SUPERBLOCK)
         pack_into("<I", whole, 4, 0)
         posix.pwrite(fd, crc32c(bytes(whole)).to_bytes(4, "little"), SUPERBLOCK + 4)
@@ -173,7 +174,7 @@ class _Erofs:
         self.owners = owners
 
     def inode(self, number: int) -> list[int]:
-        """Change the owners of one; what it names, if it is a directory."""
+        """Change one inode's owners; if it is a directory, the numbers of the inodes in it."""
         offset = self.start + number * EROFS_SLOT
         inode = _read(self.fd, 64, offset)
         inode_format, attributes, mode = unpack_from("<HHH", inode)
@@ -201,13 +202,14 @@ class _Erofs:
 
 
 def _named(block: bytearray) -> list[int]:
-    """The inodes' numbers in a block of a directory: entries, then their names."""
+    """The inode numbers in a directory's block, which has entries and then their names."""
     count = unpack_from("<H", block, 8)[0] // EROFS_DIRENT
     return [unpack_from("<Q", block, index * EROFS_DIRENT)[0] for index in range(count)]
 
 
 def crc32c(content: bytes) -> int:
-    """Castagnoli's checksum, from all ones on and not inverted at the end, as erofs has it."""
+    """CRC-32C (Castagnoli) with all ones as the initial value and no final inversion, as erofs uses
+    it."""
     table = []
     for value in range(256):
         for _ in range(8):

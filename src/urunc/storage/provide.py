@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes what the plan wants of a container's files: shared images from the cache, private copies,
-an initrd, the archive of copied volumes. Runs in `create`, in the caller's process, before init is
-forked.
+"""Makes the files that the plan asks for: shared images in the cache, private copies, an initrd, the
+archive of copied volumes. Runs in `create`, in the caller's process, before init is forked.
 
-What is the container's own is in one directory, which the journal knows; what is shared is in the
-cache.
+The container's own files are in one directory, which the journal has; shared ones are in the cache.
 """
 
 from __future__ import annotations
@@ -52,7 +50,7 @@ MIB = 1 << 20
 INIT = "guest-init"
 """urunc's init for Linux guests, among the program's own files."""
 NAMED = 64
-"""So much of a container's id is in its directory's name, for people."""
+"""How many characters of the container's id its directory's name begins with, for people."""
 
 
 def provide(
@@ -75,7 +73,7 @@ def provide(
 
 
 class _Provision:
-    """The work for one container."""
+    """`provide` for one container."""
 
     def __init__(
         self,
@@ -95,7 +93,7 @@ class _Provision:
             for index, volume in enumerate(plan.storage.volumes)
         ]
         self.owners: Owners | None = None
-        """Where files belong to other ids in the container than here."""
+        """The owners of files as the container sees them, if they differ from the host's."""
         if ids.own:
             from urunc.storage.ownership import Owners
 
@@ -104,7 +102,7 @@ class _Provision:
         self.config = config
         self.journal = journal
         self.parts: list[str] = []
-        """Of the initrd, in their order."""
+        """The initrd's parts in their order: paths of cpio archives."""
         self._source: Source | None = None
         self._directory = ""
 
@@ -145,21 +143,22 @@ class _Provision:
 
     @property
     def source(self) -> Source:
-        """What the root filesystem is made of."""
+        """The layers or the device of the root filesystem."""
         if not self._source:
             self._source = identify(self.plan.storage.root)
         return self._source
 
     def _upper(self) -> str:
-        """The container's own layer, where there is anything in it and the guest gets it apart from
-        the image of the lower ones; else ""."""
+        """The directory of the container's writable layer, if it has entries and the guest gets it
+        separately from the image of the lower layers; else ""."""
         root = self.root_way
         if not root or not self.guest.init or root.form in SHARES or root.device:
             return ""
         return self.source.upper if _has_entries(self.source.upper) else ""
 
     def _root(self) -> list[str]:
-        """What its disk is of, where it is one."""
+        """The file or device that holds the root filesystem, as a list of one; empty if it is no
+        disk. An initrd goes to `parts`."""
         root = self.root_way
         if not root or root.form in SHARES:
             return []
@@ -167,11 +166,11 @@ class _Provision:
             return [root.device]
         from urunc.storage.images import build_private, obtain, private_copy
 
-        # with urunc's init an archive's own files are beside the root, not in it
+        # urunc's init and its files are beside the root in the archive, not in it
         image_format = f"root-{root.form}" if root.form == INITRD and self.guest.init else root.form
         own = f"root.{root.form}"
         if not self.guest.init and _has_entries(self.source.upper):
-            # such a guest has no layers of its own: it gets the whole, which nobody else may share
+            # a guest without urunc's init cannot stack layers: it gets a private image of them all
             path = f"{self.directory}/{own}"
             tree = self.plan.storage.root
             image = build_private(tree, image_format, path, self.config, self.owners)
@@ -179,7 +178,7 @@ class _Provision:
         else:
             image = obtain(self.source, image_format, self.config, self.owners)
             if image.omitted:
-                image = self._in_another_form(image)
+                image = self._in_another_format(image)
             path = image.path
             if root.copied:
                 path = f"{self.directory}/{own}"
@@ -196,9 +195,9 @@ class _Provision:
             return []
         return [path]
 
-    def _in_another_form(self, image: FilesystemImage) -> FilesystemImage:
-        """An image that holds all of the root filesystem, where nobody asked for the form of this
-        one, which does not."""
+    def _in_another_format(self, image: FilesystemImage) -> FilesystemImage:
+        """An image in a format that holds all of the root filesystem, which `image` does not, if the
+        plan allows for another format and one of them does; else `image`."""
         from urunc.storage.images import obtain
 
         root = self.root_way
@@ -212,7 +211,7 @@ class _Provision:
         return image
 
     def _layer(self, size_mib: int) -> str:
-        """An empty disk for what the guest writes."""
+        """Make an empty disk for the guest's writable layer; its path."""
         from urunc.storage.writable_layer import make_layer
 
         path = f"{self.directory}/layer"
@@ -227,7 +226,7 @@ class _Provision:
         return path
 
     def _returned(self) -> str:
-        """The disk for a file that the engine reads at the end."""
+        """Make the disk for the termination message; its path."""
         from urunc.storage.termination_message import make
 
         path = f"{self.directory}/returned"
@@ -239,8 +238,8 @@ class _Provision:
         return path
 
     def _archive(self, upper: str) -> tuple[str, tuple[str, ...]]:
-        """The file with copied volumes and the files of the writable layer; its opaque
-        directories."""
+        """Make the archive of copied volumes and the writable layer's files; (its path, the layer's
+        opaque directories)."""
         path = f"{self.directory}/archive"
         copied = {
             f"volumes/{index}": volume
@@ -250,7 +249,7 @@ class _Provision:
         return path, self._copy(path, copied, upper).opaque
 
     def _into_initrd(self) -> None:
-        """A part with the volumes at their places."""
+        """Add an initrd part that holds the volumes at their destinations."""
         copied = {
             volume.destination.strip("/"): volume
             for volume in self.volumes
@@ -290,7 +289,7 @@ class _Provision:
         return archive
 
     def _image_of(self, volume: Volume, number: int) -> str:
-        """A disk made of a volume, the container's own."""
+        """Make a disk image of a volume for this container alone; its path."""
         from urunc.storage.images import build_private
 
         path = f"{self.directory}/volume{number}.{volume.way}"
@@ -299,7 +298,8 @@ class _Provision:
         return path
 
     def _kernel_part(self) -> str:
-        """urunc's init with the kernel's modules, made once for each kernel."""
+        """The path of the initrd part with urunc's init and the kernel's modules; made once per
+        kernel."""
         from urunc.storage.initrd import kernel_part
         from urunc.storage.kernel_devices import modules_of
 
@@ -309,7 +309,7 @@ class _Provision:
         return kernel_part(self.plan.kernel.modules, wanted, programs.path(INIT), self.config)
 
     def _initrd(self) -> str:
-        """One file of all parts; a single one that is shared stays where it is."""
+        """The path of one file that holds all parts, "" if there are none."""
         if not self.parts:
             return ""
         if not self.plan.kernel.initrd:
@@ -325,7 +325,7 @@ class _Provision:
         size = sum(posix.stat(part).st_size for part in self.parts)
         plan = self.plan
         own_init = plan.application.process is not None
-        assumed = INITRD_BYTES if own_init else 0  # and held against the memory already
+        assumed = INITRD_BYTES if own_init else 0  # the plan has allowed for this much already
         least = least_of(
             self.guest, plan.kernel.memory_bytes, max(size, assumed), own_init=own_init
         )
@@ -343,7 +343,7 @@ class _Provision:
 
         shared = cache.directory(self.config)
         if all(part.startswith(f"{shared}/") for part in self.parts):
-            return joined(self.parts, self.config)  # nothing of it is the container's own
+            return joined(self.parts, self.config)  # all parts are shared, so the whole can be
         path = f"{self.directory}/initrd"
         assemble(self.parts, path, one_archive=not self.plan.application.process)
         self._give(path, 0o400)
@@ -371,20 +371,20 @@ class _Provision:
         return self._directory
 
     def _give(self, path: str, mode: int) -> None:
-        """A file of the container's own is its monitor's."""
+        """Give a file of the container's to the monitor's user."""
         posix.chmod(path, mode)
         posix.chown(path, self.user.uid, self.user.gid)
 
 
 def free_bytes(directory: str) -> int:
-    """What root may still write to a directory's filesystem."""
+    """The free bytes of a directory's filesystem, root's reserve included."""
     facts = posix.statvfs(directory)
     return facts.f_bfree * facts.f_frsize
 
 
 def _sweep(location: str, boot: str) -> None:
-    """Remove the directories of containers of another boot: the machine went down with them, and
-    what knew of them was in memory."""
+    """Remove the directories of containers of earlier boots, whose state was in memory and is
+    lost."""
     for name in posix.listdir(location):
         other, dot, _ = name.partition(".")
         if dot and len(other) == len(boot) and other != boot:
@@ -395,7 +395,7 @@ def _sweep(location: str, boot: str) -> None:
 
 
 def private_location(config: Config) -> str:
-    """Where containers' own files are; an ordinary user's are beside that user's cache."""
+    """The directory of containers' own files; an ordinary user's is beside that user's cache."""
     path: str = config.get("storage.private")
     near = cache.location(config)
     if path == DEFAULT_PRIVATE and near != cache.DEFAULT:
@@ -404,7 +404,8 @@ def private_location(config: Config) -> str:
 
 
 def _open_inside(root: str, path: str) -> int:
-    """A descriptor by O_PATH of a regular file of the image, which no link leads astray."""
+    """An O_PATH descriptor of a regular file of the image; links resolve below `root`. Raises
+    ImageError."""
     fd = open_in_root(root, path, O_PATH)
     if posix.fstat(fd).st_mode & S_IFMT != S_IFREG:
         posix.close(fd)

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 SEEK_SET, SEEK_CUR = 0, 1
 BUFFER_BYTES = 1 << 20
 UNABLE = (EXDEV, EINVAL, ENOTSUP, ENOSYS, EPERM, EBADF)
-"""What copy_file_range(2) and sendfile(2) say between files that they cannot copy between."""
+"""Errors of copy_file_range(2) and sendfile(2) for files between which they cannot copy."""
 
 
 def extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """(begin, end) of the parts of a file of this size that are no holes; all of it where the file
-    system does not say (lseek(2), SEEK_DATA). Moves the descriptor's position."""
+    """(begin, end) of each part of a file of `size` bytes that is no hole; the whole file if the
+    file system does not tell (lseek(2), SEEK_DATA). Moves the descriptor's position."""
     end = 0
     while end < size:
         try:
@@ -37,8 +37,8 @@ def extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def copy(source: int, out: int, size: int) -> None:
-    """The first `size` bytes of a file to where a regular file's descriptor is; holes, and what is
-    missing at the end, become holes."""
+    """Copy the first `size` bytes of a file to the position of `out`, a regular file. Holes stay
+    holes, and so does what is missing at the end."""
     start = posix.lseek(out, 0, SEEK_CUR)
     for begin, end in extents(source, size):
         posix.lseek(source, begin, SEEK_SET)
@@ -50,7 +50,8 @@ def copy(source: int, out: int, size: int) -> None:
 
 
 def transfer(source: int, out: int, count: int) -> int:
-    """Some bytes of a file, in the kernel where it can; 0 at its end."""
+    """Copy up to `count` bytes from position to position, inside the kernel if it can; how many
+    were copied, 0 at the end of the file."""
     count = min(count, 1 << 30)
     for call in (posix.copy_file_range, _sendfile):
         try:

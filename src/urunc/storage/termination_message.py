@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A file that the engine reads once the container has ended (a pod's termination message), where
-the guest has a copy of it: urunc's init writes what it ends with onto a small disk, and who sees
-first that the container has stopped puts it into the engine's file.
+"""A pod's termination message: a file of the kubelet's, of which the guest has a copy. At the end
+urunc's init writes the copy's content to a small disk; the first urunc process that sees that the
+container has stopped writes it back to the kubelet's file.
 
-The guest is not trusted: at worst it says something else of itself, 4096 bytes at most.
+The guest is not trusted: at worst it reports something false of itself, in 4096 bytes at most.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ if TYPE_CHECKING:
 
 SECTOR_BYTES = 512
 LIMIT_BYTES = 4096
-"""So much of its end kubelet reads (MaxContainerTerminationMessageLength of pkg/kubelet)."""
+"""The kubelet reads no more of it (MaxContainerTerminationMessageLength of pkg/kubelet)."""
 MAGIC = b"urunc-returned 1 "
-"""Then the length in decimal and a line's end, in a sector of its own; then the bytes."""
+"""Begins the disk's first sector; the length in decimal and a line feed follow, the message begins
+in the second sector."""
 
 
 def is_read_back(source: str) -> bool:
-    """Whether a file is one that kubelet made for a container's termination message:
+    """Whether the kubelet made this file for a container's termination message, to go by its path:
     `…/pods/UID/containers/NAME/ID` (pkg/kubelet, getPodContainerDir; the ID is 8 hexadecimal
-    letters), wherever terminationMessagePath has it mounted."""
+    digits). terminationMessagePath may have it mounted anywhere."""
     parts = source.split("/")
     if len(parts) < 6 or (parts[-5], parts[-3]) != ("pods", "containers"):
         return False
@@ -36,7 +37,7 @@ def is_read_back(source: str) -> bool:
 
 
 def make(path: str) -> None:
-    """The disk, empty. Raises OSError."""
+    """Make the disk, empty; raises OSError."""
     flags = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC
     fd = posix.open(path, flags, 0o600)
     posix.ftruncate(fd, SECTOR_BYTES + LIMIT_BYTES)
@@ -44,8 +45,7 @@ def make(path: str) -> None:
 
 
 def give_back(file: ReturnedFile) -> None:
-    """Put what a stopped guest left into the engine's file, once. What is in the way is a
-    warning."""
+    """Write a stopped guest's message to the engine's file, once. A failure is a warning."""
     try:
         message = _take(file.disk)
         if message is not None:
@@ -55,7 +55,7 @@ def give_back(file: ReturnedFile) -> None:
 
 
 def _take(path: str) -> bytes | None:
-    """What is on the disk, which is empty after that; None where nothing is."""
+    """The message on the disk, None if there is none; empties the disk."""
     fd = posix.open(path, posix.O_RDWR | posix.O_NOFOLLOW | posix.O_CLOEXEC)
     try:
         header = posix.pread(fd, SECTOR_BYTES, 0)
@@ -70,7 +70,8 @@ def _take(path: str) -> bytes | None:
 
 
 def _write(path: str, identity: tuple[int, ...], message: bytes) -> None:
-    """Into the very file that was there at create."""
+    """Write to the engine's file if it still is the one seen at create: `identity` is its (device,
+    inode)."""
     flags = posix.O_WRONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
     fd = posix.open(path, flags)
     try:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Directories read by descriptors: what a builder has to know of one, and the name of all that it
-holds.
+"""Directory trees, read by descriptors: their size for the builder, and a key for all of their
+content.
 
-Whoever filled a directory chose its names, sizes, modes and times, and nothing of that says what is
-in its files: so files are read whole. Links are never followed, and nothing but regular files and
-directories is opened.
+An image's author chooses names, sizes, modes and times, so none of these identifies a file's
+content: files are read whole. Links are never followed, and only regular files and directories are
+opened.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
 RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS = 0x08, 0x04
 BUFFER_BYTES = 1 << 20
 SETTLED_NS = 100_000_000
-"""A change within this after the last is perhaps not seen in a file's time: the kernel's clock for
-that ticks every 1 to 10 ms."""
+"""Two changes within this time may leave the same ctime: the kernel's clock for file times ticks
+every 1 to 10 ms."""
 NAMES_LIMIT = 4_000_000
-"""Entries that are looked at in one tree: more than any root filesystem has."""
+"""The most entries of a tree that are looked at; no root filesystem has as many."""
 
 
 class TreeEntry:
@@ -52,23 +52,23 @@ class TreeEntry:
 
     def __init__(self, path: str, directory: int, name: str, facts: posix.stat_result) -> None:
         self.path = path
-        """From the tree's root: "" for itself."""
+        """Relative to the tree's root, "" for the root itself."""
         self.directory = directory
-        """Descriptor of the directory it is in, open while the walk is at it."""
+        """A descriptor of the directory it is in, open until the walk goes on to the next one."""
         self.name = name
         self.facts = facts
 
     @property
     def kind(self) -> int:
-        """S_IFMT's part of the mode."""
+        """The file type, S_IFMT of the mode."""
         return self.facts.st_mode & S_IFMT
 
     def target(self) -> str:
-        """What a symbolic link says."""
+        """The target of a symbolic link, "" for anything else."""
         return posix.readlink(self.name, dir_fd=self.directory) if self.kind == S_IFLNK else ""
 
     def attributes(self) -> list[tuple[str, bytes]]:
-        """Extended attributes, sorted, without SELinux's labels: those are the host's."""
+        """Extended attributes, sorted by name, without SELinux labels, which are the host's."""
         path = (
             f"/proc/self/fd/{self.directory}/{self.name}"  # there is no listxattrat(2) before 6.13
         )
@@ -86,20 +86,20 @@ class TreeEntry:
 
 @record
 class Size:
-    """What a tree takes."""
+    """The size of a tree."""
 
     entries: int
     data_bytes: int
-    """Of files' content, without holes."""
+    """The content of files, without holes."""
     apparent_bytes: int
-    """With holes."""
+    """The content of files, with holes."""
     blocks: int
     """Blocks of 4 KiB that an ext filesystem needs for it."""
 
 
 def open_tree(root: str) -> int:
-    """A descriptor of a directory as it is in its own filesystem: what is mounted below it is not
-    there. Needs CAP_SYS_ADMIN."""
+    """A descriptor of a detached copy of a directory's mount, without what is mounted below it
+    (open_tree(2)). Needs CAP_SYS_ADMIN; raises OSError."""
     fd = posix.open(root, O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
     try:
         return _linux.open_tree(fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH)
@@ -108,8 +108,8 @@ def open_tree(root: str) -> int:
 
 
 def walk(root: int) -> Iterator[TreeEntry]:
-    """Every entry of a tree, its root first, in an order that depends on names alone; raises
-    OSError, and HostError for too many."""
+    """Every entry of a tree, the root first, in an order that depends on names alone; raises
+    OSError, and HostError beyond NAMES_LIMIT."""
     yield TreeEntry("", root, ".", posix.fstat(root))
     pending = [""]
     count = 0
@@ -137,7 +137,7 @@ def walk(root: int) -> Iterator[TreeEntry]:
 
 
 def measure(root: int) -> Size:
-    """What a tree takes, hard links counted once; raises OSError."""
+    """The size of a tree, with hard links counted once; raises OSError and HostError."""
     entries = data = apparent = blocks = 0
     seen: set[tuple[int, int]] = set()
     names = 0
@@ -161,7 +161,7 @@ def measure(root: int) -> Size:
             blocks += 1  # shorter ones are in the inode
         if _has_attributes(entry):
             blocks += 1
-    # directories' blocks are filled by two thirds at worst
+    # blocks of directories are two thirds full at worst
     return Size(
         entries=entries,
         data_bytes=data,
@@ -191,10 +191,9 @@ def _has_attributes(entry: TreeEntry) -> bool:
 
 
 def key_of(root: str, cache: str) -> str:
-    """A name for all that a tree holds, files' contents too.
-
-    What a tree was found to hold is kept in the cache: one that the kernel has seen no change of is
-    not read again. Raises HostError.
+    """A key for all of a tree's content, of files too. `cache` is the cache's directory, which
+    remembers the key together with the tree's signature: an unchanged tree is not read again.
+    Raises HostError.
     """
     try:
         tree = open_tree(root)
@@ -222,7 +221,7 @@ def key_of(root: str, cache: str) -> str:
 
 
 def signature(root: int) -> str:
-    """What the kernel notes of each entry of a tree: it changes with any of them. Raises
+    """A hash of every entry's metadata, which changes with any change in the tree. Raises
     OSError."""
     return _signature(root)[0]
 
@@ -243,8 +242,8 @@ def _signature(root: int) -> tuple[str, int, str]:
 
 
 def _content(root: int) -> str:
-    """Modes, owners, links, nodes, attributes and contents. Of times those of files with content:
-    an engine makes empty ones anew, and the directories that they are in."""
+    """A hash of modes, owners, links, nodes, attributes and contents. Times count for files with
+    content only: an engine makes empty files, and the directories above them, anew."""
     hashed = sha256()
     first: dict[tuple[int, int], str] = {}
     for entry in walk(root):

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""virtiofsd, the daemon that serves directories of the host to a guest by virtiofs: where it is,
-which of the two it is, what it is told.
+"""virtiofsd, the daemon that serves host directories to a guest by virtiofs: finding the program,
+telling its two implementations apart, and its command line.
 
-QEMU's own, in C, came with it up to 7.2; the other, in Rust, is a project of its own. It runs as
-root in the container's namespaces, and has the shared directory for its root as soon as the monitor
-connects to it (its sandbox), fewer capabilities and a seccomp filter.
+The C implementation came with QEMU up to 7.2; the one in Rust is a project of its own. It runs as
+root in the container's namespaces. As soon as the monitor connects, it makes the shared directory
+its root, drops capabilities and installs a seccomp filter (its sandbox).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 NAME = "virtiofsd"
 ELSEWHERE = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd")
-"""Where distributions have it, which is not on PATH."""
+"""Where distributions install it, outside of PATH."""
 
 
 def find(config: Config) -> tuple[str, bool]:
-    """(path, whether it is the one in Rust); ("", False) where there is none. Raises HostError
-    where the configured one is no program."""
+    """(path, whether it is the one in Rust); ("", False) if there is none. Raises HostError if the
+    configured path does not exist."""
     path: str = config.get("storage.virtiofsd")
     if path and not exists(path):
         raise HostError(
@@ -46,10 +46,10 @@ def find(config: Config) -> tuple[str, bool]:
 
 
 def command(path: str, directory: str, *, rust: bool) -> tuple[str, ...]:
-    """Its words for a directory; it listens on the descriptor that daemon.start hands it.
+    """The argv to serve a directory on the listening descriptor of init/daemon.py.
 
-    It raises no limit of its own accord. What a guest may do with extended attributes is what a
-    container may; device nodes it may not make, for on the host they would be real ones.
+    It leaves resource limits alone. A guest may use extended attributes as a container may, but
+    cannot make device nodes, which would be real ones on the host.
     """
     common = (f"--fd={LISTENER}", "--rlimit-nofile=0")
     if rust:

@@ -31,7 +31,7 @@ inodes as they are, which are holes."""
 
 
 def make_layer(path: str, size_mib: int) -> None:
-    """An empty filesystem of that size, at a path where nothing is yet. Raises HostError."""
+    """Make an empty ext4 of that size at a new path; raises HostError."""
     program = mkfs.find(LAYER_FORMAT)
     if not program:
         name, package = mkfs.PROGRAMS[LAYER_FORMAT]
@@ -54,8 +54,8 @@ def make_layer(path: str, size_mib: int) -> None:
 
 
 def resize(path: str, size_mib: int) -> None:
-    """Make an ext2 or ext4 filesystem that large, its file too; raises HostError, also where what
-    it holds is more."""
+    """Resize an ext2 or ext4 filesystem and its file; raises HostError, also if its content does not
+    fit."""
     program = f"{mkfs.find(LAYER_FORMAT).rpartition('/')[0]}/resize2fs"
     try:
         size = max(posix.stat(path).st_size, size_mib * MIB)
