@@ -31,7 +31,7 @@ CREATE = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from urunc.config import Config
-from urunc.storage import building, cache, images
+from urunc.storage import build_image, cache, images
 from urunc.storage.layers import identify
 config = Config()
 config.values["storage.cache"] = sys.argv[3]
@@ -50,8 +50,8 @@ REAL = 'exec {real} "$@"\n'
 # where the builder is killed: (what of `create` is replaced, the program in place of mke2fs)
 POINTS = {
     "before anything is made": ("cache.lock = die", ""),
-    "with an empty file": ("building._construct = die", ""),
-    "once there is a child": ("building.poll = die", ""),
+    "with an empty file": ("build_image._construct = die", ""),
+    "once there is a child": ("build_image.poll = die", ""),
     "as the program starts": ("", f"{KILLS_CREATE} sleep 0.3\n{REAL}"),
     "in the middle of the image": (
         "",

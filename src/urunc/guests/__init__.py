@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a guest framework wants to be told: the contract, and the table of those that are known.
+"""The contract of guest frameworks, and the table of the known ones.
 
-A guest turns a Request into words; no monitor's option appears here or in any guest. A guest's
-module is pure: it reads nothing and makes nothing. A new one is a module with a class `GUEST`
-names, an entry in BUILT_IN and a golden file; a package from outside registers its class under the
-entry-point group `urunc.guests`; one whose whole dialect is a line of text needs only
-`guests.NAME.cmdline` in the configuration (template.py).
+A guest turns a Request into Words; no monitor's option appears here or in any guest. A guest's
+module is pure: it reads nothing and makes nothing. A new one is a module whose `GUEST` is a
+subclass of Guest, an entry in BUILT_IN and a golden file. A package from outside registers its
+class under the entry-point group `urunc.guests`. A guest whose whole dialect is one line of text
+needs only `guests.NAME.cmdline` in the configuration (template.py).
+
+The public names here are what plugins build on, and stay.
 """
 
 from __future__ import annotations
@@ -24,27 +26,27 @@ if TYPE_CHECKING:
     from urunc.storage.facts import Root, Volume
 
 STOP_REQUESTS = ("acpi-power-button", "ctrl-alt-del")
-"""Ways in which a machine can ask its guest to stop, the gentler first."""
+"""Signals by which a machine can ask its guest to stop, the gentler one first."""
 SHARE_TAG = "share"
-"""The name by which a guest finds the directories that it shares with the host."""
+"""The tag (virtiofs, 9p) of the directories that are shared with the host."""
 CHANNEL_PORT = "org.urunc.guest"
 VSOCK_PORT = 1024
-"""The name of the port of virtio-serial, and the number of vsock's, by which urunc's init in a
-guest talks to the host."""
+"""The virtio-serial port's name and the vsock port's number by which urunc's init in a guest talks
+to the host."""
 STREAM_PORTS = ("org.urunc.stdin", "org.urunc.stdout", "org.urunc.stderr")
-"""The ports of virtio-serial by which an application's standard streams go."""
+"""The virtio-serial ports that carry an application's standard streams."""
 BUILT_IN = ("linux", "mewz", "mirage", "rumprun", "unikraft")
 
 
 @record
 class Nic:
-    """A network interface as the guest should see it; addresses are text, empty where there are
-    none.
+    """A network interface as the guest should see it. Addresses are text, "" for none; `mtu` is in
+    bytes.
 
-    The first IPv4 and IPv6 address, with the prefix that is on the link in truth: 32 or 128 where
-    even the gateway is reached by a route of its own. `ipv4_subnet` is the prefix as configured.
-    `more` are further addresses (ADDRESS/PREFIX). `routes` are all that do not follow from the
-    addresses, default routes (0.0.0.0/0, ::/0) too, on-link ones first.
+    `ipv4` and `ipv6` are the first address of their kind, with the prefix that is truly on the
+    link: 32 or 128 if even the gateway needs a route of its own. `ipv4_subnet` is the prefix as
+    configured. `more` are further addresses (ADDRESS/PREFIX). `routes` are all that do not follow
+    from the addresses, with the default routes (0.0.0.0/0, ::/0), on-link ones first.
     """
 
     name: str
@@ -60,25 +62,26 @@ class Nic:
     more: tuple[str, ...]
     routes: tuple[Route, ...]
     interface: str = ""
-    """What it is called in the container's network namespace, "" where it has a device for the
-    guest alone."""
+    """Its name in the container's network namespace, "" for a device that is the guest's alone
+    (network mode shared)."""
 
 
 @record
 class Disk:
-    """A block device given to the guest, under the name that the guest knows it by ("" where by
-    order)."""
+    """A block device of the guest; `name` is the one that the guest declares, "" if it knows disks
+    by their order."""
 
     name: str
     read_only: bool
     mount_point: str
     filesystem: str = ""
-    """What is on it, "" where nobody knows."""
+    """Its filesystem's type, "" if it is not known."""
 
 
 @record
 class Process:
-    """How urunc's init runs the application in a guest; ids are the guest's own."""
+    """How urunc's init runs the application in a guest; ids are the guest's own. Fields are those
+    of config.json's process, as init takes them."""
 
     uid: int
     gid: int
@@ -86,37 +89,37 @@ class Process:
     cwd: str
     umask: int | None
     capabilities: tuple[str, ...]
-    """Masks in hexadecimal, in the order of spec.CAPABILITY_SETS; empty: all that there are."""
+    """Masks in hexadecimal, in the order of spec.CAPABILITY_SETS; empty: all capabilities."""
     no_new_privileges: bool
     rlimits: tuple[str, ...]
-    """TYPE SOFT HARD"""
+    """`TYPE SOFT HARD`, as in `RLIMIT_NOFILE 1024 4096`."""
     sysctls: Mapping[str, str]
     masked_paths: tuple[str, ...]
     read_only_paths: tuple[str, ...]
     domainname: str
     terminal: bool
     own_pids: bool
-    """Whether it is PID 1 of a namespace of its own."""
+    """Whether it is PID 1 of a PID namespace of its own."""
     no_input: bool = False
-    """Whether its standard input is empty: /dev/null."""
+    """Whether its standard input is /dev/null."""
     personality: str = ""
-    """Its execution domain: "LINUX", "LINUX32"."""
+    """Its execution domain (personality(2)): "LINUX" or "LINUX32", "" for the default."""
     time_offsets: tuple[str, ...] = ()
-    """CLOCK SECONDS NANOSECONDS"""
+    """`CLOCK SECONDS NANOSECONDS`, as in `monotonic 100 0`."""
     filter: str = ""
-    """Which system calls it may make: a BPF program in hexadecimal."""
+    """Its seccomp filter: a BPF program in hexadecimal, "" for none."""
     filter_flags: int = 0
-    """For seccomp(2)."""
+    """SECCOMP_FILTER_FLAG_* for seccomp(2)."""
     most_processes: int = 0
-    """How many it may be with its children, threads counted; 0: any number."""
+    """The most tasks that it may have with its children, threads included; 0: no limit."""
     files: tuple[str, ...] = ()
-    """Of the files that engines mount into every container those that this one's has mounted."""
+    """The storage.facts.NETWORK_FILES that the container has mounted."""
 
 
 @record
 class Request:
-    """Everything that a guest may build its words from; `console` is Linux's name for the machine's
-    serial port."""
+    """Everything that a guest may build its Words from. `console` is Linux's name of the machine's
+    serial port (`ttyS0`); indices are those of `disks`, -1 for none."""
 
     args: tuple[str, ...]
     env: tuple[str, ...]
@@ -127,50 +130,53 @@ class Request:
     nics: tuple[Nic, ...]
     disks: tuple[Disk, ...]
     dns: tuple[str, ...]
-    """Name servers, all within the guest's reach."""
+    """Name servers' addresses, all reachable from the guest."""
     search: tuple[str, ...]
+    """The resolver's search domains."""
     hosts: tuple[str, ...]
-    """Lines of the hosts file: ADDRESS NAME…"""
+    """Lines of the hosts file: `ADDRESS NAME…`."""
     options: tuple[str, ...] = ()
-    """Of the resolver, as resolv.conf has them: `ndots:5`."""
+    """The resolver's options as in resolv.conf (`ndots:5`)."""
     root: Root | None = None
-    """The container's root filesystem, where it is the guest's."""
+    """The container's root filesystem, if it is the guest's."""
     volumes: tuple[Volume, ...] = ()
     archive: int = -1
-    """The index of the disk with copied volumes and the container's own files, -1 for none."""
+    """The disk with copied volumes and the files of the container's writable layer."""
     layer: bool = False
-    """Whether there are files of the container's own among them."""
+    """Whether that disk holds files of the writable layer."""
     opaque: tuple[str, ...] = ()
-    """Directories of the container's own files that hide those of the image (overlayfs)."""
+    """Opaque directories of that layer, which hide those of the image (overlayfs)."""
     upper: int = -1
-    """The index of the disk for what the guest writes to its root filesystem, -1 for none."""
+    """The disk for the guest's own writable layer."""
     returned: int = -1
-    """The index of the disk for a file that the engine reads at the end, -1 for none."""
+    """The disk for the termination message, which the engine reads at the end."""
     process: Process | None = None
+    """The application, if urunc's init runs it."""
     channel: str = ""
-    """How urunc's init talks to the host: "virtio" or "vsock", "" not at all."""
+    """How urunc's init talks to the host: "virtio", "vsock", or "" for not at all."""
     parameters: tuple[str, ...] = ()
-    """For the kernel itself; for guests that say that they take them (`takes_parameters`)."""
+    """Parameters for the kernel itself, for guests with `takes_parameters`."""
     streams: bool = False
-    """Whether each of the standard streams has a way of its own; else all are the console."""
+    """Whether each standard stream has a port of its own (STREAM_PORTS); else all are the
+    console."""
     resolver_file: str | None = None
     hosts_file: str | None = None
-    """The whole of the container's resolv.conf and hosts file, None where it has none."""
+    """The content of the container's resolv.conf and hosts file, None if it has none."""
 
 
 @record
 class Setting:
-    """The machine that is decided on for a guest; versions are "" where nobody knows them."""
+    """The machine that was decided on for a guest; an unknown version is ""."""
 
     version: str
-    """The guest's: what the image says of it, else its kernel."""
+    """The guest framework's version, from the image's annotation or else from the kernel's file."""
     release: str
-    """What its kernel says."""
+    """The version in the kernel's file."""
     monitor: str
     monitor_version: str
     architecture: str
     accelerator: str
-    """"kvm", "tcg" (it emulates) or "none"."""
+    """"kvm", "tcg" (QEMU's emulation) or "none"."""
     memory_bytes: int
 
 
@@ -178,20 +184,21 @@ class Setting:
 class Words:
     """A guest's command line: the program's own name and what follows it.
 
-    `program` is "" where the guest has no use for one. A monitor that passes words separately keeps
-    each as one argument; one that passes a line joins them by blanks.
+    `program` is "" for a guest that takes none. A monitor that passes words separately keeps each
+    as one argument; one that passes a line joins them with blanks.
     """
 
     program: str
     words: tuple[str, ...]
     config: str = ""
-    """What urunc's init reads from a disk, where the guest runs it."""
+    """The text that urunc's init reads from a disk (guests/linux_config.py), "" if it does not run
+    in the guest."""
 
 
 @record
 class Devices:
-    """The devices that a guest's file declares, by name; None where it declares none and takes
-    any."""
+    """The names of the devices that a guest's file declares; None for a guest that declares none
+    and takes any."""
 
     nets: tuple[str, ...] | None
     blocks: tuple[str, ...] | None
@@ -202,49 +209,52 @@ class Guest:
 
     name = ""
     monitors: frozenset[str] = frozenset()
-    """The monitors it is known to run on; empty: any."""
+    """Names of the monitors that it is known to run on; empty: any."""
     storage: frozenset[str] = frozenset()
-    """What it can take its files from: "initrd", "block"."""
+    """The annotations by which an image can give it files: "initrd", "block"."""
     takes_arguments = True
     takes_environment = True
-    """Whether it can be told the application's; else a warning says what is left out."""
+    """Whether it can be given the application's arguments and environment; if not, a warning says
+    that they are left out."""
     splits_arguments = False
-    """Whether arguments are joined by blanks and split again in the guest, whatever is in them."""
+    """Whether the guest splits the line at blanks, so that no argument may hold one."""
     takes_hostname = False
     takes_parameters = False
-    """Whether its kernel has parameters apart from the application's words."""
+    """Whether its kernel has parameters that are separate from the application's words."""
     takes_ipv6 = False
-    """Whether it can be told an IPv6 address."""
+    """Whether it can be configured with an IPv6 address."""
     max_addressed = 1
-    """How many interfaces it can be told addresses of."""
+    """How many interfaces it can be configured with addresses."""
     stops_on: frozenset[str] = frozenset()
-    """Of STOP_REQUESTS those that every guest of this kind listens to; an image may say more of
-    itself (annotation stopsOn)."""
+    """The STOP_REQUESTS that every guest of this kind listens to; an image may name more
+    (annotation stopsOn)."""
     quirks: frozenset[str] = frozenset()
-    """Neutral words that a monitor may know: "isa-debug-exit", "virtio-modern" (no legacy),
-    "reset-by-8042" (it resets the machine by the keyboard controller, and by nothing else where it
-    panics; it looks for one only where ACPI says so)."""
+    """Traits that a monitor may use: "isa-debug-exit", "virtio-modern" (no legacy virtio),
+    "reset-by-8042" (the guest resets the machine through the keyboard controller, after a panic
+    through nothing else, and looks for one only if ACPI announces it)."""
     assigns_resources = False
-    """Whether it gives PCI devices their addresses itself, so that a firmware which leaves them
-    unassigned (qboot) will do; all others get one that assigns them."""
+    """Whether it assigns addresses to PCI devices itself, so that a firmware that leaves them
+    unassigned (qboot) will do."""
     block_mount_point = ""
-    """Where it mounts its first block device, if the image does not say."""
+    """Where it mounts its first block device, unless the image says so."""
     root_forms: tuple[str, ...] = ()
-    """Forms (storage.facts.ROOT_FORMATS) in which it can take the container's root filesystem, the
-    cheapest first."""
+    """The formats (storage.facts.ROOT_FORMATS) in which it can take the container's root
+    filesystem, the cheapest first."""
     volume_ways: tuple[str, ...] = ()
-    """Ways by which it can take a volume (storage.facts), the best first."""
+    """The transports (storage.facts) by which it can take a volume, the best first."""
     working_mib = 0
-    """Memory that it needs beside its kernel's and its initrd's to come to run its application."""
+    """The memory in MiB that it needs beside its kernel's and its initrd's to run an
+    application."""
     init = False
-    """Whether it runs urunc's init where it is handed the container's root filesystem."""
+    """Whether it runs urunc's init when it gets the container's root filesystem."""
 
     def modules(self, filesystems: tuple[str, ...]) -> tuple[str, ...]:
-        """The kernel modules that urunc's init needs, with what mounts these filesystems."""
+        """The kernel modules that urunc's init needs, with those that mount these filesystems."""
         return ()
 
     def devices(self, binary: Binary) -> Devices:
-        """What the file declares: the devices in its Solo5 manifest, where it has one."""
+        """The devices that the guest's file declares: those of its Solo5 manifest, if it has
+        one."""
         if not binary.solo5_target:
             return Devices(nets=None, blocks=None)
         return Devices(
@@ -253,38 +263,39 @@ class Guest:
         )
 
     def words(self, request: Request) -> Words:
-        """The command line; raises ImageError where the request cannot be said in this guest's
-        dialect."""
+        """The command line for a request; raises ImageError for what this guest's dialect cannot
+        express."""
         raise NotImplementedError
 
     def omissions(self, request: Request) -> list[str]:
-        """What `words` leaves out of this request though the dialect could say it, in words for
-        the user."""
+        """Warnings for the user: what `words` leaves out of this request for want of room, or
+        because of the guest's version."""
         return []
 
     def cautions(self, setting: Setting) -> list[str]:
-        """What of this machine a guest of this version cannot use, or does not bear, in words for
-        the user; raises ImageError where the version is none."""
+        """Warnings for the user: what a guest of this version cannot use of this machine, or fails
+        on. Raises ImageError for a version that is not one."""
         return []
 
 
 def share_tag(index: int) -> str:
-    """The name of the share with one volume, for guests without urunc's init."""
+    """The tag of the share with the volume of this index, for guests without urunc's init."""
     return f"volume{index}"
 
 
 def known(name: str, config: Config) -> bool:
-    """Whether a guest of this name can be found, at what cost so ever."""
+    """Whether there is a guest of this name. Looks through installed packages if need be, which
+    takes time."""
     return name in BUILT_IN or name in config.names("guests") or name in _plugins()
 
 
 def names(config: Config) -> list[str]:
-    """Every known guest, for messages."""
+    """The names of all known guests, for messages."""
     return sorted({*BUILT_IN, *config.names("guests"), *_plugins()})
 
 
 def load(name: str, config: Config) -> Guest:
-    """The guest of a name; raises ImageError."""
+    """The guest of a name; raises ImageError for one that is unknown or not allowed."""
     if not config.get(f"guests.{name}.allowed"):
         source = config.source(f"guests.{name}.allowed")
         raise ImageError(f"guest '{name}': not allowed on this machine", f"set in {source}")
@@ -314,7 +325,8 @@ def _plugins() -> dict[str, Any]:
 
 
 def host_name(name: str) -> str:
-    """A host's name that can stand among other fields of a word; raises ImageError."""
+    """`name` itself, if it can stand between other fields in a word; raises ImageError
+    otherwise."""
     if not all(letter.isalnum() or letter in "-_." for letter in name):
         raise ImageError(
             f"hostname: '{name}' cannot stand in the guest's command line",
@@ -324,12 +336,13 @@ def host_name(name: str) -> str:
 
 
 def joined(words: Iterable[str], guest: str) -> str:
-    """Words as one line for a guest that splits it at blanks and knows no quoting."""
+    """Words as one line for a guest that splits it at blanks and knows no quoting; raises
+    ImageError for an empty word and one with a blank."""
     parts = list(words)
     for word in parts:
         if not word or word.split() != [word]:
             raise ImageError(
                 f"command line of {guest}: the argument '{word}' is empty or holds blanks",
-                f"{guest} splits its command line at blanks; pass it in another form",
+                f"{guest} splits its command line at blanks; write the argument without them",
             )
     return " ".join(parts)

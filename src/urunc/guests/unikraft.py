@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Unikraft: library parameters, `--`, then the application's arguments, on one line.
 
-How it is told of its files and its network has changed with its versions: DIALECTS is the table.
-The line is split as a shell would (lib/ukargparse): blanks separate, quotes of both kinds group, a
-word without a character is dropped. A parameter (lib/uklibparam) is `LIBRARY.NAME=VALUE`; one that
-is a list is `NAME=[ a b ]`, where a bracket at a word's end ends the list, quoted or not, or the
-same word several times.
+The parameters for files and network have changed with its versions: DIALECTS is the table. The line
+is split as a shell would (lib/ukargparse): blanks separate, quotes of both kinds group, an empty
+word is dropped. A parameter (lib/uklibparam) is `LIBRARY.NAME=VALUE`. A list is `NAME=[ a b ]`,
+which ends at the first word with a bracket at its end, quoted or not; or it is the same parameter
+several times.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from urunc.storage.facts import SHARES
 
 @record
 class Dialect:
-    """What is said to Unikraft from one version on."""
+    """The parameters that Unikraft takes from one version on."""
 
     since: tuple[int, ...]
     initrd: tuple[str, ...]
-    """Entries of `vfs.fstab` by which an initrd's files become the root; none: `vfs.rootfs`."""
+    """Entries of `vfs.fstab` that make an initrd's files the root; if empty, `vfs.rootfs` does."""
     network: str
-    """"parameters": one for address, gateway and mask of one interface; "and-dns": and for a name
-    server; "list": `netdev.ip`, for each interface."""
+    """"parameters": address, gateway and mask of one interface; "and-dns": these and a name server;
+    "list": `netdev.ip` for each interface."""
     environment: bool = True
-    """Whether it has `env.vars`."""
+    """Whether it knows `env.vars`."""
     quoting: bool = True
-    """Whether quotes group words with blanks."""
+    """Whether quotes group words that hold blanks."""
     shares: bool = True
-    """Whether `vfs.fstab` makes mount points."""
+    """Whether `vfs.fstab` can make mount points."""
 
 
 MOUNTED = ('"none:/:ramfs"', '"initrd0:/:extract"')
@@ -49,15 +49,15 @@ DIALECTS = (
     Dialect(since=(0, 13), initrd=(), network="parameters", shares=False),
     Dialect(since=(0, 14), initrd=('"initrd0:/:initrd"',), network="parameters", shares=False),
     Dialect(since=(0, 16), initrd=('"initrd0:/:initrd"',), network="and-dns"),
-    # `extract` mounts nothing for the files, and fails without a root
+    # `extract` mounts no file system to extract to, and fails without a root
     Dialect(since=(0, 16, 1), initrd=MOUNTED, network="list"),
-    # `ramfs=2`: where the kernel has mounted nothing itself
+    # `ramfs=2`: mount a ramfs unless the kernel has mounted something itself
     Dialect(since=(0, 16, 2), initrd=('"initrd0:/:extract::ramfs=2:"',), network="list"),
-    # posix-vfs-fstab knows no `ramfs`
+    # posix-vfs-fstab has no `ramfs` option
     Dialect(since=(0, 20), initrd=MOUNTED, network="list"),
 )
-"""By version, the oldest first. The last is for kernels of which nobody knows the version, too: its
-line is the one that most of them understand."""
+"""By version, the oldest first. The last one serves for kernels of unknown version, too: most of
+them understand its line."""
 
 WORD_LIMIT = 60  # LIBUKBOOT_MAXNBARGS of a default build
 LINE_LIMIT_BYTES = 4096  # LIBUKBOOT_CMDLINE_MAX_LEN of one
@@ -67,12 +67,12 @@ SPLITTING = " \t\r\n\v"
 QUOTING = "'\"\\"
 GIB = 1 << 30
 LOW_MEMORY = {"qemu": (0xB000_0000, 2 * GIB), "firecracker": (0xD000_0001, 0xD000_0000)}
-"""monitor → (from how much memory on a part of it is above 4 GiB, how much is below then), on
-x86_64 (hw/i386/pc_q35.c; src/vmm/src/arch/x86_64/layout.rs)."""
+"""monitor → (the memory from which a part of it is above 4 GiB, the memory that is below then), in
+bytes, on x86_64 (hw/i386/pc_q35.c; src/vmm/src/arch/x86_64/layout.rs)."""
 SEEDING_QEMU = (8, 1, 3)
-"""The first that emulates RDSEED."""
-UNBORNE_FIRECRACKER = (1, 8)
-"""The first whose memory map Unikraft 0.16 and 0.17.0 do not bear."""
+"""The first version that emulates RDSEED."""
+UNUSABLE_FIRECRACKER = (1, 8)
+"""The first version on whose memory map Unikraft 0.16 and 0.17.0 fail."""
 COMMIT_OF_0_17_0 = "484ff209"
 
 
@@ -103,8 +103,8 @@ class Unikraft(Guest):
         elif request.initrd:
             words.append("vfs.rootfs=initrd")
         if not words and "--" in request.args[1:]:
-            # else the guest would take the words before that one for parameters; a word without a
-            # dot is none, and is passed over
+            # otherwise the guest would take the words before that `--` for parameters; a word
+            # without a dot is no parameter, and is ignored
             words.append("urunc")
         if words:  # with nothing before it, the `--` itself would be an argument
             words.append("--")
@@ -116,7 +116,7 @@ class Unikraft(Guest):
         dialect, left_out = dialect_of(request.version), []
         unnamed = f"unikraft {request.version}".rstrip()
         if request.env and not dialect.environment:
-            left_out.append(f"process.env: {unnamed} is told none (`env.vars` came with 0.13)")
+            left_out.append(f"process.env: {unnamed} takes none (`env.vars` came with 0.13)")
         elif len(request.env) > ENVIRONMENT_LIMIT:
             lost = [variable.partition("=")[0] for variable in request.env[ENVIRONMENT_LIMIT:]]
             left_out.append(
@@ -124,19 +124,19 @@ class Unikraft(Guest):
                 f"built for more: {', '.join(lost[:8])}{', …' if len(lost) > 8 else ''}"
             )
         if dialect.network != "list" and len(request.nics) > 1:
-            left_out.append(f"interfaces: {unnamed} is told of the first one's address alone")
-        told = self.words(request)
-        count = 1 + _count(" ".join(told.words))
+            left_out.append(f"interfaces: {unnamed} takes an address for the first one only")
+        line = self.words(request)
+        count = 1 + _count(" ".join(line.words))
         if count > WORD_LIMIT:
             left_out.append(
                 f"command line: unikraft drops all words but {WORD_LIMIT} of these {count}, unless "
                 "it is built for more"
             )
-        size = len(" ".join((told.program, *told.words)).encode())
+        size = len(" ".join((line.program, *line.words)).encode())
         if size > LINE_LIMIT_BYTES:
             left_out.append(
-                f"command line: {size} bytes are more than the {LINE_LIMIT_BYTES} of a default "
-                "build of unikraft, which does not start then"
+                f"command line: {size} bytes are more than the {LINE_LIMIT_BYTES} that a default "
+                "build of unikraft takes; such a build will not start"
             )
         return left_out
 
@@ -146,12 +146,12 @@ class Unikraft(Guest):
         if setting.architecture == "x86_64" and 0 < start <= setting.memory_bytes:
             found.append(
                 f"memory: unikraft uses {used >> 20} MiB of {setting.memory_bytes >> 20} on "
-                f"{setting.monitor}: it maps what is below 4 GiB alone"
+                f"{setting.monitor}: it maps only what is below 4 GiB"
             )
         if setting.release and dialect_of(setting.release) != dialect_of(setting.version):
             found.append(
-                f"annotation 'unikernelVersion': {setting.version}, but the kernel says that it is "
-                f"{setting.release}: it is told what the former understands"
+                f"annotation 'unikernelVersion': {setting.version}, but the kernel's file says "
+                f"{setting.release}: the command line is for {setting.version}"
             )
         if setting.accelerator == "tcg" and _lacks_seeds(setting):
             found.append(
@@ -170,8 +170,8 @@ class Unikraft(Guest):
 
 
 def _lacks_seeds(setting: Setting) -> bool:
-    """Whether a default build finds no source of random numbers where it is emulated: 0.17 has
-    LIBUKRANDOM in it by default."""
+    """Whether a default build finds no source of random numbers under emulation: 0.17 has
+    LIBUKRANDOM by default."""
     built = setting.release or setting.version
     return (
         setting.architecture == "x86_64"
@@ -182,21 +182,21 @@ def _lacks_seeds(setting: Setting) -> bool:
 
 
 def _stops_on(setting: Setting) -> bool:
-    """Whether it does not bear this Firecracker's memory map; a commit after 0.17.0's own may."""
+    """Whether it fails on this Firecracker's memory map; a commit after 0.17.0's own may work."""
     built = setting.release or setting.version
     if not built or not setting.monitor_version:
         return False
     _, mark, commit = built.partition("~")
-    bears = version_of(built) >= (0, 17) and mark and commit != COMMIT_OF_0_17_0
+    mended = version_of(built) >= (0, 17) and mark and commit != COMMIT_OF_0_17_0
     return (
         (0, 16) <= version_of(built) < (0, 18)
-        and not bears
-        and version_of(setting.monitor_version) >= UNBORNE_FIRECRACKER
+        and not mended
+        and version_of(setting.monitor_version) >= UNUSABLE_FIRECRACKER
     )
 
 
 def dialect_of(version: str) -> Dialect:
-    """The dialect of a version, the newest where that is ""; raises ImageError."""
+    """The dialect of a version, the newest one for ""; raises ImageError."""
     if not version:
         return DIALECTS[-1]
     numbers = version_of(version)
@@ -204,8 +204,8 @@ def dialect_of(version: str) -> Dialect:
 
 
 def version_of(text: str) -> tuple[int, ...]:
-    """A version's numbers, without what stands behind them (`0.17.0~484ff209`, `v0.16.1-rc1`);
-    raises ImageError."""
+    """A version's numbers, without what follows them (`0.17.0~484ff209`, `v0.16.1-rc1`); raises
+    ImageError."""
     numbers = text.removeprefix("v")
     for mark in "~-+ ":
         numbers = numbers.partition(mark)[0]
@@ -235,21 +235,21 @@ def _mounts(request: Request, dialect: Dialect) -> list[str]:
             shares.append(_share(tag, volume.destination, read_only=volume.read_only))
     if shares and not dialect.shares:
         raise ImageError(
-            f"unikraft {request.version}: knows no shared directories",
-            "before 0.16 it has its initrd alone",
+            f"unikraft {request.version}: has no shared directories",
+            "before 0.16 its initrd is all that it can take files from",
         )
     return mounts + shares
 
 
 def _share(tag: str, path: str, *, read_only: bool) -> str:
-    """An entry for 9pfs; the flags are mount(2)'s, in hexadecimal, and `mkmp` makes the mount
-    point."""
+    """An entry of `vfs.fstab` for 9pfs. The flags are mount(2)'s in hexadecimal; `mkmp` makes the
+    mount point."""
     flags = f"{MS_RDONLY:#x}" if read_only else ""
     return f'"{tag}:{path}:9pfs:{flags}::{"" if path == "/" else "mkmp"}"'
 
 
 def _environment(variables: tuple[str, ...]) -> list[str]:
-    """The list, and a word of its own for each variable that would end it."""
+    """`env.vars` as a list, and as a word of its own for each variable that would end the list."""
     ending = [variable for variable in variables if variable.endswith("]")]
     listed = [_quoted(variable) for variable in variables if not variable.endswith("]")]
     words = [f"env.vars=[ {' '.join(listed)} ]"] if listed else []
@@ -259,15 +259,15 @@ def _environment(variables: tuple[str, ...]) -> list[str]:
 def _argument(word: str, index: int, dialect: Dialect) -> str:
     if not word:
         raise ImageError(
-            f"process.args[{index}]: unikraft drops an argument that is empty",
-            "leave it out, or pass it in another form",
+            f"process.args[{index}]: unikraft drops an empty argument",
+            "leave it out",
         )
     return _quoted(word) if dialect.quoting else joined((word,), "unikraft")
 
 
 def _quoted(word: str) -> str:
-    """A word as the guest's parser, and a shell's, gives it back. Never with ` -- ` in it: there
-    Firecracker looks for the line's two halves."""
+    """A word quoted for the guest's parser, which reads quotes as a shell does. The result never
+    holds ` -- `, at which Firecracker splits the line."""
     if not any(letter in SPLITTING or letter in QUOTING for letter in word):
         return word
     if "'" not in word and " -- " not in word:
@@ -276,7 +276,7 @@ def _quoted(word: str) -> str:
 
 
 def _count(line: str) -> int:
-    """How many words the guest finds in it."""
+    """How many words the guest's parser finds in a line."""
     words, quote, inside = 0, "", False
     for letter in line:
         if quote:
@@ -292,12 +292,12 @@ def _count(line: str) -> int:
 
 
 def _network(request: Request, dialect: Dialect) -> list[str]:
-    """`netdev.ip=IP/PLEN:GW:DNS:DNS:HOST:DOMAIN` for each interface in turn; a field that is not
-    known is left out, trailing colons with it. Name servers and names are the first one's."""
+    """`netdev.ip=IP/PLEN:GW:DNS:DNS:HOST:DOMAIN` for each interface in turn. Unknown fields are
+    empty, and trailing colons are cut off. Only the first has name servers and names."""
     servers = [server for server in request.dns if ":" not in server][:2]
     if dialect.network != "list":
-        told = servers[:1] if dialect.network == "and-dns" else []
-        return [word for nic in request.nics[:1] if nic.ipv4 for word in _parameters(nic, told)]
+        used = servers[:1] if dialect.network == "and-dns" else []
+        return [word for nic in request.nics[:1] if nic.ipv4 for word in _parameters(nic, used)]
     nics = list(request.nics[: Unikraft.max_addressed])
     while nics and not nics[-1].ipv4:
         nics.pop()

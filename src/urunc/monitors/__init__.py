@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a monitor is told: the contract, and the table of those that are known.
+"""The contract of monitors, and the table of the known ones.
 
 A monitor turns a Machine into a Launch; no guest's dialect appears here or in any monitor, and no
-monitor imports another. A monitor's module is pure. A new one is a module with a class that
-`MONITORS` names, an entry in BUILT_IN and a golden file; a package from outside registers its class
-under the entry-point group `urunc.monitors`.
+monitor imports another. A monitor's module is pure. A new one is a module whose table `MONITORS`
+names a subclass of Monitor, an entry in BUILT_IN and a golden file. A package from outside
+registers its class under the entry-point group `urunc.monitors`.
+
+The public names here are what plugins build on, and stay.
 """
 
 from __future__ import annotations
@@ -24,20 +26,20 @@ if TYPE_CHECKING:
     from urunc.config import Config
     from urunc.monitor_client import Control
 
-# monitor's name → its module
 BUILT_IN = {
     "hvt": "urunc.monitors.solo5",
     "spt": "urunc.monitors.solo5",
     "qemu": "urunc.monitors.qemu",
     "firecracker": "urunc.monitors.firecracker",
 }
+"""A monitor's name → its module."""
 
 MIB = 1 << 20
 GIB = 1 << 30
 RUN = "/run"
 """The one directory of the monitor's root that the monitor may write to."""
 SHARE = "/share"
-"""Where shared directories are in the monitor's root: `root` and `volumes/N` in it."""
+"""The directory of shared directories in the monitor's root: `root` and `volumes/N` below it."""
 SHARE_SOCKET = f"{RUN}/virtiofs.sock"
 CHANNEL = f"{RUN}/channel"
 """The FIFOs CHANNEL.in (to the guest) and CHANNEL.out (guest_channel.py)."""
@@ -45,27 +47,29 @@ CHANNEL = f"{RUN}/channel"
 
 @record
 class Program:
-    """A monitor's program on this host: what it is, and every file it needs to be loaded."""
+    """A monitor's program on this host, with every file that it needs to be loaded (`libraries`)
+    and to run (`data`)."""
 
     path: str
     version: str
     libraries: tuple[str, ...]
     data: tuple[str, ...]
     position_independent: bool = True
-    """Whether the kernel loads it anywhere; else it is at an address of its own."""
+    """Whether the kernel can load it at any address (PIE)."""
 
 
 @record
 class MachineNic:
-    """A network device of the machine: frames go through a TAP device; `name` is the guest's for
-    it."""
+    """A network device of the machine, connected to the TAP device `tap`. `name` is the one that
+    the guest declares, "" if it declares none; `mtu` is in bytes."""
 
     name: str
     tap: str
     mac: str
     mtu: int
     queues: int
-    """Pairs of queues; more than one: the TAP device has several, too."""
+    """The number of queue pairs; the TAP device has as many (IFF_MULTI_QUEUE) if it is above
+    one."""
 
 
 @record
@@ -79,20 +83,21 @@ class MachineDisk:
 
 @record
 class MachineShare:
-    """A directory that the guest sees as it is, by the name `tag`."""
+    """A directory of the host's that the guest mounts by the name `tag`."""
 
     kind: str
-    """Of storage.facts.SHARES."""
+    """One of storage.facts.SHARES."""
     tag: str
     path: str
-    """In the monitor's root, where the monitor itself reads it (9p)."""
+    """The directory in the monitor's root, if the monitor itself serves it (9p)."""
     socket: str
-    """Where a daemon serves it (virtiofs)."""
+    """The socket of the daemon that serves it (virtiofs)."""
 
 
 @record
 class Machine:
-    """The machine that a guest asks for, in no monitor's words. Paths are in the monitor's root."""
+    """The machine for a guest, in terms of no particular monitor. Paths are in the monitor's
+    root."""
 
     id: str
     architecture: str
@@ -107,33 +112,35 @@ class Machine:
     disks: tuple[MachineDisk, ...]
     quirks: frozenset[str]
     terminal: bool
-    """Whether standard input is a terminal, whose keys (Ctrl-C too) are the guest's."""
+    """Whether standard input is a terminal, all of whose keys, Ctrl-C too, go to the guest."""
     seccomp: bool
     arguments: tuple[str, ...]
     shares: tuple[MachineShare, ...] = ()
     channel: str = ""
-    """How urunc's init in the guest talks to the host: "virtio", "vsock", "" not at all."""
+    """How urunc's init in the guest talks to the host: "virtio", "vsock", or "" for not at all."""
     streams: tuple[str, ...] = ()
-    """What standard input, output and error are, "" for none, "file" or "socket", where each has a
-    way of its own into the guest; "terminal" alone where all are one and that has its way; () where
-    they are the guest's console."""
+    """The kinds of standard input, output and error, if each has a port of its own into the guest:
+    "file", "socket", or "" for none. ("terminal",) if one terminal is all three and has one port.
+    () if they are the guest's console."""
     stream_descriptors: tuple[int, ...] = ()
-    """Of the monitor's, for standard output and error, to write alone."""
+    """Descriptors of the monitor's for standard output and error, opened for writing only."""
     tells_resets: bool = False
-    """Whether it shall end with a code of its own where the guest resets it: Plan.tells_resets."""
+    """Whether the monitor shall end with a distinct exit code when the guest resets the machine
+    (Plan.tells_resets)."""
     assigns_resources: bool = False
-    """Whether the guest gives PCI devices their addresses itself, or needs a firmware that does."""
+    """Whether the guest assigns addresses to PCI devices itself; else its firmware has to."""
     firmware: str = "auto"
-    """The administrator's choice (config.FIRMWARE); "auto": what the guest needs."""
+    """The administrator's choice (config.FIRMWARE); "auto" is what the guest needs."""
 
 
 @record
 class Launch:
     """All that init needs to become the monitor.
 
-    `files` are written below RUN by the monitor's user before each start. `seccomp` is "own" where
-    the monitor filters its own system calls, else the names that our filter lets through, "" for no
-    filter (the administrator's choice alone).
+    `files` (path below RUN → content) are written by the monitor's user before each start.
+    `devices` are paths of device nodes in the monitor's root. `seccomp` is "own" if the monitor
+    filters its own system calls, or else the names of those that our filter allows, separated by
+    blanks; "" is no filter, which only the administrator can choose.
     """
 
     argv: tuple[str, ...]
@@ -141,41 +148,41 @@ class Launch:
     devices: tuple[str, ...]
     seccomp: str
     claims: tuple[str, ...] = ()
-    """Block devices that nobody else may have meanwhile: init opens them exclusively (open(2),
-    O_EXCL), and the monitor keeps that."""
+    """Block devices for the monitor's exclusive use: init opens them with O_EXCL (open(2)), and the
+    monitor inherits the descriptors."""
     held: tuple[str, ...] = ()
-    """FIFOs that are open from before the monitor's first moment on."""
+    """FIFOs that init opens and the monitor inherits, so that neither end waits for the other."""
     streams: bool = False
-    """Whether it has `Machine.stream_descriptors` beside the standard streams."""
+    """Whether the monitor gets `Machine.stream_descriptors` beside the standard streams."""
 
 
 @record
 class Need:
-    """What a monitor needs of the container's memory limit for itself."""
+    """The part of the container's memory limit that a monitor needs for itself."""
 
     fixed_bytes: int
     per_gib_bytes: int
 
     def of(self, memory_bytes: int) -> int:
-        """With a guest of this memory."""
+        """That part, in bytes, for a guest of `memory_bytes`."""
         return self.fixed_bytes + -(-memory_bytes * self.per_gib_bytes // GIB)
 
     def limit_for(self, memory_bytes: int) -> int:
-        """The smallest limit for a guest of this memory."""
+        """The smallest memory limit for a guest of `memory_bytes`."""
         return memory_bytes + self.of(memory_bytes)
 
     def room_in(self, limit_bytes: int) -> int:
-        """The most memory, in whole MiB, that a guest can have within a limit."""
+        """The most memory that a guest can have within a limit: bytes, in whole MiB."""
         memory = (limit_bytes - self.fixed_bytes) * GIB // (GIB + self.per_gib_bytes)
         memory = memory // MIB * MIB
-        while self.limit_for(memory) > limit_bytes:  # by a rounding at most
+        while self.limit_for(memory) > limit_bytes:  # rounding can make it too much by one MiB
             memory -= MIB
         return memory
 
 
 class Monitor:
     """A virtual machine monitor or sandbox monitor. Subclasses set the attributes and write
-    `launch`."""
+    `launch` and `program_name`. Paths are in the monitor's root."""
 
     name = ""
     architectures: frozenset[str] = frozenset(("x86_64", "aarch64"))
@@ -185,85 +192,86 @@ class Monitor:
     """Whether it can run without KVM, by emulation."""
     max_nics = 1
     max_queues = 1
-    """Pairs of queues that a network device can have."""
+    """The most queue pairs of a network device."""
     max_disks = 1
     sets_modes = False
-    """Whether it changes how the descriptors of its standard streams behave: O_NONBLOCK, a
-    terminal's modes."""
+    """Whether it changes its standard streams' descriptors: O_NONBLOCK, a terminal's modes."""
     opens_for_writing = False
-    """Whether it opens every disk for writing, whatever its guest will do with it."""
+    """Whether it opens even a read-only disk for writing."""
     max_vcpus = 1
     takes_initrd = False
     shares: frozenset[str] = frozenset()
-    """How it can share directories with its guest (storage.facts.SHARES)."""
+    """The transports by which it can share directories (of storage.facts.SHARES)."""
     channel = ""
-    """How urunc's init in its guest can talk to the host: "virtio" by a port over the FIFOs
-    CHANNEL, "vsock" by a connection, "" not at all."""
+    """How urunc's init in its guest can talk to the host: "virtio" by a port that the FIFOs CHANNEL
+    serve, "vsock" by a connection, "" not at all."""
     vsock = ""
-    """Where in its root a guest's connection to urunc comes out, where the channel is "vsock"."""
+    """The socket at which a guest's vsock connection to urunc arrives, if the channel is
+    "vsock"."""
     overhead_mib = 0
-    """What it needs of the container's memory limit for itself, in MiB, beside what grows with the
-    machine (measured by bench/overhead: docs/monitors.md)."""
+    """The memory in MiB that it needs for itself within the container's limit, without the parts
+    that grow with the machine (measured by bench/overhead: docs/monitors.md)."""
     overhead_emulating_mib = 0
-    """The same where it emulates."""
+    """The same when it emulates."""
     overhead_tasks = 16
-    """How many threads and processes it has at most beside one for each vCPU (docs/monitors.md)."""
+    """The most threads and processes that it has beside one for each vCPU (docs/monitors.md)."""
     overhead_per_vcpu_mib = 0
     overhead_per_gib_mib = 0
-    """More for each vCPU, and for each GiB of the guest's memory (page tables)."""
+    """Further MiB for each vCPU, and for each GiB of the guest's memory (page tables)."""
     solo5_target = ""
-    """The target in a guest's ABI note, where it runs only such guests."""
+    """The target in the ABI note of the guests that it runs, "" if it runs others than Solo5's."""
     formats: Mapping[str, frozenset[str]] = {}
     """architecture → kernel formats (elf.Binary.format) that it boots."""
     consoles: Mapping[str, str] = {}
-    """architecture → Linux's name for the machine's serial port, where it is not ttyS0."""
+    """architecture → Linux's name of the machine's serial port, if it is not ttyS0."""
     control_socket = ""
-    """Where in its root it listens for orders; "" where it does not."""
+    """The socket at which it takes orders, "" for none."""
     orders: frozenset[str] = frozenset()
-    """What it can be told while it runs: of guests.STOP_REQUESTS those that it can hand to its
-    guest, and "pause" and "resume", which spare the guest's clock a jump."""
+    """The orders that it takes while it runs: the guests.STOP_REQUESTS that it can pass to its
+    guest, and "pause" and "resume", if these keep the guest's clock from jumping."""
     events_socket = ""
-    """Where in its root it tells what happens to its guest; "" where it does not."""
+    """The socket at which it reports its guest's events, "" for none."""
     stop_signal = 15
-    """What ends it when a stop request (SIGTERM, SIGINT, SIGQUIT, SIGHUP) comes for its guest."""
+    """The signal that ends it when its guest is to stop (SIGTERM, SIGINT, SIGQUIT, SIGHUP) and has
+    no other way."""
 
     def program_name(self, architecture: str) -> str:
-        """The program to look for on PATH."""
+        """The name of the program to look for on PATH."""
         raise NotImplementedError
 
     def data(self, path: str) -> tuple[str, ...]:
-        """Files and directories beside the program and its libraries that it needs, as
-        candidates."""
+        """Candidates for files and directories that the program at `path` needs beside its
+        libraries."""
         return ()
 
     def order(self, control: Control, what: str) -> None:
-        """Carry out one of `orders`; raises MonitorError."""
+        """Have it carry out one of `orders`; raises MonitorError."""
         raise NotImplementedError
 
     def subscribe(self, control: Control) -> None:
-        """Have it tell its events on a connection to `events_socket`; raises MonitorError."""
+        """Have it report events on a connection to `events_socket`; raises MonitorError."""
         raise NotImplementedError
 
     def heard(self, control: Control) -> list[dict[str, str]]:
-        """What it has told since: each with `event`, and a `reason` where that is an end; raises
-        MonitorError where the connection ended."""
+        """The events reported since the last call: each has `event`, and `reason` if the guest
+        ended. Raises MonitorError if the connection ended."""
         raise NotImplementedError
 
     def is_attended(self, control: Control) -> bool:
-        """Whether a guest has opened its port of the channel ("virtio"); raises MonitorError."""
+        """Whether the guest has opened the channel's port ("virtio"); raises MonitorError."""
         return True
 
     def tells_resets(self, architecture: str, version: str) -> bool:
-        """Whether it can end with an exit code of its own, not 0, where a guest ("reset-by-8042")
-        resets the machine; the guest has no keyboard then."""
+        """Whether it can end with a distinct exit code, not 0, when a guest with the quirk
+        "reset-by-8042" resets the machine; such a machine has no keyboard."""
         return False
 
     def ending(self, code: int) -> str:
-        """What an exit code of its means, in words."""
+        """The meaning of its exit code, in words for the user."""
         return f"{self.name} ended with exit code {code}"
 
     def need(self, vcpus: int, accelerator: str) -> Need:
-        """What it needs for itself with so many vCPUs."""
+        """The memory that it needs for itself with `vcpus` vCPUs."""
         fixed = self.overhead_emulating_mib if accelerator == "tcg" else self.overhead_mib
         return Need(
             fixed_bytes=(fixed + vcpus * self.overhead_per_vcpu_mib) * MIB,
@@ -271,31 +279,32 @@ class Monitor:
         )
 
     def most_memory_bytes(self, program: Program, architecture: str) -> int:
-        """The most memory that it can give to its guest; 0 where it has no bound of its own."""
+        """The most memory that it can give to a guest; 0 for no limit of its own."""
         return 0
 
     def line_room(self, devices: int, program: Program, architecture: str) -> int:
-        """How many bytes its guest's command line can have where the machine has so many virtio
-        devices; 0: as many as the guest itself takes."""
+        """The most bytes that the guest's command line can have on a machine with `devices` virtio
+        devices; 0 for no limit but the guest's own."""
         return 0
 
     def launch(self, machine: Machine, program: Program) -> Launch:
-        """Its command line and files; pure."""
+        """Its command line and files for a machine; pure."""
         raise NotImplementedError
 
 
 def known(name: str) -> bool:
-    """Whether a monitor of this name can be found, at what cost so ever."""
+    """Whether there is a monitor of this name. Looks through installed packages if need be, which
+    takes time."""
     return name in BUILT_IN or name in _plugins()
 
 
 def names() -> list[str]:
-    """Every known monitor, for messages."""
+    """The names of all known monitors, for messages."""
     return sorted({*BUILT_IN, *_plugins()})
 
 
 def load(name: str, config: Config) -> Monitor:
-    """The monitor of a name; raises ImageError."""
+    """The monitor of a name; raises ImageError for one that is unknown or not allowed."""
     if not config.get(f"monitors.{name}.allowed"):
         source = config.source(f"monitors.{name}.allowed")
         raise ImageError(f"monitor '{name}': not allowed on this machine", f"set in {source}")

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Firecracker: a configuration file, an API socket for what comes later, and its own seccomp
-filters.
+"""Firecracker: started with a configuration file, controlled through its API socket; it has its own
+seccomp filters.
 
 It adds ` virtio_mmio.device=…` words to the boot arguments, before a `--`. Its log goes to standard
-output, which is the guest's console, so only errors are logged. It ends with 0 whatever the guest
-did.
+output, which is the guest's console, so only errors are logged. Its exit code is 0 whatever the
+guest did.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ if TYPE_CHECKING:
 ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-")
 ID_LIMIT = 64
 GUEST_CID = 3
-"""The guest's address on its vsock: the first that is not reserved (vsock(7))."""
+"""The guest's vsock address: the first that is not reserved (vsock(7))."""
 VSOCK = f"{RUN}/vsock.sock"
-"""A guest's connection to port N comes out at VSOCK_N (Firecracker's docs/vsock.md)."""
+"""A guest's connection to port N arrives at the socket VSOCK_N (Firecracker's docs/vsock.md)."""
 ETHERNET_MTU = 1500
-"""What a guest takes it for where nobody says."""
+"""The MTU that a guest assumes unless it is told one."""
 TELLS_MTU = (1, 16)
-"""The first version that can tell its guest another."""
+"""The first version that can set the guest's MTU."""
 LINE_BYTES = 2047
-"""Of the kernel's command line, without its NUL (CMDLINE_MAX_SIZE, src/vmm/src/arch)."""
+"""The most bytes of the kernel's command line, without its NUL (CMDLINE_MAX_SIZE,
+src/vmm/src/arch)."""
 DEVICE_WORD, FIRST_IRQ = " virtio_mmio.device=4K@0xd0000000:{}", 5
 REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "ctrl-alt-del": ("PUT", "/actions", {"action_type": "SendCtrlAltDel"}),
@@ -98,7 +99,7 @@ class Firecracker(Monitor):
         return ENDINGS.get(code) or super().ending(code)
 
     def line_room(self, devices: int, program: Program, architecture: str) -> int:
-        """On x86_64 it adds a word for each device, and from 1.13 on `pci=off`."""
+        """As in Monitor: on x86_64 it adds a word for each device, and from 1.13 on `pci=off`."""
         if architecture != "x86_64":
             return LINE_BYTES
         added = sum(len(DEVICE_WORD.format(FIRST_IRQ + index)) for index in range(devices))
@@ -159,7 +160,7 @@ def _configuration(machine: Machine, program: Program) -> dict[str, object]:
 
 
 def _identifier(container: str) -> str:
-    """A container's id in Firecracker's alphabet; it is only a label in its log."""
+    """A container's id in the characters and the length that Firecracker takes; a mere label."""
     return "".join(letter if letter in ID_CHARACTERS else "-" for letter in container)[:ID_LIMIT]
 
 

@@ -12,16 +12,16 @@ from __future__ import annotations
 from urunc.monitors import GIB, MIB, Launch, Machine, Monitor, Program
 
 SPT_BASE_BYTES = 1 << 30
-"""Where a solo5-spt that is not position-independent is loaded: its guest has all below
-(tenders/spt/spt_core.c, spt_init; configure.sh, CONFIG_SPT_TENDER_NO_PIE)."""
+"""The load address of a solo5-spt that is not position-independent; its guest gets the memory below
+it (tenders/spt/spt_core.c, spt_init; configure.sh, CONFIG_SPT_TENDER_NO_PIE)."""
 LARGE_SINCE = (0, 9)
 """The first version whose guests have 4 GiB on x86_64, not one (X86_GUEST_MAX_MEM_SIZE)."""
 
 LINE_BYTES = 8191
 """Of a guest's command line, without its NUL (HVT_CMDLINE_SIZE, SPT_CMDLINE_SIZE)."""
 
-# What solo5-hvt needs from execve on, with and without devices (traced with v0.9.0 and v0.12.1, on
-# glibc), and what another C library or a signal may add.
+# The system calls that solo5-hvt makes from execve on, with and without devices (traced with v0.9.0
+# and v0.12.1 on glibc), and those that another C library or a signal may add.
 HVT_SYSTEM_CALLS = (
     "access arch_prctl bind brk clock_gettime clone3 close dup epoll_create1 epoll_ctl "
     "epoll_pwait eventfd2 execve exit exit_group fcntl fstat futex getpid getrandom getsockname "
@@ -33,7 +33,7 @@ HVT_SYSTEM_CALLS = (
 
 
 class Tender(Monitor):
-    """What both tenders share."""
+    """The common part of both tenders."""
 
     formats = {
         "x86_64": frozenset(("elf",)),
@@ -42,7 +42,7 @@ class Tender(Monitor):
     overhead_tasks = 2  # its only one, and KVM's
     max_nics = 16
     max_disks = 16
-    # for SIGTERM hvt ends with 1; spt has no handler, so as PID 1 of a namespace it never hears it
+    # on SIGTERM hvt ends with 1; spt has no handler, so as PID 1 of a namespace it never gets it
     stop_signal = 9
     opens_for_writing = True
     minimum_version = (0, 6)
@@ -71,7 +71,7 @@ class Tender(Monitor):
         return f"the guest ended with {code}"
 
     def filter(self, machine: Machine) -> str:
-        """The Launch's `seccomp`."""
+        """`Launch.seccomp` for a machine."""
         return "own"
 
 
@@ -85,7 +85,7 @@ class Hvt(Tender):
     overhead_per_gib_mib = 8
 
     def most_memory_bytes(self, program: Program, architecture: str) -> int:
-        """4 GiB by its hypercalls' pointers of 32 bits."""
+        """As in Monitor: 4 GiB, because the pointers in hypercalls have 32 bits."""
         version = tuple(map(int, program.version.split("."))) if program.version else LARGE_SINCE
         return 4 * GIB if architecture != "x86_64" or version >= LARGE_SINCE else GIB
 
