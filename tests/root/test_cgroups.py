@@ -228,8 +228,8 @@ def test_update_in_all_its_ways(urunc: Urunc, bundle: Bundle, tmp_path: pathlib.
     urunc("update", "-m", "1g", container.id)
     assert (group("memory") / "memory.limit_in_bytes").read_text() == f"{1 << 30}\n"
     for words, text in (
-        (("--memory", "lots"), "option '--memory': 'lots' is no size"),
-        (("--pids-limit", "x"), "option '--pids-limit': 'x' is no number"),
+        (("--memory", "lots"), "option '--memory': 'lots' is not a size"),
+        (("--pids-limit", "x"), "option '--pids-limit': 'x' is not a number"),
         (("--l3-cache-schema", "L3:0=f"), "not supported"),
         (("--resources", "/no/such"), "read resources '/no/such': no such file"),
     ):

@@ -331,8 +331,8 @@ def test_prune(place: Place, urunc: Urunc) -> None:
         (("empty",), "'empty' is neither list nor prune"),
         (("list", "--all"), "'--all': not with list"),
         (("prune", "--all", "--keep-mib", "1"), "'--keep-mib': not with --all"),
-        (("prune", "--keep-mib", "much"), "'much' is no number"),
-        (("prune", "--unused-for", "7"), "'7' is no time"),
+        (("prune", "--keep-mib", "much"), "'much' is not a whole number"),
+        (("prune", "--unused-for", "7"), "'7' is not a time"),
         (("list", "--format", "xml"), "'xml' is neither table nor json"),
     ),
 )

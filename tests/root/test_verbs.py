@@ -155,13 +155,14 @@ def test_help_and_version(urunc: Urunc) -> None:
     overview = urunc("--help").stdout
     assert overview.startswith("NAME:\n")
     for line in overview.splitlines():
-        assert len(line) <= 100
+        assert len(line) <= 80
     from urunc.cli import VERBS
 
     for verb in VERBS:
         assert f"   {verb} " in overview
         text = urunc(verb, "--help").stdout
         assert text.startswith(f"NAME:\n   urunc {verb} - "), verb
+        assert [line for line in text.splitlines() if len(line) > 80] == []
         assert text == urunc("help", verb).stdout
     missing = urunc("nonsense", "-h", check=False)
     assert missing.returncode == 1

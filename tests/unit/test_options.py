@@ -6,8 +6,9 @@ from __future__ import annotations
 import pytest
 
 from urunc.cli.events import seconds
+from urunc.cli.help import describe
 from urunc.cli.kill import signal_number
-from urunc.cli.options import CREATE, FLAG, GLOBAL, VALUE, Arguments, describe, parse
+from urunc.cli.options import CREATE, FLAG, GLOBAL, VALUE, Arguments, parse
 from urunc.errors import UsageError
 
 TABLE = {**CREATE, "--force": (FLAG, "force"), "--all": (FLAG, "all"), "--format": (VALUE, "form")}

@@ -20,11 +20,17 @@ if TYPE_CHECKING:
 OPTIONS = {
     "--format": (VALUE, "table or json (default: table)"),
     "--all": (FLAG, "prune: remove every image"),
-    "--unused-for": (VALUE, "prune: remove images unused for so long, as 90s, 30m, 12h, 7d"),
-    "--keep-mib": (VALUE, "prune: remove what was unused for longest, until so much is left"),
+    "--unused-for": (
+        VALUE,
+        "prune: remove images that were not used for this time: 90s, 30m, 12h, 7d (default: 7d)",
+    ),
+    "--keep-mib": (
+        VALUE,
+        "prune: remove the least recently used images until so many MiB are left",
+    ),
 }
-USAGE = "list|prune [--format table|json] [--all|--unused-for TIME|--keep-mib N]"
-SUMMARY = "List the images of root filesystems, or remove those that nobody uses."
+USAGE = "list|prune [OPTION...]"
+SUMMARY = "List the images of root filesystems, or remove unused ones."
 WORDS = ("list", "prune")
 CHOICES = ("--all", "--unused-for", "--keep-mib")
 UNUSED_FOR = "7d"
@@ -34,7 +40,6 @@ KEY_SHOWN = 12
 
 
 def main(arguments: Arguments) -> int:
-    """Run the verb."""
     (word,) = arguments.only("list or prune")
     if word not in WORDS:
         raise UsageError(f"'{word}' is neither list nor prune")
@@ -77,7 +82,7 @@ def _prune(path: str, arguments: Arguments, *, as_json: bool) -> None:
         cache.forget_trees(path, 0)
     elif keep := arguments.get("--keep-mib"):
         if not keep.isdecimal():
-            raise UsageError(f"option '--keep-mib': '{keep}' is no number")
+            raise UsageError(f"option '--keep-mib': '{keep}' is not a whole number")
         removed = cache.shrink(path, int(keep) * cache.MIB)
     else:
         removed = cache.shrink(path, -1, recent_s=_seconds(arguments.get("--unused-for")))
@@ -93,7 +98,9 @@ def _prune(path: str, arguments: Arguments, *, as_json: bool) -> None:
 def _seconds(text: str) -> int:
     text = text or UNUSED_FOR
     if text[-1] not in SECONDS or not text[:-1].isdecimal():
-        raise UsageError(f"option '--unused-for': '{text}' is no time as in 90s, 30m, 12h or 7d")
+        raise UsageError(
+            f"option '--unused-for': '{text}' is not a time", "for example 90s, 30m, 12h or 7d"
+        )
     return int(text[:-1]) * SECONDS[text[-1]]
 
 
@@ -116,7 +123,7 @@ def _mib(size_bytes: int) -> str:
 
 
 def _time(seconds: int) -> str:
-    """How long ago, in the largest unit that fits."""
+    """How long ago a time (seconds since the Epoch) is, in the largest unit that fits."""
     ago = max(int(time()) - seconds, 0)
     unit = next((unit for unit in "dhm" if ago >= SECONDS[unit]), "s")
     return f"{ago // SECONDS[unit]}{unit} ago"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`urunc config`: every key with its value, and where the value came from."""
+"""`urunc config`: prints every key of the configuration with its value and the value's source."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from urunc.monitors import BUILT_IN as MONITORS
 
 OPTIONS: dict[str, tuple[str, str]] = {}
 USAGE = ""
-SUMMARY = "Print the configuration as TOML, with where each value came from."
+SUMMARY = "Print the configuration as TOML, with each value's source."
 
 
 def main(arguments: Arguments) -> int:
-    """Run the verb."""
     from urunc.guests import BUILT_IN as GUESTS
 
     arguments.only()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`urunc create`: everything that can fail, up to a monitor that waits for `start`."""
+"""`urunc create`: makes a container up to an init that waits for `start`."""
 
 from __future__ import annotations
 
@@ -22,11 +22,10 @@ if TYPE_CHECKING:
 
 OPTIONS = CREATE
 USAGE = "[OPTION...] ID"
-SUMMARY = "Make a container from a bundle, ready to start."
+SUMMARY = "Create a container from a bundle."
 
 
 def main(arguments: Arguments) -> int:
-    """Run the verb."""
     create(arguments)
     return 0
 
@@ -36,10 +35,11 @@ def create(
     terminal: Callable[[], int] | None = None,
     relay: Relay | None = None,
 ) -> State:
-    """What `create` and `run` share; becomes the ordinary runtime where the bundle is no unikernel.
+    """Create a container, for `create` and `run`; for a bundle without a unikernel, become the
+    ordinary runtime.
 
-    `terminal` gives a socket's descriptor to send the terminal to, where one is asked for and the
-    caller takes it; `relay` passes its streams on where it has none.
+    If config.json asks for a terminal, `terminal` returns a socket's descriptor to send it to; for
+    a container without one, `relay` passes the streams on.
     """
     (identifier,) = arguments.only("container id")
     config = arguments.config()
@@ -62,10 +62,11 @@ def create(
 
 
 def options(arguments: Arguments) -> dict[str, Any]:
-    """The fields of creation.Options."""
+    """The fields of lifecycle.create.CreateOptions that the command line sets; raises UsageError
+    and SpecError."""
     count = arguments.get("--preserve-fds", "0")
     if not count.isdecimal() or len(count) > 9:
-        raise UsageError(f"option '--preserve-fds': '{count}' is no number")
+        raise UsageError(f"option '--preserve-fds': '{count}' is not a whole number")
     return {
         "pid_file": _absolute(arguments.get("--pid-file")),
         "console_socket": _absolute(arguments.get("--console-socket")),
@@ -82,7 +83,7 @@ def _absolute(path: str) -> str:
 
 
 def bundle_directory(path: str) -> str:
-    """The absolute directory of a bundle."""
+    """The absolute path of a bundle's directory, the current one for ""; raises SpecError."""
     here = posix.getcwd()
     if not path:
         return here

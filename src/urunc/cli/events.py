@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`urunc events`: a JSON line for each thing that happens to a container, runc's and ours."""
+"""`urunc events`: prints a container's events as JSON lines, those of runc and urunc's own."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ OPTIONS = {
     "--interval": (VALUE, "time between statistics: 500ms, 5s, 1m (default: 5s)"),
 }
 USAGE = "[--stats] [--interval TIME] ID"
-SUMMARY = "Print events of a container (stats, oom, monitor, exit) as JSON lines."
+SUMMARY = "Print a container's events as JSON: stats, oom, monitor, exit."
 UNITS_S = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def main(arguments: Arguments) -> int:
-    """Run the verb."""
     identifier = ours(arguments)
     interval_s = seconds(arguments.get("--interval", "5s"))
     state = load(arguments.root, identifier)
@@ -42,7 +41,7 @@ def _print(event: object) -> None:
 
 
 def seconds(text: str) -> float:
-    """A time with a unit (`1.5s`), or several (`1m30s`), as Go writes them; raises UsageError."""
+    """The seconds of a duration as Go writes it (`1.5s`, `1m30s`); raises UsageError."""
     total, rest = 0.0, text
     while rest:
         number = ""
@@ -51,7 +50,7 @@ def seconds(text: str) -> float:
         unit = next((unit for unit in UNITS_S if rest.startswith(unit)), "")
         if number.count(".") > 1 or not number.strip(".") or not unit:
             raise UsageError(
-                f"option '--interval': '{text}' is no time", "a number with ms, s, m or h"
+                f"option '--interval': '{text}' is not a time", "a number with ms, s, m or h"
             )
         total += float(number) * UNITS_S[unit]
         rest = rest[len(unit) :]

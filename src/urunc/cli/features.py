@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`urunc features`: what this urunc can do on this machine."""
+"""`urunc features`: prints the features object of the OCI runtime specification."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from urunc.jsontext import dumps
 
 OPTIONS: dict[str, tuple[str, str]] = {}
 USAGE = ""
-SUMMARY = "Print what this urunc supports on this machine, as JSON."
+SUMMARY = "Print the features of this urunc on this machine as JSON."
 
 
 def main(arguments: Arguments) -> int:
-    """Run the verb."""
     arguments.only()
     sys.stdout.write(dumps(features(arguments.config()), indent=4) + "\n")
     return 0

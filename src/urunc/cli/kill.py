@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`urunc kill`: a signal, in the words of the container's monitor."""
+"""`urunc kill`: sends a signal to a container; for a guest it becomes a stop request or the end of
+its monitor (lifecycle/kill.py)."""
 
 from __future__ import annotations
 
@@ -9,25 +10,25 @@ from urunc.errors import UsageError
 from urunc.lifecycle import kill
 from urunc.state import STOPPED, load
 
-OPTIONS = {"--all": (FLAG, "all processes; a guest's monitor is one")}
+OPTIONS = {"--all": (FLAG, "to all processes (of a guest: its monitor)")}
 USAGE = "[--all] ID [SIGNAL]"
-SUMMARY = "Send a signal (by name or number; default SIGTERM) to a container."
+SUMMARY = "Send a signal (name or number, default TERM) to a container."
 
 
 def main(arguments: Arguments) -> int:
-    """Run the verb."""
     name = arguments.words[1] if len(arguments.words) > 1 else ""
     identifier = ours(arguments, *(("signal",) if name else ()))
     number = signal_number(name or "SIGTERM")
     state = load(arguments.root, identifier)
     if arguments.has("--all") and state.status() == STOPPED:
-        return 0  # as with runc: of no processes all have got it
+        return 0  # as with runc: there is no process left to send it to
     kill.kill(state, number, arguments.config())
     return 0
 
 
 def signal_number(text: str) -> int:
-    """A signal's number from its number or name, with or without SIG, `RTMIN+3` too (signal(7))."""
+    """A signal's number from its number or its name, with or without SIG, also `RTMIN+3`
+    (signal(7)); raises UsageError."""
     import _signal
 
     if text.isdecimal() and len(text) < 9:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`urunc list`: every container below --root, the ordinary runtime's too."""
+"""`urunc list`: lists every container below --root, the ordinary runtime's too."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COLUMNS = ("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")
 
 
 def main(arguments: Arguments) -> int:
-    """Run the verb; the ordinary runtime's own where all containers are its."""
+    """As in cli/__init__; becomes the ordinary runtime if all containers are its own."""
     arguments.only()
     output_format = arguments.get("--format", "table")
     if output_format not in ("table", "json"):
@@ -62,7 +62,7 @@ def _state(root: str, name: str) -> State | None:
     try:
         return load(root, name)
     except Error:
-        return None  # being made or removed just now
+        return None  # being made or removed at the moment
 
 
 def _ordinary(arguments: Arguments) -> list[dict[str, Any]]:
@@ -76,7 +76,7 @@ def _ordinary(arguments: Arguments) -> list[dict[str, Any]]:
     answer = subprocess.run(argv, capture_output=True, text=True, check=False)
     if answer.returncode:
         raise HostError(f"list: {argv[0]}: {answer.stderr.strip()}")
-    # runc tries our containers' directories, too, and names them as it passes over them
+    # runc tries our containers' directories, too, and lists those that it cannot read
     return [item for item in loads(answer.stdout) or [] if not is_ours(arguments.root, item["id"])]
 
 

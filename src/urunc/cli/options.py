@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 FLAG, VALUE = "flag", "value"
 
-# option → (kind, help); an alias → the option's own name
 GLOBAL = {
-    "--root": (VALUE, "directory of the containers' state (default: /run/urunc)"),
+    "--root": (VALUE, "directory for the containers' state (default: /run/urunc)"),
     "--log": (VALUE, "file for errors and warnings (default: standard error)"),
     "--log-format": (VALUE, "text or json (default: text)"),
     "--config": (VALUE, "configuration file (default: /etc/urunc/config.toml)"),
     "--criu": (VALUE, "path of CRIU, for the ordinary runtime"),
     "--debug": (FLAG, "log in detail"),
-    "--systemd-cgroup": (FLAG, "let systemd make control groups"),
-    "--rootless": (VALUE, "true, false or auto; accepted as runc does"),
+    "--systemd-cgroup": (FLAG, "let systemd make the control groups"),
+    "--rootless": (VALUE, "true, false or auto; accepted, as by runc, and ignored"),
     "--version": (FLAG, "print the version"),
     "--help": (FLAG, "print this help"),
 }
+"""Options before the verb: option → (kind, help)."""
 ALIASES = {
     "-a": "--all",
     "-v": "--version",
@@ -40,24 +40,25 @@ ALIASES = {
     "-f": "--force",
     "-d": "--detach",
 }
-
-BUNDLE = {"--bundle": (VALUE, "the bundle's directory (default: where you are)")}
+"""Short form → option."""
+BUNDLE = {"--bundle": (VALUE, "the bundle's directory (default: the current one)")}
 CREATE = BUNDLE | {
-    "--pid-file": (VALUE, "file to write the process id to"),
-    "--console-socket": (VALUE, "socket that gets the terminal"),
+    "--pid-file": (VALUE, "file to write the container's process id to"),
+    "--console-socket": (VALUE, "UNIX socket that receives the terminal's master end"),
     "--no-pivot": (FLAG, "do not use pivot_root (for a root on a ramdisk)"),
     "--no-new-keyring": (FLAG, "keep the caller's session keyring"),
-    "--preserve-fds": (VALUE, "descriptors after the first three to pass on"),
+    "--preserve-fds": (VALUE, "how many descriptors to pass on, from 3 up (default: 0)"),
     "--pod-resources": (
         VALUE,
-        "file with a linux.resources object: what its pod has left for a guest",
+        "file with a linux.resources object: the part of the pod's limits that is left for a guest",
     ),
 }
 
 
 class Arguments:
-    """A parsed command line: the verb's options and words, and what stood before the verb; with
-    what a caller in the same process, the shim's worker, knows beside it."""
+    """A parsed command line: the options before and after the verb, and the verb's words. `argv` is
+    the whole of it, for the ordinary runtime. The keywords are what a caller in the same process,
+    the shim's worker, knows already."""
 
     def __init__(
         self,
@@ -69,7 +70,7 @@ class Arguments:
     ) -> None:
         self.argv = argv
         self.document = document
-        """The JSON value of the bundle's config.json, None where it is still to be read."""
+        """The JSON value of the bundle's config.json, None if it is yet to be read."""
         self.runtime = runtime
         """The ordinary runtime that the container's own options name, a name or a path, or ""."""
         self.runtime_words = runtime_words
@@ -80,15 +81,15 @@ class Arguments:
         self.config_path = ""
 
     def has(self, option: str) -> bool:
-        """Whether a flag was given."""
+        """Whether a flag is set."""
         return self.options.get(option) == "true"
 
     def get(self, option: str, default: str = "") -> str:
-        """A value option's text."""
+        """The value of an option, `default` if it is not set."""
         return self.options.get(option, default)
 
     def only(self, *names: str) -> list[str]:
-        """The words, which must be exactly these; UsageError names what is missing or too much."""
+        """The words, one for each name; raises UsageError if one is missing or too many."""
         if len(self.words) < len(names):
             raise UsageError(
                 f"{names[len(self.words)]} missing", "urunc VERB --help shows the usage"
@@ -122,8 +123,9 @@ def parse(
     aliases: dict[str, str] | None = None,
     free: bool = False,
 ) -> int:
-    """Read options (and with `stop` False words too) into `into`; returns how many words were
-    used. `aliases` are the verb's own short forms; with `free` an unknown option is a word."""
+    """Read options and words into `into`; returns how many of `words` were used. With `stop` it
+    stops at the first word that is no option. `table` is option → (kind, help), `aliases` are the
+    verb's own short forms; with `free` an unknown option is a word. Raises UsageError."""
     short = {**ALIASES, **(aliases or {})}
     index = 0
     only_words = False
@@ -144,7 +146,7 @@ def parse(
             into.words.append(word)
             continue
         if name not in table:
-            raise UsageError(f"unknown option '{name}'", "urunc --help lists them")
+            raise UsageError(f"unknown option '{name}'", "urunc [VERB] --help lists the options")
         if table[name][0] == FLAG:
             value = value.lower() if equals else "true"
             if value not in ("true", "false"):
@@ -156,12 +158,3 @@ def parse(
             index += 1
         into.options[name] = value
     return index
-
-
-def describe(table: dict[str, tuple[str, str]]) -> str:
-    """Help lines for a table of options."""
-    shown = {
-        name: f"{name}{' VALUE' if kind == VALUE else ''}" for name, (kind, _) in table.items()
-    }
-    width = max((len(text) for text in shown.values()), default=0)
-    return "".join(f"  {shown[name]:{width}}  {text}\n" for name, (_, text) in table.items())

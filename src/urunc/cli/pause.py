@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`urunc pause`: freeze a container."""
+"""`urunc pause`: freezes a container."""
 
 from __future__ import annotations
 
@@ -13,6 +13,5 @@ SUMMARY = "Suspend a container."
 
 
 def main(arguments: Arguments) -> int:
-    """Run the verb."""
     pause.pause(arguments.root, ours(arguments), arguments.config())
     return 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`urunc ps`: the processes of a container on the host; a guest's is its monitor."""
+"""`urunc ps`: lists the host's processes of a container; a guest's is its monitor."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from urunc.state import STOPPED, check_id, load
 OPTIONS = {"--format": (VALUE, "table or json (default: table)")}
 ALIASES = {"-f": "--format"}
 FREE = True
-"""Options that are not ours are ps(1)'s."""
+"""Unknown options are passed to ps(1)."""
 USAGE = "[--format table|json] ID [PS OPTION...]"
 SUMMARY = "List the processes of a container."
 
 
 def main(arguments: Arguments) -> int:
-    """Run the verb; what follows the id goes to ps(1), `-ef` where nothing does."""
+    """As in cli/__init__; words after the id go to ps(1), `-ef` by default."""
     if not arguments.words:
         raise UsageError("container id missing", "urunc VERB --help shows the usage")
     state = load(arguments.root, check_id(arguments.words[0]))

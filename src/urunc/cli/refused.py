@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`urunc exec`, `checkpoint`, `restore`: the ordinary runtime's for its containers; what a
-unikernel has none of is refused at once, with what to do instead.
+"""`urunc exec`, `checkpoint`, `restore`: handed to the ordinary runtime for its containers, refused
+for unikernels with a hint what to do instead.
 
-Their options are not read: whatever they are, the answer is the same.
+Their options are not read, since the answer does not depend on them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ USAGE = {
 SUMMARY = {
     "exec": "Run a command in an ordinary container.",
     "checkpoint": "Save an ordinary container.",
-    "restore": "Bring a saved ordinary container back.",
+    "restore": "Restore a saved ordinary container.",
 }
 REASONS = {
     "exec": (
@@ -40,8 +40,8 @@ REASONS = {
 
 
 def refuse(verb: str, words: list[str], arguments: Arguments, identifier: str) -> NoReturn:
-    """End with the reason; `identifier` is the unikernel's container that the words name, "" for
-    none: what is the ordinary runtime's has been handed over before."""
+    """Raise the error for a unikernel; `identifier` is the container that the words name, "" for
+    none. Ordinary containers have been handed over before; `restore` hands over here."""
     if verb == "restore":
         _hand_over_new(arguments, words)
     if identifier:
@@ -57,7 +57,7 @@ def refuse(verb: str, words: list[str], arguments: Arguments, identifier: str) -
 
 
 def _hand_over_new(arguments: Arguments, words: list[str]) -> None:
-    """`restore` makes a container: it is the ordinary runtime's where the bundle is."""
+    """`restore` makes a container: hand it over if its bundle is no unikernel's, else refuse."""
     from urunc.bundle import image, spec
     from urunc.cli.create import bundle_directory
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`urunc resume`: let a paused container go on."""
+"""`urunc resume`: thaws a paused container."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from urunc.lifecycle import pause
 
 OPTIONS: dict[str, tuple[str, str]] = {}
 USAGE = "ID"
-SUMMARY = "Let a suspended container go on."
+SUMMARY = "Resume a suspended container."
 
 
 def main(arguments: Arguments) -> int:
-    """Run the verb."""
     pause.resume(arguments.root, ours(arguments), arguments.config())
     return 0

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`urunc run`: create, start, wait for the end, delete; the exit code is the container's."""
+"""`urunc run`: creates and starts a container, waits for its end and deletes it; the exit code is
+the container's."""
 
 from __future__ import annotations
 
@@ -18,16 +19,15 @@ if TYPE_CHECKING:
     from urunc.lifecycle.terminal import Session
 
 OPTIONS = CREATE | {
-    "--detach": (FLAG, "leave it running and return"),
+    "--detach": (FLAG, "return while it runs"),
     "--keep": (FLAG, "do not delete it when it ends"),
 }
 USAGE = "[OPTION...] ID"
-SUMMARY = "Make a container from a bundle and run it."
+SUMMARY = "Create a container from a bundle and run it."
 FORWARDED = (1, 2, 3, 10, 12, 15)
 
 
 def main(arguments: Arguments) -> int:
-    """Run the verb."""
     config = arguments.config()
     detach = arguments.has("--detach")
     session = relay = None
@@ -86,15 +86,15 @@ def main(arguments: Arguments) -> int:
 
 
 def _forward_signals(state: State, config: Config, session: Session | None) -> None:
-    """Hand the signals that a person or an engine sends to us on to the container; a change of the
-    terminal's size, too."""
+    """Pass on to the container the signals that this process gets, and changes of the terminal's
+    size."""
     import _signal
 
     def forward(number: int, _frame: object) -> None:
         try:
             kill.kill(state, number, config)
         except WrongStatusError:
-            pass  # it is ending already
+            pass  # it has just ended
 
     for number in FORWARDED:
         _signal.signal(number, forward)
@@ -103,14 +103,14 @@ def _forward_signals(state: State, config: Config, session: Session | None) -> N
 
 
 def _resize(state: State, session: Session) -> None:
-    """Give the container's terminal the size of the user's, in the guest too."""
+    """Set the size of the container's terminal, also in the guest, to the user's."""
     size = session.resize()
     if size and state.plan.has_process:
         guest_channel.resize(state.directory, *size)
 
 
 def _wait(pid: int) -> int:
-    """The exit code of our child, negative where a signal ended it."""
+    """Wait for our child; its exit code, negative for a signal that ended it."""
     while True:
         try:
             _, status = posix.waitpid(pid, 0)

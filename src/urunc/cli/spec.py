@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`urunc spec`: a config.json to start from: a unikernel's where one of its options is given, else
-an ordinary container's, which the ordinary runtime writes."""
+"""`urunc spec`: writes a config.json to start from, for a unikernel if one of its options is set.
+Otherwise the ordinary runtime writes one for an ordinary container."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from urunc.jsontext import dumps
 OPTIONS = BUNDLE | {
     "--type": (
         VALUE,
-        "guest framework (default: unikraft, with --mount-rootfs linux); without any of "
-        "these four options an ordinary container's",
+        "guest framework (default: unikraft; with --mount-rootfs: linux). Without --type, "
+        "--hypervisor, --binary and --mount-rootfs, the file is for an ordinary container",
     ),
     "--hypervisor": (VALUE, "monitor (default: qemu)"),
     "--binary": (VALUE, "the unikernel's path in the root filesystem (default: /unikernel)"),
     "--mount-rootfs": (
         FLAG,
-        "the root filesystem is the guest's own; without --binary its kernel is the "
-        "configuration's",
+        "give the guest the root filesystem; without --binary, its kernel is the one in "
+        "urunc's configuration",
     ),
-    "--rootless": (FLAG, "an ordinary container's for an ordinary user"),
+    "--rootless": (FLAG, "for an ordinary container of an ordinary user"),
 }
 SEARCH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 USAGE = "[OPTION...]"
@@ -34,7 +34,6 @@ SUMMARY = "Write a config.json to start from."
 
 
 def main(arguments: Arguments) -> int:
-    """Run the verb."""
     arguments.only()
     mount_rootfs = arguments.has("--mount-rootfs")
     asked = [arguments.get(option) for option in ("--type", "--hypervisor", "--binary")]
@@ -73,7 +72,7 @@ def main(arguments: Arguments) -> int:
             path, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o644
         )
     except FileExistsError:
-        raise ExistsError(f"write '{path}': there is one already", "remove it first") from None
+        raise ExistsError(f"write '{path}': it exists already", "remove it first") from None
     except OSError as error:
         raise HostError(f"write '{path}': {reason(error)}") from None
     posix.write(fd, dumps(document, indent=4).encode() + b"\n")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`urunc start`: look at the network once more, and let the monitor run."""
+"""`urunc start`: lets the waiting init of a container become its monitor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ SUMMARY = "Start a created container."
 
 
 def main(arguments: Arguments) -> int:
-    """Run the verb."""
     identifier = ours(arguments)
     start.start(arguments.root, identifier, arguments.config())
     return 0

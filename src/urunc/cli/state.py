@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`urunc state`: the specification's state object."""
+"""`urunc state`: prints the state object of the OCI runtime specification."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ SUMMARY = "Print a container's state as JSON."
 
 
 def main(arguments: Arguments) -> int:
-    """Run the verb."""
     state = load(arguments.root, ours(arguments))
     if state.returned and state.status() == STOPPED:
         from urunc.storage.termination_message import give_back

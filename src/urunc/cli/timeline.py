@@ -13,13 +13,12 @@ from urunc.timing import NAMES
 
 OPTIONS = {"--file": (VALUE, "file of timestamps (default: the configured one)")}
 USAGE = "[--file FILE] [ID]"
-SUMMARY = "Show how long each phase of a start took (the last container's without an ID)."
+SUMMARY = "Show how long each phase of a start took."
 BAR_COLUMNS = 24
 HOW = "start containers with URUNC_TIMESTAMPS=1 in the environment"
 
 
 def main(arguments: Arguments) -> int:
-    """Run the verb."""
     wanted = arguments.words[0] if arguments.words else ""
     arguments.only(*(("container id",) if wanted else ()))
     path = arguments.get("--file") or arguments.config().get("timestamps.file")
@@ -29,7 +28,7 @@ def main(arguments: Arguments) -> int:
     mine = [(identifier, now_ns) for container, identifier, now_ns in stamps if container == wanted]
     if not mine:
         raise NotFoundError(f"timeline: no timestamps of '{wanted}' in '{path}'", HOW)
-    # an id may have been used before: its last life is what counts
+    # an id may have been used before: the last container with it counts
     births = [index for index, (identifier, _) in enumerate(mine) if identifier == 0]
     mine = sorted(mine[births[-1] if births else 0 :], key=lambda item: item[1])
     sys.stdout.write(render(wanted, mine))
@@ -53,7 +52,7 @@ def _read(path: str) -> list[tuple[str, int, int]]:
 
 
 def render(container: str, stamps: list[tuple[int, int]]) -> str:
-    """The table for (timestamp id, nanoseconds) pairs in order of time; 80 columns."""
+    """The table for (timestamp id, nanoseconds) pairs in order of time, at 80 columns."""
     first_ns = stamps[0][1]
     total_ns = max(stamps[-1][1] - first_ns, 1)
     lines = [f"{container}: {total_ns / 1e6:.1f} ms", f"{'':5}{'phase':32}{'at ms':>8}{'took':>8}"]

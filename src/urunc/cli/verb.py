@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the verbs on an existing container share."""
+"""The common part of the verbs on an existing container."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from urunc.state import check_id, is_ours
 
 
 def ours(arguments: Arguments, *more: str) -> str:
-    """The id that a verb is for; becomes the ordinary runtime where the container is that one's."""
+    """The container id among the words, which `more` names the rest of. For an ordinary runtime's
+    container, become that runtime. Raises UsageError."""
     words = arguments.only("container id", *more)
     identifier = check_id(words[0])
     if not is_ours(arguments.root, identifier):
