@@ -68,7 +68,7 @@ def test_an_interface_vanishes(
     with network_unchanged(network.path):
         net = connect(before, place)
         assert [(item.name, item.tap) for item in net.interfaces] == [("eth0", "tap0_urunc")]
-        assert said == ["interface 'net1' vanished while it was connected"]
+        assert said == ["interface 'net1' vanished before it was connected"]
         place.journal.remove_all()
 
 

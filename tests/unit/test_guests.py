@@ -225,9 +225,9 @@ def test_linux(request_: dict[str, Any], expected: str) -> None:
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        ({"args": ("/app", 'a"b')}, "process.args[1]: a double quote or a line's end"),
-        ({"args": ("/a\nb",)}, "process.args[0]: a double quote or a line's end"),
-        ({"env": ('A="',)}, "process.env 'A': a double quote or a line's end"),
+        ({"args": ("/app", 'a"b')}, "process.args[1]: a double quote or a line feed"),
+        ({"args": ("/a\nb",)}, "process.args[0]: a double quote or a line feed"),
+        ({"env": ('A="',)}, "process.env 'A': a double quote or a line feed"),
         ({"env": ("init=/bin/sh",)}, "process.env: 'init' would be taken as a kernel parameter"),
         ({"env": ("panic=0",)}, "process.env: 'panic' would be taken as a kernel parameter"),
         ({"env": ("usbcore.x=1",)}, "process.env: 'usbcore.x' would be taken as"),
@@ -281,7 +281,7 @@ def told_linux(**changes: Any) -> tuple[str, list[str]]:
 
 def test_linux_leaves_names_out() -> None:
     """The hosts file's lines first, then search domains and options; nothing where all fits."""
-    no_room = "kernel command line: no room in 2047 bytes for {}: linux is told none"
+    no_room = "kernel command line: no room in 2047 bytes for {}: linux gets none"
     line, omissions = told_linux(**{**NAMES, "hosts": HOSTS[:40]})
     assert line.count("@host") == 2 * 40
     assert omissions == []

@@ -35,18 +35,18 @@ def test_parse(text: str, expected: tuple[Ports, ...], others: bool) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "'': '' is no port (1 to 65535)"),
-        ("80,", "'': '' is no port (1 to 65535)"),
-        ("0", "'0': '0' is no port (1 to 65535)"),
-        ("65536/tcp", "'65536/tcp': '65536' is no port (1 to 65535)"),
-        ("80/sctp", "'80/sctp': no protocol 'sctp'"),
-        ("80/", "'80/': no protocol ''"),
+        ("", "'': '' is not a port (1 to 65535)"),
+        ("80,", "'': '' is not a port (1 to 65535)"),
+        ("0", "'0': '0' is not a port (1 to 65535)"),
+        ("65536/tcp", "'65536/tcp': '65536' is not a port (1 to 65535)"),
+        ("80/sctp", "'80/sctp': unknown protocol 'sctp'"),
+        ("80/", "'80/': unknown protocol ''"),
         ("9-8/tcp", "'9-8/tcp': 9 is above 8"),
-        ("80-81:90", "'80-81:90': a range cannot lead elsewhere"),
-        ("80:", "'80:': '' is no port (1 to 65535)"),
-        ("http", "'http': 'http' is no port (1 to 65535)"),
+        ("80-81:90", "'80-81:90': a range cannot lead to other ports"),
+        ("80:", "'80:': '' is not a port (1 to 65535)"),
+        ("http", "'http': 'http' is not a port (1 to 65535)"),
         (",".join(map(str, range(1, 66))), "65 entries are more than 64"),
-        ("80/tcp,70-90/tcp", "'70-90/tcp': '80/tcp' has it already"),
+        ("80/tcp,70-90/tcp", "'70-90/tcp': overlaps with '80/tcp'"),
     ],
 )
 def test_refused(text: str, message: str) -> None:

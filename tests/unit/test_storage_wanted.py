@@ -325,7 +325,9 @@ def test_more_than_the_guest_can_be_told() -> None:
         return max(len(text) for text in launch.files.values())
 
     assert told("x" * (1 << 20)) % 512 == 0
-    with pytest.raises(ImageError, match="arguments, environment and what else the guest is told"):
+    with pytest.raises(
+        ImageError, match="arguments, environment and the rest of the guest's configuration"
+    ):
         told("x" * (2 << 20))
 
 

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Linux with one application as its init: kernel parameters, environment, `--`, the application's
-arguments. Where the container's root filesystem is the guest's, urunc's own init runs the
-application instead, and is told everything by a disk (linux_config.py).
+arguments. If the container's root filesystem is the guest's, urunc's own init runs the application
+instead, and reads everything from a disk (linux_config.py).
 
-The kernel's own `ip=` holds one IPv4 address and a gateway of an interface, and two name servers.
-What it cannot hold is in words of ours for the guest's first program (docs/guests.md): their names
-have a dot, so the kernel leaves them alone.
+The kernel's own `ip=` holds one IPv4 address and gateway of an interface, and two name servers.
+The rest goes into words of urunc's for the guest's first program (docs/guests.md), with a dot in
+their names, so that the kernel ignores them.
 
 The kernel's own parser reads the line (lib/cmdline.c, init/main.c): blanks separate, a double quote
 groups and cannot be escaped, `NAME=VALUE` words that are no kernel parameter become init's
-environment (32 at most, else it panics), and the line ends at 2,048 bytes on x86 and arm64. What
-cannot be said so is refused here; names that there is no room for are left out, with a warning.
+environment (32 at most, or it panics), and the line ends at 2,048 bytes on x86 and arm64. Words
+that cannot be passed so are refused; names that there is no room for are left out, with a warning.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ MODULES = (
     "vmw_vsock_virtio_transport",
     "crc32c_generic",
 )
-"""What a machine's devices need, and the checksum that ext4 and erofs ask for by its algorithm's
-name (until Linux 6.14), so that it is no dependency of theirs. What the kernel has built in, or has
-not, is passed over."""
+"""The drivers of a machine's devices, and the checksum that ext4 and erofs request by its
+algorithm's name (until Linux 6.14), so that it is no dependency of their modules. Those that a
+kernel lacks or has built in are skipped."""
 MOUNTING = {"9p": ("9p", "9pnet_virtio"), "ext2": ("ext4",)}
-"""Filesystem → the modules that mount it, where they are not called as it is."""
+"""Filesystem → the modules that mount it, if their names differ from its own."""
 
 
 class Linux(Guest):
@@ -70,7 +70,7 @@ class Linux(Guest):
             network = len(" ".join(network_words(request)).encode())
             raise ImageError(
                 f"kernel command line: {len(line.encode())} bytes are more than {LINE_LIMIT_BYTES}",
-                "the kernel would cut it; shorten the arguments or the environment"
+                "the kernel would cut it off; shorten the arguments or the environment"
                 + (
                     f", or have fewer interfaces, addresses or routes: they take {network} bytes"
                     if network
@@ -84,7 +84,7 @@ class Linux(Guest):
             return []
         return [
             f"kernel command line: no room in {LINE_LIMIT_BYTES} bytes for {what}: "
-            f"{self.name} is told none"
+            f"{self.name} gets none"
             for what in line_of(request)[1]
         ]
 

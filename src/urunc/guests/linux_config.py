@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What urunc's init in a Linux guest is told (guest-init/): a line for the kernel, and the text of
-a disk. docs/guests.md has the format.
+"""The configuration of urunc's init in a Linux guest (guest-init/): a line for the kernel, and the
+text of a disk. docs/guests.md has the format.
 
-A record is `KEY=VALUE`, ended by a NUL; fields within a value are separated by a tab, and a tab, a
-line's end or a backslash in a field is written `\\t`, `\\n`, `\\\\`. The text is padded to whole
+A record is `KEY=VALUE`, ended by a NUL. Fields within a value are separated by a tab; a tab, a line
+feed and a backslash in a field are written `\\t`, `\\n`, `\\\\`. The text is padded to whole
 sectors.
 """
 
@@ -38,18 +38,19 @@ LOCALHOST = (
     "127.0.0.1\tlocalhost",
     "::1\tlocalhost ip6-localhost ip6-loopback",
 )
-"""What every hosts file has."""
+"""The first lines of every hosts file."""
 LAYER_OPTIONS = "noinit_itable"
-"""The guest's kernel would fill the holes of the disk with zeros (ext4(5))."""
+"""Keeps the guest's kernel from filling the holes of the disk with zeros (ext4(5))."""
 TEXT_LIMIT_BYTES = 2 << 20
-"""Linux gives no more arguments and environment to a program (execve(2)). The disk is in the
+"""Linux passes no more arguments and environment to a program (execve(2)). The disk is in the
 monitor's /run, which has room for 4 MiB (init/setup.py)."""
 DISK_LIMIT = 26
-"""Disks with a name of one letter: vda to vdz."""
+"""The number of disks with one letter in their names: vda to vdz."""
 
 
 def config_line(request: Request) -> str:
-    """The kernel's line: what the kernel itself needs, and where the rest is."""
+    """The kernel's command line: its own parameters, and the disk with the rest. Raises
+    ImageError."""
     if len(request.disks) >= DISK_LIMIT:
         raise ImageError(f"disks: {len(request.disks)} are more than {DISK_LIMIT - 1}")
     line = " ".join(
@@ -71,7 +72,7 @@ def config_line(request: Request) -> str:
 
 
 def config_text(request: Request) -> str:
-    """The disk's whole text."""
+    """The disk's whole text; raises ImageError beyond TEXT_LIMIT_BYTES."""
     assert request.process
     records = [
         *_root(request),
@@ -85,14 +86,15 @@ def config_text(request: Request) -> str:
     size = len(text.encode("utf-8", "surrogateescape"))
     if size > TEXT_LIMIT_BYTES:
         raise ImageError(
-            f"process: arguments, environment and what else the guest is told take {size} bytes",
+            f"process: arguments, environment and the rest of the guest's configuration take "
+            f"{size} bytes",
             f"the limit is {TEXT_LIMIT_BYTES}",
         )
     return text + "\0" * (-size % SECTOR_BYTES)
 
 
 def disk_path(index: int) -> str:
-    """Linux's name of a machine's disk: in the order in which the monitor is told them."""
+    """Linux's name of the machine's disk with this index."""
     return f"/dev/vd{chr(ord('a') + index)}"
 
 
@@ -114,7 +116,7 @@ def _root(request: Request) -> list[str]:
     if request.upper >= 0:
         overlay = _record("overlay", LAYER_FORMAT, disk_path(request.upper), LAYER_OPTIONS)
     if root.form in SHARES:
-        # by 9p the host's user of the monitor would be the one who writes
+        # by 9p it is the monitor's user of the host who would write
         alone = root.form == "9p" and not root.read_only
         records.append(_record("root", "share", "root", "ro" if alone else access))
         records += [overlay] if alone else []
@@ -129,7 +131,7 @@ def _root(request: Request) -> list[str]:
         if disk.read_only and (request.layer or not root.read_only):
             records.append(overlay)
     if request.layer and root.read_only:
-        records.append(_record("readonly", "/"))  # once the layer is in the overlay
+        records.append(_record("readonly", "/"))  # after the layer was copied to the overlay
     if request.archive >= 0:
         records.append(_record("archive", disk_path(request.archive)))
     return records + [_record("opaque", path) for path in request.opaque]
@@ -142,7 +144,7 @@ def _volumes(request: Request) -> list[str]:
         kind, source = _source(request, index, volume)
         records.append(_record("mount", kind, source, volume.destination, options))
         if volume.way in SHARES:
-            # what is mounted below keeps what it has on the host
+            # mounts below stay writable, as they are on the host
             records += [
                 _record("mount", "below", f"{source}/{path}", f"{volume.destination}/{path}", "rw")
                 for path in volume.writable_below
@@ -174,8 +176,8 @@ def _source(request: Request, index: int, volume: Volume) -> tuple[str, str]:
 
 
 def _names(request: Request) -> list[str]:
-    """Files that engines mount into every container, from what is known of the network: with a
-    shared or loopback resolver they say something else than the host's."""
+    """The files that engines mount into every container, adapted to the guest's network: with a
+    shared or loopback resolver they differ from the container's own."""
     files = {
         "/etc/hosts": _hosts(request) if request.hosts_file is None else request.hosts_file,
         "/etc/hostname": f"{request.hostname}\n" if request.hostname else "",
@@ -204,8 +206,8 @@ def _hosts(request: Request) -> str:
 
 
 def _resolver(request: Request) -> str:
-    """The container's resolv.conf, with what is within the guest's reach in place of a name server
-    on the namespace's loopback. The guest's own loopback stays where there is no other server."""
+    """The container's resolv.conf, with addresses that the guest can reach in place of name servers
+    on the namespace's loopback. Without any such address the file stays as it is."""
     text = request.resolver_file
     if text is None:
         lines = [f"search {' '.join(request.search)}"] if request.search else []
@@ -235,9 +237,9 @@ def _network(nics: Iterable[Nic]) -> list[str]:
     records = []
     for index, nic in enumerate(nics):
         first = [f"addr={nic.ipv4}/{nic.ipv4_prefix}"] if nic.ipv4 else []
-        told = items(nic, "")
-        mtu = [item for item in told if item.startswith("mtu=")]
-        rest = [item for item in told if not item.startswith("mtu=")]
+        all_items = items(nic, "")
+        mtu = [item for item in all_items if item.startswith("mtu=")]
+        rest = [item for item in all_items if not item.startswith("mtu=")]
         name = nic.interface or f"eth{index}"
         mac = [f"mac={nic.mac}"] if nic.mac else []
         records.append(_record("net", name, *mac, *mtu, *first, *rest))

@@ -82,12 +82,12 @@ def _program(request: Request) -> list[str]:
 
 
 def parameters(request: Request) -> list[str]:
-    """What config.json has for the kernel itself; raises ImageError."""
+    """vm.kernel.parameters, quoted for the line; raises ImageError."""
     for index, word in enumerate(request.parameters):
         if word == "--":
             raise ImageError(
                 f"vm.kernel.parameters[{index}]: '--' ends the kernel's parameters",
-                "say the application's words by process.args",
+                "put the application's arguments into process.args",
             )
     return [
         _quoted(word, f"vm.kernel.parameters[{index}]")
@@ -107,16 +107,16 @@ def network_words(request: Request) -> list[str]:
             dns = "".join(f":{server}" for server in servers)
             words.append(f"ip={nic.ipv4}::{gateway}:{mask}:{host}:eth{index}:off{dns}")
             servers = []
-        told = items(nic, gateway)
-        if told:
-            words.append(f"urunc.eth{index}={','.join(told)}")
+        rest = items(nic, gateway)
+        if rest:
+            words.append(f"urunc.eth{index}={','.join(rest)}")
     if len(request.dns) > NAME_SERVERS or any(":" in server for server in request.dns):
         words.append(f"urunc.dns={','.join(request.dns)}")
     return words
 
 
 def _names(request: Request) -> dict[str, str]:
-    """The words that a guest can do without, each under its field's name."""
+    """The words that a guest can do without, by their fields' names in Request."""
     words = {}
     if request.search:
         words["search"] = f"urunc.search={','.join(request.search)}"
@@ -133,7 +133,8 @@ def _metric(nic: Nic) -> int:
 
 
 def items(nic: Nic, gateway: str) -> list[str]:
-    """What an interface has beside what its `ip=` says, in the order to set it up."""
+    """The settings of an interface that its `ip=` does not hold, in the order to apply them
+    (`mtu=…`, `addr=…`, `route=…`); `gateway` is the one in its `ip=`, "" for none."""
     found = []
     if nic.mtu != VIRTIO_MTU:
         found.append(f"mtu={nic.mtu}")
@@ -142,17 +143,17 @@ def items(nic: Nic, gateway: str) -> list[str]:
     found += [f"addr={address}" for address in nic.more]
     on_link = {route.destination for route in nic.routes if not route.gateway}
     for route in nic.routes:
-        # the guest needs not be told again what `ip=` says, but for a gateway that is not on the
-        # link: the kernel refuses it
-        said = gateway and (route.destination, route.gateway) == (DEFAULT, gateway)
-        if said and f"{gateway}/32" not in on_link:
+        # `ip=` holds this route already, unless the gateway is not on the link: the kernel refuses
+        # such a one
+        held = gateway and (route.destination, route.gateway) == (DEFAULT, gateway)
+        if held and f"{gateway}/32" not in on_link:
             continue
         found.append(_route(route))
     return found
 
 
 def _route(route: Route) -> str:
-    # metrics below 1024 are the kernel's own for IPv6, and of use only where there are several
+    # 1024 is the kernel's own metric for IPv6; a metric matters only among several routes
     text = f"route={route.destination}"
     if route.gateway:
         text += f"@{route.gateway}"
@@ -171,8 +172,7 @@ def _environment(variable: str) -> str:
 def _quoted(word: str, where: str) -> str:
     if '"' in word or "\n" in word:
         raise ImageError(
-            f"{where}: a double quote or a line's end cannot be passed on the kernel's "
-            "command line",
+            f"{where}: a double quote or a line feed cannot be passed on the kernel's command line",
             "pass it in a file of the image",
         )
     return f'"{word}"' if not word or word.split() != [word] else word

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mewz (a WebAssembly unikernel) on QEMU: an address and a gateway, and no arguments of its own."""
+"""Mewz (a WebAssembly unikernel) on QEMU: it takes an address and a gateway, and no arguments."""
 
 from __future__ import annotations
 

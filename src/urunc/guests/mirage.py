@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """MirageOS on Solo5: options and arguments, each a word of its own.
 
-A unikernel refuses options that it was not built with. Those for IPv6 are in every dual-stack one,
-which is the default from MirageOS 4 on; so beside an IPv4 address they are used where the image
-says such a version.
+A unikernel refuses options that it was not built with. Every dual-stack one has those for IPv6, and
+dual-stack is the default from MirageOS 4 on. So beside an IPv4 address they are used only if the
+image names such a version.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rumprun (NetBSD's rump kernels) on Solo5: one JSON object as the whole command line.
+"""Rumprun (NetBSD's rump kernels) on Solo5: the whole command line is one JSON object.
 
-Read by rumprun's own configuration parser, in this order of keys; each `env` is a key of its own.
+Rumprun's own configuration parser reads it, in this order of keys; each variable is an `env` key of
+its own.
 """
 
 from __future__ import annotations
@@ -24,13 +25,12 @@ class Rumprun(Guest):
     splits_arguments = True
 
     def words(self, request: Request) -> Words:
-        # an object with repeated `env` and `blk` keys is no dict: the members are rendered one by
-        # one
-        # existing images put a whole line into one argument, so blanks are joined, not refused
+        # `env` and `blk` are repeated keys, which no dict can hold: members are text
+        # existing images put a whole line into one argument, so blanks are not refused
         members = [_member("cmdline", " ".join(request.args))]
         members += [_member("env", variable) for variable in request.env]
         nic = request.nics[0] if request.nics else None
-        # its configuration has one address: IPv6 is for a container that has nothing else
+        # its configuration holds one address: an IPv6 one only if there is no IPv4
         if nic and (nic.ipv4 or nic.ipv6):
             members.append(f'"net":{{{_net(nic) if nic.ipv4 else _net6(nic)}}}')
         for index, disk in enumerate(request.disks):
@@ -47,7 +47,7 @@ class Rumprun(Guest):
 
 
 def _net(nic: Nic) -> str:
-    # NetBSD refuses a gateway outside the subnet: then the widest mask makes it a neighbour
+    # NetBSD refuses a gateway outside the subnet; the widest mask makes it a neighbour
     on_link = not nic.ipv4_gateway or contains(nic.ipv4, nic.ipv4_subnet, nic.ipv4_gateway)
     return _static("inet", nic.ipv4, nic.ipv4_subnet if on_link else 1, nic.ipv4_gateway)
 

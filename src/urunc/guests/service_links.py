@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kubernetes' service links: the variables by which a kubelet tells each container of every service
-of its namespace, whether or not it asked (pkg/kubelet/envvars; `enableServiceLinks`). They are what
-is left out first where a guest has no room for its environment. Pure.
+"""Kubernetes' service links: the variables that the kubelet sets in each container for every
+service of its namespace (pkg/kubelet/envvars; `enableServiceLinks`). They are left out first if a
+guest has no room for its environment. Pure.
 
 A service NAME is recognised by NAME_SERVICE_HOST, NAME_SERVICE_PORT and the four variables of at
-least one port (NAME_PORT_80_TCP and, behind it, _PROTO, _PORT and _ADDR) that say the same address:
-who sets one of them himself keeps it.
+least one port (NAME_PORT_80_TCP and the same with _PROTO, _PORT and _ADDR), if all have the same
+address. Variables that a user has set to something else are kept.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 KUBERNETES = "KUBERNETES"
-"""The service of the cluster's own API, which its clients look for."""
+"""The service of the cluster's API, whose variables clients read."""
 HOST, PORT = "_SERVICE_HOST", "_SERVICE_PORT"
 PROTOCOLS = ("TCP", "UDP", "SCTP")
 NAMED = 8
-"""So many services are named in a warning."""
+"""The most services that a warning names."""
 
 
 def reduced(env: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """(an environment with fewer service links, what is left out), with less each time: without
-    the links in Docker's old form, without all of services but the cluster's API, without any."""
+    """(a smaller environment, a warning that says what is left out), smaller each time: without the
+    links in Docker's old form, without all links but those to the cluster's API, without any."""
     values = dict(variable.partition("=")[::2] for variable in env)
     ports, named = _ports(values), _named(values)
     services = {
@@ -46,10 +46,10 @@ def reduced(env: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
         left_out |= more
         kept = tuple(variable for variable in env if variable.partition("=")[0] not in left_out)
         names = [*sorted(services)[:NAMED], *("…",)[: len(services) > NAMED]]
-        told = f"the service links of {len(services)} services ({', '.join(names)})"
+        links = f"the service links of {len(services)} services ({', '.join(names)})"
         yield (
             kept,
-            f"process.env: no room for {len(left_out)} of {len(env)} variables: {told} {what}are "
+            f"process.env: no room for {len(left_out)} of {len(env)} variables: {links} {what}are "
             "left out",
         )
 
@@ -69,8 +69,8 @@ def _all(name: str, links: set[str], rest: set[str]) -> set[str]:
 def _service(
     name: str, values: Mapping[str, str], ports: Sequence[tuple[str, str]], named: Sequence[str]
 ) -> tuple[set[str], set[str]] | None:
-    """(names of the variables in Docker's form, the others) of a service; None where there is no
-    complete one of that name."""
+    """A service's variables: (names of those in Docker's old form, names of the others); None if
+    the service is not complete."""
     address = values[name + HOST]
     ports = [
         (port, prefix)
@@ -92,7 +92,7 @@ def _service(
 
 
 def _ports(values: Mapping[str, str]) -> dict[str, list[tuple[str, str]]]:
-    """Name → (number, name of the variable) of what looks like a port of a service."""
+    """Service → (port number, name of the variable) of everything that looks like its ports."""
     found: dict[str, list[tuple[str, str]]] = {}
     for key, value in values.items():
         start, _, protocol = key.rpartition("_")
@@ -104,11 +104,11 @@ def _ports(values: Mapping[str, str]) -> dict[str, list[tuple[str, str]]]:
 
 
 def _named(values: Mapping[str, str]) -> dict[str, list[str]]:
-    """Name → the variables of what may be its ports with names."""
+    """Service → the variables that may be of its named ports (NAME_SERVICE_PORT_HTTP)."""
     found: dict[str, list[str]] = {}
     for key in values:
         at = key.find(f"{PORT}_")
-        while at >= 0:  # a service may be called so itself
+        while at >= 0:  # the service's own name may contain it, too
             found.setdefault(key[:at], []).append(key)
             at = key.find(f"{PORT}_", at + 1)
     return found

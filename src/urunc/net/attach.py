@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A guest and its network: what there is for it now, and the way in which its plan has it."""
+"""Connects a guest to its network in the mode of its plan, and looks at what there is for it: what
+`create` and `start` call of this room."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
 
 def look_at_network(plan: Plan, namespace: str, files: dict[str, str]) -> NetworkFound:
-    """What there is now of network for a guest; `files` are its resolv.conf and hosts file."""
+    """The network that there is for a guest now. `files` has the paths of the container's
+    resolv.conf (`resolver`) and hosts file (`hosts`), "" for none. Raises HostError."""
     from urunc.net.look import read_network
 
     # a guest that shares the namespace has to know all of it
@@ -32,16 +34,17 @@ def connect(
     journal: Journal,
     known: NetFacts | None = None,
 ) -> NetFacts:
-    """Have the guest get what was found, in the way that its plan says.
+    """Connect the guest to what was found, in its plan's mode. `known` is what `create` made, for
+    `start`. Raises HostError.
 
-    What a stopped container of the namespace still has is taken from it where it is in the way: it
-    may be kept for its logs while its successor starts.
+    If a stopped container of the same namespace is in the way, kept by an engine for its logs while
+    its successor starts, its network is removed and the guest connected again.
     """
     if found.others and plan.network.mode == "dynamic" and plan.network.max_nics:
         names = ", ".join(found.others[:8]) + (", …" if len(found.others) > 8 else "")
         logs.warn(f"interfaces beyond those that the guest can have: {names}")
     for name in found.not_ethernet:
-        logs.warn(f"interface '{name}': no Ethernet device: a guest cannot have it")
+        logs.warn(f"interface '{name}': not an Ethernet device, so the guest cannot have it")
     from urunc.net.connect import Place
     from urunc.net.connect import connect as take_over
 
@@ -62,8 +65,8 @@ def connect(
 
 
 def network_of(pid: int, given: str, known: tuple[int, ...] = ()) -> str:
-    """A path to the network namespace that init is in: the one that the engine gave where it leads
-    there still, for that outlives init. `known` is the (device, inode) that it had in `create`."""
+    """A path to the network namespace of init (`pid`): the engine's path `given` if it still leads
+    there, since that outlives init. `known` is the (device, inode) that it had in `create`."""
     own = f"/proc/{pid}/ns/net"
     if not given:
         return own

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From what a namespace holds to what the guest has: makes TAP devices, redirects and rules.
+"""Network mode `dynamic`: the guest takes over every interface of the namespace. Makes TAP devices,
+redirects and rules. (Mode `shared` is in share.py.)
 
-`dynamic`: the guest takes every interface over. `shared` is in share.py. Both are called by
-`create`, and by `start` again where something has changed: what is there already (`known`) stays.
-Runs with the host's privilege in the host's namespaces.
+Called by `create`, and by `start` again if something has changed; what is there already (`known`)
+stays. Runs with the host's privilege in the host's namespaces.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 TAP_NAME = "tap{}_urunc"
 TAP_LIMIT = 100
 LEFT_PRIORITIES = RESOLVER_ARP, RESOLVER_IPV4, GATEWAY_ARP = (48000, 48001, 48002)
-"""Of the filters on a TAP device for what is not redirected."""
+"""The priorities of the filters on a TAP device for frames that are not redirected."""
 SYSCTL_HINT = (
     "/proc/sys must be writable where urunc runs: in a container, `mount -o remount,rw,bind "
     "/proc/sys`, or an engine's option that leaves it so"
@@ -55,8 +55,8 @@ ANOTHER_GUEST = (
 
 
 class Place:
-    """A container's network namespace, with what is recorded for it. Raises HostError where it is
-    the host's."""
+    """A container's network namespace, its plan and its journal. Raises HostError for the host's
+    namespace."""
 
     def __init__(self, namespace: str, plan: Plan, user: MonitorUser, journal: Journal) -> None:
         self.namespace = namespace
@@ -66,18 +66,19 @@ class Place:
         self.device, self.inode = identity(namespace)
         if is_host_network((self.device, self.inode)):
             raise HostError(
-                f"network namespace '{namespace}': it is the host's, and no guest takes that over",
+                f"network namespace '{namespace}': it is the host's, which no guest can take over",
                 "give the container a network namespace of its own",
             )
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What every resource of this namespace is made with."""
+        """The namespace's parameters of every NetworkResource."""
         return {"namespace": self.namespace, "device": self.device, "inode": self.inode}
 
     def make_tap(self, mtu: int, *, group: int = 0, number: int = -1,
                  addresses: tuple[str, ...] = ()) -> str:  # fmt: skip
-        """A TAP device of the first free name, or of this number; "" where that is taken."""
+        """Make a TAP device with the first free name, or with this number; its name, "" if the
+        number is taken. `addresses` are the host side's (ADDRESS/PREFIX). Raises HostError."""
         taken = {link.name for link in rtnetlink.ask(self.namespace, Rtnetlink.links)}
         for candidate in range(TAP_LIMIT) if number < 0 else (number,):
             name = TAP_NAME.format(candidate)
@@ -101,11 +102,11 @@ class Place:
         last = TAP_NAME.format(TAP_LIMIT - 1)
         raise HostError(
             f"make TAP device: all of the names {TAP_NAME.format(0)} to {last} are taken",
-            f"`ip link delete {TAP_NAME.format(0)}` in the namespace removes one that nobody uses",
+            f"`ip link delete {TAP_NAME.format(0)}` in the namespace deletes one",
         )
 
     def make_rules(self, family: int, table: str, chains: tuple[Chain, ...]) -> None:
-        """A table of rules, in place of the one that `create` made."""
+        """Make a table of rules, in place of the one that `create` made; raises HostError."""
         rules = Rules(**self.identity, family=family, table=table, chains=chains)
         try:
             rules.remove()
@@ -118,7 +119,7 @@ class Place:
             ) from None
 
     def set_up(self, tap: str, work: Callable[[], T]) -> T:
-        """Change a TAP device that is there; an OSError of `work` is a HostError."""
+        """Call `work`, which changes an existing TAP device; its OSError becomes a HostError."""
         try:
             return work()
         except OSError as error:
@@ -127,7 +128,7 @@ class Place:
             ) from None
 
     def set_on_tap(self, tap: str, **sysctls: int) -> None:
-        """Set sysctls (net.ipv4.conf) of a TAP device."""
+        """Set sysctls (net.ipv4.conf.TAP) of a TAP device; raises HostError."""
 
         def write() -> None:
             for name, value in sysctls.items():
@@ -142,20 +143,18 @@ class Place:
 
 
 def number_of(tap: str) -> int:
-    """Which of the TAP devices of our names this is."""
+    """The number in the name of a TAP device of ours (TAP_NAME)."""
     return int(tap.removeprefix("tap").removesuffix("_urunc"))
 
 
 def table_of(tap: str) -> str:
-    """The name of the tables of rules of a TAP device."""
+    """The name of a TAP device's tables of rules."""
     return f"urunc_tap{number_of(tap)}"
 
 
 def connect(found: NetworkFound, place: Place, known: NetFacts | None = None) -> NetFacts:
-    """Give every interface a TAP device and the redirects; `known` ones have theirs from before.
-
-    Returns the guest's network. Raises HostError.
-    """
+    """Give every interface a TAP device and redirects, unless it has them from before (`known`);
+    the guest's network. Raises HostError."""
     sharing = [
         link.name
         for link in rtnetlink.ask(place.namespace, Rtnetlink.links)
@@ -199,7 +198,7 @@ def connect(found: NetworkFound, place: Place, known: NetFacts | None = None) ->
 
 
 def _open_up(place: Place, tap: str) -> str:
-    """A TAP device that was connected to nothing, for an interface that has come."""
+    """Make a spare TAP device usable for an interface that has appeared; its name."""
     from urunc.linux.nftables import NETDEV
     from urunc.net.resources import remove_table
 
@@ -208,7 +207,7 @@ def _open_up(place: Place, tap: str) -> str:
 
 
 def _redirect(place: Place, interface: Interface, tap: str) -> bool:
-    """Connect an interface; False where it has vanished since it was looked at."""
+    """Redirect between an interface and a TAP device; False if the interface has vanished."""
 
     def look(netlink: Rtnetlink) -> tuple[bool, bool, int]:
         there = netlink.has_qdisc(interface.index, TC_H_INGRESS)
@@ -230,16 +229,16 @@ def _redirect(place: Place, interface: Interface, tap: str) -> bool:
         place.journal.make(redirect)
     except OSError as error:
         if error.errno == ENODEV:
-            logs.warn(f"interface '{interface.name}' vanished while it was connected")
+            logs.warn(f"interface '{interface.name}' vanished before it was connected")
             return False
         hint = ""
         if error.errno == EEXIST:
             hint = ANOTHER_GUEST
         elif error.errno in (ENOENT, EINVAL):
-            # the kernel says EINVAL, too, of a device that is no more
+            # EINVAL can also mean that the device has gone
             links = rtnetlink.ask(place.namespace, Rtnetlink.links)
             if all(link.index != interface.index for link in links):
-                logs.warn(f"interface '{interface.name}' vanished while it was connected")
+                logs.warn(f"interface '{interface.name}' vanished before it was connected")
                 return False
             hint = "the kernel needs sch_ingress, act_mirred and cls_u32 or cls_matchall"
         raise HostError(f"redirect interface '{interface.name}': {reason(error)}", hint) from None
@@ -260,16 +259,16 @@ def _follow_mtu(place: Place, interfaces: list[Interface]) -> None:
 def _reachable(
     found: NetworkFound, place: Place, interfaces: list[Interface], known: NetFacts | None
 ) -> tuple[str, ...]:
-    """Name servers as the guest can reach them, once the ways to what is not redirected are
-    made; `interfaces` are changed where the guest has to know of one."""
+    """Name servers as the guest can reach them; sets up what is not redirected (`_leave`). Replaces
+    an item of `interfaces` if the guest needs a route to its resolver."""
     addressed = next((interface for interface in interfaces if interface.ipv4), None)
     relay, stand_in = None, ""
     inward = bool(addressed and addressed.name in found.user_mode)
     if addressed and (found.resolver or inward):
         from urunc.net.rules import ResolverRelay
 
-        # two addresses of no network: the resolver's, and the one that the guest has in the
-        # namespace, where the guest's own is the namespace's too
+        # two link-local addresses: the resolver's, and the one that stands for the guest in the
+        # namespace, which has the guest's own address, too
         first = 2 * number_of(addressed.tap) + 1
         stand_in = f"169.254.53.{first + 1}"
         relay = ResolverRelay(address=f"169.254.53.{first}", resolver=found.resolver)
@@ -281,12 +280,12 @@ def _reachable(
             its_relay = relay if interface is addressed else None
             if its_relay or interface.gateway_mac or known:
                 _leave(place, interface, its_relay, stand_in, inward=inward)
-    return told(found, relay.address if relay and relay.resolver else "")
+    return name_servers(found, relay.address if relay and relay.resolver else "")
 
 
 def spare_tap(place: Place) -> str:
-    """A TAP device for a guest's device that is connected to nothing: up, since a tender wants it
-    so, and the namespace hears nothing of what the guest says there."""
+    """Make a TAP device for a guest's device that is to be connected to nothing; its name. It is
+    up, as Solo5's tenders require, and its frames are dropped."""
     from urunc.linux.nftables import NETDEV
     from urunc.net.rules import cut_off_chains
 
@@ -295,9 +294,9 @@ def spare_tap(place: Place) -> str:
     return tap
 
 
-def told(found: NetworkFound, relay: str) -> tuple[str, ...]:
-    """Name servers with `relay` in place of those on loopback that somebody listens at; others on
-    loopback are left out."""
+def name_servers(found: NetworkFound, relay: str) -> tuple[str, ...]:
+    """The guest's name servers: `relay` stands for those on IPv4 loopback, if it is not ""; others
+    on loopback are left out, with a warning."""
     servers = []
     for server in found.dns:
         if not is_loopback(server):
@@ -305,15 +304,15 @@ def told(found: NetworkFound, relay: str) -> tuple[str, ...]:
         elif relay and "." in server:
             servers.append(relay)
         else:
-            logs.warn(f"name server '{server}': on loopback, out of this guest's reach")
+            logs.warn(f"name server '{server}': on loopback, so the guest cannot reach it")
     return tuple(dict.fromkeys(servers))
 
 
 def _leave(
     place: Place, interface: Interface, relay: ResolverRelay | None, stand_in: str, *, inward: bool
 ) -> None:
-    """Set up what a redirected TAP device leaves to the namespace: its resolver, connections from
-    within (`inward`), and ARP for a gateway that has its hardware address by decree."""
+    """Set up what a redirected TAP device leaves to the namespace: the resolver, connections from
+    inside the namespace (`inward`), and ARP for a gateway with a permanent neighbour entry."""
     from urunc.linux.nftables import INET, NETDEV
     from urunc.net.rules import netdev_chains, relay_chains
 
@@ -321,7 +320,7 @@ def _leave(
     answered = guest if interface.gateway_mac else None
     route = default_route(interface, ipv6=False)
     gateway = route.gateway if route and answered else ""
-    # where nobody else is on the link, the gateway stands for everybody
+    # without other hosts on the link, ARP for any address gets the gateway's answer
     everybody = bool(answered and not answered.on_link)
 
     def set_up(netlink: Rtnetlink) -> int:
@@ -333,7 +332,7 @@ def _leave(
                 netlink.add_address(index, relay.address, 32, stand_in)
             except FileExistsError:
                 pass  # made by `create`
-            # by the address that an answer has in the end
+            # answers go to the guest's own address in the end
             netlink.add_neighbour(index, guest.address, interface.mac)
             netlink.leave_arp(index, RESOLVER_ARP, relay.address)
             netlink.leave_ipv4(index, RESOLVER_IPV4, relay.address)
@@ -345,8 +344,8 @@ def _leave(
     table = table_of(tap)
     if relay and guest:
         if relay.resolver:
-            # an answer to the guest's ARP, though its address is the namespace's own and has its
-            # way elsewhere (2 is loose, whatever all devices have); a way to loopback
+            # to answer the guest's ARP, though the namespace has the same address and routes to it
+            # elsewhere (rp_filter 2 is loose, whatever `all` has); to route to loopback
             place.set_on_tap(tap, accept_local=1, rp_filter=2, route_localnet=1)
         chains = relay_chains(tap, relay, guest.address, stand_in, inward=inward)
         place.make_rules(INET, table, chains)

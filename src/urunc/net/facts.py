@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was found out about a container's network, and what its guest gets of it, as plain records:
-known only once hooks have run."""
+"""Records of a container's network: NetworkFound is what there is, NetFacts what the guest gets.
+Both are known only after the hooks have run."""
 
 from __future__ import annotations
 
 from urunc.record import record
 
 SHARED_GROUP = 0x75727563
-"""The group of devices (`ip link show group`) of TAP devices that share their namespace."""
+"""The device group (`ip link show group`) of the TAP devices of network mode shared."""
 
 
 @record
 class Address:
-    """An address of an interface. `on_link` says whether the others of its subnet are reached
-    directly: not so where the prefix has no route of its own (CNI's ptp, point-to-point)."""
+    """An address of an interface. `on_link` says whether its subnet is reached directly; it is not
+    if there is no route for the prefix (CNI's ptp, point-to-point)."""
 
     address: str
     prefix: int
@@ -22,7 +22,8 @@ class Address:
 
 @record
 class Route:
-    """A route; gateway "" is on the link, destination 0.0.0.0/0 or ::/0 the default route."""
+    """A route. Its gateway is "" for an on-link route, its destination 0.0.0.0/0 or ::/0 for a
+    default route."""
 
     destination: str
     gateway: str
@@ -32,11 +33,11 @@ class Route:
 @record
 class Interface:
     """An Ethernet device as the guest gets it, and the TAP device that stands for it ("" before it
-    is made).
+    is made). `mtu` is in bytes.
 
     `routes` are those that do not follow from the addresses, on-link ones first. `gateway_mac` is
-    the IPv4 gateway's hardware address where somebody wrote it down in the namespace for good:
-    then nobody may be there to answer ARP for it.
+    the IPv4 gateway's hardware address if the namespace has a permanent neighbour entry for it, so
+    that there may be no host to answer ARP; else "".
     """
 
     name: str
@@ -52,8 +53,8 @@ class Interface:
 
 @record
 class Resolver:
-    """A name server on the namespace's loopback, and the UDP and TCP port that it listens on; ""
-    is one that listens at every address of the namespace."""
+    """A name server on the namespace's loopback, and the UDP and TCP port that it listens on. Its
+    address is "" if it listens at every address of the namespace."""
 
     address: str
     udp_port: int
@@ -62,13 +63,13 @@ class Resolver:
 
 @record
 class NetworkFound:
-    """What a namespace holds, and what the container's files say, before anything is made.
+    """A namespace's interfaces and the container's network files, before anything is made.
 
     `others` are interfaces beyond the number that the guest can have. `dns`, `search` and `options`
-    are of resolv.conf, `hosts` are lines of the hosts file (`ADDRESS NAME...`) but for loopback's.
-    `resolver` is who listens at the first name server that is a loopback address. `user_mode` are
-    interfaces that a program stands behind (slirp4netns): the published ports of those are
-    connections from within the namespace.
+    are from resolv.conf, `hosts` are the lines of the hosts file (`ADDRESS NAME...`) without
+    loopback's. `resolver` is the server at the first name server address on loopback. `user_mode`
+    are interfaces served by a program (slirp4netns), whose published ports are connections from
+    inside the namespace.
     """
 
     interfaces: tuple[Interface, ...]
@@ -80,16 +81,16 @@ class NetworkFound:
     user_mode: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     not_ethernet: tuple[str, ...] = ()
-    """Devices with an address that carry no frames (WireGuard, tun): a guest cannot have them."""
+    """Devices with an address but no Ethernet frames (WireGuard, tun): a guest cannot have them."""
     resolver_file: str | None = None
     hosts_file: str | None = None
-    """The whole of both files, None where there is none: for a guest that has files."""
+    """The content of both files for a guest that has files, None if there is no such file."""
 
 
 @record
 class NetFacts:
-    """The whole network of a guest. `spare_taps` are connected to nothing: devices that a guest's
-    file declares beyond the interfaces there are. `dns` are addresses that the guest can reach."""
+    """A guest's whole network. `spare_taps` are connected to nothing: they are for devices that the
+    guest's file declares beyond the interfaces that there are. The guest can reach all of `dns`."""
 
     interfaces: tuple[Interface, ...]
     spare_taps: tuple[str, ...]
@@ -103,7 +104,8 @@ class NetFacts:
 
 @record
 class Ports:
-    """Ports `first` to `last` of one protocol that lead to the guest's `target` (0: the same)."""
+    """Ports `first` to `last` of one protocol ("tcp", "udp"), which lead to the guest's port
+    `target` (0: the same port)."""
 
     protocol: str
     first: int
@@ -119,7 +121,7 @@ class Ports:
         )
 
     def name(self) -> str:
-        """As the annotation would have it."""
+        """As the annotation `ports` has it: `80:8080/tcp`."""
         numbers = str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
         return numbers + (f":{self.target}" if self.target else "") + f"/{self.protocol}"
 
@@ -129,19 +131,19 @@ NO_NETWORK = NetFacts(interfaces=(), spare_taps=(), dns=(), search=(), hosts=())
 
 
 def default_route(interface: Interface, *, ipv6: bool) -> Route | None:
-    """The best default route through an interface, of one family."""
+    """The interface's default route of one family with the lowest metric, None for none."""
     wanted = "::/0" if ipv6 else "0.0.0.0/0"
     routes = [route for route in interface.routes if route.destination == wanted]
     return min(routes, key=lambda route: route.metric) if routes else None
 
 
 def local_mac(identifier: str, index: int) -> str:
-    """A locally administered hardware address that follows from a container's id, for a device
-    that has none to take over: without one a Solo5 tender wants /dev/urandom to make its own."""
+    """A locally administered hardware address derived from a container's id, for a device that has
+    no address to take over; without one, a Solo5 tender would open /dev/urandom to make one."""
     number = sum(ord(letter) * 31**place for place, letter in enumerate(identifier)) + index
     return f"02:{(number % (1 << 40)).to_bytes(5, 'big').hex(':')}"
 
 
 def is_loopback(address: str) -> bool:
-    """Whether an address is the machine's own loopback, which no other machine can reach."""
+    """Whether an address is a loopback address."""
     return address.startswith("127.") or address == "::1"

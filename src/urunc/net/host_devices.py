@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""linux.netDevices: devices of the host's that move into the container's network namespace, before
-anything looks at what is there.
+"""linux.netDevices: moves network devices of the host into the container's network namespace,
+before that is looked at.
 
-Runs in the runtime, with the host's privilege, in its network namespace. A device keeps what it is
-called or gets the name that is asked for, keeps its permanent addresses of global scope, and is up
-(config-linux.md, Network Devices). Nothing brings it back when the container ends: the kernel does
-so with hardware, and removes the rest with the namespace. A `create` that fails gives it back, with
-the addresses and routes that it had.
+Runs in the runtime, with the host's privilege, in its network namespace. A device gets the
+configured name or keeps its own, keeps its permanent addresses of global scope, and is brought up
+(config-linux.md, Network Devices). When the container ends, the kernel returns hardware and removes
+other devices with the namespace. A `create` that fails gives a device back with the addresses and
+routes that it had.
 
-It is moved as it is, and not taken down before: the kernel does that once nothing can refuse the
-device any more, and one that it does not let go (loopback, a bridge) stays up.
+A device is not taken down before the move: the kernel does that itself once the move cannot fail
+any more, so one that cannot be moved (loopback, a bridge) stays up.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ MOVING = "it takes CAP_NET_ADMIN on the host, and a device that the kernel lets 
 
 
 class Moved:
-    """The devices of one container that were moved, newest last."""
+    """The devices that were moved for one container, newest last."""
 
     def __init__(self, namespace: str) -> None:
         self.home = open_namespace(HOME)
-        self.there = open_namespace(namespace)  # kept, so that a failure can give them back
+        self.there = open_namespace(namespace)  # kept open for `give_back`
         self.done: list[tuple[Link, Link, Saved]] = []
-        """What each was, what it is now, and what it had."""
+        """For each device: (the link before, the link now, its former addresses and routes)."""
 
     def names(self) -> tuple[str, ...]:
-        """What the devices are called now."""
+        """The devices' names in the container's namespace."""
         return tuple(now.name for _, now, _ in self.done)
 
     def give_back(self) -> list[str]:
-        """Bring all of them back, as they were; what could not be, in words."""
+        """Move all devices back and restore them; the failures, in words."""
         problems = []
         for link, now, saved in reversed(self.done):
             there, home = _inside(self.there), _inside(self.home)
@@ -62,17 +62,17 @@ class Moved:
         return problems
 
     def close(self) -> None:
-        """Let go of the namespaces."""
+        """Close the namespaces' descriptors."""
         posix.close(self.home)
         posix.close(self.there)
 
 
 def move(devices: Mapping[str, str], namespace: str) -> Moved:
-    """Move devices (name → name inside) to the namespace at a path; on failure none is. Raises
+    """Move devices (name → name inside) to the namespace at a path, all or none; raises
     HostError."""
     if identity(namespace) == identity(HOME):
         raise HostError(
-            "linux.netDevices: the container's network namespace is the one that they are in",
+            "linux.netDevices: the container's network namespace is the host's, where they are",
             "give it one of its own",
         )
     moved = Moved(namespace)
@@ -111,12 +111,12 @@ def _one(moved: Moved, name: str, wanted: str) -> None:
         try:
             home.move_link(link.index, moved.there, wanted)
         finally:
-            # a kernel that has no such name for it has moved it all the same (do_setlink())
+            # a kernel that refuses the name has moved the device all the same (do_setlink())
             now = _new(link, before, there.links())
             if now:
                 moved.done.append((link, now, saved))
         if now is None:
-            raise HostError(f"{where}: it is not where it was moved to")
+            raise HostError(f"{where}: not found in the namespace that it was moved to")
         for address in addresses:
             doing = f"give it the address {address.address} in the container's network namespace"
             hint = "a namespace without IPv6 (sysctl net.ipv6.conf.all.disable_ipv6) takes none"
@@ -131,7 +131,7 @@ def _one(moved: Moved, name: str, wanted: str) -> None:
 
 
 def _new(link: Link, before: list[Link], after: list[Link]) -> Link | None:
-    """The device among those that came."""
+    """The moved device: the new one with the same hardware address, None if there is none."""
     known = {other.index for other in before}
     return next((it for it in after if it.index not in known and it.mac == link.mac), None)
 
@@ -141,5 +141,6 @@ def _inside(namespace: int) -> Rtnetlink:
 
 
 def _open() -> Rtnetlink:
-    """A socket that may change the host's network: its devices that config.json names."""
+    """A netlink socket that may change the host's network, for the devices that config.json
+    names."""
     return Rtnetlink(host=True)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the container's network namespace, its resolv.conf and its hosts file say, as NetworkFound;
-changes nothing."""
+"""Reads the container's network namespace, resolv.conf and hosts file into NetworkFound; changes
+nothing."""
 
 from __future__ import annotations
 
@@ -25,32 +25,34 @@ from urunc.record import replace
 
 HOSTS_LIMIT = 64
 MTU_LIMIT = 65535 - 14
-"""Most that a TAP device takes: its frames have the Ethernet header beside (drivers/net/tun.c)."""
+"""The largest MTU of a TAP device, without the Ethernet header (drivers/net/tun.c)."""
 NO_MAC = "00:00:00:00:00:00"
 FAKE = ("dummy", "ifb")
-"""Kinds that carry nothing to anywhere."""
+"""Kinds of devices that lead nowhere."""
 TUN = "tun"
-"""Kind of TAP devices, too."""
+"""The kind of TUN and TAP devices."""
 STACKED = ("vlan", "macvlan", "macvtap", "ipvlan", "ipvtap")
 DNS_PORT = 53
 DOCKER = "127.0.0.11"
-"""Where its resolver is, and nothing else."""
+"""The address of Docker's resolver, and of nothing else."""
 EVERYWHERE = ""
 LISTEN = "0A"
 """A TCP socket's state in /proc/net/tcp."""
 
 
 def read_network(namespace: str, resolver: str, hosts: str, count: int) -> NetworkFound:
-    """The Ethernet devices of a namespace (by path), `eth0` first, at most `count`, and the rest.
+    """The Ethernet devices of a namespace (by its path), `eth0` first; the first `count` as
+    `interfaces`, the rest as `others`.
 
-    `resolver` and `hosts` are paths of a resolv.conf and a hosts file, "" for none.
+    `resolver` and `hosts` are paths of a resolv.conf and a hosts file, "" for none. Raises
+    HostError.
     """
     try:
         netlink = call_in_network(namespace, Rtnetlink)
     except OSError as error:
         raise HostError(
             f"network namespace '{namespace}': {reason(error)}",
-            "whoever made it has removed it; make the container again",
+            "it was removed from outside; delete the container and create it again",
         ) from None
     try:
         links, addresses = netlink.links(), netlink.addresses()
@@ -85,7 +87,7 @@ def read_network(namespace: str, resolver: str, hosts: str, count: int) -> Netwo
 
 
 def look_at_files(resolver: str, hosts: str) -> NetworkFound:
-    """Of all that is looked at the two files alone, whole."""
+    """A NetworkFound with nothing but the content of these two files."""
     return replace(NOTHING, resolver_file=_whole(resolver), hosts_file=_whole(hosts))
 
 
@@ -96,14 +98,13 @@ def is_own_tap(name: str) -> bool:
 
 
 def _is_interface(link: Link, addresses: list[KernelAddress]) -> bool:
-    """Ethernet, set up by somebody, and a way out of the namespace."""
+    """Whether a device is Ethernet, is set up and leads out of the namespace."""
     if link.loopback or len(link.mac) != len(NO_MAC) or link.mac == NO_MAC:
         return False
     if link.kind in FAKE or link.master or is_own_tap(link.name):
         return False
     addressed = _is_addressed(link, addresses)
-    # a TAP device is a way out where somebody gave it an address (slirp4netns, pasta); else it is
-    # another machine's
+    # a TAP device with an address leads out (slirp4netns, pasta); one without is another machine's
     return addressed or (link.up and link.kind != TUN)
 
 
@@ -112,7 +113,7 @@ def _is_addressed(link: Link, addresses: list[KernelAddress]) -> bool:
 
 
 def _rides(link: Link, taken: set[int]) -> bool:
-    """Whether a device gets its frames from one that the guest takes over, all frames of it."""
+    """Whether a device is stacked on one that the guest takes over with all its frames."""
     return link.kind in STACKED and link.lower in taken
 
 
@@ -164,7 +165,7 @@ def _interface(
 
 
 def network_of(address: str, prefix: int) -> str:
-    """`10.0.0.5`, 24 → `10.0.0.0/24`, in the kernel's way to write it."""
+    """`10.0.0.5`, 24 → `10.0.0.0/24`, in the kernel's notation."""
     if ":" not in address:
         return f"{ipv4.dotted(ipv4.number(address) & ipv4.mask(prefix))}/{prefix}"
     from _socket import AF_INET6, inet_ntop, inet_pton
@@ -175,7 +176,7 @@ def network_of(address: str, prefix: int) -> str:
 
 
 def read_resolver(path: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """(name servers, search domains, options) of a resolv.conf(5); nothing where it cannot be read.
+    """(name servers, search domains, options) of a resolv.conf(5), all empty if it cannot be read.
     What is no address, no name and no option is left out: a guest's command line has no place for
     it."""
     servers: list[str] = []
@@ -187,14 +188,14 @@ def read_resolver(path: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[st
         elif words[0] in ("search", "domain") and len(words) > 1:
             search = tuple(word for word in words[1:] if is_name(word))
         elif words[0] == "options":
-            # each such line adds to those before; of two values the later one counts
+            # lines add up; the later one of two values counts
             options |= {word.partition(":")[0]: word for word in words[1:] if _is_option(word)}
     return tuple(dict.fromkeys(servers)), search, tuple(options.values())
 
 
 def read_hosts(path: str) -> tuple[str, ...]:
-    """Lines of a hosts(5) file that mean something to another machine: no loopback, no
-    multicast."""
+    """The lines of a hosts(5) file that make sense on another machine, so without loopback and
+    multicast addresses; HOSTS_LIMIT at most."""
     found = [
         " ".join(words)
         for words in lines_of(path, "#")
@@ -222,7 +223,8 @@ def _is_option(text: str) -> bool:
 
 
 def _whole(path: str) -> str | None:
-    """A file's text, None where there is no regular one; whole lines of what is too long."""
+    """A file's text, None if it is not a regular file or cannot be read. Of a file beyond
+    FILE_LIMIT_BYTES, the whole lines within them."""
     if not path:
         return None
     try:
@@ -234,13 +236,13 @@ def _whole(path: str) -> str | None:
     content = text.encode()
     if len(content) <= FILE_LIMIT_BYTES:
         return text
-    logs.warn(f"'{path}': the guest has its first {FILE_LIMIT_BYTES} bytes alone")
+    logs.warn(f"'{path}': the guest gets its first {FILE_LIMIT_BYTES} bytes only")
     return content[: content.rfind(b"\n", 0, FILE_LIMIT_BYTES) + 1].decode()
 
 
 def _resolver(namespace: str, dns: tuple[str, ...]) -> Resolver | None:
-    """Who listens at the first loopback name server: on port 53, or, as Docker's resolver, on
-    others that rules of the namespace's output lead to."""
+    """The server at the first name server address on loopback: on port 53 or, for Docker's
+    resolver, on other ports, to which the namespace's output rules lead."""
     address = next((server for server in dns if server.startswith("127.")), "")
     if not address:
         return None
@@ -257,8 +259,8 @@ def _resolver(namespace: str, dns: tuple[str, ...]) -> Resolver | None:
 
 
 def _ports(protocol: str) -> dict[str, set[int]]:
-    """The ports of this thread's namespace that somebody listens on, by address in the kernel's
-    hexadecimal; EVERYWHERE is all addresses, also of a socket for both families."""
+    """Address → ports on which sockets of this thread's namespace listen. Addresses are in the
+    kernel's hexadecimal; EVERYWHERE is any address, also of a socket for both families."""
     found: dict[str, set[int]] = {}
     for name in (protocol, f"{protocol}6"):
         try:

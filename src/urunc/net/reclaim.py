@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stopped containers still have in a network namespace, taken from them for a successor.
+"""Removes what stopped containers have left in a network namespace, to make way for a successor.
 
-A pod's namespace outlives its containers, and engines keep a container that has stopped, for its
-logs, until long after the next one is to start. Runs in `create` and `start` once they were
-refused, with the lock of their own container; waits for nobody else's.
+A pod's namespace outlives its containers, and engines keep a stopped container for its logs until
+after its successor has started. Runs in `create` and `start` after they failed to connect the
+guest; they hold the lock of their own container, and this waits for no other.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from urunc.state import STOPPED, is_ours, load
 
 
 def reclaim(own: str, device: int, inode: int) -> bool:
-    """Remove what containers beside this directory have in a namespace and no longer need; whether
-    there was anything."""
+    """Remove what stopped containers have in the namespace (`device`, `inode`); whether there was
+    anything. `own` is the directory of the caller's container; the others are beside it."""
     root, _, identifier = own.rpartition("/")
     stopped: list[Directory] = []
     needed: set[tuple[object, ...]] = set()
@@ -46,7 +46,7 @@ def _in_namespace(directory: str, device: int, inode: int) -> list[Resource]:
         return []
     try:
         recorded = Journal(directory, KINDS.get).resources()
-    except (OSError, LookupError, TypeError) as error:  # of another version
+    except (OSError, LookupError, TypeError) as error:  # written by another version
         logs.detail(f"read journal of '{identifier}': {error!r}")
         return []
     return [resource for resource in recorded if _is_there(resource, device, inode)]
@@ -59,14 +59,14 @@ def _is_there(resource: Resource, device: int, inode: int) -> bool:
 
 
 def _name(resource: Resource) -> tuple[object, ...]:
-    """By what the kernel knows it in its namespace."""
+    """What identifies a resource to the kernel within its namespace."""
     values = resource.parameters()
     return (resource.kind, *(values.get(key) for key in ("name", "index", "family", "table")))
 
 
 def _lock_if_stopped(directory: Directory) -> bool:
-    """Lock a container's directory; False, and not locked, where it is not known to have stopped
-    since this machine started: before that, the namespace was another."""
+    """Lock the directory of a container that has stopped since this machine booted; False, without
+    the lock, for any other, since an earlier boot's namespace was another one."""
     try:
         if not directory.lock(wait=False):
             return False
@@ -80,9 +80,8 @@ def _lock_if_stopped(directory: Directory) -> bool:
 
 
 def _take(directory: Directory, device: int, inode: int, needed: set[tuple[object, ...]]) -> int:
-    """Remove a stopped container's resources, but for those that a living one has, too: the kernel
-    gives an inode again, and a name is anybody's once its owner's `delete` was killed. Returns how
-    many there were."""
+    """Remove a stopped container's resources; how many there were. Those that a living container
+    has, too, are kept: inodes and names are reused, and a `delete` may have been killed."""
 
     def chosen(resource: Resource) -> bool:
         return _is_there(resource, device, inode) and _name(resource) not in needed
@@ -93,5 +92,5 @@ def _take(directory: Directory, device: int, inode: int, needed: set[tuple[objec
         logs.warn(error.message)
         return 0
     if count:
-        logs.detail(f"container '{directory.identifier}' has stopped: its network is taken back")
+        logs.detail(f"container '{directory.identifier}' has stopped: its network is removed")
     return count

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a guest's network leaves in its namespace: TAP devices, redirects, rules, forwarding.
+"""The resources of a guest's network in its namespace: TAP devices, redirects, rules, forwarding.
 
-Each is in the container's journal before it is made, and is removed also when the monitor died
-first and the namespace lives on: Docker, Podman and CNI keep it. A namespace is known by device and
-inode, not by a path that another may have taken since. What is set on a TAP device (addresses,
-sysctls, filters) goes with it. Nothing of it is ever made, or removed, in the host's namespace.
+Each is in the container's journal before it is made, so that it is removed even if the monitor has
+died: Docker, Podman and CNI keep the namespace. A namespace is identified by device and inode, as
+another may have taken its path since. A TAP device's addresses, sysctls and filters go with it.
+Nothing is ever made or removed in the host's namespace.
 """
 
 from __future__ import annotations
@@ -27,18 +27,19 @@ if TYPE_CHECKING:
     from urunc.linux.nftables import Chain
 
 FILTER_PRIORITY = 0xFFF0
-"""Ours among the filters of an interface: behind those of others, also of those to come (the kernel
-gives one without a priority the next before the first), and found again by it."""
+"""The priority by which our filters of an interface are found again. It is behind that of all
+others: the kernel puts a filter without a priority before the first one."""
 FORWARDING = "urunc_forwarding"
-"""The table that says that the namespace forwards only because guests share it."""
+"""The table that marks a namespace in which forwarding is on only because guests share it."""
 SYSCTL = "/proc/sys/net"
 IPV4_FORWARDING, IPV6_FORWARDING = "ipv4/ip_forward", "ipv6/conf/all/forwarding"
 IPV4_REDIRECTS = "ipv4/conf/all/accept_redirects"
-"""What the kernel turns off with forwarding, and on again."""
+"""The kernel turns this off when forwarding is turned on, and on again with it off."""
 
 
 class NetworkResource(Resource):
-    """What is made in a network namespace."""
+    """A resource in a network namespace: `namespace` is a path to it, (`device`, `inode`) its
+    identity."""
 
     def __init__(self, *, namespace: str, device: int, inode: int) -> None:
         self.namespace = namespace
@@ -50,15 +51,16 @@ class NetworkResource(Resource):
         return {name: self.__dict__[name] for name in names}
 
     names: tuple[str, ...] = ()
-    """The constructor's parameters beside the namespace's."""
+    """The constructor's parameters beside those of the namespace."""
 
     def ask(self, path: str, question: Callable[[Rtnetlink], None]) -> None:
-        """Speak to the namespace at a path; nothing happens where it is gone ("")."""
+        """Call `question` with a socket in the namespace at a path; nothing happens for ""."""
         if path:
             rtnetlink.ask(path, question)
 
     def find_to_remove(self) -> str:
-        """A path to the namespace for `remove`; "" also where it is the host's, with a warning."""
+        """A path to the namespace for `remove`, "" if it has gone; also "", with a warning, if it
+        is the host's."""
         if not is_host_network((self.device, self.inode)):
             return self.find()
         names = {name: self.__dict__[name] for name in self.names}
@@ -67,8 +69,8 @@ class NetworkResource(Resource):
         return ""
 
     def find(self) -> str:
-        """A path that leads to the namespace still: the recorded one, or where an engine has bound
-        it."""
+        """A path that still leads to the namespace, the recorded one or a bind mount of an
+        engine's; "" for none."""
         if self._is_at(self.namespace):
             return self.namespace
         for line in read_text("/proc/self/mountinfo", 1 << 24).splitlines():
@@ -117,7 +119,7 @@ class Tap(NetworkResource):
 
     def _set_up(self, netlink: Rtnetlink) -> None:
         index = netlink.index(self.name)
-        # up even where nothing is connected: a Solo5 tender refuses a device that is down
+        # up even if connected to nothing: a Solo5 tender refuses a device that is down
         netlink.set_link(index, up=True, mtu=self.mtu, group=self.group)
         for address in self.addresses:
             own, _, prefix = address.partition("/")
@@ -137,7 +139,7 @@ class Tap(NetworkResource):
 
 
 class Redirect(NetworkResource):
-    """Every frame that arrives at an interface goes out of a TAP device, and back."""
+    """Every frame that arrives at an interface leaves by a TAP device, and the other way round."""
 
     kind = "redirect"
     names = ("interface", "index", "tap", "own", "queue_length")
@@ -151,10 +153,10 @@ class Redirect(NetworkResource):
         self.index = index
         self.tap = tap
         self.own = own
-        """Whether the ingress discipline is ours to remove, or stood there before."""
+        """Whether the interface's ingress qdisc is ours to remove, and not older."""
         self.queue_length = queue_length
-        """What the interface had before: the kernel gives one that has none the usual length with
-        its first discipline (seen with 6.18), and does not take it back. -1: not known."""
+        """The interface's former queue length, -1 if unknown: with the first qdisc the kernel gives
+        an interface without a queue the usual length (seen with 6.18), and does not undo that."""
 
     def make(self) -> None:
         def make(netlink: Rtnetlink) -> None:
@@ -163,7 +165,7 @@ class Redirect(NetworkResource):
                 netlink.add_ingress(self.index)
             try:
                 netlink.add_ingress(tap)
-            except FileExistsError:  # of a `start` that failed, on a device that stayed
+            except FileExistsError:  # left on the device by a `start` that failed
                 netlink.delete_ingress(tap)
                 netlink.add_ingress(tap)
             netlink.redirect(self.index, tap, FILTER_PRIORITY)
@@ -178,7 +180,7 @@ class Redirect(NetworkResource):
             try:
                 netlink.delete_filters(self.index, FILTER_PRIORITY)
             except OSError as error:
-                if error.errno not in (EINVAL, ENODEV, ENOENT):  # half made, or taken back already
+                if error.errno not in (EINVAL, ENODEV, ENOENT):  # half made, or removed already
                     raise
             if not self.own or netlink.filters(self.index):
                 return  # others use it by now
@@ -195,7 +197,7 @@ class Redirect(NetworkResource):
 
 
 class Rules(NetworkResource):
-    """A table of nftables; what is in it is not recorded: it goes as a whole."""
+    """A table of nftables. Its chains are not recorded, since it is removed as a whole."""
 
     kind = "rules"
     names = ("family", "table")
@@ -223,11 +225,11 @@ class Rules(NetworkResource):
 
 
 class Forwarding(NetworkResource):
-    """The namespace forwards packets, between the guests that share it and the rest alone.
+    """Forwarding is on in the namespace, but only to and from the guests that share it.
 
-    It may have done so before; the guests come and go in any order, and who finds it on cannot
-    know why. So a table of nftables says that it is on for the guests' sake (and keeps the
-    namespace from being a router between its own interfaces); the last guest to go turns it off.
+    It may have been on before, and guests come and go in any order. So a table of nftables marks
+    that it is on for the guests' sake, and keeps the namespace from routing between its own
+    interfaces; the last guest turns it off.
     """
 
     kind = "forwarding"
@@ -254,8 +256,8 @@ class Forwarding(NetworkResource):
         for link in rtnetlink.ask(path, Rtnetlink.links) if IPV6_FORWARDING in off else ():
             name = f"ipv6/conf/{link.name}/accept_ra"
             try:
-                # a host that forwards does not hear router advertisements but with 2, and its
-                # default route may be one (Documentation/networking/ip-sysctl.rst)
+                # a host that forwards accepts router advertisements only with 2, and its default
+                # route may be from one (Documentation/networking/ip-sysctl.rst)
                 if read_text(f"{SYSCTL}/{name}").strip() == "1":
                     listening.append(link.name)
             except OSError:
@@ -275,7 +277,7 @@ class Forwarding(NetworkResource):
         def add(tables: nftables.Nftables) -> None:
             try:
                 tables.add_table(INET, FORWARDING, tuple(chains))
-            except FileExistsError:  # by another guest, when there was one family alone
+            except FileExistsError:  # made by another guest, perhaps for one family only
                 tables.add_chains(INET, FORWARDING, names)
 
         nftables.ask(path, add)
@@ -298,7 +300,7 @@ class Forwarding(NetworkResource):
         chains = nftables.ask(path, lambda table: table.chains(INET))
         ours = {chain for table, chain in chains if table == FORWARDING}
         for name in (IPV4_FORWARDING, IPV6_FORWARDING):
-            # where it could not be turned on, it cannot be turned off
+            # if it could not be turned on, it need not be turned off
             if _was_off(name) in ours and read_text(f"{SYSCTL}/{name}").strip() != "0":
                 write_bytes(f"{SYSCTL}/{name}", b"0")
         if _was_off(IPV4_REDIRECTS) in ours:
@@ -315,12 +317,12 @@ class Forwarding(NetworkResource):
 
 
 def allow_ipv6(device: str) -> None:
-    """Let a device of this thread's namespace have IPv6 addresses: Docker turns them off for new
-    ones."""
+    """Allow IPv6 addresses on a device of this thread's namespace; Docker disables them for new
+    devices."""
     try:
         write_bytes(f"{SYSCTL}/ipv6/conf/{device}/disable_ipv6", b"0")
     except FileNotFoundError:
-        pass  # a kernel without IPv6: the address will tell
+        pass  # a kernel without IPv6, which will refuse the address
 
 
 def _was_off(sysctl: str) -> str:
@@ -328,7 +330,7 @@ def _was_off(sysctl: str) -> str:
 
 
 def remove_table(path: str, family: int, table: str) -> None:
-    """Remove a table of a namespace; that it is not there is fine."""
+    """Remove a table of the namespace at a path, if it is there; raises OSError."""
     from urunc.linux import nftables
 
     try:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of nftables that a guest's network takes, as data. Pure.
+"""The tables of nftables for a guest's network, as data. Pure.
 
 Frames that are redirected between an interface and a TAP device pass no rule of the namespace.
-These are for what is not redirected: the loopback resolver, ARP for a gateway that nobody answers
-for, and a guest that shares its namespace.
+These rules are for what is not redirected: the resolver on loopback, ARP for a gateway that does
+not answer itself, and a guest that shares its namespace.
 """
 
 from __future__ import annotations
@@ -58,13 +58,14 @@ if TYPE_CHECKING:
 DNS_PORT = 53
 PROTOCOLS = {"tcp": TCP, "udp": UDP}
 CLAIM = "claim"
-"""Chains of this prefix are there to be seen by others: the ports that a guest has."""
+"""Empty chains whose names begin so tell other guests which ports a guest has."""
 
 
 @record
 class ResolverRelay:
-    """An address of the namespace at which the guest reaches a resolver on the namespace's
-    loopback; without one, it is who connects to the guest from within the namespace."""
+    """An address of the namespace at which the guest reaches the resolver on the namespace's
+    loopback. Without a resolver, it is the source of connections to the guest from inside the
+    namespace."""
 
     address: str
     resolver: Resolver | None
@@ -173,14 +174,14 @@ def shared_chains(
         spoofed.append(interface(tap) + family(NFPROTO_IPV6) + drop())
     unasked = interface(tap, out=True) + group(SHARED_GROUP, other=True) + is_new()
     unasked += was_translated(other=True) + drop()
-    # localhost of the namespace is out of the guest's reach, but for what was translated to it
+    # the guest cannot reach the namespace's localhost, except by translated connections
     local = interface(tap) + destination("127.0.0.0", 8) + was_translated(other=True) + drop()
     return (
         *(Chain(name=name, rules=()) for name in claims),
         Chain(name="source", kind="filter", hook=PREROUTING, priority=RAW, rules=tuple(spoofed)),
         Chain(name="prerouting", kind="nat", hook=PREROUTING, priority=DSTNAT,
               rules=tuple(prerouting)),
-        # behind the ports of every guest, in whatever order they came
+        # after the ports of all guests, in whatever order these came
         Chain(name="others", kind="nat", hook=PREROUTING, priority=DSTNAT + 1, rules=tuple(rest)),
         Chain(name="output", kind="nat", hook=OUTPUT, priority=DSTNAT, rules=tuple(output)),
         Chain(name="postrouting", kind="nat", hook=POSTROUTING, priority=SRCNAT,
@@ -191,7 +192,8 @@ def shared_chains(
 
 
 def claimed(chains: list[tuple[str, str]]) -> list[tuple[str, Ports | None, str]]:
-    """(table, ports or None for all others, protocol) that the guests of a namespace have."""
+    """(table, ports or None for all others, protocol) of each claim of a namespace's guests;
+    `chains` are (table, chain)."""
     found: list[tuple[str, Ports | None, str]] = []
     for table, chain in chains:
         words = chain.split("_")
@@ -207,19 +209,19 @@ def claimed(chains: list[tuple[str, str]]) -> list[tuple[str, Ports | None, str]
 
 
 def _to_resolver(tap: str, relay: ResolverRelay) -> tuple[Rule, ...]:
-    """To where the resolver listens. One that does at every address hears the guest's queries as
-    they are: translated ones it might answer from another address than they were sent to."""
+    """Rules that lead queries to the resolver's address. None are needed for one that listens at
+    every address; it might answer translated queries from another address."""
     target = relay.resolver.address if relay.resolver else ""
     return tuple(rule + dnat(target, port) for rule, port in _queries(tap, relay) if target)
 
 
 def _queries(tap: str, relay: ResolverRelay) -> tuple[tuple[Rule, int], ...]:
-    """(what a query looks like, the resolver's port) over UDP and TCP."""
-    asked = interface(tap) + destination(relay.address)
+    """(matches of a query, the resolver's port) for UDP and TCP."""
+    to_relay = interface(tap) + destination(relay.address)
     resolver = relay.resolver
     if not resolver:
         return ()
     return tuple(
-        (asked + protocol(number) + destination_port(DNS_PORT), port)
+        (to_relay + protocol(number) + destination_port(DNS_PORT), port)
         for number, port in ((UDP, resolver.udp_port), (TCP, resolver.tcp_port))
     )

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A guest that shares its network namespace with others: a private address on a TAP device of its
-own, behind NAT.
+"""Network mode `shared`: a guest gets a private address on a TAP device of its own, behind NAT, and
+shares the network namespace with others.
 
-The namespace keeps its interfaces, so its sidecars and other guests go on as they are. Called by
-`create`, and by `start` again where something has changed.
+The namespace keeps its interfaces, so that its sidecars and other guests go on undisturbed. Called
+by `create`, and by `start` again if something has changed.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from urunc.net.connect import (
     TAP_LIMIT,
     TAP_NAME,
     Place,
+    name_servers,
     number_of,
     spare_tap,
     table_of,
-    told,
 )
 from urunc.net.facts import (
     SHARED_GROUP,
@@ -38,11 +38,11 @@ from urunc.net.resources import FILTER_PRIORITY, Forwarding, Tap, allow_ipv6
 from urunc.net.rules import ResolverRelay, claimed, shared_chains
 
 IPV6_NETWORK = "fd75:7275:6e63:{:x}::"
-"""A /64 for each TAP device (RFC 4193, with a fixed id: it never leaves its namespace)."""
+"""A /64 for each TAP device: RFC 4193, with a fixed global id, as it never leaves its namespace."""
 
 
 def share(found: NetworkFound, place: Place, known: NetFacts | None = None) -> NetFacts:
-    """Give the guest its device and the namespace its rules. Raises HostError."""
+    """Make the guest's device and the namespace's rules; the guest's network. Raises HostError."""
     _refuse_taken(found, place)
     ipv6 = any(interface.ipv6 for interface in found.interfaces)
     try:
@@ -78,7 +78,7 @@ def share(found: NetworkFound, place: Place, known: NetFacts | None = None) -> N
     return NetFacts(
         interfaces=(interface,),
         spare_taps=known.spare_taps if known else _spare(place),
-        dns=told(found, gateway if relay else ""),
+        dns=name_servers(found, gateway if relay else ""),
         search=found.search,
         options=found.options,
         hosts=found.hosts,
@@ -88,8 +88,8 @@ def share(found: NetworkFound, place: Place, known: NetFacts | None = None) -> N
 
 
 def own_lines(found: NetworkFound, guests: tuple[str, ...]) -> str | None:
-    """The hosts file with the guest's addresses in the lines that have the namespace's: what it is
-    called leads to itself."""
+    """The hosts file with the guest's addresses (`guests`) in place of the namespace's, so that the
+    container's own names lead to the guest."""
     if found.hosts_file is None:
         return None
     own = {
@@ -108,7 +108,8 @@ def own_lines(found: NetworkFound, guests: tuple[str, ...]) -> str | None:
 
 
 def _refuse_taken(found: NetworkFound, place: Place) -> None:
-    """Refuse interfaces that a guest has taken over, and ports that another guest has."""
+    """Raise HostError for interfaces that a guest has taken over, and ports that another guest
+    has."""
 
     def redirected(netlink: Rtnetlink) -> str:
         for interface in found.interfaces:
@@ -155,8 +156,8 @@ def _remove_tap(place: Place, name: str) -> None:
 def _make_tap(
     place: Place, used: list[tuple[int, int]], mtu: int, *, ipv6: bool
 ) -> tuple[str, str]:
-    """(TAP device, the first three parts of its subnet): its number is the subnet's, too, so two
-    guests never have the same."""
+    """Make a TAP device with a free subnet: (its name, the subnet's first three bytes, dotted). The
+    device's number is the subnet's, too, so that two guests never have the same."""
     for number in range(TAP_LIMIT):
         subnet = _free_subnet(place.plan.network.shared_subnets, number, used)
         if not subnet:
@@ -174,8 +175,8 @@ def _make_tap(
 
 
 def _used(place: Place, found: NetworkFound, own_tap: str) -> list[tuple[int, int]]:
-    """(network, prefix) of all that the namespace has addresses in or routes to, but for the
-    guest's own device, and of what the guest shall reach."""
+    """(network, prefix) of all IPv4 networks in use: those of the namespace's addresses and routes,
+    without the guest's own device, and the addresses that the guest shall reach."""
 
     def look(netlink: Rtnetlink) -> list[str]:
         own = netlink.index(own_tap) if own_tap else 0
@@ -201,22 +202,23 @@ def _used(place: Place, found: NetworkFound, own_tap: str) -> list[tuple[int, in
 
 
 def _is_taken(interface: Interface, used: list[tuple[int, int]]) -> bool:
-    """Whether the subnet of a guest's device is somebody else's by now."""
+    """Whether the subnet of the guest's device is in use elsewhere by now."""
     return _meets(ipv4.number(interface.ipv4[0].address), used)
 
 
 def _meets(network: int, used: list[tuple[int, int]]) -> bool:
-    """Whether a /24 has an address in common with others."""
+    """Whether a /24 overlaps with one of the other networks."""
     return any(
         (network ^ other) & ipv4.mask(min(24, prefix)) == 0 for other, prefix in used if prefix
     )
 
 
 def _free_subnet(pools: tuple[str, ...], number: int, used: list[tuple[int, int]]) -> str:
-    """The first three parts of the number'th /24 of the first pool where it is free."""
+    """The `number`th /24 of the first pool in which it is free, as its first three bytes, dotted;
+    "" for none."""
     for pool in pools:
         address, _, prefix = pool.partition("/")
-        # 172.16.1.0 is the first of 172.16.0.0/16: as others have it, and as .0 confuses people
+        # the first of 172.16.0.0/16 is 172.16.1.0, as is usual
         place = number + 1 if int(prefix) < 24 else number
         if place >= 1 << (24 - int(prefix)):
             continue
@@ -235,7 +237,7 @@ def _ipv6(number: int) -> str:
 
 
 def _follow(place: Place, tap: str, mtu: int, *, ipv6: bool) -> None:
-    """What changed between `create` and `start`, on the device that is there."""
+    """Adapt the existing device to what has changed between `create` and `start`."""
 
     def follow(netlink: Rtnetlink) -> None:
         index = netlink.index(tap)
@@ -276,7 +278,8 @@ def _interface(place: Place, tap: str, subnet: str, mtu: int, *, ipv6: bool) -> 
 
 
 def _spare(place: Place) -> tuple[str, ...]:
-    """Devices beyond the one that a guest's file declares are connected to nothing."""
+    """TAP devices, connected to nothing, for the devices that the guest's file declares beyond the
+    first."""
     declared = place.plan.network.net_names or ()
     if len(declared) > 1:
         logs.detail("shared network: the guest's other network devices are connected to nothing")
