@@ -53,8 +53,8 @@ def main() -> NoReturn:
 
 
 def _open_closed() -> None:
-    """A standard stream that the caller has closed is /dev/null, as in programs of Go's: else some
-    file of ours would be the container's."""
+    """Open /dev/null for each standard stream that the caller has closed, as Go's programs do;
+    otherwise a file of ours would become the container's stream."""
     for fd in range(3):
         try:
             posix.fstat(fd)
@@ -69,8 +69,8 @@ def run(
     runtime: str = "",
     runtime_words: tuple[str, ...] = (),
 ) -> int:
-    """Run the verb that these words ask for; its exit code. The rest is for callers that are no
-    command line (cli.options.Arguments)."""
+    """Run the verb of a command line (without the program's name); its exit code. Raises Error. The
+    keywords are for callers that have no command line (cli.options.Arguments)."""
     arguments = Arguments(argv, document=document, runtime=runtime, runtime_words=runtime_words)
     used = parse(argv, GLOBAL, arguments, stop=True)
     if arguments.has("--version"):
@@ -102,7 +102,7 @@ def run(
             arguments.hand_over(config)
         if VERBS[verb] == "refused":
             module.refuse(verb, rest[1:], arguments, identifier)
-    # an option of the whole program is taken after the verb too
+    # global options are accepted after the verb, too
     parse(
         rest[1:],
         {**GLOBAL, **module.OPTIONS},

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the administrator allows and sets: /etc/urunc/config.toml, then /etc/urunc/config.d/*.toml
-by name.
+"""The administrator's configuration: /etc/urunc/config.toml, then /etc/urunc/config.d/*.toml in the
+order of their names.
 
 Built-in values < file < drop-ins < annotations that the configuration allows.
 docs/configuration.md lists every key; `urunc config` prints the result and where each value came
@@ -92,22 +92,23 @@ class Config:
         self.sources: dict[str, str] = {}
 
     def get(self, key: str) -> Any:
-        """A key's value, the built-in one where no file sets it."""
+        """A key's value, the built-in one if no file sets it."""
         if key in self.values:
             return self.values[key]
         return SCHEMA[_pattern(key)]
 
     def source(self, key: str) -> str:
-        """Where a key's value came from."""
+        """The path of the file that set a key, or BUILT_IN."""
         return self.sources.get(key, BUILT_IN)
 
     def names(self, section: str) -> list[str]:
-        """The names set below `monitors` or `guests`."""
+        """The names below `monitors` or `guests` (`section`) that files set keys for."""
         return sorted({key.split(".")[1] for key in self.values if key.startswith(section + ".")})
 
 
 def load(path: str = "") -> Config:
-    """Read the configuration; raises ConfigError. A path that the caller names must exist."""
+    """Read the configuration file (`path`, "" for DEFAULT_PATH, which may not exist) and the
+    drop-ins of the directory beside it; raises ConfigError."""
     config = Config()
     if path or exists(DEFAULT_PATH):
         _read(config, path or DEFAULT_PATH)
@@ -175,7 +176,7 @@ def _check(pattern: str, value: Any) -> str:
     if pattern == "storage.rootfs_size_mib" and 0 < value < LEAST_ROOTFS_MIB:
         return f"{value} is below {LEAST_ROOTFS_MIB}"
     if pattern == "users.first" and value > 0xFFFFFFFE:
-        return f"{value} is no user id"
+        return f"{value} is not a user id"
     if pattern == "monitors.*.accelerator" and value not in ("auto", "kvm", "tcg"):
         return f"'{value}' is none of auto, kvm, tcg"
     if pattern == "monitors.*.firmware" and value not in FIRMWARE:
@@ -185,7 +186,7 @@ def _check(pattern: str, value: Any) -> str:
     if pattern == "network.shared_subnets":
         wrong = [subnet for subnet in value if not _is_subnet(subnet)]
         if wrong or not value:
-            return f"'{''.join(wrong[:1])}' is no IPv4 network of /8 to /24, as in 172.16.0.0/16"
+            return f"'{''.join(wrong[:1])}' is not an IPv4 network of /8 to /24 (172.16.0.0/16)"
     if (
         pattern.endswith((".path", ".kernel", ".modules", ".private", ".virtiofsd"))
         and value
@@ -228,7 +229,7 @@ def _flatten(table: dict[str, Any], prefix: str, depth: int) -> list[tuple[str, 
 
 
 def _line(text: str, key: str) -> int:
-    """The line that sets a key: parsers do not keep it."""
+    """The number of the line that sets a key, which parsers do not keep."""
     table: list[str] = []
     for number, line in enumerate(text.splitlines(), 1):
         bare = line.split("#")[0].strip()

@@ -57,7 +57,7 @@ class MonitorError(Error):
 
 
 class RefusedError(Error):
-    """A unikernel has no such thing; the exit code is what `exec` ends with where it fails."""
+    """A unikernel cannot do this; the exit code is that of an `exec` that fails."""
 
     exit_code = 255
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this urunc can do on this machine (features.md of the specification): for `urunc features`,
-and for containerd by the shim.
+"""The features object of the OCI runtime specification (features.md), for `urunc features` and for
+containerd through the shim.
 
-What depends on the machine is probed. An engine asks once, for guests and for ordinary containers:
-so what urunc and the ordinary runtime both have to know (memory policies, network devices) is said
-where both do. What only ordinary containers have (mount options and extensions, libseccomp's
-architectures) is their runtime's own answer.
+What depends on the machine is probed. An engine asks once for guests and ordinary containers: a
+feature that both urunc and the ordinary runtime have to implement (memory policies, network
+devices) is there if both do. What concerns ordinary containers only (mount options and extensions,
+libseccomp's architectures) is their runtime's answer.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from urunc.config import Config
 
 IDMAPPED = (5, 12)
-"""Linux has MOUNT_ATTR_IDMAP from here on (mount_setattr(2))."""
+"""The first version of Linux with MOUNT_ATTR_IDMAP (mount_setattr(2))."""
 
 
 def features(config: Config, runtime: str = "") -> dict[str, Any]:
@@ -43,7 +43,8 @@ def features(config: Config, runtime: str = "") -> dict[str, Any]:
 
 
 def document(theirs: dict[str, Any]) -> dict[str, Any]:
-    """The document, beside an ordinary runtime with this one; empty: there is none."""
+    """The features object of urunc beside an ordinary runtime whose object is `theirs`; {} if there
+    is no such runtime."""
     their_linux = theirs.get("linux", {})
     linux = {
         "namespaces": sorted(
@@ -80,7 +81,7 @@ def document(theirs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ordinary(config: Config, runtime: str) -> dict[str, Any]:
-    """The ordinary runtime's own document; empty where there is no such runtime, or it has none."""
+    """The ordinary runtime's own features object; {} if there is no runtime, or it prints none."""
     try:
         code, text = capture([ordinary.find(config, runtime), "features"])
         document = loads(text) if code == 0 else {}

@@ -43,7 +43,7 @@ def make(directory: str, uid: int, gid: int) -> None:
 
 
 def listen(directory: str) -> int:
-    """A descriptor for `said`; -1 where this container has no such channel."""
+    """A descriptor for `said`; -1 if the container has no channel."""
     try:
         return posix.open(f"{directory}/{OUT}", posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
     except OSError:
@@ -51,7 +51,7 @@ def listen(directory: str) -> int:
 
 
 def said(fd: int) -> Said:
-    """All that the guest has said, which stays to be read; nothing where there is no channel."""
+    """Everything that the guest's init has reported, without consuming it; an empty Said for -1."""
     if fd < 0:
         return Said()
     source, target = posix.pipe()
@@ -72,7 +72,7 @@ def said(fd: int) -> Said:
 
 
 def last_words(fd: int) -> Said:
-    """`said`, after which the descriptor is closed."""
+    """As `said`, and close the descriptor."""
     found = said(fd)
     if fd >= 0:
         posix.close(fd)
@@ -80,30 +80,32 @@ def last_words(fd: int) -> Said:
 
 
 def is_silent(directory: str) -> bool:
-    """Whether the guest's init has said nothing yet: its application does not run."""
+    """Whether the guest's init has reported nothing yet, so that its application does not run."""
     fd = listen(directory)
     return fd >= 0 and last_words(fd) == Said()
 
 
 def signal(directory: str, number: int) -> bool:
-    """Have the guest's init send a signal to its application; False where nobody is there to take
-    it. One that has not come up yet gets it when it does."""
+    """Have the guest's init send a signal to its application; False if the channel has no reader. A
+    guest that is still booting gets it later."""
     return _tell(directory, b"signal %d\n" % number)
 
 
 def resize(directory: str, rows: int, columns: int) -> bool:
-    """Tell the guest's terminal its size, which a serial port does not; False as in `signal`."""
+    """Set the size of the guest's terminal, which a serial port cannot carry; False as in
+    `signal`."""
     return _tell(directory, b"window %d %d\n" % (rows, columns))
 
 
 def limit_processes(directory: str, most: int) -> bool:
-    """Have the application be so many processes at most, UNLIMITED (-1) for any number; False as in
+    """Limit the application to `most` tasks, UNLIMITED (-1) for any number; False as in
     `signal`."""
     return _tell(directory, b"pids %s\n" % (b"max" if most < 0 else b"%d" % most))
 
 
 def closed(directory: str, stream: int) -> bool:
-    """Tell the guest that nobody reads this stream any more; False as in `signal`."""
+    """Tell the guest that an output stream (1 or 2) has no reader any more; False as in
+    `signal`."""
     return _tell(directory, b"closed %d\n" % stream)
 
 

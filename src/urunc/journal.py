@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a container leaves outside its namespaces: written down before it is made, removed newest
-first.
+"""The journal of a container's resources outside its namespaces: each is recorded before it is
+made; they are removed newest first.
 
-A line of JSON per resource in the container's directory. Removing is idempotent and works from
-another process, later, and for what was only half made; a resource that cannot be removed stays in
-the journal, so that the next `delete` tries again.
+The journal is a file in the container's directory with a line of JSON per resource. Removal is
+idempotent, and works from another process and for a resource that was only half made. One that
+cannot be removed stays in the journal for the next `delete`.
 """
 
 from __future__ import annotations
@@ -24,26 +24,25 @@ if TYPE_CHECKING:
     from typing import Any
 
     Entry = dict[str, Any]
-    """A resource as a line has it: its kind, and the parameters of its class."""
+    """A line of the journal: `kind`, and the parameters of its class."""
     Registry = Callable[[str], "type[Resource] | None"]
 
 
 class Resource:
-    """Something that outlives the container's namespaces. `parameters` are the constructor's, as
-    JSON."""
+    """Something that outlives the container's namespaces."""
 
     kind = ""
 
     def parameters(self) -> dict[str, object]:
-        """What the constructor needs to name this resource again."""
+        """The constructor's arguments, as JSON values, to construct it again."""
         return dict(self.__dict__)
 
     def make(self) -> None:
-        """Bring it about; raises OSError."""
+        """Make it; raises OSError."""
         raise NotImplementedError
 
     def remove(self) -> None:
-        """Take it back, also half made, also twice; raises OSError."""
+        """Remove it, even if it was half made or is removed already; raises OSError."""
         raise NotImplementedError
 
 
@@ -51,17 +50,16 @@ class Journal:
     """The resources of one container, in its directory."""
 
     def __init__(self, directory: str, registry: Registry) -> None:
-        """`registry` gives the class of a kind of resource, None for one that it does not know."""
+        """`registry`: kind of a resource → its class, None for an unknown kind."""
         self.directory = directory
         self.path = f"{directory}/{JOURNAL}"
         self.registry = registry
 
     def make(self, resource: Resource) -> None:
-        """Record a resource, then make it. A failure leaves the record: `remove_all` takes back the
-        half.
+        """Record a resource, then make it; raises OSError.
 
-        But what the kernel says is there already is another's: then the record goes, before anybody
-        removes by it what is not this container's.
+        After a failure the record stays, so that `remove_all` removes a half-made resource. With
+        EEXIST and EBUSY the record goes: the resource is another container's.
         """
         append(self.path, _line({"kind": resource.kind, **resource.parameters()}))
         try:
@@ -72,7 +70,7 @@ class Journal:
             raise
 
     def resources(self) -> list[Resource]:
-        """What is recorded of kinds that the registry knows, oldest first."""
+        """The recorded resources of known kinds, oldest first."""
         return [resource for entry in self._entries() if (resource := self._resource(entry))]
 
     def __len__(self) -> int:
@@ -82,20 +80,20 @@ class Journal:
     def remove_all(self) -> None:
         """Remove every resource, newest first; raises HostError after trying all.
 
-        What is removed is forgotten at once: a hook may run for long before the directory goes, and
-        a name may be another container's by the time that a `delete` which was killed is repeated.
+        Their records go at once: hooks may run for long before the directory is removed, and when a
+        killed `delete` is repeated, a name may be another container's.
         """
         unknown = [entry["kind"] for entry in self._entries() if not self._resource(entry)]
         self.remove(lambda _resource: True)
         if unknown:
             raise HostError(
-                f"clean up '{self.path}': {', '.join(unknown)}: no such kind of resource",
-                "another version of urunc wrote it: use that one",
+                f"clean up '{self.path}': {', '.join(unknown)}: unknown kind of resource",
+                "another version of urunc wrote it: delete the container with that one",
             )
 
     def remove(self, chosen: Callable[[Resource], bool]) -> int:
-        """Remove and forget the chosen ones, newest first; returns how many. Raises HostError after
-        trying all."""
+        """Remove the resources for which `chosen` returns true, and their records, newest first;
+        how many. Raises HostError after trying all."""
         failed: list[str] = []
         left: list[Entry] = []
         recorded = self._entries()
@@ -119,8 +117,8 @@ class Journal:
     def take_back(self, kept: int) -> None:
         """Remove what was recorded after the first `kept` resources.
 
-        One that is recorded among those, too, was there before and was only renewed: it stays. A
-        failure is a warning, for the error that led here matters more.
+        A resource that is also among those was only renewed, and stays. A failure is a warning,
+        since the error that led here matters more.
         """
         recorded = self._entries()
         if len(recorded) <= kept:
@@ -135,14 +133,15 @@ class Journal:
                 if resource:
                     resource.remove()
                     continue
-                logs.warn(f"take back {entry['kind']}: no such kind of resource")
+                logs.warn(f"remove {entry['kind']}: unknown kind of resource")
             except OSError as error:
-                logs.warn(f"take back {entry['kind']}: {reason(error)}")
+                logs.warn(f"remove {entry['kind']}: {reason(error)}")
             left.insert(kept, entry)
         self._write(left)
 
     def _entries(self) -> list[Entry]:
-        """The lines, oldest first; a last one that a crash cut short was never made."""
+        """The lines, oldest first; a line that a crash cut short is ignored, as its resource was
+        never made."""
         try:
             text = read_text(self.path, 1 << 24)
         except FileNotFoundError:
@@ -174,5 +173,5 @@ def _line(entry: Entry) -> bytes:
 
 
 def _identity(entry: Entry) -> Entry:
-    """All that is recorded of it, but for the path by which its namespace was reached."""
+    """An entry without the path of its namespace, by which equal resources are equal."""
     return {**entry, "namespace": ""}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kinds of resource that a journal holds: control groups, user ids and files here, a network's
+"""The kinds of resources in a journal: control groups, user ids and files here, those of a network
 in net/resources.py.
 
-In one module because `delete` needs most of them: each import is time.
+They are in one module because `delete` needs most of them, and each import takes time.
 """
 
 from __future__ import annotations
@@ -16,18 +16,17 @@ from urunc.linux.files import exists, make_directories, open_in_root, read_text,
 
 
 class ControlGroups(Resource):
-    """The control groups of the container: one directory in each hierarchy, parents that others
-    share left alone."""
+    """A container's control groups: one directory in each hierarchy, and the parents that were made
+    for it."""
 
     kind = "cgroups"
 
     def __init__(self, *, paths: list[str], parents: list[str], member: int = 0) -> None:
         self.paths = paths
         self.member = member
-        """The process that systemd has put into its groups already, 0 for none."""
+        """A process that systemd has put into the groups already, 0 for none."""
         self.parents = parents
-        """Directories above that were not there, outermost first; removed only where nobody else
-        uses them."""
+        """Parents that did not exist, outermost first; removed unless other groups are in them."""
 
     def make(self) -> None:
         for path in self.paths:
@@ -56,8 +55,8 @@ class ControlGroups(Resource):
 
 
 class SystemdUnit(Resource):
-    """A scope or slice that systemd made for the container: `make` is the record alone, for
-    starting it takes what is known only to cgroup/groups.py."""
+    """A scope or slice that systemd makes for the container. `make` only records it, since starting
+    it takes facts that only cgroup/groups.py has."""
 
     kind = "unit"
 
@@ -81,14 +80,14 @@ class SystemdUnit(Resource):
 class ReservedUser(Resource):
     """A user id that no other container of this machine has, whatever its --root.
 
-    A file named by the id holds the directory of the container that has it; where that directory is
-    gone the reservation is void.
+    A file named after the id holds the path of its container's directory; without that directory
+    the reservation is void.
     """
 
     kind = "user"
 
     def __init__(self, *, path: str, folder: str) -> None:
-        """`folder`: the container's directory; the word is the journal's."""
+        """`folder`: the container's directory; the name is the journal's."""
         self.path = path
         self.folder = folder
 
@@ -114,8 +113,8 @@ class ReservedUser(Resource):
 
 
 class FileOwner(Resource):
-    """A file of the image that belongs to the monitor's user while the container lives: a disk it
-    writes to."""
+    """A file of the image, a disk to write to, that is owned by the monitor's user while the
+    container lives."""
 
     kind = "owner"
 
@@ -128,7 +127,7 @@ class FileOwner(Resource):
         self.uid = uid
         self.gid = gid
         self.before = before
-        """uid, gid and mode to give back."""
+        """uid, gid and mode to restore."""
 
     def make(self) -> None:
         self._give(self.uid, self.gid, self.before[2] | 0o600)
@@ -150,10 +149,10 @@ class FileOwner(Resource):
 
 
 class PrivateDirectory(Resource):
-    """A directory for files of one container: copies, archives, an initrd.
+    """A directory for the files of one container: copies, archives, an initrd.
 
-    Its name has the identity of the container's own directory, so what is there already is of a
-    container that is no more.
+    Its name has the identity of the container's own directory, so an existing one is left from a
+    container that is gone.
     """
 
     kind = "files"
@@ -175,8 +174,7 @@ KINDS: dict[str, type[Resource]] = {
 
 
 def resource_class(kind: str) -> type[Resource] | None:
-    """The class of a kind; None for one that this version does not know. What `Journal` wants for a
-    registry."""
+    """The class of a kind of resource, None for an unknown one: Journal's `registry`."""
     if kind in KINDS:
         return KINDS[kind]
     from urunc.net.resources import KINDS as NETWORK

@@ -31,7 +31,7 @@ def _refuse_constant(name: str) -> Any:
 
 
 class _Context:
-    """What CPython's scanner reads from its `json.JSONDecoder`."""
+    """The attributes that CPython's scanner reads from its `json.JSONDecoder`."""
 
     strict = True
     object_hook = None
@@ -47,7 +47,7 @@ _BLANK = " \t\n\r"
 
 
 def loads(text: str) -> Any:
-    """The value of a JSON text; ValueError (with line and column) where it is none."""
+    """The value of a JSON text; raises ValueError (with line and column)."""
     if _SCAN:
         try:
             value, end = make_scanner(_CONTEXT)(text, len(text) - len(text.lstrip(_BLANK)))

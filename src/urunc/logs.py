@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where warnings and errors go: the file of `--log`, in runc's two formats, else standard error;
-and the administrator's file (`log.file`), whatever `--log` says: engines read theirs on failure
-alone, and throw it away.
+"""Messages go to the file of `--log`, in one of runc's two formats, or else to standard error; and
+always to the administrator's file (`log.file`), since engines read theirs only after a failure and
+then delete it.
 
-containerd, Docker and Podman read the last error of `--log`. Written with one `write` per line, at
-the file's end; a log that cannot be written is no reason to fail a container.
+containerd, Docker and Podman read the last error in `--log`. Each line is appended by one write(2);
+a log that cannot be written does not fail the container.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 path = ""
 file = ""
-"""The administrator's, in text alone, whoever calls."""
+"""The administrator's file (`log.file`), always in the text format."""
 container = ""
-"""The id of the container that is spoken of, for that file."""
+"""The container's id, which that file's lines end with."""
 json_format = False
 debug = False
 take_warning: Callable[[str], None] | None = None
@@ -31,25 +31,25 @@ _seen: set[str] = set()
 
 
 def warn(message: str) -> None:
-    """A thing the user should know though it stops nothing; said once per process."""
+    """Warn the user; the same message once per process."""
     if message not in _seen:
         _seen.add(message)
         _emit("warning", message)
 
 
 def info(message: str) -> None:
-    """What happened, for the log file alone: nobody at a terminal wants it."""
+    """Log an event, to the files only and not to a terminal."""
     if path or file:
         _emit("info", message)
 
 
 def error(message: str) -> None:
-    """The one error that ends this process; for `__main__` alone."""
+    """Report the error that ends this process; only `__main__` calls it."""
     _emit("error", message)
 
 
 def detail(message: str) -> None:
-    """What only `--debug` shows."""
+    """Log a message for `--debug`."""
     if debug:
         _emit("debug", message)
 
@@ -82,7 +82,7 @@ def _emit(level: str, message: str) -> None:
 
 
 def _append(name: str, line: str) -> bool:
-    """Whether the file could be opened; not waiting for whoever reads a pipe of that name."""
+    """Append a line; whether the file could be opened. Does not wait for a FIFO's reader."""
     flags = posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT | posix.O_CLOEXEC | posix.O_NONBLOCK
     try:
         fd = posix.open(name, flags, 0o644)
@@ -98,7 +98,7 @@ def _append(name: str, line: str) -> bool:
 
 
 def printable(text: str) -> str:
-    """One line that no terminal obeys, whatever an image or a file has put into it."""
+    """A text with its control characters and line feeds escaped, safe to print on a terminal."""
     if text.isprintable():
         return text
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

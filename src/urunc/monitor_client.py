@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Talking to a monitor that runs: over the control socket in its own root.
+"""A client of a running monitor's control socket, which is in the monitor's own root.
 
-The monitor is not trusted: its root is entered as a root that no link leads out of, and the peer
-must be the monitor itself. Each answer has a time limit; one that does not come is an error, and
-the caller goes on without. What is said is the monitor's business (Monitor.order).
+The monitor is not trusted: links in its root are resolved within it, and the peer must be the
+monitor itself. Answers have a time limit, after which the caller gets an error and goes on without.
+The protocol is the monitor's (Monitor.order).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ANSWER_TIMEOUT_S = 2.0
 LINE_LIMIT_BYTES = 1 << 20
 NONSENSE = (ValueError, KeyError, TypeError, AttributeError)
-"""What reading the answer of a monitor that is not what it was may raise."""
+"""Errors from parsing an answer that is not what it should be."""
 
 
 class Control:
@@ -43,25 +43,25 @@ class Control:
         except OSError as error:
             raise MonitorError(f"control socket '{path}': {reason(error)}") from None
         peer = int.from_bytes(self._socket.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)[:4], "little")
-        # with a supervisor the monitor is its child
+        # or the monitor is a child of the supervisor, which is `pid`
         if peer != pid and process.parent(peer) != pid:
             self._socket.close()
             raise MonitorError(f"control socket '{path}': process {peer} answers, not the monitor")
 
     def fileno(self) -> int:
-        """The socket's descriptor, to wait for what the monitor says of itself."""
+        """The socket's descriptor, to poll for events."""
         return self._socket.fileno()
 
     def send(self, content: bytes) -> None:
-        """Say something; raises MonitorError."""
+        """Send bytes; raises MonitorError."""
         try:
             self._socket.sendall(content)
         except OSError as error:
             raise MonitorError(f"control socket: {reason(error)}") from None
 
     def line(self) -> bytes:
-        """The next line, without its end; raises MonitorError after the time limit or at the
-        end."""
+        """The next line, without its end. Raises MonitorError after ANSWER_TIMEOUT_S, and at the
+        end of the stream."""
         while b"\n" not in self._buffer:
             try:
                 part = self._socket.recv(1 << 16)
@@ -78,7 +78,8 @@ class Control:
         return line.rstrip(b"\r")
 
     def lines(self) -> list[bytes]:
-        """The whole lines that have come, without waiting; raises MonitorError at the end."""
+        """The complete lines that have arrived, without waiting; raises MonitorError at the end of
+        the stream."""
         from _socket import MSG_DONTWAIT
 
         try:
@@ -95,5 +96,4 @@ class Control:
         return [line.rstrip(b"\r") for line in whole]
 
     def close(self) -> None:
-        """Hang up."""
         self._socket.close()

@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 
 COMMON = "urunc.d"
-"""The runtime directory's part for what containers share, whatever their --root: reserved user ids,
-facts about programs."""
+"""The part of the runtime directory that all containers share, whatever their --root: reserved user
+ids, facts about programs."""
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def path(name: str) -> str:
-    """The program's file: `make install` puts it beside the package, a wheel within."""
+    """The path of one of urunc's own programs: `make install` puts it beside the package, a wheel
+    into it. Raises HostError."""
     package = __file__.rpartition("/")[0]
     for directory in (package.rpartition("/")[0], package):
         file = f"{directory}/{name}"
@@ -34,7 +35,7 @@ def path(name: str) -> str:
 
 
 def find_program(name: str) -> str:
-    """A program's path by PATH, links resolved; "" where it is not there."""
+    """The path of a program on PATH, "" if it is not there."""
     path = posix.environ.get(b"PATH", b"").decode("utf-8", "surrogateescape") or DEFAULT_PATH
     for directory in path.split(":"):
         candidate = f"{directory}/{name}"
@@ -46,8 +47,8 @@ def find_program(name: str) -> str:
 def remembered(
     name: str, path: str, find_out: Callable[[], dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
-    """Facts about a program, first those in the cache, where there are any for it as it is now,
-    then (where those are not understood) new ones, which are written down."""
+    """Facts about a program: first the cached ones, if the program has not changed since; then, if
+    the caller asks for more, those that `find_out` returns, which are cached."""
     facts = posix.stat(path)
     identity = f"{path} {facts.st_dev} {facts.st_ino} {facts.st_size} {facts.st_mtime_ns}"
     directory = f"{runtime_directory()}/{COMMON}/programs"
@@ -57,7 +58,7 @@ def remembered(
         if known["identity"] == identity:
             yield known
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # not there, or no such text
+        pass  # no cache, or not in this form
     found = find_out()
     try:
         make_directories(directory, 0o700)
@@ -68,7 +69,7 @@ def remembered(
 
 
 def capture(argv: list[str]) -> tuple[int, str]:
-    """(exit code, what it prints on standard output and standard error) of a program."""
+    """Run a program; (exit code, output of both streams). Raises HostError."""
     out, into = posix.pipe()
     actions = [(posix.POSIX_SPAWN_DUP2, into, 1), (posix.POSIX_SPAWN_DUP2, into, 2)]
     try:

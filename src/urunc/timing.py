@@ -43,8 +43,8 @@ _pending: list[tuple[int, int]] = []
 
 
 def open_file(path: str, container: str) -> None:
-    """Append to this file from now on, what was stamped so far included. The id must be checked
-    already."""
+    """Write the stamps so far, and all later ones, to this file. The container's id must have been
+    checked."""
     global _fd, _container
     if not enabled or _fd >= 0:
         return
@@ -75,8 +75,7 @@ def stamp(identifier: int) -> None:
 
 
 def descriptor() -> int:
-    """The open file's descriptor, -1 where there is none: init keeps it while it closes the
-    others."""
+    """The open file's descriptor, -1 for none; init keeps it when it closes the others."""
     return _fd
 
 

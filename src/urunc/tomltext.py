@@ -2,10 +2,10 @@
 """TOML without `tomllib`, whose import costs more than the interpreter's start (it is `re`,
 `typing` and `datetime`).
 
-What configurations are made of is read here: tables, bare keys, and values on one line that are
-true, false, whole numbers, strings without escapes, or lists of these. A text with anything else in
-it, or with a mistake, goes to `tomllib` whole, so that all of TOML is read and the error is
-`tomllib`'s. Fuzzed against it in the unit tests.
+This reads the usual parts: tables, bare keys, and values on one line that are true, false, whole
+numbers, strings without escapes, or lists of these. A text with anything else, or with an error,
+goes to `tomllib` as a whole, so that all of TOML is understood and errors are `tomllib`'s. Fuzzed
+against it in the unit tests.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 _BLANK = " \t"
 _ENDS = " \t,]#"
-"""What a word (true, false, a number) ends before."""
+"""The characters that end a word (true, false, a number)."""
 
 
 class _Elsewhere(Exception):
-    """Not for this module."""
+    """The text is for `tomllib`."""
 
 
 def loads(text: str) -> dict[str, Any]:
-    """The tables of a TOML text; ValueError (with line and column) where it is none."""
+    """The tables of a TOML text; raises ValueError (with line and column)."""
     try:
         return _Reader().read(text)
     except _Elsewhere:
@@ -36,7 +36,7 @@ def loads(text: str) -> dict[str, Any]:
 
 
 class _Reader:
-    """The tables so far, and how each came to be: TOML forbids to define one twice."""
+    """The tables so far, and how each was defined, since TOML forbids to define one twice."""
 
     def __init__(self) -> None:
         self._root: dict[str, Any] = {}
@@ -102,7 +102,7 @@ def _keys(text: str) -> Path:
 
 
 def _value(text: str) -> tuple[Any, str]:
-    """The value that a text begins with, and what follows it."""
+    """(the value at the beginning of a text, the rest of the text)."""
     quote = text[:1]
     if quote == "[":
         return _list(text[1:].lstrip(_BLANK))
@@ -127,7 +127,7 @@ def _value(text: str) -> tuple[Any, str]:
 
 
 def _list(text: str) -> tuple[list[Any], str]:
-    """The list whose bracket is before the text, and what follows it."""
+    """(the list whose opening bracket precedes the text, the rest of the text)."""
     items = []
     while not text.startswith("]"):
         item, text = _value(text)

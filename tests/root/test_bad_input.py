@@ -184,7 +184,7 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
             "hooks",
             {"prestart": [{"path": "/bin/sleep", "args": ["sleep", "60"], "timeout": 1}]},
         ),
-        ("prestart[0]", "no end within 1 s"),
+        ("prestart[0]", "not done within 1 s"),
     ),
     "a control group of others": (
         setting("linux.cgroupsPath", "/"),

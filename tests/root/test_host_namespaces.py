@@ -284,9 +284,9 @@ def test_every_namespace_is_the_host_s(urunc: Urunc, bundle: Bundle, host: Host)
     ("path", "said"),
     [
         ("/run/netns/no-such", "no such file or directory"),
-        ("/proc/self/ns/uts", "it is one of kind uts"),
-        ("/etc/passwd", "it is no namespace"),
-        ("/proc/self", "it is no namespace"),
+        ("/proc/self/ns/uts", "it is a uts namespace"),
+        ("/etc/passwd", "it is not a namespace"),
+        ("/proc/self", "it is not a namespace"),
     ],
 )
 @pytest.mark.parametrize("verb", ["create", "plan"])

@@ -84,7 +84,7 @@ def test_a_namespace_of_another_kind(urunc: Urunc, bundle: Bundle) -> None:
     with nothing_left(urunc.root):
         refused = urunc("create", "--bundle", str(bundle.write()), urunc.new_id(), check=False)
     assert refused.returncode == 1
-    assert "ipc namespace '/proc/self/ns/uts': it is one of kind uts" in refused.stderr
+    assert "ipc namespace '/proc/self/ns/uts': it is a uts namespace" in refused.stderr
 
 
 def test_a_waiting_init_is_closed_to_its_neighbours(urunc: Urunc, bundle: Bundle) -> None:

@@ -128,7 +128,7 @@ def test_properties_by_annotation(urunc: Urunc, bundle: Bundle, place: Systemd) 
         **bundle.config["annotations"], "org.systemd.property.CollectMode": "nonsense",
     }  # fmt: skip
     _, problem = create(urunc, bundle)
-    assert "org.systemd.property.CollectMode': 'nonsense' is no value" in problem
+    assert "org.systemd.property.CollectMode': 'nonsense' is not a value" in problem
 
 
 def test_a_slice_that_is_not_there_yet(urunc: Urunc, bundle: Bundle, place: Systemd) -> None:
@@ -174,4 +174,4 @@ def test_without_systemd(urunc: Urunc, bundle: Bundle) -> None:
         pytest.skip("a systemd runs here")
     _, problem = create(urunc, bundle)
     assert "systemd: connect over D-Bus" in problem
-    assert "leave --systemd-cgroup out" in problem
+    assert "without --systemd-cgroup" in problem

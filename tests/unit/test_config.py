@@ -99,7 +99,7 @@ def test_unknown_keys(file: pathlib.Path, text: str, line: int, words: str, hint
         ("[log]\nfile = {}\n", 2, "'log.file' takes a string"),
         # right type, wrong value
         ("[users]\ncount = 0\n", 2, "'users.count': 0 is not above zero"),
-        ("[users]\nfirst = 4294967295\n", 2, "'users.first': 4294967295 is no user id"),
+        ("[users]\nfirst = 4294967295\n", 2, "'users.first': 4294967295 is not a user id"),
         ("[timeouts]\n# s\nkill_s = -1\n", 3, "'timeouts.kill_s': -1 is not above zero"),
         ("[monitors.hvt]\nmemory_mib = 0\n", 2, "'monitors.hvt.memory_mib': 0 is not above zero"),
         (

@@ -132,7 +132,7 @@ BROKEN: list[tuple[Any, str]] = [
     ),
     (
         linux(memoryPolicy={"mode": "MPOL_BIND", "nodes": "all"}),
-        "linux.memoryPolicy.nodes: 'all' is no list of nodes",
+        "linux.memoryPolicy.nodes: 'all' is not a list of nodes",
     ),
     (
         linux(memoryPolicy={"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_FAST"]}),
@@ -141,7 +141,7 @@ BROKEN: list[tuple[Any, str]] = [
     (linux(netDevices={"a": {}}), "linux.netDevices: there is no network namespace"),
     (
         linux(namespaces=[{"type": "network"}], netDevices={"a": {"name": "b/c"}}),
-        "linux.netDevices.a.name: 'b/c' is no name of a network device",
+        "linux.netDevices.a.name: 'b/c' is not a name for a network device",
     ),
     (
         linux(namespaces=[{"type": "network"}], netDevices={"sixteen-letters-": {}}),
@@ -195,11 +195,11 @@ BROKEN: list[tuple[Any, str]] = [
     ),
     (
         linux(resources={"hugepageLimits": [{"pageSize": "big", "limit": 1}]}),
-        "linux.resources.hugepageLimits[0].pageSize: 'big' is no size",
+        "linux.resources.hugepageLimits[0].pageSize: 'big' is not a size",
     ),
     (
         linux(resources={"unified": {"../x": "1"}}),
-        "linux.resources.unified: '../x' is no file of a control group",
+        "linux.resources.unified: '../x' is not a file of a control group",
     ),
     (
         linux(namespaces=[{"type": "network", "path": "ns"}]),

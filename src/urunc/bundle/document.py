@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A JSON document read field by field, each with the path that leads to it in every complaint.
+"""Reads a JSON document field by field; every error names the field by its path.
 
-Shared by config.json and by the resources that `update` reads. Touches nothing; knows no field.
+Serves config.json and the resources that `update` reads. Touches nothing and knows no field.
 """
 
 from __future__ import annotations
@@ -28,8 +28,11 @@ WORDS = {
 
 
 class Object:
-    """A JSON object with the path that leads to it; null and absent are the same, as in Go's
-    decoder."""
+    """A JSON object and its path in the document. null counts as absent, as in Go's decoder.
+
+    The readers return the field's value, or an empty one if it is absent (None for `get` and
+    `number`), and raise SpecError for a value of another type or beyond its bounds.
+    """
 
     def __init__(self, value: Any, path: str, document: str = CONFIG) -> None:
         self.path = path
@@ -44,10 +47,11 @@ class Object:
         return SpecError(f"{self.document}: {where}: {what}", hint)
 
     def at(self, key: str) -> str:
+        """The path of a field."""
         return f"{self.path}.{key}" if self.path else key
 
     def names(self, key: str) -> tuple[str, ...]:
-        """The names in an object that may have any."""
+        """The names in an object whose names are free."""
         items = self.get(key, dict) or {}
         for name in items:
             self._check_text(name, f"{key}[{name!r}]")
@@ -89,7 +93,7 @@ class Object:
         return tuple(items)
 
     def texts_of(self, key: str, known: Collection[str]) -> tuple[str, ...]:
-        """Strings of which each is one of the known."""
+        """An array of strings, each of which is one of `known`."""
         items = self.texts(key)
         for index, item in enumerate(items):
             if item not in known:
@@ -131,7 +135,7 @@ class Object:
         return tuple(items)
 
     def one_of(self, key: str, known: tuple[str, ...]) -> str:
-        """A text that is one of these, or empty."""
+        """A string that is one of `known`, "" if absent."""
         value = self.text(key)
         if value and value not in known:
             raise self.wrong(key, f"unknown '{value}'", f"known: {', '.join(known)}")

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a unikernel's file says of itself: its format, its machine, its notes, and (Unikraft) its
-version.
+"""Reads a kernel's file: its format, its machine, its notes, and Unikraft's version.
 
-Reads a bounded part of one open file; trusts no number in it. Formats: ELF (elf(5)), Linux's
+Reads a bounded part of one open file and trusts no number in it. Formats: ELF (elf(5)), Linux's
 bzImage (Documentation/arch/x86/boot.rst) and arm64's Image (Documentation/arch/arm64/booting.rst).
 """
 
@@ -21,10 +20,10 @@ PT_LOAD, PT_INTERP, PT_NOTE = 1, 3, 4
 NOTES_LIMIT_BYTES = 1 << 20
 SECTIONS_LIMIT = 4096
 PHYSICAL_LIMIT_BYTES = 1 << 32
-"""Loaders of kernels put nothing above it: a segment said to be there has its virtual address in
-place of a physical one."""
+"""Loaders of kernels load nothing above it: a segment with such a physical address has its virtual
+address there."""
 BZIMAGE_INIT_SIZE = 0x20A
-"""The boot protocol's version (Linux 2.6.31) from which on it has pref_address and init_size."""
+"""The first version of the boot protocol with pref_address and init_size (Linux 2.6.31)."""
 UKLIBID, UKLI_REC_UKFULLVERSION = b".uk_libinfo", 7
 
 SOLO5_ABI1, SOLO5_MFT1 = 0x31494241, 0x3154464D
@@ -38,8 +37,8 @@ _MFT_KINDS = {1: "block", 2: "net"}
 
 @record
 class Binary:
-    """A kernel file. `format` is "elf", "elf32" (an x86 kernel that a multiboot loader starts),
-    "bzimage", "image" or "" where it is none of these."""
+    """Facts of a kernel's file. `format` is "elf", "elf32" (an x86 kernel for a multiboot loader),
+    "bzimage", "image", or "" for none of these. `solo5_devices` are (name, "block" or "net")."""
 
     format: str
     machine: str
@@ -48,18 +47,17 @@ class Binary:
     solo5_target: str
     solo5_devices: tuple[tuple[str, str], ...]
     position_independent: bool = False
-    """Whether it may be loaded anywhere (ET_DYN)."""
+    """Whether it can be loaded at any address (ET_DYN)."""
     release: str = ""
-    """The version of the framework that it was built from, where it says so: Unikraft's, from 0.15
-    on (lib/uklibid), as in "0.17.0~484ff209"."""
+    """The framework's version in the file, "" for none: Unikraft's from 0.15 on (lib/uklibid), as
+    in "0.17.0~484ff209"."""
     memory_bytes: int = 0
-    """How much memory a machine has at least in which it is loaded, and unpacks itself; 0 where it
-    does not say."""
+    """The least memory of a machine for it to be loaded and to unpack itself; 0 if unknown."""
 
 
 def inspect(fd: int, name: str) -> Binary:
-    """Read the facts of an open file; `name` is for messages. Raises ImageError where it is
-    damaged."""
+    """The facts of an open file; `name` is for messages. Raises ImageError for a damaged ELF
+    file."""
     head = posix.pread(fd, 0x264, 0)
     if head[:4] == b"\x7fELF":
         try:
@@ -86,8 +84,8 @@ def _bare(file_format: str, machine: str, memory_bytes: int = 0) -> Binary:
 
 
 def _unpacked(head: bytes) -> int:
-    """Where the memory ends that a bzImage unpacks itself in: init_size from pref_address on, or
-    from where it was loaded to, which is below."""
+    """The end of the memory in which a bzImage unpacks itself: init_size bytes from pref_address on
+    at most. 0 if its boot protocol is too old to tell."""
     if len(head) < 0x264 or unpack_from("<H", head, 0x206)[0] < BZIMAGE_INIT_SIZE:
         return 0
     address, size = unpack_from("<QI", head, 0x258)
@@ -146,8 +144,8 @@ def _elf(fd: int, head: bytes) -> Binary:
 
 
 def _loaded(segments: list[tuple[int, int]], machine: str) -> int:
-    """What segments by their physical addresses (start, end) take of a machine's memory, which
-    begins at 0 on x86 alone."""
+    """The memory that segments, by their physical addresses (start, end), need: from 0 on x86, from
+    the first segment on other machines, whose memory begins elsewhere."""
     if not segments:
         return 0
     start = 0 if machine in ("x86_64", "i386") else min(start for start, _ in segments)
@@ -155,8 +153,8 @@ def _loaded(segments: list[tuple[int, int]], machine: str) -> int:
 
 
 def _release(fd: int, head: bytes, *, wide: bool) -> str:
-    """The version in a section of Unikraft's, "" where there is none, or no intact table of
-    sections: no loader needs one."""
+    """Unikraft's version, "" if there is no such section, or no intact table of sections, which no
+    loader needs."""
     try:
         return _released(fd, head, wide=wide)
     except StructError:
@@ -184,8 +182,8 @@ def _section(fd: int, table: bytes, index: int, *, wide: bool) -> bytes:
 
 
 def _uklibid(content: bytes) -> str:
-    """The full version among its records (include/uk/libid/info.h): headers (u32 length, u16
-    layout), each with records (u16 type, u32 length, both lengths with their own head)."""
+    """The full version in the section's records (include/uk/libid/info.h): headers (u32 length, u16
+    layout), each followed by records (u16 type, u32 length). Lengths include the header itself."""
     offset = 0
     while offset + 6 <= len(content):
         length, layout = unpack_from("<IH", content, offset)
@@ -206,7 +204,7 @@ def _uklibid(content: bytes) -> str:
 
 
 def _seekable(offset: int) -> int:
-    """An offset that pread(2) takes: one far past any file's end reads nothing."""
+    """An offset that pread(2) accepts; beyond a file's end it reads nothing."""
     return min(offset, 1 << 40)
 
 

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Namespaces that config.json gives by a path: are they of their kind, and whose are they?
+"""Checks the namespaces that config.json gives by a path: that they are of their kind, and whether
+they are the host's.
 
-A path may lead to the host's: CRI says `hostNetwork`, `hostPID` and `hostIPC` by the path of a
-process that shares them with the node. Such a one is the host's all the same, and is treated as
-one that config.json does not name. Looks, changes nothing, needs no root; what this user may not
-see (another's process in /proc takes CAP_SYS_PTRACE) is left to whoever joins it.
+CRI expresses `hostNetwork`, `hostPID` and `hostIPC` by the path of a process that shares the node's
+namespaces. Such a namespace is treated as one that config.json does not name. Reads only and needs
+no root; a namespace that this user may not inspect (CAP_SYS_PTRACE, proc(5)) is checked when it is
+joined.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ PLACE = "config.json: linux.namespaces"
 
 
 def settle(spec: Spec) -> Spec:
-    """The specification with the `host_namespaces` known. One that is the runtime's own is not
-    joined but inherited (for user, the kernel refuses to join it). Raises SpecError for a path to
-    no namespace of the kind, for a sysctl that would be the host's, for ids that are its own."""
+    """`spec` with `host_namespaces` filled in, and without paths to the runtime's own namespaces,
+    which are inherited (the kernel refuses to join one's own user namespace). Raises SpecError for
+    a path to something else, and for sysctls, id mappings and devices that would change the
+    host."""
     namespaces = dict(spec.namespaces)
     host = {kind for kind in KINDS if kind not in namespaces}
     for kind, path in spec.namespaces.items():
@@ -51,20 +53,21 @@ def settle(spec: Spec) -> Spec:
     if "user" in host and (spec.uid_mappings or spec.gid_mappings):
         raise SpecError(
             f"config.json: linux.uidMappings: '{spec.namespaces['user']}' leads to the host's user "
-            "namespace, whose ids are what they are",
+            "namespace, whose ids cannot be mapped",
             "give the container a user namespace of its own, or leave the mappings out",
         )
     if spec.net_devices and "network" in host:
         raise SpecError(
-            "config.json: linux.netDevices: the container's network namespace is the one that they "
-            "are in, or the host's",
+            "config.json: linux.netDevices: the container's network namespace is the host's, where "
+            "the devices are already",
             "give it one of its own",
         )
     return replace(spec, namespaces=namespaces, host_namespaces=frozenset(host))
 
 
 def _identity(kind: str, path: str) -> tuple[int, int] | None:
-    """(device, inode) of the namespace at a path, None where this user may not look."""
+    """(device, inode) of the namespace at a path, None if this user may not inspect it; raises
+    SpecError."""
     try:
         fd = posix.open(path, O_PATH | posix.O_CLOEXEC)
     except OSError as error:
@@ -72,7 +75,7 @@ def _identity(kind: str, path: str) -> tuple[int, int] | None:
             return None
         raise SpecError(
             f"{PLACE}: {kind} namespace '{path}': {reason(error)}",
-            "whoever made it has removed it; make the container again",
+            "it was removed from outside; delete the container and create it again",
         ) from None
     try:
         facts = posix.fstat(fd)
@@ -82,7 +85,7 @@ def _identity(kind: str, path: str) -> tuple[int, int] | None:
     if found != kind:
         raise SpecError(
             f"{PLACE}: {kind} namespace '{path}': "
-            + (f"it is one of kind {found}" if found else "it is no namespace"),
-            f"a path such as /proc/PID/ns/{KINDS[kind][1]}, or where one is bound",
+            + (f"it is a {found} namespace" if found else "it is not a namespace"),
+            f"a path such as /proc/PID/ns/{KINDS[kind][1]}, or a bind mount of it",
         )
     return facts.st_dev, facts.st_ino

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parts of config.json that few containers have: parsed, refused with a reason, or remarked on.
+"""The parts of config.json that few containers have: parsed, refused with a reason, or ignored with
+a remark.
 
-bundle/spec.py comes here only where one of them is there, so that the others do not pay for the
-import. Touches nothing."""
+bundle/spec.py imports this only if one of them is present, to spare the others the time. Touches
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -28,18 +30,18 @@ MEMORY_FLAGS = {
     "MPOL_F_NUMA_BALANCING": 1 << 13,
 }
 NODE_LIMIT = 1024
-"""As many nodes as a kernel can be built for (MAX_NUMNODES)."""
+"""The most NUMA nodes that a kernel can be built for (MAX_NUMNODES)."""
 DOMAINS = ("LINUX", "LINUX32")
 CLOCKS = ("monotonic", "boottime")
 NAME_BYTES = 15
-"""IFNAMSIZ, less the end."""
+"""IFNAMSIZ without the final NUL."""
 PASSED_THROUGH = ("deviceTree", "dtdevs", "iomems", "irqs")
-"""Xen's ways to hand a guest parts of the machine."""
+"""Keys of vm.hwConfig by which Xen passes the machine's hardware to a guest."""
 
 
 @record
 class TimeOffset:
-    """What a clock (`monotonic`, `boottime`) is ahead inside (time_namespaces(7))."""
+    """The offset of a clock (`monotonic`, `boottime`) in a time namespace (time_namespaces(7))."""
 
     clock: str
     seconds: int
@@ -57,7 +59,7 @@ class MemoryPolicy:
 
 @record
 class VirtualMachine:
-    """What of `vm` urunc heeds; 0, "" and () where it says nothing. Paths are the host's."""
+    """The parts of `vm` that urunc uses; 0, "" and () for absent ones. Paths are the host's."""
 
     vcpus: int
     memory_bytes: int
@@ -67,7 +69,7 @@ class VirtualMachine:
 
 
 def parse(top: Object, namespaces: Mapping[str, str]) -> dict[str, Any]:
-    """Fields of Spec for those parts that are there; raises SpecError."""
+    """The fields of Spec for the parts that are present; raises SpecError."""
     linux, process = top.object("linux"), top.object("process")
     found: dict[str, Any] = {"remarks": _remarks(top)}
     if process.value.keys() & {"ioPriority", "scheduler"}:
@@ -91,7 +93,7 @@ def parse(top: Object, namespaces: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _remarks(top: Object) -> tuple[str, ...]:
-    """What is passed over, in words for the user."""
+    """Remarks for the user on what is ignored."""
     process = top.object("process")
     texts = [
         f"{key}: for another platform, and without effect on Linux"
@@ -104,12 +106,12 @@ def _remarks(top: Object) -> tuple[str, ...]:
     affinity = process.object("execCPUAffinity")
     for key in ("initial", "final"):
         if affinity.text(key):
-            texts.append(f"{affinity.at(key)}: for `exec`, which a guest has not")
+            texts.append(f"{affinity.at(key)}: for `exec`, which guests do not have")
     memory = top.object("linux").object("resources").object("memory")
     if (memory.number("kernel", minimum=-1, maximum=(1 << 63) - 1) or -1) > 0:
-        texts.append(f"{memory.at('kernel')}: no kernel limits its own memory apart any more")
+        texts.append(f"{memory.at('kernel')}: kernels have no separate limit for it any more")
     if memory.get("useHierarchy", bool) is not None:
-        texts.append(f"{memory.at('useHierarchy')}: so it is on every kernel, asked for or not")
+        texts.append(f"{memory.at('useHierarchy')}: kernels always do it")
     return tuple(texts)
 
 
@@ -137,7 +139,7 @@ def _nodes(item: Object) -> tuple[int, ...]:
     for part in filter(None, map(str.strip, text.split(","))):
         first, dash, last = part.partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()) or len(part) > 9:
-            raise item.wrong("nodes", f"'{text}' is no list of nodes", "for example 0-1,3")
+            raise item.wrong("nodes", f"'{text}' is not a list of nodes", "for example 0-1,3")
         low, high = int(first), int(last or first)
         if not low <= high < NODE_LIMIT:
             raise item.wrong("nodes", f"'{part}' is no range of nodes below {NODE_LIMIT}")
@@ -146,7 +148,7 @@ def _nodes(item: Object) -> tuple[int, ...]:
 
 
 def memory_mode(policy: MemoryPolicy) -> int:
-    """The kernel's number of a policy, with its flags."""
+    """The mode of set_mempolicy(2) with its flags."""
     return MEMORY_MODES.index(policy.mode) | sum(MEMORY_FLAGS[flag] for flag in policy.flags)
 
 
@@ -178,7 +180,7 @@ def _check_name(devices: Object, key: str, name: str, template: str = "") -> Non
     wrong = not name or name in (".", "..") or len(name.encode()) > NAME_BYTES
     wrong = wrong or "%" in name.replace(template, "", 1)
     if wrong or any(letter in "/:\0" or letter.isspace() for letter in name):
-        raise devices.wrong(key, f"'{name}' is no name of a network device")
+        raise devices.wrong(key, f"'{name}' is not a name for a network device")
 
 
 def _personality(item: Object) -> str:
@@ -208,8 +210,8 @@ def _time_offsets(linux: Object, namespaces: Mapping[str, str]) -> tuple[TimeOff
 
 
 def _machine(vm: Object) -> VirtualMachine:
-    """`vm` (config-vm.md): the machine's size and kernel are heeded; what is the administrator's
-    choice, or would hand parts of the host to a guest, is refused."""
+    """`vm` (config-vm.md): the machine's size and kernel are used. What the administrator decides,
+    or what would pass the host's hardware to a guest, is refused."""
     if vm.get("hypervisor", dict) is not None:
         program = vm.object("hypervisor")
         for key, where in (("path", "path"), ("parameters", "arguments")):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""linux.resources → Resources: what limits the monitor, as config.json and `update` say it.
+"""linux.resources → Resources: the limits of a container, from config.json or for `update`.
 
-Pure, but for `read`. Which files of a control group say it to the kernel is cgroup/limits.py's
-business."""
+Pure, except `read`. cgroup/limits.py says which files of a control group they go to.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 UNLIMITED = -1
 LIMIT_BYTES = 1 << 20
-"""A file's size."""
+"""The largest file that `read` takes."""
 UINT64_MAXIMUM = (1 << 64) - 1
 
 
@@ -33,7 +33,7 @@ class DeviceRate:
 
 @record
 class HugepageLimit:
-    """How many bytes of huge pages of a size (`2MB`) there may be."""
+    """A limit in bytes for huge pages of one size (`2MB`)."""
 
     page_size: str
     limit_bytes: int
@@ -41,15 +41,13 @@ class HugepageLimit:
 
 @record
 class Resources:
-    """What linux.resources asks for (config-linux.md, Control groups).
-
-    None or empty where it says nothing; UNLIMITED (-1) where it asks for no limit.
-    """
+    """The fields of linux.resources (config-linux.md, Control groups): None or empty if absent,
+    UNLIMITED (-1) for no limit."""
 
     memory_limit_bytes: int | None = None
     memory_reservation_bytes: int | None = None
     memory_swap_bytes: int | None = None
-    """Memory and swap together, as cgroup v1 counts; cgroup/limits.py converts it for v2."""
+    """Memory plus swap, as cgroup v1 counts them; cgroup/limits.py converts it for v2."""
     memory_kernel_tcp_bytes: int | None = None
     memory_swappiness: int | None = None
     memory_disable_oom_killer: bool | None = None
@@ -78,7 +76,7 @@ class Resources:
     rdma: Mapping[str, str] = {}
     """Device → its line for rdma.max (`hca_handle=2 hca_object=max`)."""
     unified: Mapping[str, str] = {}
-    """Files of cgroup v2 by name."""
+    """File of cgroup v2 → value to write."""
 
 
 def parse(document: Object) -> Resources:
@@ -126,7 +124,8 @@ def parse(document: Object) -> Resources:
 
 
 def read(path: str) -> Resources:
-    """The Resources of a file with such an object, `-` for standard input; raises SpecError."""
+    """The Resources of a file with a linux.resources object, `-` for standard input; raises
+    SpecError."""
     try:
         content = read_descriptor(0, LIMIT_BYTES) if path == "-" else read_bytes(path, LIMIT_BYTES)
     except OSError as error:
@@ -141,20 +140,20 @@ def read(path: str) -> Resources:
 
 
 def merge(old: Resources, new: Resources) -> Resources:
-    """`old` with everything that `new` says."""
-    said = {
+    """`old` with every field that `new` has."""
+    present = {
         name: value
         for name, value in new.__dict__.items()
         if value is not None and value not in ("", (), {})
     }
-    return replace(old, **said)
+    return replace(old, **present)
 
 
 PIDS_MAX = "pids.max"
 
 
 def most_processes(resources: Resources) -> int:
-    """How many processes there may be; UNLIMITED where nothing says it."""
+    """The limit of tasks, UNLIMITED if there is none."""
     word = resources.unified.get(PIDS_MAX, "")
     if word.isdecimal():
         return int(word)
@@ -162,7 +161,8 @@ def most_processes(resources: Resources) -> int:
 
 
 def with_tasks(resources: Resources, tasks: int) -> Resources:
-    """With so many more processes: what runs a guest is not what the limit is meant for."""
+    """`resources` with a limit that leaves room for `tasks` more: those of the monitor, which the
+    user's limit does not mean."""
     most = most_processes(resources)
     if most == UNLIMITED:
         return resources
@@ -177,7 +177,7 @@ def with_tasks(resources: Resources, tasks: int) -> Resources:
 
 
 def _limit(holder: Object, key: str) -> int | None:
-    """A number of bytes or things: 0 says nothing (runc's reading too)."""
+    """A limit, None for 0, which means nothing, as it does to runc."""
     return holder.number(key, UNLIMITED, INT64_MAXIMUM) or None
 
 
@@ -194,7 +194,7 @@ def _rates(io: Object, key: str, field: str) -> tuple[DeviceRate, ...]:
 def _hugepages(item: Object) -> HugepageLimit:
     size = item.text("pageSize", required=True)
     if not size.rstrip("KMGB").isdecimal():
-        raise item.wrong("pageSize", f"'{size}' is no size such as 2MB")
+        raise item.wrong("pageSize", f"'{size}' is not a size such as 2MB")
     return HugepageLimit(
         page_size=size, limit_bytes=item.number("limit", maximum=UINT64_MAXIMUM) or 0
     )
@@ -218,5 +218,5 @@ def _unified(document: Object) -> dict[str, str]:
     found = document.text_map("unified")
     for name in found:
         if "/" in name or "." not in name:
-            raise document.wrong("unified", f"'{name}' is no file of a control group")
+            raise document.wrong("unified", f"'{name}' is not a file of a control group")
     return found

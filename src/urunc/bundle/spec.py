@@ -50,7 +50,7 @@ RARE = {
     "linux": ("intelRdt", "memoryPolicy", "netDevices", "personality", "timeOffsets"),
     "linux.resources.memory": ("kernel", "useHierarchy"),
 }
-"""What bundle/rare_keys.py reads, by the object that it is in."""
+"""Object → its keys that bundle/rare_keys.py reads."""
 
 
 @record
@@ -76,7 +76,7 @@ class Mount:
     """Files' ids (`container`) and as which they are shown here (`host`), where they are others."""
 
     def is_bind(self) -> bool:
-        """Whether it shows something of the host's."""
+        """Whether it is a bind mount of a host's file or directory."""
         return self.type == "bind" or "bind" in self.options or "rbind" in self.options
 
 
@@ -91,8 +91,8 @@ class Rlimit:
 
 @record
 class SpecDevice:
-    """A device of linux.devices: `type` is one of c, b, u, p. Whether it may be written to is what
-    the last rule for it in linux.resources.devices says."""
+    """A device of linux.devices: `type` is one of c, b, u, p. The last matching rule of
+    linux.resources.devices decides `read_only`."""
 
     path: str
     type: str
@@ -100,8 +100,8 @@ class SpecDevice:
     minor: int
     read_only: bool
     named: bool
-    """Whether a rule is for it alone; engines list all that the host has for a privileged
-    container, under one rule for all."""
+    """Whether a rule names it exactly. For a privileged container engines list all of the host's
+    devices, under one rule for all."""
     mode: int = 0o666
     uid: int = 0
     gid: int = 0
@@ -162,12 +162,12 @@ class Spec:
     a %d for a number."""
     personality: str = ""
     machine: VirtualMachine | None = None
-    """What `vm` says, None where it is not there."""
+    """`vm`, None if absent."""
     remarks: tuple[str, ...] = ()
-    """What of the configuration is passed over, in words for the user."""
+    """Remarks for the user on what is ignored."""
     host_namespaces: frozenset[str] = frozenset()
-    """The kinds of which the container has the host's, once they were looked at
-    (bundle/joined_namespaces.py)."""
+    """The kinds of namespaces that the container shares with the host; filled in by
+    bundle/joined_namespaces.py."""
 
     def has_own(self, kind: str) -> bool:
         """Whether the container has a namespace that is not the host's."""
@@ -295,7 +295,8 @@ def _mount(item: Object, bundle: str) -> Mount:
 
 
 def cleaned(path: str) -> str:
-    """A path in the container as everybody writes it: absolute, no slash or dot too many."""
+    """A path in the container in its shortest form: absolute, without `.`, `..` and doubled
+    slashes."""
     parts: list[str] = []
     for part in path.split("/"):
         if part == "..":
@@ -392,7 +393,7 @@ def _default(number: int | None, default: int) -> int:
 
 
 def _allowed(linux: Object, kind: str, numbers: list[int]) -> dict[str, bool]:
-    """What the rules of linux.resources.devices say of a device: `read_only`, `named`."""
+    """The fields `read_only` and `named` of a device, from the rules of linux.resources.devices."""
     rules = linux.object("resources").objects("devices")
     writable, named = True, not rules
     for rule in rules:

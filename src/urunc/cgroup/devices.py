@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The device control group of a monitor: the devices that it needs, and no others.
+"""The device control group of a monitor, which allows only the devices that it needs.
 
-Rules, v1's lines for them, and v2's program (BPF instructions; linux/device_program loads it). The
-specification's own list (linux.resources.devices) is an application's, which a guest does not run
-on the host; a monitor needs less than the least of them.
+Rules, their lines for v1, and the BPF program for v2 (linux/device_program.py loads it). The list
+of the specification (linux.resources.devices) is not used: it is for an application on the host,
+and a monitor needs fewer devices than any of these.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 @record
 class DeviceRule:
-    """One device, or with minor None all of its driver, for reading, writing and mknod(2)."""
+    """Allows reading, writing and mknod(2) of one device, or with minor None of a whole major
+    number."""
 
     type: str
     major: int
@@ -39,7 +40,7 @@ HARMLESS = (
 
 
 def of(plan: Plan, user: MonitorUser) -> tuple[DeviceRule, ...]:
-    """The devices that a container's monitor and hooks may open; raises OSError where one is
+    """The devices that a container's monitor and hooks may open; raises OSError for one that has
     gone."""
     rules = []
     names = ("/dev/kvm",) if plan.machine.accelerator == "kvm" else ()
@@ -77,7 +78,7 @@ def program(rules: tuple[DeviceRule, ...]) -> bytes:
         if rule.minor is not None:
             tests.append((4, rule.minor))
         for number, (register, value) in enumerate(tests):
-            # past the tests that are left and the two instructions that allow
+            # over the remaining tests and the two instructions that allow
             skip = len(tests) - number - 1 + 2
             code += _instruction(_JUMP_UNLESS_EQUAL, register, offset=skip, value=value)
         code += _instruction(_MOVE, 0, value=1) + _instruction(_EXIT)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A container's control groups: where they are, making them, and writing limits into them.
+"""A container's control groups: locates them, makes them, and writes limits into them.
 
-cgroup v1, v2, both (hybrid) or none; the groups are made here (cgroupfs) or by systemd, which gets
-a scope for the container and is asked over D-Bus. Runs in the runtime, with the host's privilege.
-What a limit means in a group's files is cgroup/limits.py's business.
+cgroup v1, v2, both (hybrid) or none. The groups are made here (cgroupfs) or by systemd, as a scope
+that is requested over D-Bus. Runs in the runtime, with the host's privilege. cgroup/limits.py says
+which files a limit goes to.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ if TYPE_CHECKING:
     from urunc.state import State
 
 REFUSED = (1, 13, 30)
-"""EPERM, EACCES, EROFS: control groups that are not ours to use."""
+"""EPERM, EACCES, EROFS: control groups that this process may not use."""
 
 
 class Groups:
-    """The groups of one container: `paths` by controller (UNIFIED for v2's), and systemd's unit."""
+    """The groups of one container: controller → path (UNIFIED for v2), and systemd's unit, "" for
+    none."""
 
     def __init__(self, paths: Mapping[str, str], unit: str = "") -> None:
         self.paths = dict(paths)
@@ -41,11 +42,11 @@ class Groups:
 
     @property
     def directories(self) -> list[str]:
-        """Every group's directory once, v2's last."""
+        """Every group's directory, each once, v2's last."""
         return list(dict.fromkeys(self.paths[name] for name in sorted(self.paths, reverse=True)))
 
     def directory(self, controller: str) -> str:
-        """The directory that a controller's files are in; "" where there is none."""
+        """The directory with a controller's files, "" for none."""
         return self.paths.get(controller) or self.paths.get(UNIFIED, "")
 
     def apply(self, resources: Resources) -> None:
@@ -72,8 +73,8 @@ class Groups:
                     raise HostError(f"limit '{names}': this machine's kernel has none")
 
     def _in_order(self, settings: list[tuple[str, limits.Line]]) -> list[tuple[str, limits.Line]]:
-        """v1 wants memory and swap together never below memory: when both rise, the sum goes
-        first."""
+        """The settings in an order that v1 accepts: it never lets memory plus swap be below memory,
+        so when both rise, the sum goes first."""
         names = [choices[0][0] for _, choices in settings]
         low, both = "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"
         if low in names and both in names:
@@ -94,21 +95,21 @@ class Groups:
             raise HostError(f"limit '{file}' to '{value}': {reason(error)}", hint) from None
 
     def number(self, controller: str, file: str) -> int | None:
-        """A file's one number; None where it has none (`max`, or no such file)."""
+        """The number in a file; None for `max`, and if there is no such file."""
         try:
             return int(read_text(f"{self.directory(controller)}/{file}"))
         except (OSError, ValueError):
             return None
 
     def text(self, controller: str, file: str) -> str:
-        """What a file says; "" where there is none."""
+        """A file's content, "" if there is no such file."""
         try:
             return read_text(f"{self.directory(controller)}/{file}")
         except OSError:
             return ""
 
     def pairs(self, controller: str, file: str) -> dict[str, int]:
-        """A flat keyed file: `name number` lines."""
+        """A flat keyed file, with lines of `NAME NUMBER`."""
         found = {}
         for line in self.text(controller, file).splitlines():
             name, _, value = line.partition(" ")
@@ -117,10 +118,10 @@ class Groups:
         return found
 
     def allow_devices(self, rules: tuple[DeviceRule, ...]) -> None:
-        """Let the processes use these devices and no others; raises HostError.
+        """Allow the processes to use these devices only; raises HostError.
 
-        Where a user namespace's root may not say so (as with runc), nothing more can be done: the
-        device nodes that there are were the host's choice.
+        In a user namespace that may not be permitted; as with runc, the devices are then whatever
+        nodes the host has provided.
         """
         from urunc.cgroup import devices
 
@@ -150,7 +151,7 @@ def of(state: State) -> Groups:
 
 
 def locate(identifier: str, asked: str) -> Groups:
-    """Where cgroupfs puts the container's groups: `asked` is linux.cgroupsPath."""
+    """The container's groups in cgroupfs; `asked` is linux.cgroupsPath. Raises SpecError."""
     parts = asked.split("/")
     if asked and (".." in parts or not asked.strip("/")):
         raise SpecError(
@@ -173,11 +174,11 @@ def locate(identifier: str, asked: str) -> Groups:
 
 
 def make(groups: Groups, resources: Resources, journal: Journal, member: int = 0) -> Groups:
-    """Make the groups with their limits; `member` is a process that is in them already. Raises
-    HostError.
+    """Make the groups and write their limits; `member` is a process that may be in them already, 0
+    for none. Raises HostError and SpecError.
 
-    Where control groups are not ours to use (another user's, a read-only mount) and nothing is to
-    be limited, the container does without.
+    If this process may not use control groups (another user's, a read-only mount) and there are no
+    limits, the container gets none.
     """
     if not groups.paths:
         groups.apply(resources)
@@ -185,7 +186,7 @@ def make(groups: Groups, resources: Resources, journal: Journal, member: int = 0
     if cgroups.frozen(groups.paths):
         raise HostError(
             f"make control group: {groups.directories[0]}: it is there already, and frozen",
-            "whoever was in it may be paused: thaw or remove it, or choose another "
+            "it may belong to a paused container: thaw or remove it, or choose another "
             "linux.cgroupsPath",
         )
     resource = ControlGroups(
@@ -209,7 +210,7 @@ def make(groups: Groups, resources: Resources, journal: Journal, member: int = 0
 
 
 def _hand_down(groups: Groups, made: list[str]) -> None:
-    """On v2, let the groups above hand their controllers down."""
+    """On v2, enable the controllers in the groups above."""
     directory = groups.paths.get(UNIFIED)
     if not directory:
         return
@@ -232,8 +233,8 @@ def _missing_parents(directory: str) -> list[str]:
 def make_by_systemd(
     identifier: str, spec: Spec, pid: int, rules: tuple[DeviceRule, ...], journal: Journal
 ) -> Groups:
-    """Have systemd make a scope (or slice) for a process, then the rest that it does not look
-    after; raises HostError, SpecError."""
+    """Have systemd make a scope (or slice) for a process, then make the groups in hierarchies that
+    it does not manage; raises HostError and SpecError."""
     from urunc.cgroup import systemd
 
     slice_name, unit = unit_name(identifier, spec.cgroups_path)
@@ -256,8 +257,8 @@ def make_by_systemd(
 
 
 def unit_name(identifier: str, asked: str) -> tuple[str, str]:
-    """(slice, unit) of a `slice:prefix:name` path; the system's slice and `urunc-ID.scope` where
-    nothing is asked for."""
+    """(slice, unit) of linux.cgroupsPath in systemd's form, `slice:prefix:name`; for "", the
+    default slice and `urunc-ID.scope`. Raises SpecError."""
     parts = asked.split(":") if asked else ["", "urunc", identifier]
     if len(parts) != 3 or not parts[2]:
         raise SpecError(

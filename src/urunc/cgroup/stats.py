@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a container uses, read from its control groups, in the shape of runc's `events --stats`.
+"""A container's usage of resources, read from its control groups, in the shape of runc's `events
+--stats`.
 
-cgroup v1's and v2's files say the same under other names (Documentation/admin-guide/cgroup-v1,
-cgroup-v2.rst). What a group does not know is left out. Times are nanoseconds, sizes bytes.
+v1 and v2 have the same facts in different files (Documentation/admin-guide/cgroup-v1,
+cgroup-v2.rst). Facts that a group lacks are left out. Times are in nanoseconds, sizes in bytes.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class Bus:
         if code < 0:
             raise HostError(
                 f"systemd: connect over D-Bus: {_strerror(code)}",
-                "without systemd leave --systemd-cgroup out: urunc makes the control groups",
+                "without --systemd-cgroup urunc makes the control groups itself",
             )
         self._finished: dict[str, str] = {}
         self._heard = _Callback(self._job_removed)
@@ -82,12 +82,13 @@ class Bus:
         return code
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._library.sd_bus_flush_close_unref.restype = c_void_p
         self._library.sd_bus_flush_close_unref(self._bus)
 
     def start_unit(self, name: str, slice_name: str, pid: int, properties: list[Property]) -> None:
-        """Start a transient scope that holds a process (or a slice), and wait until it is there."""
+        """Start a transient scope that holds process `pid`, or a slice, and wait until it is
+        active; raises HostError."""
         base: list[Property] = [
             ("Description", "s", f"urunc container {name}"),
             ("DefaultDependencies", "b", False),
@@ -102,12 +103,12 @@ class Bus:
         self._job("StartTransientUnit", name, base + properties)
 
     def set_properties(self, name: str, properties: list[Property]) -> None:
-        """Change a unit that runs, until it ends."""
+        """Change the properties of a running unit; raises HostError."""
         if properties:
             self._call("SetUnitProperties", ("s", name), ("b", True), properties=properties)
 
     def stop_unit(self, name: str) -> None:
-        """Stop a unit and forget it; that it is gone is fine."""
+        """Stop a unit, if it is there, and make systemd forget a failed one; raises HostError."""
         try:
             self._job("StopUnit", name, None)
         except _CallError as error:
@@ -119,7 +120,7 @@ class Bus:
             pass  # it did not fail
 
     def control_group(self, name: str) -> str:
-        """A unit's control group, as a path below the mount point."""
+        """A unit's control group, as a path below the mount point; raises HostError."""
         reply = self._call("GetUnit", ("s", name))
         path = c_char_p()
         self._library.sd_bus_message_read(reply, b"o", byref(path))
@@ -246,15 +247,15 @@ def _strerror(code: int) -> str:
 
 
 def is_user() -> bool:
-    """Whether the caller's own manager is asked, not the system's."""
+    """Whether to use the caller's own manager, not the system's."""
     import posix
 
     return posix.geteuid() != 0
 
 
 def properties(resources: Resources, v1: Collection[str]) -> list[Property]:
-    """The limits that systemd knows of, as unit properties (systemd.resource-control(5)): what it
-    was not told, it would take back when it reloads."""
+    """The limits as unit properties (systemd.resource-control(5)), so that systemd does not reset
+    them when it reloads. `v1` are the controllers of v1 hierarchies."""
     memory = resources.memory_limit_bytes
     found: list[Property] = []
 
@@ -292,8 +293,8 @@ def properties(resources: Resources, v1: Collection[str]) -> list[Property]:
 
 
 def annotated(annotations: Mapping[str, str]) -> list[Property]:
-    """Unit properties that annotations ask for (`org.systemd.property.NAME`), as runc and crun take
-    them: the value is a GVariant's text, and a name that ends in Sec is in seconds. Raises
+    """Unit properties from annotations `org.systemd.property.NAME`, as runc and crun read them: the
+    value is a GVariant's text; a property whose name ends in Sec is in seconds. Raises
     SpecError."""
     found = []
     for key, text in annotations.items():
@@ -303,7 +304,7 @@ def annotated(annotations: Mapping[str, str]) -> list[Property]:
         signature, value = _variant(text)
         if not name.isascii() or not name.isalnum() or len(name) < 3 or not signature:
             raise SpecError(
-                f"config.json: annotation '{key}': '{text}' is no value",
+                f"config.json: annotation '{key}': '{text}' is not a value",
                 "one of 'text', true, 5, uint64 5, ['text', 'text']",
             )
         if name.endswith("Sec") and not name.endswith("USec") and signature in INTEGERS:
@@ -333,7 +334,7 @@ def _variant(text: str) -> tuple[str, Any]:
 
 
 def device_properties(rules: tuple[DeviceRule, ...]) -> list[Property]:
-    """The device list as unit properties."""
+    """The device rules as unit properties."""
     kinds = {"c": "char", "b": "block"}
     allowed = [
         (f"/dev/{kinds[rule.type]}/{rule.major}:{rule.minor}", "rwm")
@@ -348,18 +349,18 @@ def _quota_per_second(resources: Resources) -> int:
     quota = resources.cpu_quota_us or 0
     if quota < 0:
         return -1
-    # systemd counts in whole 10 ms per second and rounds down to nothing: up is what is meant
+    # systemd rounds down to multiples of 10 ms per second, perhaps to nothing: round up first
     exact = quota * 1_000_000 // (resources.cpu_period_us or DEFAULT_PERIOD_US)
     return -(-exact // 10_000) * 10_000
 
 
 def mask(text: str) -> bytes:
-    """A list of numbers and ranges (`0-2,7`) as a little-endian bit mask."""
+    """A list of numbers and ranges (`0-2,7`) as a little-endian bit mask; raises HostError."""
     bits = 0
     for part in text.replace(" ", "").split(","):
         first, _, last = part.partition("-")
         if not first.isdecimal() or not (last or first).isdecimal():
-            raise HostError(f"linux.resources.cpu: '{text}' is no list of numbers")
+            raise HostError(f"linux.resources.cpu: '{text}' is not a list such as 0-2,7")
         for number in range(int(first), int(last or first) + 1):
             bits |= 1 << number
     return bits.to_bytes((bits.bit_length() + 7) // 8 or 1, "little")

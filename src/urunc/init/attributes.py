@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the kernel keeps of a process and lets another set by its pid: scheduling, the OOM score.
+"""Attributes of a process that another process can set by its pid: scheduling, the OOM score.
 
-Runs in the runtime, on an init that waits, with the host's privilege, which init has not in a user
-namespace; execve keeps all of it for the monitor.
+Runs in the runtime, on a waiting init, with the host's privilege, which init lacks in a user
+namespace. execve keeps the attributes for the monitor.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def apply(pid: int, spec: Spec) -> None:
-    """Set what the specification's process says; raises HostError."""
+    """Set oomScoreAdj, ioPriority and scheduler of config.json's process; raises HostError."""
     if spec.oom_score_adj is not None:
         _set_oom_score(pid, spec.oom_score_adj)
     if spec.io_priority:
@@ -42,7 +42,7 @@ def apply(pid: int, spec: Spec) -> None:
 
 
 def describe(spec: Spec) -> list[str]:
-    """One line for people for each thing that `apply` sets."""
+    """A line for people for each attribute that `apply` sets."""
     lines = [] if spec.oom_score_adj is None else [f"oom_score_adj {spec.oom_score_adj}"]
     if spec.io_priority:
         from urunc.bundle.scheduling import IO_CLASSES
@@ -63,7 +63,7 @@ def _set_oom_score(pid: int, value: int) -> None:
     try:
         write_bytes(f"/proc/{pid}/oom_score_adj", str(value).encode())
     except PermissionError:
-        # lowering it takes CAP_SYS_RESOURCE, which a nested host lacks; runc goes on too
-        logs.warn(f"process.oomScoreAdj: {value}: this machine does not let it be set")
+        # lowering it takes CAP_SYS_RESOURCE, which a container may lack; runc goes on, too
+        logs.warn(f"process.oomScoreAdj: {value}: not permitted here (CAP_SYS_RESOURCE)")
     except OSError as error:
         raise HostError(f"process.oomScoreAdj: {value}: {reason(error)}") from None

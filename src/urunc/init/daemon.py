@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts a program that serves the monitor on a socket until the monitor ends.
+"""Starts a program (virtiofsd) that serves the monitor on a socket until the monitor ends.
 
-Runs in init, as root in the container's namespaces and groups, before init has a root of its own:
-the program is the host's, and neither it nor what it serves need be in the monitor's root. Init
-becomes the monitor, so the daemon is the monitor's child, and is killed with it; it should end by
-itself when its connection does.
+Runs in init, as root in the container's namespaces and groups, before pivot_root(2): the program is
+the host's, and neither it nor the files that it serves need be in the monitor's root. Init becomes
+the monitor, so the daemon is the monitor's child and is killed with it (PR_SET_PDEATHSIG); it
+should also end when its connection does.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 LISTENER = 3
-"""The descriptor of the listening socket in the program."""
+"""The program's descriptor of the listening socket."""
 PLACE = "/tmp"
-"""Where the program has a directory that no absolute path leads to: in a user namespace there is a
-way to the container's directory only as the one that init is in, and programs leave that
-(fuse_daemonize goes to the root)."""
+"""Where the program sees `directory`. In a user namespace no absolute path may lead there, only
+init's working directory, and programs change theirs (fuse_daemonize goes to the root)."""
 DESCRIPTORS = 1_000_000
-"""So many files its client may know at once, where the kernel lets us say so."""
+"""The limit of open files to set, if permitted: the program holds one for each file that its client
+knows."""
 PR_SET_PDEATHSIG = 1
 
 
 def start(
     argv: tuple[str, ...], socket: str, uid: int, gid: int, *, directory: str = "", quiet: bool
 ) -> None:
-    """Make a socket to which one user may connect, and start a program that listens on it; raises
-    OSError. `directory` is what the program shall see as PLACE, "" for nothing. `quiet`: what it
-    says is dropped."""
+    """Make a socket to which user `uid` may connect, and start a program that listens on it; raises
+    OSError. `directory` is bound to PLACE for the program, "" for none. `quiet` drops its
+    output."""
     listener = Socket(AF_UNIX, SOCK_STREAM)
     parent_directory, _, name = socket.rpartition("/")
     # a socket's path has 107 bytes at most (unix(7))
@@ -62,7 +62,7 @@ def start(
             posix._exit(127)
     posix.close(tell)
     listener.close()
-    problem = read_descriptor(hear)  # ends with its execve
+    problem = read_descriptor(hear)  # the pipe closes at its execve
     posix.close(hear)
     if problem:
         raise OSError(int(problem), posix.strerror(int(problem)))
@@ -93,7 +93,7 @@ def _become(
 
 
 def _raise_limit() -> None:
-    """It holds a descriptor for each file that its client knows."""
+    """Raise the limit of open files to DESCRIPTORS, or as far as permitted."""
     hard = getrlimit(RLIMIT_NOFILE)[1]
     try:
         _linux.setrlimit(0, RLIMIT_NOFILE, max(hard, DESCRIPTORS), max(hard, DESCRIPTORS))

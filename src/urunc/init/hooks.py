@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OCI hooks: programs that an engine wants run at given points of a container's life.
+"""Runs OCI hooks: programs that an engine has run at fixed points of a container's life.
 
-Each gets the container's state on standard input, its own environment and nothing of ours, and its
-time limit. Runs in the runtime for most kinds, in init for createContainer, and in init's helper in
-the image's root for startContainer (config.md, POSIX-platform Hooks).
+Each gets the container's state on standard input, its own environment, none of our descriptors, and
+its time limit. They run in the runtime for most kinds, in init for createContainer, and in init's
+helper in the image's root for startContainer (config.md, POSIX-platform Hooks).
 """
 
 from __future__ import annotations
@@ -24,35 +24,35 @@ OUTPUT_LIMIT_BYTES = 2048
 
 
 def run_all(kind: str, hooks: Sequence[Hook], state: str) -> None:
-    """Run the hooks of a kind in order; the first that fails raises HookError."""
+    """Run the hooks of a kind in order; raises HookError for the first that fails."""
     for number, hook in enumerate(hooks):
         run(f"{kind}[{number}]", hook, state)
 
 
 def run(name: str, hook: Hook, state: str) -> None:
     """Run one hook with the state (JSON text) on its standard input; raises HookError."""
-    given, output = posix.memfd_create("hook-input"), posix.memfd_create("hook-output")
+    standard_input = posix.memfd_create("hook-input")
+    output = posix.memfd_create("hook-output")
     try:
-        write_all(given, state.encode())
-        posix.lseek(given, 0, 0)
+        write_all(standard_input, state.encode())
+        posix.lseek(standard_input, 0, 0)
         pid = posix.fork()
         if pid == 0:
-            _become(hook, given, output)
+            _become(hook, standard_input, output)
         status = _wait(name, hook, pid)
         if status:
             text = posix.pread(output, OUTPUT_LIMIT_BYTES, 0).decode("utf-8", "replace").strip()
-            said = f": {text}" if text else ""
             code = posix.waitstatus_to_exitcode(status)
             how = f"exit code {code}" if code >= 0 else f"killed by signal {-code}"
-            raise HookError(f"hook {name} '{hook.path}': {how}{said}")
+            raise HookError(f"hook {name} '{hook.path}': {how}{f': {text}' if text else ''}")
     finally:
-        posix.close(given)
+        posix.close(standard_input)
         posix.close(output)
 
 
-def _become(hook: Hook, given: int, output: int) -> None:
+def _become(hook: Hook, standard_input: int, output: int) -> None:
     try:
-        posix.dup2(given, 0)
+        posix.dup2(standard_input, 0)
         posix.dup2(output, 1)
         posix.dup2(output, 2)
         _linux.close_range(3, 0xFFFFFFFF, 0)
@@ -74,7 +74,7 @@ def _wait(name: str, hook: Hook, pid: int) -> int:
             if not process.wait_gone(pidfd, hook.timeout_s):
                 process.send_signal(pidfd, 9)
                 posix.waitpid(pid, 0)
-                raise HookError(f"hook {name} '{hook.path}': no end within {hook.timeout_s} s")
+                raise HookError(f"hook {name} '{hook.path}': not done within {hook.timeout_s} s")
         finally:
             posix.close(pidfd)
     return posix.waitpid(pid, 0)[1]

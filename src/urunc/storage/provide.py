@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the files that the plan asks for: shared images in the cache, private copies, an initrd, the
-archive of copied volumes. Runs in `create`, in the caller's process, before init is forked.
+"""Makes the files that the plan asks for: shared images in the cache, private copies, an initrd,
+the archive of copied volumes. Runs in `create`, in the caller's process, before init is forked.
 
 The container's own files are in one directory, which the journal has; shared ones are in the cache.
 """
@@ -62,11 +62,12 @@ def provide(
     ids: Ids,
     opened: Mapping[int, int],
 ) -> tuple[Root | None, StorageFacts]:
-    """Make it all, `user`'s; raises Error. What was made so far is in the journal. `opened`:
-    descriptors of volumes that are mounts of their own (detached_mounts.py), by their index.
+    """Make the container's files, owned by `user`; (the root filesystem's transport, what was
+    made).
 
-    (the way of the root filesystem, what was made): in another form than the plan's where that
-    could not hold all of it."""
+    `opened`: index of a volume → descriptor of its detached mount (detached_mounts.py). The root
+    filesystem has another format than in the plan if that could not hold all of it. Raises Error;
+    what was made until then is in the journal."""
     provision = _Provision(plan, user, guest, config, journal, ids, opened)
     made = provision.run()
     return provision.root_way, made
@@ -196,8 +197,8 @@ class _Provision:
         return [path]
 
     def _in_another_format(self, image: FilesystemImage) -> FilesystemImage:
-        """An image in a format that holds all of the root filesystem, which `image` does not, if the
-        plan allows for another format and one of them does; else `image`."""
+        """An image in a format that holds all of the root filesystem, which `image` does not, if
+        the plan allows for another format and one of them does; else `image`."""
         from urunc.storage.images import obtain
 
         root = self.root_way
@@ -335,7 +336,7 @@ class _Provision:
                 f"initrd: {size // MIB} MiB, and as much again once it is unpacked, are too much "
                 f"for a guest of {plan.machine.memory_bytes // MIB} MiB",
                 f"give it {least // MIB} MiB at least, which takes a memory limit of {limit}, or "
-                "choose another way (annotation 'rootfs')",
+                "choose another format (annotation 'rootfs')",
             )
         if len(self.parts) == 1:
             return self.parts[0]
