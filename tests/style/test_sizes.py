@@ -49,6 +49,7 @@ LONG_FILES = {"bench/overhead", "src/urunc/lifecycle/create.py", "tests/lib/supp
 LONG_FUNCTIONS = {
     "bench/storage: main",
     "src/urunc/cli/plan.py: main",
+    "src/urunc/init/setup.py: _shared",
     "src/urunc/init/setup.py: build",
     "src/urunc/monitors/qemu.py: launch",
     "src/urunc/plan/decide.py: decide",

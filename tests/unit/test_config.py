@@ -120,8 +120,8 @@ def test_unknown_keys(file: pathlib.Path, text: str, line: int, words: str, hint
         (
             "[network]\nshared_subnets = ['10.0.0.0/8', '10.0.0.1/16']\n",
             2,
-            "'network.shared_subnets': '10.0.0.1/16' is no IPv4 network of /8 to /24, as in "
-            "172.16.0.0/16",
+            "'network.shared_subnets': '10.0.0.1/16' is not an IPv4 network of /8 to /24 "
+            "(172.16.0.0/16)",
         ),
         ("[storage]\nrootfs_size_mib = 8\n", 2, "'storage.rootfs_size_mib': 8 is below 16"),
         ("[monitors.spt]\npath = 'a/b'\n", 2, "'monitors.spt.path': 'a/b' is not an absolute path"),

@@ -237,7 +237,7 @@ def test_units() -> None:
         ("TasksMax", "t", (1 << 64) - 1),
     ]
     assert systemd.mask("0-2,7") == b"\x87"
-    with pytest.raises(HostError, match="no list of numbers"):
+    with pytest.raises(HostError, match="is not a list"):
         systemd.mask("all")
 
 

@@ -145,7 +145,7 @@ BROKEN: list[tuple[Any, str]] = [
     ),
     (
         linux(namespaces=[{"type": "network"}], netDevices={"sixteen-letters-": {}}),
-        "linux.netDevices.sixteen-letters-: 'sixteen-letters-' is no name",
+        "linux.netDevices.sixteen-letters-: 'sixteen-letters-' is not a name",
     ),
     (
         linux(
