@@ -45,17 +45,9 @@ def sources() -> dict[str, str]:
 FILES = sources()
 PYTHON = [name for name, text in FILES.items() if name.endswith(".py") or is_python(text)]
 
-LONG_FILES = {"bench/overhead", "src/urunc/lifecycle/create.py", "tests/lib/support.py"}
+LONG_FILES = {"bench/overhead", "tests/lib/support.py"}
 LONG_FUNCTIONS = {
     "bench/storage: main",
-    "src/urunc/cli/plan.py: main",
-    "src/urunc/init/setup.py: _shared",
-    "src/urunc/init/setup.py: build",
-    "src/urunc/monitors/qemu.py: launch",
-    "src/urunc/plan/decide.py: decide",
-    "src/urunc/plan/realize.py: realize",
-    "src/urunc/plan/sizing.py: memory_of",
-    "src/urunc/shim/lives.py: do_create",
     "tests/guest/test_guest_init.py: test_the_process",
     "tests/unit/test_spec.py: full",
     "tests/unit/test_spec.py: test_a_full_configuration",

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The disk that a guest writes to, where the annotation `rootfsSize` or the administrator asks for
-one (plan/sizing.py has its size): making it.
+"""The disk for a guest's writes, if the annotation `rootfsSize` or the administrator asks for one
+(plan/sizing.py has its size): how it is made.
 
-Of a Linux guest it is the upper layer of its root filesystem, which is in its memory else; a guest
-that gets a copy of its root filesystem has it in that size. The file is sparse and the container's
-own. Imported only where there is such a disk.
+For a Linux guest it holds the upper layer of the root filesystem, which is otherwise in the guest's
+memory. A guest that gets a private copy of its root filesystem gets a copy of that size. The file
+is sparse and belongs to one container. Imported only when there is such a disk.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def make_layer(path: str, size_mib: int) -> None:
 
 
 def resize(path: str, size_mib: int) -> None:
-    """Resize an ext2 or ext4 filesystem and its file; raises HostError, also if its content does not
-    fit."""
+    """Resize an ext2 or ext4 filesystem and its file; raises HostError, also if its content does
+    not fit."""
     program = f"{mkfs.find(LAYER_FORMAT).rpartition('/')[0]}/resize2fs"
     try:
         size = max(posix.stat(path).st_size, size_mib * MIB)
