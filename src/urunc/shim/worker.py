@@ -87,7 +87,7 @@ class _Answering:
         self._write({"warning": text})
 
     def end(self, answer: Answer) -> None:
-        """The last word."""
+        """The last word, of a worker that has failed."""
         self._write({"answer": plain(answer)})
 
     def _write(self, value: dict[str, Any]) -> None:
@@ -114,7 +114,8 @@ class Worker:
             answer = self._log.answer(code) if self._log else Answer(code=code)
         if answer.code and not answer.message:
             answer = replace(answer, message=f"the runtime ended with {answer.code}")
-        answer = replace(answer, warnings=(*warnings, *answer.warnings))
+        if warnings:
+            answer = replace(answer, warnings=(*warnings, *answer.warnings))
         for text in answer.warnings:  # to containerd's log
             posix.write(2, f"urunc: warning: {text}\n".encode("utf-8", "backslashreplace"))
         if self._log:
@@ -123,10 +124,11 @@ class Worker:
 
 
 def _read(fd: int) -> tuple[list[str], Answer | None]:
-    """(warnings, answer) in a worker's file, which is closed; no answer of one that was killed, or
-    has become another program."""
+    """(warnings, answer) in a worker's file, which is closed; no answer of one that has done what
+    it should, was killed, or has become another program."""
     try:
-        lines = posix.pread(fd, ANSWER_LIMIT_BYTES, 0).decode().splitlines()
+        size = min(posix.fstat(fd).st_size, ANSWER_LIMIT_BYTES)
+        lines = posix.pread(fd, size, 0).decode().splitlines() if size else []
     finally:
         posix.close(fd)
     warnings, answer = [], None
@@ -157,6 +159,8 @@ class RuntimeLog:
     def answer(self, code: int) -> Answer:
         """What a runtime that ended with this code has written."""
         lines = _lines(self.path)
+        if not lines:
+            return Answer(code=code)
         warnings = tuple(str(item.get("msg")) for item in lines if item.get("level") == "warning")
         errors = [str(item.get("msg")) for item in lines if item.get("level") in ("error", "fatal")]
         if not code or not errors:
@@ -228,8 +232,8 @@ def _become(
     directory: str,
     before: Callable[[], None] | None,
 ) -> NoReturn:
-    answering = _Answering(fd)
     answer = Answer(code=1)
+    answering = _Answering(fd)
     try:
         gc.disable()  # it ends before that is worth anything
         _linux.set_name("urunc")
@@ -259,7 +263,8 @@ def _become(
         try:
             if answer.message:
                 logs.error(answer.text)
-            answering.end(answer)
+            if answer.code:  # success needs no words, each of which costs copied pages
+                answering.end(answer)
         finally:
             posix._exit(answer.code)
 
