@@ -8,7 +8,8 @@ import pathlib
 
 import pytest
 
-from lib.support import PARTS, Bundle, Network, Urunc, cpio, need, nothing_left
+from lib.newc import cpio
+from lib.support import PARTS, Bundle, Network, Urunc, need, nothing_left
 
 UNASSIGNED = 124 * 2 + 1  # the trusting probe's code, by isa-debug-exit
 SHARED = {"mountRootfs": "true", "rootfs": "9p"}

@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from lib.network_state import network_unchanged
 from lib.patience import patient
 from lib.places.cni import OUTSIDE, UPLINK, Namespace, Node, Pod, bare, bridge, network, ptp
-from lib.support import PARTS, RUN, Bundle, Container, Urunc, need, network_unchanged, nothing_left
+from lib.support import PARTS, RUN, Bundle, Container, Urunc, need, nothing_left
 
 FIREWALL = ({"type": "firewall"}, {"type": "tuning"})
 PORTS = [

@@ -14,8 +14,9 @@ import sys
 
 import pytest
 
+from lib.newc import cpio
 from lib.patience import patient
-from lib.support import PARTS, Bundle, Network, Urunc, cpio, need, nothing_left
+from lib.support import PARTS, Bundle, Network, Urunc, need, nothing_left
 
 BLOCK = b"urunc test block!" + bytes(512 * 2048 - 17)
 

@@ -11,13 +11,14 @@ import pytest
 
 from lib.engines import SERVE, taken_down
 from lib.images import archive
+from lib.network_state import network_state
 from lib.patience import until
 from lib.places.containerd import Containerd
 from lib.places.cri import Cri
 from lib.places.registry import registry
 from lib.pods import EXITED, RUNNING, Pod
 from lib.services import links
-from lib.support import PARTS, URUNC, assert_same, need, network_state
+from lib.support import PARTS, URUNC, assert_same, need
 
 BUSYBOX = pathlib.Path("/bin/busybox")
 MIB = 1 << 20

@@ -131,3 +131,15 @@ def on_disk(directory: bytes | str, prefix: bytes = b"") -> dict[bytes, Node]:
 
     add(top, prefix or b".")
     return tree
+
+
+def cpio(files: dict[str, bytes]) -> bytes:
+    """A newc archive (cpio(5)) of regular files."""
+    archive = b""
+    for number, (name, content) in enumerate([*files.items(), ("TRAILER!!!", b"")], 1):
+        mode = 0o100644 if name != "TRAILER!!!" else 0
+        fields = (number, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
+        entry = b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
+        entry += bytes(-len(entry) % 4)
+        archive += entry + content + bytes(-len(content) % 4)
+    return archive

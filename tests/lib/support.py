@@ -17,7 +17,6 @@ import re
 import select
 import shutil
 import socket
-import struct
 import subprocess
 import time
 import uuid
@@ -404,18 +403,6 @@ class Network:
             subprocess.run(["ip", "netns", "del", namespace], capture_output=True)
 
 
-def cpio(files: dict[str, bytes]) -> bytes:
-    """A newc archive (cpio(5)) of regular files."""
-    archive = b""
-    for number, (name, content) in enumerate([*files.items(), ("TRAILER!!!", b"")], 1):
-        mode = 0o100644 if name != "TRAILER!!!" else 0
-        fields = (number, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
-        entry = b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
-        entry += bytes(-len(entry) % 4)
-        archive += entry + content + bytes(-len(content) % 4)
-    return archive
-
-
 def kernel(*directories: pathlib.Path) -> dict[str, set[str]]:
     """What the kernel holds: to be compared before and after something that must leave nothing."""
     table = pathlib.Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
@@ -488,43 +475,6 @@ def assert_same(before: dict[str, set[str]], after: dict[str, set[str]]) -> None
     assert not changes, json.dumps(changes, indent=2)
 
 
-def network_state(path: str) -> dict[str, set[str]]:
-    """What the network namespace at a path holds, by the command that shows it: to be compared, as
-    `kernel`'s. Counters and what else changes by itself are left out."""
-
-    def show(command: str) -> set[str]:
-        enter = ["nsenter", f"--net={path}", *command.split()]
-        result = subprocess.run(enter, capture_output=True, text=True)
-        lines = (result.stdout + result.stderr).splitlines()
-        # ip(8) looks for the names of peers' namespaces in /run/netns, where others may be making
-        # one: a file that is none yet
-        lines = [line for line in lines if line != "Error: Peer netns reference is invalid."]
-        return {re.sub(r"_timer +[0-9.]+", "_timer", line.rstrip()) for line in lines}
-
-    commands = (
-        "ip -d link",
-        "ip addr",
-        "ip rule",
-        "ip -6 rule",
-        "ip -4 route show table all",
-        "ip -6 route show table all",
-        "ip neigh show nud permanent",
-        "ip neigh show proxy",
-        "tc qdisc",
-        "nft list ruleset",
-        "sysctl --all --ignore --pattern ^net",
-    )
-    shown = {command: show(command) for command in commands}
-    settings = shown[commands[-1]]
-    settings -= {line for line in settings if "conntrack_count" in line or "stable_secret" in line}
-    devices = [re.match(r"\d+: ([^@:]+)", line) for line in shown[commands[0]]]
-    for device in filter(None, devices):
-        for where in ("root", "ingress", "egress"):
-            command = f"tc filter show dev {device[1]} {where}"
-            shown[command] = show(command)
-    return shown
-
-
 @contextlib.contextmanager
 def unchanged(look: Callable[[], dict[str, set[str]]], timeout_s: float = 2) -> Iterator[None]:
     """Compare what `look` finds before and after the block."""
@@ -542,16 +492,3 @@ def unchanged(look: Callable[[], dict[str, set[str]]], timeout_s: float = 2) -> 
 def nothing_left(*directories: pathlib.Path) -> contextlib.AbstractContextManager[None]:
     """Compare the kernel before and after the block."""
     return unchanged(lambda: kernel(*directories))
-
-
-def elf(machine: int = 62, notes: bytes = b"") -> bytes:
-    """A minimal ELF file with one note segment."""
-    header = b"\x7fELF\x02\x01\x01" + bytes(9)
-    header += struct.pack("<HHIQQQIHHHHHH", 2, machine, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0)
-    program = struct.pack("<IIQQQQQQ", 4, 4, 120, 0, 0, len(notes), len(notes), 4)
-    return header + program + notes
-
-
-def network_unchanged(path: str) -> contextlib.AbstractContextManager[None]:
-    """Compare the network namespace at a path before and after the block."""
-    return unchanged(lambda: network_state(path))

@@ -14,8 +14,9 @@ from collections.abc import Callable
 
 import pytest
 
+from lib.made import elf
 from lib.patience import patient
-from lib.support import PARTS, PREFIX, Bundle, Urunc, elf, need, nothing_left
+from lib.support import PARTS, PREFIX, Bundle, Urunc, need, nothing_left
 
 Change = Callable[[Bundle], object]
 
@@ -122,20 +123,20 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
     ),
     "a script as unikernel": (kernel_file(b"#!/bin/sh\n"), ("neither an ELF file",)),
     "an ELF for another machine": (kernel_file(elf(machine=183)), ("aarch64", "x86_64")),
-    "a damaged ELF": (kernel_file(elf()[:70]), ("damaged ELF",)),
-    "a Solo5 guest on QEMU": (kernel_file(elf(notes=solo5_notes(1))), ("Solo5's hvt", "qemu")),
+    "a damaged ELF": (kernel_file(elf(solo5_notes(1))[:70]), ("damaged ELF",)),
+    "a Solo5 guest on QEMU": (kernel_file(elf(solo5_notes(1))), ("Solo5's hvt", "qemu")),
     "a Solo5 guest for the other target": (
-        on_solo5("mirage", "spt", elf(notes=solo5_notes(1))),
+        on_solo5("mirage", "spt", elf(solo5_notes(1))),
         ("Solo5's hvt", "spt"),
     ),
     "no Solo5 guest on a tender": (on_solo5("mirage", "spt", elf()), ("not built for Solo5",)),
     "a declared disk that is not given": (
-        on_solo5("rumprun", "spt", elf(notes=solo5_notes(2, ("rootfs", 1), ("tap", 2)))),
+        on_solo5("rumprun", "spt", elf(solo5_notes(2, ("rootfs", 1), ("tap", 2)))),
         ("'rootfs'", "0 given", "block"),
     ),
     "two declared disks and one given": (
         lambda b: (
-            on_solo5("mirage", "spt", elf(notes=solo5_notes(2, ("a", 1), ("b", 1))))(b),
+            on_solo5("mirage", "spt", elf(solo5_notes(2, ("a", 1), ("b", 1))))(b),
             annotation("block", "/disk")(b),
             b.add("disk", bytes(512)),
         ),
@@ -143,7 +144,7 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
     ),
     "a disk that is not declared": (
         lambda b: (
-            on_solo5("mirage", "spt", elf(notes=solo5_notes(2)))(b),
+            on_solo5("mirage", "spt", elf(solo5_notes(2)))(b),
             annotation("block", "/disk")(b),
             b.add("disk", bytes(512)),
         ),
@@ -352,7 +353,7 @@ def test_a_plan_is_no_order_to_a_terminal(urunc: Urunc, bundle: Bundle) -> None:
 def test_an_annotation_that_has_no_use_here(urunc: Urunc, tmp_path: pathlib.Path) -> None:
     """Refused where it is wrong, as ever; said where it is right."""
     bundle = Bundle(tmp_path / "b", "rumprun", "spt")
-    bundle.add("unikernel", elf(notes=solo5_notes(2)))
+    bundle.add("unikernel", elf(solo5_notes(2)))
     asked = bundle.config["annotations"]
     asked |= {f"{PREFIX}accelerator": "kvm", f"{PREFIX}rootfs": "ext2"}
     said = " ".join(urunc("plan", "--bundle", str(bundle.write())).stdout.split())
@@ -366,7 +367,7 @@ def test_an_annotation_that_has_no_use_here(urunc: Urunc, tmp_path: pathlib.Path
 @pytest.mark.parametrize(("guest", "directory"), [("mirage", False), ("rumprun", True)])
 def test_a_device_without_a_disk(urunc: Urunc, bundle: Bundle, guest: str, directory: bool) -> None:
     """A mount is advised only where the guest would take it."""
-    on_solo5(guest, "spt", elf(notes=solo5_notes(2, ("a", 1))))(bundle)
+    on_solo5(guest, "spt", elf(solo5_notes(2, ("a", 1))))(bundle)
     refused = urunc("plan", "--bundle", str(bundle.write()), check=False).stderr
     assert "declares the block devices 'a', but 0 given (name a block image by" in refused
     assert ("or mount a directory" in refused) == directory
@@ -437,7 +438,7 @@ def test_id_that_exists_and_wrong_states(urunc: Urunc, tmp_path: pathlib.Path) -
 def test_monitor_not_installed(urunc: Urunc, bundle: Bundle) -> None:
     annotation("unikernelType", "mirage")(bundle)
     annotation("hypervisor", "spt")(bundle)
-    bundle.add("unikernel", elf(notes=solo5_notes(2)))
+    bundle.add("unikernel", elf(solo5_notes(2)))
     result = urunc(
         "create", "--bundle", str(bundle.write()), urunc.new_id(), check=False, PATH="/usr/bin:/bin"
     )
@@ -461,7 +462,7 @@ def test_no_kvm(urunc: Urunc, bundle: Bundle, monitor: str, how: str) -> None:
     """Without a /dev/kvm that opens, what needs it fails in create, with a hint."""
     need("firecracker" if monitor == "firecracker" else "solo5")
     if monitor == "hvt":
-        on_solo5("mirage", "hvt", elf(notes=solo5_notes(1)))(bundle)
+        on_solo5("mirage", "hvt", elf(solo5_notes(1)))(bundle)
     else:
         annotation("hypervisor", monitor)(bundle)
     script = "mount -t tmpfs none /dev; mkdir /dev/net; : >/dev/null; mkdir -p /dev/shm"

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from lib.network_state import network_unchanged
 from lib.patience import until
-from lib.support import Network, ip, need, network_unchanged
+from lib.support import Network, ip, need
 from urunc import logs
 from urunc.errors import HostError
 from urunc.journal import Journal

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from lib.network_state import network_state
 from lib.support import (
     PARTS,
     PREFIX,
@@ -29,7 +30,6 @@ from lib.support import (
     assert_same,
     ip,
     need,
-    network_state,
     nothing_left,
     unchanged,
 )

@@ -18,19 +18,9 @@ from typing import Any
 
 import pytest
 
+from lib.network_state import network_unchanged
 from lib.patience import until
-from lib.support import (
-    PARTS,
-    PREFIX,
-    Bundle,
-    Container,
-    Network,
-    Urunc,
-    ip,
-    need,
-    network_unchanged,
-    nothing_left,
-)
+from lib.support import PARTS, PREFIX, Bundle, Container, Network, Urunc, ip, need, nothing_left
 
 GATEWAY = Network.outside_address
 ADDRESS = Network.inside_address

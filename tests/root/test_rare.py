@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from lib.support import PARTS, Bundle, Urunc, ip, need, network_unchanged, nothing_left
+from lib.network_state import network_unchanged
+from lib.support import PARTS, Bundle, Urunc, ip, need, nothing_left
 
 MIB = 1 << 20
 

@@ -15,19 +15,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from lib.network_state import network_unchanged
 from lib.patience import until
-from lib.support import (
-    PARTS,
-    PREFIX,
-    Bundle,
-    Container,
-    Network,
-    Urunc,
-    ip,
-    need,
-    network_unchanged,
-    nothing_left,
-)
+from lib.support import PARTS, PREFIX, Bundle, Container, Network, Urunc, ip, need, nothing_left
 from urunc.config import load as load_config
 from urunc.lifecycle import start as verbs
 from urunc.plan import realize
