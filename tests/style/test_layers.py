@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ast
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 
@@ -15,7 +15,53 @@ SLOW = {
     *("argparse", "ctypes", "dataclasses", "json", "logging", "os", "pathlib", "re"),
     *("subprocess", "typing"),
 }
-PROGRAMS = ("urunc.__main__", "urunc.shim.command")
+ROOMS = {
+    "linux": "",
+    "bundle": "config guests linux monitors",
+    "guests": "bundle.elf config net.facts net.ipv4 plugins storage.facts",
+    "monitors": "config guests monitor_client plugins",
+    "plan": "bundle config filters guests linux.capabilities linux.files monitors net.facts"
+    " programs storage.facts storage.look",
+    "storage": "bundle config guests ids init.daemon journal journaled linux plan.model plan.sizing"
+    " programs state",
+    "net": "bundle.network_files directory journal linux plan.model state",
+    "cgroup": "bundle journal journaled linux plan.device_nodes plan.model state",
+    "init": "bundle config guest_channel ids linux monitors plan.device_nodes plan.model programs"
+    " state storage.facts storage.virtiofsd timing",
+    "lifecycle": "bundle cgroup config directory filters guest_channel guests ids init journal"
+    " journaled linux monitor_client monitors net plan state storage timing users",
+    "cli": "bundle cgroup config features guest_channel guests ids init lifecycle linux monitors"
+    " net.facts ordinary plan state storage timing users",
+    "shim": "__main__ bundle cgroup config features guest_channel lifecycle linux monitors"
+    " state storage.detached_mounts tomltext",
+    "__main__": "cli ordinary state timing",
+    "config": "linux.files storage.facts tomltext",
+    "directory": "linux state",
+    "features": "bundle cgroup.systemd config filters guests linux monitors ordinary programs"
+    " storage.options",
+    "filters": "bundle.document linux.seccomp",
+    "guest_channel": "linux",
+    "ids": "bundle linux",
+    "journal": "linux state",
+    "journaled": "cgroup.systemd journal linux net.resources",
+    "monitor_client": "linux",
+    "ordinary": "config linux programs state",
+    "programs": "linux state",
+    "state": "linux",
+    "timing": "",
+    "users": "bundle config ids journal journaled plan.model programs state",
+}
+"""Room, or module beside the rooms → what it may import beside itself and EVERYWHERE: rooms, or
+single modules of them. Imports for type checkers alone count as well."""
+EVERYWHERE = {"", "errors", "jsontext", "logs", "record"}
+PURE = {
+    *("__future__", "typing", "collections.abc"),
+    *("urunc.bundle", "urunc.config", "urunc.errors", "urunc.guests", "urunc.monitors"),
+    *("urunc.net.facts", "urunc.plan", "urunc.record", "urunc.storage.facts"),
+    "urunc.linux.capabilities",  # a table of numbers
+}
+"""What plan/ may import, but for those that look: IMPURE."""
+IMPURE = {"urunc.plan.host", "urunc.plan.prepare"}
 HELPERS = {"errors", "jsontext", "record", "net.facts", "net.ipv4", "storage.facts"}
 
 
@@ -25,6 +71,11 @@ def name_of(file: pathlib.Path) -> str:
 
 
 MODULES = {name_of(file): ast.parse(file.read_text()) for file in FILES}
+
+
+def room_of(name: str) -> str:
+    """The room that a module of ours is in, or the module itself; "" for `urunc`."""
+    return name.removeprefix("urunc").removeprefix(".").partition(".")[0]
 
 
 def is_guard(node: ast.AST) -> bool:
@@ -43,8 +94,17 @@ def statements(nodes: list[ast.stmt], *, functions: bool) -> Iterator[ast.stmt]:
 
 
 def imports(name: str, *, functions: bool) -> set[str]:
+    return names_in(name, statements(MODULES[name].body, functions=functions))
+
+
+def all_imports(name: str) -> set[str]:
+    """With those in functions and those for type checkers."""
+    return names_in(name, ast.walk(MODULES[name]))
+
+
+def names_in(name: str, nodes: Iterable[ast.AST]) -> set[str]:
     found: set[str] = set()
-    for node in statements(MODULES[name].body, functions=functions):
+    for node in nodes:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -63,18 +123,72 @@ def ours(name: str) -> set[str]:
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_layers(name: str) -> None:
-    for other in ours(name):
-        if below(name, "urunc.linux"):
-            assert below(other, "urunc.linux")
-        if below(other, "urunc.cli"):
-            assert below(name, "urunc.cli") or name in PROGRAMS
-    for package in ("urunc.guests", "urunc.monitors"):
+def test_rooms(name: str) -> None:
+    """Each room imports what its row of ROOMS says."""
+    room = room_of(name)
+    allowed = {f"urunc.{item}" for item in ROOMS.get(room, "").split()}
+    wrong = {
+        other
+        for other in all_imports(name)
+        if below(other, "urunc")
+        and room_of(other) not in {room, *EVERYWHERE}
+        and not any(below(other, item) for item in allowed)
+    }
+    assert not wrong, f"{name}: not in ROOMS: {', '.join(sorted(wrong))}"
+
+
+def test_the_table_of_rooms_is_no_wider_than_it_has_to_be() -> None:
+    for room, items in ROOMS.items():
+        found = {item for name in MODULES if room_of(name) == room for item in all_imports(name)}
+        for item in items.split():
+            assert any(below(other, f"urunc.{item}") for other in found), f"{room}: {item}"
+
+
+def test_what_is_below_knows_nothing_of_what_is_above() -> None:
+    """The verbs are `cli`, what they do `lifecycle`; nothing but those and the shim knows them."""
+    upper = {"cli": {"__main__"}, "shim": set(), "lifecycle": {"cli", "shim"}}
+    for room, above in upper.items():
+        known = {room_of(name) for name in MODULES if room in map(room_of, all_imports(name))}
+        assert known <= {room, *above}
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if room_of(name) == "plan"])
+def test_what_decides_is_pure(name: str) -> None:
+    """No file, no clock, no kernel: a plan follows from arguments."""
+    if name in IMPURE:
+        return
+    found = all_imports(name)
+    assert {other for other in found if not any(below(other, item) for item in PURE)} == set()
+    assert not found & IMPURE
+
+
+def test_no_circle_of_imports() -> None:
+    """Those for type checkers and those in functions count, too. What nobody in a circle imports,
+    or what imports nothing of it, is taken away until nothing changes."""
+    graph = {name: {item for item in all_imports(name) if item in MODULES} for name in MODULES}
+    for name in graph:
+        graph[name].discard(name)
+    while True:
+        imported = set().union(*graph.values())
+        left = {
+            name: others & graph.keys()
+            for name, others in graph.items()
+            if name in imported and others & graph.keys()
+        }
+        if left == graph:
+            break
+        graph = left
+    assert graph == {}
+
+
+@pytest.mark.parametrize("package", ["urunc.guests", "urunc.monitors"])
+def test_guests_and_monitors_stand_alone(package: str) -> None:
+    for name in MODULES:
         if below(name, package) and name != package:
             allowed = {package, *(f"urunc.{helper}" for helper in HELPERS)}
             whole = name.partition("_")[0]  # linux and linux_config are one guest
             others = {item for item in ours(name) if item.partition("_")[0] != whole}
-            assert others - allowed == set()
+            assert others - allowed == set(), name
 
 
 def test_guests_and_monitors_know_of_each_other_only_words() -> None:
