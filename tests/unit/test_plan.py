@@ -203,6 +203,8 @@ def test_arguments_of_the_process_come_before_the_image_s() -> None:
     assert planned("unikraft", "qemu", cmdline="from image").application.args == ("app",)
     plan = planned("unikraft", "qemu", cmdline="from image", configuration=process(args=[]))
     assert plan.application.args == ("from", "image")
+    plan = planned("unikraft", "qemu", cmdline="app -- word", configuration=process(args=[]))
+    assert plan.application.args == ("app", "--", "word")
 
 
 def test_files_and_their_places() -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from lib.made import config, document, found, host, image, source
-from urunc import guests, monitors
+from urunc import guests, monitors, state
 from urunc.bundle import spec
 from urunc.plan.decide import decide
-from urunc.plan.model import MonitorUser, Plan, as_planned, flatten, unflatten
+from urunc.plan.model import CHANNEL, MonitorUser, Plan, as_planned, flatten, unflatten
 from urunc.record import replace
 from urunc.storage.facts import FILE
 
@@ -90,6 +90,12 @@ def test_what_was_chosen_is_in_place_of_what_was_planned() -> None:
     }
     assert unflatten(flat)[1] == chosen
     assert plan == planned("linux", "qemu", mount_rootfs=True, overrides={"rootfs": "erofs"})
+
+
+def test_the_order_that_goes_by_the_channel() -> None:
+    """Two names, for what decides does not import what reads files."""
+    assert planned("linux", "qemu", mount_rootfs=True).ending.stop_order == CHANNEL
+    assert CHANNEL == state.CHANNEL
 
 
 def test_keys_of_another_version() -> None:

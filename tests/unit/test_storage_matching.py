@@ -13,7 +13,7 @@ from urunc import guests, monitors
 from urunc.bundle import spec
 from urunc.errors import ImageError
 from urunc.plan.decide import decide
-from urunc.plan.declared_disks import match, said_disks
+from urunc.plan.declared_disks import match, parse_disks
 from urunc.plan.model import Plan
 from urunc.storage.facts import DIRECTORY, FILE, TMPFS, VolumeSource
 
@@ -206,7 +206,10 @@ def test_two_of_one_name() -> None:
     )
     assert "'/a/data' and '/b/data': both are called as the block device 'data'" in error.message
     sources = [source("/a/data"), source("/b/data")]
-    assert match(sources, ("data", "more"), 0, said_disks("data=/b/data")) == {0: "more", 1: "data"}
+    assert match(sources, ("data", "more"), 0, parse_disks("data=/b/data")) == {
+        0: "more",
+        1: "data",
+    }
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def decide(
             *no_root,
             *cuts,
             *unconnected,
-            *_written(given),
+            *_disks_written(given),
             *guest.cautions(_setting(given, machine)),
             *without_effect(image, guest),
             *check_unsupported(spec, guest, network, managed=managed),
@@ -155,7 +155,7 @@ def _planned(file: ImageFile, target: str, *, read_only: bool) -> PlannedFile:
 def _parameters(given: Inputs) -> tuple[str, ...]:
     """The words for the guest's kernel itself."""
     machine, guest = given.spec.machine, given.guest
-    said = machine.parameters if machine else ()
+    own = machine.parameters if machine else ()
     console = given.image.overrides.get("console", "quiet")
     if console not in CONSOLES:
         known = ", ".join(CONSOLES)
@@ -165,7 +165,7 @@ def _parameters(given: Inputs) -> tuple[str, ...]:
             f"annotation 'console': '{console}' is not for a guest of the kind '{guest.name}'",
             "it is for Linux guests; leave it out",
         )
-    return (*said, *CONSOLES[console])
+    return (*own, *CONSOLES[console])
 
 
 def _application(
@@ -278,19 +278,19 @@ def _mount_points(
 ) -> tuple[str, ...]:
     """Where the guest mounts its disks, in their order; "" where nobody says."""
     first = len(image.blocks) + bool(root and root.form in DISKS)
-    said = image.block_mount_points or (guest.block_mount_point,)
+    points = image.block_mount_points or (guest.block_mount_point,)
     if guest.init and root:
-        said = ("/",)
-    if len(said) > max(first, 1):
+        points = ("/",)
+    if len(points) > max(first, 1):
         raise ImageError(
-            f"annotation 'blkMntPoint': {len(said)} places for {first} disks",
+            f"annotation 'blkMntPoint': {len(points)} places for {first} disks",
             "as many as there are block images",
         )
-    points = [said[index] if index < len(said) else "" for index in range(first)]
-    return (*points, *(volume.destination for volume in volumes if volume.way in DISKS))
+    of_image = (*points, *("",) * first)[:first]
+    return (*of_image, *(volume.destination for volume in volumes if volume.way in DISKS))
 
 
-def _written(given: Inputs) -> list[str]:
+def _disks_written(given: Inputs) -> list[str]:
     """A warning where the guest writes to disks that were to be read only."""
     monitor, disks = given.monitor, given.image.blocks
     if not (given.spec.root_read_only and monitor.opens_for_writing):

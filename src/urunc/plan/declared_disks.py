@@ -55,7 +55,7 @@ def engines_init(spec: Spec) -> str:
     return program if mounted else ""
 
 
-def said_disks(text: str) -> dict[str, str]:
+def parse_disks(text: str) -> dict[str, str]:
     """destination → device of the annotation `disks` (`DEVICE=DESTINATION,…`); raises
     ImageError."""
     found: dict[str, str] = {}
@@ -76,7 +76,10 @@ def said_disks(text: str) -> dict[str, str]:
 
 
 def match(
-    sources: Sequence[VolumeSource], declared: tuple[str, ...], taken: int, said: Mapping[str, str]
+    sources: Sequence[VolumeSource],
+    declared: tuple[str, ...],
+    taken: int,
+    requested: Mapping[str, str],
 ) -> dict[int, str]:
     """index of a source → its device; a source that is not there has none. `taken`: so many of the
     `declared` devices, from the first, have a disk of the image's. Raises ImageError."""
@@ -88,7 +91,7 @@ def match(
         places[index] = device
 
     paths = [source.destination.rstrip("/") for source in sources]
-    for destination, device in said.items():
+    for destination, device in requested.items():
         _check(destination, device, declared, taken, paths)
         give(paths.index(destination), device)
     # what somebody asked for goes before what the image has for a volume (VOLUME)

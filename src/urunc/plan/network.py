@@ -56,10 +56,10 @@ def omissions_of(net: NetFacts, guest: Guest) -> list[str]:
     """What of the network this guest cannot be told, in words for its user."""
     found = []
     for index, interface in enumerate(net.interfaces):
-        told6 = interface.ipv6 and guest.takes_ipv6
+        takes_ipv6 = interface.ipv6 and guest.takes_ipv6
         if index >= guest.max_addressed and (interface.ipv4 or interface.ipv6):
             found.append(f"interface '{interface.name}': {guest.name} is told no address of it")
-        elif interface.ipv6 and not interface.ipv4 and not told6:
+        elif interface.ipv6 and not interface.ipv4 and not takes_ipv6:
             found.append(
                 f"interface '{interface.name}': {guest.name} takes no IPv6 address, and there is "
                 "no other: it has none"
@@ -70,7 +70,7 @@ def omissions_of(net: NetFacts, guest: Guest) -> list[str]:
                     f"interface '{interface.name}': the route to {route.destination} by "
                     f"{route.gateway} is not told: an IPv4 route by an IPv6 gateway"
                 )
-        if interface.mtu < IPV6_MTU and told6:
+        if interface.mtu < IPV6_MTU and takes_ipv6:
             found.append(
                 f"interface '{interface.name}': an MTU of {interface.mtu} is too little for IPv6 "
                 f"({IPV6_MTU} at least): the guest may go without"

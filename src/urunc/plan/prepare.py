@@ -66,11 +66,11 @@ def prepare(identifier: str, spec: Spec, unikernel: UnikernelImage, config: Conf
     host = probe(monitor, config)
     found = None
     disks = any(device.type == "b" and device.named for device in spec.devices)
-    asked = not STORED.isdisjoint(unikernel.overrides)
+    requested = not STORED.isdisjoint(unikernel.overrides)
     if (
         unikernel.mount_rootfs
         or disks
-        or asked
+        or requested
         or volume_mounts(spec, init=guest.init, tmpfs=TMPFS in guest.volume_ways)
     ):
         from urunc.storage.look import read_storage

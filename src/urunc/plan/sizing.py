@@ -148,11 +148,11 @@ def _most(monitor: Monitor, host: HostFacts) -> tuple[int, str]:
 def _requested(spec: Spec, image: UnikernelImage) -> tuple[int, str] | None:
     """(bytes in whole MiB, who says so) of what is asked for by annotation or by
     vm.hwConfig.memory; None where nothing is."""
-    said = spec.machine.memory_bytes if spec.machine else 0
-    machine = said // MIB * MIB
+    exact = spec.machine.memory_bytes if spec.machine else 0
+    machine = exact // MIB * MIB
     text = image.overrides.get("memory")
     if text is None:
-        return (machine, f"config.json: vm.hwConfig.memory: {said}") if said else None
+        return (machine, f"config.json: vm.hwConfig.memory: {exact}") if exact else None
     requested = _mebibytes(text) * MIB
     _check_same("memory", text, requested, machine)
     return requested, f"annotation 'memory': {text}"

@@ -9,7 +9,7 @@ error if the user asked for it, and a warning if engines add it to every contain
 from __future__ import annotations
 
 from urunc.errors import ImageError
-from urunc.plan.declared_disks import engines_init, is_orchestrated, match, said_disks
+from urunc.plan.declared_disks import engines_init, is_orchestrated, match, parse_disks
 from urunc.record import replace
 from urunc.storage.facts import (
     ARCHIVE,
@@ -219,13 +219,14 @@ def _choose_volumes(
     share = _shared_transport(guest, monitor, found, root)
     if root and TMPFS in guest.volume_ways:
         found = replace(found, volumes=tuple(_as_memory(source, share) for source in found.volumes))
-    said = said_disks(image.overrides.get("disks", ""))
+    requested = parse_disks(image.overrides.get("disks", ""))
     ways = [
-        _transport(source, guest, monitor, share, root, choice, said) for source in found.volumes
+        _transport(source, guest, monitor, share, root, choice, requested)
+        for source in found.volumes
     ]
     declared = guest.devices(image.binary).blocks
     taken = len(image.blocks) + bool(root and root.form in DISKS)
-    devices = _assigned(found, ways, declared, taken, said)
+    devices = _assigned(found, ways, declared, taken, requested)
     volumes: list[tuple[Volume, str]] = []
     missing: list[str] = []
     lost: list[str] = []
@@ -275,14 +276,14 @@ def _assigned(
     ways: list[tuple[str, str]],
     declared: tuple[str, ...] | None,
     taken: int,
-    said: dict[str, str],
+    requested: dict[str, str],
 ) -> dict[int, str]:
     """index of a mount → the declared device whose disk it becomes; raises ImageError."""
-    if said and declared is None:
+    if requested and declared is None:
         raise ImageError("annotation 'disks': the unikernel declares no block devices by name")
     disks = [index for index, (way, _) in enumerate(ways) if way in DISKS]
     sources = [found.volumes[index] for index in disks]
-    places = match(sources, declared or (), taken, said)
+    places = match(sources, declared or (), taken, requested)
     return {disks[place]: device for place, device in places.items()}
 
 
@@ -354,9 +355,9 @@ def _transport(
     share: str,
     root: Root | None,
     choice: str,
-    said: dict[str, str],
+    requested: dict[str, str],
 ) -> tuple[str, str]:
-    """(way, "") or ("", why there is none); `said` has the mounts that are to be disks."""
+    """(way, "") or ("", why there is none); `requested` has the mounts that are to be disks."""
     if choice == IGNORE and (source.kind != DEVICE or source.source):
         return "", "all mounts are left out"
     ways = guest.volume_ways if root or not guest.init else ()
@@ -389,7 +390,7 @@ def _transport(
         if way == ARCHIVE or (way == IN_INITRD and in_initrd):
             return way, ""
         # what an engine mounts by itself is nobody's data
-        own = _orchestrated(source) and source.destination.rstrip("/") not in said
+        own = _orchestrated(source) and source.destination.rstrip("/") not in requested
         if way in DISKS and source.kind == DIRECTORY and not own:
             return way, ""
     return "", f"{guest.name} on {monitor.name} has no way to it"

@@ -46,7 +46,7 @@ def check(spec: Spec, guest: Guest, network: NetworkPlan, *, managed: bool) -> l
             "cannot be told so",
             "it can where urunc's init runs the application (annotation 'mountRootfs')",
         )
-    return [*spec.remarks, *_unheard(spec, guest)]
+    return [*spec.remarks, *_without_effect(spec, guest)]
 
 
 def without_effect(image: UnikernelImage, guest: Guest) -> list[str]:
@@ -68,7 +68,7 @@ def check_seccomp(spec: Spec) -> None:
             )
 
 
-def _unheard(spec: Spec, guest: Guest) -> list[str]:
+def _without_effect(spec: Spec, guest: Guest) -> list[str]:
     """What is a process's, where the guest has none that urunc runs."""
     found = []
     rights = _rights(spec) if guest.init else ""
