@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import execnet
 
 WORLD = pathlib.Path(__file__).resolve().parent / "world.py"
-ORDER = ("interop", "guest", "root", "style", "unit")
-"""Directories of tests, those first whose units of work are longest."""
+ORDER = ("interop", "root", "style", "unit", "guest")
+"""Directories of tests, those first whose units of work are longest: short ones fill the end."""
 WHOLE = ("interop", "style", "unit", "root/test_cgroup_v2", "root/test_keys")
 """What a worker has by the file: fixtures of the module's, or tests too short to be told singly."""
 
