@@ -375,7 +375,7 @@ for number, write in enumerate(writers):
     else:
         raise SystemExit(f"writer {number} wrote")
 try:
-    Place(path, None, None)
+    Place(path, None, None, None)
 except HostError as error:
     print(error)
 """
