@@ -17,6 +17,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from urunc.vocabulary import NetworkMode
+
 DEFAULT_PATH = "/etc/urunc/config.toml"
 LIMIT_BYTES = 1 << 20
 LEAST_ROOTFS_MIB = 16
@@ -24,7 +26,7 @@ LEAST_ROOTFS_MIB = 16
 # Key → built-in value, whose type is the key's; `*` stands for a name. Order is that of `urunc
 # config`.
 FIRMWARE = ("auto", "qboot", "seabios")
-NETWORK_MODES = ("dynamic", "shared", "none")
+NETWORK_MODES: tuple[NetworkMode, ...] = ("dynamic", "shared", "none")
 SCHEMA: dict[str, Any] = {
     "monitors.*.path": "",
     "monitors.*.version": "",

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, TypeVar
 
+    from urunc.vocabulary import ChannelKind, Status, StopOrder
+
     Record = TypeVar("Record")
     Read = TypeVar("Read")
 
@@ -41,11 +43,14 @@ changes it."""
 ID_LIMIT = 255
 ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 
-CHANNEL = "channel"
+CHANNEL: StopOrder = "channel"
 """The plan's stop order where the signal is told to urunc's init in the guest (guest_channel.py),
 and none to the monitor."""
-CREATING, CREATED, RUNNING, STOPPED = "creating", "created", "running", "stopped"
-PAUSED = "paused"
+CREATING: Status = "creating"
+CREATED: Status = "created"
+RUNNING: Status = "running"
+PAUSED: Status = "paused"
+STOPPED: Status = "stopped"
 
 SHAPE: dict[str, Any] = {
     "id": str,
@@ -143,11 +148,11 @@ class PlanFacts:
     def __init__(self, plan: Mapping[str, Any]) -> None:
         known = {**DEFAULTS["plan"], **plan}
         self.monitor: str = known["monitor"]
-        self.channel: str = known["channel"]
+        self.channel: ChannelKind = known["channel"]
         self.supervisor: str = known["supervisor"]
         self.has_process = bool(known["process"])
         """Whether urunc's init runs an application in the guest."""
-        self.stop_order: str = known["stop_order"]
+        self.stop_order: StopOrder = known["stop_order"]
         self.stop_signal: int = known["stop_signal"]
         self.tells_resets: bool = known["tells_resets"]
         self.memory_bytes: int = known["memory_bytes"]
@@ -358,7 +363,7 @@ class State:
             raise WrongStatusError(f"container '{self.id}' is not created yet")
         return self._document[key]
 
-    def status(self) -> str:
+    def status(self) -> Status:
         """What the kernel says: creating, created, running, paused or stopped. A zombie is
         stopped."""
         who = "initProcess" if self.pid else "creatorProcess"

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from urunc.bundle.elf import Binary
     from urunc.config import Config
     from urunc.storage.facts import Root, Volume
+    from urunc.vocabulary import Accelerator, ChannelKind, StopOrder
 
-STOP_REQUESTS = ("acpi-power-button", "ctrl-alt-del")
+STOP_REQUESTS: tuple[StopOrder, ...] = ("acpi-power-button", "ctrl-alt-del")
 """Signals by which a machine can ask its guest to stop, the gentler one first."""
 SHARE_TAG = "share"
 """The tag (virtiofs, 9p) of the directories that are shared with the host."""
@@ -152,7 +153,7 @@ class Request:
     """The disk for the termination message, which the engine reads at the end."""
     process: Process | None = None
     """The application, if urunc's init runs it."""
-    channel: str = ""
+    channel: ChannelKind = ""
     """How urunc's init talks to the host: "virtio", "vsock", or "" for not at all."""
     parameters: tuple[str, ...] = ()
     """Parameters for the kernel itself, for guests with `takes_parameters`."""
@@ -175,7 +176,7 @@ class Setting:
     monitor: str
     monitor_version: str
     architecture: str
-    accelerator: str
+    accelerator: Accelerator
     """"kvm", "tcg" (QEMU's emulation) or "none"."""
     memory_bytes: int
 

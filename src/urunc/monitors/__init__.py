@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from urunc.config import Config
     from urunc.monitor_client import Control
+    from urunc.vocabulary import Accelerator, ChannelKind
 
 BUILT_IN = {
     "hvt": "urunc.monitors.solo5",
@@ -101,7 +102,7 @@ class Machine:
 
     id: str
     architecture: str
-    accelerator: str
+    accelerator: Accelerator
     nested: bool
     memory_bytes: int
     vcpus: int
@@ -116,7 +117,7 @@ class Machine:
     seccomp: bool
     arguments: tuple[str, ...]
     shares: tuple[MachineShare, ...] = ()
-    channel: str = ""
+    channel: ChannelKind = ""
     """How urunc's init in the guest talks to the host: "virtio", "vsock", or "" for not at all."""
     streams: tuple[str, ...] = ()
     """The kinds of standard input, output and error, if each has a port of its own into the guest:
@@ -202,7 +203,7 @@ class Monitor:
     takes_initrd = False
     shares: frozenset[str] = frozenset()
     """The transports by which it can share directories (of storage.facts.SHARES)."""
-    channel = ""
+    channel: ChannelKind = ""
     """How urunc's init in its guest can talk to the host: "virtio" by a port that the FIFOs CHANNEL
     serve, "vsock" by a connection, "" not at all."""
     vsock = ""
@@ -270,7 +271,7 @@ class Monitor:
         """The meaning of its exit code, in words for the user."""
         return f"{self.name} ended with exit code {code}"
 
-    def need(self, vcpus: int, accelerator: str) -> Need:
+    def need(self, vcpus: int, accelerator: Accelerator) -> Need:
         """The memory that it needs for itself with `vcpus` vCPUs."""
         fixed = self.overhead_emulating_mib if accelerator == "tcg" else self.overhead_mib
         return Need(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from urunc.monitors import Monitor
     from urunc.plan.model import HostFacts, Inputs
     from urunc.storage.facts import Root, StorageFound, Volume
+    from urunc.vocabulary import Accelerator
 
 
 def check_pair(given: Inputs) -> None:
@@ -92,7 +93,7 @@ def _check_files(image: UnikernelImage, guest: Guest, monitor: Monitor) -> None:
             )
 
 
-def accelerator_of(given: Inputs) -> tuple[str, str, list[str]]:
+def accelerator_of(given: Inputs) -> tuple[Accelerator, str, list[str]]:
     """("kvm", "tcg" or "none", why, warnings); raises ImageError or HostError."""
     monitor, host, overrides = given.monitor, given.host, given.image.overrides
     wanted, source = given.config.get(f"monitors.{monitor.name}.accelerator"), "configuration"

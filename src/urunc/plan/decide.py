@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from urunc.config import Config
     from urunc.plan.model import ApplicationFilter
     from urunc.storage.facts import StorageFound
+    from urunc.vocabulary import Accelerator, ChannelKind, NetworkMode, StopOrder
 
 OWN_TASKS = 8
 """Processes of a container beside its monitor's: init, its helper, their hooks', a supervisor."""
@@ -183,7 +184,9 @@ def _application(
         from urunc.plan.application import without_init
 
         args, warnings = without_init(spec, args)
-    channel = channel_of(given.monitor.channel, found.supervisor) if found and managed else ""
+    channel: ChannelKind = (
+        channel_of(given.monitor.channel, found.supervisor) if found and managed else ""
+    )
     apart = channel == "virtio" and not spec.terminal
     own_way = ("terminal",) if channel == "virtio" and spec.terminal else ()
     return ApplicationPlan(
@@ -202,7 +205,7 @@ def _machine(
     given: Inputs,
     root: Root | None,
     volumes: tuple[Volume, ...],
-    accelerator: str,
+    accelerator: Accelerator,
     reason: str,
 ) -> tuple[MachinePlan, list[str]]:
     """(the machine, what it has less of than was wanted)."""
@@ -324,16 +327,20 @@ def _network(
     ), [*warnings, *ineffective]
 
 
-def _mode(given: Inputs) -> tuple[str, str, list[str]]:
+def _mode(given: Inputs) -> tuple[NetworkMode, str, list[str]]:
     """(the network's mode, why, warnings)."""
     from urunc.config import BUILT_IN, NETWORK_MODES
 
     image, config = given.image, given.config
+    mode: NetworkMode
     if "network" in image.overrides:
-        mode, why = image.overrides["network"], "asked for by annotation"
-        if mode not in NETWORK_MODES:
+        asked, why = image.overrides["network"], "asked for by annotation"
+        for mode in NETWORK_MODES:
+            if mode == asked:
+                break
+        else:
             known = ", ".join(NETWORK_MODES)
-            raise ImageError(f"annotation 'network': '{mode}' is unknown", f"known: {known}")
+            raise ImageError(f"annotation 'network': '{asked}' is unknown", f"known: {known}")
     elif image.container_name in config.get("network.shared_containers"):
         mode, why = "shared", f"for containers named '{image.container_name}'"
     else:
@@ -370,7 +377,7 @@ def _ports(given: Inputs, mode: str) -> tuple[tuple[Ports, ...], bool, list[str]
     return (), False, [f"annotation 'ports': for network 'shared', without effect in '{mode}'"]
 
 
-def _user(given: Inputs, accelerator: str, *, managed: bool) -> UserPlan:
+def _user(given: Inputs, accelerator: Accelerator, *, managed: bool) -> UserPlan:
     """The monitor's user: the administrator's root, the specification's, or (None) one from the
     range; with the group that opens /dev/kvm, where there is one that does."""
     spec, kvm = given.spec, given.host.kvm
@@ -384,7 +391,7 @@ def _user(given: Inputs, accelerator: str, *, managed: bool) -> UserPlan:
     return UserPlan(uid=uid, gid=gid, groups=(kvm.gid,) if opens else ())
 
 
-def _ending(given: Inputs, channel: str, *, managed: bool) -> EndingPlan:
+def _ending(given: Inputs, channel: ChannelKind, *, managed: bool) -> EndingPlan:
     image, guest, monitor = given.image, given.guest, given.monitor
     host, found = given.host, given.found
     listens = guest.stops_on if image.stops_on is None else image.stops_on
@@ -398,7 +405,7 @@ def _ending(given: Inputs, channel: str, *, managed: bool) -> EndingPlan:
     )
 
 
-def _stop_order(listens: Collection[str], monitor: Monitor, host: HostFacts) -> str:
+def _stop_order(listens: Collection[str], monitor: Monitor, host: HostFacts) -> StopOrder:
     for request in STOP_REQUESTS:
         # no board of the other architectures has a PC's keyboard controller
         fits = host.architecture == "x86_64" or request != "ctrl-alt-del"

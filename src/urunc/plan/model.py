@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from urunc.guests import Guest
     from urunc.monitors import Monitor
     from urunc.storage.facts import StorageFound
+    from urunc.vocabulary import Accelerator, ChannelKind, NetworkMode, StopOrder
 
 KERNEL_DIRECTORY = "/guest"
 """Where the unikernel is in the monitor's root."""
@@ -34,7 +35,7 @@ INITRD_TARGET = "/initrd"
 SUPERVISOR = "/supervisor"
 CONFIG_DISK = f"{RUN}/guest.config"
 """The disk by which urunc's init is told everything: written at each start."""
-CHANNEL = "channel"
+CHANNEL: StopOrder = "channel"
 """The stop order where the signal is told to urunc's init in the guest (state.CHANNEL)."""
 
 
@@ -126,7 +127,7 @@ class ApplicationPlan:
     terminal: bool
     process: Process | None
     """What urunc's init runs in the guest; None where it is not there."""
-    channel: str
+    channel: ChannelKind
     """How urunc's init talks to the host: "virtio", "vsock", or "" not at all."""
     streams: tuple[str, ...] = ()
     """What the standard streams are expected to be (Machine.streams)."""
@@ -137,7 +138,7 @@ class ApplicationPlan:
 class MachinePlan:
     """The virtual machine, and what its monitor needs beside it."""
 
-    accelerator: str
+    accelerator: Accelerator
     accelerator_reason: str
     architecture: str
     memory_bytes: int
@@ -159,7 +160,7 @@ class MachinePlan:
 class NetworkPlan:
     """The guest's part in the container's network namespace."""
 
-    mode: str
+    mode: NetworkMode
     """`dynamic`: the guest takes the namespace's interfaces over; `shared`: it is behind NAT in
     it; `none`."""
     reason: str
@@ -218,7 +219,7 @@ class EndingPlan:
 
     stop_signal: int
     """What ends the monitor."""
-    stop_order: str
+    stop_order: StopOrder
     """How the monitor asks its guest to stop; "" where one of the two cannot."""
     supervisor: str
     """The program between the container and its monitor that ends as the application did, "" for

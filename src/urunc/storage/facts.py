@@ -13,6 +13,7 @@ from urunc.record import record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from urunc.bundle.spec import Mount, Spec
+    from urunc.vocabulary import ChannelKind
 
 DISKS = ("erofs", "squashfs", "ext4", "ext2")
 """Formats of a root filesystem or volume that reach the guest as a disk; those of READ_ONLY cannot
@@ -250,7 +251,7 @@ class StorageFacts:
 NO_STORAGE = StorageFacts(initrd="", disks=(), archive=-1, layer=False, opaque=())
 
 
-def channel_of(monitor_channel: str, supervisor: str) -> str:
+def channel_of(monitor_channel: ChannelKind, supervisor: str) -> ChannelKind:
     """How urunc's init talks to the host, "" for not at all: behind a vsock the supervisor has to
     listen."""
     return "" if monitor_channel == "vsock" and not supervisor else monitor_channel
