@@ -33,6 +33,13 @@ def test_state_and_list(urunc: Urunc, bundle: Bundle) -> None:
     urunc("kill", container.id, "KILL")
     container.wait_stopped()
     assert urunc.state(container.id)["pid"] == 0
+    file = urunc.root / container.id / "state.json"
+    whole = file.read_text()
+    file.write_text(whole.replace('"pid"', '"dip"'))
+    listed = urunc("list", "--quiet")
+    assert listed.stdout == ""
+    assert "pid" in listed.stderr and str(file) in listed.stderr
+    file.write_text(whole)
     container.delete()
     assert urunc("list", "--format", "json").stdout == "[]\n"
 

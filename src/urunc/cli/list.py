@@ -6,8 +6,9 @@ from __future__ import annotations
 import posix
 import sys
 
+from urunc import logs
 from urunc.cli.options import FLAG, VALUE, Arguments
-from urunc.errors import Error, HostError, UsageError
+from urunc.errors import Error, HostError, NotFoundError, UsageError
 from urunc.jsontext import dumps
 from urunc.linux.files import is_directory
 from urunc.state import is_ours, load
@@ -61,8 +62,11 @@ def _names(root: str) -> list[str]:
 def _state(root: str, name: str) -> State | None:
     try:
         return load(root, name)
-    except Error:
+    except NotFoundError:
         return None  # being made or removed at the moment
+    except Error as error:
+        logs.warn(error.message)
+        return None
 
 
 def _ordinary(arguments: Arguments) -> list[dict[str, Any]]:
