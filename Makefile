@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# For those who live here; ./demo and ./test need nothing of it known.
+# For development. ./demo and ./test can be used without knowing any of it.
 
 PYTHON ?= $(shell for p in /usr/bin/python3 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)

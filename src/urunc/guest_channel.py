@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The host's end of the talk with urunc's init in a guest: two FIFOs in the container's directory,
-a line each way (guest-init/channel.c).
+"""The host's end of the channel to urunc's init in a guest: two FIFOs in the container's directory,
+one for each direction, with a message a line (guest-init/channel.c).
 
 `channel.in` takes `signal N` to the guest, for its application, `window ROWS COLUMNS`, `pids N`,
 and `closed N` where nobody reads a stream any more; init holds it open for the monitor, so nothing

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""state.json: what `create` wrote of a container, and its status, which is read from the kernel
-each time.
+"""state.json: what `create` wrote about a container; and the container's status, which is read
+from the kernel each time.
 
 Written whole or not at all, checked when it is read: its keys and their types are SHAPE,
 SHAPE_ONCE_CREATED and DEFAULTS. A directory below --root is urunc's if it holds a `journal`; any

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""User and group ids on both sides of a user namespace, and the choice of the monitor's own.
+"""The choice of the user and groups that a monitor runs as.
 
 A monitor runs under an id that no other container of the machine has (docs/decisions/0004): from
 the configured range, or, in a user namespace, from the ids mapped into it. Plans hold ids as the

@@ -123,6 +123,10 @@ def opening(file: pathlib.Path) -> str:
     return " ".join(text.partition("\n\n")[0].split())
 
 
+def stem(file: pathlib.Path) -> str:
+    return file.stem
+
+
 def room_table() -> list[str]:
     """The packages below src/urunc, with what their charters begin with, and their modules."""
     rooms = sorted(file.parent for file in PACKAGE.glob("*/__init__.py"))
@@ -132,7 +136,7 @@ def room_table() -> list[str]:
             (
                 f"`{room.name}/`",
                 opening(room / "__init__.py"),
-                ", ".join(sorted(f"`{file.stem}`" for file in room.glob("[a-z]*.py"))),
+                ", ".join(f"`{file.stem}`" for file in sorted(room.glob("[a-z]*.py"), key=stem)),
             )
             for room in rooms
         ),

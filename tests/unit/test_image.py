@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from lib.made import config, document, elf, pvh_note
+from urunc import guests, monitors
 from urunc.bundle import image, spec
 from urunc.bundle.image import PREFIX, UnikernelImage
 from urunc.config import Config
@@ -173,8 +174,8 @@ def test_a_source_that_is_half_base64(bundle: pathlib.Path) -> None:
 
 
 UNKNOWN = [
-    ("unikernelType", "beos", "guest", "linux, mewz, mirage, rumprun, unikraft"),
-    ("hypervisor", "vmware", "monitor", "firecracker, hvt, qemu, spt"),
+    ("unikernelType", "beos", "guest", ", ".join(sorted(guests.BUILT_IN))),
+    ("hypervisor", "vmware", "monitor", ", ".join(sorted(monitors.BUILT_IN))),
 ]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""containerd's side: its shim protocol, in a process that a container lives with.
+"""containerd's side: its shim protocol, in a process that lives as long as its containers.
 
 It answers containerd's calls and does what the command line's verbs do, by lifecycle/, each in a
 forked copy of itself; for containers that are no unikernels it runs the ordinary runtime. As long
