@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The words that stand for a choice of few, as types: for type checkers alone.
+"""Types for texts that have only a few possible values (a status, a network mode): for type
+checkers alone.
 
 Import it below `if TYPE_CHECKING`. At run time there is nothing in it, and the values are text, as
 state.json has them; "" is none.
