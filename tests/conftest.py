@@ -18,8 +18,8 @@ from lib.support import Network, Urunc, need
 pytest_plugins = ["lib.examples", "lib.workers"]
 
 KINDS = {
-    "mounts": "mounts* mount_options mount_types storage* sharing layer_on_disk snapshot_device "
-    "archive cpio owners",
+    "mounts": "mounts* mount_options mount_types detached_mounts storage* declared_disks virtiofsd "
+    "sharing layer_on_disk snapshot_device archive cpio owners",
     "endings": "endings engines_endings exit_reasons guest_init_ends signals supervisor",
     "streams": "streams* shim_stdio shim_terminal",
     "limits": "memory processes limits cgroups cgroup_v2 systemd shim_pod",

@@ -24,18 +24,14 @@ def test_size() -> None:
         assert b"ld-linux" not in content
 
 
+ARGUMENTS = [
+    "two words", "a \"quoted\" 'one'", "line\nend\ttab\\t\\", "", "$HOME *", "é\udcff", "--",
+]  # fmt: skip
+VARIABLES = ["EMPTY=", "WITH=a=b c", "LINES=1\n2", "init=/bin/false", "a.b-c=\\n"]
+
+
 def test_the_process(guest: Guest, files: pathlib.Path) -> None:
     """Arguments and environment to the byte, user, groups, limits, capabilities, directory."""
-    arguments = [
-        "two words",
-        "a \"quoted\" 'one'",
-        "line\nend\ttab\\t\\",
-        "",
-        "$HOME *",
-        "é\udcff",
-        "--",
-    ]
-    variables = ["EMPTY=", "WITH=a=b c", "LINES=1\n2", "init=/bin/false", "a.b-c=\\n"]
     ext4_root(guest, files)
     for key, *fields in [
         ("uid", "1000"), ("gid", "1001"), ("groups", "5,77"), ("umask", "027"),
@@ -46,7 +42,7 @@ def test_the_process(guest: Guest, files: pathlib.Path) -> None:
         ("hostname", "a-guest"), ("domainname", "example"),
     ]:  # fmt: skip
         guest.tell(key, *fields)
-    for variable in variables:
+    for variable in VARIABLES:
         guest.tell("env", variable)
     script = r"""
         echo '== output'; printf '\001\r\n\nx\t\377'; echo
@@ -59,13 +55,13 @@ def test_the_process(guest: Guest, files: pathlib.Path) -> None:
         echo again >/dev/stdout
         echo "== end"; exit 3
     """
-    guest.application("sh", "-c", script, *arguments)
+    guest.application("sh", "-c", script, *ARGUMENTS)
     assert guest.run() == 7
     assert guest.hear() == "ready\nexit 3\n"
     found = sections(guest.output())
     assert found["output"] == "\x01\r\n\nx\t\udcff\n"
-    assert found["arguments"] == "\0".join(["sh", "-c", script, *arguments, "\n"])
-    expected = ["PATH=/bin", *variables, "HOME=/home/mary", "\n"]
+    assert found["arguments"] == "\0".join(["sh", "-c", script, *ARGUMENTS, "\n"])
+    expected = ["PATH=/bin", *VARIABLES, "HOME=/home/mary", "\n"]
     assert found["environment"] == "\0".join(expected)
     status = dict(line.split(":\t", 1) for line in found["status"].splitlines() if ":\t" in line)
     assert status["Uid"].split() == ["1000"] * 4

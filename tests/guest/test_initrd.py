@@ -8,11 +8,11 @@ import pathlib
 import socket
 import subprocess
 
+from lib.busybox import BUSYBOX
 from lib.patience import patient
 from lib.support import PARTS, need
 from urunc.storage import cpio, initrd
 
-BUSYBOX = "/bin/busybox"
 INIT = """#!/bin/busybox sh
 /bin/busybox mkdir /proc
 /bin/busybox mount -t proc proc /proc
@@ -98,7 +98,7 @@ def test_linux_unpacks_it(tmp_path: pathlib.Path) -> None:
     os.close(out)
     parts = [
         str(tmp_path / "kernel"),
-        archive(pathlib.Path(BUSYBOX), "bin/busybox", tmp_path / "1"),
+        archive(BUSYBOX, "bin/busybox", tmp_path / "1"),
         archive(tmp_path / "list", "list", tmp_path / "2"),
         archive(top, "root-tree", tmp_path / "3"),
         archive(tmp_path / "volume", "volumes/0", tmp_path / "4"),
@@ -110,7 +110,7 @@ def test_linux_unpacks_it(tmp_path: pathlib.Path) -> None:
     command += ["-append", "console=ttyS0 loglevel=3 panic=-1 mitigations=off"]
     answer = subprocess.run(command, capture_output=True, timeout=patient(100), check=True)
     loaded, got, volume = answer.stdout.replace(b"\r\n", b"\n").split(b"---\n")[:3]
-    command = [BUSYBOX, "sh", str(tmp_path / "list"), str(top)]
+    command = [str(BUSYBOX), "sh", str(tmp_path / "list"), str(top)]
     expected = subprocess.run(command, capture_output=True, check=True).stdout
     assert got == expected and len(got.splitlines()) > 50
     wanted = {b"virtiofs", b"fuse", b"overlay", b"virtio", b"virtio_ring"}

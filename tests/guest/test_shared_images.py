@@ -6,14 +6,14 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from lib import busybox
 from lib.places.layers import Place
-from lib.stored import BUSYBOX, CONFIG
+from lib.stored import CONFIG
 from lib.support import Bundle, Urunc, need, nothing_left
 
 CONTAINERS = 50
@@ -28,8 +28,7 @@ def place(tmp_path: pathlib.Path) -> Iterator[Place]:
     made = Place(tmp_path)
     for number in range(IMAGE_MIB):
         made.directory("layer").joinpath(f"file{number}").write_bytes(os.urandom(MIB))
-    for name in ("sh", "cat", "wc"):
-        shutil.copy(BUSYBOX, made.directory("layer/bin") / name)
+    busybox.install(made.directory("layer/bin"), "sh", "cat", "wc")
     yield made
     made.clean()
 

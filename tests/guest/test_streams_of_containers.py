@@ -73,7 +73,6 @@ def test_who_reads_no_more_ends_the_writer(urunc: Urunc, tmp_path: pathlib.Path)
     """SIGPIPE, as under runc, and what ignores that gets EPIPE; the other stream goes on."""
     script = "yes | cat; trap '' PIPE; yes >/dev/stdout; echo over $? >&2; exit 5"
     bundle = linux(tmp_path / "b", script)
-    (bundle.root / "bin/yes").symlink_to("busybox")
     process = subprocess.Popen(
         words(urunc, bundle), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -157,8 +156,6 @@ def test_much_through_run(urunc: Urunc, tmp_path: pathlib.Path) -> None:
         cat /tmp/r & tee /tmp/in | sha256sum >&2; wait
     """
     bundle = linux(tmp_path / "b", script)
-    for name in ("head", "sha256sum", "tee"):
-        (bundle.root / "bin" / name).symlink_to("busybox")
     content = os.urandom(MUCH)
     process = subprocess.Popen(
         words(urunc, bundle), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -218,7 +215,6 @@ def test_nobody_reads(urunc: Urunc, tmp_path: pathlib.Path, holding: object) -> 
     script = "trap 'echo usr1 >&2' USR1; trap 'exit 4' TERM; echo here >&2; yes & "
     script += "while :; do sleep 0.1; done"
     bundle = linux(tmp_path / "b", script)
-    (bundle.root / "bin/yes").symlink_to("busybox")
     with nothing_left(urunc.root):
         held = holding(bundle)  # type: ignore[operator]
         assert os.read(held.stderr, 100) == b"here\n"
@@ -242,7 +238,6 @@ def test_the_last_bytes_wait_for_their_reader(
     left behind holds nothing up."""
     script = "sleep 1000 & head -c 300000 /dev/zero; echo end"
     bundle = linux(tmp_path / "b", script)
-    (bundle.root / "bin/head").symlink_to("busybox")
     held = holding(bundle)  # type: ignore[operator]
     os.close(held.stdin)
     wait_full(held.stdout)
@@ -272,8 +267,6 @@ def test_a_terminal_is_one(urunc: Urunc, tmp_path: pathlib.Path) -> None:
     typed before the guest was there is not lost; the user's own is left as it was."""
     bundle = linux(tmp_path / "b", TERMINAL)
     bundle.config["process"]["terminal"] = True
-    for name in ("tty", "stty", "od", "head"):
-        (bundle.root / "bin" / name).symlink_to("busybox")
     ours, theirs = os.openpty()
     termios.tcsetwinsize(theirs, (40, 120))
     before = modes(theirs)
@@ -322,7 +315,6 @@ def test_readers_that_are_gone(urunc: Urunc, tmp_path: pathlib.Path, holding: ob
     """An engine's process was killed: the writer waits, and nobody is busy with trying."""
     script = "echo here >&2; trap 'exit 4' TERM; yes & while :; do sleep 0.1; done"
     bundle = linux(tmp_path / "b", script)
-    (bundle.root / "bin/yes").symlink_to("busybox")
     held = holding(bundle)  # type: ignore[operator]
     assert os.read(held.stderr, 100) == b"here\n"
     os.close(held.stdout)

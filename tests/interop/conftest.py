@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from lib import busybox
 from lib.engines import PAGE
 from lib.images import archive, solo5_images
 from lib.places.containerd import Containerd
@@ -18,7 +19,6 @@ from lib.pods import kubelet
 from lib.support import PARTS, need
 
 pytest.register_assert_rewrite("smoke")
-BUSYBOX = pathlib.Path("/bin/busybox")
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +32,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[pathlib.Path]:
     directory = tmp_path_factory.mktemp("images")
     linux = {"vmlinuz": PARTS / "linux/vmlinuz", "initrd": PARTS / "linux/initrd.cpio"}
     solo5 = {"probe": PARTS / "probe-mirage.spt", "disk": bytes(512 * 8)}
-    box = {"bin/busybox": BUSYBOX, "bin/sh": BUSYBOX, "www/index.html": PAGE.encode()}
+    box = busybox.files("sh") | {"www/index.html": PAGE.encode()}
     return [
         archive(directory / "box.tar", "box", box, ["/bin/busybox", "httpd", "-f", "-h", "/www"]),
         archive(directory / "bare.tar", "bare", linux, ["/init"]),

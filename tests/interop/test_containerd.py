@@ -8,7 +8,6 @@ import fcntl
 import itertools
 import json
 import os
-import pathlib
 import pty
 import select
 import struct
@@ -20,13 +19,13 @@ from typing import IO
 
 import pytest
 
-from lib.engines import taken_down
+from lib import busybox
+from lib.engines import bare_probe, containerd_with
 from lib.images import archive
 from lib.patience import patient, until
 from lib.places.containerd import RUNC, SHIM, Containerd
 from lib.support import PARTS, TOOLS, URUNC, need, unchanged
 
-BUSYBOX = pathlib.Path("/bin/busybox")
 RUNTIMES = [SHIM, RUNC]
 """Ours, and containerd's own: what an ordinary container does is the same under both."""
 
@@ -40,34 +39,19 @@ def containerd(
     need("root", "tun", "installed", "runc", "containerd", "probe", "solo5", request.param)
     programs = str(TOOLS) if request.param == "containerd2" else "/usr/bin"
     directory = tmp_path_factory.mktemp("images")
-    applets = (
-        "sh",
-        "cat",
-        "echo",
-        "sleep",
-        "env",
-        "grep",
-        "pwd",
-        "true",
-        "stty",
-        "tty",
-        "dd",
-        "tr",
+    box = busybox.files(
+        *("sh", "cat", "echo", "sleep", "env", "grep", "pwd", "true", "stty", "tty", "dd", "tr")
     )
-    box = {f"bin/{name}": BUSYBOX for name in applets}
     images = [
         archive(directory / "box.tar", "box", box, ["/bin/sh"]),
-        archive(directory / "spt.tar", "spt", {"probe": PARTS / "probe-bare.spt"}, ["probe.hang"],
-                unikernelType="rumprun", hypervisor="spt", binary="/probe"),
+        bare_probe(directory),
         archive(directory / "fc.tar", "fc", {"probe": PARTS / "probe.pvh"}, ["app", "probe.hang"],
                 unikernelType="unikraft", hypervisor="firecracker", binary="/probe"),
         archive(directory / "qemu.tar", "qemu", {"probe": PARTS / "probe.pvh"},
                 ["app", "probe.hang"],
                 unikernelType="unikraft", hypervisor="qemu", binary="/probe"),
     ]  # fmt: skip
-    with taken_down(Containerd(str(URUNC), urunc_config, programs)) as place:
-        for image in images:
-            place("images", "import", str(image))
+    with containerd_with(Containerd(str(URUNC), urunc_config, programs), *images) as place:
         yield place
 
 

@@ -3,24 +3,22 @@
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Iterator
 
 import grpc
 import pytest
 
-from lib.engines import SERVE, taken_down
+from lib import busybox
+from lib.engines import NEEDS_OF_PODS, SERVE, containerd_for_pods
 from lib.images import archive
 from lib.network_state import network_state
 from lib.patience import until
 from lib.places.containerd import Containerd
 from lib.places.cri import Cri
-from lib.places.registry import registry
 from lib.pods import EXITED, RUNNING, Pod
 from lib.services import links
-from lib.support import PARTS, URUNC, assert_same, need
+from lib.support import PARTS, assert_same, need
 
-BUSYBOX = pathlib.Path("/bin/busybox")
 MIB = 1 << 20
 SERVED = ("/bin/sh", "-c", "echo beside >/index.html; httpd -f -h /")
 NODE = 2
@@ -32,12 +30,11 @@ IDLE = ("/bin/sh", "-c", "trap exit TERM; echo beside; sleep 1000 & wait")
 def containerd(urunc_config: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
     """containerd with a registry that has `pause`, an ordinary image `box`, and guests: the probe
     on Firecracker, Linux on QEMU."""
-    need("root", "tun", "installed", "runc", "containerd", "cni", "nft", "probe")
+    need(*NEEDS_OF_PODS, "probe")
     directory = tmp_path_factory.mktemp("images")
-    box = {f"bin/{name}": BUSYBOX for name in ("sh", "echo", "sleep", "wget", "httpd")}
+    box = busybox.files("sh", "echo", "sleep", "wget", "httpd")
     linux = {"vmlinuz": PARTS / "linux/vmlinuz", "initrd": PARTS / "linux/initrd.cpio"}
     images = [
-        archive(directory / "pause.tar", "pause", box, ["/bin/sleep", "100000"]),
         archive(directory / "box.tar", "box", box, ["/bin/sh"]),
         archive(directory / "probe.tar", "probe", {"probe": PARTS / "probe.pvh"},
                 ["app", "probe.serve"], unikernelType="unikraft", hypervisor="firecracker",
@@ -51,10 +48,7 @@ def containerd(urunc_config: str, tmp_path_factory: pytest.TempPathFactory) -> I
             archive(directory / "linux.tar", "linux", linux, ["/init", "/bin/sh", "-c", SERVE],
                     unikernelType="linux", hypervisor="qemu", binary="/vmlinuz", initrd="/initrd")
         )  # fmt: skip
-    with (
-        taken_down(Containerd(str(URUNC), urunc_config)) as place,
-        registry(place.network, images),
-    ):
+    with containerd_for_pods(urunc_config, directory, *images) as place:
         yield place
 
 

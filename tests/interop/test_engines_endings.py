@@ -10,17 +10,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from lib.engines import taken_down
-from lib.images import archive
+from lib.engines import NEEDS_OF_PODS, containerd_for_pods, taken_down
 from lib.patience import until
 from lib.places.containerd import Containerd
 from lib.places.cri import Cri
 from lib.places.docker import Docker
 from lib.places.engine import Engine
 from lib.places.podman import Podman
-from lib.places.registry import registry
 from lib.pods import EXITED, Pod
-from lib.stored import AS_LINUX, BUSYBOX, COPYING, annotation_words, image
+from lib.stored import AS_LINUX, COPYING, annotation_words, image
 from lib.support import PREFIX, URUNC, need, unchanged
 
 ALL_GUESTS = '[ordinary]\nguest = "linux"\n'
@@ -105,15 +103,9 @@ def test_a_stop_while_it_boots(engine: tuple[Engine, str]) -> None:
 @pytest.fixture(scope="module")
 def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
     """containerd with a registry that has the image and `pause`."""
-    need("root", "tun", "installed", "runc", "containerd", "cni", "nft", "linux", "qemu", "images")
+    need(*NEEDS_OF_PODS, "linux", "qemu", "images")
     directory = tmp_path_factory.mktemp("images")
-    pause = archive(
-        directory / "pause.tar", "pause", {"bin/sleep": BUSYBOX}, ["/bin/sleep", "100000"]
-    )
-    with (
-        taken_down(Containerd(str(URUNC), COPYING)) as place,
-        registry(place.network, [pause, image(directory)]),
-    ):
+    with containerd_for_pods(COPYING, directory, image(directory)) as place:
         yield place
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from lib import busybox
 from lib.engines import taken_down
 from lib.images import archive
 from lib.places.containerd import RUNC, Containerd
@@ -20,7 +21,6 @@ from lib.places.engine import Engine
 from lib.places.podman import Podman
 from lib.support import PROJECT, URUNC, need
 
-BUSYBOX = pathlib.Path("/bin/busybox")
 SECRET = "correct-horse-battery-staple"
 WRITE = ("/bin/sh", "-c", f"echo {SECRET} >/secret; echo up; exec /bin/busybox sleep 1000")
 # in the engine's mount namespace: what each container's root filesystem is, and its image
@@ -56,7 +56,7 @@ def looked_at(engine: Engine) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     need("root", "images", "runc")
-    files = {"bin/busybox": BUSYBOX, "bin/sh": BUSYBOX, "etc/note": b"a file of the image"}
+    files = busybox.files("sh") | {"etc/note": b"a file of the image"}
     return archive(tmp_path_factory.mktemp("images") / "box.tar", "box", files, ["/bin/sh"])
 
 

@@ -10,14 +10,15 @@ import subprocess
 
 import pytest
 
+from lib.busybox import BUSYBOX
 from lib.support import PARTS, Bundle, Urunc, need
 
 
 @pytest.fixture
 def bundle(tmp_path: pathlib.Path) -> Bundle:
-    need("runc", "linux")
+    need("runc", "busybox")
     made = Bundle(tmp_path / "ordinary")
-    made.add("bin/sh", pathlib.Path("/bin/busybox"))
+    made.add("bin/sh", BUSYBOX)
     made.config["process"]["env"] = ["PATH=/bin"]
     for name in ("proc", "dev"):
         (made.root / name).mkdir()

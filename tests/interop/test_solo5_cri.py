@@ -11,16 +11,14 @@ import grpc
 import pytest
 from test_storage_cri import ACCOUNT, Kubelet
 
-from lib.engines import taken_down
-from lib.images import archive, solo5_images
+from lib.engines import NEEDS_OF_PODS, containerd_for_pods
+from lib.images import solo5_images
 from lib.patience import until
 from lib.places.containerd import Containerd
 from lib.places.cri import Cri
-from lib.places.registry import registry
 from lib.pods import EXITED, Pod
 from lib.services import links
-from lib.stored import BUSYBOX
-from lib.support import PARTS, URUNC, need
+from lib.support import PARTS, need
 
 CONFIG = """
         [storage]
@@ -31,15 +29,10 @@ CONFIG = """
 @pytest.fixture(scope="module")
 def containerd(urunc_config: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
     """containerd with a registry that has the images and `pause`."""
-    need("root", "tun", "installed", "runc", "containerd", "cni", "nft", "solo5", "probe", "images")
+    need(*NEEDS_OF_PODS, "solo5", "probe", "images")
     directory = tmp_path_factory.mktemp("images")
-    pause = archive(
-        directory / "pause.tar", "pause", {"bin/sleep": BUSYBOX}, ["/bin/sleep", "100000"]
-    )
-    with (
-        taken_down(Containerd(str(URUNC), urunc_config + CONFIG)) as place,
-        registry(place.network, [pause, *solo5_images(directory, PARTS)]),
-    ):
+    images = solo5_images(directory, PARTS)
+    with containerd_for_pods(urunc_config + CONFIG, directory, *images) as place:
         yield place
 
 

@@ -11,16 +11,13 @@ from typing import Any
 
 import pytest
 
-from lib.engines import taken_down
-from lib.images import archive
+from lib.engines import NEEDS_OF_PODS, containerd_for_pods
 from lib.patience import until
 from lib.places.containerd import Containerd
 from lib.places.cri import Cri
-from lib.places.registry import registry
 from lib.pods import EXITED, Pod
 from lib.stored import (
     AS_LINUX,
-    BUSYBOX,
     CONFIG,
     CONTENT,
     COPYING,
@@ -32,7 +29,7 @@ from lib.stored import (
     image,
     script,
 )
-from lib.support import PREFIX, URUNC, need
+from lib.support import PREFIX, need
 
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 TIME = "..2026_11_25"
@@ -42,15 +39,10 @@ TIME = "..2026_11_25"
 @pytest.fixture(scope="module")
 def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
     """containerd with a registry that has the image and `pause`."""
-    need("root", "tun", "installed", "runc", "containerd", "cni", "nft", "linux", "qemu", "images")
+    need(*NEEDS_OF_PODS, "linux", "qemu", "images")
     directory = tmp_path_factory.mktemp("images")
-    pause = archive(
-        directory / "pause.tar", "pause", {"bin/sleep": BUSYBOX}, ["/bin/sleep", "100000"]
-    )
-    with (
-        taken_down(Containerd(str(URUNC), CONFIG)) as place,
-        registry(place.network, [pause, image(directory), image(directory, "declaring", "/data")]),
-    ):
+    images = (image(directory), image(directory, "declaring", "/data"))
+    with containerd_for_pods(CONFIG, directory, *images) as place:
         yield place
 
 

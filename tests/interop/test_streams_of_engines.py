@@ -11,17 +11,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from lib.engines import taken_down
-from lib.images import archive
+from lib.engines import NEEDS_OF_PODS, containerd_for_pods, taken_down
 from lib.patience import patient, until
 from lib.places.containerd import SHIM, Containerd
 from lib.places.cri import Cri
 from lib.places.docker import Docker
 from lib.places.engine import ENVIRONMENT, Engine
 from lib.places.podman import Podman
-from lib.places.registry import registry
 from lib.pods import EXITED, Pod
-from lib.stored import AS_LINUX, BUSYBOX, CONFIG, annotation_words, image
+from lib.stored import AS_LINUX, CONFIG, annotation_words, image
 from lib.support import PREFIX, URUNC, need, unchanged
 
 MUCH = 10 << 20
@@ -124,16 +122,10 @@ def test_docker(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="module")
 def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
     """containerd with the image, and a registry that has it too."""
-    need(*NEEDS, "tun", "runc", "containerd", "cni", "nft")
+    need(*NEEDS, *NEEDS_OF_PODS)
     directory = tmp_path_factory.mktemp("images")
     made = image(directory)
-    pause = archive(
-        directory / "pause.tar", "pause", {"bin/sleep": BUSYBOX}, ["/bin/sleep", "100000"]
-    )
-    with (
-        taken_down(Containerd(str(URUNC), CONFIG)) as place,
-        registry(place.network, [pause, made]),
-    ):
+    with containerd_for_pods(CONFIG, directory, made) as place:
         place("images", "import", str(made))
         yield place
 

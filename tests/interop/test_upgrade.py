@@ -12,13 +12,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from lib.engines import taken_down
+from lib import busybox
+from lib.engines import bare_probe, containerd_with
 from lib.images import archive
 from lib.patience import until
 from lib.places.containerd import SHIM, Containerd
-from lib.support import PARTS, PROJECT, need
+from lib.support import PROJECT, need
 
-BUSYBOX = pathlib.Path("/bin/busybox")
 FIRST, SECOND = "1.0.1", "1.0.2"
 
 
@@ -42,15 +42,10 @@ def containerd(tmp_path: pathlib.Path, urunc_config: str) -> Iterator[Containerd
     """containerd with the first version's shim, an ordinary image `box` and a guest `spt`."""
     need("root", "tun", "installed", "runc", "containerd", "probe", "solo5")
     prefix = install(tmp_path, FIRST)
-    box = {f"bin/{name}": BUSYBOX for name in ("sh", "sleep", "echo")}
-    images = [
-        archive(tmp_path / "box.tar", "box", box, ["/bin/sleep", "1000"]),
-        archive(tmp_path / "spt.tar", "spt", {"probe": PARTS / "probe-bare.spt"}, ["probe.hang"],
-                unikernelType="rumprun", hypervisor="spt", binary="/probe"),
-    ]  # fmt: skip
-    with taken_down(Containerd(str(prefix / "bin/urunc"), urunc_config)) as place:
-        for image in images:
-            place("images", "import", str(image))
+    files = busybox.files("sh", "sleep", "echo")
+    box = archive(tmp_path / "box.tar", "box", files, ["/bin/sleep", "1000"])
+    place = Containerd(str(prefix / "bin/urunc"), urunc_config)
+    with containerd_with(place, box, bare_probe(tmp_path)):
         yield place
 
 

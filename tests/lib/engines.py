@@ -6,11 +6,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import pathlib
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
+from lib import busybox
+from lib.images import archive
+from lib.places.containerd import Containerd
 from lib.places.engine import Engine
-from lib.support import SHARED, nothing_left
+from lib.places.registry import registry
+from lib.support import PARTS, SHARED, URUNC, nothing_left
 
 PAGE = "a page of the ordinary container\n"
 
@@ -29,6 +34,39 @@ def taken_down(place: EngineType) -> Iterator[EngineType]:
         with place:
             yield place
         assert place.remains() == []
+
+
+NEEDS_OF_PODS = ("root", "tun", "installed", "runc", "containerd", "cni", "nft")
+
+
+@contextlib.contextmanager
+def containerd_for_pods(
+    config: str, directory: pathlib.Path, *images: pathlib.Path
+) -> Iterator[Containerd]:
+    """Be where containerd is, beside a registry that has these images and `pause`, which is made in
+    the directory."""
+    with (
+        taken_down(Containerd(str(URUNC), config)) as place,
+        registry(place.network, [busybox.pause(directory), *images]),
+    ):
+        yield place
+
+
+@contextlib.contextmanager
+def containerd_with(place: Containerd, *images: pathlib.Path) -> Iterator[Containerd]:
+    """Be there, with these images."""
+    with taken_down(place):
+        for image in images:
+            place("images", "import", str(image))
+        yield place
+
+
+def bare_probe(directory: pathlib.Path) -> pathlib.Path:
+    """The archive of the image `spt`: the probe on Solo5's spt, without any device."""
+    return archive(
+        directory / "spt.tar", "spt", {"probe": PARTS / "probe-bare.spt"}, ["probe.hang"],
+        unikernelType="rumprun", hypervisor="spt", binary="/probe",
+    )  # fmt: skip
 
 
 def guest(engine: Engine, verb: str, *words: str, image: str = "linux", script: str = "") -> None:

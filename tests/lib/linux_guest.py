@@ -13,12 +13,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 
+from lib import busybox
 from lib.patience import patient, until
 from lib.support import PARTS, PROJECT
 
 LINUX = PARTS / "linux"
 PROGRAMS = PROJECT / "build/guest-init"
-BUSYBOX = "/bin/busybox"
 PORT = "org.urunc.guest"
 PATH = ("env", "PATH=/bin")
 LINE = "console=ttyS0 quiet panic=-1 reboot=k mitigations=off cryptomgr.notests urunc.config="
@@ -51,13 +51,9 @@ def initrd(path: pathlib.Path) -> pathlib.Path:
 
 def root_tree(path: pathlib.Path) -> pathlib.Path:
     """A root filesystem of busybox that lacks what a container's image may lack: /proc, /dev."""
-    for directory in ("bin", "etc", "data", "old", "root"):
-        (path / directory).mkdir(parents=True)
-    shutil.copy(BUSYBOX, path / "bin/busybox")
-    names = subprocess.run([BUSYBOX, "--list"], check=True, capture_output=True, text=True)
-    for name in names.stdout.split():
-        if name != "busybox":
-            (path / "bin" / name).symlink_to("busybox")
+    busybox.install(path / "bin", *busybox.applets())
+    for directory in ("etc", "data", "old", "root"):
+        (path / directory).mkdir()
     (path / "etc/passwd").write_text(
         "root:x:0:0::/root:/bin/sh\nmary:x:1000:1001::/home/mary:/bin/sh\n"
     )

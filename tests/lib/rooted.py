@@ -6,15 +6,16 @@ from __future__ import annotations
 
 import json
 import pathlib
-import shutil
 import subprocess
 
+from lib import busybox
 from lib.support import PARTS, Bundle, Urunc
 
 APPLETS = (
-    "cat", "chmod", "chown", "cut", "dd", "df", "free", "grep", "hostname", "id", "ip", "kill",
-    "ls", "mkdir", "mknod", "mount", "poweroff", "reboot", "rm", "sh", "sleep", "stat", "tail",
-    "touch", "true", "umount", "uname", "wc", "wget",
+    "cat", "chmod", "chown", "cut", "dd", "df", "free", "grep", "head", "hostname", "id", "ip",
+    "kill", "ls", "mkdir", "mknod", "mount", "od", "poweroff", "reboot", "rm", "sed", "sh",
+    "sha256sum", "sleep", "stat", "stty", "tail", "tee", "touch", "true", "tty", "umount", "uname",
+    "wc", "wget", "yes",
 )  # fmt: skip
 
 
@@ -37,11 +38,9 @@ def configure(urunc: Urunc, *forms: str, **more: str | bool | int) -> None:
 
 def populate(root: pathlib.Path) -> None:
     """A small root filesystem: busybox, a user, empty directories."""
-    for directory in ("bin", "etc", "tmp", "proc"):
-        (root / directory).mkdir(parents=True, exist_ok=True)
-    shutil.copy(shutil.which("busybox") or "/bin/busybox", root / "bin/busybox")
-    for applet in APPLETS:
-        (root / "bin" / applet).symlink_to("busybox")
+    busybox.install(root / "bin", *APPLETS)
+    for directory in ("etc", "tmp", "proc"):
+        (root / directory).mkdir(exist_ok=True)
     (root / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\n")
 
 

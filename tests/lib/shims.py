@@ -16,6 +16,7 @@ import tempfile
 import threading
 from typing import Any
 
+from lib import busybox
 from lib.patience import patient, until
 from lib.support import RUN, URUNC, Bundle
 from urunc.shim import ttrpc
@@ -25,7 +26,6 @@ from urunc.shim.tables import METHODS
 PROGRAM = URUNC.parent / "containerd-shim-urunc-v2"
 NAMESPACE = f"tests-{RUN}"
 EVENTS = "containerd.services.events.ttrpc.v1.Events"
-BUSYBOX = pathlib.Path("/bin/busybox")
 
 
 class Events:
@@ -180,8 +180,7 @@ class Shim:
 def box(directory: pathlib.Path, *args: str) -> Bundle:
     """A bundle of an ordinary container."""
     made = Bundle(directory)
-    for name in ("sh", "sleep", "echo", "true", "cat"):
-        made.add(f"bin/{name}", BUSYBOX)
+    busybox.install(made.root / "bin", "sh", "sleep", "echo", "true", "cat")
     made.config["mounts"] = [{"destination": "/proc", "type": "proc", "source": "proc"}]
     made.config["process"]["env"] = ["PATH=/bin"]
     made.args(*args)

@@ -12,11 +12,11 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
+from lib import busybox
 from lib.images import archive
 from lib.places import Place
 from lib.support import PARTS, PREFIX, URUNC
 
-BUSYBOX = pathlib.Path("/bin/busybox")
 APPLETS = ("sh", "cat", "dd", "grep", "ls", "mount", "readlink", "stat", "touch", "wc")
 AS_LINUX = {"unikernelType": "linux", "hypervisor": "qemu", "mountRootfs": "true"}
 """The annotations of an ordinary image that is to run as a Linux guest."""
@@ -90,9 +90,8 @@ KEPT = {"kept": SETTINGS + "guest\n", "mounted": "1\n"}
 
 def image(directory: pathlib.Path, name: str = "stored", *volumes: str) -> pathlib.Path:
     """The archive of an ordinary image, which may declare volumes."""
-    files: dict[str, pathlib.Path | bytes | str] = {f"bin/{name}": "busybox" for name in APPLETS}
-    files |= {"bin/busybox": BUSYBOX, "etc/image": CONTENT.encode()}
-    files |= {"data/settings": SETTINGS.encode()}
+    files = busybox.files(*APPLETS)
+    files |= {"etc/image": CONTENT.encode(), "data/settings": SETTINGS.encode()}
     return archive(directory / f"{name}.tar", name, files, ["/bin/sh"], volumes)
 
 

@@ -25,6 +25,7 @@ from typing import Any
 
 import pytest
 
+from lib.busybox import available as busybox_available
 from lib.patience import patient, until
 from lib.places.cni import available as cni_available
 from lib.places.containerd import available as containerd_available
@@ -83,6 +84,7 @@ PROBES: dict[str, Callable[[], bool]] = {
     "slirp4netns": lambda: shutil.which("slirp4netns") is not None,
     "cni": cni_available,
     "virtiofsd": lambda: any(map(os.path.exists, VIRTIOFSD)) or bool(shutil.which("virtiofsd")),
+    "busybox": busybox_available,
     "runc": lambda: shutil.which("runc") is not None,
     "containerd2": (TOOLS / "containerd").exists,
     "images": lambda: all(map(shutil.which, ("mke2fs", "mkfs.erofs", "mksquashfs"))),

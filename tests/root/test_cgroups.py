@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from lib.busybox import BUSYBOX
 from lib.places.hierarchy import Hierarchy
 from lib.support import PARTS, PREFIX, Bundle, Container, Urunc, need, nothing_left
 
@@ -338,9 +339,9 @@ def test_v2(v2: Urunc, bundle: Bundle) -> None:
 def test_v2_devices(v2: Urunc, bundle: Bundle) -> None:
     """What the monitor has no use for it may not open, whoever it is: a hook in its groups, as root
     with the host's /dev, is stopped by the program."""
-    need("linux")  # its build needs busybox-static
+    need("busybox")
     bundle.config["linux"]["resources"] = {}
-    bundle.add("bin/busybox", pathlib.Path("/bin/busybox"))
+    bundle.add("bin/busybox", BUSYBOX)
     (bundle.root / "dev").mkdir()
     script = (
         "busybox mknod /dev/null c 1 3; busybox mknod /dev/mem c 1 1; "

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from lib.busybox import BUSYBOX
 from lib.support import PARTS, Bundle, Urunc, need, nothing_left
 
 KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
@@ -20,10 +21,10 @@ KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "post
 @pytest.fixture
 def bundle(tmp_path: pathlib.Path) -> Bundle:
     """The probe on Solo5's spt, with a shell for hooks in the image's root."""
-    need("solo5", "probe", "linux")  # linux: its build needs busybox-static
+    need("solo5", "probe", "busybox")
     made = Bundle(tmp_path / "b", "rumprun", "spt")
     made.add("unikernel", PARTS / "probe-bare.spt")
-    made.add("bin/busybox", pathlib.Path("/bin/busybox"))
+    made.add("bin/busybox", BUSYBOX)
     made.args("probe.hang")
     return made
 

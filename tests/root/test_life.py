@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from lib.busybox import BUSYBOX
 from lib.patience import patient
 from lib.support import PARTS, Bundle, Network, Urunc, ip, need, nothing_left
 
@@ -248,9 +249,9 @@ def test_start_lets_go_at_once(urunc: Urunc, bundle: Bundle) -> None:
 def test_hooks(urunc: Urunc, bundle: Bundle, tmp_path: pathlib.Path) -> None:
     """Each kind in its order, with the state on standard input; startContainer's in the image's
     root."""
-    need("linux")  # its build needs busybox-static, which these hooks run
+    need("busybox")
     log = tmp_path / "hooks"
-    bundle.add("bin/busybox", pathlib.Path("/bin/busybox"))
+    bundle.add("bin/busybox", BUSYBOX)
 
     def hook(kind: str) -> dict[str, object]:
         script = f'read -r line; echo {kind} "$line" >>{log}'

@@ -27,13 +27,13 @@ import textwrap
 import time
 import uuid
 
+from lib.busybox import BUSYBOX
 from lib.patience import patient
 from lib.places import Place, child, kill
 
 CGROUPS = pathlib.Path("/sys/fs/cgroup")
 UP_S = 30
 """In which an engine has to be up."""
-BUSYBOX = "/bin/busybox"
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
 # what no engine can use here is no surprise that depends on the machine: an address of RFC 5737
 RESOLVER = "nameserver 192.0.2.53\n"
@@ -272,7 +272,7 @@ class Engine(Place):
         end = time.monotonic() + patient(timeout_s)
         while True:
             limit = f"{patient(5):.0f}"
-            result = self.run("timeout", limit, BUSYBOX, "wget", "-qO-", url, check=False)
+            result = self.run("timeout", limit, str(BUSYBOX), "wget", "-qO-", url, check=False)
             if result.returncode == 0:
                 return result.stdout
             if time.monotonic() > end:

@@ -26,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable
 
+from lib.busybox import BUSYBOX
 from lib.patience import patient
 from lib.places import Place
 
@@ -35,7 +36,6 @@ IMAGETOOL = PROJECT / "guests-src/linux/imagetool.py"
 JOB = pathlib.Path(__file__).resolve().parent / "job.py"
 QEMU = "qemu-system-x86_64"
 VIRTIOFSD = "/usr/lib/qemu/virtiofsd"
-BUSYBOX = "/bin/busybox"
 # the selftests and the mitigations take a quarter of the boot
 WORDS = "console=ttyS0 quiet panic=-1 mitigations=off cryptomgr.notests cgroup_no_v1=all"
 
@@ -137,7 +137,7 @@ wait
 
 def available() -> bool:
     """Whether this machine has the programs, the kernel and the rights."""
-    files = [VIRTIOFSD, BUSYBOX, str(KERNEL / "vmlinux"), str(KERNEL / "modules/order")]
+    files = [VIRTIOFSD, str(BUSYBOX), str(KERNEL / "vmlinux"), str(KERNEL / "modules/order")]
     return os.geteuid() == 0 and all(map(os.path.exists, files)) and bool(shutil.which(QEMU))
 
 
