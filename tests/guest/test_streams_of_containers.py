@@ -15,11 +15,11 @@ import subprocess
 import termios
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from lib.patience import patient
+from lib.patience import patient, until
 from lib.rooted import by_runc, configure, linux, run
 from lib.streams import wait_full
 from lib.support import Bundle, Container, Urunc, need, nothing_left
@@ -48,10 +48,11 @@ def test_streams_are_apart(urunc: Urunc, tmp_path: pathlib.Path) -> None:
     assert done.stderr == b"error\nagain\n"
 
 
-@pytest.mark.parametrize("script", ["cat", "cat </dev/stdin", "echo x >&0 || echo no", "cat <&-"])
-def test_no_input(urunc: Urunc, tmp_path: pathlib.Path, script: str) -> None:
+def test_no_input(urunc: Urunc, tmp_path: pathlib.Path) -> None:
     """/dev/null, as the application finds it under runc, too."""
-    bundle = linux(tmp_path / "b", f"{script}; echo done")
+    asked = ("cat", "cat </dev/stdin", "echo x >&0 || echo no", "cat <&-")
+    script = "; ".join(f"echo '== {words}'; ({words}); echo done $?" for words in asked)
+    bundle = linux(tmp_path / "b", script)
     bundle.config["mounts"] = [
         {"destination": name, "source": kind, "type": kind}
         for name, kind in (("/proc", "proc"), ("/dev", "tmpfs"))
@@ -60,6 +61,7 @@ def test_no_input(urunc: Urunc, tmp_path: pathlib.Path, script: str) -> None:
     found = run(urunc, bundle)
     expected = by_runc(urunc, bundle)
     assert (found.returncode, found.stdout) == (expected.returncode, expected.stdout), found
+    assert found.stdout.count("== ") == found.stdout.count("done ") == len(asked)
 
 
 def test_a_closed_input(urunc: Urunc, tmp_path: pathlib.Path) -> None:
@@ -196,27 +198,30 @@ class Held:
                 os.close(fd)
 
 
+Hold = Callable[[Bundle], Held]
+
+
 @pytest.fixture
-def holding(urunc: Urunc) -> Iterator[type[Held]]:
+def holding(urunc: Urunc) -> Iterator[Hold]:
     made: list[Held] = []
 
     def hold(bundle: Bundle) -> Held:
         made.append(Held(urunc, bundle))
         return made[-1]
 
-    yield hold  # type: ignore[misc]
+    yield hold
     for held in made:
         held.close()
 
 
-def test_nobody_reads(urunc: Urunc, tmp_path: pathlib.Path, holding: object) -> None:
+def test_nobody_reads(urunc: Urunc, tmp_path: pathlib.Path, holding: Hold) -> None:
     """One stream is full: the others go on, a signal arrives, and a stop ends it; what was written
     before is there to the last byte that had room."""
     script = "trap 'echo usr1 >&2' USR1; trap 'exit 4' TERM; echo here >&2; yes & "
     script += "while :; do sleep 0.1; done"
     bundle = linux(tmp_path / "b", script)
     with nothing_left(urunc.root):
-        held = holding(bundle)  # type: ignore[operator]
+        held = holding(bundle)
         assert os.read(held.stderr, 100) == b"here\n"
         wait_full(held.stdout)
         urunc("kill", held.container.id, "USR1")
@@ -232,13 +237,13 @@ def test_nobody_reads(urunc: Urunc, tmp_path: pathlib.Path, holding: object) -> 
 
 
 def test_the_last_bytes_wait_for_their_reader(
-    urunc: Urunc, tmp_path: pathlib.Path, holding: object
+    urunc: Urunc, tmp_path: pathlib.Path, holding: Hold
 ) -> None:
     """Much more than a pipe holds, from an application that is long gone; and a process that it
     left behind holds nothing up."""
     script = "sleep 1000 & head -c 300000 /dev/zero; echo end"
     bundle = linux(tmp_path / "b", script)
-    held = holding(bundle)  # type: ignore[operator]
+    held = holding(bundle)
     os.close(held.stdin)
     wait_full(held.stdout)
     time.sleep(2)  # what the application could hand on meanwhile, it has
@@ -311,24 +316,29 @@ def test_a_user_opens_its_output_anew(urunc: Urunc, tmp_path: pathlib.Path) -> N
     assert (done.returncode, done.stdout, done.stderr) == (0, "out\n1000\n", "err\n"), done
 
 
-def test_readers_that_are_gone(urunc: Urunc, tmp_path: pathlib.Path, holding: object) -> None:
+def test_readers_that_are_gone(urunc: Urunc, tmp_path: pathlib.Path, holding: Hold) -> None:
     """An engine's process was killed: the writer waits, and nobody is busy with trying."""
-    script = "echo here >&2; trap 'exit 4' TERM; yes & while :; do sleep 0.1; done"
+    script = "echo here >&2; trap 'exit 4' TERM; yes & sleep 1000 & wait"
     bundle = linux(tmp_path / "b", script)
-    held = holding(bundle)  # type: ignore[operator]
+    held = holding(bundle)
     assert os.read(held.stderr, 100) == b"here\n"
+    wait_full(held.stdout)
     os.close(held.stdout)
     os.close(held.stderr)
-    time.sleep(2)  # until the writer has found out
-    used = cpu_s(held.container.pid)
-    time.sleep(2)
-    assert cpu_s(held.container.pid) - used < 0.5
+    pid = held.container.pid
+    until(lambda: all(busy_s(pid) < 0.1 for _ in range(2)), "the writer goes on trying")
     urunc("kill", held.container.id, "TERM")
     held.container.wait_stopped()
     held.container.delete()
 
 
-def cpu_s(pid: int) -> float:
-    """The CPU time of a process so far."""
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def busy_s(pid: int) -> float:
+    """The CPU time that a process takes of half a second."""
+
+    def used_s() -> float:
+        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    before_s = used_s()
+    time.sleep(0.5)
+    return used_s() - before_s

@@ -34,7 +34,8 @@ def install(directory: pathlib.Path, *names: str) -> None:
 
 def files(*names: str) -> dict[str, pathlib.Path | bytes | str]:
     """The same as an image's files, in /bin."""
-    return {"bin/busybox": BUSYBOX} | {f"bin/{name}": "busybox" for name in names}
+    found: dict[str, pathlib.Path | bytes | str] = {f"bin/{name}": "busybox" for name in names}
+    return found | {"bin/busybox": BUSYBOX}
 
 
 def pause(directory: pathlib.Path) -> pathlib.Path:

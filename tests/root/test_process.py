@@ -214,13 +214,19 @@ def test_the_specification_s_seccomp_is_not_stacked(urunc: Urunc, bundle: Bundle
              "args": [{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}]},
         ],
     }  # fmt: skip
-    started(urunc, bundle)
+    bundle.args("probe.exit=9")
+
+    def said() -> str:
+        """What a guest wrote until its end."""
+        container = urunc.create(bundle)
+        container.start()
+        container.wait_stopped()
+        return container.console.read_text()
+
+    assert "cmdline" in said()
     with urunc.config.open("a") as file:
         file.write("[monitors.spt]\nspec_seccomp = true\n")
-    container = urunc.create(bundle)
-    container.start()
-    time.sleep(0.5)
-    assert "cmdline" not in container.console.read_text()  # it could not write
+    assert "cmdline" not in said()  # it could not write
     bundle.config["linux"]["seccomp"]["syscalls"][0]["action"] = "SCMP_ACT_NOTIFY"
     refused = urunc("create", "--bundle", str(bundle.write()), urunc.new_id(), check=False)
     assert "linux.seccomp.syscalls[0].action: 'SCMP_ACT_NOTIFY'" in refused.stderr
