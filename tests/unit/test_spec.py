@@ -109,6 +109,13 @@ BROKEN: list[tuple[Any, str]] = [
         "linux.uidMappings: id mappings without a user namespace",
     ),
     (
+        linux(
+            namespaces=[{"type": "user"}],
+            uidMappings=[{"containerID": 0, "hostID": 0xFFFFFFFE, "size": 2}],
+        ),
+        "linux.uidMappings[0].hostID: 2 ids from 4294967294 on go beyond 4294967294",
+    ),
+    (
         linux(timeOffsets={"boottime": {"secs": 5}}),
         "linux.timeOffsets: there is no new time namespace",
     ),

@@ -21,6 +21,8 @@ IPC_SYSCTLS = frozenset(
                  "shm_rmid_forced")
 )  # fmt: skip
 """The kernel parameters that an IPC namespace holds, beside fs/mqueue (ipc_namespaces(7))."""
+LAST_ID = 0xFFFFFFFE
+"""The largest user or group id; the one above means none (user_namespaces(7))."""
 
 
 @record
@@ -72,13 +74,15 @@ def parse_ranges(holder: Object, key: str) -> tuple[IdMapping, ...]:
         size = item.number("size", maximum=0xFFFFFFFF) or 0
         if not size:
             raise item.wrong("size", "0 ids are no range")
-        found.append(
-            IdMapping(
-                container=item.number("containerID", maximum=0xFFFFFFFE) or 0,
-                host=item.number("hostID", maximum=0xFFFFFFFE) or 0,
-                size=size,
-            )
+        mapping = IdMapping(
+            container=item.number("containerID", maximum=LAST_ID) or 0,
+            host=item.number("hostID", maximum=LAST_ID) or 0,
+            size=size,
         )
+        for name, start in (("containerID", mapping.container), ("hostID", mapping.host)):
+            if start + size - 1 > LAST_ID:
+                raise item.wrong(name, f"{size} ids from {start} on go beyond {LAST_ID}")
+        found.append(mapping)
     return tuple(found)
 
 
