@@ -17,7 +17,6 @@ from urunc.errors import HostError, reason
 from urunc.jsontext import dumps, loads
 from urunc.linux.files import make_directories, read_text, unlink, write_all
 from urunc.record import record
-from urunc.storage import cache
 from urunc.storage.layers import digest
 
 TYPE_CHECKING = False
@@ -314,7 +313,7 @@ class FilesystemImage:
     """What the format could not hold of the tree, in words for the user."""
 
 
-def of_entry(entry: cache.CacheEntry, key: str) -> FilesystemImage:
+def of_entry(entry: CacheEntry, key: str) -> FilesystemImage:
     """A cache entry as a FilesystemImage."""
     return FilesystemImage(
         path=entry.path,
