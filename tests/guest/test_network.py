@@ -188,7 +188,7 @@ class Linux(Guest):
     def bundle(self, path: pathlib.Path, *more: str) -> Bundle:
         need("linux", "qemu")
         made = Bundle(path, "linux", "qemu", accelerator="tcg", initrd="/initrd.cpio")
-        made.add("unikernel", PARTS / "linux/vmlinuz")
+        made.add("unikernel", PARTS / "linux/vmlinux")
         made.add("initrd.cpio", PARTS / "linux/initrd.cpio")
         made.config["linux"]["resources"]["memory"]["limit"] = 320 << 20
         script = (

@@ -51,7 +51,7 @@ def test_what_init_sets(linux: Urunc, tmp_path: pathlib.Path, *, kept: bool) -> 
         },
     }
     bundle.config["linux"]["namespaces"].append({"type": "time"})
-    kernel = {"path": str(PARTS / "linux/vmlinuz")}
+    kernel = {"path": str(PARTS / "linux/vmlinux")}
     bundle.config["vm"] = {
         "kernel": {**kernel, "parameters": ["mitigations=off", "note=two words"]}
     }

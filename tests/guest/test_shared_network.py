@@ -126,7 +126,7 @@ def linux(path: pathlib.Path, place: Network, script: str, **annotations: str) -
     """The Linux guest, with a shell script as its application."""
     need("linux", "qemu")
     bundle = Bundle(path, "linux", "qemu", accelerator="tcg", initrd="/initrd.cpio", **annotations)
-    bundle.add("unikernel", PARTS / "linux/vmlinuz")
+    bundle.add("unikernel", PARTS / "linux/vmlinux")
     bundle.add("initrd.cpio", PARTS / "linux/initrd.cpio")
     bundle.config["linux"]["resources"]["memory"]["limit"] = 320 << 20
     bundle.args("/init", "/bin/sh", "-c", script)

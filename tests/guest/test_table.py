@@ -184,7 +184,7 @@ def test_solo5_without_network(urunc: Urunc, tmp_path: pathlib.Path, tender: str
 
 def _linux(path: pathlib.Path, monitor: str, **annotations: str) -> Bundle:
     bundle = Bundle(path, "linux", monitor, accelerator="tcg", initrd="/initrd.cpio", **annotations)
-    bundle.add("unikernel", PARTS / "linux/vmlinuz")
+    bundle.add("unikernel", PARTS / "linux/vmlinux")
     bundle.add("initrd.cpio", PARTS / "linux/initrd.cpio")
     bundle.config["linux"]["resources"]["memory"]["limit"] = 320 << 20
     return bundle

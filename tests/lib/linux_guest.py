@@ -145,7 +145,7 @@ class Guest:
                 [
                     "qemu-system-x86_64", "-M", "q35,i8042=off", "-accel", "tcg", "-cpu", "max",
                     "-m", str(self.memory_mib), "-nodefaults", "-no-reboot", "-display", "none",
-                    "-serial", serial, "-kernel", LINUX / "vmlinuz", "-initrd", self.initrd,
+                    "-serial", serial, "-kernel", LINUX / "vmlinux", "-initrd", self.initrd,
                     "-append", line, *disks,
                     "-device", "isa-debug-exit,iobase=0x501,iosize=2",
                     "-device", "isa-debug-exit,iobase=0x64,iosize=1",

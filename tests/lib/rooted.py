@@ -23,7 +23,7 @@ def configure(urunc: Urunc, *forms: str, **more: str | bool | int) -> None:
     """A kernel of the administrator's, which mounts these forms; files of urunc's own beside its
     state."""
     keys = {
-        "guests.linux.kernel": str(PARTS / "linux/vmlinuz"),
+        "guests.linux.kernel": str(PARTS / "linux/vmlinux"),
         "guests.linux.modules": str(PARTS / "linux/lib-modules"),
         "monitors.qemu.accelerator": "tcg",
         "storage.cache": str(urunc.root.parent / "cache"),

@@ -24,7 +24,7 @@ CONFIG = f"""
 [monitors.qemu]
 accelerator = "tcg"
 [guests.linux]
-kernel = "{PARTS}/linux/vmlinuz"
+kernel = "{PARTS}/linux/vmlinux"
 modules = "{PARTS}/linux/lib-modules"
 [storage]
 cache = "/run/cache"
