@@ -18,6 +18,9 @@ APPLETS = (
     "wc", "wget", "yes",
 )  # fmt: skip
 
+SPARED = ("mitigations=off", "cryptomgr.notests")
+"""Words of the kernel's line that spare a boot under emulation 0.2 to 0.3 s of CPU time."""
+
 
 def configure(urunc: Urunc, *forms: str, **more: str | bool | int) -> None:
     """A kernel of the administrator's, which mounts these forms; files of urunc's own beside its
@@ -50,6 +53,7 @@ def linux(path: pathlib.Path, script: str, *words: str, **annotations: str) -> B
     populate(bundle.root)
     bundle.args("sh", "-c", script, *words)
     bundle.config["process"]["env"] = ["PATH=/bin"]
+    bundle.config["vm"] = {"kernel": {"parameters": [*SPARED]}}
     del bundle.config["linux"]["resources"]
     return bundle
 
