@@ -12,7 +12,16 @@ import subprocess
 
 import pytest
 
-from lib.linux_guest import PROGRAMS, Guest, ext4_root, image, root_tree, run_script, sections
+from lib.linux_guest import (
+    PROGRAMS,
+    Guest,
+    Record,
+    ext4_root,
+    image,
+    root_tree,
+    run_script,
+    sections,
+)
 from urunc.storage.cpio import write_tree
 
 
@@ -86,7 +95,7 @@ def test_the_process(guest: Guest, files: pathlib.Path) -> None:
     assert found["end"] == ""
 
 
-ROOTS = {
+ROOTS: dict[str, list[Record]] = {
     "read-only": [],
     "in memory": [("overlay", "tmpfs", "64m")],
     "on a disk": [("overlay", "ext4", "/dev/vdb")],
@@ -150,7 +159,7 @@ def test_roots(
         assert int(found["space"]) == 64 << 10
     assert (files / form).read_bytes() == before
     if way == "on a disk":
-        dumped = ["debugfs", "-R", "cat /upper/etc/secret", tmp_path / "layer.ext4"]
+        dumped = ["debugfs", "-R", "cat /upper/etc/secret", str(tmp_path / "layer.ext4")]
         assert subprocess.run(dumped, capture_output=True, text=True).stdout == "written\n"
         facts = subprocess.run(
             ["dumpe2fs", "-h", tmp_path / "layer.ext4"], capture_output=True, text=True
@@ -186,7 +195,7 @@ def test_root_without_a_layer(guest: Guest, files: pathlib.Path, tmp_path: pathl
     assert found["readonly"].count("Read-only file system") == 2
     assert found["sysctl"] == "1\n4321\n"
     assert "proc /proc/sys proc ro,nosuid,nodev,noexec,relatime" in found["mounts"]
-    dumped = ["debugfs", "-R", "cat /stays", private]
+    dumped = ["debugfs", "-R", "cat /stays", str(private)]
     assert subprocess.run(dumped, capture_output=True, text=True).stdout == "stays\n"
 
 

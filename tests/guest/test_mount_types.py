@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import pathlib
 import subprocess
-from collections.abc import Iterator
 
 import pytest
 
@@ -102,7 +101,7 @@ def test_that_the_guests_kernel_has_not(urunc: Urunc, tmp_path: pathlib.Path) ->
 
 
 @pytest.fixture
-def layers(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
+def layers(tmp_path: pathlib.Path) -> pathlib.Path:
     """A directory with a comma and a colon in its name, below an overlay."""
     directory = tmp_path / "a,b:c"
     for name in ("lower", "more", "upper", "work"):
@@ -165,7 +164,7 @@ def test_a_file_system_of_a_block_device(urunc: Urunc, tmp_path: pathlib.Path) -
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree/text").write_text("on a disk\n")
     disk = tmp_path / "disk"
-    words = ["mke2fs", "-q", "-t", "ext4", "-d", tmp_path / "tree", disk, "16M"]
+    words = ["mke2fs", "-q", "-t", "ext4", "-d", str(tmp_path / "tree"), str(disk), "16M"]
     subprocess.run(words, check=True)
     words = ["losetup", "--show", "-f", str(disk)]
     device = subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()

@@ -57,8 +57,8 @@ def directory(path: pathlib.Path, first: int = FIRST) -> pathlib.Path:
 
 def owners(said: str) -> dict[str, str]:
     """What stat(1) has said of each."""
-    lines = (line.split(" ", 1) for line in said.splitlines() if line.startswith("/"))
-    return dict(lines)  # type: ignore[arg-type]
+    lines = (line.partition(" ") for line in said.splitlines() if line.startswith("/"))
+    return {name: facts for name, _, facts in lines}
 
 
 def proc() -> dict[str, object]:

@@ -210,7 +210,9 @@ def test_a_snapshots_device_is_taken_over(
     mount = ["mount", device, str(bundle.root)]
     subprocess.run(mount, check=True)
     nowhere = ("--pid-file", str(tmp_path / "nowhere/pid"), urunc.new_id())
-    urunc("create", "--bundle", str(bundle.write()), *nowhere, check=False)
+    refused = urunc("create", "--bundle", str(bundle.write()), *nowhere, check=False)
+    assert refused.returncode == 1
+    assert "nowhere/pid" in refused.stderr
     assert os.path.ismount(bundle.root)  # what failed can be tried again
     container = urunc.create(bundle)
     assert not os.path.ismount(bundle.root)

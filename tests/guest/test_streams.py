@@ -9,6 +9,7 @@ import hashlib
 import os
 import pathlib
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -68,7 +69,7 @@ class Ends:
 
 
 @pytest.fixture
-def ends(guest: Guest, files: pathlib.Path):
+def ends(guest: Guest, files: pathlib.Path) -> Iterator[Ends]:
     ext4_root(guest, files)
     made = Ends(guest)
     yield made

@@ -4,7 +4,6 @@ whose engine holds pipes. Whatever the caller gave is afterwards as it was."""
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import hashlib
 import os
@@ -108,10 +107,10 @@ class Descriptors:
             self.kept.append(ours.detach())
             return theirs.detach()
         if kind == "terminal":
-            ours, theirs = os.openpty()
-            self.kept.append(ours)
-            os.write(ours, b"\x04")
-            return theirs
+            master, slave = os.openpty()
+            self.kept.append(master)
+            os.write(master, b"\x04")
+            return slave
         flags = os.O_CREAT | (os.O_WRONLY if kind == "file" and output else os.O_RDWR)
         return os.open(self._directory / f"{kind}-{output}", flags, 0o600)
 
@@ -163,7 +162,8 @@ def test_much_through_run(urunc: Urunc, tmp_path: pathlib.Path) -> None:
         words(urunc, bundle), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert process.stdin and process.stdout and process.stderr
-    writer = threading.Thread(target=lambda: (process.stdin.write(content), process.stdin.close()))
+    stdin = process.stdin
+    writer = threading.Thread(target=lambda: (stdin.write(content), stdin.close()))
     writer.start()
     wait_full(process.stdout.fileno())
     out = process.stdout.read()
@@ -180,7 +180,8 @@ class Held:
 
     def __init__(self, urunc: Urunc, bundle: Bundle) -> None:
         pipes = [os.pipe() for _ in range(3)]
-        self.stdin, self.stdout, self.stderr = pipes[0][1], pipes[1][0], pipes[2][0]
+        self.stdin = os.fdopen(pipes[0][1], "wb", buffering=0)
+        self.stdout, self.stderr = (os.fdopen(pipe[0], "rb", buffering=0) for pipe in pipes[1:])
         given = (pipes[0][0], pipes[1][1], pipes[2][1])
         identifier = urunc.new_id()
         command = urunc.command("create", "--bundle", str(bundle.write()), identifier)
@@ -193,9 +194,8 @@ class Held:
             os.close(fd)
 
     def close(self) -> None:
-        for fd in (self.stdin, self.stdout, self.stderr):
-            with contextlib.suppress(OSError):
-                os.close(fd)
+        for stream in (self.stdin, self.stdout, self.stderr):
+            stream.close()
 
 
 Hold = Callable[[Bundle], Held]
@@ -222,14 +222,13 @@ def test_nobody_reads(urunc: Urunc, tmp_path: pathlib.Path, holding: Hold) -> No
     bundle = linux(tmp_path / "b", script)
     with nothing_left(urunc.root):
         held = holding(bundle)
-        assert os.read(held.stderr, 100) == b"here\n"
-        wait_full(held.stdout)
+        assert held.stderr.read(100) == b"here\n"
+        wait_full(held.stdout.fileno())
         urunc("kill", held.container.id, "USR1")
-        assert os.read(held.stderr, 100) == b"usr1\n"
+        assert held.stderr.read(100) == b"usr1\n"
         urunc("kill", held.container.id, "TERM")
         held.container.wait_stopped()
-        with os.fdopen(held.stdout, "rb") as file:
-            found = file.read()
+        found = held.stdout.readall()
         assert found == (b"y\n" * len(found))[: len(found)]
         assert len(found) >= 1 << 16
         held.container.delete()
@@ -244,11 +243,10 @@ def test_the_last_bytes_wait_for_their_reader(
     script = "sleep 1000 & head -c 300000 /dev/zero; echo end"
     bundle = linux(tmp_path / "b", script)
     held = holding(bundle)
-    os.close(held.stdin)
-    wait_full(held.stdout)
+    held.stdin.close()
+    wait_full(held.stdout.fileno())
     time.sleep(2)  # what the application could hand on meanwhile, it has
-    with os.fdopen(held.stdout, "rb") as file:
-        found = file.read()
+    found = held.stdout.readall()
     assert found == bytes(300000) + b"end\n"
     held.container.wait_stopped()
     held.container.delete()
@@ -321,10 +319,10 @@ def test_readers_that_are_gone(urunc: Urunc, tmp_path: pathlib.Path, holding: Ho
     script = "echo here >&2; trap 'exit 4' TERM; yes & sleep 1000 & wait"
     bundle = linux(tmp_path / "b", script)
     held = holding(bundle)
-    assert os.read(held.stderr, 100) == b"here\n"
-    wait_full(held.stdout)
-    os.close(held.stdout)
-    os.close(held.stderr)
+    assert held.stderr.read(100) == b"here\n"
+    wait_full(held.stdout.fileno())
+    held.stdout.close()
+    held.stderr.close()
     pid = held.container.pid
     until(lambda: all(busy_s(pid) < 0.1 for _ in range(2)), "the writer goes on trying")
     urunc("kill", held.container.id, "TERM")

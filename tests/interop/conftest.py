@@ -31,7 +31,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[pathlib.Path]:
     need("linux", "probe")
     directory = tmp_path_factory.mktemp("images")
     linux = {"vmlinuz": PARTS / "linux/vmlinuz", "initrd": PARTS / "linux/initrd.cpio"}
-    solo5 = {"probe": PARTS / "probe-mirage.spt", "disk": bytes(512 * 8)}
+    solo5: dict[str, pathlib.Path | bytes | str] = {
+        "probe": PARTS / "probe-mirage.spt",
+        "disk": bytes(512 * 8),
+    }
     box = busybox.files("sh") | {"www/index.html": PAGE.encode()}
     return [
         archive(directory / "box.tar", "box", box, ["/bin/busybox", "httpd", "-f", "-h", "/www"]),

@@ -6,6 +6,7 @@ below the supervisor."""
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 
 import pytest
@@ -119,7 +120,8 @@ def test_a_pod(containerd: Containerd, cri: Cri) -> None:
             script, code, _ = ENDINGS[name]
             words = ("/bin/sh", "-c", f"{script}; exit $?")
             guest = pod.start(name, "stored", *words, given=given)
-            until(lambda guest=guest: pod.status(guest).state == EXITED, name, 60)  # type: ignore[misc]
+            ended = functools.partial(lambda guest: pod.status(guest).state == EXITED, guest)
+            until(ended, name, 60)
             status = pod.status(guest)
             assert (status.exit_code, status.reason) == (code, reason), pod.log(guest)
             pod.remove(guest)

@@ -298,8 +298,8 @@ def test_a_shim_of_its_own_another_prefix_and_a_python_brought_along(
     found = runtimes(dump(node))["urunc"]
     assert found["runtime_type"] == "io.containerd.urunc.v2"
     assert found["runtime_path"] == "/opt/urunc/bin/containerd-shim-urunc-v2"
-    for name, option in (("urunc", "--version"), ("containerd-shim-urunc-v2", "-v")):
-        node.run("chroot", str(node.root), f"/opt/urunc/bin/{name}", option)
+    for program, option in (("urunc", "--version"), ("containerd-shim-urunc-v2", "-v")):
+        node.run("chroot", str(node.root), f"/opt/urunc/bin/{program}", option)
     assert "was installed already" in install(node, *words).stdout
     install(node, "--prefix", "/opt/urunc", verb="uninstall")
     assert node.files("/etc", "/opt") == before

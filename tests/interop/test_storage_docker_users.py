@@ -46,10 +46,11 @@ class Remapped(Docker):
 def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
     """Docker with the image."""
     need("root", "installed", "docker", "linux", "qemu", "virtiofsd", "images")
-    configs = {"shared": SHARED, "volumes": CONFIG, "copies": COPYING}
-    with taken_down(
-        Remapped(str(URUNC), **{name: text + ALL_GUESTS for name, text in configs.items()})
-    ) as place:
+    place = Remapped(
+        str(URUNC), shared=SHARED + ALL_GUESTS, volumes=CONFIG + ALL_GUESTS,
+        copies=COPYING + ALL_GUESTS,
+    )  # fmt: skip
+    with taken_down(place):
         made = image(tmp_path_factory.mktemp("images"), "declaring", "/data")
         place("load", "--input", str(made))
         yield place

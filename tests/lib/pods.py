@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import grpc  # type: ignore[import-untyped]  # it brings no types
+import grpc
 import pytest
 
 from lib.patience import patient, until

@@ -144,7 +144,7 @@ class Shim:
 
     def end(self, code: int | None = None) -> None:
         """Kill and delete the container, and have the shim leave; `code` is how it must end."""
-        with contextlib.suppress(ttrpc.StatusError):
+        with contextlib.suppress(ttrpc.StatusError):  # it has ended; Wait says how
             self("Kill", signal=signal.SIGKILL)
         found = self("Wait")["exit_status"]
         assert code is None or found == code

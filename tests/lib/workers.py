@@ -79,7 +79,7 @@ def cpu_s() -> float:
     usage = CGROUPS / "cpuacct/cpuacct.usage"
     if usage.exists():
         return int(usage.read_text()) / 1e9
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # neither v1's nor v2's controller is here
         lines = (CGROUPS / "cpu.stat").read_text().splitlines()
         return int(dict(line.split() for line in lines)["usage_usec"]) / 1e6
     return 0

@@ -117,7 +117,7 @@ class Hierarchy:
             os.mkdir(f"{CGROUPS}/tests")
             pathlib.Path(CGROUPS, "tests/cgroup.procs").write_text("0")
             for controller in pathlib.Path(CGROUPS, "cgroup.controllers").read_text().split():
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError):  # one that cannot be had for groups
                     control = pathlib.Path(CGROUPS, "cgroup.subtree_control")
                     control.write_text(f"+{controller}")
 
@@ -138,7 +138,7 @@ class Hierarchy:
     def sweep(self) -> None:
         """Remove groups of worlds whose keeper was killed."""
         for path in _left(self.parent, PREFIX):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # somebody else is at it too
                 for directory, _, _ in os.walk(path, topdown=False):
                     os.rmdir(directory)
 
@@ -149,7 +149,7 @@ def _left(parent: str, prefix: str) -> list[str]:
     for name in os.listdir(parent):
         if not name.startswith(prefix):
             continue
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # gone meanwhile, or locked by its keeper
             directory = os.open(f"{parent}/{name}", os.O_RDONLY | os.O_DIRECTORY)
             try:
                 fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)

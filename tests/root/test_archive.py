@@ -122,7 +122,7 @@ def overlay(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
     for name in ("kept/a", "kept/b", "emptied/old", "gone/x", "deleted", "changed"):
         (tmp_path / "lower" / name).write_text("old\n")
     directories = ",".join(f"{name}dir={tmp_path}/{name}" for name in ("lower", "upper", "work"))
-    command = ["mount", "-t", "overlay", "-o", directories, "overlay", tmp_path / "merged"]
+    command = ["mount", "-t", "overlay", "-o", directories, "overlay", str(tmp_path / "merged")]
     subprocess.run(command, check=True)
     try:
         yield tmp_path / "merged"
@@ -158,7 +158,7 @@ def test_a_writable_layer(tmp_path: pathlib.Path, overlay: pathlib.Path) -> None
     (tmp_path / "again").mkdir()
     (tmp_path / "work2").mkdir()
     directories = f"lowerdir={tmp_path}/lower,upperdir={target}/layer,workdir={tmp_path}/work2"
-    command = ["mount", "-t", "overlay", "-o", directories, "overlay", tmp_path / "again"]
+    command = ["mount", "-t", "overlay", "-o", directories, "overlay", str(tmp_path / "again")]
     subprocess.run(command, check=True)
     try:
         again, merged = on_disk(str(tmp_path / "again")), on_disk(str(overlay))
@@ -220,7 +220,7 @@ def test_what_cannot_be_copied(
 def test_a_full_disk(tmp_path: pathlib.Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "data").write_bytes(bytes(2 << 20))
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "full", tmp_path / "disk"]
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "full", str(tmp_path / "disk")]
     subprocess.run(command, check=True)
     try:
         with pytest.raises(HostError, match=r"write '.*': no space left on device"):
@@ -287,8 +287,13 @@ def test_a_directory_of_more_names_than_can_be_written(
     directory.mkdir()
     for number in range(200):
         (directory / f"{number}").touch()
-    listed = []
-    monkeypatch.setattr(cpio, "encoded", lambda name: listed.append(name) or name.encode())
+    listed: list[str] = []
+
+    def encoded(name: str) -> bytes:
+        listed.append(name)
+        return name.encode()
+
+    monkeypatch.setattr(cpio, "encoded", encoded)
     with pytest.raises(HostError, match="pack mount '/data': more than"):
         written(tmp_path, volume(0, directory), limit_bytes=110 * 100)
     assert 100 <= len(listed) < 110

@@ -56,6 +56,14 @@ def setting(path: str, value: object) -> Change:
     return change
 
 
+def both(*changes: Change) -> Change:
+    return lambda bundle: [change(bundle) for change in changes]
+
+
+def with_disk(change: Change) -> Change:
+    return both(change, annotation("block", "/disk"), lambda b: b.add("disk", bytes(512)))
+
+
 def link(target: str) -> Change:
     def change(bundle: Bundle) -> None:
         (bundle.root / "unikernel").unlink()
@@ -118,7 +126,7 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
     "a link up and out of the root": (link("../../../../etc/passwd"), ("no such file",)),
     "a directory as unikernel": (annotation("binary", "/"), ("not a regular file",)),
     "a device as unikernel": (
-        lambda b: (annotation("binary", "/null")(b), os.mknod(b.root / "null", 0o20666, 0x103)),
+        both(annotation("binary", "/null"), lambda b: os.mknod(b.root / "null", 0o20666, 0x103)),
         ("not a regular file",),
     ),
     "a script as unikernel": (kernel_file(b"#!/bin/sh\n"), ("neither an ELF file",)),
@@ -135,19 +143,11 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
         ("'rootfs'", "0 given", "block"),
     ),
     "two declared disks and one given": (
-        lambda b: (
-            on_solo5("mirage", "spt", elf(solo5_notes(2, ("a", 1), ("b", 1))))(b),
-            annotation("block", "/disk")(b),
-            b.add("disk", bytes(512)),
-        ),
+        with_disk(on_solo5("mirage", "spt", elf(solo5_notes(2, ("a", 1), ("b", 1))))),
         ("'a', 'b'", "1 given"),
     ),
     "a disk that is not declared": (
-        lambda b: (
-            on_solo5("mirage", "spt", elf(solo5_notes(2)))(b),
-            annotation("block", "/disk")(b),
-            b.add("disk", bytes(512)),
-        ),
+        with_disk(on_solo5("mirage", "spt", elf(solo5_notes(2)))),
         ("'block'", "declares no block device"),
     ),
     "a host device": (annotation("block", "/dev/sda"), ("/dev/sda", "host_devices")),

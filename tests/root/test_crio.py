@@ -50,8 +50,8 @@ def test_a_container(urunc: Urunc, bundle: Bundle, tmp_path: pathlib.Path) -> No
             assert json.loads(call("state", identifier).stdout)["status"] == status
         spec = tmp_path / "process.json"
         spec.write_text(json.dumps({"args": ["sh"], "cwd": "/"}))
-        words = ("--pid-file", str(tmp_path / "exec"), "--process", str(spec), "--detach")
-        refused = call("exec", *words, identifier)
+        given = ("--pid-file", str(tmp_path / "exec"), "--process", str(spec), "--detach")
+        refused = call("exec", *given, identifier)
         assert refused.returncode == 255
         assert "a unikernel has no processes" in refused.stderr
         assert call("kill", identifier, "15").returncode == 0

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import posix
 import select
 import signal
 import time
@@ -33,7 +34,7 @@ def test_a_killed_creator_leaves_no_process() -> None:
                     time.sleep(0.01)
             return pid
 
-        detached_mounts.posix.fork = slow
+        vars(posix)["fork"] = slow
         detached_mounts.user_namespace(MAP, MAP, "a test")
         os._exit(0)
     os.close(tell)

@@ -147,7 +147,8 @@ def test_layers_that_were_added_one_by_one(place: Place, monkeypatch: pytest.Mon
     tree = libc.syscall(fsmount, context, 0, 0)
     assert libc.syscall(move_mount, tree, b"", -100, os.fsencode(point), 4) == 0
     place.mounted.append(point)
-    os.close(tree), os.close(context)
+    for fd in (tree, context):
+        os.close(fd)
     source = identify(str(point))
     assert source.lowers == tuple(map(str, lowers))
     older_kernel(monkeypatch)

@@ -293,8 +293,8 @@ def test_terminal_without_anybody_to_take_it(urunc: Urunc, bundle: Bundle) -> No
     with nothing_left(urunc.root):
         refused = urunc("create", "--bundle", path, urunc.new_id(), check=False)
         assert "cannot allocate tty without a console socket" in refused.stderr
-        words = ("create", "--console-socket", "/no/such.sock", "--bundle", path, urunc.new_id())
-        refused = urunc(*words, check=False)
+        words = ("create", "--console-socket", "/no/such.sock", "--bundle", path)
+        refused = urunc(*words, urunc.new_id(), check=False)
         assert "console socket '/no/such.sock': no such file" in refused.stderr
     bundle.config["process"]["terminal"] = False
     words = ("create", "--console-socket", "/x.sock", "--bundle", str(bundle.write()))

@@ -5,6 +5,7 @@ CRIU's."""
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -172,7 +173,7 @@ def group() -> Iterator[str]:
         cgroups.make(f"{mount}/{name}")
     yield name
     for mount in mounts:
-        until(lambda mount=mount: not cgroups.pids(f"{mount}/{name}"))
+        until(functools.partial(lambda group: not cgroups.pids(group), f"{mount}/{name}"))
         os.rmdir(f"{mount}/{name}")
 
 

@@ -124,7 +124,7 @@ def test_a_client_that_does_not_read(shim: Shim) -> None:
 
         def ask() -> None:
             stream = 1
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # the shim ends the connection
                 while stream < OUTGOING_MAX // 8:
                     part = b"".join(
                         frame(number, REQUEST, client.request())
@@ -143,7 +143,7 @@ def test_a_client_that_does_not_read(shim: Shim) -> None:
         asking.join()
         assert answers
         received = 0
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # likewise
             while part := client.socket.recv(1 << 20):
                 received += len(part)
         assert received < OUTGOING_MAX

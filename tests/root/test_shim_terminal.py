@@ -63,7 +63,13 @@ class Screen:
         stdio.settle()
 
     def until(self, condition: Callable[[], object], timeout_s: float = 10) -> None:
-        until(lambda: condition() or self.turn(), timeout_s=timeout_s)
+        def found() -> object:
+            done = condition()
+            if not done:
+                self.turn()
+            return done
+
+        until(found, timeout_s=timeout_s)
 
     def end(self) -> int:
         self.until(lambda: self.process.poll() is not None)

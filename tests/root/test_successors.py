@@ -157,8 +157,8 @@ def test_start_is_killed_and_repeated(urunc: Urunc, bundle: Bundle, network: Net
         connect(network)
         child = os.fork()
         if not child:
-            # in place of a function: this process is for this alone
-            realize.realize = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment,misc]
+            # this process is for this alone
+            vars(realize)["realize"] = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
             verbs.start(str(urunc.root), container.id, load_config(str(urunc.config)))
             os._exit(0)
         assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL

@@ -195,5 +195,5 @@ def test_no_descriptor_is_left(tmp_path: pathlib.Path) -> None:
     for data in (response(payload=b"yes"), b""):
         (tmp_path / "s").unlink(missing_ok=True)
         with served(tmp_path, answering(data)) as path, contextlib.suppress(OSError):
-            forwarded(path)
+            forwarded(path)  # the second answer is none
     assert set(pathlib.Path("/proc/self/fd").iterdir()) == before

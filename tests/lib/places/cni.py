@@ -223,7 +223,10 @@ def _serve(listening: socket.socket) -> None:
             if error.errno in (errno.EINVAL, errno.EBADF):
                 return
             raise
-        with connection, contextlib.suppress(OSError):
+        with (
+            connection,
+            contextlib.suppress(OSError),
+        ):  # its client is gone, and says so
             connection.settimeout(patient(5))
             connection.recv(4096)
             text = f"{address.removeprefix('::ffff:')}\n"

@@ -21,7 +21,7 @@ import tempfile
 import urllib.parse
 from typing import Any, Self
 
-import grpc  # type: ignore[import-untyped]  # it brings no types
+import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from lib.patience import patient

@@ -231,7 +231,7 @@ class Engine(Place):
         devices = pathlib.Path(f"{here}/net/dev").read_text().splitlines()[2:]
         processes = set()
         for entry in proc.iterdir():
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # it has ended
                 if entry.name.isdigit():
                     command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
                     # a dead one is its parent's to reap, at any moment
@@ -262,7 +262,7 @@ class Engine(Place):
         )
         found += [line for line in mounts if names[1] in line]
         for entry in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # it has ended
                 command = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
                 found += [command] if any(name in command for name in names) else []
         return found + ([names[1]] if self._here.exists() else [])
