@@ -78,7 +78,7 @@ SHAPE_ONCE_CREATED: dict[str, Any] = {
     "storage": {"disks": [{"source": str}]},
     "nicCount": int,
     "found": dict,
-    "files": {...: str},
+    "files": {"resolver": str, "hosts": str},
     "groups": {"paths": {...: str}, "unit": str},
     "resources": dict,
     "network": str,
@@ -443,8 +443,19 @@ def check_document(document: dict[str, Any]) -> None:
             _check_given(document.get(key, {}), inner, default, f"{key}.")
     if document.get("ready"):
         check(document, SHAPE_ONCE_CREATED, "")
+        _check_returned(document)
     if document["pid"]:
         check(document, {"initProcess": SHAPE_ONCE_CREATED["initProcess"]}, "")
+
+
+def _check_returned(document: dict[str, Any]) -> None:
+    index = document["storage"].get("returned", -1)
+    if index < 0:
+        return
+    volume = next((item for item in document["plan"]["volumes"] if item.get("returned")), None)
+    if volume is None or index >= len(document["storage"]["disks"]):
+        raise ValueError(f"key 'storage.returned' is {index}: no such disk, or no such volume")
+    check(volume["returned"], (int, int), "plan.volumes.returned")
 
 
 def _check_given(values: dict[str, Any], key: str, default: Any, where: str) -> None:

@@ -140,7 +140,8 @@ def test_keys_of_a_new_container(tmp_path: pathlib.Path) -> None:
     net, storage = recorded.read("net", NetFacts), recorded.read("storage", StorageFacts)
     state.complete(
         plan=flatten(plan, chosen), net=net, launch=net, storage=storage,
-        found=net, resources=recorded.read("resources", Resources), nic_count=1, files={},
+        found=net, resources=recorded.read("resources", Resources), nic_count=1,
+        files={"resolver": "", "hosts": ""},
         group_paths={}, unit="", network="", network_identity=(4, 5),
     )  # fmt: skip
     state.save()
@@ -196,6 +197,7 @@ def test_oldest_of_the_schema(tmp_path: pathlib.Path) -> None:
         ({"hooks": {"poststop": [{}]}}, "key 'hooks.poststop[0].path' is missing"),
         ({"hooks": {"poststop": {}}}, "key 'hooks.poststop' is an object, not a list"),
         ({"groups": {"paths": {"": 1}, "unit": ""}}, "key 'groups.paths.' is an integer, not text"),
+        ({"files": {"resolver": ""}}, "key 'files.hosts' is missing"),
         ({"schema": 5}, "schema 5 is not 4"),
         ({"schema": None}, "schema None is not 4"),
     ],
@@ -231,3 +233,22 @@ def test_a_file_that_is_given_back() -> None:
     assert file
     assert (file.disk, file.source, file.destination) == ("/b", "/var/log", "/log")
     assert file.identity == (8, 9)
+
+
+@pytest.mark.parametrize(
+    ("index", "identity", "message"),
+    [
+        (2, [8, 9], "key 'storage.returned' is 2: no such disk"),
+        (0, [], "key 'storage.returned' is 0: no such disk, or no such volume"),
+        (0, [8], "key 'plan.volumes.returned' has 1 elements, not 2"),
+        (0, 8, "key 'plan.volumes.returned' is an integer, not a list"),
+    ],
+)
+def test_a_file_that_cannot_be_given_back(
+    tmp_path: pathlib.Path, index: int, identity: Any, message: str
+) -> None:
+    """It is found when the record is read, so that `delete --force` can do without."""
+    document = copy.deepcopy(RECORDED)
+    document["storage"] |= {"returned": index, "disks": [{"source": "/a"}, {"source": "/b"}]}
+    document["plan"]["volumes"] = [{"source": "/s", "destination": "/d", "returned": identity}]
+    assert message in refusal(tmp_path, document)
