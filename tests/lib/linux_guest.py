@@ -21,7 +21,10 @@ LINUX = PARTS / "linux"
 PROGRAMS = PROJECT / "build/guest-init"
 PORT = "org.urunc.guest"
 PATH = ("env", "PATH=/bin")
-LINE = "console=ttyS0 quiet panic=-1 reboot=k mitigations=off cryptomgr.notests urunc.config="
+LINE = (
+    "console=ttyS0 quiet panic=-1 reboot=k mitigations=off cryptomgr.notests no_timer_check "
+    "urunc.config="
+)
 Record = tuple[str, ...]
 
 
