@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from lib.busybox import BUSYBOX
+from lib.patience import until
 from lib.places.hierarchy import Hierarchy
 from lib.support import PARTS, PREFIX, Bundle, Container, Urunc, need, nothing_left
 
@@ -203,8 +204,8 @@ def test_cpu_quota_binds_and_update_changes_it(urunc: Urunc, tmp_path: pathlib.P
         before = burn(container, 1.0)
         assert 0.05 < before < 0.3
         urunc("update", "--cpu-quota", "60000", container.id)
-        after = burn(container, 1.0)
-        assert before * 1.5 < after < 0.75
+        # how soon it gets more than it could have had before depends on who else wants the CPUs
+        until(lambda: 0.3 < burn(container, 1.0) < 0.75, "the container gets its new quota", 30)
         container.delete("--force")
 
 

@@ -147,7 +147,7 @@ def test_a_device_that_cannot_be_moved(urunc: Urunc, tmp_path: pathlib.Path, hom
         assert "createRuntime" in refused(urunc, bundle)
     bundle.config["hooks"] = {}
     bundle.network(f"/run/netns/{home}")
-    assert "linux.netDevices: the container's network namespace is the one" in refused(
+    assert "linux.netDevices: the container's network namespace is the host's" in refused(
         urunc, bundle
     )
 

@@ -54,6 +54,18 @@ def test_what_a_monitor_needs_grows_with_the_machine() -> None:
     assert emulated.machine.overhead_bytes > small.machine.overhead_bytes + 32 * MIB
 
 
+@pytest.mark.parametrize(
+    ("guest", "accelerator", "words"),
+    [("linux", "tcg", ("no_timer_check",)), ("linux", "kvm", ()), ("unikraft", "tcg", ())],
+)
+def test_an_emulated_kernel_does_not_check_its_timer(
+    guest: str, accelerator: str, words: tuple[str, ...]
+) -> None:
+    """A Linux kernel on a busy host would panic."""
+    plan = planned(guest, "qemu", overrides={"accelerator": accelerator})
+    assert plan.kernel.parameters == words
+
+
 def test_a_limit_that_is_too_small() -> None:
     error = refused(
         RoomError, "unikraft", "qemu", configuration=resources(memory={"limit": SMALLEST - 1})

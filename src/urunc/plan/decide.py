@@ -69,6 +69,10 @@ VIRTIOFSD_MIB = 12
 CONSOLES: dict[str, tuple[str, ...]] = {"quiet": (), "boot": ("loglevel=7",)}
 """The annotation `console` → what the kernel is told more: "boot" shows all but what is there to
 find its faults."""
+EMULATED = {"x86_64": ("no_timer_check",)}
+"""architecture → parameters for a kernel whose processor is emulated. Linux otherwise compares the
+timer with its own clock while it boots, and panics if the host is too busy to be in time
+(check_timer in arch/x86/kernel/apic/io_apic.c)."""
 
 
 def decide(
@@ -91,7 +95,7 @@ def decide(
     accelerator, reason, emulation = accelerator_of(given)
     root, volumes, not_given = _choose_storage(given)
     managed = guest.init and root is not None
-    kernel = _kernel(given, managed=managed)
+    kernel = _kernel(given, accelerator, managed=managed)
     no_root = check_root(given, kernel.parameters, root, volumes)
     nets, names = devices_of(given, disk_count(root, volumes))
     machine, cuts = _machine(given, root, volumes, accelerator, reason)
@@ -136,14 +140,14 @@ def _choose_storage(given: Inputs) -> tuple[Root | None, tuple[Volume, ...], lis
     return choose_storage(given)
 
 
-def _kernel(given: Inputs, *, managed: bool) -> KernelPlan:
+def _kernel(given: Inputs, accelerator: Accelerator, *, managed: bool) -> KernelPlan:
     image, guest = given.image, given.guest
     name = image.kernel.path.rpartition("/")[2]  # some guests see it as their program's
     return KernelPlan(
         file=_planned(image.kernel, f"{KERNEL_DIRECTORY}/{name}", read_only=True),
         initrd=_planned(image.initrd, INITRD_TARGET, read_only=True) if image.initrd else None,
         version=image.version or image.binary.release,
-        parameters=_parameters(given),
+        parameters=_parameters(given, accelerator),
         modules=given.config.get(f"guests.{guest.name}.modules") if managed else "",
         memory_bytes=image.binary.memory_bytes or image.kernel.size_bytes,
     )
@@ -153,10 +157,12 @@ def _planned(file: ImageFile, target: str, *, read_only: bool) -> PlannedFile:
     return PlannedFile(source=file, target=target, read_only=read_only)
 
 
-def _parameters(given: Inputs) -> tuple[str, ...]:
+def _parameters(given: Inputs, accelerator: Accelerator) -> tuple[str, ...]:
     """The words for the guest's kernel itself."""
     machine, guest = given.spec.machine, given.guest
     own = machine.parameters if machine else ()
+    if accelerator == "tcg" and guest.takes_parameters:
+        own = (*EMULATED.get(given.host.architecture, ()), *own)
     console = given.image.overrides.get("console", "quiet")
     if console not in CONSOLES:
         known = ", ".join(CONSOLES)
