@@ -140,4 +140,4 @@ def test_an_annotation_below_the_least_memory(urunc: Urunc, tmp_path: pathlib.Pa
     with nothing_left(urunc.root):
         refused = run(urunc, bundle)
     assert refused.returncode == 1
-    assert "annotation 'memory': 40 is less than the guest needs to run (81 MiB" in refused.stderr
+    assert "annotation 'memory': 40 is less than the guest needs to run (75 MiB" in refused.stderr

@@ -100,7 +100,8 @@ def test_ended_by_a_signal(number: signal.Signals, tmp_path: pathlib.Path) -> No
     os.mkfifo(ready)
     group = "mkdir $(find /sys/fs/cgroup -name cgroup.procs -printf '%h\\n' | head -n1)/left"
     script = f"{group}; setsid -f sleep 12345; echo ready >{ready}; sleep 12345"
-    command = [*WORLD, "--keep", str(tmp_path), "--", "sh", "-c", script]
+    # who runs the tests may ignore SIGHUP (nohup)
+    command = ["env", "--default-signal", *WORLD, "--keep", str(tmp_path), "--", "sh", "-c", script]
     with subprocess.Popen(command, env=ENVIRONMENT) as process:
         assert ready.read_text() == "ready\n"
         assert traces(process.pid)
