@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The installed program's modules, loaded at once, are as the import system would have them."""
+
+from __future__ import annotations
+
+import marshal
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
+PROBE = """
+import importlib, marshal, sys
+with open(sys.argv[1] + "/index", "rb") as file:
+    start, modules, together = marshal.loads(file.read())
+code = marshal.loads(start)
+given = {"MODULES": modules, "TOGETHER": together, "LIBRARY": sys.argv[1], "ENTRY": "probe"}
+sys.modules["probe"] = type("probe", (), {"main": staticmethod(lambda: None)})
+exec(code, given)
+before = set(sys.modules)
+importlib.import_module(sys.argv[2])
+for name in sorted(set(sys.modules) - before):
+    module = sys.modules[name]
+    if name.startswith("urunc") and name in modules:  # not the compiled one
+        parent, _, last = name.rpartition(".")
+        assert module.__spec__.name == name and module.__file__.endswith(modules[name][0])
+        assert not parent or getattr(sys.modules[parent], last) is module
+        assert module.__package__ == (name if modules[name][1] else parent)
+        assert hasattr(module, "__path__") == modules[name][1]
+        print(name)
+"""
+PLAIN = """
+import importlib, sys
+sys.path.insert(0, sys.argv[1])
+importlib.import_module(sys.argv[2])
+print(*sorted(name for name in sys.modules if name.startswith("urunc")
+        and sys.modules[name].__file__.endswith(".py")))
+"""
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The package as `make install` bundles it."""
+    built = tmp_path_factory.mktemp("library")
+    shutil.copytree(PROJECT / "src/urunc", built / "urunc")
+    command = [sys.executable, "-I", str(PROJECT / "launcher/bundle.py"), str(built), str(built)]
+    subprocess.run(command, check=True)
+    return built
+
+
+def modules(script: str, library: pathlib.Path, entry: str) -> list[str]:
+    command = [sys.executable, "-I", "-S", "-c", script, str(library), entry]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["urunc.__main__", "urunc.cli.create", "urunc.cli.delete", "urunc.lifecycle.create",
+     "urunc.cli.list", "urunc.shim.command"],
+)  # fmt: skip
+def test_modules(library: pathlib.Path, entry: str) -> None:
+    assert modules(PROBE, library, entry) == modules(PLAIN, library, entry)
+
+
+def test_what_is_loaded_together(library: pathlib.Path) -> None:
+    """The index names a verb's modules before those that import them."""
+    _, known, together = marshal.loads((library / "index").read_bytes())
+    names = together["urunc.lifecycle.create"]
+    assert set(names) <= set(known)
+    assert names.index("urunc.record") < names.index("urunc.plan.model")
+    assert "urunc.lifecycle.create" not in names
