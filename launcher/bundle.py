@@ -66,7 +66,7 @@ def main() -> None:
 
 def imported_by(entry: str, built: pathlib.Path) -> list[str]:
     """The modules of ours that importing this one runs, in the order in which they are through."""
-    command = [sys.executable, "-I", "-S", "-c", RECORD, str(built), entry]
+    command = [sys.executable, "-I", "-S", "-B", "-c", RECORD, str(built), entry]
     answer = subprocess.run(command, capture_output=True, text=True, check=True)
     return [name for name in answer.stdout.split() if name != entry]
 
