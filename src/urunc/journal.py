@@ -83,8 +83,8 @@ class Journal:
         Their records go at once: hooks may run for long before the directory is removed, and when a
         killed `delete` is repeated, a name may be another container's.
         """
-        unknown = [entry["kind"] for entry in self._entries() if not self._resource(entry)]
         self.remove(lambda _resource: True)
+        unknown = [entry["kind"] for entry in self._entries()]  # all others are forgotten
         if unknown:
             raise HostError(
                 f"clean up '{self.path}': {', '.join(unknown)}: unknown kind of resource",
