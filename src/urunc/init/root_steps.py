@@ -421,3 +421,10 @@ def send_terminal(socket: int, master: int) -> None:
     connection = Socket(fileno=socket)
     connection.sendmsg([b"/dev/ptmx"], [(SOL_SOCKET, SCM_RIGHTS, master.to_bytes(4, "little"))])
     connection.detach()
+
+
+ROOT_STEPS: tuple[type[Step], ...] = (
+    PrivateMounts, Tmpfs, Bind, MountPoint, Copy, Device, DiskNode, BindDevice, Attach, Detach,
+    ConsoleTerminal, Daemon, ReadOnly, Propagation, PivotRoot,
+)  # fmt: skip
+"""Every step of this module, for the table in init/steps.py."""

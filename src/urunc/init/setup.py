@@ -3,8 +3,7 @@
 user.
 
 Pure: the list follows from the plan, the launch and what the runtime prepared; `urunc plan` prints
-it. The steps themselves are in init/steps.py and
-init/root_steps.py.
+it. The steps themselves are in init/steps.py and init/root_steps.py.
 """
 
 from __future__ import annotations

@@ -11,24 +11,7 @@ from __future__ import annotations
 
 import posix
 
-from urunc.init.root_steps import (
-    Attach,
-    Bind,
-    BindDevice,
-    ConsoleTerminal,
-    Copy,
-    Daemon,
-    Detach,
-    Device,
-    DiskNode,
-    MountPoint,
-    PivotRoot,
-    PrivateMounts,
-    Propagation,
-    ReadOnly,
-    Step,
-    Tmpfs,
-)
+from urunc.init.root_steps import ROOT_STEPS, Step
 from urunc.linux import _linux
 from urunc.linux.files import exists, write_bytes
 from urunc.linux.process import RLIMITS
@@ -186,12 +169,10 @@ class User(Step):
         _linux.prctl(PR_SET_DUMPABLE, 0)  # setresuid(2) has done so unless the user is root
 
 
-STEPS: dict[str, Any] = {
+STEPS: dict[str, type[Step]] = {
     cls.__name__: cls
     for cls in (
-        PrivateMounts, Tmpfs, Bind, MountPoint, Copy, Device, DiskNode, BindDevice, Attach, Detach,
-        ConsoleTerminal, Daemon, ReadOnly, Propagation, PivotRoot, HostName, Sysctl, Label, Umask,
-        SetMemoryPolicy, Keyring, ResourceLimit, User,
+        *ROOT_STEPS, HostName, Sysctl, Label, Umask, SetMemoryPolicy, Keyring, ResourceLimit, User,
     )
 }  # fmt: skip
 

@@ -56,10 +56,11 @@ class Podman(Engine):
     def is_up(self) -> bool:
         return True
 
-    def files(self) -> dict[str, str]:
-        space = self.space
+    def settings(self, engine: str = "", more: str = "") -> str:
+        """The content of containers.conf(5), with further lines of its table `engine` and further
+        tables."""
         # default_ulimits: the defaults are above what may be set without CAP_SYS_RESOURCE
-        containers = f"""
+        return f"""
             [containers]
             default_ulimits = []
             [engine]
@@ -68,16 +69,27 @@ class Podman(Engine):
             helper_binaries_dir = ["{HELPERS}"]
             runtime = "runc"
             runtime_supports_json = ["runc", "urunc"]
-            static_dir = "{space}/storage/libpod"
-            tmp_dir = "/run/libpod"
-            volume_path = "{space}/volumes"
+            {engine}
             [engine.runtimes]
             runc = ["/usr/sbin/runc"]
             urunc = ["{self.runtime}"]
+            {more}
+        """
+
+    def files(self) -> dict[str, str]:
+        space = self.space
+        containers = self.settings(
+            engine=f"""
+            static_dir = "{space}/storage/libpod"
+            tmp_dir = "/run/libpod"
+            volume_path = "{space}/volumes"
+            """,
+            more=f"""
             [network]
             network_backend = "netavark"
             network_config_dir = "{space}/networks"
-        """
+            """,
+        )
         storage = f"""
             [storage]
             driver = "{self.driver}"
@@ -118,19 +130,7 @@ class RootlessPodman(Podman):
         self("load", "--input", f"{self.home}/image.tar")
 
     def files(self) -> dict[str, str]:
-        containers = f"""
-            [containers]
-            default_ulimits = []
-            [engine]
-            cgroup_manager = "cgroupfs"
-            events_logger = "file"
-            helper_binaries_dir = ["{HELPERS}"]
-            runtime = "runc"
-            runtime_supports_json = ["runc", "urunc"]
-            [engine.runtimes]
-            runc = ["/usr/sbin/runc"]
-            urunc = ["{self.runtime}"]
-        """
+        containers = self.settings()
         return {
             "containers/containers.conf": containers,
             "containers/storage.conf": f'[storage]\ndriver = "{self.driver}"\n',
