@@ -287,13 +287,14 @@ static void resolve(const char *name)
 }
 
 /*
- * Answers the network until a "quit N" datagram comes (the result is N) or the
+ * Answers the network until it is told to quit with N (the result is N) or the
  * time is over (the result is `code`); limit 0 is for ever.
  */
 static unsigned serve(uint64_t limit, unsigned code)
 {
     uint64_t start = platform_milliseconds();
 
+    http_listen(guest.cmdline);
     begin_event("serving");
     end_event();
     net_announce();

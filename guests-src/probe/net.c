@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * net.c - just enough of a network: each NIC announces its address, answers ARP
- * and ICMP echo requests, and echoes UDP datagrams sent to port 7. Replies are
- * made in place, in the frame that came. Fragments are not handled.
+ * and ICMP echo requests, and echoes UDP datagrams sent to port 7 (HTTP is http.c's).
+ * Replies are made in place, in the frame that came. Fragments are not handled.
  */
 #include "probe.h"
 
@@ -32,8 +32,7 @@ void put32(uint8_t *p, uint32_t v)
     put16(p + 2, v);
 }
 
-/* Of the bytes, and of what has been summed up already. */
-static uint16_t checksum(const uint8_t *p, size_t len, uint32_t sum)
+uint16_t net_checksum(const uint8_t *p, size_t len, uint32_t sum)
 {
     for (; len > 1; len -= 2, p += 2)
         sum += get16(p);
@@ -136,7 +135,7 @@ uint8_t *net_payload(const struct nic *nic, uint8_t *frame, size_t len,
 static void put_ip_checksum(uint8_t *ip)
 {
     put16(ip + 10, 0);
-    put16(ip + 10, checksum(ip, (ip[0] & 15) * 4, 0));
+    put16(ip + 10, net_checksum(ip, (ip[0] & 15) * 4, 0));
 }
 
 void net_send_udp(struct nic *nic, const struct udp *udp, uint8_t *frame,
@@ -161,7 +160,7 @@ void net_send_udp(struct nic *nic, const struct udp *udp, uint8_t *frame,
     put16(header + 4, len);
     put16(header + 6, 0);
     /* It covers the addresses, which lie in front of it, too. */
-    sum = checksum(ip + 12, 8 + len, PROTO_UDP + len);
+    sum = net_checksum(ip + 12, 8 + len, PROTO_UDP + len);
     put16(header + 6, sum ? sum : 0xffff);
     nic->send(nic, frame, ETH_SIZE + IPV4_SIZE + len);
 }
@@ -177,7 +176,7 @@ static bool ipv4_input(struct nic *nic, uint8_t *frame, size_t len,
         payload[0] == 8) {
         payload[0] = 0; /* echo reply */
         put16(payload + 2, 0);
-        put16(payload + 2, checksum(payload, size, 0));
+        put16(payload + 2, net_checksum(payload, size, 0));
     } else if ((payload = net_payload(nic, frame, len, PROTO_UDP, &ip, &size)) &&
                get16(payload + 2) == ECHO_PORT) {
         quit = is_quit(payload + UDP_SIZE, get16(payload + 4) - UDP_SIZE, code);
@@ -185,7 +184,7 @@ static bool ipv4_input(struct nic *nic, uint8_t *frame, size_t len,
         put16(payload + 2, get16(payload));
         put16(payload, ECHO_PORT);
     } else {
-        return false;
+        return http_input(nic, frame, len, code);
     }
 
     memcpy(ip + 16, ip + 12, 4);

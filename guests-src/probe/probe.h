@@ -139,12 +139,16 @@ void json_end_line(void);
 #define ETHERTYPE_ARP 0x0806
 #define ARP_SIZE 28
 #define PROTO_ICMP 1
+#define PROTO_TCP 6
 #define PROTO_UDP 17
 
 uint16_t get16(const uint8_t *p); /* in network byte order, as they are sent */
 uint32_t get32(const uint8_t *p);
 void put16(uint8_t *p, uint16_t v);
 void put32(uint8_t *p, uint32_t v);
+
+/* Of the bytes, and of what has been summed up already. */
+uint16_t net_checksum(const uint8_t *p, size_t len, uint32_t sum);
 
 void net_announce(void);
 void net_ask(struct nic *nic, uint32_t address); /* an ARP request */
@@ -164,8 +168,14 @@ struct udp {
 void net_send_udp(struct nic *nic, const struct udp *udp, uint8_t *frame,
                   size_t payload_len);
 
-/* Handles one frame; true with *code set when a "quit N" datagram came. */
+/* Handles one frame; true with *code set when "quit N" or /quit/N came. */
 bool net_input(struct nic *nic, uint8_t *frame, size_t len, unsigned *code);
+
+/* ---- http.c: a server on one port ------------------------------------------ */
+
+void http_listen(const char *cmdline); /* where a word there asks for it */
+/* Handles an IPv4 frame; true with *code set when it was asked to quit. */
+bool http_input(struct nic *nic, uint8_t *frame, size_t len, unsigned *code);
 
 /* ---- resolve.c: one question to a name server ----------------------------- */
 
