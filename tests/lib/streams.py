@@ -15,18 +15,19 @@ from collections.abc import Iterator
 import pytest
 
 from lib.patience import patient, until
-from urunc.shim import stdio
-from urunc.shim.stdio import TaskStreams
+from urunc.shim.stdio import Settling, TaskStreams
 
 NAMES = ("stdin", "stdout", "stderr")
+SETTLING = Settling()
+"""What outlives the processes of a test."""
 
 
 def nothing_left_open() -> Iterator[None]:
     """A fixture: no descriptor and no child is there in the end that was not before."""
-    stdio._unsettled.clear()  # a failed test's
+    SETTLING._items.clear()  # a failed test's
     before = sorted(os.listdir("/proc/self/fd"))
     yield
-    until(lambda: not stdio.settle(), timeout_s=15)
+    until(lambda: not SETTLING.settle(), timeout_s=15)
     assert sorted(os.listdir("/proc/self/fd")) == before
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
@@ -42,7 +43,13 @@ def three_fifos(tmp_path: pathlib.Path) -> tuple[str, str, str]:
 
 def opened(stdin: str, stdout: str, stderr: str, *, terminal: bool = False) -> TaskStreams:
     streams = TaskStreams(
-        stdin, stdout, stderr, terminal=terminal, namespace="ns", identifier="container"
+        stdin,
+        stdout,
+        stderr,
+        terminal=terminal,
+        namespace="ns",
+        identifier="container",
+        settling=SETTLING,
     )
     streams.open()  # waits for nobody, or the test would hang
     return streams
@@ -88,7 +95,7 @@ class Client:
         self.ended.set()
 
     def finish(self) -> bytes:
-        until(lambda: (stdio.settle(), self.ended.is_set())[1])
+        until(lambda: (SETTLING.settle(), self.ended.is_set())[1])
         self.thread.join(patient(5))
         return self.read
 

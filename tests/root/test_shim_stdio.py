@@ -12,7 +12,7 @@ import time
 import pytest
 
 from lib.patience import patient, until
-from lib.streams import Client, logger, nothing_left_open, opened, run, three_fifos
+from lib.streams import SETTLING, Client, logger, nothing_left_open, opened, run, three_fifos
 from urunc.errors import HostError
 from urunc.shim import stdio
 from urunc.shim.stdio import TaskStreams
@@ -28,7 +28,7 @@ def test_owner(fifos: tuple[str, str, str], tmp_path: pathlib.Path, *, terminal:
     for stderr in (fifos[2], f"file://{file}"):
         streams = TaskStreams(
             *fifos[:2], stderr, terminal=terminal, namespace="ns", identifier="container",
-            owner=(1234, 5678),
+            settling=SETTLING, owner=(1234, 5678),
         )  # fmt: skip
         streams.open()
         streams.close()
@@ -60,10 +60,10 @@ def test_clients_last(fifos: tuple[str, str, str]) -> None:
     process.wait(patient(10))
     streams.release()
     for _ in range(3):
-        assert stdio.settle()
+        assert SETTLING.settle()
     out, err = Client(fifos[1]), Client(fifos[2])
     assert (out.finish(), err.finish()) == (b"one\n", b"two\n")
-    assert not stdio.settle()
+    assert not SETTLING.settle()
     streams.close()
 
 
@@ -71,9 +71,9 @@ def test_a_client_that_never_comes(fifos: tuple[str, str, str]) -> None:
     streams = opened(*fifos)
     run(streams, "echo", "lost").wait(patient(10))
     streams.release()
-    assert stdio.settle()
+    assert SETTLING.settle()
     streams.close()
-    assert not stdio.settle()
+    assert not SETTLING.settle()
 
 
 def test_a_client_that_comes_back(fifos: tuple[str, str, str]) -> None:
@@ -214,7 +214,7 @@ def test_logging_binary(tmp_path: pathlib.Path, stderr_too: bool) -> None:
     run(streams, "sh", "-c", "seq 20000; echo error >&2").wait(patient(10))
     streams.release()
     streams.close()
-    until(lambda: not stdio.settle())
+    until(lambda: not SETTLING.settle())
     facts, fds = (tmp_path / "facts").read_text().splitlines()
     environment = [("CONTAINER_ID", "container"), ("CONTAINER_NAMESPACE", "ns")]
     streams_given = ["/dev/null"] * 3 + ["pipe"] * 3
@@ -235,8 +235,8 @@ def test_logging_binary_that_does_not_end(
     streams.wait_ready()
     run(streams, "echo", "x").wait(patient(10))
     streams.close()
-    assert stdio.settle()
-    until(lambda: not stdio.settle())
+    assert SETTLING.settle()
+    until(lambda: not SETTLING.settle())
     assert (tmp_path / "terminated").exists()
 
 
@@ -250,7 +250,7 @@ def test_logging_binary_that_does_not_listen(
     streams.wait_ready()
     streams.close()
     time.sleep(0.3)
-    until(lambda: not stdio.settle())
+    until(lambda: not SETTLING.settle())
 
 
 @pytest.mark.parametrize(("scheme", "refused"), [("binary", False), ("binary-v2", True)])

@@ -16,9 +16,8 @@ from collections.abc import Callable
 import pytest
 
 from lib.patience import patient, until
-from lib.streams import Client, logger, nothing_left_open, opened, three_fifos
+from lib.streams import SETTLING, Client, logger, nothing_left_open, opened, three_fifos
 from urunc.errors import HostError
-from urunc.shim import stdio
 from urunc.shim.stdio import TaskStreams
 from urunc.shim.terminal import Terminal
 
@@ -60,7 +59,7 @@ class Screen:
         for fd, events in poller.poll(20):
             self.terminal.ready(fd, events)
             self.turns += 1
-        stdio.settle()
+        SETTLING.settle()
 
     def until(self, condition: Callable[[], object], timeout_s: float = 10) -> None:
         def found() -> object:
@@ -137,7 +136,7 @@ def test_terminals_client_that_comes_last(
     streams = opened(fifos[0], fifos[1], "", terminal=True)
     screen = Screen(streams, tmp_path, "echo", "early")
     screen.end()
-    assert stdio.settle()
+    assert SETTLING.settle()
     out = Client(fifos[1])
     assert out.finish() == b"early\r\n"
     streams.close()
@@ -229,7 +228,7 @@ def test_terminal_with_a_logging_binary(tmp_path: pathlib.Path) -> None:
     screen = Screen(streams, tmp_path, "echo", "logged")
     screen.end()
     streams.close()
-    until(lambda: not stdio.settle())
+    until(lambda: not SETTLING.settle())
     assert (tmp_path / "out").read_bytes() == b"logged\r\n"
 
 

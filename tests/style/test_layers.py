@@ -22,7 +22,7 @@ ROOMS = {
     "monitors": "config guests monitor_client plugins",
     "plan": "bundle config filters guests linux.capabilities linux.files monitors net.facts"
     " programs storage.facts storage.look",
-    "storage": "bundle config guests ids init.daemon journal journaled linux plan.model plan.sizing"
+    "storage": "bundle config guests ids journal journaled linux plan.model plan.sizing"
     " programs state",
     "net": "bundle.network_files directory journal linux plan.model state",
     "cgroup": "bundle journal journaled linux plan.device_nodes plan.model state",

@@ -122,13 +122,13 @@ def test_nothing_shared() -> None:
 
 
 def test_what_each_daemon_is_told() -> None:
-    assert virtiofsd.command(RUST, "/a,b", rust=True) == (
+    assert virtiofsd.command(RUST, "/a,b", 3, rust=True) == (
         RUST,
         *("--fd=3", "--rlimit-nofile=0", "--shared-dir=/a,b", "--sandbox=namespace", "--xattr"),
         *("--modcaps=-mknod", "--log-level=error"),
     )
     # in an option of several words a comma ends one, and a backslash takes that from it
-    options = virtiofsd.command(C, "/a,b\\c", rust=False)[-1].partition("sandbox")[0]
+    options = virtiofsd.command(C, "/a,b\\c", 3, rust=False)[-1].partition("sandbox")[0]
     assert options == r"source=/a\,b\\c,"
 
 

@@ -98,12 +98,14 @@ class Arguments:
             raise UsageError(f"unexpected argument '{self.words[len(names)]}'")
         return self.words
 
-    def config(self) -> Config:
-        """The administrator's configuration."""
+    def config(self, *, log: bool = True) -> Config:
+        """The administrator's configuration. With `log` messages go to its `log.file`, too, from
+        here on."""
         from urunc.config import load
 
         config = load(self.config_path)
-        logs.file = config.get("log.file")
+        if log:
+            logs.file = config.get("log.file")
         return config
 
     def hand_over(self, config: Config | None = None) -> NoReturn:

@@ -69,8 +69,7 @@ def main(arguments: Arguments) -> int:
     form = arguments.get("--format", "text")
     if form not in ("text", "json"):
         raise UsageError(f"option '--format': '{form}' is neither text nor json")
-    config = arguments.config()
-    logs.file = ""  # nothing is changed
+    config = arguments.config(log=False)  # nothing is changed
     bundle = bundle_directory(arguments.get("--bundle"))
     document = spec.read_document(bundle)
     if not image.claims(document, bundle, config):

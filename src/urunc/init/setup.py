@@ -305,13 +305,13 @@ def _shared(plan: Plan, inner: MonitorUser, spec: Spec, root: str, ready: Ready)
 
 
 def _virtiofsd(plan: Plan, inner: MonitorUser, root: str) -> Daemon:
-    from urunc.init.daemon import PLACE
+    from urunc.init.daemon import LISTENER, PLACE
     from urunc.storage.virtiofsd import command
 
     directory, rust = root + SHARE, plan.storage.virtiofsd_rust
     absolute = directory.startswith("/")
     return Daemon(
-        argv=command(plan.storage.virtiofsd, directory if absolute else PLACE, rust=rust),
+        argv=command(plan.storage.virtiofsd, directory if absolute else PLACE, LISTENER, rust=rust),
         socket=root + SHARE_SOCKET,
         uid=inner.uid,
         gid=inner.gid,

@@ -20,7 +20,6 @@ from urunc.plan.compatibility import (
     devices_of,
 )
 from urunc.plan.model import (
-    CHANNEL,
     INITRD_TARGET,
     KERNEL_DIRECTORY,
     NO_FILTER,
@@ -403,7 +402,7 @@ def _ending(given: Inputs, channel: ChannelKind, *, managed: bool) -> EndingPlan
     listens = guest.stops_on if image.stops_on is None else image.stops_on
     return EndingPlan(
         stop_signal=monitor.stop_signal,
-        stop_order=CHANNEL if channel == "virtio" else _stop_order(listens, monitor, host),
+        stop_order="channel" if channel == "virtio" else _stop_order(listens, monitor, host),
         supervisor=found.supervisor if found and managed else "",
         tells_resets="reset-by-8042" in guest.quirks
         and "ctrl-alt-del" not in listens

@@ -35,8 +35,6 @@ INITRD_TARGET = "/initrd"
 SUPERVISOR = "/supervisor"
 CONFIG_DISK = f"{RUN}/guest.config"
 """The disk by which urunc's init is told everything: written at each start."""
-CHANNEL: StopOrder = "channel"
-"""The stop order where the signal is told to urunc's init in the guest (state.CHANNEL)."""
 
 
 @record

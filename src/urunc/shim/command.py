@@ -259,12 +259,11 @@ def _serve(listener: Any, path: str, namespace: str, events: str, adjust: int) -
     from urunc.shim.loop import Loop
     from urunc.shim.publisher import Publisher
     from urunc.shim.service import Service
-    from urunc.shim.stdio import Settling
 
     worker.preload(worker.FIRST)
     loop, publisher = Loop(listener, SERVICES), Publisher(events, namespace)
     service = Service(loop, publisher, worker.Verbs(loop), namespace, path)
-    loop.run(service.serve, (Settling(), publisher, service.lives))
+    loop.run(service.serve, (service.settling, publisher, service.lives))
 
 
 def _drop_streams() -> None:

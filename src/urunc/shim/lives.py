@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from urunc.shim.calls import Call
     from urunc.shim.loop import Loop
     from urunc.shim.publisher import Publisher
+    from urunc.shim.stdio import Settling
     from urunc.shim.tasks import Tasks
     from urunc.shim.terminal import Terminal
     from urunc.shim.worker import Answer, Verbs
@@ -41,12 +42,19 @@ class Lives:
     """The calls that make and end, and the ends that nobody called for; a source of the loop."""
 
     def __init__(
-        self, loop: Loop, tasks: Tasks, verbs: Verbs, publisher: Publisher, namespace: str
+        self,
+        loop: Loop,
+        tasks: Tasks,
+        verbs: Verbs,
+        publisher: Publisher,
+        settling: Settling,
+        namespace: str,
     ) -> None:
         self._loop = loop
         self._tasks = tasks
         self._verbs = verbs
         self._publisher = publisher
+        self._settling = settling
         self._namespace = namespace
 
     # containers' lives
@@ -151,7 +159,7 @@ class Lives:
     ) -> tuple[TaskStreams, Terminal | None]:
         streams = TaskStreams(
             values["stdin"], values["stdout"], values["stderr"], terminal=values["terminal"],
-            namespace=self._namespace, identifier=identifier,
+            namespace=self._namespace, identifier=identifier, settling=self._settling,
             owner=(options.get("io_uid", 0), options.get("io_gid", 0)),
         )  # fmt: skip
         streams.open()

@@ -17,6 +17,7 @@ from urunc.shim.calls import CODES_OF_RUNNING, Call, answering
 from urunc.shim.lives import Lives
 from urunc.shim.messages import MessageError, any_of, timestamp
 from urunc.shim.options import read as runtime_options
+from urunc.shim.stdio import Settling
 from urunc.shim.tables import RUNNING, STOPPED
 from urunc.shim.tasks import Tasks
 from urunc.shim.ttrpc import (
@@ -47,7 +48,8 @@ class Service:
     ) -> None:
         """`path` is where the loop listens."""
         self.tasks = Tasks()
-        self.lives = Lives(loop, self.tasks, verbs, publisher, namespace)
+        self.settling = Settling()
+        self.lives = Lives(loop, self.tasks, verbs, publisher, self.settling, namespace)
         self._loop = loop
         self._publisher = publisher
         self._verbs = verbs

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 SETTLE_MS = 100
-"""How often `settle` is called while it says so."""
+"""How often what is not settled yet is looked at."""
 READY_TIMEOUT_S = 30
 TERMINATE_AFTER_S, KILL_AFTER_S = 2, 12
 """A logging binary's time after its container is removed: to end by itself, and after SIGTERM."""
@@ -47,41 +47,38 @@ O_NOCTTY = 0o400
 APPEND = posix.O_WRONLY | posix.O_APPEND | posix.O_CLOEXEC | O_NOCTTY
 SIGKILL, SIGPIPE, SIGTERM, SIGXFSZ = 9, 13, 15, 25
 
-_unsettled: list[Unsettled] = []
-
-
-def settle() -> bool:
-    """Go on with what outlives its process: output whose reader has not come, logging binaries that
-    shall end, terminals that are read empty. True: call again after SETTLE_MS."""
-    _unsettled[:] = [item for item in _unsettled if not item.settled()]
-    return bool(_unsettled)
-
-
-def settle_later(item: Unsettled) -> None:
-    """Have `settle` look after it, unless there is nothing left to do."""
-    if not item.settled():
-        _unsettled.append(item)
-
 
 class Settling:
-    """`settle` as a source of the shim's loop, which does not wait for it."""
+    """What outlives its process for a while: output whose reader has not come, logging binaries
+    that shall end, terminals that are read empty. A source of the shim's loop, which does not wait
+    for it."""
 
     busy = False
 
     def __init__(self) -> None:
-        self._again = False
+        self._items: list[Unsettled] = []
+
+    def later(self, item: Unsettled) -> None:
+        """Look after it from now on, unless there is nothing left to do."""
+        if not item.settled():
+            self._items.append(item)
+
+    def settle(self) -> bool:
+        """Go on with all of it; whether anything is left, to be called for after SETTLE_MS."""
+        self._items = [item for item in self._items if not item.settled()]
+        return bool(self._items)
 
     def descriptors(self) -> tuple[()]:
         """There are none: what is to be settled is looked at."""
         return ()
 
     def timeout_s(self) -> float | None:
-        """When to look again."""
-        return SETTLE_MS / 1000 if self._again else None
+        """When to look again; None where nothing is left."""
+        return SETTLE_MS / 1000 if self._items else None
 
     def advance(self) -> None:
-        """Go on."""
-        self._again = settle()
+        """Go on, from the loop."""
+        self.settle()
 
 
 def parse(name: str) -> tuple[str, str, list[tuple[str, str]]]:
@@ -125,10 +122,13 @@ class TaskStreams:
         terminal: bool,
         namespace: str,
         identifier: str,
+        settling: Settling,
         owner: tuple[int, int] = (0, 0),
     ) -> None:
-        """`owner`: the user and group whom the process's FIFOs shall be (IoUid, IoGid), so that it
-        can open them anew (as /dev/stdout) in a user namespace where root is these."""
+        """`settling` looks after what outlives the process. `owner`: the user and group whom the
+        process's FIFOs shall be (IoUid, IoGid), so that it can open them anew (as /dev/stdout) in a
+        user namespace where root is these."""
+        self.settling = settling
         self._owner = owner
         self._names = (stdin, stdout, "" if terminal else stderr)
         self._terminal = terminal
@@ -267,7 +267,7 @@ class TaskStreams:
         while self._readers:
             left = _LeftOutput(self._readers.pop())
             self._left.append(left)
-            settle_later(left)
+            self.settling.later(left)
 
     def close(self) -> None:
         """Let go of everything, also of output that nobody has read; can be repeated."""
@@ -282,7 +282,7 @@ class TaskStreams:
         self._left.clear()
         logger, self._logger = self._logger, None
         if logger:
-            logger.end()
+            logger.end(self.settling)
 
 
 class _LeftOutput:
@@ -382,7 +382,7 @@ class Logger:
         if not posix.read(self._ready, 1) and self._strict:
             raise HostError(f"logging binary '{self.path}': ended before it was ready")
 
-    def end(self) -> None:
+    def end(self, settling: Settling) -> None:
         """Its container is removed: it ends when it has read all, or is made to."""
         for fd in (self._ready, *self._given):
             posix.close(fd)
@@ -391,7 +391,7 @@ class Logger:
         first = now + TERMINATE_AFTER_S
         self._steps = [(first, SIGTERM), (first + KILL_AFTER_S, SIGKILL)]
         if self._pidfd >= 0:
-            settle_later(self)
+            settling.later(self)
 
     def settled(self) -> bool:
         """Whether it has ended; signals it when it is time."""

@@ -24,7 +24,6 @@ from time import monotonic
 
 from urunc.errors import HostError, reason
 from urunc.linux.files import unlink
-from urunc.shim.stdio import settle_later
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,7 +114,7 @@ class Terminal:
                     self._hear(fd)
         self._stop_listening()
         self._quiet_since = monotonic()
-        settle_later(self)
+        self._streams.settling.later(self)
 
     def settled(self) -> bool:
         """Whether it has been read empty; others may have it open still, without writing."""

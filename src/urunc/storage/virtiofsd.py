@@ -10,7 +10,6 @@ its root, drops capabilities and installs a seccomp filter (its sandbox).
 from __future__ import annotations
 
 from urunc.errors import HostError
-from urunc.init.daemon import LISTENER
 from urunc.linux.files import exists
 from urunc.programs import capture, find_program, remembered
 
@@ -45,13 +44,13 @@ def find(config: Config) -> tuple[str, bool]:
     return path, facts["rust"]
 
 
-def command(path: str, directory: str, *, rust: bool) -> tuple[str, ...]:
-    """The argv to serve a directory on the listening descriptor of init/daemon.py.
+def command(path: str, directory: str, listener: int, *, rust: bool) -> tuple[str, ...]:
+    """The argv to serve a directory to whom connects to the socket that descriptor `listener` is.
 
     It leaves resource limits alone. A guest may use extended attributes as a container may, but
     cannot make device nodes, which would be real ones on the host.
     """
-    common = (f"--fd={LISTENER}", "--rlimit-nofile=0")
+    common = (f"--fd={listener}", "--rlimit-nofile=0")
     if rust:
         return (
             *(path, *common, f"--shared-dir={directory}", "--sandbox=namespace", "--xattr"),
