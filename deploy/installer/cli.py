@@ -19,7 +19,7 @@ HERE = pathlib.Path(__file__).resolve().parent.parent
 
 
 def parser() -> argparse.ArgumentParser:
-    """What it takes."""
+    """The verbs and their options."""
     own = argparse.ArgumentParser(
         "deploy/install", description="urunc as a runtime of a Kubernetes node"
     )
@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def source(options: argparse.Namespace) -> program.Source:
-    """What to install: named, or what stands beside this program."""
+    """What to install: the directories that the options name, or else those beside this program."""
     places = [HERE.parent / "prefix", HERE.parent / "build/prefix"]
     prefix = pathlib.Path(options.source) if options.source else None
     prefix = prefix or next((place for place in places if place.is_dir()), places[-1])
@@ -71,7 +71,8 @@ def source(options: argparse.Namespace) -> program.Source:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Do it."""
+    """Run a verb, with /run of the node locked against other installers: the exit code. Raises
+    Failure."""
     if options.verb == "label":
         label(options.node, options.labels)
         return 0
@@ -110,7 +111,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    """The program."""
+    """The command line, with a Failure on standard error and as exit code 1."""
     options = parser().parse_args()
     if options.verb == "wait":
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})

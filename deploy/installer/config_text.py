@@ -27,24 +27,25 @@ HEADER = re.compile(r"^[ \t]*\[", re.MULTILINE)
 
 
 def block(content: str) -> str:
-    """Lines between the marks."""
+    """Lines between the installer's marks (BEGIN, END), which `without_block` finds."""
     return f"{BEGIN}{content.rstrip()}\n{END}"
 
 
 def made(content: str) -> str:
-    """A file of the installer's own."""
+    """The text of a file that was not there before: a block that begins with MADE."""
     return block(MADE + content)
 
 
 def with_block(text: str, content: str) -> str:
-    """A file's text with lines at its end."""
+    """A file's text with a block at its end; that it had no line feed at its end is noted there
+    (JOINED)."""
     if text and not text.endswith("\n"):
         return f"{text}\n{JOINED}{content.rstrip()}\n{END}"
     return text + block(content)
 
 
 def without_block(text: str) -> str:
-    """A file's text as it was before."""
+    """A file's text without the block, to the byte what `with_block` was given."""
     return BLOCK.sub("", text)
 
 
@@ -55,7 +56,7 @@ def is_made(text: str, rest: str) -> bool:
 
 
 def parse(text: str, path: str) -> dict[str, Any]:
-    """A TOML file's content."""
+    """A TOML text's content; raises Failure, with the path, where it is none."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -63,7 +64,7 @@ def parse(text: str, path: str) -> dict[str, Any]:
 
 
 def imports_of(text: str, path: str) -> list[str]:
-    """What a configuration of containerd's imports."""
+    """The patterns of the key `imports` of a configuration of containerd's; raises Failure."""
     found = parse(text, path).get("imports", [])
     return [item for item in found if isinstance(item, str)] if isinstance(found, list) else []
 

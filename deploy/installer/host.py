@@ -201,7 +201,8 @@ class Host:
     def run(
         self, *words: str, check: bool = True, timeout_s: float = 60
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program of the node's to its end."""
+        """Run a program of the node's to its end, with the output as text. Raises Failure where it
+        cannot be started or takes too long, with `check` also where it fails."""
         environment = {"PATH": ":".join(DIRECTORIES), "SYSTEMD_IGNORE_CHROOT": "1", "LC_ALL": "C"}
         try:
             result = subprocess.run(

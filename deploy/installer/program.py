@@ -77,7 +77,8 @@ class Interpreter:
 
 
 def interpreter(host: Host, source: Source, library: str) -> Interpreter:
-    """The node's own Python, or the one that is brought along."""
+    """The node's first Python that is new enough (LEAST), or the one that is brought along; raises
+    Failure where there is neither."""
     for directory in DIRECTORIES:
         for name in PYTHONS:
             path = host.program(name, directories=(directory,))
@@ -104,7 +105,8 @@ class Program:
 
 
 def wanted(host: Host, source: Source, prefix: str) -> Program:
-    """What the node shall have below the prefix."""
+    """What the node shall have below the prefix: in a directory by the version, or, where that has
+    other content, by version and digest. Raises Failure."""
     root = f"{prefix}/lib/urunc"
     python = interpreter(host, source, f"{root}/{source.version}")
     digest = hashlib.sha256(f"{prefix}\0{python.path}\0{python.magic}".encode())
@@ -130,7 +132,8 @@ def wanted(host: Host, source: Source, prefix: str) -> Program:
 
 
 def place(host: Host, source: Source, program: Program) -> None:
-    """Put the directory of the version in place."""
+    """Make the version's directory under another name, bundled by the node's interpreter, and
+    rename it when it is whole. Raises Failure."""
     temporary, tools = f"{program.directory}.new", f"{program.directory}.tools"
     for directory in (temporary, tools):
         host.remove(directory)
@@ -162,7 +165,7 @@ def place(host: Host, source: Source, program: Program) -> None:
 
 
 def check(host: Host, program: Program) -> None:
-    """Run the new urunc, before anything leads to it."""
+    """Run the new urunc, before anything leads to it; raises Failure where that fails."""
     path = f"{program.directory}/try"
     launcher = next(data for name, data in program.files.items() if name.endswith("/urunc"))
     if host.dry:

@@ -36,12 +36,13 @@ class Record:
 
 
 def path(prefix: str) -> str:
-    """Where it is."""
+    """Where the record of a prefix is on the node."""
     return f"{prefix}/lib/urunc/install.json"
 
 
 def load(host: Host, prefix: str) -> Record:
-    """The record; an empty one where there is none."""
+    """The record of a prefix, an empty one where there is none; raises Failure where it cannot be
+    read, or is of another schema."""
     text = host.read(path(prefix))
     if text is None:
         return Record()
@@ -56,7 +57,7 @@ def load(host: Host, prefix: str) -> Record:
 
 
 def save(host: Host, prefix: str, record: Record) -> None:
-    """Write it."""
+    """Write the record whole, for root alone to read."""
     host.write(
         path(prefix), json.dumps({"schema": SCHEMA} | asdict(record), indent=1) + "\n", 0o600
     )

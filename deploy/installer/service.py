@@ -24,7 +24,8 @@ def listener(node: Node) -> int:
 
 
 def ailment(node: Node) -> str:
-    """Why the engine is not well; "" if it is."""
+    """Why the engine is not well; "" if it is: its socket answers, and of containerd no CRI plugin
+    has failed."""
     if not listener(node):
         return f"nobody answers at {node.socket}"
     if not node.ctr:
@@ -46,7 +47,7 @@ def ailment(node: Node) -> str:
 
 
 def wait_until_well(node: Node, seconds: float) -> str:
-    """Wait for it; returns what still ails it."""
+    """Wait until the engine is well, no longer than this: what ails it then, or ""."""
     end = time.monotonic() + seconds
     while True:
         reason = ailment(node)
@@ -56,7 +57,8 @@ def wait_until_well(node: Node, seconds: float) -> str:
 
 
 def restart(node: Node, how: str) -> str:
-    """Restart the engine; returns what was done."""
+    """Restart the engine: by a command line (`how`), or by `systemd`, `openrc` or `signal`, where
+    `auto` takes the first that is there. What was done, in words; raises Failure."""
     host = node.host
     if how not in ("auto", "systemd", "openrc", "signal"):
         host.run(*shlex.split(how), timeout_s=node.start_s)
@@ -83,7 +85,8 @@ def restart(node: Node, how: str) -> str:
 
 
 def _by_signal(node: Node) -> str:
-    """End it, so that whoever keeps it up starts it anew."""
+    """SIGTERM to the engine, for a supervisor that starts it anew; raises Failure where it does not
+    end within its time."""
     pid = listener(node)
     if not pid:
         return "nobody listens: waiting for whoever keeps it up"

@@ -77,7 +77,7 @@ def _inherit_cpuset(path: str) -> None:
 
 
 def enable_controllers(path: str) -> None:
-    """On v2, hand every controller that is at hand here down to the groups below
+    """On v2, enable every controller of a group for the groups below it
     (cgroup.subtree_control)."""
     for controller in read_text(f"{path}/cgroup.controllers").split():
         try:
@@ -88,12 +88,12 @@ def enable_controllers(path: str) -> None:
 
 
 def join(path: str, pid: int) -> None:
-    """Put a process into a group."""
+    """Move a process, by its pid, into a group; raises OSError."""
     write_bytes(f"{path}/cgroup.procs", str(pid).encode())
 
 
 def join_alone(path: str) -> None:
-    """Put the calling process, of one thread, into a v1 group.
+    """Move the calling process, which has one thread, into a v1 group; raises OSError.
 
     A thread that moves itself alone needs no lock of the whole kernel's (cgroup_procs_write_start
     in kernel/cgroup/cgroup.c, since Linux 5.5), which takes a grace period to get (RCU; 8 to 13 ms

@@ -45,13 +45,14 @@ MNT_DETACH = 2
 
 
 def make_private() -> None:
-    """Cut every mount of this namespace off from the host's: nothing spreads in either
-    direction."""
+    """Make every mount of this namespace private: none propagates to or from the host's
+    (mount_namespaces(7))."""
     _linux.mount(None, "/", None, MS_REC | MS_PRIVATE, None)
 
 
 def make_slaves() -> None:
-    """Have mounts of the host's appear in this namespace, and none of this one there."""
+    """Make every mount of this namespace a slave: mounts propagate from the host's, and none
+    back."""
     _linux.mount(None, "/", None, MS_REC | PROPAGATION["slave"], None)
 
 
@@ -72,7 +73,7 @@ def bind(source_fd: int, target: str, attributes: int) -> None:
 
 
 def clone(source_fd: int, *, recursive: bool = False) -> int:
-    """A mount of an open file or directory that is nowhere attached."""
+    """The descriptor of a detached mount of an open file or directory (open_tree(2))."""
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
     return _linux.open_tree(source_fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | flags)
 

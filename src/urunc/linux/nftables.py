@@ -143,7 +143,7 @@ def family(number: int) -> tuple[bytes, ...]:
 
 
 def protocol(number: int) -> tuple[bytes, ...]:
-    """TCP, UDP and their kin."""
+    """The packet's transport protocol is this one (IPPROTO_TCP, IPPROTO_UDP, …)."""
     return _compared(_meta(L4PROTO), bytes([number]))
 
 
@@ -210,12 +210,12 @@ def is_new() -> tuple[bytes, ...]:
 
 
 def accept() -> tuple[bytes, ...]:
-    """Let it go its way; in a nat chain: untranslated."""
+    """Accept the packet; in a nat chain, untranslated."""
     return (_verdict(NF_ACCEPT),)
 
 
 def drop() -> tuple[bytes, ...]:
-    """Throw it away."""
+    """Drop the packet."""
     return (_verdict(NF_DROP),)
 
 

@@ -37,7 +37,7 @@ def stat(pid: int) -> tuple[str, str, int] | None:
 
 
 def parent(pid: int) -> int:
-    """The process that a process is a child of; 0 where it is gone."""
+    """The pid of a process's parent; 0 where the process is gone."""
     try:
         text = read_bytes(f"/proc/{pid}/stat", 4096).decode("ascii", "replace")
     except OSError:

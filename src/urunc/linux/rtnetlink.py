@@ -133,7 +133,7 @@ class KernelRoute:
 
 
 class Neighbour:
-    """An address whose hardware address somebody has written down for good."""
+    """A permanent neighbour entry (NUD_PERMANENT): an address, and its hardware address as text."""
 
     def __init__(self, family: int, index: int, values: dict[int, bytes]) -> None:
         self.address = inet_ntop(family, values[NDA_DST])
@@ -261,7 +261,7 @@ class Rtnetlink(Socket):
         self.request(RTM_NEWLINK, 0, body + attribute(IFLA_IFNAME, name.encode() + b"\0"))
 
     def set_queue_length(self, index: int, length: int) -> None:
-        """Say how many frames a device's queue holds (0: it has none)."""
+        """Set the length of a device's transmit queue, in frames (0: it has none)."""
         body = pack("BBHiII", 0, 0, 0, index, 0, 0)
         self.request(RTM_NEWLINK, 0, body + attribute(IFLA_TXQLEN, pack("I", length)))
 
@@ -298,7 +298,7 @@ class Rtnetlink(Socket):
                     raise
 
     def add_neighbour(self, index: int, address: str, mac: str) -> None:
-        """Write an address's hardware address down for good."""
+        """Make a permanent neighbour entry."""
         family = AF_INET6 if ":" in address else AF_INET
         body = pack("BxxxiHBB", family, index, NUD_PERMANENT, 0, 0)
         body += attribute(NDA_DST, inet_pton(family, address))

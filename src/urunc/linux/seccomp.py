@@ -23,7 +23,7 @@ def compile_rules(
     architectures: Sequence[int] = (),
 ) -> bytes:
     """The BPF program of (name, action, conditions) rules, for this machine's architecture and
-    further ones (libseccomp's tokens), whose calls end the process else; names that none of them
-    has are left out. Raises ImportError where libseccomp (libseccomp.so.2) is missing, OSError
+    further ones (libseccomp's tokens); a call of any other ends the process. Names that none of
+    them has are left out. Raises ImportError where libseccomp (libseccomp.so.2) is missing, OSError
     where it refuses."""
     return _linux.compile_seccomp(default, rules, architectures)
