@@ -14,6 +14,7 @@ INTERPRETER := $(shell $(PYTHON) -c 'import os, sys; print(os.path.realpath(sys.
 INCLUDE := $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')
 MODULE := src/urunc/linux/_linux.abi3.so
 STATIC := $(BUILD)/guest-init/guest-init $(BUILD)/guest-init/supervisor
+DOOR := $(BUILD)/door/urunc
 VENV := .venv/bin
 PYTEST := PATH="$(BUILD)/prefix/bin:$(PARTS)/bin:$$PATH" $(VENV)/python tests/lib/world.py -- $(VENV)/python -m pytest
 CONTAINERD := github.com/containerd/containerd/v2
@@ -32,7 +33,10 @@ $(MODULE): $(wildcard src/urunc/linux/*.[ch])
 $(STATIC): $(wildcard guest-init/*)
 	$(MAKE) --no-print-directory -C guest-init OUT=$(BUILD)/guest-init
 
-build: $(MODULE) $(STATIC) ## compile what is in C, install into build/prefix
+$(DOOR): $(wildcard door/*)
+	$(MAKE) --no-print-directory -C door OUT=$(BUILD)/door
+
+build: $(MODULE) $(STATIC) $(DOOR) ## compile what is in C, install into build/prefix
 	@$(MAKE) --no-print-directory install PREFIX=$(BUILD)/prefix DESTDIR=
 
 parts: ## build the guests and monitors that the tests use, into build/parts
@@ -81,23 +85,26 @@ network: build parts ## latency and throughput to guests against a plain process
 storage: build parts ## what each way of a root filesystem to a guest costs
 	PATH="$(PARTS)/bin:$$PATH" $(PYTHON) bench/storage --urunc $(BUILD)/prefix/bin/urunc --parts $(PARTS)
 
-install: $(MODULE) $(STATIC) ## install below PREFIX (default /usr/local), beside other versions
+install: $(MODULE) $(STATIC) $(DOOR) ## install below PREFIX (default /usr/local), beside other versions
 	@set -e; library="$(DESTDIR)$(PREFIX)/lib/urunc/$(VERSION)"; \
 	rm -rf "$$library.new"; mkdir -p "$$library.new" "$(DESTDIR)$(PREFIX)/bin"; \
 	(cd src && find urunc -name '*.py' -o -name '*.so') | while read -r file; do \
 		install -D -m 644 "src/$$file" "$$library.new/$$file"; done; \
 	install -m 755 $(STATIC) "$$library.new"; \
+	sed -e 's|@PYTHON@|$(INTERPRETER)|' -e 's|@LIBRARY@|$(PREFIX)/lib/urunc/$(VERSION)|' \
+		-e 's|@ENTRY@|urunc.__main__|' launcher/urunc.in >"$$library.new/launch"; \
+	chmod 755 "$$library.new/launch"; \
 	$(INTERPRETER) -I -m compileall -q --invalidation-mode unchecked-hash \
 		-s "$$library.new" -p "$(PREFIX)/lib/urunc/$(VERSION)" "$$library.new"; \
 	$(INTERPRETER) -I launcher/bundle.py "$$library.new" "$(PREFIX)/lib/urunc/$(VERSION)"; \
 	rm -rf "$$library.old"; [ ! -e "$$library" ] || mv "$$library" "$$library.old"; \
 	mv "$$library.new" "$$library"; rm -rf "$$library.old"; \
-	for program in urunc=urunc.__main__ containerd-shim-urunc-v2=urunc.shim.command; do \
-		target="$(DESTDIR)$(PREFIX)/bin/$${program%%=*}"; \
-		case $$program in urunc=*) script=urunc.in;; *) script=shim.in;; esac; \
-		sed -e 's|@PYTHON@|$(INTERPRETER)|' -e 's|@LIBRARY@|$(PREFIX)/lib/urunc/$(VERSION)|' \
-			-e "s|@ENTRY@|$${program#*=}|" launcher/$$script >"$$target.new"; \
-		chmod 755 "$$target.new"; mv "$$target.new" "$$target"; \
+	bin="$(DESTDIR)$(PREFIX)/bin"; \
+	$(INTERPRETER) -I launcher/door.py $(DOOR) "$$bin/urunc.new" "$(PREFIX)/lib/urunc/$(VERSION)/launch"; \
+	sed -e 's|@PYTHON@|$(INTERPRETER)|' -e 's|@LIBRARY@|$(PREFIX)/lib/urunc/$(VERSION)|' \
+		-e 's|@ENTRY@|urunc.shim.command|' launcher/shim.in >"$$bin/containerd-shim-urunc-v2.new"; \
+	for program in urunc containerd-shim-urunc-v2; do \
+		chmod 755 "$$bin/$$program.new"; mv "$$bin/$$program.new" "$$bin/$$program"; \
 	done
 	@echo "installed $(DESTDIR)$(PREFIX)/bin/urunc $(VERSION)"
 

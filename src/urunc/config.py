@@ -128,6 +128,13 @@ def load(path: str = "") -> Config:
     return config
 
 
+def files(config: Config) -> list[str]:
+    """The paths that make up the configuration when no option names another one: those that are
+    not there, too."""
+    usual = [DEFAULT_PATH, DEFAULT_PATH.removesuffix(".toml") + ".d"]
+    return list(dict.fromkeys((*usual, *config.sources.values())))
+
+
 def _pattern(key: str) -> str:
     section, _, rest = key.partition(".")
     if section in ("monitors", "guests"):

@@ -45,6 +45,11 @@ class Resource:
         """Remove it, even if it was half made or is removed already; raises OSError."""
         raise NotImplementedError
 
+    def removal(self) -> list[tuple[str, ...]] | None:
+        """What `remove` does, as actions of a recipe (door/remove.c); None where that takes
+        Python."""
+        return None
+
 
 class Journal:
     """The resources of one container, in its directory."""

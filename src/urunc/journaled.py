@@ -41,6 +41,10 @@ class ControlGroups(Resource):
         for path in reversed(self.parents):
             cgroups.remove(path)
 
+    def removal(self) -> list[tuple[str, ...]]:
+        groups = [("group", path) for path in self.paths]
+        return groups + [("parent", path) for path in reversed(self.parents)]
+
     def _remove(self, path: str) -> None:
         # the processes are dead by now, but the kernel may still be reaping them
         from time import sleep
@@ -111,6 +115,9 @@ class ReservedUser(Resource):
         except FileNotFoundError:
             pass
 
+    def removal(self) -> list[tuple[str, ...]]:
+        return [("file", self.path, self.folder)]
+
 
 class FileOwner(Resource):
     """A file of the image, a disk to write to, that is owned by the monitor's user while the
@@ -134,6 +141,9 @@ class FileOwner(Resource):
 
     def remove(self) -> None:
         self._give(*self.before)
+
+    def removal(self) -> list[tuple[str, ...]]:
+        return [("owner", self.root, self.path, str(self.inode), *map(str, self.before))]
 
     def _give(self, uid: int, gid: int, mode: int) -> None:
         try:
@@ -166,6 +176,9 @@ class PrivateDirectory(Resource):
 
     def remove(self) -> None:
         remove_tree(self.path)
+
+    def removal(self) -> list[tuple[str, ...]]:
+        return [("tree", self.path)]
 
 
 KINDS: dict[str, type[Resource]] = {

@@ -242,6 +242,11 @@ class State:
             **{name: plain(item) for name, item in records.items()},
         )
 
+    @property
+    def document(self) -> Mapping[str, Any]:
+        """The whole object."""
+        return self._document
+
     def save(self) -> None:
         """Write it whole."""
         write_whole(f"{self.directory}/{FILE}", dumps(self._document).encode())

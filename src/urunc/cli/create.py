@@ -55,7 +55,8 @@ def create(
     timing.stamp(1)
     from urunc.lifecycle import create
 
-    asked = create.CreateOptions(relay=relay, **options(arguments))
+    alone = arguments.document is None
+    asked = create.CreateOptions(relay=relay, recipe=alone, **options(arguments))
     if parsed.terminal and terminal:
         asked = replace(asked, console_descriptor=terminal())
     return create.create(arguments.root, identifier, parsed, unikernel, config, asked)

@@ -14,6 +14,7 @@ from urunc.bundle.resources import Resources, with_tasks
 from urunc.bundle.spec import Spec
 from urunc.cgroup import devices, groups
 from urunc.cgroup.groups import Groups
+from urunc.config import files as config_files
 from urunc.directory import Directory
 from urunc.errors import Error, HostError, SpecError, reason
 from urunc.ids import ids_of
@@ -63,6 +64,8 @@ class CreateOptions:
     systemd: bool = False
     relay: Relay | None = None
     """Who passes on the streams of a `run` in the foreground."""
+    recipe: bool = False
+    """Whether the verbs to come are programs of their own, which can do without Python."""
     pod: Resources | None = None
     """What the container's pod has left for it, where it has no limits of its own."""
 
@@ -169,6 +172,10 @@ class _Creation:
             logs.warn(omission)
         self._finish(launch)
         self._record(net, launch)
+        if self.options.recipe:
+            from urunc import recipe
+
+            recipe.write(self.state, plan, self.network, self.journal, config_files(self.config))
         self._let_go_of_device()  # the last thing, for it is not mounted again on failure
         return self.state
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 from urunc import logs, timing
 from urunc.bundle.network_files import network_files
 from urunc.linux import namespaces
+from urunc.linux.files import stamp
 from urunc.net.attach import connect, look_at_network, network_of
 from urunc.net.facts import NO_NETWORK, NOTHING, NetFacts
 from urunc.record import replace
@@ -28,6 +29,10 @@ class GuestNetwork:
         self.found = NOTHING
         self.identity: tuple[int, int] | tuple[()] = ()
         """(device, inode) of the namespace, () where nobody looked into it."""
+        self.stamps: list[tuple[str, str]] = []
+        """(path, stamp) of resolv.conf and the hosts file, from before they were read."""
+        self.messages: list[tuple[int, bytes]] = []
+        """What netlink said of the namespace, (kind, body) of each message."""
 
     def move_devices(self, pid: int) -> None:
         """The host's network devices that the container of this init shall have."""
@@ -49,8 +54,10 @@ class GuestNetwork:
             return self._files(plan)
         namespace = network_of(pid, self._spec.namespaces.get("network", ""))
         self.identity = namespaces.identity(namespace)
+        files = network_files(self._spec)
+        self.stamps = [(path, stamp(path)) for path in files.values() if path]
         if plan.network.mode != "none":
-            self.found = look_at_network(plan, namespace, network_files(self._spec))
+            self.found = look_at_network(plan, namespace, files, self.messages)
             if not self.found.interfaces:
                 logs.detail("no interface in the network namespace: no network so far")
             self._note_devices()

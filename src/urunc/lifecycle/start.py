@@ -24,8 +24,16 @@ if TYPE_CHECKING:
     from urunc.init.letters import MonitorExec
 
 
+SAID = b"URUNC_DOOR_SAID"
+"""What init said to the door (door/door.c), which has no words for it, in place of starting."""
+
+
 def start(root: str, identifier: str, config: Config) -> State:
     """Let a created container's monitor run; raises WrongStatusError, InitError."""
+    said = posix.environ.get(SAID)
+    if said:
+        problem = problem_of(said)
+        raise InitError(f"start '{identifier}': {problem.error}", problem.hint)
     directory = Directory(root, check_id(identifier))
     directory.lock()
     try:

@@ -160,15 +160,22 @@ def _freezer(paths: dict[str, str]) -> tuple[str, bool]:
     return paths.get(UNIFIED, ""), False
 
 
-def frozen(paths: dict[str, str]) -> bool:
-    """Whether the groups are frozen; False where they are gone."""
+def freezer(paths: dict[str, str]) -> tuple[str, str]:
+    """The file that says whether the groups are frozen, and what is in it while they are not;
+    ("", "") where there is none."""
     directory, v1 = _freezer(paths)
     if not directory:
-        return False
+        return "", ""
+    if v1:
+        return f"{directory}/freezer.state", "THAWED"
+    return f"{directory}/cgroup.freeze", "0"
+
+
+def frozen(paths: dict[str, str]) -> bool:
+    """Whether the groups are frozen; False where they are gone."""
+    file, thawed = freezer(paths)
     try:
-        if v1:
-            return read_bytes(f"{directory}/freezer.state", 64).strip() != b"THAWED"
-        return read_bytes(f"{directory}/cgroup.freeze", 64).strip() == b"1"
+        return bool(file) and read_text(file, 64).strip() != thawed
     except OSError:
         return False
 
@@ -208,13 +215,17 @@ def freeze(paths: dict[str, str], *, on: bool, timeout_s: float = 10) -> None:
             sleep(0.001)
 
 
+def oom_file(paths: dict[str, str]) -> str:
+    """The file that counts processes killed for want of memory."""
+    v1 = paths.get("memory")
+    return f"{v1}/memory.oom_control" if v1 else f"{paths.get(UNIFIED, '')}/memory.events"
+
+
 def oom_kills(paths: dict[str, str]) -> int:
     """How many processes of the groups were killed for want of memory (`oom_kill` of v1's
     memory.oom_control and v2's memory.events); 0 where the groups are gone."""
-    v1 = paths.get("memory")
-    file = f"{v1}/memory.oom_control" if v1 else f"{paths.get(UNIFIED, '')}/memory.events"
     try:
-        words = read_text(file).split()
+        words = read_text(oom_file(paths)).split()
     except OSError:
         return 0
     pairs = dict(zip(words[::2], words[1::2], strict=False))

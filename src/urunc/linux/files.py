@@ -162,6 +162,18 @@ def exists(path: str) -> bool:
     return True
 
 
+def stamp(path: str) -> str:
+    """What changes whenever a file does: its device, inode, size and times of change (mtime, ctime
+    in seconds); "" where there is none."""
+    try:
+        facts = posix.stat(path)
+    except OSError:
+        return ""
+    times = (facts.st_mtime_ns, facts.st_ctime_ns)
+    written = (f"{time_ns // 10**9}.{time_ns % 10**9:09}" for time_ns in times)
+    return " ".join((f"{facts.st_dev} {facts.st_ino} {facts.st_size}", *written))
+
+
 def is_directory(path: str) -> bool:
     """Whether a path leads to a directory."""
     try:

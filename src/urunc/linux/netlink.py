@@ -42,6 +42,8 @@ class Socket:
                 self._socket.setsockopt(SOL_SOCKET, usual, BUFFER_BYTES)
         self._socket.bind((0, 0))
         self._sequence = 0
+        self.said: list[tuple[int, bytes]] | None = None
+        """Gets (kind, body) of each message that answers, where it is a list."""
 
     def close(self) -> None:
         """Let go of the socket (and with it of the namespace)."""
@@ -104,6 +106,8 @@ class Socket:
                     waiting.discard(sequence)
                     failure = failure or -unpack_from("i", body)[0]
                 else:
+                    if self.said is not None:
+                        self.said.append((kind, body))
                     yield body
         if failure:
             raise OSError(failure, posix.strerror(failure))

@@ -13,7 +13,9 @@ from errno import EAFNOSUPPORT, EEXIST
 
 from urunc.linux.namespaces import call_in_network
 from urunc.linux.netlink import (
+    NLM_F_ACK,
     NLM_F_CREATE,
+    NLM_F_DUMP,
     NLM_F_EXCL,
     NLM_F_REPLACE,
     Socket,
@@ -265,9 +267,10 @@ class Rtnetlink(Socket):
         body = pack("BBHiII", 0, 0, 0, index, 0, 0)
         self.request(RTM_NEWLINK, 0, body + attribute(IFLA_TXQLEN, pack("I", length)))
 
-    def delete_link(self, index: int) -> None:
-        """Remove a device."""
-        self.request(RTM_DELLINK, 0, pack("BBHiII", 0, 0, 0, index, 0, 0))
+    def delete_link(self, name: str) -> None:
+        """Remove a device; ENODEV where there is none."""
+        body = pack("BBHiII", 0, 0, 0, 0, 0, 0)
+        self.request(RTM_DELLINK, 0, body + attribute(IFLA_IFNAME, name.encode() + b"\0"))
 
     def add_address(self, index: int, address: str, prefix: int, peer: str = "") -> None:
         """Give a device an address; with a peer, the prefix is the peer's, and a route leads to
@@ -367,6 +370,23 @@ class Rtnetlink(Socket):
     def delete_filters(self, index: int, priority: int) -> None:
         """Remove a device's ingress filters of one priority."""
         self.request(RTM_DELTFILTER, 0, _tcmsg(index, 0, TC_H_CLSACT_INGRESS, priority << 16))
+
+
+class Written(Rtnetlink):
+    """What would be said to the kernel, for somebody else to say it."""
+
+    def __init__(self) -> None:
+        self._sequence = 0
+        self.messages: list[tuple[str, bytes]] = []
+        """("ask", a request) or ("unless", a question: what is written after it is for an empty
+        answer)."""
+
+    def request(self, kind: int, flags: int, body: bytes) -> None:
+        self.messages.append(("ask", self._message(kind, NLM_F_ACK | flags, body)))
+
+    def dump(self, kind: int, body: bytes) -> list[bytes]:
+        self.messages.append(("unless", self._message(kind, NLM_F_DUMP, body)))
+        return []
 
 
 def ask(namespace: str, question: Callable[[Rtnetlink], T]) -> T:

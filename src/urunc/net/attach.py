@@ -16,14 +16,20 @@ if TYPE_CHECKING:
     from urunc.plan.model import MonitorUser, Plan
 
 
-def look_at_network(plan: Plan, namespace: str, files: dict[str, str]) -> NetworkFound:
+def look_at_network(
+    plan: Plan,
+    namespace: str,
+    files: dict[str, str],
+    messages: list[tuple[int, bytes]] | None = None,
+) -> NetworkFound:
     """The network that there is for a guest now. `files` has the paths of the container's
-    resolv.conf (`resolver`) and hosts file (`hosts`), "" for none. Raises HostError."""
+    resolv.conf (`resolver`) and hosts file (`hosts`), "" for none; `messages` gets what netlink
+    said of it. Raises HostError."""
     from urunc.net.look import read_network
 
     # a guest that shares the namespace has to know all of it
     count = 1 << 16 if plan.network.mode == "shared" else plan.network.nic_count
-    return read_network(namespace, files["resolver"], files["hosts"], count)
+    return read_network(namespace, files["resolver"], files["hosts"], count, messages)
 
 
 def connect(

@@ -40,12 +40,18 @@ LISTEN = "0A"
 """A TCP socket's state in /proc/net/tcp."""
 
 
-def read_network(namespace: str, resolver: str, hosts: str, count: int) -> NetworkFound:
+def read_network(
+    namespace: str,
+    resolver: str,
+    hosts: str,
+    count: int,
+    messages: list[tuple[int, bytes]] | None = None,
+) -> NetworkFound:
     """The Ethernet devices of a namespace (by its path), `eth0` first; the first `count` as
     `interfaces`, the rest as `others`.
 
-    `resolver` and `hosts` are paths of a resolv.conf and a hosts file, "" for none. Raises
-    HostError.
+    `resolver` and `hosts` are paths of a resolv.conf and a hosts file, "" for none; `messages`
+    gets what the kernel said. Raises HostError.
     """
     try:
         netlink = call_in_network(namespace, Rtnetlink)
@@ -54,6 +60,7 @@ def read_network(namespace: str, resolver: str, hosts: str, count: int) -> Netwo
             f"network namespace '{namespace}': {reason(error)}",
             "it was removed from outside; delete the container and create it again",
         ) from None
+    netlink.said = messages
     try:
         links, addresses = netlink.links(), netlink.addresses()
         routes, neighbours = netlink.routes(), netlink.neighbours()

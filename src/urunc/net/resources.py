@@ -58,6 +58,19 @@ class NetworkResource(Resource):
         if path:
             rtnetlink.ask(path, question)
 
+    def written(
+        self, question: Callable[[Rtnetlink], None], *fine: int
+    ) -> list[tuple[str, ...]] | None:
+        """What `question` says to the kernel, as actions of a recipe; `fine` are the refusals that
+        do not matter. None where the namespace is the host's."""
+        if is_host_network((self.device, self.inode)):
+            return None
+        netlink = rtnetlink.Written()
+        question(netlink)
+        errors = " ".join(map(str, fine))
+        actions = [(word, message.hex(), errors) for word, message in netlink.messages]
+        return [("namespace", self.namespace, f"{self.device} {self.inode}"), *actions]
+
     def find_to_remove(self) -> str:
         """A path to the namespace for `remove`, "" if it has gone; also "", with a warning, if it
         is the host's."""
@@ -127,15 +140,19 @@ class Tap(NetworkResource):
 
     def remove(self) -> None:
         def remove(netlink: Rtnetlink) -> None:
-            index = netlink.index(self.name)
-            if index:
-                try:
-                    netlink.delete_link(index)
-                except OSError as error:
-                    if error.errno != ENODEV:
-                        raise
+            try:
+                netlink.delete_link(self.name)
+            except OSError as error:
+                if error.errno != ENODEV:
+                    raise
 
         self.ask(self.find_to_remove(), remove)
+
+    def removal(self) -> list[tuple[str, ...]] | None:
+        def remove(netlink: Rtnetlink) -> None:
+            netlink.delete_link(self.name)
+
+        return self.written(remove, ENODEV)
 
 
 class Redirect(NetworkResource):
@@ -194,6 +211,17 @@ class Redirect(NetworkResource):
                     raise
 
         self.ask(self.find_to_remove(), remove)
+
+    def removal(self) -> list[tuple[str, ...]] | None:
+        def remove(netlink: Rtnetlink) -> None:
+            netlink.delete_filters(self.index, FILTER_PRIORITY)
+            if self.own:
+                netlink.filters(self.index)  # where others use it by now, it stays
+                netlink.delete_ingress(self.index)
+                if self.queue_length >= 0:
+                    netlink.set_queue_length(self.index, self.queue_length)
+
+        return self.written(remove, EINVAL, ENODEV, ENOENT)
 
 
 class Rules(NetworkResource):

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `start`, `state`, `kill` and `delete` have to do for one container, left by `create` for the
+door (door/), which does it without Python.
+
+A file of fields that end with a NUL, in the order in which door/recipe.c reads them, then a dump of
+the network (netlink messages). It holds as long as the files that it was made of are unchanged, so
+whoever changes one of them has nothing to do; without it, or where it does not hold, the verbs do
+as ever. Only what is the same every time is in it: with hooks, a unit of systemd's or a network
+that guests share, Python is asked.
+"""
+
+from __future__ import annotations
+
+from _struct import pack
+
+from urunc.init.letters import Start, whole
+from urunc.jsontext import dumps
+from urunc.linux.cgroups import freezer, oom_file
+from urunc.linux.files import stamp, write_whole
+from urunc.state import CREATED, FILE, JOURNAL, RUNNING
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from urunc.journal import Journal
+    from urunc.lifecycle.guest_network import GuestNetwork
+    from urunc.plan.model import Plan
+    from urunc.state import State
+
+NAME = "recipe"
+FIRST = "urunc recipe 1"
+
+
+def write(
+    state: State, plan: Plan, network: GuestNetwork, journal: Journal, config: Iterable[str]
+) -> None:
+    """Leave the recipe in the container's directory; `config` are the files that configure urunc.
+    A text that does not fit into a field means that there is none."""
+    document = state.document
+    pid, start_time = document["initProcess"]
+    freezes, thawed = freezer(state.group_paths)
+    fields = [FIRST, document["bootId"], str(pid), str(start_time), freezes, thawed]
+    stamps = [(name, stamp(f"{state.directory}/{name}")) for name in (FILE, JOURNAL)]
+    stamps += [*network.stamps, *((path, stamp(path)) for path in config)]
+    fields += [str(len(stamps)), *(text for pair in stamps for text in pair)]
+    fields += _state_text(state)
+    fields.append("")
+    fields += _start(state, plan, network)
+    actions = _removal(state, journal)
+    groups = state.group_paths
+    fields += ["" if actions is None else "yes", oom_file(groups) if groups else ""]
+    fields += [text for action in actions or () for text in action]
+    fields.append("")
+    content = "".join(f"{field}\0" for field in fields).encode("utf-8", "surrogateescape")
+    if content.count(b"\0") != len(fields):
+        return
+    for kind, body in network.messages:
+        content += pack("IHHII", 16 + len(body), kind, 0, 0, 0) + body + bytes(-len(body) % 4)
+    try:
+        write_whole(f"{state.directory}/{NAME}", content)
+    except OSError:
+        pass  # the verbs do without
+
+
+def _state_text(state: State) -> list[str]:
+    """The state object: up to its status, on to its pid, the rest."""
+    text = dumps(state.oci(RUNNING), indent=2)
+    before, status, rest = text.partition(f'"{RUNNING}"')
+    middle, _, after = rest.partition(str(state.pid))
+    return [f'{before}"', f'"{middle}', after] if status else ["", "", ""]
+
+
+def _start(state: State, plan: Plan, network: GuestNetwork) -> list[str]:
+    """start's letter, what it looks at first, and where."""
+    how = ""
+    if plan.network.nic_count:
+        how = "same" if network.identity else "empty"
+        files = network.found.resolver_file or network.found.hosts_file
+        if plan.network.mode != "dynamic" or network.found.resolver or (files and how == "empty"):
+            return ["", "", ""]
+    if state.has_hooks("poststart"):
+        return ["", "", ""]
+    letter = whole(Start(launch=None, state=dumps(state.oci(CREATED)))).decode()
+    return [letter, how, " ".join(map(str, network.identity))]
+
+
+def _removal(state: State, journal: Journal) -> list[tuple[str, ...]] | None:
+    """What delete does but for the container's directory; None where that takes Python."""
+    if state.has_hooks("poststop") or state.returned or state.unit:
+        return None
+    actions: list[tuple[str, ...]] = []
+    for resource in reversed(journal.resources()):
+        removal = resource.removal()
+        if removal is None:
+            return None
+        actions += removal
+    return actions
