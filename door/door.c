@@ -37,32 +37,26 @@ void hand_over(void)
     _exit(1);
 }
 
-struct call {
-    const char *root, *verb, *id, *signal;
-    bool force, all;
-};
-
-/* A global option with a value that changes nothing here but the root. */
+/* A global option. Of those with a value, but two are for what Python alone has: messages. */
 static bool take_option(struct call *call, char ***word)
 {
-    static const char *const names[] = {"--root", "--log", "--log-format", "--rootless"};
+    static const char *const names[] = {"--root", "--config", "--log-format", "--log", "--rootless"};
 
     if (strcmp(**word, "--systemd-cgroup") == 0)
         return true;
     for (size_t index = 0; index < sizeof names / sizeof *names; index++) {
         size_t length = strlen(names[index]);
-        const char *value = **word + length + 1;
+        const char *value;
 
-        if (strncmp(**word, names[index], length) != 0)
+        if (strncmp(**word, names[index], length) != 0 || strchr("=", (**word)[length]) == NULL)
             continue;
-        if ((**word)[length] == '\0')
-            value = *++*word;
-        else if ((**word)[length] != '=')
-            continue;
+        value = (**word)[length] == '=' ? **word + length + 1 : *++*word;
         if (value == NULL)
             return false;
         if (index == 0)
             call->root = value;
+        if (index == 1)
+            call->configuration = value;
         return index != 2 || strcmp(value, "json") == 0 || strcmp(value, "text") == 0;
     }
     return false;
@@ -146,8 +140,10 @@ static int start(const struct call *call)
     int answer, go;
 
     stamp(11, "start invoked");
-    open_recipe(&recipe, call->root, call->id, true);
+    open_recipe(&recipe, call, true);
     stamp(12, "state read");
+    if (*recipe.timestamps == '\0' && getenv("URUNC_TIMESTAMPS") != NULL)
+        hand_over();
     if (*recipe.letter == '\0' || status_of(&recipe) != CREATED)
         hand_over();
     look_at_network(&recipe);
@@ -179,10 +175,8 @@ static int state(const struct call *call)
     char *text;
     int length;
 
-    open_recipe(&recipe, call->root, call->id, false);
+    open_recipe(&recipe, call, false);
     status = status_of(&recipe);
-    if (status == STOPPED && !recipe.removable)
-        hand_over(); /* it may have a file to give back */
     length = asprintf(&text, "%s%s%s%d%s\n", recipe.state[0], names[status], recipe.state[1],
                       status == STOPPED ? 0 : recipe.pid, recipe.state[2]);
     if (length < 0)
@@ -199,7 +193,7 @@ static int end(const struct call *call)
     if (call->signal == NULL || (strcmp(call->signal, "9") != 0 && strcmp(call->signal, "KILL") != 0 &&
                                  strcmp(call->signal, "SIGKILL") != 0))
         hand_over();
-    open_recipe(&recipe, call->root, call->id, false);
+    open_recipe(&recipe, call, false);
     status = status_of(&recipe);
     if (status == STOPPED && call->all)
         return 0;
@@ -228,7 +222,7 @@ static int delete(const struct call *call)
     struct recipe recipe;
     char *path;
 
-    open_recipe(&recipe, call->root, call->id, true);
+    open_recipe(&recipe, call, true);
     if (!recipe.removable || status_of(&recipe) != STOPPED || ran_out_of_memory(recipe.oom) ||
         !take(recipe.actions) || asprintf(&path, "%s/%s", call->root, call->id) < 0 ||
         !remove_tree(AT_FDCWD, path))
@@ -242,14 +236,13 @@ int main(int argc, char **argv)
         const char *name;
         int (*run)(const struct call *call);
     } verbs[] = {{"start", start}, {"state", state}, {"kill", end}, {"delete", delete}};
-    const char *door = getenv("URUNC_DOOR"), *stamps = getenv("URUNC_TIMESTAMPS");
-    struct call call = {0};
+    const char *door = getenv("URUNC_DOOR");
+    struct call call = {.configuration = ""};
 
     words = argv;
     if (argc < 1)
         return 1;
-    if ((door != NULL && strcmp(door, "off") == 0) || (stamps != NULL && *stamps != '\0') ||
-        !read_words(&call) || !find_root(&call))
+    if ((door != NULL && strcmp(door, "off") == 0) || !read_words(&call) || !find_root(&call))
         hand_over();
     for (int fd = 0; fd < 3; fd++) {
         if (fcntl(fd, F_GETFD) < 0)

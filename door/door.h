@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The parts of the door: the program that is installed as `urunc` (docs/decisions/NUMBER). It does
+ * The parts of the door: the program that is installed as `urunc` (docs/decisions/0035-a-door-in-c.md). It does
  * what a container's recipe says, and hands everything else to Python, with the same arguments. It
  * hands over before it has changed anything, or where Python can do the same once more; it decides
  * nothing, and prints nothing but what a recipe has.
@@ -21,6 +21,10 @@
 #define SAID "URUNC_DOOR_SAID"  /* lifecycle/start.py: what init said in place of starting */
 
 /* door.c */
+struct call { /* a command line */
+    const char *root, *configuration, *verb, *id, *signal;
+    bool force, all;
+};
 _Noreturn void hand_over(void); /* become Python */
 
 /* files.c */
@@ -49,7 +53,7 @@ struct recipe {
     struct bytes dump;      /* the network as create found it: netlink messages */
 };
 /* Hands over where there is none, or where it does not hold any more. */
-void open_recipe(struct recipe *recipe, const char *root, const char *id, bool lock);
+void open_recipe(struct recipe *recipe, const struct call *call, bool lock);
 enum status status_of(const struct recipe *recipe);
 int pidfd_of(const struct recipe *recipe); /* of the container's process; -1 where it has ended */
 char *next(char **place);                  /* the next field; hands over where there is none */

@@ -14,6 +14,7 @@
 #include <linux/neighbour.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,24 +29,33 @@
 static char datagram[BUFFER];
 static unsigned sequence;
 
+static bool is_of(int namespace, const char *identity)
+{
+    struct stat facts;
+    char now[64];
+
+    if (fstat(namespace, &facts) != 0)
+        return false;
+    snprintf(now, sizeof now, "%llu %llu", (unsigned long long)facts.st_dev,
+             (unsigned long long)facts.st_ino);
+    return strcmp(now, identity) == 0;
+}
+
 int open_in_namespace(const char *path, const char *identity)
 {
     int home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
     int there = open(path, O_RDONLY | O_CLOEXEC), fd = -1;
-    char now[64] = "";
-    struct stat facts;
 
-    if (home >= 0 && there >= 0 && fstat(there, &facts) == 0) {
-        snprintf(now, sizeof now, "%llu %llu", (unsigned long long)facts.st_dev,
-                 (unsigned long long)facts.st_ino);
-        if ((*identity == '\0' || strcmp(now, identity) == 0) && setns(there, CLONE_NEWNET) == 0) {
+    if (home < 0 || is_of(home, identity))
+        hand_over(); /* it is this program's own, in which nothing is changed */
+    if (there >= 0) {
+        if ((*identity == '\0' || is_of(there, identity)) && setns(there, CLONE_NEWNET) == 0) {
             fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
             if (setns(home, CLONE_NEWNET) != 0)
                 hand_over();
         }
     }
-    if (home >= 0)
-        close(home);
+    close(home);
     if (there >= 0)
         close(there);
     return fd;
@@ -192,6 +202,7 @@ static void take_link(const struct nlmsghdr *message, struct facts *facts)
         return;
     }
     facts->devices |= !(link->ifi_flags & IFF_LOOPBACK);
+    add_number(facts, message->nlmsg_type);
     add_number(facts, link->ifi_type);
     add_number(facts, link->ifi_index);
     add_number(facts, link->ifi_flags & (IFF_UP | IFF_LOOPBACK));
@@ -205,8 +216,11 @@ static void take_address(const struct nlmsghdr *message, struct facts *facts)
     int left = IFA_PAYLOAD(message);
     unsigned flags = value_of(find(IFA_RTA(address), left, IFA_FLAGS), address->ifa_flags);
 
-    if (is_own(facts, address->ifa_index))
+    /* IPv6's own on each link comes a moment after the device, and is told nobody */
+    if (is_own(facts, address->ifa_index) ||
+        (address->ifa_family == AF_INET6 && address->ifa_scope == RT_SCOPE_LINK))
         return;
+    add_number(facts, message->nlmsg_type);
     add_number(facts, address->ifa_family);
     add_number(facts, address->ifa_prefixlen);
     add_number(facts, address->ifa_scope);
@@ -221,11 +235,15 @@ static void take_route(const struct nlmsghdr *message, struct facts *facts)
                                           RTA_MULTIPATH, RTA_VIA, 0};
     const struct rtmsg *route = NLMSG_DATA(message);
     int left = RTM_PAYLOAD(message);
+    const struct rtattr *to = find(RTM_RTA(route), left, RTA_DST);
+    bool on_link = route->rtm_family == AF_INET6 && to != NULL && RTA_PAYLOAD(to) == 16 &&
+                   IN6_IS_ADDR_LINKLOCAL((struct in6_addr *)RTA_DATA(to));
 
     if (value_of(find(RTM_RTA(route), left, RTA_TABLE), route->rtm_table) != RT_TABLE_MAIN ||
-        route->rtm_type != RTN_UNICAST ||
+        route->rtm_type != RTN_UNICAST || on_link ||
         is_own(facts, value_of(find(RTM_RTA(route), left, RTA_OIF), 0)))
         return;
+    add_number(facts, message->nlmsg_type);
     add_number(facts, route->rtm_family);
     add_number(facts, route->rtm_dst_len);
     add_attributes(facts, RTM_RTA(route), left, kinds);
@@ -239,6 +257,7 @@ static void take_neighbour(const struct nlmsghdr *message, struct facts *facts)
 
     if (!(neighbour->ndm_state & NUD_PERMANENT) || is_own(facts, neighbour->ndm_ifindex))
         return;
+    add_number(facts, message->nlmsg_type);
     add_number(facts, neighbour->ndm_family);
     add_number(facts, neighbour->ndm_ifindex);
     add_attributes(facts, (const void *)((const char *)neighbour + NLMSG_ALIGN(sizeof *neighbour)),
@@ -249,7 +268,6 @@ static void take_message(const struct nlmsghdr *message, void *with)
 {
     struct facts *facts = with;
 
-    add_number(facts, message->nlmsg_type);
     if (message->nlmsg_type == RTM_NEWLINK)
         take_link(message, facts);
     else if (message->nlmsg_type == RTM_NEWADDR)

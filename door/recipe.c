@@ -86,9 +86,10 @@ static void check_unchanged(int directory, const char *path, const char *known)
         hand_over();
 }
 
-static void read_fields(struct recipe *recipe, char *place)
+static void read_fields(struct recipe *recipe, char *place, const char *configuration)
 {
-    if (strcmp(next(&place), FIRST_FIELD) != 0 || !is_this_boot(next(&place)))
+    if (strcmp(next(&place), FIRST_FIELD) != 0 || strcmp(next(&place), configuration) != 0 ||
+        !is_this_boot(next(&place)))
         hand_over();
     recipe->pid = number(&place);
     start_time = number(&place);
@@ -114,19 +115,19 @@ static void read_fields(struct recipe *recipe, char *place)
     recipe->dump.length = end - place;
 }
 
-void open_recipe(struct recipe *recipe, const char *root, const char *id, bool lock)
+void open_recipe(struct recipe *recipe, const struct call *call, bool lock)
 {
     struct bytes content;
     char *path;
 
-    if (asprintf(&path, "%s/%s", root, id) < 0)
+    if (asprintf(&path, "%s/%s", call->root, call->id) < 0)
         hand_over();
     recipe->directory = open_directory(path, lock);
     free(path);
     if (!read_file(recipe->directory, RECIPE, &content))
         hand_over();
     end = content.start + content.length;
-    read_fields(recipe, content.start);
+    read_fields(recipe, content.start, call->configuration);
 }
 
 /* The process's command and its one-letter state (proc_pid_stat(5)); false where another one has

@@ -120,6 +120,8 @@ static bool change(char *action, char **place, int *socket)
         return give_back(first, next(place), place);
     if (strcmp(action, "namespace") == 0)
         return enter(first, next(place), socket);
+    if (strcmp(action, "gone") == 0)
+        return enter(first, next(place), socket) && *socket < 0;
     if (strcmp(action, "ask") == 0 || strcmp(action, "unless") == 0) {
         const char *errors = next(place);
         enum answer answer = *socket < 0 ? DONE : ask(*socket, first, errors);

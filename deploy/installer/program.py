@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""urunc's own files on the node: a directory for each version, and the launchers in PREFIX/bin.
+"""urunc's own files on the node: a directory for each version, and the programs in PREFIX/bin.
 
 A directory is never changed once it has its name: another build of a version gets a directory with
 a digest in its name. So a shim that runs keeps its code, whatever is installed beside it; the
@@ -17,6 +17,8 @@ from dataclasses import dataclass
 
 from installer.host import DIRECTORIES, Failure, Host
 
+DOOR = re.compile(rb"(?<=urunc-launcher:)(/[^\0]*/lib/urunc/([^/\0]+))/launch\0+")
+"""In the program `urunc`: where the script is that it hands over to (launcher/door.py)."""
 LAUNCHER = re.compile(r'"(/[^"\n]*/lib/urunc/([^/"\n]+))/index"')
 PYTHON = re.compile(r"^(#!|exec )\S+(?= -ISXutf8)", re.MULTILINE)
 """A launcher's interpreter."""
@@ -47,12 +49,17 @@ class Source:
         for file in sorted(directory.iterdir()):
             if file.is_file() and not file.name.startswith("."):
                 self.programs[file.name] = file.read_bytes()
-        found = LAUNCHER.search(self.programs.get("urunc", b"").decode(errors="replace"))
+        found = DOOR.search(self.programs.get("urunc", b""))
         if not found:
             raise Failure(f"{directory}/urunc: not an installed urunc")
-        self.modules, self.version = pathlib.Path(found[1]), found[2]
+        self.modules, self.version = pathlib.Path(found[1].decode()), found[2].decode()
         if not self.modules.is_dir():  # staged with DESTDIR, or moved
             self.modules = self.prefix / "lib/urunc" / self.version
+
+    @property
+    def script(self) -> str:
+        """The script that runs Python, as it was installed."""
+        return (self.modules / "launch").read_text()
 
     @property
     def has_shim(self) -> bool:
@@ -95,11 +102,13 @@ def interpreter(host: Host, source: Source, library: str) -> Interpreter:
 
 @dataclass
 class Program:
-    """What is to be on the node; `files` are the launchers and what stands beside them."""
+    """What is to be on the node; `files` are the programs in PREFIX/bin, `script` is what is to be
+    `launch` in the directory."""
 
     directory: str
     new: bool
     interpreter: Interpreter
+    script: str
     files: dict[str, bytes]
     digest: str
 
@@ -112,6 +121,7 @@ def wanted(host: Host, source: Source, prefix: str) -> Program:
     digest = hashlib.sha256(f"{prefix}\0{python.path}\0{python.magic}".encode())
     for file in source.files():
         digest.update(f"\0{file}\0".encode() + (source.modules / file).read_bytes())
+    digest.update(source.script.encode())
     for name in ("bundle.py", "start.py"):
         digest.update((source.launcher / name).read_bytes())
     value = digest.hexdigest()
@@ -122,13 +132,28 @@ def wanted(host: Host, source: Source, prefix: str) -> Program:
         python.path = f"{directory}/python/bin/python3"
     files = {}
     for name, content in source.programs.items():
-        if LAUNCHER.search(content.decode(errors="replace")):
-            words = content.decode()
-            words = PYTHON.sub(rf"\g<1>{python.path}", words)
-            words = re.sub(r"/[^\s\"]*/lib/urunc/[^/\s\"]+", directory, words)
-            content = words.encode()
+        if DOOR.search(content):
+            content = _led_to(content, f"{directory}/launch")
+        elif LAUNCHER.search(content.decode(errors="replace")):
+            content = _rewritten(content.decode(), python, directory).encode()
         files[f"{prefix}/bin/{name}"] = content
-    return Program(directory, not host.exists(f"{directory}/index"), python, files, value)
+    script = _rewritten(source.script, python, directory)
+    return Program(directory, not host.exists(f"{directory}/index"), python, script, files, value)
+
+
+def _led_to(door: bytes, launcher: str) -> bytes:
+    """The compiled program, with another script to hand over to."""
+    found = DOOR.search(door)
+    path = launcher.encode()
+    if not found or len(path) >= len(found[0]):
+        raise Failure(f"{launcher}: too long a path for an installation")
+    return door[: found.start()] + path.ljust(len(found[0]), b"\0") + door[found.end() :]
+
+
+def _rewritten(script: str, python: Interpreter, directory: str) -> str:
+    """A script for this interpreter and this directory."""
+    script = PYTHON.sub(rf"\g<1>{python.path}", script)
+    return re.sub(r"/[^\s\"]*/lib/urunc/[^/\s\"]+", directory, script)
 
 
 def place(host: Host, source: Source, program: Program) -> None:
@@ -151,6 +176,8 @@ def place(host: Host, source: Source, program: Program) -> None:
         if brought:
             shutil.copytree(brought, beside / "python", symlinks=True)
             python = f"{tools}/python/bin/python3"
+        (here / "launch").write_text(program.script)
+        (here / "launch").chmod(0o755)
         (here / "digest").write_text(program.digest)
     except OSError as error:
         for directory in (temporary, tools):
@@ -167,10 +194,10 @@ def place(host: Host, source: Source, program: Program) -> None:
 def check(host: Host, program: Program) -> None:
     """Run the new urunc, before anything leads to it; raises Failure where that fails."""
     path = f"{program.directory}/try"
-    launcher = next(data for name, data in program.files.items() if name.endswith("/urunc"))
+    door = next(data for name, data in program.files.items() if name.endswith("/urunc"))
     if host.dry:
         return
-    host.write(path, launcher, 0o755)
+    host.write(path, door, 0o755)
     try:
         host.run(path, "--version")
     except Failure as error:

@@ -87,9 +87,11 @@ BUILT_IN = "built in"
 
 
 class Config:
-    """Every set value by its dotted key, and the file that set it."""
+    """Every set value by its dotted key, and the file that set it. `path` is the file that was
+    asked for, "" for the usual one."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: str = "") -> None:
+        self.path = path
         self.values: dict[str, Any] = {}
         self.sources: dict[str, str] = {}
 
@@ -103,6 +105,11 @@ class Config:
         """The path of the file that set a key, or BUILT_IN."""
         return self.sources.get(key, BUILT_IN)
 
+    def files(self) -> list[str]:
+        """The paths that it was made of, and those where nothing is yet."""
+        file = self.path or DEFAULT_PATH
+        return list(dict.fromkeys((file, _drop_ins(file), *self.sources.values())))
+
     def names(self, section: str) -> list[str]:
         """The names below `monitors` or `guests` (`section`) that files set keys for."""
         return sorted({key.split(".")[1] for key in self.values if key.startswith(section + ".")})
@@ -111,10 +118,10 @@ class Config:
 def load(path: str = "") -> Config:
     """Read the configuration file (`path`, "" for DEFAULT_PATH, which may not exist) and the
     drop-ins of the directory beside it; raises ConfigError."""
-    config = Config()
+    config = Config(path)
     if path or exists(DEFAULT_PATH):
         _read(config, path or DEFAULT_PATH)
-    directory = (path or DEFAULT_PATH).removesuffix(".toml") + ".d"
+    directory = _drop_ins(path or DEFAULT_PATH)
     if exists(directory):
         import posix
 
@@ -128,11 +135,8 @@ def load(path: str = "") -> Config:
     return config
 
 
-def files(config: Config) -> list[str]:
-    """The paths that make up the configuration when no option names another one: those that are
-    not there, too."""
-    usual = [DEFAULT_PATH, DEFAULT_PATH.removesuffix(".toml") + ".d"]
-    return list(dict.fromkeys((*usual, *config.sources.values())))
+def _drop_ins(path: str) -> str:
+    return path.removesuffix(".toml") + ".d"
 
 
 def _pattern(key: str) -> str:

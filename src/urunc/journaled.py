@@ -42,8 +42,8 @@ class ControlGroups(Resource):
             cgroups.remove(path)
 
     def removal(self) -> list[tuple[str, ...]]:
-        groups = [("group", path) for path in self.paths]
-        return groups + [("parent", path) for path in reversed(self.parents)]
+        groups = (("group", path) for path in self.paths)
+        return [*groups, *(("parent", path) for path in reversed(self.parents))]
 
     def _remove(self, path: str) -> None:
         # the processes are dead by now, but the kernel may still be reaping them

@@ -37,27 +37,29 @@ NAMES = {
 }
 
 enabled = posix.environ.get(b"URUNC_TIMESTAMPS") == b"1"
+path = ""
+"""The file that is open, "" for none."""
 _fd = -1
 _container = ""
 _pending: list[tuple[int, int]] = []
 
 
-def open_file(path: str, container: str) -> None:
+def open_file(file: str, container: str) -> None:
     """Write the stamps so far, and all later ones, to this file. The container's id must have been
     checked."""
-    global _fd, _container
+    global path, _fd, _container
     if not enabled or _fd >= 0:
         return
     try:
         _fd = posix.open(
-            path, posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT | posix.O_CLOEXEC, 0o644
+            file, posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT | posix.O_CLOEXEC, 0o644
         )
     except OSError as error:
         from urunc import logs
 
-        logs.warn(f"open timestamps file '{path}': {error.strerror}")
+        logs.warn(f"open timestamps file '{file}': {error.strerror}")
         return
-    _container = container
+    path, _container = file, container
     for identifier, now_ns in _pending:
         _write(identifier, now_ns)
     _pending.clear()

@@ -17,13 +17,14 @@ PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
 GUEST_INIT = PROJECT / "guest-init"
 FILES = sorted(
     path
-    for top in ("guest-init", "guests-src", "src")
+    for top in ("door", "guest-init", "guests-src", "src")
     for path in (PROJECT / top).rglob("*.[ch]")
     if "build" not in path.relative_to(PROJECT).parts
 )
 STRICT = ("-Wall", "-Wextra", "-Werror", "-fanalyzer")
 # How each directory is compiled, as its Makefile has it.
 HOW: dict[str, tuple[str, ...]] = {
+    "door": ("-std=gnu11", "-Os"),
     "guest-init": ("-std=gnu11", "-Os"),
     "src/urunc/linux": ("-O2", "-fPIC", f"-I{sysconfig.get_path('include')}"),
     "guests-src/linux": ("-Os",),

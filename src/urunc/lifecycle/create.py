@@ -14,7 +14,6 @@ from urunc.bundle.resources import Resources, with_tasks
 from urunc.bundle.spec import Spec
 from urunc.cgroup import devices, groups
 from urunc.cgroup.groups import Groups
-from urunc.config import files as config_files
 from urunc.directory import Directory
 from urunc.errors import Error, HostError, SpecError, reason
 from urunc.ids import ids_of
@@ -173,9 +172,9 @@ class _Creation:
         self._finish(launch)
         self._record(net, launch)
         if self.options.recipe:
-            from urunc import recipe
+            from urunc.lifecycle import recipe
 
-            recipe.write(self.state, plan, self.network, self.journal, config_files(self.config))
+            recipe.write(self.state, plan, self.network, self.journal, self.config)
         self._let_go_of_device()  # the last thing, for it is not mounted again on failure
         return self.state
 

@@ -58,6 +58,11 @@ class NetworkResource(Resource):
         if path:
             rtnetlink.ask(path, question)
 
+    def removal(self) -> list[tuple[str, ...]] | None:
+        """That nothing is to be done where the namespace has gone, which is all that a recipe knows
+        of most kinds."""
+        return [("gone", self.namespace, f"{self.device} {self.inode}")]
+
     def written(
         self, question: Callable[[Rtnetlink], None], *fine: int
     ) -> list[tuple[str, ...]] | None:

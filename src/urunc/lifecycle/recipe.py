@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from _struct import pack
 
+from urunc import timing
 from urunc.init.letters import Start, whole
 from urunc.jsontext import dumps
 from urunc.linux.cgroups import freezer, oom_file
@@ -21,8 +22,7 @@ from urunc.state import CREATED, FILE, JOURNAL, RUNNING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
+    from urunc.config import Config
     from urunc.journal import Journal
     from urunc.lifecycle.guest_network import GuestNetwork
     from urunc.plan.model import Plan
@@ -33,19 +33,21 @@ FIRST = "urunc recipe 1"
 
 
 def write(
-    state: State, plan: Plan, network: GuestNetwork, journal: Journal, config: Iterable[str]
+    state: State, plan: Plan, network: GuestNetwork, journal: Journal, config: Config
 ) -> None:
-    """Leave the recipe in the container's directory; `config` are the files that configure urunc.
-    A text that does not fit into a field means that there is none."""
+    """Leave the recipe in the container's directory. A text that does not fit into a field means
+    that there is none."""
+    if state.returned or (config.path and not config.path.startswith("/")):
+        return
     document = state.document
     pid, start_time = document["initProcess"]
     freezes, thawed = freezer(state.group_paths)
-    fields = [FIRST, document["bootId"], str(pid), str(start_time), freezes, thawed]
+    fields = [FIRST, config.path, document["bootId"], str(pid), str(start_time), freezes, thawed]
     stamps = [(name, stamp(f"{state.directory}/{name}")) for name in (FILE, JOURNAL)]
-    stamps += [*network.stamps, *((path, stamp(path)) for path in config)]
+    stamps += [*network.stamps, *((path, stamp(path)) for path in config.files())]
     fields += [str(len(stamps)), *(text for pair in stamps for text in pair)]
     fields += _state_text(state)
-    fields.append("")
+    fields.append(timing.path)
     fields += _start(state, plan, network)
     actions = _removal(state, journal)
     groups = state.group_paths
@@ -87,7 +89,7 @@ def _start(state: State, plan: Plan, network: GuestNetwork) -> list[str]:
 
 def _removal(state: State, journal: Journal) -> list[tuple[str, ...]] | None:
     """What delete does but for the container's directory; None where that takes Python."""
-    if state.has_hooks("poststop") or state.returned or state.unit:
+    if state.has_hooks("poststop") or state.unit:
         return None
     actions: list[tuple[str, ...]] = []
     for resource in reversed(journal.resources()):

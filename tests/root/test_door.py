@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The door, without the Python behind it: what it does for itself, what it leaves alone, and that
+both ways come to the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import random
+import subprocess
+import sys
+
+import pytest
+
+from lib.patience import patient
+from lib.support import PARTS, PROJECT, URUNC, Bundle, Network, Urunc, ip, need, nothing_left
+
+HANDED_OVER = "is not installed as a whole"
+WORD = "URUNC_DOOR"
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The door with nothing behind it: what it would hand over fails."""
+    need("installed")
+    path = tmp_path_factory.mktemp("door") / "urunc"
+    script = PROJECT / "launcher/door.py"
+    subprocess.run([sys.executable, script, str(URUNC), str(path), "/nowhere/launch"], check=True)
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.fixture
+def door(urunc: Urunc, alone: str) -> Urunc:
+    """The same root and configuration as `urunc`, by the door alone."""
+    made = Urunc.__new__(Urunc)
+    made.__dict__.update(urunc.__dict__, program=alone)
+    return made
+
+
+@pytest.fixture(params=["no device", "empty", "redirected"])
+def bundle(request: pytest.FixtureRequest, tmp_path: pathlib.Path, bundle: Bundle) -> Bundle:
+    """A guest that can have no interface, one in a network namespace that is empty, one with an
+    interface that it takes over."""
+    if request.param == "no device":
+        return bundle
+    if request.param == "empty":
+        return with_device(tmp_path)
+    network: Network = request.getfixturevalue("network")
+    network.connect()
+    return with_device(tmp_path, network)
+
+
+def with_device(tmp_path: pathlib.Path, network: Network | None = None) -> Bundle:
+    """The probe with a disk and room for an interface."""
+    made = Bundle(tmp_path / "net", "mirage", "spt", block="disk")
+    made.add("unikernel", PARTS / "probe-mirage.spt")
+    (made.root / "disk").write_bytes(bytes(1 << 20))
+    made.args("probe.hang")
+    if network:
+        made.network(network.path)
+    return made
+
+
+def all_states(urunc: Urunc, door: Urunc, identifier: str) -> str:
+    """The container's status; what is printed is the same both ways."""
+    by_door = door("state", identifier)
+    assert by_door.stderr == ""
+    assert by_door.stdout == urunc("state", identifier, URUNC_DOOR="off").stdout
+    return str(json.loads(by_door.stdout)["status"])
+
+
+def test_a_life(urunc: Urunc, door: Urunc, bundle: Bundle) -> None:
+    """From created to deleted, by nothing but the recipe."""
+    with nothing_left(urunc.root):
+        container = urunc.create(bundle)
+        assert all_states(urunc, door, container.id) == "created"
+        assert door("start", container.id).stdout == ""
+        assert all_states(urunc, door, container.id) == "running"
+        urunc("pause", container.id)
+        assert all_states(urunc, door, container.id) == "paused"
+        urunc("resume", container.id)
+        assert door("kill", container.id, "KILL").stdout == ""
+        container.wait_stopped()
+        assert all_states(urunc, door, container.id) == "stopped"
+        assert door("delete", container.id).stdout == ""
+        assert not (urunc.root / container.id).exists()
+
+
+@pytest.mark.parametrize("signal", ["9", "KILL", "SIGKILL"])
+def test_kill_before_start(urunc: Urunc, door: Urunc, bundle: Bundle, signal: str) -> None:
+    container = urunc.create(bundle)
+    door("kill", "--all", container.id, signal)
+    container.wait_stopped()
+    door("kill", "--all", container.id, signal)  # as with runc, no error then
+    door("delete", "--force", container.id)
+
+
+def handed_over(answer: subprocess.CompletedProcess[str]) -> bool:
+    assert answer.returncode == 1 or HANDED_OVER not in answer.stderr
+    return HANDED_OVER in answer.stderr
+
+
+LEFT_ALONE = [
+    ["--version"], ["--help"], [], ["start"], ["start", "--help"], ["start", "{id}", "more"],
+    ["--debug", "start", "{id}"], ["start", "--log", "/dev/null", "{id}"], ["start", "--", "{id}"],
+    ["kill", "{id}"], ["kill", "{id}", "TERM"], ["kill", "{id}", "0"], ["kill", "{id}", "9", "9"],
+    ["state", "--force", "{id}"], ["delete", "-x", "{id}"], ["delete", "--forced", "{id}"],
+    ["delete", "{id}"], ["delete", "--force", "{id}"], ["delete", "--force", "nobody"],
+    ["--log-format", "xml", "start", "{id}"], ["--root"], ["--criu", "x", "start", "{id}"],
+    ["start", "../{id}"], ["start", "."], ["start", ""], ["pause", "{id}"], ["exec", "{id}", "sh"],
+    ["--config", "/nowhere.toml", "start", "{id}"], ["--root", "here", "start", "{id}"],
+]  # fmt: skip
+
+
+def test_what_is_left_to_python(urunc: Urunc, door: Urunc, bundle: Bundle) -> None:
+    """The container is untouched by all of it."""
+    container = urunc.create(bundle)
+    for words in LEFT_ALONE:
+        assert handed_over(door(*(word.format(id=container.id) for word in words), check=False))
+    assert handed_over(door("start", container.id, check=False, URUNC_DOOR="off"))
+    assert handed_over(door("start", container.id, check=False, URUNC_TIMESTAMPS="1"))
+    assert container.status() == "created"
+    door("start", container.id)
+    assert handed_over(door("start", container.id, check=False))
+    assert handed_over(door("delete", container.id, check=False))
+    container.delete("--force")
+
+
+def edit(path: pathlib.Path, text: str = "") -> None:
+    path.write_text(path.read_text() + text)
+
+
+@pytest.mark.parametrize("file", ["state.json", "journal", "recipe", "configuration", "drop-in"])
+def test_a_recipe_that_does_not_hold(urunc: Urunc, door: Urunc, bundle: Bundle, file: str) -> None:
+    """Whatever it was made of has changed, or it has gone."""
+    container = urunc.create(bundle)
+    directory = urunc.root / container.id
+    if file == "recipe":
+        (directory / file).unlink()
+    elif file == "configuration":
+        edit(urunc.config, "\n")
+    elif file == "drop-in":
+        urunc.config.with_suffix(".d").mkdir()
+    else:
+        edit(directory / file)
+    for verb in ("start", "state", "delete"):
+        assert handed_over(door(verb, container.id, check=False))
+    assert handed_over(door("kill", container.id, "KILL", check=False))
+    container.start()
+    container.delete("--force")
+
+
+HOOK = {"path": "/bin/true"}
+
+
+@pytest.mark.parametrize(("kind", "verb"), [("poststart", "start"), ("poststop", "delete")])
+def test_hooks_are_for_python(
+    urunc: Urunc, door: Urunc, bundle: Bundle, kind: str, verb: str
+) -> None:
+    bundle.config["hooks"] = {kind: [HOOK]}
+    container = urunc.create(bundle)
+    for own in ("start", "delete"):
+        assert handed_over(door(own, container.id, check=False)) == (own == verb)
+        if own == verb:
+            urunc(own, container.id)
+        if own == "start":
+            door("kill", container.id, "KILL")
+            container.wait_stopped()
+
+
+def test_init_says_why(urunc: Urunc, door: Urunc, bundle: Bundle) -> None:
+    """What goes wrong after the door is through is said in Python's words, and in the log."""
+    bundle.config["hooks"] = {"startContainer": [{"path": "/nowhere"}]}
+    said = []
+    for way in ("on", "off"):
+        container = urunc.create(bundle)
+        log = urunc.root.parent / f"{way}.log"
+        options = ["--log", str(log), "--log-format", "json"]
+        answer = urunc(*options, "start", container.id, check=False, URUNC_DOOR=way)
+        message = json.loads(log.read_text())["msg"]
+        said.append((answer.returncode, answer.stdout, message.replace(container.id, "ID")))
+        container.delete("--force")
+    assert said[0] == said[1]
+    assert "/nowhere" in said[0][2]
+
+
+CHANGES = [
+    "addr add 10.123.0.9/24 dev eth0", "route add 10.9.0.0/16 via 10.123.0.1",
+    "link set eth0 mtu 1400", "link set eth0 address 02:00:00:00:00:01", "link set eth0 down",
+    "neigh add 10.123.0.77 lladdr 02:00:00:00:00:02 dev eth0 nud permanent",
+    "link add more up type veth", "addr add fd00::9/64 dev eth0 nodad",
+    "-6 route add fd01::/64 dev eth0", "route replace default via 10.123.0.1 metric 7",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_network_that_changed(
+    urunc: Urunc, door: Urunc, network: Network, tmp_path: pathlib.Path, change: str
+) -> None:
+    """What the guest would have to be told makes the door give way; what takes it back, not."""
+    network.connect()
+    bundle = with_device(tmp_path, network)
+    container = urunc.create(bundle)
+    ip("-n", network.inside, *change.split())
+    assert handed_over(door("start", container.id, check=False))
+    container.start()
+    container.delete("--force")
+
+
+def test_a_device_that_came(urunc: Urunc, door: Urunc, tmp_path: pathlib.Path) -> None:
+    """In a network namespace that was empty."""
+    container = urunc.create(with_device(tmp_path))
+    enter = ["nsenter", f"--net=/proc/{container.pid}/ns/net"]
+    subprocess.run([*enter, "ip", "link", "add", "d0", "type", "veth"], check=True)
+    assert handed_over(door("start", container.id, check=False))
+    container.delete("--force")
+
+
+def test_a_namespace_that_went(
+    urunc: Urunc, door: Urunc, network: Network, tmp_path: pathlib.Path
+) -> None:
+    """What was in it went with it, so there is nothing left to remove."""
+    network.connect()
+    bundle = with_device(tmp_path, network)
+    container = urunc.create(bundle)
+    door("start", container.id)
+    network.remove()
+    door("kill", container.id, "9")
+    container.wait_stopped()
+    door("delete", container.id)
+
+
+def test_killed_for_memory(urunc: Urunc, door: Urunc, bundle: Bundle) -> None:
+    """That is said, and so for Python; here the count is another file's."""
+    container = urunc.create(bundle)
+    recipe = urunc.root / container.id / "recipe"
+    counts = urunc.root.parent / "counts"
+    counts.write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 1\n")
+    fields = recipe.read_bytes().split(b"\0")
+    files = (b"/memory.oom_control", b"/memory.events")
+    where = next(index for index, field in enumerate(fields) if field.endswith(files))
+    fields[where] = os.fsencode(counts)
+    recipe.write_bytes(b"\0".join(fields))
+    door("kill", container.id, "9")
+    container.wait_stopped()
+    assert handed_over(door("delete", container.id, check=False))
+    counts.write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 0\n")
+    door("delete", container.id)
+
+
+SANITIZED = ("-std=gnu11", "-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+
+
+def test_spoilt_recipes(urunc: Urunc, bundle: Bundle, tmp_path: pathlib.Path) -> None:
+    """Cut, or with bytes that are not its own: it reads nothing that is not there, and ends. What
+    names files is left out, for it would be done."""
+    program = tmp_path / "sanitized"
+    files = [str(path) for path in sorted((PROJECT / "door").glob("*.c"))]
+    subprocess.run(["gcc", *SANITIZED, "-o", str(program), *files], check=True)
+    container = urunc.create(bundle)
+    recipe = urunc.root / container.id / "recipe"
+    whole = recipe.read_bytes()
+    limit = whole.index(b'"running"') if b'"running"' in whole else whole.index(b'"status": "')
+    chance = random.Random(8)
+    for _ in range(60):
+        content = bytearray(whole[: chance.randrange(len(whole))])
+        for _ in range(chance.randrange(4)):
+            if content[:limit]:
+                content[chance.randrange(min(limit, len(content)))] = chance.randrange(256)
+        recipe.write_bytes(content)
+        words = [str(program), "--root", str(urunc.root), "--config", str(urunc.config), "state"]
+        answer = subprocess.run(
+            [*words, container.id],
+            capture_output=True,
+            timeout=patient(20),
+            check=False,
+            env={"ASAN_OPTIONS": "detect_leaks=0"},  # it frees nothing: it ends
+        )
+        assert answer.returncode in (0, 1), answer.stderr
+        assert b"Sanitizer" not in answer.stderr and b"runtime error" not in answer.stderr
+    recipe.write_bytes(whole)
+    container.delete("--force")
