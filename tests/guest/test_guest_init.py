@@ -12,6 +12,7 @@ import subprocess
 
 import pytest
 
+from lib import virtiofs
 from lib.linux_guest import (
     PROGRAMS,
     Guest,
@@ -400,17 +401,7 @@ def test_a_shared_directory(guest: Guest, files: pathlib.Path, tmp_path: pathlib
     (shared / "volume").mkdir()
     (shared / "file").write_text("by itself\n")
     socket = tmp_path / "virtiofs.sock"
-    daemon = subprocess.Popen(
-        [
-            "/usr/lib/qemu/virtiofsd",
-            f"--socket-path={socket}",
-            "-o",
-            f"source={shared}",
-            "-o",
-            "cache=auto",
-        ],
-        stderr=subprocess.DEVNULL,
-    )
+    daemon = subprocess.Popen(virtiofs.command(socket, shared), stderr=subprocess.DEVNULL)
     guest.devices = [
         "-object", f"memory-backend-memfd,id=memory,size={guest.memory_mib}M,share=on",
         "-numa", "node,memdev=memory", "-chardev", f"socket,id=share,path={socket}",

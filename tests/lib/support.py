@@ -25,6 +25,7 @@ from typing import Any
 
 import pytest
 
+from lib import virtiofs
 from lib.busybox import available as busybox_available
 from lib.patience import patient, until
 from lib.places.cni import available as cni_available
@@ -40,7 +41,6 @@ PARTS = PROJECT / "build/parts"
 TOOLS = pathlib.Path(os.environ.get("URUNC_TEST_TOOLS", PROJECT / "build/tools"))
 """Where `make tools` builds; or another version, to try."""
 URUNC = PROJECT / "build/prefix/bin/urunc"
-VIRTIOFSD = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd")
 RESERVED_USERS = 2_000_000_000
 WORLD = bool(os.environ.get("URUNC_TEST_WORLD"))
 """Whether these tests have all that they see to themselves (world.py)."""
@@ -83,7 +83,7 @@ PROBES: dict[str, Callable[[], bool]] = {
     "rootless": rootless_available,
     "slirp4netns": lambda: shutil.which("slirp4netns") is not None,
     "cni": cni_available,
-    "virtiofsd": lambda: any(map(os.path.exists, VIRTIOFSD)) or bool(shutil.which("virtiofsd")),
+    "virtiofsd": lambda: bool(virtiofs.program()),
     "busybox": busybox_available,
     "runc": lambda: shutil.which("runc") is not None,
     "containerd2": (TOOLS / "containerd").exists,

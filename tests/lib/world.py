@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""A world of its own for a run of tests: `world.py [--with-parent] [--keep DIRECTORY] -- COMMAND…`
+"""A world of its own for a run of tests: `world.py [--with-parent] [--keep DIRECTORY]… [--root TREE
+[--bind SOURCE:TARGET]…] -- COMMAND…`
 
 The command runs in new namespaces (mount, PID, network, IPC, UTS, cgroup) with its own /proc, /sys,
 /run and /tmp, and below a control group of its own in each hierarchy, which is the root of what it
@@ -10,6 +11,11 @@ and runs beside each other do not meet. Shared with the machine are the rest of 
 
 /tmp is empty but for what is kept: the project where it is below /tmp, directories that are named
 (--keep), and `pytest-of-USER`, so a failed test's files can be looked at later.
+
+With --root it is another machine: its root is a tree of another distribution (debian.py makes
+them), with the machine's /dev, and --bind shows further files and directories in it. The network
+stays the caller's, since packages come from there; the command makes worlds of its own in it, for
+tests.
 
 The first process reaps orphans and ends with the command; the kernel then ends all others and takes
 the namespaces down. A child of this process, the keeper, then removes the groups and the /tmp: also
@@ -35,7 +41,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
 CGROUPS = "/sys/fs/cgroup"
@@ -48,10 +54,10 @@ CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS = 0x0002_0000, 0x0200_0000, 0x0400_00
 CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWNET = 0x0800_0000, 0x2000_0000, 0x4000_0000
 PR_SET_PDEATHSIG = 1
 MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
-MS_REC, MS_PRIVATE, MS_SHARED = 16384, 1 << 18, 1 << 20
+MS_BIND, MS_REC, MS_PRIVATE, MS_SHARED = 4096, 16384, 1 << 18, 1 << 20
 MNT_DETACH = 2
-SYS_OPEN_TREE, SYS_MOVE_MOUNT = 428, 429
-AT_FDCWD, OPEN_TREE_CLONE, MOVE_MOUNT_F_EMPTY_PATH = -100, 1, 4
+SYS_PIVOT_ROOT, SYS_OPEN_TREE, SYS_MOVE_MOUNT = 155, 428, 429  # the first: x86_64's
+AT_FDCWD, AT_RECURSIVE, OPEN_TREE_CLONE, MOVE_MOUNT_F_EMPTY_PATH = -100, 0x8000, 1, 4
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 SI_USER = 0
 
@@ -175,15 +181,21 @@ def _hierarchies(name: str) -> list[Hierarchy]:
 class World:
     """What a command is surrounded with, and how it is taken down."""
 
-    def __init__(self, kept: list[str], *, with_parent: bool) -> None:
+    def __init__(
+        self, kept: list[str], *, with_parent: bool, root: str = "", binds: Sequence[str] = ()
+    ) -> None:
         self.with_parent = with_parent
+        self.root = os.path.realpath(root) if root else ""
+        self.binds = [tuple(bind.split(":", 1)) for bind in binds]
         mine = f"/tmp/pytest-of-{getpass.getuser()}"
         os.makedirs(mine, mode=0o700, exist_ok=True)
         paths = [str(PROJECT), os.path.realpath(sys.prefix), os.getcwd(), mine, *kept]
-        self.kept = [path for path in dict.fromkeys(paths) if path.startswith("/tmp/")]
+        inside = [path for path in dict.fromkeys(paths) if path.startswith("/tmp/")]
+        self.kept = [] if root else inside
         self.shared = _shared_root()
         name = f"{PREFIX}{os.getpid()}-{time.time_ns() % 1_000_000:06}"
         self.groups = _hierarchies(name)
+        self.links = _links()
         self.tmp = ""
 
     def run(self, command: list[str]) -> int:
@@ -248,7 +260,8 @@ class World:
             process = os.fork()
             if not process:
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-                os.environ[MARK] = "1"
+                if not self.root:
+                    os.environ[MARK] = "1"
                 os.execvp(command[0], command)
             return _wait(process, {signal.SIGINT}, lambda number: os.kill(process, number))
         except BaseException as error:
@@ -258,10 +271,12 @@ class World:
     def _build(self) -> None:
         for group in self.groups:
             group.join()
-        flags = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP
-        _call("unshare", flags)
+        flags = CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP
+        _call("unshare", flags | (0 if self.root else CLONE_NEWNET))
         _mount("", "/", flags=MS_REC | MS_PRIVATE)
         tmp, *kept = [_clone(path) for path in (self.tmp, *self.kept)]
+        if self.root:
+            self._enter_root()
         self._mount_sys()
         _detach("/proc", "/tmp", "/run")
         _mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
@@ -275,19 +290,39 @@ class World:
             os.mkdir(f"/run/{name}")
         _attach(_clone("/run/netns"), "/run/netns")  # as ip-netns(8) would, in the first test
         _mount("", "/run/netns", flags=MS_SHARED)
-        if self.shared:
+        if self.shared or self.root:  # systemd, which the other machine would have, shares it
             _mount("", "/", flags=MS_REC | MS_SHARED)
+        if self.root:
+            return
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             request = struct.pack("16sH14x", b"lo", 0)
             flags = struct.unpack("16xH14x", fcntl.ioctl(sock, SIOCGIFFLAGS, request))[0]
             fcntl.ioctl(sock, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", flags | IFF_UP))
 
+    def _enter_root(self) -> None:
+        """Make the tree the root, with the machine's /dev and what is bound. Nothing can be
+        imported after it."""
+        b"-".decode("unicode_escape").encode("latin-1")  # codecs are modules
+        sources = [("/dev", "/dev"), *self.binds]
+        clones = [(_clone(source, recursive=True), target) for source, target in sources]
+        _mount(self.root, self.root, flags=MS_BIND | MS_REC)
+        for (source, _), (clone, target) in zip(sources, clones, strict=True):
+            path = pathlib.Path(self.root + target)
+            if os.path.isdir(source):
+                path.mkdir(parents=True, exist_ok=True)
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+            _attach(clone, str(path))
+        os.chdir(self.root)
+        _call("syscall", SYS_PIVOT_ROOT, b".", b".")
+        _call("umount2", b".", MNT_DETACH)
+        os.chdir("/")
+        _mount("proc", "/proc", "proc")
+
     def _mount_sys(self) -> None:
         """sysfs shows the network namespace of who has mounted it."""
-        links = {}
-        if os.path.isdir(CGROUPS):
-            names = [name for name in os.listdir(CGROUPS) if os.path.islink(f"{CGROUPS}/{name}")]
-            links = {name: os.readlink(f"{CGROUPS}/{name}") for name in names}
+        links = self.links
         _detach("/sys")
         _mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)
         if self.groups and not any(group.pure for group in self.groups):
@@ -298,10 +333,18 @@ class World:
             os.symlink(target, f"{CGROUPS}/{name}")
 
 
-def _clone(path: str) -> int:
+def _links() -> dict[str, str]:
+    """The links among the hierarchies of v1, and what they lead to."""
+    if not os.path.isdir(CGROUPS):
+        return {}
+    names = [name for name in os.listdir(CGROUPS) if os.path.islink(f"{CGROUPS}/{name}")]
+    return {name: os.readlink(f"{CGROUPS}/{name}") for name in names}
+
+
+def _clone(path: str, *, recursive: bool = False) -> int:
     """A mount of a directory that is nowhere yet (open_tree(2)), its descriptor: a bind mount's
     source would go with the mount that it is in."""
-    flags = OPEN_TREE_CLONE | os.O_CLOEXEC
+    flags = OPEN_TREE_CLONE | os.O_CLOEXEC | (AT_RECURSIVE if recursive else 0)
     return _call("syscall", SYS_OPEN_TREE, AT_FDCWD, path.encode(), flags)
 
 
@@ -361,10 +404,19 @@ def main(words: list[str]) -> int:
     """Run a command in a world."""
     border = words.index("--")
     options, command = words[:border], words[border + 1 :]
-    kept = [options[i + 1] for i, option in enumerate(options) if option == "--keep"]
-    if os.environ.get(MARK) or not possible():
+
+    def given(name: str) -> list[str]:
+        return [options[i + 1] for i, option in enumerate(options) if option == name]
+
+    root = "".join(given("--root"))
+    if (os.environ.get(MARK) and not root) or not possible():
+        if root:
+            sys.exit("world: a root of its own takes root's rights")
         os.execvp(command[0], command)
-    return World(kept, with_parent="--with-parent" in options).run(command)
+    world = World(
+        given("--keep"), with_parent="--with-parent" in options, root=root, binds=given("--bind")
+    )
+    return world.run(command)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,8 @@ above hand all controllers down. The processor is emulated, so all of it is ten 
 outside.
 
 It must touch nothing of the host but what is shared and a directory for temporary files. What it
-starts ends with the test, even if that is killed; then the directory stays. Needs root, the package
-qemu-system-x86 (for virtiofsd too), busybox-static, and the kernel of the tests' Linux guest with
-its modules. What is read of the host's root is kept: where files may change, share the directory.
+starts ends with the test, even if that is killed; then the directory stays. Needs root, QEMU,
+virtiofsd, busybox-static, and the kernel of the tests' Linux guest with its modules. What is read of the host's root is kept: where files may change, share the directory.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable
 
+from lib import virtiofs
 from lib.busybox import BUSYBOX
 from lib.patience import patient
 from lib.places import Place
@@ -35,7 +35,6 @@ KERNEL = PROJECT / "build/parts/linux"
 IMAGETOOL = PROJECT / "guests-src/linux/imagetool.py"
 JOB = pathlib.Path(__file__).resolve().parent / "job.py"
 QEMU = "qemu-system-x86_64"
-VIRTIOFSD = "/usr/lib/qemu/virtiofsd"
 # the selftests and the mitigations take a quarter of the boot
 WORDS = "console=ttyS0 quiet panic=-1 mitigations=off cryptomgr.notests cgroup_no_v1=all"
 
@@ -137,8 +136,9 @@ wait
 
 def available() -> bool:
     """Whether this machine has the programs, the kernel and the rights."""
-    files = [VIRTIOFSD, str(BUSYBOX), str(KERNEL / "vmlinux"), str(KERNEL / "modules/order")]
-    return os.geteuid() == 0 and all(map(os.path.exists, files)) and bool(shutil.which(QEMU))
+    files = [str(BUSYBOX), str(KERNEL / "vmlinux"), str(KERNEL / "modules/order")]
+    programs = virtiofs.program() and shutil.which(QEMU)
+    return os.geteuid() == 0 and all(map(os.path.exists, files)) and bool(programs)
 
 
 class Machine(Place):
@@ -182,12 +182,12 @@ class Machine(Place):
         shared = [str(directory) for directory in self.shared]
         # once read, the root's files do not change; those that both sides write are looked at anew
         daemons = {
-            "root": ([ROOT, "sh", f"{here}/root", str(PROJECT)], "cache=always"),
-            "shared": ([SHARED, "sh", f"{here}/shared", *shared, "--"], "cache=auto,timeout=0"),
+            "root": [ROOT, "sh", f"{here}/root", str(PROJECT)],
+            "shared": [SHARED, "sh", f"{here}/shared", *shared, "--"],
         }
-        for name, (script, cache) in daemons.items():
-            daemon = [VIRTIOFSD, "--rlimit-nofile=0", f"--socket-path={here}/{name}.sock", "-o",
-                      f"source={here}/{name},sandbox=chroot,{cache}"]  # fmt: skip
+        for name, script in daemons.items():
+            socket = here / f"{name}.sock"
+            daemon = virtiofs.command(socket, here / name, changes=name == "shared")
             private = ["unshare", "--mount", "--propagation", "private", "sh", "-c"]
             self._start(undo, [*private, *script, *daemon], here / f"{name}.log")
         self._wait(lambda: all((here / f"{name}.sock").exists() for name in daemons))

@@ -10,7 +10,7 @@ namespace: there it makes slices and scopes as on a machine of its own.
 
 It must touch nothing of the host but these groups, a directory for temporary files and a pseudo
 terminal, and takes them back. After a test that was killed its processes are gone too; what stays
-is empty groups and that directory. Needs root, and the packages systemd, dbus and util-linux.
+is empty groups and that directory. Needs root, and the packages systemd, dbus and busybox-static.
 
 `PYTHONPATH=tests python3 -m lib.places.systemd [DIRECTORY...] -- COMMAND [WORD...]` runs one
 command in a place of its own, so also inside another.
@@ -30,12 +30,16 @@ import threading
 import time
 import uuid
 
+from lib.busybox import BUSYBOX
 from lib.patience import patient
 from lib.places import Place, child, kill
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent.parent
 CGROUPS = "/sys/fs/cgroup"
-PROGRAMS = ("/usr/lib/systemd/systemd", "/usr/bin/dbus-daemon")
+SYSTEMD = "/usr/lib/systemd/systemd"
+PROGRAMS = (SYSTEMD, "/usr/bin/dbus-daemon", str(BUSYBOX))
+WITHOUT_V1 = 258
+"""From this systemd on there is no cgroup v1, nor hybrid: it refuses to boot there."""
 MARK = "/run/urunc-tests-ready"
 ASK = ("busctl", "get-property", "org.freedesktop.systemd1", "/org/freedesktop/systemd1",
        "org.freedesktop.systemd1.Manager", "Version")  # fmt: skip
@@ -168,7 +172,7 @@ for directory; do
     mkdir -p "./$directory"
     mount --rbind "$directory" "./$directory"
 done
-pivot_root . run/old
+busybox pivot_root . run/old
 cd /
 umount -l run/old
 rmdir run/old
@@ -247,9 +251,20 @@ def hierarchies(name: str) -> list[Hierarchy]:
     return found
 
 
+def version() -> int:
+    """systemd's, 0 where there is none."""
+    if not os.path.exists(SYSTEMD):
+        return 0
+    said = subprocess.run([SYSTEMD, "--version"], capture_output=True, text=True, check=False)
+    return int(said.stdout.split()[1])
+
+
 def available() -> bool:
-    """Whether this machine has the programs and this process the rights."""
-    return os.geteuid() == 0 and all(map(os.path.exists, PROGRAMS))
+    """Whether this machine has the programs, this process the rights, and systemd its control
+    groups."""
+    if os.geteuid() or not all(map(os.path.exists, PROGRAMS)):
+        return False
+    return version() < WITHOUT_V1 or os.path.exists(f"{CGROUPS}/cgroup.controllers")
 
 
 class Terminal:
