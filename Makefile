@@ -22,10 +22,10 @@ CONTAINERD_VERSION := v2.1.4
 HELM_VERSION := v3.22.0
 CFLAGS ?= -O2 -Wall -Wextra -Werror
 
-.PHONY: help build parts tools check unit coverage root guest interop tables bench overhead engine network storage install uninstall clean
+.PHONY: help build parts tools check unit coverage root guest interop machines machines-v2 tables bench overhead engine network storage install uninstall clean
 
 help: ## show this
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
 $(MODULE): $(wildcard src/urunc/linux/*.[ch])
 	$(CC) $(CFLAGS) -shared -fPIC -I$(INCLUDE) $(filter %.c,$^) -o $@ -ldl
@@ -66,6 +66,12 @@ guest: build parts ## tests that boot real guests
 
 interop: build parts ## tests with other tools: runc, Docker, Podman
 	$(PYTEST) tests/interop
+
+machines: ## README's two commands in other distributions (MACHINES=debian-13), for the table in docs/engines.md
+	tools/machines $(MACHINES)
+
+machines-v2: ## tests/root in virtual machines with cgroup v2 alone, with the kernels of these distributions
+	tools/machines --v2 $(or $(MACHINES),debian-12 debian-13 debian-sid)
 
 tables: ## write the tables of docs/ that are made of what the tests see
 	PYTHONPATH=src:tests $(VENV)/python tests/lib/tables.py

@@ -15,7 +15,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from lib.patience import patient
 from lib.support import Network, Urunc, need
 
-pytest_plugins = ["lib.examples", "lib.workers"]
+pytest_plugins = ["lib.examples", "lib.workers", "lib.seen"]
 
 KINDS = {
     "mounts": "mounts* mount_options mount_types detached_mounts storage* declared_disks virtiofsd "

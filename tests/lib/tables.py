@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from lib import endings, keys, ways
+from lib import endings, engine_table, keys, ways
 from urunc import guests
 from urunc.config import Config
 from urunc.guests import BUILT_IN, Guest
@@ -157,7 +157,19 @@ def decision_table() -> list[str]:
     return rows(("number", "decision"), cells)
 
 
+def engines_table() -> list[str]:
+    head, *cells = engine_table.table()
+    return rows(head, cells)
+
+
+def machine_table() -> list[str]:
+    head, *cells = engine_table.about()
+    return rows(head, cells)
+
+
 TABLES = (
+    Table("docs/engines.md", "engines on machines", engines_table),
+    Table("docs/engines.md", "machines", machine_table),
     Table("docs/decisions/README.md", "decisions", decision_table),
     Table("HACKING.md", "rooms", room_table),
     Table("HACKING.md", "flat modules", flat_table),

@@ -9,15 +9,20 @@ bridges. Needs root, and the packages podman, conmon, netavark, aardvark-dns and
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
+import re
 import shutil
+import subprocess
 
 from lib.places.engine import Engine
 from lib.places.rootless import SUBORDINATE, USER
 
 PODMAN = "/usr/bin/podman"
 HELPERS = "/usr/lib/podman"
+MORE_HELPERS = "/usr/libexec/podman"
+"""Where rootlessport is from Podman 5 on."""
 PROGRAMS = (
     PODMAN,
     "/usr/bin/conmon",
@@ -27,6 +32,15 @@ PROGRAMS = (
     "/usr/sbin/runc",
 )
 USER_DIRECTORY = f"/run/user/{USER}"
+QUIET = "PODMAN_IGNORE_CGROUPSV1_WARNING=1"
+"""Podman 5 says with each command that v1 is going."""
+
+
+@functools.cache
+def version() -> tuple[int, ...]:
+    """Podman's: (5, 4, 2)."""
+    said = subprocess.run([PODMAN, "--version"], check=True, capture_output=True, text=True).stdout
+    return tuple(map(int, re.findall(r"\d+", said)[:3]))
 
 
 def available() -> bool:
@@ -51,7 +65,7 @@ class Podman(Engine):
         # a runtime's name counts for the container's whole life, --runtime-flag for this command
         # alone: so urunc's configuration is where it looks for it
         # conmon writes files where it is started
-        return ["env", f"--chdir={self.space}", PODMAN, verb, *others]
+        return ["env", f"--chdir={self.space}", QUIET, PODMAN, verb, *others]
 
     def is_up(self) -> bool:
         return True
@@ -66,7 +80,7 @@ class Podman(Engine):
             [engine]
             cgroup_manager = "cgroupfs"
             events_logger = "file"
-            helper_binaries_dir = ["{HELPERS}"]
+            helper_binaries_dir = ["{HELPERS}", "{MORE_HELPERS}", "/usr/bin"]
             runtime = "runc"
             runtime_supports_json = ["runc", "urunc"]
             {engine}
@@ -122,7 +136,7 @@ class RootlessPodman(Podman):
     def command(self, *words: str) -> list[str]:
         user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
         places = [f"HOME={self.home}", f"XDG_RUNTIME_DIR={USER_DIRECTORY}", "USER=guest"]
-        return [*user, "env", f"--chdir={self.home}", *places, PODMAN, *words]
+        return [*user, "env", f"--chdir={self.home}", *places, QUIET, PODMAN, *words]
 
     def load(self, archive: pathlib.Path) -> None:
         """Load an image's archive, which may be in a directory that is closed to the user."""
@@ -130,7 +144,9 @@ class RootlessPodman(Podman):
         self("load", "--input", f"{self.home}/image.tar")
 
     def files(self) -> dict[str, str]:
-        containers = self.settings()
+        # from 5.0 on pasta is the default, and has to be named to be tested
+        default = 'default_rootless_network_cmd = "slirp4netns"'
+        containers = self.settings(more=f"[network]\n{default}" if version() >= (5,) else "")
         return {
             "containers/containers.conf": containers,
             "containers/storage.conf": f'[storage]\ndriver = "{self.driver}"\n',

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""README's two commands on other machines: `machines.py [--quick | --v2] [NAME…]`.
+
+Each machine (debian.py has their names; without any, all) is made anew. --quick runs of its tests
+the unit ones, those with real mounts and control groups, and one with each engine; --v2 runs the
+whole of tests/root in a virtual machine with the distribution's own kernel and cgroup v2 alone.
+What was seen goes into tests/machines.json, of which `make tables` makes tables. A machine that
+cannot be made here is skipped, with a word. Needs root; standard library only.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import pathlib
+import subprocess
+import sys
+import time
+from typing import Any
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+from lib import debian
+from lib.engine_table import SEEN, summed
+
+ONE_EACH = (
+    "tests/interop/test_docker_smoke.py::test_guest[path-run]",
+    "tests/interop/test_podman_smoke.py::test_guest[run]",
+    "tests/interop/test_containerd.py::test_guest_run",
+    "tests/interop/test_cri.py::test_probe",
+)
+QUICK = ("tests/unit", "tests/root", *ONE_EACH)
+IN_V2 = (
+    "export PATH=$PWD/build/prefix/bin:$PWD/build/parts/bin:$PATH; .venv/bin/python"
+    " tests/lib/world.py -- .venv/bin/python -m pytest -q -p no:cacheprovider tests/root"
+    " --ignore tests/root/test_cgroup_v2.py"
+)
+"""That one makes such a machine itself."""
+
+
+def commands(kind: str) -> list[list[str]]:
+    """What is run on a machine."""
+    demo = ["./demo"]
+    if kind == "quick":
+        return [demo, ["./test", *QUICK]]
+    if kind == "v2":
+        prepare = ["./test", "tests/unit/test_record.py"]
+        inside = ["sh", "-c", IN_V2]
+        place = [".venv/bin/python", "-m", "lib.places.machine", "/root/urunc/build/seen"]
+        return [prepare, ["env", "PYTHONPATH=tests", *place, "--", *inside]]
+    return [demo, ["./test"]]
+
+
+def visit(name: str, kind: str) -> bool:
+    """Make a machine and run the commands on it, as far as they succeed; whether all did."""
+    begin = time.monotonic()
+    print(f"== {name}: making the machine", flush=True)
+    tree = debian.fresh(name)
+    seen = tree / debian.INSIDE.lstrip("/") / "build/seen/seen.json"
+    seen.parent.mkdir(parents=True)
+    well = True
+    for words in commands(kind):
+        print(f"== {name}: {' '.join(words)} ({time.monotonic() - begin:.0f} s)", flush=True)
+        variable = f"URUNC_TEST_SEEN={debian.INSIDE}/build/seen/seen.json"
+        well = subprocess.run(debian.command(name, "env", variable, *words)).returncode == 0
+        if not well and words == ["./demo"]:
+            break
+    if seen.exists() and kind == "all":
+        remember(name, json.loads(seen.read_text()))
+    said = "well" if well else "not well"
+    print(f"== {name}: {said} after {time.monotonic() - begin:.0f} s", flush=True)
+    return well
+
+
+def remember(name: str, seen: dict[str, Any]) -> None:
+    """Put what was seen on a machine into the file."""
+    known: dict[str, Any] = json.loads(SEEN.read_text()) if SEEN.exists() else {}
+    tests = seen.pop("tests")
+    known[name] = seen | {
+        "counts": dict(collections.Counter(tests.values())),
+        "engines": summed(tests),
+        "failed": sorted(test for test, outcome in tests.items() if outcome == "failed"),
+    }
+    ordered = {each: known[each] for each in debian.SUITES if each in known}
+    SEEN.write_text(json.dumps(ordered, indent=1) + "\n")
+
+
+def main(words: list[str]) -> int:
+    """Visit the machines: 1 where one was not well."""
+    kind = next((word[2:] for word in words if word in ("--quick", "--v2")), "all")
+    names = [word for word in words if not word.startswith("-")] or list(debian.SUITES)
+    ends = {}
+    for name in names:
+        try:
+            ends[name] = "well" if visit(name, kind) else "not well"
+        except debian.Unavailable as error:
+            ends[name] = f"skipped: {error}"
+    for name, end in ends.items():
+        print(f"{name}: {end}")
+    return int("not well" in ends.values())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
