@@ -6,6 +6,8 @@ Packages come from the archive that this machine's apt uses, by the same proxies
 beside the trees, so each is downloaded once. What debootstrap itself has made is kept too; a
 machine is a copy of it. Needs root and the package debootstrap. Standard library only: it runs
 before anything is built.
+
+`python3 debian.py NAME COMMAND…` runs a command in a machine that `make machines` has made.
 """
 
 from __future__ import annotations
@@ -220,3 +222,7 @@ def _environment() -> list[str]:
     if os.path.exists(CERTIFICATES):
         settings.append(f"PIP_CERT={THEIRS}")
     return settings
+
+
+if __name__ == "__main__":
+    sys.exit(subprocess.run(command(sys.argv[1], *sys.argv[2:])).returncode)
