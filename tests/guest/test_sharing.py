@@ -30,6 +30,7 @@ def test_root_and_volumes_by_virtiofs(urunc: Urunc, tmp_path: pathlib.Path) -> N
         echo guest >/written; mkdir /d; chown 1000:1001 /d; chmod 4711 /d
         touch /conf/x; echo conf $?; touch /run/secret/x; echo secret $?
         echo data >/data/new; cat /data/below/file; mknod /data/device c 1 3; echo mknod $?
+        [ $(stat -c %d /data) = $(stat -c %d /data/below) ]; echo one filesystem $?
         ls -a /; exit 9
     """
     bundle = linux(tmp_path / "b", script, rootfs=KIND)
@@ -61,6 +62,7 @@ def test_root_and_volumes_by_virtiofs(urunc: Urunc, tmp_path: pathlib.Path) -> N
     for line in (
         " on / type virtiofs (rw", "share on /conf type virtiofs (ro", "from a map\n",
         "hidden\n", "a file\n", "conf 1\n", "secret 1\n", "mounted below\n", "mknod 1\n",
+        "one filesystem 1\n",
     ):  # fmt: skip
         assert line in result.stdout, result.stdout
     assert (bundle.root / "written").read_text() == "guest\n"

@@ -64,7 +64,7 @@ def test_virtiofs() -> None:
         "rbind /host/data on /state/box/root/share/volumes/0 writable",
         "bind /host/etc/app.conf on /state/box/root/share/volumes/1 read-only",
         f"start {C} -f --fd=3 --rlimit-nofile=0 -o source=/state/box/root/share,"
-        "sandbox=namespace,xattr,modcaps=-mknod,log_level=err "
+        "sandbox=namespace,xattr,announce_submounts,modcaps=-mknod,log_level=err "
         "for /state/box/root/run/virtiofs.sock owner=1234:1235",
         "detach /state/box/root/share",
     ]
@@ -125,7 +125,8 @@ def test_what_each_daemon_is_told() -> None:
     assert virtiofsd.command(RUST, "/a,b", 3, rust=True) == (
         RUST,
         *("--fd=3", "--rlimit-nofile=0", "--shared-dir=/a,b", "--sandbox=namespace", "--xattr"),
-        *("--modcaps=-mknod", "--log-level=error"),
+        *("--announce-submounts", "--inode-file-handles=never", "--modcaps=-mknod"),
+        "--log-level=error",
     )
     # in an option of several words a comma ends one, and a backslash takes that from it
     options = virtiofsd.command(C, "/a,b\\c", 3, rust=False)[-1].partition("sandbox")[0]
@@ -139,7 +140,7 @@ def test_which_daemon_it_is(
     """By its help, which is asked for once."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     program = tmp_path / "virtiofsd"
-    text = "--shared-dir <SHARED_DIR>" if rust else "-o source=PATH"
+    text = "--shared-dir <SHARED_DIR> --modcaps <MODCAPS>" if rust else "-o announce_submounts"
     program.write_text(f"#!/bin/sh\necho asked >>{tmp_path}/asked\necho '{text}'\n")
     program.chmod(0o755)
     given = config(storage__virtiofsd=str(program))
@@ -149,6 +150,18 @@ def test_which_daemon_it_is(
     assert (tmp_path / "asked").read_text() == "asked\n"
     (tmp_path / "run/urunc.d/programs/virtiofsd.json").write_text("{}")
     assert virtiofsd.find(given) == (str(program), rust)
+
+
+def test_a_daemon_that_is_too_old(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that would let a guest make device nodes is none; where it was asked for, the reason."""
+    program = tmp_path / "virtiofsd"
+    program.write_text("#!/bin/sh\necho '--shared-dir <SHARED_DIR>'\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("urunc.programs.runtime_directory", lambda: str(tmp_path / "run"))
+    monkeypatch.setattr(virtiofsd, "find_program", lambda name: str(program))
+    assert virtiofsd.find(config()) == ("", False)
+    with pytest.raises(HostError, match="has no --modcaps"):
+        virtiofsd.find(config(storage__virtiofsd=str(program)))
 
 
 def test_no_daemon(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

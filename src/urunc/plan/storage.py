@@ -201,7 +201,7 @@ def _share_problem(form: str, monitor: Monitor, found: StorageFound) -> str:
     if form not in monitor.shares:
         return f"{monitor.name} shares no directories by it"
     if form == "virtiofs" and not found.virtiofsd:
-        return "virtiofsd is not installed"
+        return "virtiofsd is not installed, or too old"
     return ""
 
 

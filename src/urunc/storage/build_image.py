@@ -20,10 +20,11 @@ from urunc.jsontext import dumps, loads
 from urunc.linux import _linux, mounts
 from urunc.linux.files import unlink
 from urunc.linux.namespaces import CLONE_NEWNET, CLONE_NEWNS
-from urunc.programs import DEFAULT_PATH
+from urunc.programs import DEFAULT_PATH, capture
 from urunc.record import record
 from urunc.storage import cache, mkfs, trees
 from urunc.storage.cache import WRITABLE, FilesystemImage, of_entry
+from urunc.storage.ext_inodes import settle_times
 from urunc.storage.layers import Source
 from urunc.storage.ownership import OPTIONS, rewrite
 
@@ -50,6 +51,19 @@ FEATURES = {
 }
 """Features that every guest's driver knows. No journal: the shared image is never written to, and a
 private copy lives no longer than its container."""
+UUID = "3b9d0c5e-6d43-4f7a-9f35-75c9a0d1e8a6"
+"""Of every image, and the seed of its directories' hashes: one tree is one image, so nothing in it
+is drawn by lot. Guests are given disks by their devices."""
+LATEST = 0xFFFFFFFF
+"""A time after that of any file, in seconds since the Epoch."""
+TIMES = {
+    "mke2fs": ("E2FSPROGS_FAKE_TIME", 1),
+    "debugfs": ("E2FSPROGS_FAKE_TIME", 1),
+    "mkfs.erofs": ("SOURCE_DATE_EPOCH", LATEST),
+}
+"""Program → a variable with the time that it takes for now; 0 is none to e2fsprogs. The second
+variable moves later files to that time, and is all that erofs-utils before 1.8 have: with `-T`
+every file gets that time. mksquashfs has `-mkfs-time`."""
 PREFIXES = {"cpio": "", "root-cpio": "root"}
 """Format of an archive → the directory in it that holds the root filesystem: below `root` it does
 not collide with an initrd's own files."""
@@ -58,11 +72,16 @@ EXT_MINIMUM_BLOCKS = 256
 EROFS_INODES_OFFSET = 1024 + 16
 """The offset of `inos`, the number of inodes (struct erofs_super_block)."""
 OVERLAY_FLAGS = mounts.MS_RDONLY | mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC
+SQUASHFS_OPTIONS = (
+    *("-noappend", "-no-progress", "-no-recovery", "-mem", "256M", "-b", "131072"),
+    *("-comp", "gzip", "-Xcompression-level", "1", "-mkfs-time", "0"),
+)
 TREE_ATTRIBUTES = (
     mounts.MOUNT_ATTR_RDONLY
     | mounts.MOUNT_ATTR_NOSUID
     | mounts.MOUNT_ATTR_NODEV
     | mounts.MOUNT_ATTR_NOEXEC
+    | mounts.MOUNT_ATTR_NOATIME
 )
 
 
@@ -279,7 +298,9 @@ def _make(task: _Task, fd: int) -> tuple[str, ...]:
     root = f"{task.scratch}/root"
     posix.mkdir(root)
     if tree >= 0:
-        _linux.mount_setattr(tree, "", mounts.AT_EMPTY_PATH, TREE_ATTRIBUTES, 0, 0)
+        _linux.mount_setattr(
+            tree, "", mounts.AT_EMPTY_PATH, TREE_ATTRIBUTES, mounts.MOUNT_ATTR__ATIME, 0
+        )
         _linux.move_mount(tree, root)
         posix.close(tree)
     else:
@@ -299,12 +320,13 @@ def _make(task: _Task, fd: int) -> tuple[str, ...]:
     omitted: tuple[str, ...] = ()
     if task.format in WRITABLE:
         _make_ext(task, program, root, size, posix.fstat(top))
+        settle_times(fd)
     elif task.format == "erofs":
-        run_program([program, *more, task.target, root])
+        more = (*more, *_erofs_block(program))
+        run_program([program, "-U", UUID, *more, task.target, root])
         omitted = _omitted_by_erofs(fd, top, size)
     else:
-        options = "-noappend -no-progress -no-recovery -mem 256M -comp gzip -Xcompression-level 1"
-        run_program([program, root, task.target, *options.split(), *more])
+        run_program([program, root, task.target, *SQUASHFS_OPTIONS, *more])
     if task.owners:
         rewrite(fd, task.format, task.owners)
     return omitted
@@ -366,6 +388,7 @@ def _make_ext(
 ) -> None:
     words = [program, "-q", "-F", "-t", task.format, "-O", FEATURES[task.format], "-m", "0"]
     words += ["-b", str(BLOCK_BYTES), "-I", str(INODE_BYTES[task.format])]
+    words += ["-U", UUID, "-E", f"hash_seed={UUID}"]
     words += ["-N", str(_ext_inodes(task, size)), "-d", root]
     words += [task.target, str(_ext_blocks(task, size))]
     run_program(words)
@@ -383,6 +406,14 @@ def _make_ext(
     # it exits with 0 in any case, and prints its name and each command
     if wrong := [line for line in said.split("\n") if line and not line.startswith("debugfs")]:
         raise HostError(f"debugfs: {wrong[0]}")
+
+
+def _erofs_block(program: str) -> tuple[str, ...]:
+    """The size of a block, where the host's pages would be it: no guest with smaller ones mounts
+    that. The option came in 1.7; before, a block had 4096 bytes."""
+    if posix.sysconf("SC_PAGESIZE") == BLOCK_BYTES or " -b#" not in capture([program, "--help"])[1]:
+        return ()
+    return (f"-b{BLOCK_BYTES}",)
 
 
 def _omitted_by_erofs(fd: int, top: int, size: trees.Size) -> tuple[str, ...]:
@@ -438,6 +469,8 @@ def run_program(argv: list[str], text: str = "") -> str:
                 posix.dup2(descriptor, number)
             _linux.default_signals()
             environment = {"PATH": DEFAULT_PATH, "LC_ALL": "C", "MKE2FS_CONFIG": "/dev/null"}
+            if now := TIMES.get(argv[0].rpartition("/")[2]):
+                environment[now[0]] = str(now[1])
             posix.execve(argv[0], argv, environment)
         finally:
             posix._exit(127)

@@ -12,10 +12,11 @@ mkfs, with names that an image's author chose.
 from __future__ import annotations
 
 import posix
-from errno import EINVAL
 from struct import pack_into, unpack_from
 
 from urunc.errors import HostError
+from urunc.storage import ext_inodes
+from urunc.storage.ext_inodes import SUPERBLOCK, read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 
 NOBODY = 65534
 """The id that the kernel shows for an unmapped one (/proc/sys/kernel/overflowuid)."""
-SUPERBLOCK = 1024
-"""The offset of the superblock of ext2, ext4 and erofs, in bytes."""
-EXT_FIRST_INODE, EXT_ROOT_INODE = 11, 2
 EROFS_MAGIC, EROFS_SLOT, EROFS_DIRENT = 0xE0F5E1E2, 32, 12
 EROFS_PLAIN, EROFS_INLINE = 0, 2
 SQUASHFS_MAGIC, SQUASHFS_PLAIN, SQUASHFS_IDS = 0x73717368, 0x8000, 8192 // 4
@@ -75,61 +73,37 @@ def rewrite(fd: int, filesystem: str, owners: Owners) -> None:
         raise HostError(f"owners of files in {filesystem}: the image is cut off") from None
 
 
-def _read(fd: int, size: int, offset: int) -> bytearray:
-    found = posix.pread(fd, size, offset)
-    if len(found) < size:
-        raise OSError(EINVAL, "the image is cut off")
-    return bytearray(found)
-
-
 def _ext(fd: int, owners: Owners) -> None:
-    """Change each inode in use in the tables of the block groups (Documentation/filesystems/ext4).
-    There are no checksums to update (build_image.FEATURES)."""
-    block = _read(fd, 1024, SUPERBLOCK)
-    count, _, _, _, _, first_block, log_size = unpack_from("<7I", block)
-    per_group = unpack_from("<I", block, 0x28)[0]
-    (inode_bytes,) = unpack_from("<H", block, 0x58)
-    block_bytes = 1024 << log_size
-    groups = -(-count // per_group)
-    table = _read(fd, 32 * groups, (first_block + 1) * block_bytes)
-    for group in range(groups):
-        offset = unpack_from("<I", table, 32 * group + 8)[0] * block_bytes
-        inodes = _read(fd, per_group * inode_bytes, offset)
-        for index in range(per_group):
-            number, at = group * per_group + index + 1, index * inode_bytes
-            if number < EXT_FIRST_INODE and number != EXT_ROOT_INODE:
-                continue
-            mode, uid_low = unpack_from("<HH", inodes, at)
-            gid_low, links = unpack_from("<HH", inodes, at + 0x18)
-            if not mode or not links:
-                continue
-            uid_high, gid_high = unpack_from("<HH", inodes, at + 0x78)
-            uid = owners.user(uid_low | uid_high << 16)
-            gid = owners.group(gid_low | gid_high << 16)
-            pack_into("<H", inodes, at + 2, uid & 0xFFFF)
-            pack_into("<H", inodes, at + 0x18, gid & 0xFFFF)
-            pack_into("<HH", inodes, at + 0x78, uid >> 16, gid >> 16)
-            # one by one: the tables of free inodes are holes and stay so
-            posix.pwrite(fd, inodes[at : at + 128], offset + at)
+    def edit(table: bytearray, at: int, inode_bytes: int) -> None:
+        low, high = at + 0x18, at + 0x78
+        uid_low, gid_low = unpack_from("<H", table, at + 2)[0], unpack_from("<H", table, low)[0]
+        uid_high, gid_high = unpack_from("<HH", table, high)
+        uid = owners.user(uid_low | uid_high << 16)
+        gid = owners.group(gid_low | gid_high << 16)
+        pack_into("<H", table, at + 2, uid & 0xFFFF)
+        pack_into("<H", table, low, gid & 0xFFFF)
+        pack_into("<HH", table, high, uid >> 16, gid >> 16)
+
+    ext_inodes.change(fd, edit)
 
 
 def _squashfs(fd: int, owners: Owners) -> None:
     """Change the table of ids that inodes refer to. Users and groups share it, so an id that a user
     and a group have with different mappings cannot be represented."""
-    block = _read(fd, 96, 0)
+    block = read(fd, 96, 0)
     (magic,) = unpack_from("<I", block)
     (count,) = unpack_from("<H", block, 26)
     (start,) = unpack_from("<Q", block, 48)
     if magic != SQUASHFS_MAGIC:
         raise ValueError("no image of squashfs 4")
     blocks = -(-count // SQUASHFS_IDS)
-    pointers = unpack_from(f"<{blocks}Q", _read(fd, 8 * blocks, start))
+    pointers = unpack_from(f"<{blocks}Q", read(fd, 8 * blocks, start))
     for number, offset in enumerate(pointers):
-        (header,) = unpack_from("<H", _read(fd, 2, offset))
+        (header,) = unpack_from("<H", read(fd, 2, offset))
         ids = min(count - number * SQUASHFS_IDS, SQUASHFS_IDS)
         if not header & SQUASHFS_PLAIN or header & ~SQUASHFS_PLAIN != ids * 4:
             raise ValueError("the table of ids is packed")
-        table = _read(fd, ids * 4, offset + 2)
+        table = read(fd, ids * 4, offset + 2)
         for index in range(ids):
             (known,) = unpack_from("<I", table, index * 4)
             uid, gid = owners.user(known), owners.group(known)
@@ -144,7 +118,7 @@ def _squashfs(fd: int, owners: Owners) -> None:
 
 def _erofs(fd: int, owners: Owners) -> None:
     """Change each inode that is reachable from the root (Documentation/filesystems/erofs.rst)."""
-    block = _read(fd, 128, SUPERBLOCK)
+    block = read(fd, 128, SUPERBLOCK)
     magic, _, compatible = unpack_from("<3I", block)
     block_bits = block[12]
     (root,) = unpack_from("<H", block, 14)
@@ -159,7 +133,7 @@ def _erofs(fd: int, owners: Owners) -> None:
                 seen.add(inner)
                 pending.append(inner)
     if compatible & 1:  # a checksum of the superblock's whole block, which may hold inodes
-        whole = _read(fd, (1 << block_bits) - SUPERBLOCK, SUPERBLOCK)
+        whole = read(fd, (1 << block_bits) - SUPERBLOCK, SUPERBLOCK)
         pack_into("<I", whole, 4, 0)
         posix.pwrite(fd, crc32c(bytes(whole)).to_bytes(4, "little"), SUPERBLOCK + 4)
 
@@ -176,7 +150,7 @@ class _Erofs:
     def inode(self, number: int) -> list[int]:
         """Change one inode's owners; if it is a directory, the numbers of the inodes in it."""
         offset = self.start + number * EROFS_SLOT
-        inode = _read(self.fd, 64, offset)
+        inode = read(self.fd, 64, offset)
         inode_format, attributes, mode = unpack_from("<HHH", inode)
         if not inode_format & 1:
             raise ValueError("an inode has 16 bits for an id")
@@ -196,7 +170,7 @@ class _Erofs:
             count = min(size - begin, self.block_bytes)
             inline = layout == EROFS_INLINE and begin + self.block_bytes >= size
             names += _named(
-                _read(self.fd, count, tail if inline else first * self.block_bytes + begin)
+                read(self.fd, count, tail if inline else first * self.block_bytes + begin)
             )
         return names
 
