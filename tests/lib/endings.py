@@ -82,6 +82,10 @@ class Probe(NamedTuple):
 _EXIT = ("probe.burn=1500", "probe.exit=5")
 _FAULT = ("probe.burn=1500", "probe.triple-fault")
 _HANG = ("probe.hang",)
+_SHUT_DOWN = (
+    "the guest shut down or reset, or KVM could not run it: then the container's log says "
+    "KVM_EXIT_INTERNAL_ERROR"
+)
 
 PROBES = (
     Probe("qemu", "it ends with 5 (isa-debug-exit)", _EXIT, "", 11, "the guest ended with 5"),
@@ -89,8 +93,8 @@ PROBES = (
     Probe("qemu", "SIGTERM", _HANG, "TERM", 137, "qemu was ended for signal 15"),
     Probe("qemu", "SIGINT", _HANG, "INT", 137, "qemu was ended for signal 2"),
     Probe("qemu", "SIGKILL", _HANG, "KILL", 137, "qemu was killed by signal 9"),
-    Probe("firecracker", "it ends with 5", _EXIT, "", 0, "the guest shut down or reset"),
-    Probe("firecracker", "a triple fault", _FAULT, "", 0, "the guest shut down or reset"),
+    Probe("firecracker", "it ends with 5", _EXIT, "", 0, _SHUT_DOWN),
+    Probe("firecracker", "a triple fault", _FAULT, "", 0, _SHUT_DOWN),
     Probe("firecracker", "SIGTERM", _HANG, "TERM", 137, "firecracker was ended for signal 15"),
     Probe("firecracker", "SIGKILL", _HANG, "KILL", 137, "firecracker was killed by signal 9"),
     Probe("spt", "SIGTERM", _HANG, "TERM", 137, "spt was ended for signal 15"),

@@ -40,8 +40,9 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 """Orders as requests of its API (src/firecracker/swagger/firecracker.yaml)."""
 ENDINGS = {
-    0: "the guest shut down or reset",
-    1: "firecracker failed; its message is in the container's log",
+    0: "the guest shut down or reset, or KVM could not run it: then the container's log says "
+    "KVM_EXIT_INTERNAL_ERROR",
+    1: "firecracker failed, or KVM could not run the guest; the reason is in the container's log",
     148: "firecracker made a system call that its filter forbids",
     149: "firecracker died of SIGBUS",
     150: "firecracker died of SIGSEGV",
@@ -52,7 +53,9 @@ ENDINGS = {
     156: "firecracker was told to stop",
     157: "firecracker died of SIGILL",
 }
-"""Its exit codes (FcExitCode, src/vmm/src/lib.rs)."""
+"""Its exit codes (FcExitCode, src/vmm/src/lib.rs). After an error of KVM it is 0 or 1 by chance:
+the vCPU's thread wakes the main one before it leaves the code that the main one reads
+(`Vcpu::exit`, src/vmm/src/vstate/vcpu.rs, to version 1.16 at least)."""
 
 
 class Firecracker(Monitor):
