@@ -10,10 +10,15 @@ will stand: it is what tracebacks name. `make install` runs this.
 
 import __future__
 
+import importlib
+import importlib.abc
+import importlib.machinery
 import marshal
+import os
 import pathlib
-import subprocess
 import sys
+import types
+from collections.abc import Sequence
 
 ENTRIES = (
     "urunc.__main__",
@@ -22,23 +27,47 @@ ENTRIES = (
 )
 """Modules that are imported together with all that they import: the beginning of each verb on the
 path of a container's start."""
-RECORD = """
-import sys
-from importlib.machinery import SourceFileLoader
-
-sys.path.insert(0, sys.argv[1])
-run = SourceFileLoader.exec_module
 
 
-def exec_module(loader, module):
-    run(loader, module)
-    if module.__name__.partition(".")[0] == "urunc":
-        print(module.__name__)
+class Source:
+    """A module: its file, the same below BUILT, whether it is a package, and its code,
+    marshalled."""
+
+    def __init__(self, path: pathlib.Path, shown: str, final: pathlib.Path) -> None:
+        self.path, self.shown = path, shown
+        self.package = path.name == "__init__.py"
+        self.code = marshalled(path, final / shown)
 
 
-SourceFileLoader.exec_module = exec_module
-__import__(sys.argv[2])
-"""
+class Recorder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """An importer of these modules, whose code is there; `done` gets the names of those that are
+    through."""
+
+    def __init__(self, sources: dict[str, Source]) -> None:
+        self.sources = sources
+        self.done: list[str] = []
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: object = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """The module's spec, None for what is not ours."""
+        source = self.sources.get(name)
+        if source is None:
+            return None
+        spec = importlib.machinery.ModuleSpec(
+            name, self, origin=str(source.path), is_package=source.package
+        )
+        if source.package:  # where the compiled module is found
+            spec.submodule_search_locations = [str(source.path.parent)]
+        return spec
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
+        """Let the import system make it."""
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        """Run the module's code."""
+        exec(marshal.loads(self.sources[module.__name__].code), module.__dict__)
+        self.done.append(module.__name__)
 
 
 def main() -> None:
@@ -47,28 +76,46 @@ def main() -> None:
     sources = {}
     for path in sorted(built.rglob("*.py")):
         file = path.relative_to(built)
-        package = file.name == "__init__.py"
-        name = ".".join((file.parent if package else file.with_suffix("")).parts)
-        sources[name] = (path, str(file), package)
-    sources["__future__"] = (pathlib.Path(__future__.__file__), "__future__.py", False)
+        name = ".".join((file.parent if path.name == "__init__.py" else file.with_suffix("")).parts)
+        sources[name] = Source(path, str(file), final)
+    together = {name: imported_by(name, sources) for name in ENTRIES}
+    future = pathlib.Path(__future__.__file__)
+    sources["__future__"] = Source(future, "__future__.py", final)
     index, blob = {}, b""
-    together = {name: imported_by(name, built) for name in ENTRIES}
     first = dict.fromkeys(name for names in together.values() for name in names)
     for name in dict.fromkeys((*first, *sources)):
-        path, shown, package = sources[name]
-        code = marshalled(path, final / shown)
-        index[name] = (shown, package, len(blob), len(code))
-        blob += code
+        source = sources[name]
+        index[name] = (source.shown, source.package, len(blob), len(source.code))
+        blob += source.code
     start = marshalled(pathlib.Path(__file__).with_name("start.py"), final / "start.py")
     (built / "code").write_bytes(blob)
     (built / "index").write_bytes(marshal.dumps((start, index, together)))
 
 
-def imported_by(entry: str, built: pathlib.Path) -> list[str]:
-    """The modules of ours that importing this one runs, in the order in which they are through."""
-    command = [sys.executable, "-I", "-S", "-B", "-c", RECORD, str(built), entry]
-    answer = subprocess.run(command, capture_output=True, text=True, check=True)
-    return [name for name in answer.stdout.split() if name != entry]
+def imported_by(entry: str, sources: dict[str, Source]) -> list[str]:
+    """The modules of ours that importing this one runs, in the order in which they are through: in
+    a process that has imported none of them, a child of this one."""
+    ours, its = os.pipe()
+    pid = os.fork()
+    if not pid:
+        status = 1
+        try:
+            recorder = Recorder(sources)
+            sys.meta_path.insert(0, recorder)
+            importlib.import_module(entry)
+            os.write(its, " ".join(recorder.done).encode())
+            status = 0
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(status)
+    os.close(its)
+    with open(ours) as file:
+        names = file.read().split()
+    _, status = os.waitpid(pid, 0)
+    if status:
+        raise SystemExit(f"cannot import {entry}")
+    return [name for name in names if name != entry]
 
 
 def marshalled(path: pathlib.Path, shown: pathlib.Path) -> bytes:
