@@ -19,6 +19,10 @@ from typing import TypeVar
 REFERENCE_S = 0.02
 """What `_work` takes on an idle CPU that these tests' limits were chosen on."""
 LEAST, MOST = 1.0, 20.0
+SHARE = 4
+"""Between two looks it is so many times as long as one takes: waiting must not be what keeps the
+machine busy, where a look is another program's run."""
+LEAST_PAUSE_S, MOST_PAUSE_S = 0.01, 0.25
 T = TypeVar("T")
 
 
@@ -58,10 +62,16 @@ def until(
 ) -> T:
     """Wait for something to be true, and return it; `what` it is, or how it looks when it has not
     become so."""
-    begin = time.monotonic()
+    begin = looked = time.monotonic()
     while not (found := condition()):
         # the factor is asked for each time: the machine may have become busy meanwhile
         if time.monotonic() - begin > patient(timeout_s):
             raise AssertionError(what() if callable(what) else what or "it did not become so")
-        time.sleep(0.01)
+        pause(time.monotonic() - looked)
+        looked = time.monotonic()
     return found
+
+
+def pause(took_s: float) -> None:
+    """Sleep before the next look, where one takes so long."""
+    time.sleep(min(max(SHARE * took_s, LEAST_PAUSE_S), MOST_PAUSE_S))

@@ -27,7 +27,7 @@ import pytest
 
 from lib import virtiofs
 from lib.busybox import available as busybox_available
-from lib.patience import patient, until
+from lib.patience import patient, pause, until
 from lib.places.cni import available as cni_available
 from lib.places.containerd import available as containerd_available
 from lib.places.docker import available as docker_available
@@ -484,10 +484,11 @@ def unchanged(look: Callable[[], dict[str, set[str]]], timeout_s: float = 2) -> 
     yield
     begin = time.monotonic()
     while True:  # the kernel takes namespaces down in its own time
+        looked = time.monotonic()
         after = look()
         if after == before or time.monotonic() - begin > patient(timeout_s):
             break
-        time.sleep(0.05)
+        pause(time.monotonic() - looked)
     assert_same(before, after)
 
 

@@ -28,7 +28,7 @@ import time
 import uuid
 
 from lib.busybox import BUSYBOX
-from lib.patience import patient
+from lib.patience import patient, pause, until
 from lib.places import Place, child, kill
 
 CGROUPS = pathlib.Path("/sys/fs/cgroup")
@@ -191,10 +191,12 @@ class Engine(Place):
         undo.callback(kill, process)
         end = time.monotonic() + patient(UP_S)
         self._pid = 0
+        looked = time.monotonic()
         while not self._is_ready():
             if process.poll() is not None or time.monotonic() > end:
                 raise AssertionError(f"the engine did not come up:\n{self.log()}")
-            time.sleep(0.02)
+            pause(time.monotonic() - looked)
+            looked = time.monotonic()
             self._pid = self._pid or child(process)
 
     def _is_ready(self) -> bool:
@@ -269,15 +271,16 @@ class Engine(Place):
 
     def fetch(self, url: str, timeout_s: float = 30) -> str:
         """A page, as the place's host sees it, once there is an answer."""
-        end = time.monotonic() + patient(timeout_s)
-        while True:
+        asked: subprocess.CompletedProcess[str]
+
+        def answers() -> bool:
+            nonlocal asked
             limit = f"{patient(5):.0f}"
-            result = self.run("timeout", limit, str(BUSYBOX), "wget", "-qO-", url, check=False)
-            if result.returncode == 0:
-                return result.stdout
-            if time.monotonic() > end:
-                raise AssertionError(f"{url}: {result.stderr}")
-            time.sleep(0.1)
+            asked = self.run("timeout", limit, str(BUSYBOX), "wget", "-qO-", url, check=False)
+            return asked.returncode == 0
+
+        until(answers, lambda: f"{url}: {asked.stderr}", timeout_s)
+        return asked.stdout
 
     def udp(self, address: str, port: int, payload: str) -> str:
         """What a UDP port answers to the place's host; nothing where it is silent."""
@@ -285,15 +288,16 @@ class Engine(Place):
 
     def wait_for(self, container: str, text: str, times: int = 1, timeout_s: float = 30) -> str:
         """Wait until a container's log holds a text so many times; returns the whole log."""
-        end = time.monotonic() + patient(timeout_s)
-        while True:
+        log = ""
+
+        def says() -> bool:
+            nonlocal log
             result = self("logs", container, check=False)
             log = result.stdout + result.stderr
-            if log.count(text) >= times:
-                return log
-            if time.monotonic() > end:
-                raise AssertionError(f"no {text!r} in the log of {container}:\n{log}")
-            time.sleep(0.1)
+            return log.count(text) >= times
+
+        until(says, lambda: f"no {text!r} in the log of {container}:\n{log}", timeout_s)
+        return log
 
     def address(self, container: str, network: str) -> str:
         """A container's address in a network."""
