@@ -10,6 +10,7 @@ and /var are plain ones that a test reads and writes below `root`, those of /usr
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import pathlib
 import shutil
@@ -20,6 +21,9 @@ import time
 from lib.patience import patient, until
 from lib.places import Place, child, kill
 
+KEPT = ("/etc", "/usr/local", "/var")
+"""Directories of what a node keeps."""
+SHORT_BYTES = 4096
 INSIDE = r"""
 set -eu
 cd "$1"
@@ -124,14 +128,35 @@ class Node(Place):
         """A file of the node's."""
         return self.path(path).read_text()
 
-    def files(self, *directories: str) -> dict[str, bytes]:
-        """All files below some of the node's directories."""
+    def files(self, *directories: str) -> dict[str, str]:
+        """All files below some of the node's directories: their contents, or digests of those that
+        nobody wants to read."""
         found = {}
-        for directory in directories or ("/etc", "/usr/local", "/var"):
+        for directory in directories or KEPT:
             for file in sorted(self.path(directory + "/").rglob("*")):
                 if file.is_file() and not file.is_symlink():
-                    found[str(file.relative_to(self.here))] = file.read_bytes()
+                    content = file.read_bytes()
+                    digest = hashlib.sha256(content).hexdigest()
+                    short = len(content) < SHORT_BYTES and content.isascii()
+                    found[str(file.relative_to(self.here))] = content.decode() if short else digest
         return found
+
+    def copy(self) -> pathlib.Path:
+        """A copy of what the node keeps, for `put_back`."""
+        copy = pathlib.Path(tempfile.mkdtemp(dir=self.here))
+        for place, directory in enumerate(KEPT):
+            shutil.copytree(self.path(directory + "/"), copy / str(place), symlinks=True)
+        return copy
+
+    def put_back(self, copy: pathlib.Path) -> None:
+        """Have the node keep what it did when it was copied."""
+        for place, directory in enumerate(KEPT):
+            here = self.path(directory + "/")  # /usr/local is a mount: it stays
+            for entry in here.iterdir():
+                shutil.rmtree(
+                    entry
+                ) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+            shutil.copytree(copy / str(place), here, symlinks=True, dirs_exist_ok=True)
 
     def spawn(self, script: str, *words: str) -> None:
         """Run a shell script on the node's machine until the place is left."""
