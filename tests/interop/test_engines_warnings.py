@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lib.engines import taken_down
+from lib.engines import load, taken_down
 from lib.places.docker import Docker
 from lib.places.engine import Engine
 from lib.places.podman import Podman
@@ -38,8 +38,7 @@ def engine(
         else Docker(str(URUNC), config, shim=kind == "shim")
     )
     with taken_down(place):
-        for archive in images:
-            place("load", "--input", str(archive))
+        load(place, images, "box", "solo5")
         # Podman's mount for networks stays of the first one
         place("run", "--rm", "box", "/bin/busybox", "true")
         yield place, kind

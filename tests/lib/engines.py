@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 from lib import busybox
@@ -25,6 +25,13 @@ END = "\nend of script\n"
 """What `echo end of script` prints; the kernel shows the command itself, but not so."""
 
 EngineType = TypeVar("EngineType", bound=Engine)
+
+
+def load(place: Engine, images: Iterable[pathlib.Path], *names: str) -> None:
+    """Have Docker or Podman load those of the images that have one of these names."""
+    found = {archive.stem: archive for archive in images}
+    for name in names:
+        place("load", "--input", str(found[name]))
 
 
 @contextlib.contextmanager
