@@ -174,6 +174,12 @@ def test_guest_run(containerd: Containerd) -> None:
     assert '"cmdline"' in done.stdout
 
 
+MANY = 40
+"""Of guests that start at once: ten times as many as there are processors to start them. Each is
+a client, a shim and a monitor of its own: what they share is containerd, urunc's root directory and
+its user ids, and all of them wait for these as soon as a few do."""
+
+
 def wait_stopped(containerd: Containerd, identifier: str) -> None:
     until(lambda: "STOPPED" in containerd("tasks", "ls").stdout)
 
@@ -240,7 +246,7 @@ def test_monitor_is_killed(containerd: Containerd) -> None:
 
 def test_many_at_once(containerd: Containerd, measured: Callable[[str], None]) -> None:
     """None is lost."""
-    names = [f"many{number}" for number in range(100)]
+    names = [f"many{number}" for number in range(MANY)]
     script = "".join(
         f"{' '.join(containerd.command('run', '-d', '--runtime', SHIM))} "
         f"--cgroup /{containerd.group}/{name} docker.io/library/spt:latest {name} & "

@@ -134,18 +134,24 @@ def same(pod: Network) -> contextlib.AbstractContextManager[None]:
     return network_unchanged(pod.path)
 
 
-@pytest.mark.parametrize(("mode", "cycles"), [("dynamic", 200), ("shared", 50)])
+CYCLES = 20
+"""All that a namespace holds is compared, so one container would show what is left of each; some
+more, what is left of the one before when the next one comes. No number or name of the kernel's that
+is used up runs out in hundreds."""
+
+
+@pytest.mark.parametrize("mode", ["dynamic", "shared"])
 def test_cycles(
-    urunc: Urunc, bundle: Bundle, pod: Network, tmp_path: pathlib.Path, mode: str, cycles: int
+    urunc: Urunc, bundle: Bundle, pod: Network, tmp_path: pathlib.Path, mode: str
 ) -> None:
-    """Two hundred containers, one after the other, in a namespace that is kept."""
+    """Containers, one after the other, in a namespace that is kept."""
     loaded(pod, bundle, tmp_path)
     bundle.config["annotations"] |= {f"{PREFIX}network": mode}
     if mode == "shared":
         bundle.config["annotations"][f"{PREFIX}ports"] = "8080:80/tcp"
     bundle.write()
     with nothing_left(urunc.root), same(pod):
-        for _ in range(cycles):
+        for _ in range(CYCLES):
             urunc("delete", "--force", create(urunc, bundle))
 
 
@@ -157,7 +163,7 @@ def test_killed_monitors(
     loaded(pod, bundle, tmp_path)
     bundle.config["annotations"] |= {f"{PREFIX}network": mode}
     with nothing_left(urunc.root), same(pod):
-        for _ in range(10):
+        for _ in range(3):
             container = urunc.create(bundle)
             container.start()
             os.kill(container.pid, 9)
