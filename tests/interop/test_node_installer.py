@@ -247,6 +247,15 @@ def test_cut_short_between_any_two_steps(node: Node, verb: str, newest: bool) ->
     assert node.files() == clean
 
 
+def moved(prefix: pathlib.Path, library: pathlib.Path) -> None:
+    """A copy of the installed urunc stands at another prefix now, its modules in `library`."""
+    script = [sys.executable, str(PROJECT / "launcher/door.py")]
+    programs = [str(PREFIX / "bin/urunc"), str(prefix / "bin/urunc")]
+    subprocess.run([*script, *programs, str(library / "launch")], check=True)
+    for text in (library / "launch", prefix / "bin/containerd-shim-urunc-v2"):
+        text.write_text(text.read_text().replace(str(PREFIX), str(prefix)))
+
+
 def test_an_upgrade_leaves_the_old_version_beside(node: Node, tmp_path: pathlib.Path) -> None:
     node.write(MAIN, PLAIN)
     install(node)
@@ -257,10 +266,10 @@ def test_an_upgrade_leaves_the_old_version_beside(node: Node, tmp_path: pathlib.
     newer = tmp_path / "prefix"
     shutil.copytree(PREFIX, newer)
     program = newer / "lib/urunc" / old.name
-    text = (newer / "bin/urunc").read_text().replace(str(PREFIX), str(newer))
-    text = text.replace(f"lib/urunc/{old.name}", "lib/urunc/99.0.0")
-    (newer / "bin/urunc").write_text(text)
     program = program.rename(program.with_name("99.0.0"))
+    moved(newer, program)
+    launch = program / "launch"
+    launch.write_text(launch.read_text().replace(f"lib/urunc/{old.name}", "lib/urunc/99.0.0"))
     module = program / "urunc/__init__.py"
     module.write_text(module.read_text().replace(f'"{old.name}"', '"99.0.0"'))
     said = install(node, "--source", str(newer)).stdout
@@ -284,10 +293,7 @@ def test_a_shim_of_its_own_another_prefix_and_a_python_brought_along(
     node.write(MAIN, WITH_RUNTIMES)
     source, python = tmp_path / "prefix", tmp_path / "python"
     shutil.copytree(PREFIX, source)
-    launcher = (source / "bin/urunc").read_text().replace(str(PREFIX), str(source))
-    (source / "bin/urunc").write_text(launcher)
-    shim = source / "bin/containerd-shim-urunc-v2"
-    shim.write_text(shim.read_text().replace(str(PREFIX), str(source)))
+    moved(source, next((source / "lib/urunc").iterdir()))
     interpreter = pathlib.Path("/usr/bin/python3").resolve()
     library = pathlib.Path("/usr/lib") / interpreter.name
     if not library.is_dir():

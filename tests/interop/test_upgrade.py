@@ -25,7 +25,7 @@ FIRST, SECOND = "1.0.1", "1.0.2"
 def install(directory: pathlib.Path, version: str) -> pathlib.Path:
     """`make install` of a source that has this version; the prefix."""
     source = directory / f"source-{version}"
-    for name in ("src", "launcher", "guest-init", "build/guest-init"):
+    for name in ("src", "launcher", "door", "guest-init", "build/door", "build/guest-init"):
         shutil.copytree(PROJECT / name, source / name)
     shutil.copy2(PROJECT / "Makefile", source)
     file = source / "src/urunc/__init__.py"
