@@ -76,6 +76,7 @@ import "google/protobuf/timestamp.proto";
 message Mount {
   string type = 1; string source = 2; string target = 3; repeated string options = 4;
 }
+message MountCapabilities { repeated string types = 1; repeated string transforms = 2; }
 message Envelope {
   google.protobuf.Timestamp timestamp = 1; string namespace = 2; string topic = 3;
   google.protobuf.Any event = 4;
@@ -129,7 +130,7 @@ enum LogLevel {
 }
 message BootstrapResult {
   int32 version = 1; string address = 2; string protocol = 3; repeated Capability capabilities = 4;
-  map<string, string> metadata = 5;
+  map<string, string> metadata = 5; repeated Extension extensions = 6;
 }
 """,
     "containerd.services.events.ttrpc.v1": """

@@ -88,17 +88,25 @@ class Shim:
         self.events = Events(directory)
         self._log = -1
 
-    def start(self, options: dict[str, Any] | None = None, *, check: bool = True) -> str:
-        """`start`, as containerd 2.3 does it, with an Any of options; "", or what went wrong."""
+    def prepare(self) -> None:
+        """Make what is in a bundle before `start`."""
         if not (self.bundle.path / "config.json").exists():
             self.bundle.write()
         if self._log < 0:
             log = self.bundle.path / "log"
             os.mkfifo(log)
             self._log = os.open(log, os.O_RDWR | os.O_NONBLOCK)
+
+    def start(
+        self, options: dict[str, Any] | None = None, *, check: bool = True, version: str = "2.4.2"
+    ) -> str:
+        """`start`, as a version of containerd from 2.3 on does it, with an Any of options; "", or
+        what went wrong."""
+        self.prepare()
         values = {
             "instance_id": self.id,
             "namespace": NAMESPACE,
+            "containerd_version": version,
             "containerd_ttrpc_address": self.events.address,
             "containerd_grpc_address": self.events.address,
             "socket_dir": self.sockets,
@@ -110,7 +118,9 @@ class Shim:
             assert not check, result.stderr
             return result.stderr.decode()
         assert not result.stderr
-        self.address = result.stdout.decode()
+        answer = decode("containerd.runtime.bootstrap.v1.BootstrapResult", result.stdout)
+        assert answer["version"] == (3 if version >= "2.4" else 2)
+        self.address = answer["address"]
         self.pid = self("Connect")["shim_pid"]
         return ""
 

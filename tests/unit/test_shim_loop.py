@@ -14,12 +14,14 @@ from typing import Any
 
 import pytest
 
+from urunc.shim import attendance
+from urunc.shim.attendance import Attendance
 from urunc.shim.calls import SERVICES
 from urunc.shim.loop import Loop
 from urunc.shim.memory import give_back
 from urunc.shim.service import Service
 from urunc.shim.tables import METHODS, RUNNING, STOPPED
-from urunc.shim.tasks import Task, TaskProcess
+from urunc.shim.tasks import Task, TaskProcess, Tasks
 from urunc.shim.ttrpc import NOT_FOUND, UNIMPLEMENTED, UNKNOWN
 from urunc.shim.worker import Answer, start
 
@@ -220,3 +222,53 @@ def test_memory_is_given_back() -> None:
     before = resident_kib()
     give_back()
     assert resident_kib() < before - 1024
+
+
+@pytest.fixture
+def attended(loop: Loop, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Attendance:
+    """Of a shim without containers, which is patient for an eighth of a second."""
+    monkeypatch.setattr(attendance, "ALONE_S", 0.125)
+    return Attendance(loop, Tasks(), str(tmp_path / "socket"))
+
+
+def test_a_shim_that_nobody_asks_ends(loop: Loop, attended: Attendance) -> None:
+    """The answer to its `start` was refused: nobody calls Shutdown, nor `delete`."""
+    loop.run(lambda *_: None, [attended])
+    assert not os.path.exists(loop_path(loop))
+
+
+def loop_path(loop: Loop) -> str:
+    return str(loop._listener.getsockname())
+
+
+def test_a_client_keeps_it(loop: Loop, attended: Attendance) -> None:
+    """As long as it is connected, and as long again."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(loop_path(loop))
+        loop._wake = os.open("/dev/null", os.O_RDONLY)
+        loop._turn(lambda *_: None, [attended])
+        assert loop.connected
+        assert attended.timeout_s() is None
+        time.sleep(0.2)
+        attended.advance()
+        assert not loop.leaving
+    loop._turn(lambda *_: None, [attended])
+    assert not loop.connected
+    attended.advance()
+    assert not loop.leaving
+    wait_s = attended.timeout_s()
+    assert wait_s is not None and 0 < wait_s <= 0.125
+    time.sleep(0.2)
+    attended.advance()
+    assert loop.leaving
+
+
+def test_a_container_keeps_it(
+    loop: Loop, shim: Shim, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    """containerd may be away for long: it comes back for its containers."""
+    monkeypatch.setattr(attendance, "ALONE_S", 0.0)
+    attended = Attendance(loop, shim.service.tasks, str(tmp_path / "socket"))
+    attended.advance()
+    assert attended.timeout_s() is None
+    assert not loop.leaving

@@ -16,10 +16,10 @@ from google.protobuf.message import DecodeError
 from hypothesis import HealthCheck, example, given
 from hypothesis import strategies as st
 
-from lib.compiled import BOOTSTRAP, CLASSES, KIND, NAMES, POOL, TASK_CREATE, is_map, row
+from lib.compiled import CLASSES, KIND, NAMES, POOL, TASK_CREATE, is_map, row
 from lib.examples import tries
 from urunc.shim import messages
-from urunc.shim.messages import MessageError, decode, encode, start_input
+from urunc.shim.messages import MessageError, decode, encode
 
 SOURCE = pathlib.Path(messages.__file__).parent.parent.parent
 
@@ -367,48 +367,6 @@ def test_any() -> None:
     assert wrapped == {"type_url": "containerd.events.TaskOOM", "value": b"\x0a\x01a"}
     assert messages.type_of(wrapped) == "containerd.events.TaskOOM"
     assert messages.type_of({"type_url": "type.googleapis.com/a.B"}) == "a.B"
-
-
-OPTIONS = messages.any_of("containerd.runc.v1.Options", {"binary_name": "urunc", "root": "/x"})
-OTHER = {"type_url": "type.googleapis.com/a.B", "value": b"b"}
-
-
-def test_start_of_containerd_up_to_2_2() -> None:
-    data = encode("google.protobuf.Any", OPTIONS)
-    assert start_input(data, "c1", "default") == (None, [OPTIONS])
-    assert start_input(b"", "c1", "default") == (None, [])
-    assert start_input(b"", "", "") == (None, [])
-
-
-def test_start_of_containerd_from_2_3_on() -> None:
-    values = {
-        "instance_id": "c1",
-        "namespace": "default",
-        "log_level": -4,
-        "containerd_ttrpc_address": "/run/t",
-        "extensions": [{"value": OPTIONS}, {}, {"value": OTHER}],
-        "socket_dir": "/run/s",
-    }
-    parameters, options = start_input(encode(BOOTSTRAP, values), "c1", "default")
-    assert parameters == filled(BOOTSTRAP, values)
-    assert options == [OPTIONS, OTHER]
-
-
-def test_each_decodes_as_the_other() -> None:
-    # options of a type named as a container, whose bytes are text: an Any by its identity alone
-    data = encode("google.protobuf.Any", {"type_url": "a.B", "value": b"text"})
-    assert decode(BOOTSTRAP, data)["instance_id"] == "a.B"
-    assert start_input(data, "c1", "text") == (None, [{"type_url": "a.B", "value": b"text"}])
-    assert start_input(data, "a.B", "default")[0] is None
-    data = encode(BOOTSTRAP, {"instance_id": "c1", "namespace": "n", "log_level": 4})
-    assert decode("google.protobuf.Any", data) == {"type_url": "c1", "value": b"n"}
-    assert start_input(data, "c1", "n")[0] is not None
-    assert start_input(data, "c2", "n")[0] is None
-
-
-def test_start_with_nonsense() -> None:
-    with pytest.raises(MessageError):
-        start_input(b"\xff", "c1", "default")
 
 
 @pytest.mark.parametrize("answer", [b"unix:///run/containerd/s/0a", b'{"version":2}'])

@@ -3,7 +3,7 @@
 that died (`delete`), and to ask what it is (`-info`, `-v`).
 
 containerd reads standard output and standard error of `start` as one: the address is all that may
-be on it. Options are Go's, with one dash, the action last.
+be on it (bootstrap.py). Options are Go's, with one dash, the action last.
 """
 
 from __future__ import annotations
@@ -101,13 +101,14 @@ def parse(argv: list[str]) -> tuple[dict[str, str], list[str]]:
 def start(options: dict[str, str]) -> int:
     """Have a shim for a container: one of its group that is there already, or a new one."""
     gc.disable()  # until what is waited for is loaded: there is no garbage in code
-    from urunc.shim.messages import MessageError, start_input
+    from urunc.shim import bootstrap
+    from urunc.shim.messages import MessageError
     from urunc.shim.options import first
 
     namespace, identifier = options["namespace"], options["id"]
     data = read_descriptor(0, 1 << 22) if not posix.isatty(0) else b""
     try:
-        parameters, values = start_input(data, identifier, namespace)
+        parameters, values = bootstrap.read(data, identifier, namespace)
         group = first(values).get("shim_cgroup", "")
     except MessageError as error:
         raise UsageError(f"standard input: {error}") from None
@@ -121,8 +122,9 @@ def start(options: dict[str, str]) -> int:
     path = socket_path(directory, grpc, namespace, _group(identifier))
     address = f"unix://{path}"
     listener = _listen(path)
+    answer = bootstrap.answer(parameters, address)
     if listener is None:
-        _say(address)
+        _say(address, answer)
         return 0
     adjust = _score()
     if group:
@@ -132,7 +134,7 @@ def start(options: dict[str, str]) -> int:
             unlink(path)
             raise
     if posix.fork():
-        _say(address)
+        _say(address, answer)
         return 0
     try:
         _serve(listener, path, namespace, events, adjust)
@@ -209,12 +211,12 @@ def _answers(path: str) -> bool:
     return True
 
 
-def _say(address: str) -> None:
-    """Tell containerd the address, and older ones where they look for it after a restart."""
+def _say(address: str, answer: bytes) -> None:
+    """Answer containerd, and tell older ones the address where they look for it after a restart."""
     fd = posix.open("address", posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC, 0o600)
     write_all(fd, address.encode())
     posix.close(fd)
-    write_all(1, address.encode())
+    write_all(1, answer)
 
 
 def _score() -> int:
@@ -243,6 +245,7 @@ def _join(group: str) -> None:
 
 
 def _serve(listener: Any, path: str, namespace: str, events: str, adjust: int) -> None:
+    _drop_streams()  # first of all: what is said into containerd's pipe is part of the answer
     posix.setpgid(0, 0)
     _linux.set_name("containerd-shim")
     _linux.prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -252,9 +255,9 @@ def _serve(listener: Any, path: str, namespace: str, events: str, adjust: int) -
         posix.close(fd)
     except OSError:
         pass  # it takes CAP_SYS_RESOURCE to go below what the parent has
-    _drop_streams()
     # containerd asks for its first container within a millisecond: every module is waited for
     from urunc.shim import worker
+    from urunc.shim.attendance import Attendance
     from urunc.shim.calls import SERVICES
     from urunc.shim.loop import Loop
     from urunc.shim.publisher import Publisher
@@ -263,7 +266,8 @@ def _serve(listener: Any, path: str, namespace: str, events: str, adjust: int) -
     worker.preload(worker.FIRST)
     loop, publisher = Loop(listener, SERVICES), Publisher(events, namespace)
     service = Service(loop, publisher, worker.Verbs(loop), namespace, path)
-    loop.run(service.serve, (service.settling, publisher, service.lives))
+    attendance = Attendance(loop, service.tasks, path)
+    loop.run(service.serve, (service.settling, publisher, service.lives, attendance))
 
 
 def _drop_streams() -> None:

@@ -73,6 +73,11 @@ class Loop:
         """Whether it ends as soon as nothing is left to do."""
         return self._leaving
 
+    @property
+    def connected(self) -> bool:
+        """Whether anybody is connected."""
+        return bool(self._connections)
+
     def leave(self) -> None:
         """End as soon as no source is busy, no worker at work, and no answer unsent."""
         self._leaving = True

@@ -339,26 +339,3 @@ def type_of(wrapped: Mapping[str, Any]) -> str:
     """The name of the type in an Any, without the host that some write before it."""
     name: str = wrapped["type_url"].rpartition("/")[2]
     return name
-
-
-def start_input(
-    data: bytes, instance_id: str, namespace: str
-) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
-    """What `start` reads: BootstrapParams (from containerd 2.3 on; None with an older one), and the
-    options in it, an Any each.
-
-    An older one sends an Any, or nothing. Each can decode as the other, so it is BootstrapParams
-    only where the identity in it is that of the command line.
-    """
-    try:
-        parameters = decode("containerd.runtime.bootstrap.v1.BootstrapParams", data)
-    except MessageError:
-        pass
-    else:
-        if instance_id and (parameters["instance_id"], parameters["namespace"]) == (
-            instance_id,
-            namespace,
-        ):
-            extensions = [extension["value"] for extension in parameters["extensions"]]
-            return parameters, [value for value in extensions if value is not None]
-    return None, [decode("google.protobuf.Any", data)] if data else []

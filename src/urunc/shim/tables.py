@@ -76,6 +76,7 @@ TABLES: dict[str, dict[str, str]] = {
     "containerd.task.v3": _TASK,
     "containerd.types": {
         "Mount": "string: type source target; *string: options",
+        "MountCapabilities": "*string: types transforms",
         "Envelope": "Timestamp: timestamp; string: namespace topic; Any: event",
         "RuntimeRequest": "string: runtime_path; Any: options",
         "RuntimeVersion": "string: version revision",
@@ -98,7 +99,7 @@ TABLES: dict[str, dict[str, str]] = {
         "ProcessDetails": "string: exec_id",
     },
     "runtimeoptions.v1": {"Options": "string: type_url config_path; bytes: config_body"},
-    # from containerd 2.3 on
+    # from containerd 2.3 on; the answer's extensions from 2.4
     "containerd.runtime.bootstrap.v1": {
         "BootstrapParams": (
             "string: instance_id namespace; int32: log_level; "
@@ -107,7 +108,8 @@ TABLES: dict[str, dict[str, str]] = {
         ),
         "Extension": "Any: value",
         "BootstrapResult": (
-            "int32: version; string: address protocol; *int32: capabilities; map: metadata"
+            "int32: version; string: address protocol; *int32: capabilities; map: metadata; "
+            "*Extension: extensions"
         ),
     },
     "containerd.services.events.ttrpc.v1": {
