@@ -275,7 +275,7 @@ def test_memory_of_a_shim(containerd: Containerd, measured: Callable[[str], None
     needed = {}
     for runtime, image, command in ((SHIM, "spt", ()), (RUNC, "box", ("/bin/sleep", "100"))):
         containerd.launch("eleven", image, *command, runtime=runtime, options=("-d",))
-        program = f"bin/containerd-shim-{runtime.split('.')[2]}-v2"
+        program = f"/containerd-shim-{runtime.split('.')[2]}-v2"
         (pid,) = containerd.run("pgrep", "-f", program).stdout.split()
         if runtime == SHIM:  # it gives memory back once it has been quiet for a second
             small = functools.partial(lambda pid: pss_mib(containerd, pid) < 8, int(pid))

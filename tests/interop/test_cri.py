@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import grpc
 import pytest
 
 from lib import busybox
-from lib.engines import NEEDS_OF_PODS, SERVE, containerd_for_pods
+from lib.engines import NEEDS_OF_PODS, SERVE, bare_probe, containerd_for_pods
 from lib.images import archive
 from lib.network_state import network_state
 from lib.patience import until
@@ -17,7 +18,7 @@ from lib.places.containerd import Containerd
 from lib.places.cri import Cri
 from lib.pods import EXITED, RUNNING, Pod
 from lib.services import links
-from lib.support import PARTS, assert_same, need
+from lib.support import PARTS, TOOLS, assert_same, need
 
 MIB = 1 << 20
 SERVED = ("/bin/sh", "-c", "echo beside >/index.html; httpd -f -h /")
@@ -26,11 +27,14 @@ NODE = 2
 IDLE = ("/bin/sh", "-c", "trap exit TERM; echo beside; sleep 1000 & wait")
 
 
-@pytest.fixture(scope="module")
-def containerd(urunc_config: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
-    """containerd with a registry that has `pause`, an ordinary image `box`, and guests: the probe
-    on Firecracker, Linux on QEMU."""
-    need(*NEEDS_OF_PODS, "probe")
+@pytest.fixture(scope="module", params=["containerd", "containerd2"])
+def containerd(
+    request: pytest.FixtureRequest, urunc_config: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Containerd]:
+    """containerd, the distribution's and the one of `make tools`, with a registry that has `pause`,
+    an ordinary image `box`, and guests: the probe on Firecracker, Linux on QEMU."""
+    need(*NEEDS_OF_PODS, "probe", request.param)
+    programs = str(TOOLS) if request.param == "containerd2" else "/usr/bin"
     directory = tmp_path_factory.mktemp("images")
     box = busybox.files("sh", "echo", "sleep", "wget", "httpd")
     linux = {"vmlinuz": PARTS / "linux/vmlinuz", "initrd": PARTS / "linux/initrd.cpio"}
@@ -43,12 +47,14 @@ def containerd(urunc_config: str, tmp_path_factory: pytest.TempPathFactory) -> I
                 ["app", "probe.hang"], unikernelType="unikraft", hypervisor="qemu",
                 binary="/probe"),
     ]  # fmt: skip
+    if (PARTS / "probe-bare.spt").exists():
+        images.append(bare_probe(directory))
     if (PARTS / "linux/vmlinuz").exists():
         images.append(
             archive(directory / "linux.tar", "linux", linux, ["/init", "/bin/sh", "-c", SERVE],
                     unikernelType="linux", hypervisor="qemu", binary="/vmlinuz", initrd="/initrd")
         )  # fmt: skip
-    with containerd_for_pods(urunc_config, directory, *images) as place:
+    with containerd_for_pods(urunc_config, directory, *images, programs=programs) as place:
         yield place
 
 
@@ -178,6 +184,25 @@ def test_containerd_restarts(containerd: Containerd, cri: Cri) -> None:
         pod.refuses_exec(guest)
         assert pod.run(sidecar, "/bin/echo", "still here") == "still here\n"
         pod.stop(guest)
+
+
+def test_a_pod_s_shim_is_killed(containerd: Containerd, cri: Cri) -> None:
+    """Every container of the pod has ended, and nothing of them is left: from containerd 2.4 on it
+    joins a pod's containers to its shim without a `start` of their own."""
+    need("solo5")
+    with Pod(containerd, cri, network="none").made() as pod:
+        sidecar = pod.start("sidecar", "box", *IDLE)
+        guest = pod.start("guest", "spt", "probe.hang")
+        pids = [pod.pid(sidecar), pod.pid(guest)]
+        program = "/containerd-shim-urunc-v2 -namespace k8s.io"
+        (shim,) = containerd.run("pgrep", "-f", program).stdout.split()
+        containerd.run("kill", "-KILL", shim)
+        ended = [functools.partial(pod.status, container) for container in (sidecar, guest)]
+        until(lambda: all(status().state == EXITED for status in ended), "they have ended")
+        for status in ended:
+            assert status().exit_code in (137, 255)  # CRI's own for "unknown"
+        left = containerd.run("ls", *(f"/proc/{pid}" for pid in pids), check=False)
+        assert left.stdout == ""
 
 
 def test_totals_of_a_pod(containerd: Containerd, cri: Cri) -> None:

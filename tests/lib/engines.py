@@ -48,12 +48,12 @@ NEEDS_OF_PODS = ("root", "tun", "installed", "runc", "containerd", "cni", "nft")
 
 @contextlib.contextmanager
 def containerd_for_pods(
-    config: str, directory: pathlib.Path, *images: pathlib.Path
+    config: str, directory: pathlib.Path, *images: pathlib.Path, programs: str = "/usr/bin"
 ) -> Iterator[Containerd]:
     """Be where containerd is, beside a registry that has these images and `pause`, which is made in
-    the directory."""
+    the directory; `programs` is where containerd is."""
     with (
-        taken_down(Containerd(str(URUNC), config)) as place,
+        taken_down(Containerd(str(URUNC), config, programs)) as place,
         registry(place.network, [busybox.pause(directory), *images]),
     ):
         yield place

@@ -19,7 +19,7 @@ OTHER = {"type_url": "type.googleapis.com/a.B", "value": b"b"}
 
 def official(name: str, values: dict[str, Any]) -> Any:
     """protobuf's own message."""
-    made = CLASSES[name]()
+    made: Any = CLASSES[name]()
     for field, value in values.items():
         if field == "extensions":
             for extension in value:
@@ -104,5 +104,5 @@ def test_answer_to_a_containerd_that_reads_a_result(version: str, protocol: int)
     assert (result.version, result.address, result.protocol) == (protocol, ADDRESS, "ttrpc")
     (extension,) = result.extensions
     assert extension.value.type_url.rpartition("/")[2] == "containerd.types.MountCapabilities"
-    taken = CLASSES["containerd.types.MountCapabilities"].FromString(extension.value.value)
+    taken: Any = CLASSES["containerd.types.MountCapabilities"].FromString(extension.value.value)
     assert (list(taken.types), list(taken.transforms)) == ([], [])

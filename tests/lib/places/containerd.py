@@ -23,6 +23,8 @@ SHIM = "io.containerd.urunc.v2"
 RUNC = "io.containerd.runc.v2"
 REGISTRY = ":".join(map(str, registry.ADDRESS))
 """Where pods' images come from."""
+QUIET = "CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS=1"
+"""From 2.2 on ctr warns on standard error, of cgroup v1 too, whatever it is asked."""
 
 
 def available() -> bool:
@@ -61,8 +63,8 @@ class Containerd(Engine):
         """
 
     def command(self, *words: str) -> list[str]:
-        client = [self.client, "--address", f"{self.space}/containerd.sock", "--namespace", "tests"]
-        return [*client, *words]
+        client = ["env", QUIET, self.client, "--address", f"{self.space}/containerd.sock"]
+        return [*client, "--namespace", "tests", *words]
 
     def is_up(self) -> bool:
         return self("version", check=False).returncode == 0
@@ -96,6 +98,8 @@ class Containerd(Engine):
                 [plugins."io.containerd.grpc.v1.cri"]
                 restrict_oom_score_adj = true
                 sandbox_image = "{REGISTRY}/pause:latest"
+                [plugins."io.containerd.grpc.v1.cri".registry]
+                config_path = "/etc/containerd/certs.d"
                 [plugins."io.containerd.grpc.v1.cri".cni]
                 bin_dir = "{cni.directory()}"
                 conf_dir = "/etc/cni/tests.d"
@@ -106,6 +110,8 @@ class Containerd(Engine):
                 pod_annotations = ["com.urunc.unikernel.*"]
                 container_annotations = ["com.urunc.unikernel.*"]
             """,
+            # containerd 2 asks it by HTTPS unless told otherwise
+            f"containerd/certs.d/{REGISTRY}/hosts.toml": f'server = "http://{REGISTRY}"\n',
             "cni/tests.d/pods.conflist": json.dumps(
                 cni.bridge("pods", "10.89.0.0/24", version="0.4.0", ipMasq=False)
             ),
