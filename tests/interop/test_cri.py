@@ -201,8 +201,8 @@ def test_a_pod_s_shim_is_killed(containerd: Containerd, cri: Cri) -> None:
         until(lambda: all(status().state == EXITED for status in ended), "they have ended")
         for status in ended:
             assert status().exit_code in (137, 255)  # CRI's own for "unknown"
-        left = containerd.run("ls", *(f"/proc/{pid}" for pid in pids), check=False)
-        assert left.stdout == ""
+        paths = [f"/proc/{pid}" for pid in pids]
+        until(lambda: not containerd.run("ls", "-d", *paths, check=False).stdout, "they are gone")
 
 
 def test_totals_of_a_pod(containerd: Containerd, cri: Cri) -> None:

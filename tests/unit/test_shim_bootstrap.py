@@ -99,10 +99,10 @@ def test_answer_to_a_containerd_that_reads_an_address() -> None:
     ],
 )
 def test_answer_to_a_containerd_that_reads_a_result(version: str, protocol: int) -> None:
-    """Version 3, where containerd cleans up after each container of a pod; no mounts are taken."""
+    """Version 3, where containerd cleans up after each container of a pod; the mounts it takes."""
     result = answered(version)
     assert (result.version, result.address, result.protocol) == (protocol, ADDRESS, "ttrpc")
     (extension,) = result.extensions
     assert extension.value.type_url.rpartition("/")[2] == "containerd.types.MountCapabilities"
     taken: Any = CLASSES["containerd.types.MountCapabilities"].FromString(extension.value.value)
-    assert (list(taken.types), list(taken.transforms)) == ([], [])
+    assert (list(taken.types), list(taken.transforms)) == (["erofs"], [])

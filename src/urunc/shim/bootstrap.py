@@ -9,7 +9,7 @@ Until 2.2 containerd sends an Any with the runtime's options, or nothing, and re
 
 from __future__ import annotations
 
-from urunc.shim.messages import MessageError, decode, encode
+from urunc.shim.messages import MessageError, any_of, decode, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,12 @@ SANDBOXED = (2, 4)
 pod's containers without a `start`. It could be told so from 2.0 on, but until 2.3 it does not clean
 up after containers that it has joined to a shim so and whose shim dies."""
 VERSION, VERSION_SANDBOXED = 2, 3
-CAPABILITIES = "type.googleapis.com/containerd.types.MountCapabilities"
+CAPABILITIES = "containerd.types.MountCapabilities"
+MOUNTS = ("erofs",)
+"""Types of mounts that containerd's mount manager (2.2) leaves to this shim, as far as it can: one
+that is the whole root filesystem. Without that such a root filesystem is empty, as with runc's
+shim. Layers below an overlay are mounted by containerd all the same, at paths by which urunc knows
+them again (storage/layers.py)."""
 
 
 def read(
@@ -48,11 +53,8 @@ def read(
 
 
 def answer(parameters: dict[str, Any] | None, address: str) -> bytes:
-    """What `start` prints: where the shim listens, in the form that this containerd reads.
-
-    The capabilities are empty, which says that the shim performs none of the mounts for which
-    containerd has a mount manager; were they missing, containerd 2.4 would run `-info` to find out.
-    """
+    """What `start` prints: where the shim listens, in the form that this containerd reads, and the
+    mounts that it takes, for which containerd 2.4 would otherwise run `-info`."""
     if parameters is None:
         return address.encode()
     sandboxed = _number(parameters["containerd_version"]) >= SANDBOXED
@@ -62,7 +64,7 @@ def answer(parameters: dict[str, Any] | None, address: str) -> bytes:
             "version": VERSION_SANDBOXED if sandboxed else VERSION,
             "address": address,
             "protocol": "ttrpc",
-            "extensions": [{"value": {"type_url": CAPABILITIES, "value": b""}}],
+            "extensions": [{"value": any_of(CAPABILITIES, {"types": MOUNTS})}],
         },
     )
 

@@ -39,6 +39,8 @@ ADDRESS_LIMIT_BYTES = 106
 PR_SET_CHILD_SUBREAPER = 36
 FEATURES = "types.containerd.io/opencontainers/runtime-spec/1/features/Features"
 """The type of `features`' document, which is JSON."""
+TAKEN = "containerd.io/runtime-allow-mounts"
+"""Types of mounts, with commas; from 2.4 on the answer of `start` has them."""
 KILLED = 137
 """The exit code of a container whose shim died: it is killed."""
 
@@ -359,11 +361,13 @@ def _is_mounted(path: str, parent: str) -> bool:
 
 
 def info() -> int:
-    """What this shim is: its name and version, and, with these options, the runtime's features
-    (by which containerd decides on mounts with mapped ids, CRI on user namespaces)."""
+    """What this shim is: its name and version; with these options, the runtime's features (by which
+    containerd decides on mounts with mapped ids, CRI on user namespaces); and the mounts that it
+    takes, which containerd 2.2 and 2.3 read here."""
     from urunc.config import load
     from urunc.features import features
     from urunc.jsontext import dumps
+    from urunc.shim import bootstrap
     from urunc.shim.messages import MessageError, decode, encode
     from urunc.shim.options import read
 
@@ -380,6 +384,7 @@ def info() -> int:
         "version": {"version": __version__},
         "options": given,
         "features": {"type_url": FEATURES, "value": document},
+        "annotations": {TAKEN: ",".join(bootstrap.MOUNTS)},
     }
     write_all(1, encode("containerd.types.RuntimeInfo", values))
     return 0

@@ -113,7 +113,7 @@ class RootfsOptions:
             elif word.startswith(("X-containerd.", "loop=")):
                 raise HostError(
                     f"mount option '{word}': not known to this shim",
-                    "use a snapshotter without containerd's mount manager",
+                    "containerd's mount manager handles such options, where it is enabled",
                 )
             else:
                 self.data.append(word)
