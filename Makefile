@@ -18,8 +18,11 @@ DOOR := $(BUILD)/door/urunc
 VENV := .venv/bin
 PYTEST := PATH="$(BUILD)/prefix/bin:$(PARTS)/bin:$$PATH" $(VENV)/python tests/lib/world.py -- $(VENV)/python -m pytest
 CONTAINERD := github.com/containerd/containerd/v2
-CONTAINERD_VERSION := v2.1.4
+CONTAINERD_VERSION := v2.4.2
+CRITEST := sigs.k8s.io/cri-tools/cmd/critest
+CRITEST_VERSION := v1.37.0
 HELM_VERSION := v3.22.0
+RUNC_VERSION := v1.4.4
 CFLAGS ?= -O2 -Wall -Wextra -Werror
 
 .PHONY: help build parts tools check unit coverage root guest interop machines machines-v2 tables bench overhead engine network storage install uninstall clean
@@ -42,11 +45,14 @@ build: $(MODULE) $(STATIC) $(DOOR) ## compile what is in C, install into build/p
 parts: ## build the guests and monitors that the tests use, into build/parts
 	$(MAKE) --no-print-directory -C guests-src OUT=$(PARTS) PYTHON=$(PYTHON)
 
-tools: ## build helm and a containerd 2 for tests that use them, by Go, into build/tools
-	mkdir -p $(BUILD)/tools/src
+tools: ## build helm, a containerd 2, a runc for it and critest, for tests that use them, by Go, into build/tools
+	mkdir -p $(BUILD)/tools/src $(BUILD)/tools/critest-src
 	cd $(BUILD)/tools/src && rm -f go.mod go.sum && go mod init example.org/tools && \
 	go get $(CONTAINERD)/cmd/containerd@$(CONTAINERD_VERSION) $(CONTAINERD)/cmd/ctr@$(CONTAINERD_VERSION) && \
 	CGO_ENABLED=0 go build -tags no_btrfs,no_devmapper,no_zfs -o .. $(CONTAINERD)/cmd/containerd $(CONTAINERD)/cmd/ctr
+	cd $(BUILD)/tools/critest-src && rm -f go.mod go.sum && go mod init example.org/critest && \
+	go get -t $(CRITEST)@$(CRITEST_VERSION) && CGO_ENABLED=0 go test -c -o ../critest $(CRITEST)
+	GOBIN=$(BUILD)/tools go install github.com/opencontainers/runc@$(RUNC_VERSION)
 	GOBIN=$(BUILD)/tools go install helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
 
 check: build ## linters (Python, shell, C), types, layering

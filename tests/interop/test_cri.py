@@ -36,7 +36,7 @@ def containerd(
     need(*NEEDS_OF_PODS, "probe", request.param)
     programs = str(TOOLS) if request.param == "containerd2" else "/usr/bin"
     directory = tmp_path_factory.mktemp("images")
-    box = busybox.files("sh", "echo", "sleep", "wget", "httpd")
+    box = busybox.files("sh", "echo", "sleep", "wget", "httpd", "stat", "cat")
     linux = {"vmlinuz": PARTS / "linux/vmlinuz", "initrd": PARTS / "linux/initrd.cpio"}
     images = [
         archive(directory / "box.tar", "box", box, ["/bin/sh"]),
@@ -237,6 +237,60 @@ def test_totals_of_a_pod(containerd: Containerd, cri: Cri) -> None:
         again = pod.start("guest", "probe")
         assert limits(again) == (192, 200_000)
         pod.stop(again)
+
+
+def test_features_of_handlers(containerd: Containerd, cri: Cri) -> None:
+    """What a kubelet asks before it lets a pod have a user namespace or mounts that are read-only
+    all the way down: the same as runc's. Before 2.2.8 CRI asks only shims of runc's type."""
+    found = {handler.name: handler.features for handler in cri("Status").runtime_handlers}
+    if not found:
+        pytest.skip("needs containerd 2: this one does not say")
+    assert found["runc"].recursive_read_only_mounts
+    assert found["runc"] == found["by-path"] == found["urunc"]
+
+
+def test_a_handler_by_the_shim_s_path(containerd: Containerd, cri: Cri) -> None:
+    """runc's type and our shim's path: ours all the same, from containerd 1.7 on."""
+    need("solo5")
+    if not cri("Status").runtime_handlers:
+        pytest.skip("needs containerd 2: 1.6 passes the path over")
+    with Pod(containerd, cri, "by-path", network="none").made() as pod:
+        sidecar = pod.start("sidecar", "box", *IDLE)
+        guest = pod.start("guest", "spt", "probe.hang")
+        pod.refuses_exec(guest)
+        assert pod.run(sidecar, "/bin/echo", "in the sidecar") == "in the sidecar\n"
+        pod.stop(guest)
+        pod.remove(guest)
+        pod.stop(sidecar)
+
+
+def test_a_user_namespace(containerd: Containerd, cri: Cri) -> None:
+    """hostUsers: false: the pause container, a sidecar and guests have ids of their own, and the
+    images' files are those of their root, without a copy."""
+    need("solo5", "containerd2")
+    handlers = [each for each in cri("Status").runtime_handlers if each.features.user_namespaces]
+    handler = max({each.name for each in handlers} & {"by-path", "urunc"}, default="")
+    if not handler:
+        pytest.skip("needs containerd 2 and a runc that maps ids of mounts (1.2)")
+    ids = [{"host_id": 1_000_000, "container_id": 0, "length": 65536}]
+    options = {"userns_options": {"mode": 0, "uids": ids, "gids": ids}}
+    context = {"security_context": {"namespace_options": options}}
+    pod = Pod(containerd, cri, handler)
+    pod.config["linux"] |= context
+    with pod.made():
+        sidecar = pod.start("sidecar", "box", *IDLE, given={"linux": context})
+        guest = pod.start("guest", "spt", "probe.hang", given={"linux": context})
+        pod.logged(guest, '"cmdline"')
+        shown = pod.run(sidecar, "/bin/stat", "-c", "%u %g", "/bin/sh")
+        assert shown == "0 0\n"
+        maps = pod.run(sidecar, "/bin/cat", "/proc/self/uid_map")
+        assert maps.split() == ["0", "1000000", "65536"]
+        for container in (sidecar, guest):
+            status = containerd.run("cat", f"/proc/{pod.pid(container)}/status").stdout
+            (uid,) = (line.split()[1] for line in status.splitlines() if line.startswith("Uid:"))
+            assert 1_000_000 <= int(uid) < 1_065_536
+        pod.stop(guest)
+        pod.stop(sidecar)
 
 
 def test_the_node_s_namespaces(containerd: Containerd, cri: Cri) -> None:

@@ -20,10 +20,12 @@ def archive(
     files: Mapping[str, pathlib.Path | bytes | str],
     command: Sequence[str],
     volumes: Sequence[str] = (),
+    user: str = "",
     **unikernel: str,
 ) -> pathlib.Path:
-    """Write an image's archive; a file that is a text is a symbolic link to it, `volumes` are what
-    it says after VOLUME, and `unikernel` is what its urunc.json says, none for an ordinary one."""
+    """Write an image's archive; a file that is a text is a symbolic link to it, `volumes` and
+    `user` are what it says after VOLUME and USER, and `unikernel` is what its urunc.json says, none
+    for an ordinary one."""
     contents = {
         target: source.read_bytes() if isinstance(source, pathlib.Path) else source
         for target, source in files.items()
@@ -37,6 +39,7 @@ def archive(
         "os": "linux",
         "config": {
             "Cmd": list(command),
+            **({"User": user} if user else {}),
             **({"Volumes": {volume: {} for volume in volumes}} if volumes else {}),
         },
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
@@ -44,7 +47,13 @@ def archive(
     }
     text = json.dumps(config).encode()
     config_name = f"{hashlib.sha256(text).hexdigest()}.json"
-    manifest = [{"Config": config_name, "RepoTags": [f"{name}:latest"], "Layers": ["layer.tar"]}]
+    manifest = [
+        {
+            "Config": config_name,
+            "RepoTags": [name if ":" in name else f"{name}:latest"],
+            "Layers": ["layer.tar"],
+        }
+    ]
     members = {
         config_name: text,
         "layer.tar": layer,

@@ -51,8 +51,10 @@ def first(containerd: Containerd, cri: Cri) -> None:
 class Pod:
     """A pod and its containers."""
 
-    def __init__(self, node: Containerd, cri: Cri, **annotations: str) -> None:
-        self.node, self.cri = node, cri
+    def __init__(
+        self, node: Containerd, cri: Cri, handler: str = "urunc", **annotations: str
+    ) -> None:
+        self.node, self.cri, self.handler = node, cri, handler
         self.attempts: dict[str, int] = {}
         self.id = ""
         uid = uuid.uuid4().hex
@@ -71,7 +73,7 @@ class Pod:
         """Run it; its resources are all its containers' together."""
         if resources:
             self.config["linux"]["resources"] = resources
-        answer = self.cri("RunPodSandbox", config=self.config, runtime_handler="urunc")
+        answer = self.cri("RunPodSandbox", config=self.config, runtime_handler=self.handler)
         self.id = answer.pod_sandbox_id
         yield self
         self.cri("StopPodSandbox", pod_sandbox_id=self.id)

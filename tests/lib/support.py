@@ -87,6 +87,8 @@ PROBES: dict[str, Callable[[], bool]] = {
     "busybox": busybox_available,
     "runc": lambda: shutil.which("runc") is not None,
     "containerd2": (TOOLS / "containerd").exists,
+    "critest": (TOOLS / "critest").exists,
+    "nerdctl": (TOOLS / "nerdctl").exists,
     "images": lambda: all(map(shutil.which, ("mke2fs", "mkfs.erofs", "mksquashfs"))),
     "nft": lambda: shutil.which("nft") is not None,
     "installed": URUNC.exists,

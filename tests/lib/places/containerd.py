@@ -20,6 +20,7 @@ CONTAINERD = "/usr/bin/containerd"
 CTR = "/usr/bin/ctr"
 PROGRAMS = (CONTAINERD, CTR, "/usr/bin/containerd-shim-runc-v2")
 SHIM = "io.containerd.urunc.v2"
+PROGRAM = "containerd-shim-urunc-v2"
 RUNC = "io.containerd.runc.v2"
 REGISTRY = ":".join(map(str, registry.ADDRESS))
 """Where pods' images come from."""
@@ -109,9 +110,14 @@ class Containerd(Engine):
                 runtime_type = "{SHIM}"
                 pod_annotations = ["com.urunc.unikernel.*"]
                 container_annotations = ["com.urunc.unikernel.*"]
+                [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.by-path]
+                runtime_type = "{RUNC}"
+                runtime_path = "{self.runtime.rpartition("/")[0]}/{PROGRAM}"
+                pod_annotations = ["com.urunc.unikernel.*"]
+                container_annotations = ["com.urunc.unikernel.*"]
             """,
-            # containerd 2 asks it by HTTPS unless told otherwise
-            f"containerd/certs.d/{REGISTRY}/hosts.toml": f'server = "http://{REGISTRY}"\n',
+            # whatever an image's name begins with; by HTTP, which containerd 2 has to be told
+            "containerd/certs.d/_default/hosts.toml": f'[host."http://{REGISTRY}"]\n',
             "cni/tests.d/pods.conflist": json.dumps(
                 cni.bridge("pods", "10.89.0.0/24", version="0.4.0", ipMasq=False)
             ),

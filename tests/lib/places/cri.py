@@ -36,7 +36,11 @@ message DNSConfig { repeated string servers = 1; repeated string searches = 2;
 message LinuxContainerResources { int64 cpu_period = 1; int64 cpu_quota = 2; int64 cpu_shares = 3;
   int64 memory_limit_in_bytes = 4; int64 oom_score_adj = 5; }
 enum NamespaceMode { POD = 0; CONTAINER = 1; NODE = 2; }
-message NamespaceOption { NamespaceMode network = 1; NamespaceMode pid = 2; NamespaceMode ipc = 3; }
+message IDMapping { uint32 host_id = 1; uint32 container_id = 2; uint32 length = 3; }
+message UserNamespace { NamespaceMode mode = 1; repeated IDMapping uids = 2;
+  repeated IDMapping gids = 3; }
+message NamespaceOption { NamespaceMode network = 1; NamespaceMode pid = 2; NamespaceMode ipc = 3;
+  UserNamespace userns_options = 5; }
 message LinuxSandboxSecurityContext { NamespaceOption namespace_options = 1; }
 message LinuxPodSandboxConfig { string cgroup_parent = 1;
   LinuxSandboxSecurityContext security_context = 2; LinuxContainerResources resources = 5; }
@@ -99,6 +103,11 @@ message ContainerStats { ContainerAttributes attributes = 1; CpuUsage cpu = 2;
   MemoryUsage memory = 3; }
 message ContainerStatsRequest { string container_id = 1; }
 message ContainerStatsResponse { ContainerStats stats = 1; }
+
+message StatusRequest {}
+message RuntimeHandlerFeatures { bool recursive_read_only_mounts = 1; bool user_namespaces = 2; }
+message RuntimeHandler { string name = 1; RuntimeHandlerFeatures features = 2; }
+message StatusResponse { repeated RuntimeHandler runtime_handlers = 3; }
 
 message PullImageRequest { ImageSpec image = 1; }
 message PullImageResponse { string image_ref = 1; }

@@ -32,8 +32,9 @@ def registry(namespace: str, archives: Sequence[pathlib.Path]) -> Iterator[None]
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            media_type, content = contents.get(self.path, ("", b""))
-            self.send_response(200 if content or self.path == "/v2/" else 404)
+            path = self.path.partition("?")[0]  # a mirror is asked with ns=HOST
+            media_type, content = contents.get(path, ("", b""))
+            self.send_response(200 if content or path == "/v2/" else 404)
             self.send_header("Content-Type", media_type or "text/plain")
             self.send_header("Content-Length", str(len(content)))
             self.send_header("Docker-Content-Digest", _digest(content))
