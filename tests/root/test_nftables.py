@@ -36,16 +36,21 @@ from urunc.linux.nftables import (
     destination,
     destination_port,
     dnat,
+    dnat_as_is,
     drop,
     family,
     frame_for,
+    frame_from,
     group,
     interface,
     is_new,
+    marked,
     masquerade,
     of_this_namespace,
     protocol,
+    quoted,
     set_destination,
+    set_quoted,
     set_source,
     socket_listens,
     source,
@@ -104,6 +109,31 @@ RULES = [
         ("netdev", INGRESS, FILTER),
         frame_for("169.254.53.1") + to_this_host() + set_source("169.254.53.2"),
         "ip daddr 169.254.53.1 meta pkttype set host ip saddr set 169.254.53.2",
+    ),
+    (
+        ("netdev", INGRESS, FILTER),
+        frame_from("fd00::2") + quoted("fd00::2", source_of=False)
+        + set_quoted("fd00::3", source_of=False) + set_source("fd00::3"),
+        "ip6 saddr fd00::2 icmpv6 type 1-4 "
+        "@nh,576,128 0xfd000000000000000000000000000002 @nh,576,128 set "
+        "0xfd000000000000000000000000000003 ip6 saddr set fd00::3",
+    ),
+    (
+        ("filter", POSTROUTING, LAST),
+        destination("10.0.0.3") + quoted("10.0.0.3", source_of=True)
+        + set_quoted("10.0.0.2", source_of=True),
+        "ip daddr 10.0.0.3 icmp type & 247 == destination-unreachable @nh,320,32 0xa000003 "
+        "@nh,320,32 set 0xa000002",
+    ),
+    (
+        ("nat", PREROUTING, DSTNAT - 1),
+        family(NFPROTO_IPV6) + of_this_namespace(other=True) + dnat_as_is(ipv6=True),
+        "fib daddr type != local dnat ip6 to ip6 daddr",
+    ),
+    (
+        ("filter", POSTROUTING, LAST),
+        marked(7) + interface("lo", out=True, other=True) + drop(),
+        'meta mark 0x00000007 oifname != "lo" drop',
     ),
     (("netdev", INGRESS, FILTER), arp_request() + drop(), "arp operation request drop"),
     (

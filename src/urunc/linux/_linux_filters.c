@@ -15,17 +15,18 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* load_device_program(instructions) -> descriptor of a BPF_PROG_TYPE_CGROUP_DEVICE program. */
-static PyObject *linux_load_device_program(PyObject *self, PyObject *args)
+/* load_program(type, instructions) -> descriptor of a BPF program of a BPF_PROG_TYPE_*. */
+static PyObject *linux_load_program(PyObject *self, PyObject *args)
 {
+    unsigned int type;
     const char *code;
     Py_ssize_t length;
     (void)self;
-    if (!PyArg_ParseTuple(args, "y#", &code, &length))
+    if (!PyArg_ParseTuple(args, "Iy#", &type, &code, &length))
         return NULL;
     union bpf_attr attributes;
     memset(&attributes, 0, sizeof attributes);
-    attributes.prog_type = BPF_PROG_TYPE_CGROUP_DEVICE;
+    attributes.prog_type = type;
     attributes.insn_cnt = (uint32_t)((size_t)length / sizeof(struct bpf_insn));
     attributes.insns = (uint64_t)(uintptr_t)code;
     attributes.license = (uint64_t)(uintptr_t) "Apache-2.0";
@@ -193,7 +194,7 @@ out:
 }
 
 PyMethodDef filter_methods[] = {
-    {"load_device_program", linux_load_device_program, METH_VARARGS, NULL},
+    {"load_program", linux_load_program, METH_VARARGS, NULL},
     {"attach_device_program", linux_attach_device_program, METH_VARARGS, NULL},
     {"set_seccomp", linux_set_seccomp, METH_VARARGS, NULL},
     {"compile_seccomp", linux_compile_seccomp, METH_VARARGS, NULL},

@@ -8,13 +8,15 @@ import posix
 
 from urunc.linux import _linux
 
+BPF_PROG_TYPE_CGROUP_DEVICE = 15
+
 
 def attach(directory: str, program: bytes) -> None:
     """Make a program decide for a group and those below it; raises OSError.
 
     It holds beside those of the groups above: all must agree.
     """
-    loaded = _linux.load_device_program(program)
+    loaded = _linux.load_program(BPF_PROG_TYPE_CGROUP_DEVICE, program)
     try:
         group = posix.open(directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
         try:

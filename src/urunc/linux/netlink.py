@@ -54,6 +54,11 @@ class Socket:
         self._socket.send(self._message(kind, NLM_F_DUMP, body))
         return list(self._answers({self._sequence}))
 
+    def get(self, kind: int, body: bytes) -> bytes:
+        """One thing that is asked for, its message's body."""
+        self._socket.send(self._message(kind, NLM_F_ACK, body))
+        return b"".join(self._answers({self._sequence}))
+
     def request(self, kind: int, flags: int, body: bytes) -> None:
         """Have something changed; EOPNOTSUPP where the namespace is the host's."""
         self._refuse_host()

@@ -42,7 +42,7 @@ INET, NETDEV = 1, 5
 NFPROTO_IPV4, NFPROTO_IPV6 = 2, 10
 PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = range(5)
 INGRESS = 0  # of a netdev table
-TCP, UDP = 6, 17
+ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
 
 RAW, DSTNAT, FILTER, SRCNAT, LAST = -300, -100, 0, 100, 300
 """Priorities of chains, by nft(8)'s names; LAST is behind all of them."""
@@ -50,7 +50,7 @@ RAW, DSTNAT, FILTER, SRCNAT, LAST = -300, -100, 0, 100, 300
 VERDICT, REGISTER, SECOND_REGISTER = 0, 1, 2
 NF_DROP, NF_ACCEPT = 0, 1
 EQUAL, NOT_EQUAL, AT_LEAST, AT_MOST = 0, 1, 5, 3
-PROTOCOL, IIFNAME, OIFNAME, NFPROTO, L4PROTO, PKTTYPE = 1, 6, 7, 15, 16, 19
+PROTOCOL, MARK, IIFNAME, OIFNAME, NFPROTO, L4PROTO, PKTTYPE = 1, 3, 6, 7, 15, 16, 19
 IIFGROUP, OIFGROUP = 21, 22
 LINK, NETWORK, TRANSPORT = 0, 1, 2
 CT_STATE, CT_STATUS = 0, 2
@@ -125,9 +125,10 @@ def ask(namespace: str, question: Callable[[Nftables], T]) -> T:
 # what a rule looks at, by the place where it comes from
 
 
-def interface(name: str, *, out: bool = False) -> tuple[bytes, ...]:
-    """The device that a packet came in by (or goes out of) is this one."""
-    return _compared(_meta(OIFNAME if out else IIFNAME), name.encode().ljust(16, b"\0"))
+def interface(name: str, *, out: bool = False, other: bool = False) -> tuple[bytes, ...]:
+    """The device that a packet came in by (or goes out of) is this one, or another."""
+    how = NOT_EQUAL if other else EQUAL
+    return _compared(_meta(OIFNAME if out else IIFNAME), name.encode().ljust(16, b"\0"), how)
 
 
 def group(number: int, *, out: bool = False, other: bool = False) -> tuple[bytes, ...]:
@@ -140,6 +141,11 @@ def group(number: int, *, out: bool = False, other: bool = False) -> tuple[bytes
 def family(number: int) -> tuple[bytes, ...]:
     """IPv4 or IPv6 (NFPROTO_IPV4, NFPROTO_IPV6): the first look in an inet table's rule."""
     return _compared(_meta(NFPROTO), bytes([number]))
+
+
+def marked(number: int) -> tuple[bytes, ...]:
+    """The packet has this mark."""
+    return _compared(_meta(MARK), pack("I", number))
 
 
 def protocol(number: int) -> tuple[bytes, ...]:
@@ -165,6 +171,19 @@ def destination(address: str, prefix: int = 0) -> tuple[bytes, ...]:
     return _address(address, prefix, 16, 24)
 
 
+def quoted(address: str, *, source_of: bool) -> tuple[bytes, ...]:
+    """An ICMP error that quotes a packet from this address, or to it (RFC 792, RFC 4443)."""
+    value, kind = _binary(address), _payload(TRANSPORT, 0, 1)
+    if len(value) == 4:  # unreachable (3), time exceeded (11)
+        head = 20
+        asked = (*protocol(ICMP), kind, _masked(b"\xf7"), _compare(b"\3"))
+    else:  # errors are 1 to 4
+        head = 40
+        asked = (*protocol(ICMPV6), *_compared(kind, b"\1", AT_LEAST), _compare(b"\4", AT_MOST))
+    at = head + 8 + _place(len(value), source_of=source_of)
+    return (*asked, *_compared(_payload(NETWORK, at, len(value)), value))
+
+
 def arp_request_for(address: str, *, other: bool = False) -> tuple[bytes, ...]:
     """An ARP request, for this IPv4 address or for any other (netdev tables)."""
     wanted = inet_pton(AF_INET, address)
@@ -179,15 +198,32 @@ def arp_request() -> tuple[bytes, ...]:
 
 
 def frame_for(address: str) -> tuple[bytes, ...]:
-    """A frame with an IPv4 packet for this address (netdev tables)."""
-    ipv4 = _compared(_meta(PROTOCOL), b"\x08\0")
-    return ipv4 + _compared(_payload(NETWORK, 16, 4), _binary(address))
+    """A frame with a packet for this address (netdev tables)."""
+    return _frame(address, source_of=False)
 
 
-def of_this_namespace() -> tuple[bytes, ...]:
-    """The packet is for an address that the namespace has."""
+def frame_from(address: str) -> tuple[bytes, ...]:
+    """A frame with a packet from this address (netdev tables)."""
+    return _frame(address, source_of=True)
+
+
+def _frame(address: str, *, source_of: bool) -> tuple[bytes, ...]:
+    value = _binary(address)
+    its_family = _compared(_meta(PROTOCOL), b"\x08\0" if len(value) == 4 else b"\x86\xdd")
+    at = _place(len(value), source_of=source_of)
+    return its_family + _compared(_payload(NETWORK, at, len(value)), value)
+
+
+def _place(size: int, *, source_of: bool) -> int:
+    """Where an IP header has an address of this many bytes."""
+    first = 12 if size == 4 else 8
+    return first if source_of else first + size
+
+
+def of_this_namespace(*, other: bool = False) -> tuple[bytes, ...]:
+    """The packet is for an address that the namespace has, or for another."""
     look = _expression("fib", _big(1, REGISTER), _big(2, FIB_ADDRTYPE), _big(3, FIB_DADDR))
-    return _compared(look, pack("I", RTN_LOCAL))
+    return _compared(look, pack("I", RTN_LOCAL), NOT_EQUAL if other else EQUAL)
 
 
 def socket_listens() -> tuple[bytes, ...]:
@@ -229,19 +265,44 @@ def dnat(address: str, port: int = 0) -> tuple[bytes, ...]:
     return (*found, _expression("nat", *fields))
 
 
+def dnat_as_is(*, ipv6: bool) -> tuple[bytes, ...]:
+    """Have the destination as it is, whatever chains behind this one say (nat chains)."""
+    number, size = (NFPROTO_IPV6, 16) if ipv6 else (NFPROTO_IPV4, 4)
+    load = _payload(NETWORK, _place(size, source_of=False), size)
+    fields = (_big(1, 1), _big(2, number), _big(3, REGISTER))
+    return (load, _expression("nat", *fields))
+
+
 def masquerade() -> tuple[bytes, ...]:
     """Translate the source to the address of the device that it leaves by (nat chains)."""
     return (_expression("masq"),)
 
 
 def set_source(address: str) -> tuple[bytes, ...]:
-    """Write another IPv4 source into this packet, and its checksums: no connection is tracked."""
-    return _write(NETWORK, 12, _binary(address), checksum=10)
+    """Write another source into this packet, and its checksums: no connection is tracked."""
+    return _set_address(address, source_of=True)
 
 
 def set_destination(address: str) -> tuple[bytes, ...]:
-    """Write another IPv4 destination into this packet, and its checksums."""
-    return _write(NETWORK, 16, _binary(address), checksum=10)
+    """Write another destination into this packet, and its checksums."""
+    return _set_address(address, source_of=False)
+
+
+def _set_address(address: str, *, source_of: bool) -> tuple[bytes, ...]:
+    value = _binary(address)
+    at = _place(len(value), source_of=source_of)
+    return _write(NETWORK, at, value, checksum=10 if len(value) == 4 else 0, pseudo=True)
+
+
+def set_quoted(address: str, *, source_of: bool) -> tuple[bytes, ...]:
+    """Write another source, or destination, into the packet that an ICMP error quotes.
+
+    With IPv4 the quoted header's checksum makes up for it, so that ICMP's own stays right.
+    """
+    value = _binary(address)
+    head, checksum = (20, 20 + 8 + 10) if len(value) == 4 else (40, 40 + 2)
+    at = head + 8 + _place(len(value), source_of=source_of)
+    return _write(NETWORK, at, value, checksum=checksum)
 
 
 def to_this_host() -> tuple[bytes, ...]:
@@ -319,15 +380,23 @@ def _payload(base: int, offset: int, length: int, register: int = REGISTER) -> b
     )
 
 
-def _store(base: int, offset: int, length: int, register: int, checksum: int = 0) -> bytes:
+def _store(
+    base: int, offset: int, length: int, register: int, checksum: int = 0, *, pseudo: bool = False
+) -> bytes:
     fields = [_big(5, register), _big(2, base), _big(3, offset), _big(4, length)]
-    if checksum:  # the IP header's own, and the one of TCP or UDP that covers the addresses too
-        fields += [_big(6, 1), _big(7, checksum), _big(8, 1)]
+    if checksum:
+        fields += [_big(6, 1), _big(7, checksum)]
+    if pseudo:  # the one of TCP, UDP or ICMPv6, which covers the addresses, too
+        fields.append(_big(8, 1))
     return _expression("payload", *fields)
 
 
-def _write(base: int, offset: int, value: bytes, checksum: int = 0) -> tuple[bytes, ...]:
-    return _load(value, REGISTER), _store(base, offset, len(value), REGISTER, checksum)
+def _write(
+    base: int, offset: int, value: bytes, checksum: int = 0, *, pseudo: bool = False
+) -> tuple[bytes, ...]:
+    """Write into this packet; `checksum` is the place of one that covers it, 0 for none."""
+    store = _store(base, offset, len(value), REGISTER, checksum, pseudo=pseudo)
+    return _load(value, REGISTER), store
 
 
 def _load(value: bytes, register: int) -> bytes:

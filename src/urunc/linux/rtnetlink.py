@@ -63,11 +63,13 @@ RT_TABLE_MAIN = 254
 RTN_UNICAST = 1
 
 TCA_KIND, TCA_OPTIONS = 1, 2
-TC_H_INGRESS, TC_H_CLSACT_INGRESS = 0xFFFFFFF1, 0xFFFFFFF2
+TC_H_INGRESS, TC_H_CLSACT_INGRESS, TC_H_CLSACT_EGRESS = 0xFFFFFFF1, 0xFFFFFFF2, 0xFFFFFFF3
 INGRESS_HANDLE = 0xFFFF0000
 ETH_P_ALL, ETH_P_IP, ETH_P_ARP = 0x0003, 0x0800, 0x0806
 TCA_U32_CLASSID, TCA_U32_SEL, TCA_U32_ACT = 1, 5, 7
 TCA_MATCHALL_ACT = 2
+TCA_BPF_FD, TCA_BPF_NAME, TCA_BPF_FLAGS = 6, 7, 8
+TCA_BPF_FLAG_ACT_DIRECT = 1
 TCA_ACT_KIND, TCA_ACT_OPTIONS = 1, 2
 TCA_MIRRED_PARMS = 2
 TC_ACT_STOLEN = 4
@@ -223,10 +225,10 @@ class Rtnetlink(Socket):
                 return True
         return False
 
-    def filters(self, index: int) -> set[int]:
-        """The priorities of a device's ingress filters."""
+    def filters(self, index: int, parent: int = TC_H_CLSACT_INGRESS) -> set[int]:
+        """The priorities of a device's ingress filters, or of those of clsact's egress."""
         found = set()
-        for body in self.dump(RTM_GETTFILTER, _tcmsg(index, 0, TC_H_CLSACT_INGRESS, 0)):
+        for body in self.dump(RTM_GETTFILTER, _tcmsg(index, 0, parent, 0)):
             its_index, _handle, _parent, info = unpack_from("iIII", body, 4)
             if its_index == index and info >> 16:
                 found.add(info >> 16)
@@ -313,8 +315,14 @@ class Rtnetlink(Socket):
         body = _tcmsg(index, INGRESS_HANDLE, TC_H_INGRESS, 0) + attribute(TCA_KIND, b"ingress\0")
         self.request(RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, body)
 
+    def add_clsact(self, index: int) -> None:
+        """Give a device the clsact queueing discipline, with filters of both directions; EEXIST
+        where it has ingress or clsact."""
+        body = _tcmsg(index, INGRESS_HANDLE, TC_H_INGRESS, 0) + attribute(TCA_KIND, b"clsact\0")
+        self.request(RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, body)
+
     def delete_ingress(self, index: int) -> None:
-        """Remove a device's ingress discipline with every filter on it."""
+        """Remove a device's ingress discipline, or clsact, with every filter on it."""
         self.request(RTM_DELQDISC, 0, _tcmsg(index, INGRESS_HANDLE, TC_H_INGRESS, 0))
 
     def redirect(self, source_index: int, target_index: int, priority: int) -> None:
@@ -339,6 +347,13 @@ class Rtnetlink(Socket):
             else:
                 return
 
+    def run_program(self, index: int, parent: int, priority: int, program: int, name: str) -> None:
+        """Have a loaded BPF program (a descriptor) decide on a device's packets (tc-bpf(8))."""
+        options = attribute(TCA_BPF_FD, pack("I", program))
+        options += attribute(TCA_BPF_NAME, name.encode() + b"\0")
+        options += attribute(TCA_BPF_FLAGS, pack("I", TCA_BPF_FLAG_ACT_DIRECT))
+        self._add_filter(index, priority, ETH_P_ALL, b"bpf\0", options, parent)
+
     def leave_arp(self, index: int, priority: int, ipv4: str = "") -> None:
         """Let the namespace itself have the ARP requests of a device for an IPv4 address, or all
         of them.
@@ -360,16 +375,17 @@ class Rtnetlink(Socket):
         self._add_filter(index, priority, protocol, b"u32\0", options)
 
     def _add_filter(
-        self, index: int, priority: int, protocol: int, kind: bytes, options: bytes
-    ) -> None:
+        self, index: int, priority: int, protocol: int, kind: bytes, options: bytes,
+        parent: int = TC_H_CLSACT_INGRESS,
+    ) -> None:  # fmt: skip
         info = priority << 16 | (protocol & 0xFF) << 8 | protocol >> 8
-        body = _tcmsg(index, 0, TC_H_CLSACT_INGRESS, info) + attribute(TCA_KIND, kind)
+        body = _tcmsg(index, 0, parent, info) + attribute(TCA_KIND, kind)
         body += attribute(TCA_OPTIONS, options)
         self.request(RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL, body)
 
-    def delete_filters(self, index: int, priority: int) -> None:
-        """Remove a device's ingress filters of one priority."""
-        self.request(RTM_DELTFILTER, 0, _tcmsg(index, 0, TC_H_CLSACT_INGRESS, priority << 16))
+    def delete_filters(self, index: int, priority: int, parent: int = TC_H_CLSACT_INGRESS) -> None:
+        """Remove a device's filters of one priority, ingress ones or clsact's egress ones."""
+        self.request(RTM_DELTFILTER, 0, _tcmsg(index, 0, parent, priority << 16))
 
 
 class Written(Rtnetlink):
