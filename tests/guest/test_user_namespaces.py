@@ -17,8 +17,9 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from test_shared_network import NAME_SERVER, beside, echo, resolver, tables
+from test_shared_network import NAME_SERVER
 
+from lib.neighbours import beside, echo, resolver, tables
 from lib.places.rootless import Rootless
 from lib.support import PARTS, Bundle, Container, Network, Urunc, ip, need
 
