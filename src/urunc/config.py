@@ -26,7 +26,9 @@ LEAST_ROOTFS_MIB = 16
 # Key → built-in value, whose type is the key's; `*` stands for a name. Order is that of `urunc
 # config`.
 FIRMWARE = ("auto", "qboot", "seabios")
-NETWORK_MODES: tuple[NetworkMode, ...] = ("dynamic", "shared", "none")
+NETWORK_MODES: tuple[NetworkMode, ...] = ("dynamic", "pod", "shared", "none")
+AUTO_MODE = "auto"
+"""The mode by where the container is: `pod` in a pod, else `dynamic`."""
 SCHEMA: dict[str, Any] = {
     "monitors.*.path": "",
     "monitors.*.version": "",
@@ -47,7 +49,7 @@ SCHEMA: dict[str, Any] = {
     "guests.*.kernel": "",
     "guests.*.modules": "",
     "guests.*.filesystems": [],
-    "network.mode": "dynamic",
+    "network.mode": AUTO_MODE,
     "network.shared_containers": ["user-container"],
     "network.shared_subnets": ["172.16.0.0/16", "192.168.0.0/16"],
     "ordinary.runtime": "",
@@ -194,8 +196,8 @@ def _check(pattern: str, value: Any) -> str:
         return f"'{value}' is none of auto, kvm, tcg"
     if pattern == "monitors.*.firmware" and value not in FIRMWARE:
         return f"'{value}' is none of {', '.join(FIRMWARE)}"
-    if pattern == "network.mode" and value not in NETWORK_MODES:
-        return f"'{value}' is none of {', '.join(NETWORK_MODES)}"
+    if pattern == "network.mode" and value not in (AUTO_MODE, *NETWORK_MODES):
+        return f"'{value}' is none of {', '.join((AUTO_MODE, *NETWORK_MODES))}"
     if pattern == "network.shared_subnets":
         wrong = [subnet for subnet in value if not _is_subnet(subnet)]
         if wrong or not value:

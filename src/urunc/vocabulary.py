@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     Status = Literal["creating", "created", "running", "paused", "stopped"]
     """Of a container: the specification's, and runc's `paused`."""
-    NetworkMode = Literal["dynamic", "shared", "none"]
+    NetworkMode = Literal["dynamic", "pod", "shared", "none"]
     """How a guest gets the network of its container's namespace (plan.model)."""
     Accelerator = Literal["kvm", "tcg", "none"]
     """What runs the guest's instructions: KVM, QEMU's emulation, the host's processor itself."""

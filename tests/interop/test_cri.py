@@ -107,10 +107,10 @@ def test_probe(containerd: Containerd, cri: Cri) -> None:
 
 
 def test_linux(containerd: Containerd, cri: Cri) -> None:
-    """A guest that shares the pod: it is found at the pod's address and on the pod's localhost, by
-    its sidecar, a kubelet's probes and port-forward."""
+    """A guest beside a sidecar: it is found at the pod's address and on the pod's localhost, by the
+    sidecar, a kubelet's probes and port-forward, and has that address itself."""
     need("linux", "qemu")
-    with Pod(containerd, cri, network_guest="shared", ports_guest="80/tcp").made() as pod:
+    with Pod(containerd, cri).made() as pod:
         sidecar = pod.start("sidecar", "box", *IDLE)
         guest = pod.start("guest", "linux", memory_limit_in_bytes=320 * MIB)
         address = pod.address

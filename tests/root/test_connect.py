@@ -19,9 +19,12 @@ from urunc import logs
 from urunc.errors import HostError
 from urunc.journal import Journal
 from urunc.journaled import resource_class
+from urunc.linux import bpf, nftables
+from urunc.linux.nftables import Nftables
 from urunc.net.connect import Place, connect
 from urunc.net.facts import NetworkFound
 from urunc.net.look import read_network
+from urunc.net.pod import join
 from urunc.plan.model import MonitorUser, NetworkPlan
 from urunc.record import replace
 
@@ -139,4 +142,77 @@ def test_known_interfaces_keep_their_devices(network: Network, place: Place) -> 
         later = connect(moved, place, net)
         assert [(item.name, item.tap) for item in later.interfaces] == [("renamed", "tap0_urunc")]
         assert "mtu 1400" in ip("-n", network.inside, "link", "show", "tap0_urunc")
+        place.journal.remove_all()
+
+
+def in_pod(place: Place, **changes: Any) -> Place:
+    """The same container's, as one of a pod's."""
+    network = replace(NETWORK, mode="pod", other_ports=True, **changes)
+    plan: Any = types.SimpleNamespace(id="box", network=network)
+    place.plan = plan
+    return place
+
+
+@pytest.mark.parametrize("lacking", ["nf_tables", "a part of it"])
+def test_a_kernel_without_rules(
+    network: Network, place: Place, monkeypatch: pytest.MonkeyPatch, lacking: str
+) -> None:
+    """The guest of a pod takes its network over, as it would elsewhere; `start` finds it so."""
+    said: list[str] = []
+    monkeypatch.setattr(logs, "warn", said.append)
+
+    def refuse(*_: object) -> None:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    if lacking == "nf_tables":
+        monkeypatch.setattr(nftables, "ask", refuse)
+    else:
+        monkeypatch.setattr(Nftables, "add_table", refuse)
+    with network_unchanged(network.path):
+        net = join(found(place), in_pod(place))
+        assert [(item.name, item.tap) for item in net.interfaces] == [("eth0", "tap0_urunc")]
+        assert len(said) == 1
+        assert "the guest takes the network over, and others in the pod have none" in said[0]
+        again = join(found(place), place, net)
+        assert again == net
+        monkeypatch.undo()
+        place.journal.remove_all()
+
+
+def test_a_kernel_without_bpf(
+    network: Network, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(logs, "warn", said.append)
+
+    def refuse(_: object) -> int:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(bpf, "load", refuse)
+    with network_unchanged(network.path):
+        net = join(found(place), in_pod(place))
+        assert net.interfaces[0].ipv4[0].address == network.inside_address
+        assert len(said) == 1 and "localhost does not lead to the guest" in said[0]
+        place.journal.remove_all()
+
+
+def test_a_pod_s_network_that_comes_late(network: Network, place: Place) -> None:
+    """Without an interface in `create`, and with another address and MTU in `start`."""
+    with network_unchanged(network.path):
+        seen = found(place)
+        names = ("service", "other")
+        net = join(replace(seen, interfaces=()), in_pod(place, net_names=names))
+        assert net.interfaces == () and len(net.spare_taps) == 2
+        later = join(seen, place, net)
+        assert later.interfaces[0].ipv4[0].address == network.inside_address
+        assert len(later.spare_taps) == 1
+        tap = later.interfaces[0].tap
+        ip("-n", network.inside, "addr", "add", "fd00:77::2/64", "dev", "eth0", "nodad")
+        ip("-n", network.inside, "link", "set", "eth0", "mtu", "1400")
+        last = join(found(place), place, later)
+        assert (last.interfaces[0].tap, last.interfaces[0].mtu) == (tap, 1400)
+        assert "mtu 1400" in ip("-n", network.inside, "link", "show", tap)
+        assert last.interfaces[0].ipv6[0].address == "fd00:77::2"
+        ip("-n", network.inside, "link", "set", "eth0", "mtu", "1500")
+        ip("-n", network.inside, "addr", "del", "fd00:77::2/64", "dev", "eth0")
         place.journal.remove_all()

@@ -68,7 +68,7 @@ def planned(guest: str, monitor: str, changes: dict[str, Any], **members: Any) -
         ),
         (
             "unikraft", "qemu", {"overrides": {"ports": "80:8080"}}, {},
-            "annotation 'ports': for network 'shared', without effect in 'dynamic'",
+            "annotation 'ports': for network 'pod' and 'shared', without effect in 'dynamic'",
         ),
     ],
 )  # fmt: skip

@@ -115,7 +115,7 @@ def test_unknown_keys(file: pathlib.Path, text: str, line: int, words: str, hint
         (
             "[network]\nmode = 'bridge'\n",
             2,
-            "'network.mode': 'bridge' is none of dynamic, shared, none",
+            "'network.mode': 'bridge' is none of auto, dynamic, pod, shared, none",
         ),
         (
             "[network]\nshared_subnets = ['10.0.0.0/8', '10.0.0.1/16']\n",

@@ -199,6 +199,32 @@ def test_the_host_s_network_is_none() -> None:
     assert (plan.network.mode, plan.warnings) == ("none", ())
 
 
+@pytest.mark.parametrize(
+    ("changes", "mode", "others"),
+    [
+        ({}, "pod", True),
+        ({"overrides": {"ports": "80"}}, "pod", False),
+        ({"overrides": {"network": "dynamic"}}, "dynamic", False),
+        ({"container_name": "user-container"}, "shared", False),
+        ({"in_pod": False}, "dynamic", False),
+    ],
+)
+def test_a_guest_of_a_pod_shares_its_network(
+    changes: dict[str, Any], mode: str, others: bool
+) -> None:
+    joined = document(linux={"namespaces": [{"type": "network", "path": "/run/netns/pod"}]})
+    given = {"in_pod": True, **changes}
+    plan = planned("unikraft", "qemu", configuration=joined, **given)
+    assert (plan.network.mode, plan.network.other_ports) == (mode, others)
+    assert plan.network.nic_count == (16 if mode == "dynamic" else 1)
+
+
+def test_a_network_of_its_own_is_no_pod_s() -> None:
+    new = document(linux={"namespaces": [{"type": "network"}]})
+    plan = planned("unikraft", "qemu", configuration=new, in_pod=True)
+    assert (plan.network.mode, plan.network.reason) == ("dynamic", "the default")
+
+
 def test_arguments_of_the_process_come_before_the_image_s() -> None:
     assert planned("unikraft", "qemu", cmdline="from image").application.args == ("app",)
     plan = planned("unikraft", "qemu", cmdline="from image", configuration=process(args=[]))

@@ -126,7 +126,7 @@ REFUSED = [
         "qemu",
         {"overrides": {"network": "bridge"}},
         "annotation 'network': 'bridge' is unknown",
-        "known: dynamic, shared, none",
+        "known: dynamic, pod, shared, none",
     ),
 ]
 

@@ -99,6 +99,8 @@ class UnikernelImage:
     overrides: Mapping[str, str]
     container_name: str = ""
     """The container's name in its pod, "" where it is in none."""
+    in_pod: bool = False
+    """Whether the engine says that the container is one of a pod's."""
     remarks: tuple[str, ...] = ()
     """What it says that means nothing, in words for the user."""
 
@@ -218,6 +220,7 @@ def read(spec: Spec, config: Config) -> UnikernelImage:
         stops_on=_stops_on(values["stopsOn"], source) if "stopsOn" in values else None,
         overrides=overrides,
         container_name=_container_name(spec.annotations),
+        in_pod="container" in map(spec.annotations.get, CONTAINER_TYPES),
         remarks=tuple(remarks),
     )
 

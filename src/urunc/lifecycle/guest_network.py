@@ -71,7 +71,7 @@ class GuestNetwork:
         there; `start` looks again in any case."""
         untouched = not (hooked or self._moved)
         fresh = self._spec.namespaces.get("network") == "" and untouched
-        alone = fresh and plan.network.mode != "shared"
+        alone = fresh and plan.network.mode not in ("pod", "shared")
         return alone or not plan.network.nic_count
 
     def _files(self, plan: Plan) -> NetFacts:

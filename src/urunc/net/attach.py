@@ -28,7 +28,8 @@ def look_at_network(
     from urunc.net.look import read_network
 
     # a guest that shares the namespace has to know all of it
-    count = 1 << 16 if plan.network.mode == "shared" else plan.network.nic_count
+    sharing = plan.network.mode in ("pod", "shared")
+    count = 1 << 16 if sharing else plan.network.nic_count
     return read_network(namespace, files["resolver"], files["hosts"], count, messages)
 
 
@@ -56,6 +57,8 @@ def connect(
 
     if plan.network.mode == "shared":
         from urunc.net.share import share as take_over
+    elif plan.network.mode == "pod":
+        from urunc.net.pod import join as take_over
 
     place = Place(namespace, plan, user, journal)
     kept = len(journal)

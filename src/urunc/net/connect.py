@@ -8,7 +8,17 @@ stays. Runs with the host's privilege in the host's namespaces.
 
 from __future__ import annotations
 
-from errno import EACCES, EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, EPERM
+from errno import (
+    EACCES,
+    EBUSY,
+    EEXIST,
+    EINVAL,
+    ENODEV,
+    ENOENT,
+    EOPNOTSUPP,
+    EPERM,
+    EPROTONOSUPPORT,
+)
 
 from urunc import logs
 from urunc.errors import HostError, reason
@@ -48,10 +58,20 @@ SYSCTL_HINT = (
     "/proc/sys must be writable where urunc runs: in a container, `mount -o remount,rw,bind "
     "/proc/sys`, or an engine's option that leaves it so"
 )
+RULES_HINT = (
+    "the kernel needs nf_tables with nat (nf_tables, nft_chain_nat, nft_fib_inet, nft_socket, "
+    "nft_ct, nft_masq modules)"
+)
+LACKING = (EINVAL, ENOENT, EOPNOTSUPP, EPROTONOSUPPORT)
+"""How nf_tables says that it, or an expression or its attribute, is not there."""
 ANOTHER_GUEST = (
     "one guest at a time can take an interface over: give this one a namespace of its own, or all "
     "guests of this one the annotation 'network' with 'shared'"
 )
+
+
+class MissingError(HostError):
+    """The kernel, or the place where urunc runs, lacks what another network mode does without."""
 
 
 class Place:
@@ -108,14 +128,21 @@ class Place:
     def make_rules(self, family: int, table: str, chains: tuple[Chain, ...]) -> None:
         """Make a table of rules, in place of the one that `create` made; raises HostError."""
         rules = Rules(**self.identity, family=family, table=table, chains=chains)
+        known = rules.parameters()
+        before = [item for item in self.journal.resources() if item.parameters() == known]
         try:
-            rules.remove()
-            self.journal.make(rules)
+            # a deletion in vain would wait for a grace period of RCU
+            if any(isinstance(item, Rules) for item in before):
+                rules.remove()
+            try:
+                self.journal.make(rules)
+            except FileExistsError:  # a table without a device: nobody's
+                rules.remove()
+                self.journal.make(rules)
         except OSError as error:
-            raise HostError(
-                f"make rules of nftables '{table}': {reason(error)}",
-                "the kernel needs nf_tables with nat (nf_tables, nft_chain_nat, nft_fib_inet, "
-                "nft_socket, nft_ct, nft_masq modules)",
+            lacking = error.errno in LACKING
+            raise (MissingError if lacking else HostError)(
+                f"make rules of nftables '{table}': {reason(error)}", RULES_HINT
             ) from None
 
     def set_up(self, tap: str, work: Callable[[], T]) -> T:

@@ -9,6 +9,7 @@ Nothing is ever made or removed in the host's namespace.
 
 from __future__ import annotations
 
+import posix
 from errno import EINVAL, ENODEV, ENOENT
 
 from urunc import logs
@@ -16,7 +17,12 @@ from urunc.journal import Resource
 from urunc.linux import rtnetlink
 from urunc.linux.files import read_text, write_bytes
 from urunc.linux.namespaces import change_network, identity, is_host_network
-from urunc.linux.rtnetlink import TC_H_INGRESS, Rtnetlink
+from urunc.linux.rtnetlink import (
+    TC_H_CLSACT_EGRESS,
+    TC_H_CLSACT_INGRESS,
+    TC_H_INGRESS,
+    Rtnetlink,
+)
 from urunc.linux.tun import create_tap
 from urunc.net.facts import SHARED_GROUP
 
@@ -29,6 +35,10 @@ if TYPE_CHECKING:
 FILTER_PRIORITY = 0xFFF0
 """The priority by which our filters of an interface are found again. It is behind that of all
 others: the kernel puts a filter without a priority before the first one."""
+LOCALHOST_PRIORITY = 0xFE00
+"""The first of those of the filters on the loopback device, one for each number of a TAP device."""
+LOOPBACK_SYSCTLS = ("accept_local", "route_localnet")
+"""What the loopback device needs to take a packet to or from 127.0.0.0/8 that it has not sent."""
 FORWARDING = "urunc_forwarding"
 """The table that marks a namespace in which forwarding is on only because guests share it."""
 SYSCTL = "/proc/sys/net"
@@ -349,6 +359,87 @@ class Forwarding(NetworkResource):
             remove_table(path, INET, FORWARDING)
 
 
+class Localhost(NetworkResource):
+    """What the namespace sends to itself and has no socket for goes to the guest behind a TAP
+    device (`name`), which has the namespace's addresses (`own`), too (net/localhost.py)."""
+
+    kind = "localhost"
+    names = ("name", "own", "mtu", "macs", "discipline", "sysctls")
+
+    def __init__(
+        self, *, namespace: str, device: int, inode: int, name: str, own: tuple[str, ...],
+        mtu: int, macs: tuple[str, str], discipline: bool, sysctls: tuple[str, ...],
+    ) -> None:  # fmt: skip
+        super().__init__(namespace=namespace, device=device, inode=inode)
+        self.name = name
+        self.own = tuple(own)
+        self.mtu = mtu
+        self.macs = tuple(macs)
+        """The hardware addresses of the guest and of its TAP device."""
+        self.discipline = discipline
+        """Whether the loopback device's clsact is ours to remove, and not older."""
+        self.sysctls = tuple(sysctls)
+        """The loopback device's sysctls (LOOPBACK_SYSCTLS) that were off."""
+
+    def make(self) -> None:
+        path = self.find()
+        if path:
+            change_network(path, lambda: self._set("1"))
+            self.ask(path, self._make)
+
+    def _make(self, netlink: Rtnetlink) -> None:
+        from urunc.linux import bpf
+        from urunc.net import localhost
+
+        tap, loopback = netlink.index(self.name), loopback_of(netlink)
+        guest, mac = self.macs
+        if self.discipline:
+            netlink.add_clsact(loopback)
+        netlink.add_ingress(tap)
+        inward = localhost.to_guest(self.own, tap, self.mtu, (guest, mac))
+        outward = localhost.from_guest(self.own, loopback)
+        for index, parent, program in (
+            (loopback, TC_H_CLSACT_EGRESS, inward),
+            (tap, TC_H_CLSACT_INGRESS, outward),
+        ):
+            loaded = bpf.load(program)
+            try:
+                netlink.run_program(index, parent, self._priority(), loaded, "urunc")
+            finally:
+                posix.close(loaded)
+
+    def _priority(self) -> int:
+        """Of the filter, by which it is told from another guest's."""
+        return LOCALHOST_PRIORITY + int(self.name.removeprefix("tap").removesuffix("_urunc"))
+
+    def _set(self, value: str) -> None:
+        for name in self.sysctls:
+            write_bytes(f"{SYSCTL}/ipv4/conf/lo/{name}", value.encode())
+
+    def remove(self) -> None:
+        path = self.find_to_remove()
+        if path:
+            self.ask(path, self._remove)
+            change_network(path, lambda: self._set("0"))
+
+    def _remove(self, netlink: Rtnetlink) -> None:
+        """The filter on the TAP device goes with it."""
+        loopback = loopback_of(netlink)
+        try:
+            netlink.delete_filters(loopback, self._priority(), TC_H_CLSACT_EGRESS)
+        except OSError as error:
+            if error.errno not in (EINVAL, ENODEV, ENOENT):  # half made, or removed already
+                raise
+        used = netlink.filters(loopback) | netlink.filters(loopback, TC_H_CLSACT_EGRESS)
+        if self.discipline and not used and netlink.has_qdisc(loopback, TC_H_INGRESS):
+            netlink.delete_ingress(loopback)
+
+
+def loopback_of(netlink: Rtnetlink) -> int:
+    """The loopback device's index."""
+    return next(link.index for link in netlink.links() if link.loopback)
+
+
 def allow_ipv6(device: str) -> None:
     """Allow IPv6 addresses on a device of this thread's namespace; Docker disables them for new
     devices."""
@@ -373,5 +464,5 @@ def remove_table(path: str, family: int, table: str) -> None:
 
 
 KINDS: dict[str, type[NetworkResource]] = {
-    cls.kind: cls for cls in (Tap, Redirect, Rules, Forwarding)
+    cls.kind: cls for cls in (Tap, Redirect, Rules, Forwarding, Localhost)
 }

@@ -32,16 +32,21 @@ from urunc.linux.nftables import (
     destination,
     destination_port,
     dnat,
+    dnat_as_is,
     drop,
     family,
     frame_for,
+    frame_from,
     group,
     interface,
     is_new,
+    marked,
     masquerade,
     of_this_namespace,
     protocol,
+    quoted,
     set_destination,
+    set_quoted,
     set_source,
     socket_listens,
     source,
@@ -139,16 +144,19 @@ def shared_chains(
     relay: ResolverRelay | None,
     *,
     others: bool,
+    own: tuple[str, ...] = (),
 ) -> tuple[Chain, ...]:
     """For a guest that shares its namespace: `guests` are its addresses, one of a family.
 
     Inbound connections to its ports, also from the namespace itself and to localhost, lead to it;
-    its own leave under the namespace's addresses.
+    its own leave under the namespace's addresses. `own` are addresses of the namespace that the
+    guest has, too, so that nobody can come to it from there.
     """
     prerouting: list[Rule] = list(_to_resolver(tap, relay)) if relay else []
     output: list[Rule] = []
     rest: list[Rule] = []
     postrouting: list[Rule] = [interface(tap, out=True) + source("127.0.0.0", 8) + masquerade()]
+    postrouting += [interface(tap, out=True) + source(address) + masquerade() for address in own]
     for guest in guests:
         its_family = family(NFPROTO_IPV6 if ":" in guest else NFPROTO_IPV4)
         for item in ports:
@@ -189,6 +197,53 @@ def shared_chains(
         Chain(name="input", kind="filter", hook=INPUT, priority=FILTER, rules=(local,)),
         Chain(name="forward", kind="filter", hook=FORWARD, priority=FILTER, rules=(unasked,)),
     )  # fmt: skip
+
+
+def outbound_chains(tap: str, ports: tuple[tuple[str, int], ...]) -> tuple[Chain, ...]:
+    """The guest's connections to other hosts, before the namespace's own rules for what comes in
+    from outside: `ports` are (the address of the namespace that a sidecar listens at, its port) for
+    each family, port 0 where the guest's connections go their own way."""
+    rules: list[Rule] = []
+    for address, port in ports:
+        ipv6 = ":" in address
+        asked = interface(tap) + family(NFPROTO_IPV6 if ipv6 else NFPROTO_IPV4)
+        asked += protocol(TCP) + of_this_namespace(other=True)
+        rules.append(asked + (dnat(address, port) if port else dnat_as_is(ipv6=ipv6)))
+    return (Chain(name="outbound", kind="nat", hook=PREROUTING, priority=DSTNAT - 1,
+                  rules=tuple(rules)),)  # fmt: skip
+
+
+def pod_chains(tap: str, twins: tuple[tuple[str, str], ...], trial_mark: int) -> tuple[Chain, ...]:
+    """What is sent to a guest that has the namespace's own addresses: `twins` are (the address by
+    which the namespace knows it, the one that it has). Behind all routing and NAT; and there, or
+    where a sidecar would have it, what net/interception.py tries ends."""
+    rules: list[Rule] = [marked(trial_mark) + interface("lo", out=True, other=True) + drop()]
+    for stand_in, guest in twins:
+        sent = interface(tap, out=True) + destination(stand_in)
+        rules.append(sent + quoted(stand_in, source_of=True) + set_quoted(guest, source_of=True))
+        rules.append(sent + set_destination(guest))
+    return (
+        Chain(name="to_guest", kind="filter", hook=POSTROUTING, priority=LAST, rules=tuple(rules)),
+        Chain(name="trial", kind="filter", hook=INPUT, priority=FILTER,
+              rules=(marked(trial_mark) + drop(),)),
+    )  # fmt: skip
+
+
+def pod_frames(
+    tap: str, index: int, mac: str, guest_mac: str, twins: tuple[tuple[str, str], ...]
+) -> tuple[Chain, ...]:
+    """What such a guest sends, before the namespace looks at it. Whatever address it asks for by
+    ARP, the TAP device (`index`, `mac`) has it."""
+    rules: list[Rule] = []
+    for stand_in, guest in twins:
+        sent = frame_from(guest)
+        rules.append(sent + quoted(guest, source_of=False) + set_quoted(stand_in, source_of=False))
+        rules.append(sent + set_source(stand_in))
+        if "." in guest:
+            asked = arp_request_for(guest, other=True)
+            rules.append(asked + answer_arp(mac, guest_mac, index))
+    rules.append(arp_request() + drop())
+    return (Chain(name="ingress", kind="filter", hook=INGRESS, device=tap, rules=tuple(rules)),)
 
 
 def claimed(chains: list[tuple[str, str]]) -> list[tuple[str, Ports | None, str]]:

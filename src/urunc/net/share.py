@@ -16,9 +16,11 @@ from urunc.linux.nftables import INET, Nftables
 from urunc.linux.rtnetlink import Rtnetlink
 from urunc.net import ipv4
 from urunc.net.connect import (
+    RULES_HINT,
     SYSCTL_HINT,
     TAP_LIMIT,
     TAP_NAME,
+    MissingError,
     Place,
     name_servers,
     number_of,
@@ -43,19 +45,9 @@ IPV6_NETWORK = "fd75:7275:6e63:{:x}::"
 
 def share(found: NetworkFound, place: Place, known: NetFacts | None = None) -> NetFacts:
     """Make the guest's device and the namespace's rules; the guest's network. Raises HostError."""
-    _refuse_taken(found, place)
+    refuse_taken(found, place)
     ipv6 = any(interface.ipv6 for interface in found.interfaces)
-    try:
-        place.journal.make(Forwarding(**place.identity, ipv6=ipv6))
-    except OSError as error:
-        if error.filename:
-            raise HostError(
-                f"forward packets: set sysctl '{error.filename}': {reason(error)}", SYSCTL_HINT
-            ) from None
-        raise HostError(
-            f"forward packets of the namespace: {reason(error)}",
-            "it takes CAP_NET_ADMIN over the network namespace, and nf_tables in the kernel",
-        ) from None
+    make_forwarding(place, ipv6=ipv6)
     mtu = min((interface.mtu for interface in found.interfaces), default=1500)
     before = known.interfaces[0] if known and known.interfaces else None
     used = _used(place, found, before.tap if before else "")
@@ -77,7 +69,7 @@ def share(found: NetworkFound, place: Place, known: NetFacts | None = None) -> N
     place.make_rules(INET, table_of(tap), chains)
     return NetFacts(
         interfaces=(interface,),
-        spare_taps=known.spare_taps if known else _spare(place),
+        spare_taps=known.spare_taps if known else spare(place),
         dns=name_servers(found, gateway if relay else ""),
         search=found.search,
         options=found.options,
@@ -85,6 +77,21 @@ def share(found: NetworkFound, place: Place, known: NetFacts | None = None) -> N
         resolver_file=found.resolver_file,
         hosts_file=own_lines(found, guests),
     )
+
+
+def make_forwarding(place: Place, *, ipv6: bool) -> None:
+    """Turn forwarding on in the namespace; raises HostError."""
+    try:
+        place.journal.make(Forwarding(**place.identity, ipv6=ipv6))
+    except OSError as error:
+        if error.filename:
+            raise MissingError(
+                f"forward packets: set sysctl '{error.filename}': {reason(error)}", SYSCTL_HINT
+            ) from None
+        raise MissingError(
+            f"forward packets of the namespace: {reason(error)}",
+            "it takes CAP_NET_ADMIN over the network namespace, and nf_tables in the kernel",
+        ) from None
 
 
 def own_lines(found: NetworkFound, guests: tuple[str, ...]) -> str | None:
@@ -107,7 +114,7 @@ def own_lines(found: NetworkFound, guests: tuple[str, ...]) -> str | None:
     return "".join(lines)
 
 
-def _refuse_taken(found: NetworkFound, place: Place) -> None:
+def refuse_taken(found: NetworkFound, place: Place) -> None:
     """Raise HostError for interfaces that a guest has taken over, and ports that another guest
     has."""
 
@@ -124,7 +131,10 @@ def _refuse_taken(found: NetworkFound, place: Place) -> None:
             "give that guest the annotation 'network' with 'shared', too",
         )
     own = {table_of(tap.name) for tap in _taps(place)}
-    chains = nftables.ask(place.namespace, lambda tables: Nftables.chains(tables, INET))
+    try:
+        chains = nftables.ask(place.namespace, lambda tables: Nftables.chains(tables, INET))
+    except OSError as error:
+        raise MissingError(f"list tables of nftables: {reason(error)}", RULES_HINT) from None
     for table, ports, protocol in claimed(chains):
         if table in own:
             continue
@@ -132,7 +142,7 @@ def _refuse_taken(found: NetworkFound, place: Place) -> None:
             raise HostError(
                 f"annotation 'ports': '*': another guest of the namespace ({table}) has all other "
                 f"{protocol} ports",
-                "one guest can have them; name the ports of the rest",
+                "one guest can have them (in a pod, one without 'ports'): name those of the rest",
             )
         for mine in place.plan.network.ports:
             if ports and ports.meets(mine):
@@ -277,7 +287,7 @@ def _interface(place: Place, tap: str, subnet: str, mtu: int, *, ipv6: bool) -> 
     )
 
 
-def _spare(place: Place) -> tuple[str, ...]:
+def spare(place: Place) -> tuple[str, ...]:
     """TAP devices, connected to nothing, for the devices that the guest's file declares beyond the
     first."""
     declared = place.plan.network.net_names or ()

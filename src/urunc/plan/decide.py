@@ -334,7 +334,7 @@ def _network(
 
 def _mode(given: Inputs) -> tuple[NetworkMode, str, list[str]]:
     """(the network's mode, why, warnings)."""
-    from urunc.config import BUILT_IN, NETWORK_MODES
+    from urunc.config import AUTO_MODE, BUILT_IN, NETWORK_MODES
 
     image, config = given.image, given.config
     mode: NetworkMode
@@ -348,6 +348,10 @@ def _mode(given: Inputs) -> tuple[NetworkMode, str, list[str]]:
             raise ImageError(f"annotation 'network': '{asked}' is unknown", f"known: {known}")
     elif image.container_name in config.get("network.shared_containers"):
         mode, why = "shared", f"for containers named '{image.container_name}'"
+    elif config.get("network.mode") == AUTO_MODE:
+        # a namespace that is the container's own, and new, is nobody else's
+        shares = image.in_pod and given.spec.namespaces.get("network") != ""
+        mode, why = ("pod", "the default in a pod") if shares else ("dynamic", "the default")
     else:
         mode, source = config.get("network.mode"), config.source("network.mode")
         why = "the default" if source == BUILT_IN else f"set in {source}"
@@ -373,13 +377,14 @@ def _ports(given: Inputs, mode: str) -> tuple[tuple[Ports, ...], bool, list[str]
         text = variables.get("PORT", "")
         text = text if text.isdecimal() else ""
     if not text:
-        return (), False, []
+        return (), mode == "pod", []
     from urunc.plan.ports import parse
 
     ports, others = parse(text)
-    if mode == "shared":
+    if mode in ("shared", "pod"):
         return ports, others, []
-    return (), False, [f"annotation 'ports': for network 'shared', without effect in '{mode}'"]
+    reason = f"for network 'pod' and 'shared', without effect in '{mode}'"
+    return (), False, [f"annotation 'ports': {reason}"]
 
 
 def _user(given: Inputs, accelerator: Accelerator, *, managed: bool) -> UserPlan:

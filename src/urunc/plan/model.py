@@ -159,8 +159,8 @@ class NetworkPlan:
     """The guest's part in the container's network namespace."""
 
     mode: NetworkMode
-    """`dynamic`: the guest takes the namespace's interfaces over; `shared`: it is behind NAT in
-    it; `none`."""
+    """`dynamic`: the guest takes the namespace's interfaces over; `pod`: it has the namespace's
+    address, too; `shared`: it is behind NAT in it; `none`."""
     reason: str
     net_names: tuple[str, ...] | None
     """The network devices that the guest's file declares; None where it takes any."""
@@ -176,7 +176,7 @@ class NetworkPlan:
         """How many interfaces this guest on this monitor can have."""
         if self.mode == "none":
             return 0
-        most = 1 if self.mode == "shared" else self.max_nics
+        most = 1 if self.mode in ("pod", "shared") else self.max_nics
         return most if self.net_names is None else min(len(self.net_names), most)
 
 
