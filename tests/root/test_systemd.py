@@ -4,6 +4,7 @@ monitor, its properties are the limits, and stopping it leaves nothing."""
 
 from __future__ import annotations
 
+import os
 import pathlib
 import subprocess
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from lib.places.systemd import Systemd
 from lib.support import PARTS, SPT_TASKS, Bundle, Urunc, need
 
 MIB = 1 << 20
+PURE = os.path.exists("/sys/fs/cgroup/cgroup.controllers")
+"""Whether there is cgroup v2 alone."""
 
 
 @pytest.fixture
@@ -70,13 +73,14 @@ def create(urunc: Urunc, bundle: Bundle) -> tuple[str, str]:
 def test_a_scope(urunc: Urunc, bundle: Bundle, place: Systemd) -> None:
     """systemd knows the container: its processes, its limits, its slice; `update` tells it, delete
     ends it."""
+    memory, cpu = ("MemoryMax", "CPUWeight") if PURE else ("MemoryLimit", "CPUShares")
     identifier, problem = create(urunc, bundle)
     assert not problem
     urunc("start", identifier)
     state = urunc.state(identifier)
     facts = show(
         place, "urunc-box.scope", "ActiveState", "Slice", "Delegate", "TasksMax",
-        "CPUQuotaPerSecUSec", "ControlGroup", "MemoryLimit", "CPUShares", "DevicePolicy",
+        "CPUQuotaPerSecUSec", "ControlGroup", memory, cpu, "DevicePolicy",
     )  # fmt: skip
     assert facts["ActiveState"] == "active"
     assert facts["Slice"] == "system.slice"
@@ -84,20 +88,22 @@ def test_a_scope(urunc: Urunc, bundle: Bundle, place: Systemd) -> None:
     assert facts["TasksMax"] == str(44 + SPT_TASKS)
     assert facts["CPUQuotaPerSecUSec"] == "560ms"  # whole 10 ms, up
     assert facts["ControlGroup"] == "/system.slice/urunc-box.scope"
-    assert facts["MemoryLimit"] == str(128 * MIB)
-    assert facts["CPUShares"] == "700"
+    assert facts[memory] == str(128 * MIB)
+    assert facts[cpu] == ("27" if PURE else "700")
     assert facts["DevicePolicy"] == "strict"
     groups = place.run("cat", f"/proc/{state['pid']}/cgroup").stdout.splitlines()
     assert groups
     for line in groups:
         assert line.endswith("/system.slice/urunc-box.scope"), line
-    limit = "/sys/fs/cgroup/memory/system.slice/urunc-box.scope/memory.limit_in_bytes"
+    scope = "system.slice/urunc-box.scope"
+    v1 = f"/sys/fs/cgroup/memory/{scope}/memory.limit_in_bytes"
+    limit = f"/sys/fs/cgroup/{scope}/memory.max" if PURE else v1
     assert place.run("cat", limit).stdout == f"{128 * MIB}\n"
     assert place.run("systemctl", "daemon-reload").returncode == 0
     assert place.run("cat", limit).stdout == f"{128 * MIB}\n"
     urunc("update", "--pids-limit", "33", "-m", "256m", identifier)
-    facts = show(place, "urunc-box.scope", "TasksMax", "MemoryLimit")
-    assert facts == {"TasksMax": str(33 + SPT_TASKS), "MemoryLimit": str(256 * MIB)}
+    facts = show(place, "urunc-box.scope", "TasksMax", memory)
+    assert facts == {"TasksMax": str(33 + SPT_TASKS), memory: str(256 * MIB)}
     assert place.run("cat", limit).stdout == f"{256 * MIB}\n"
     urunc("pause", identifier)
     assert urunc.state(identifier)["status"] == "paused"

@@ -52,7 +52,9 @@ class Side:
         output, where urunc's shim has it write."""
         text = re.sub(r"^(runc create|exec) failed: .*\n", "", text, flags=re.MULTILINE)
         text = re.sub(r'time="\S+" level=error msg="error waiting .*\n', "", text)
-        text = text.replace(f"Error: {self.runtime}: ", "Error: RUNTIME: ")
+        text = re.sub(
+            rf"^Error: (OCI runtime error: )?{self.runtime}: ", r"Error: \1RUNTIME: ", text
+        )
         return re.sub(r"\b[0-9a-f]{12}([0-9a-f]{52})?\b", "ID", text.replace(self.name, "NAME"))
 
     def started(self, name: str) -> Seen:
