@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Other machines: root filesystems of other distributions by debootstrap(8), fresh as an installer
-leaves them, with a copy of this project in /root/urunc. world.py's --root runs commands in one.
+leaves them, with a copy of this project in /srv/urunc. world.py's --root runs commands in one.
 
 Packages come from the archive that this machine's apt uses, by the same proxies, and are kept
 beside the trees, so each is downloaded once. What debootstrap itself has made is kept too; a
@@ -23,7 +23,7 @@ PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
 WORLD = pathlib.Path(__file__).resolve().parent / "world.py"
 HERE = pathlib.Path(os.environ.get("URUNC_TEST_MACHINES", PROJECT / "build/machines"))
 """The cache: FAMILY-debs/ (packages), NAME-base/ (what debootstrap makes), NAME/ (a machine)."""
-INSIDE = "/root/urunc"
+INSIDE = "/srv/urunc"
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 THEIRS = "/usr/local/share/machines-certificates"
 """Where a machine sees them: those who sign for PyPI here may be none of its own."""

@@ -46,7 +46,7 @@ def commands(kind: str) -> list[list[str]]:
     if kind == "v2":
         prepare = ["./test", "tests/unit/test_record.py"]
         inside = ["sh", "-c", IN_V2]
-        place = [".venv/bin/python", "-m", "lib.places.machine", "/root/urunc/build/seen"]
+        place = [".venv/bin/python", "-m", "lib.places.machine", f"{debian.INSIDE}/build/seen"]
         return [prepare, ["env", "PYTHONPATH=tests", *place, "--", *inside]]
     return [demo, ["./test"]]
 

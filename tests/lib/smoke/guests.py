@@ -109,7 +109,8 @@ def endings(side: Guests) -> None:
     for script, code in ENDINGS:
         with side.named() as name:
             side.linux(f"{script}; sleep 60", "--name", name, code=code)
-            assert side.state(name, "Status", "ExitCode") == f"exited {code}"
+            said = side.state(name, "Status", "ExitCode")
+            assert said == f"exited {code}", (script, said)
 
 
 def user(side: Guests) -> None:
@@ -223,7 +224,8 @@ def stop(side: Guests) -> None:
             side.see("run", "-d", "--runtime", side.runtime, "--name", name, image, *words)
             time.sleep(0.5)  # a monitor that has not set itself up yet would be killed
             side.see("stop", "--time", "3600", name)
-            assert side.state(name, "Status", "ExitCode") == f"exited {code}"
+            said = side.state(name, "Status", "ExitCode")
+            assert said == f"exited {code}", said
 
 
 def start(side: Guests) -> None:
