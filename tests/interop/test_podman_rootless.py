@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rootless Podman (slirp4netns) with guests: an ordinary user's, with the network that Podman gives
-them, by each of its ways to publish ports, and what is left when they go."""
+"""Rootless Podman (slirp4netns, pasta) with guests: an ordinary user's, with the network that
+Podman gives them, by each of its ways to publish ports, and what is left when they go."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from lib.engines import PAGE, SERVE, guest, reports, taken_down
 from lib.images import PREFIX
-from lib.places.podman import RootlessPodman
+from lib.places.podman import RootlessPodman, version
 from lib.support import URUNC, need, unchanged
 
 ADDRESS = "10.0.2.100"
@@ -83,4 +83,36 @@ def test_published_port_of_slirp4netns(podman: RootlessPodman) -> None:
 def test_shared(podman: RootlessPodman) -> None:
     annotations = (f"--annotation={PREFIX}network=shared", f"--annotation={PREFIX}ports=7/udp")
     assert probe(podman, *annotations) != ADDRESS
+    assert podman.udp("127.0.0.1", 7007, "hello") == "hello"
+
+
+@pytest.fixture
+def uplink(podman: RootlessPodman) -> Iterator[str]:
+    """The host's address towards others, without which pasta has none to give."""
+    podman.run("ip", "link", "add", "up0", "type", "dummy")
+    podman.run("ip", "address", "add", "198.51.100.2/24", "dev", "up0")
+    podman.run("ip", "link", "set", "up0", "up")
+    podman.run("ip", "route", "add", "default", "via", "198.51.100.1")
+    yield "198.51.100.2"
+    podman.run("ip", "link", "delete", "up0")
+
+
+def test_pasta(podman: RootlessPodman, uplink: str) -> None:
+    """Podman's default from 5.0 on: the guest has the host's own address, and its ports are on the
+    host's addresses."""
+    need("pasta")
+    if version() < (5,):
+        pytest.skip("needs Podman 5")
+    assert probe(podman, "--network", "pasta") == uplink
+    assert podman.udp(uplink, 7007, "hello") == "hello"
+
+
+def test_pasta_shared(podman: RootlessPodman, uplink: str) -> None:
+    """On loopback too, where pasta connects from within the container's network namespace."""
+    need("pasta")
+    if version() < (5,):
+        pytest.skip("needs Podman 5")
+    annotations = (f"--annotation={PREFIX}network=shared", f"--annotation={PREFIX}ports=7/udp")
+    assert probe(podman, "--network", "pasta", *annotations) != uplink
+    assert podman.udp(uplink, 7007, "hello") == "hello"
     assert podman.udp("127.0.0.1", 7007, "hello") == "hello"

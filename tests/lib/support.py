@@ -82,6 +82,7 @@ PROBES: dict[str, Callable[[], bool]] = {
     "podman": podman_available,
     "rootless": rootless_available,
     "slirp4netns": lambda: shutil.which("slirp4netns") is not None,
+    "pasta": lambda: shutil.which("pasta") is not None,
     "cni": cni_available,
     "virtiofsd": lambda: bool(virtiofs.program()),
     "busybox": busybox_available,

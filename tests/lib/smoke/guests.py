@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from lib.engines import END
+from lib.patience import until
 from lib.smoke import MIB, Seen, Side
 from lib.support import PARTS, has, need
 
@@ -52,6 +53,12 @@ class Guests(Side):
         """`run` of a Linux guest that does this."""
         words = ("run", "--runtime", self.runtime, *options, "linux", "/init", "/bin/sh", "-c")
         return self.see(*words, script, code=code)
+
+    def exited(self, name: str, code: int) -> None:
+        """See that it has, with this code: Podman 5 says "stopped" until it has cleaned up, which
+        its commands do not wait for."""
+        ended = functools.partial(self.state, name, "Status", "ExitCode")
+        until(lambda: ended() == f"exited {code}", ended)
 
     def probe(self, name: str, *words: str, image: str = "solo5") -> Seen:
         """`run -d` of the probe with these words, under the limit, as a user of its own."""
@@ -109,8 +116,7 @@ def endings(side: Guests) -> None:
     for script, code in ENDINGS:
         with side.named() as name:
             side.linux(f"{script}; sleep 60", "--name", name, code=code)
-            said = side.state(name, "Status", "ExitCode")
-            assert said == f"exited {code}", (script, said)
+            side.exited(name, code)
 
 
 def user(side: Guests) -> None:
@@ -224,8 +230,7 @@ def stop(side: Guests) -> None:
             side.see("run", "-d", "--runtime", side.runtime, "--name", name, image, *words)
             time.sleep(0.5)  # a monitor that has not set itself up yet would be killed
             side.see("stop", "--time", "3600", name)
-            said = side.state(name, "Status", "ExitCode")
-            assert said == f"exited {code}", said
+            side.exited(name, code)
 
 
 def start(side: Guests) -> None:
