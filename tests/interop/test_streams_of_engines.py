@@ -22,7 +22,9 @@ from lib.pods import EXITED, Pod
 from lib.stored import AS_LINUX, CONFIG, annotation_words, image
 from lib.support import PREFIX, URUNC, need, unchanged
 
-MUCH = 10 << 20
+MUCH = 3 << 20
+"""More than there is room for between a guest and a client: six times what its queue holds, and 48
+times what a pipe does."""
 HERE = b"here\n"
 BOTH = (
     "/bin/sh",
@@ -32,8 +34,9 @@ BOTH = (
 SUMS = (
     "/bin/sh",
     "-c",
-    "echo here; busybox head -c 10485760 /dev/urandom >/tmp-file; busybox sha256sum /tmp-file >&2;"
-    "cat /tmp-file & busybox sha256sum >&2; wait",
+    f"echo here; busybox head -c {MUCH} /dev/urandom >/tmp-file; busybox sha256sum /tmp-file >&2;"
+    "cat /tmp-file & busybox sha256sum >&2; wait;"
+    "echo error >&2; echo again >/dev/stderr; echo more >/dev/stdout",
 )
 ALL_GUESTS = '[ordinary]\nguest = "linux"\n'
 NEEDS = ("root", "installed", "linux", "qemu", "images")
@@ -59,14 +62,15 @@ def piped(engine: Engine, content: bytes, *words: str, early: bool) -> tuple[byt
 
 
 def check(engine: Engine, *run: str, early: bool = True) -> None:
-    """A few lines, and much both ways at the same time."""
-    out, errors = piped(engine, b"one\ntwo", *run, *BOTH, early=early)
-    assert out == b"one\ntwomore\n"
-    assert errors == b"error\nagain\n"
-    content = os.urandom(MUCH)
+    """Much both ways at the same time, a few lines, and no end of a line where there is none."""
+    content = os.urandom(MUCH) + b"one\ntwo"
     out, errors = piped(engine, content, *run, *SUMS, early=early)
-    assert len(out) == MUCH
-    assert errors.decode().split()[::2] == [hashlib.sha256(it).hexdigest() for it in (out, content)]
+    assert len(out) == MUCH + len(b"more\n")
+    assert out.endswith(b"more\n")
+    sums = [hashlib.sha256(it).hexdigest() for it in (out[:MUCH], content)]
+    assert errors.decode().splitlines() == [
+        f"{sums[0]}  /tmp-file", f"{sums[1]}  -", "error", "again",
+    ]  # fmt: skip
 
 
 def check_terminal(engine: Engine, *run: str) -> None:
