@@ -40,8 +40,26 @@ ARGUMENTS = [
 VARIABLES = ["EMPTY=", "WITH=a=b c", "LINES=1\n2", "init=/bin/false", "a.b-c=\\n"]
 
 
-def test_the_process(guest: Guest, files: pathlib.Path) -> None:
-    """Arguments and environment to the byte, user, groups, limits, capabilities, directory."""
+SCRIPT = r"""
+    echo '== output'; printf '\001\r\n\nx\t\377'; echo
+    echo "== arguments"; cat /proc/$$/cmdline; echo
+    echo "== environment"; cat /proc/$$/environ; echo
+    echo "== status"; cat /proc/$$/status
+    echo "== limits"; cat /proc/$$/limits
+    echo "== where"; pwd; stat -c '%a %u %g' /made; hostname; cat /proc/sys/kernel/domainname
+    echo "== streams"; for fd in 0 1 2; do readlink /proc/$$/fd/$fd; done
+    echo again >/dev/stdout
+    echo "== links"; cd /sys/class/net; cat eth0/mtu lo/flags eth1/flags
+    echo "== addresses"; ip -o addr | sed 's/ *valid_lft.*//'
+    echo "== routes"; ip route
+    echo "== routes6"; grep -v -e ' lo$' /proc/net/ipv6_route
+    echo "== end"; exit 3
+"""
+
+
+def test_the_process_and_its_network(guest: Guest, files: pathlib.Path) -> None:
+    """Arguments and environment to the byte, user, groups, limits, capabilities, directory. Network
+    devices with what they are to have, in order; a gateway that is in no network of theirs."""
     ext4_root(guest, files)
     for key, *fields in [
         ("uid", "1000"), ("gid", "1001"), ("groups", "5,77"), ("umask", "027"),
@@ -54,23 +72,29 @@ def test_the_process(guest: Guest, files: pathlib.Path) -> None:
         guest.tell(key, *fields)
     for variable in VARIABLES:
         guest.tell("env", variable)
-    script = r"""
-        echo '== output'; printf '\001\r\n\nx\t\377'; echo
-        echo "== arguments"; cat /proc/$$/cmdline; echo
-        echo "== environment"; cat /proc/$$/environ; echo
-        echo "== status"; cat /proc/$$/status
-        echo "== limits"; cat /proc/$$/limits
-        echo "== where"; pwd; stat -c '%a %u %g' /made; hostname; cat /proc/sys/kernel/domainname
-        echo "== streams"; for fd in 0 1 2; do readlink /proc/$$/fd/$fd; done
-        echo again >/dev/stdout
-        echo "== end"; exit 3
-    """
-    guest.application("sh", "-c", script, *ARGUMENTS)
+    for number in (0, 1):
+        guest.devices += ["-netdev", f"hubport,hubid={number},id=net{number}",
+                          "-device", f"virtio-net-pci,netdev=net{number}"]  # fmt: skip
+    guest.tell(
+        "net", "eth0", "mtu=1400", "addr=10.1.2.3/24", "addr=fd00::2/64",
+        "route=0.0.0.0/0@10.1.2.1", "route=::/0@fe80::1%50", "route=10.9.0.0/16@10.1.2.9%7",
+    )  # fmt: skip
+    guest.tell(
+        "net", "eth1", "addr=192.0.2.7/32", "route=169.254.1.1/32",
+        "route=198.51.100.0/24@169.254.1.1", "route=203.0.113.0/24@172.16.0.1",
+    )  # fmt: skip
+    guest.application("sh", "-c", SCRIPT, *ARGUMENTS)
     assert guest.run() == 7
     assert guest.hear() == "ready\nexit 3\n"
     found = sections(guest.output())
+    is_the_process(found)
+    is_the_network(found)
+
+
+def is_the_process(found: dict[str, str]) -> None:
+    """See that what it said of itself is what it was to be."""
     assert found["output"] == "\x01\r\n\nx\t\udcff\n"
-    assert found["arguments"] == "\0".join(["sh", "-c", script, *ARGUMENTS, "\n"])
+    assert found["arguments"] == "\0".join(["sh", "-c", SCRIPT, *ARGUMENTS, "\n"])
     expected = ["PATH=/bin", *VARIABLES, "HOME=/home/mary", "\n"]
     assert found["environment"] == "\0".join(expected)
     status = dict(line.split(":\t", 1) for line in found["status"].splitlines() if ":\t" in line)
@@ -94,6 +118,33 @@ def test_the_process(guest: Guest, files: pathlib.Path) -> None:
     assert found["where"].split() == ["/made/here", "755", "0", "0", "a-guest", "example"]
     assert found["streams"] == 3 * "/dev/console\n" + "again\n"
     assert found["end"] == ""
+
+
+def is_the_network(found: dict[str, str]) -> None:
+    """And of its network."""
+    assert found["links"].split() == ["1400", "0x9", "0x1003"]
+    addresses = [
+        " ".join(line.split()[1:]).rstrip("\\ ") for line in found["addresses"].splitlines()
+    ]
+    for address in (
+        "lo inet 127.0.0.1/8 scope host lo", "lo inet6 ::1/128 scope host",
+        "eth0 inet 10.1.2.3/24 brd 10.1.2.255 scope global eth0",
+        "eth1 inet 192.0.2.7/32 scope global eth1",
+    ):  # fmt: skip
+        assert address in addresses
+    assert any(line.startswith("eth0 inet6 fd00::2/64 scope global") for line in addresses)
+    assert "tentative" not in found["addresses"]
+    routes = {" ".join(line.split()) for line in found["routes"].splitlines()}
+    assert routes >= {
+        "default via 10.1.2.1 dev eth0", "10.9.0.0/16 via 10.1.2.9 dev eth0 metric 7",
+        "169.254.1.1 dev eth1 scope link", "198.51.100.0/24 via 169.254.1.1 dev eth1",
+    }  # fmt: skip
+    assert any(route.startswith("203.0.113.0/24 via 172.16.0.1 dev eth1") for route in routes)
+    default = next(
+        line.split() for line in found["routes6"].splitlines() if line.startswith("0" * 32 + " 00")
+    )
+    assert default[4:6] == ["fe80" + "0" * 27 + "1", "00000032"]
+    assert default[9] == "eth0"
 
 
 ROOTS: dict[str, list[Record]] = {
@@ -227,9 +278,14 @@ def archive(tmp_path: pathlib.Path) -> pathlib.Path:
     return path
 
 
-def test_volumes(guest: Guest, files: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_volumes_and_names_of_devices(
+    guest: Guest, files: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
     """The layer of a container, copied volumes, tmpfs with and without what was there, disks with
-    and without a file system, where the image's links do not lead out."""
+    and without a file system, where the image's links do not lead out.
+
+    Interfaces by their hardware addresses, whatever the kernel called them; two that have the same
+    one (as ipvlan devices do) in their order; a parameter finds them by their names."""
     ext4_root(guest, files)
     guest.tell("archive", guest.disk(archive(tmp_path)))
     guest.tell("opaque", "old")
@@ -251,6 +307,14 @@ def test_volumes(guest: Guest, files: pathlib.Path, tmp_path: pathlib.Path) -> N
     ]:  # fmt: skip
         guest.tell("mount", *fields)
     guest.tell("file", "/var/run/secrets-too", "444", "x")
+    macs = ("02:00:00:00:00:0a", "02:00:00:00:00:0b", "02:00:00:00:00:0b")
+    for number, mac in enumerate(macs):
+        guest.devices += ["-netdev", f"hubport,hubid={number},id=net{number}",
+                          "-device", f"virtio-net-pci,netdev=net{number},mac={mac}"]  # fmt: skip
+    guest.tell("net", "eth0", f"mac={macs[1]}", "addr=10.1.0.2/24")
+    guest.tell("net", "eth1", f"mac={macs[2].upper()}", "addr=10.2.0.2/24")
+    guest.tell("net", "net.7", f"mac={macs[0]}", "addr=10.3.0.2/24")
+    guest.tell("sysctl", "net/ipv4/conf/net.7/rp_filter", "2")
     found = run_script(
         guest,
         """
@@ -264,6 +328,10 @@ def test_volumes(guest: Guest, files: pathlib.Path, tmp_path: pathlib.Path) -> N
         head -c9 /dev/xvda; echo; echo changed >/dev/xvda
         stat -c '%F %a %g %t:%T' /dev/xvda /opt/log
         echo "== hidden"; ls -A / /dev | grep -e urunc -e modules -e vda -e vport -e init
+        echo "== names"; cd /sys/class/net; for name in *; do echo $name $(cat $name/address); done
+        echo "== indexes"; cat eth0/ifindex eth1/ifindex
+        echo "== addresses"; ip -o -4 addr | sed 's/ *valid_lft.*//'
+        echo "== setting"; cat /proc/sys/net/ipv4/conf/net.7/rp_filter
         """,
     )
     assert found["layer"] == (
@@ -287,77 +355,6 @@ def test_volumes(guest: Guest, files: pathlib.Path, tmp_path: pathlib.Path) -> N
         ["dumpe2fs", "-h", tmp_path / "volume.ext4"], capture_output=True, text=True
     )
     assert "needs_recovery" not in facts.stdout
-
-
-def test_network(guest: Guest, files: pathlib.Path) -> None:
-    """Devices with what they are to have, in order; a gateway that is in no network of theirs."""
-    ext4_root(guest, files)
-    for number in (0, 1):
-        guest.devices += ["-netdev", f"hubport,hubid={number},id=net{number}",
-                          "-device", f"virtio-net-pci,netdev=net{number}"]  # fmt: skip
-    guest.tell(
-        "net", "eth0", "mtu=1400", "addr=10.1.2.3/24", "addr=fd00::2/64",
-        "route=0.0.0.0/0@10.1.2.1", "route=::/0@fe80::1%50", "route=10.9.0.0/16@10.1.2.9%7",
-    )  # fmt: skip
-    guest.tell(
-        "net", "eth1", "addr=192.0.2.7/32", "route=169.254.1.1/32",
-        "route=198.51.100.0/24@169.254.1.1", "route=203.0.113.0/24@172.16.0.1",
-    )  # fmt: skip
-    found = run_script(
-        guest,
-        """
-        echo "== links"; cd /sys/class/net; cat eth0/mtu lo/flags eth1/flags
-        echo "== addresses"; ip -o addr | sed 's/ *valid_lft.*//'
-        echo "== routes"; ip route
-        echo "== routes6"; grep -v -e ' lo$' /proc/net/ipv6_route
-        """,
-    )
-    assert found["links"].split() == ["1400", "0x9", "0x1003"]
-    addresses = [
-        " ".join(line.split()[1:]).rstrip("\\ ") for line in found["addresses"].splitlines()
-    ]
-    for address in (
-        "lo inet 127.0.0.1/8 scope host lo", "lo inet6 ::1/128 scope host",
-        "eth0 inet 10.1.2.3/24 brd 10.1.2.255 scope global eth0",
-        "eth1 inet 192.0.2.7/32 scope global eth1",
-    ):  # fmt: skip
-        assert address in addresses
-    assert any(line.startswith("eth0 inet6 fd00::2/64 scope global") for line in addresses)
-    assert "tentative" not in found["addresses"]
-    routes = {" ".join(line.split()) for line in found["routes"].splitlines()}
-    assert routes >= {
-        "default via 10.1.2.1 dev eth0", "10.9.0.0/16 via 10.1.2.9 dev eth0 metric 7",
-        "169.254.1.1 dev eth1 scope link", "198.51.100.0/24 via 169.254.1.1 dev eth1",
-    }  # fmt: skip
-    assert any(route.startswith("203.0.113.0/24 via 172.16.0.1 dev eth1") for route in routes)
-    default = next(
-        line.split() for line in found["routes6"].splitlines() if line.startswith("0" * 32 + " 00")
-    )
-    assert default[4:6] == ["fe80" + "0" * 27 + "1", "00000032"]
-    assert default[9] == "eth0"
-
-
-def test_names_of_devices(guest: Guest, files: pathlib.Path) -> None:
-    """By their hardware addresses, whatever the kernel called them; two that have the same one (as
-    ipvlan devices do) in their order; a parameter finds them by their names."""
-    ext4_root(guest, files)
-    macs = ("02:00:00:00:00:0a", "02:00:00:00:00:0b", "02:00:00:00:00:0b")
-    for number, mac in enumerate(macs):
-        guest.devices += ["-netdev", f"hubport,hubid={number},id=net{number}",
-                          "-device", f"virtio-net-pci,netdev=net{number},mac={mac}"]  # fmt: skip
-    guest.tell("net", "eth0", f"mac={macs[1]}", "addr=10.1.0.2/24")
-    guest.tell("net", "eth1", f"mac={macs[2].upper()}", "addr=10.2.0.2/24")
-    guest.tell("net", "net.7", f"mac={macs[0]}", "addr=10.3.0.2/24")
-    guest.tell("sysctl", "net/ipv4/conf/net.7/rp_filter", "2")
-    found = run_script(
-        guest,
-        """
-        echo "== names"; cd /sys/class/net; for name in *; do echo $name $(cat $name/address); done
-        echo "== indexes"; cat eth0/ifindex eth1/ifindex
-        echo "== addresses"; ip -o -4 addr | sed 's/ *valid_lft.*//'
-        echo "== setting"; cat /proc/sys/net/ipv4/conf/net.7/rp_filter
-        """,
-    )
     names = dict(line.split(" ") for line in found["names"].splitlines())
     assert names == {
         "lo": "00:00:00:00:00:00", "eth0": macs[1], "eth1": macs[2], "net.7": macs[0],
