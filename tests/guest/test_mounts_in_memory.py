@@ -114,13 +114,15 @@ NODES = """
     echo '== open'; echo x >/dev/null && echo null; (: <>/dev/net/tun) && echo tun
     (: <>/dev/fuse) && echo fuse; dd if=/etc/dev/zero bs=3 count=1 2>/dev/null | wc -c
     (echo x >/data/full) 2>&1 | grep -o 'No space.*'
+    echo '== own'; stat -c '%a %t:%T' /dev/own; dd if=/dev/own bs=3 count=1 2>/dev/null | wc -c
     echo '== others'; ls /dev/kvm /dev/sound 2>/dev/null | wc -l
 """
 
 
 def test_nodes_of_the_kernels_own(urunc: Urunc, tmp_path: pathlib.Path) -> None:
     """What linux.devices names, with its mode and owner, by the guest's kernel, which loads what it
-    needs; what it cannot have is in a warning. On the host no node appears."""
+    needs; what it cannot have is in a warning. On the host no node appears. One that is bound, as a
+    hostPath of type CharDevice, and as rootless Podman's `--device`."""
     need("root", "linux", "qemu", "virtiofsd", "runc")
     if not known(str(PARTS / "linux/lib-modules"), ("tun", "loop")) >= {"tun", "loop"}:
         pytest.skip("needs a guest's kernel with these modules (make parts)")
@@ -138,6 +140,7 @@ def test_nodes_of_the_kernels_own(urunc: Urunc, tmp_path: pathlib.Path) -> None:
         PROC,
         {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]},
         volume("/data", tmp_path / "data"),
+        volume("/dev/own", pathlib.Path("/dev/zero")),
     ]
     given = [
         node("/dev/null", 1, 3, fileMode=0o622, uid=1, gid=2),
@@ -158,7 +161,8 @@ def test_nodes_of_the_kernels_own(urunc: Urunc, tmp_path: pathlib.Path) -> None:
     with nothing_left(urunc.root):
         result = run(urunc, bundle)
     ours = answers(result.stdout)
-    for name in ("nodes", "pipe", "others"):
+    assert ours["own"] == "666 1:5\n3\n", result.stdout + result.stderr
+    for name in ("nodes", "pipe", "own", "others"):
         assert ours[name] == theirs[name], result.stdout + result.stderr
     assert ours["bound"] == "/etc/dev/zero 666 1:5\n/data/full 666 1:7\n"
     assert ours["open"] == "null\ntun\nfuse\n3\nNo space left on device\n"
@@ -166,17 +170,6 @@ def test_nodes_of_the_kernels_own(urunc: Urunc, tmp_path: pathlib.Path) -> None:
     for path in (tmp_path / "data/full", bundle.root / "etc/dev/zero"):
         assert path.is_file()
         assert path.stat().st_size == 0
-
-
-def test_a_node_that_is_bound(urunc: Urunc, tmp_path: pathlib.Path) -> None:
-    """hostPath of type CharDevice, and rootless Podman's `--device`."""
-    need("root", "linux", "qemu", "virtiofsd")
-    configure(urunc, "virtiofs")
-    script = "stat -c '%a %t:%T' /dev/own; dd if=/dev/own bs=3 count=1 2>/dev/null | wc -c"
-    bundle = linux(tmp_path / "b", script, rootfs="virtiofs")
-    bundle.config["mounts"] = [volume("/dev/own", pathlib.Path("/dev/zero"))]
-    result = run(urunc, bundle)
-    assert result.stdout.replace("\r", "") == "666 1:5\n3\n", result.stdout + result.stderr
 
 
 def test_huge_pages_are_refused(urunc: Urunc, tmp_path: pathlib.Path) -> None:
