@@ -17,7 +17,12 @@ from lib.support import Bundle, Urunc, need
 
 FIRST, COUNT = 700_000, 65_536
 MAPPING = [{"containerID": 0, "hostID": FIRST, "size": COUNT}]
-LOOK = "stat -c '%n %u:%g %a' /etc /etc/passwd /etc/mary /etc/alien /bin/busybox {}"
+STAT = "stat -c '%n %u:%g %a'"
+LOOK = f"{STAT} /etc /etc/passwd /etc/mary /etc/alien /bin/busybox {{}}"
+LOOK_AT_MAPPED = f"{STAT} {{0}} {{0}}/secret {{0}}/alien"
+IDS = {
+    "/data": "0:0 750", "/data/secret": "1000:0 400", "/data/alien": "65534:65534 644",
+}  # fmt: skip
 ROOT = {
     "/etc": "0:0 755", "/etc/passwd": "0:0 644", "/etc/mary": "1000:1001 640",
     "/etc/alien": "65534:65534 644", "/bin/busybox": "0:0 755",
@@ -86,7 +91,11 @@ def open_path() -> Iterator[pathlib.Path]:
 
 @pytest.mark.parametrize("form", ["erofs", "ext4", "squashfs", "cpio", "virtiofs"])
 def test_files_of_a_user_namespace(urunc: Urunc, open_path: pathlib.Path, form: str) -> None:
-    """Of the image and of volumes, copied or shared, as runc's container has them; and new ones."""
+    """Of the image and of volumes, copied or shared, as runc's container has them; and new ones.
+
+    Then also of mounts with `uidMappings` (/mapped), and shared ones with option `idmap` (/own),
+    where the container writes with ids that are on the disk as it sees them. (runc has them from
+    1.2 on.)"""
     need("linux", "qemu", "images", *(("virtiofsd",) if form == "virtiofs" else ()))
     configure(urunc, form)
     (open_path / "plain").write_text("plain\n")
@@ -100,13 +109,24 @@ def test_files_of_a_user_namespace(urunc: Urunc, open_path: pathlib.Path, form: 
         volume("/plain", open_path / "plain", "ro"),
     ]
     assert by_runc(bundle, urunc.new_id()) == ROOT | VOLUME
-    bundle.args("sh", "-c", f"{script}; touch /new; chown 7:8 /new; stat -c '%n %u:%g %a' /new")
+    mapping = [{"containerID": 300_000, "hostID": FIRST, "size": COUNT}]
+    shown = volume("/mapped", directory(open_path / "mapped", first=300_000), "ro")
+    bundle.config["mounts"] += [shown | {"uidMappings": mapping, "gidMappings": mapping}]
+    script += f"; {LOOK_AT_MAPPED.format('/mapped')}; touch /new; chown 7:8 /new; {STAT} /new"
+    mapped_seen = {name.replace("/data", "/mapped"): facts for name, facts in IDS.items()}
+    own = directory(open_path / "own", first=0)
+    if form == "virtiofs":
+        bundle.config["mounts"] += [volume("/own", own, "idmap")]
+        script += f"; {STAT} /own /own/secret; touch /own/new; chown 7:8 /own/new"
+        mapped_seen |= {"/own": "0:0 750", "/own/secret": "1000:0 400"}
+    bundle.args("sh", "-c", script)
     found = run(urunc, bundle)
     assert found.returncode == 0, found.stdout + found.stderr
-    assert owners(found.stdout) == ROOT | VOLUME | {"/new": "7:8 644"}
+    assert owners(found.stdout) == ROOT | VOLUME | mapped_seen | {"/new": "7:8 644"}
     new = bundle.root / "new"
     if form == "virtiofs":
         assert (new.stat().st_uid, new.stat().st_gid) == (FIRST + 7, FIRST + 8)
+        assert ((own / "new").stat().st_uid, (own / "new").stat().st_gid) == (7, 8)
     else:
         assert not new.exists()
 
@@ -123,47 +143,20 @@ def test_an_image_for_each_mapping(urunc: Urunc, tmp_path: pathlib.Path) -> None
     assert owners(run(urunc, bundle).stdout) == {"/etc": f"{FIRST}:{FIRST} 755"}
 
 
-IDS = {
-    "/data": "0:0 750", "/data/secret": "1000:0 400", "/data/alien": "65534:65534 644",
-}  # fmt: skip
-
-
 @pytest.mark.parametrize("form", ["virtiofs", "ext4"])
-@pytest.mark.parametrize("inside", [False, True], ids=["alone", "user namespace"])
-def test_mounts_with_mapped_ids(
-    urunc: Urunc, tmp_path: pathlib.Path, form: str, *, inside: bool
-) -> None:
-    """`uidMappings` of a mount, as Kubernetes has them for volumes of pods with users of their own:
-    shared or copied. (runc has them from 1.2 on.)"""
+def test_mounts_with_mapped_ids(urunc: Urunc, tmp_path: pathlib.Path, form: str) -> None:
+    """`uidMappings` of a mount, as Kubernetes has them for volumes of pods with users of their own,
+    but in a container without a user namespace: shared or copied. (runc has them from 1.2 on.)"""
     need("linux", "qemu", "images", *(("virtiofsd",) if form == "virtiofs" else ()))
     configure(urunc, form)
-    script = "stat -c '%n %u:%g %a' /data /data/secret /data/alien"
-    bundle = linux(tmp_path / "b", script, "sh", rootfs=form)
+    bundle = linux(tmp_path / "b", LOOK_AT_MAPPED.format("/data"), "sh", rootfs=form)
     mapping = [{"containerID": 300_000, "hostID": 0, "size": COUNT}]
-    if inside:
-        mapping[0]["hostID"] = FIRST
-        mapped(bundle)
     shown = volume("/data", directory(tmp_path / "data", first=300_000), "ro")
     shown |= {"uidMappings": mapping, "gidMappings": mapping}
     bundle.config["mounts"] = [proc(), shown]
     found = run(urunc, bundle)
     assert found.returncode == 0, found.stdout + found.stderr
     assert owners(found.stdout) == IDS
-
-
-def test_mounts_with_the_containers_ids(urunc: Urunc, tmp_path: pathlib.Path) -> None:
-    """Option `idmap`: the container writes with ids that are on the disk as it sees them."""
-    need("linux", "qemu", "images", "virtiofsd")
-    configure(urunc, "virtiofs")
-    data = directory(tmp_path / "data", first=0)
-    script = "stat -c '%n %u:%g %a' /data /data/secret; touch /data/new; chown 7:8 /data/new"
-    bundle = mapped(linux(tmp_path / "b", script, "sh"))
-    bundle.config["mounts"] = [proc(), volume("/data", data, "idmap")]
-    found = run(urunc, bundle)
-    assert found.returncode == 0, found.stdout + found.stderr
-    assert owners(found.stdout) == {"/data": "0:0 750", "/data/secret": "1000:0 400"}
-    new = (data / "new").stat()
-    assert (new.st_uid, new.st_gid) == (7, 8)
 
 
 @pytest.mark.parametrize(
