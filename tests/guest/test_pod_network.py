@@ -218,11 +218,11 @@ def test_linux(urunc: Urunc, network: Network, tmp_path: pathlib.Path) -> None:
         assert "you are 127.0.0.1" in console
         assert "300000 came" in console
         asked = ("10.123.0.2", "5", str(patient(2)))
-        assert told(network.outside, REFUSED, *asked, attempts=3) == "refused\n"
+        assert told(network.outside, REFUSED, *asked, timeout_s=3) == "refused\n"
         for host in ("10.123.0.2", "[fd00:77::2]"):
             assert PAGE in fetch(network.outside, f"http://{host}/")
         for host in ("10.123.0.2", "[fd00:77::2]", "127.0.0.1", "[::1]"):
-            assert PAGE in fetch(network.inside, f"http://{host}/", attempts=1)
+            assert PAGE in fetch(network.inside, f"http://{host}/", timeout_s=0)
         container.delete("--force")
         assert forwarding(network.inside) == before
         assert tables(network.inside) == ""
@@ -248,5 +248,5 @@ def test_service_mesh(urunc: Urunc, network: Network, tmp_path: pathlib.Path) ->
         assert log.read_text() == "outbound to 10.123.0.1 9000\n"
         assert PAGE in fetch(network.outside, "http://10.123.0.2/")
         assert log.read_text().splitlines()[1:] == ["inbound to 10.123.0.2 80"]
-        assert PAGE in fetch(network.inside, "http://127.0.0.1/", attempts=1)
+        assert PAGE in fetch(network.inside, "http://127.0.0.1/", timeout_s=0)
         container.delete("--force")

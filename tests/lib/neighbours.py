@@ -7,10 +7,9 @@ import contextlib
 import pathlib
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 
-from lib.patience import patient
+from lib.patience import patient, tried
 from lib.support import PARTS, Bundle, Container, Network, Urunc, need
 
 # A web server on port $1 that tells whoever comes who that is.
@@ -40,27 +39,27 @@ def beside(namespace: str, program: str, *words: str) -> Iterator[None]:
             process.kill()
 
 
-def told(namespace: str, program: str, *words: str, attempts: int) -> str:
+def told(namespace: str, program: str, *words: str, timeout_s: float) -> str:
     """What a Python program in a namespace prints, once it succeeds; "" where it never does."""
     command = ["ip", "netns", "exec", namespace, sys.executable, "-c", program, *words]
-    for _ in range(attempts):
+
+    def said() -> str:
         found = subprocess.run(command, capture_output=True, text=True)
-        if found.returncode == 0:
-            return found.stdout
-        time.sleep(0.1)
-    return ""
+        return "" if found.returncode else found.stdout
+
+    return tried(said, timeout_s)
 
 
-def fetch(namespace: str, url: str, *, attempts: int = 60) -> str:
+def fetch(namespace: str, url: str, *, timeout_s: float = 60) -> str:
     """A page over HTTP, from a namespace; "" where there is none."""
     code = (
         "import sys, urllib.request as r\n"
         "print(r.urlopen(sys.argv[1], timeout=float(sys.argv[2])).read().decode())"
     )
-    return told(namespace, code, url, str(patient(3)), attempts=attempts)
+    return told(namespace, code, url, str(patient(3)), timeout_s=timeout_s)
 
 
-def echo(namespace: str, address: str, port: int, text: str, *, attempts: int = 30) -> str:
+def echo(namespace: str, address: str, port: int, text: str) -> str:
     """What is echoed over UDP to a namespace."""
     code = (
         "import socket, sys\n"
@@ -71,7 +70,7 @@ def echo(namespace: str, address: str, port: int, text: str, *, attempts: int = 
         "s.send(sys.argv[3].encode())\n"
         "print(s.recv(2048).decode(), end='')"
     )
-    return told(namespace, code, address, str(port), text, str(patient(1)), attempts=attempts)
+    return told(namespace, code, address, str(port), text, str(patient(1)), timeout_s=30)
 
 
 def linux(path: pathlib.Path, place: Network, script: str, **annotations: str) -> Bundle:

@@ -62,11 +62,19 @@ def until(
 ) -> T:
     """Wait for something to be true, and return it; `what` it is, or how it looks when it has not
     become so."""
+    if not (found := tried(condition, timeout_s)):
+        raise AssertionError(what() if callable(what) else what or "it did not become so")
+    return found
+
+
+def tried(condition: Callable[[], T], timeout_s: float = 10) -> T:
+    """The same for who says himself what is missing: the last that was found, which may be
+    false."""
     begin = looked = time.monotonic()
     while not (found := condition()):
         # the factor is asked for each time: the machine may have become busy meanwhile
         if time.monotonic() - begin > patient(timeout_s):
-            raise AssertionError(what() if callable(what) else what or "it did not become so")
+            break
         pause(time.monotonic() - looked)
         looked = time.monotonic()
     return found

@@ -376,10 +376,10 @@ class Network:
             f"-W{patient(2):.0f}",
             self.inside_address,
         ]
-        for _ in range(5):
-            if subprocess.run(command, capture_output=True).returncode == 0:
-                return
-        raise AssertionError("the guest does not answer ping")
+        until(
+            lambda: subprocess.run(command, capture_output=True).returncode == 0,
+            "the guest does not answer ping",
+        )
 
     def udp(self, payload: bytes) -> bytes:
         """What the guest's UDP echo on port 7 answers."""
@@ -396,11 +396,14 @@ class Network:
             os.close(there)
         with sock:
             sock.settimeout(patient(2))
-            for _ in range(5):
+
+            def answer() -> bytes:
                 sock.sendto(payload, (self.inside_address, 7))
                 with contextlib.suppress(TimeoutError):
                     return sock.recv(2048)
-        raise AssertionError("the guest does not answer UDP")
+                return b""
+
+            return until(answer, "the guest does not answer UDP")
 
     def remove(self) -> None:
         """Take it down."""
