@@ -22,6 +22,7 @@ import pytest
 from lib.network_state import network_unchanged
 from lib.patience import patient
 from lib.places.cni import OUTSIDE, UPLINK, Namespace, Node, Pod, bare, bridge, network, ptp
+from lib.rooted import own_init
 from lib.support import PARTS, RUN, Bundle, Container, Urunc, need, nothing_left
 
 FIREWALL = ({"type": "firewall"}, {"type": "tuning"})
@@ -187,15 +188,12 @@ class Linux(Guest):
 
     def bundle(self, path: pathlib.Path, *more: str) -> Bundle:
         need("linux", "qemu")
-        made = Bundle(path, "linux", "qemu", accelerator="tcg", initrd="/initrd.cpio")
-        made.add("unikernel", PARTS / "linux/vmlinux")
-        made.add("initrd.cpio", PARTS / "linux/initrd.cpio")
-        made.config["linux"]["resources"]["memory"]["limit"] = 320 << 20
         script = (
             "cd /www; mkdir cgi-bin; printf '%s\\n' '#!/bin/sh' echo 'exec sh 2>&1' >cgi-bin/sh; "
             "chmod +x cgi-bin/sh; udp-echo 7 & echo it is serving; exec httpd -f -p 80 -h /www"
         )
-        made.args("/init", "/bin/sh", "-c", script)
+        made = own_init(path, "/init", "/bin/sh", "-c", script, initrd="/initrd.cpio")
+        made.add("initrd.cpio", PARTS / "linux/initrd.cpio")
         return made
 
     def wait(self, container: Container) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from lib.newc import cpio
 from lib.patience import patient
+from lib.rooted import own_init
 from lib.support import PARTS, Bundle, Network, Urunc, need, nothing_left
 
 BLOCK = b"urunc test block!" + bytes(512 * 2048 - 17)
@@ -182,11 +183,9 @@ def test_solo5_without_network(urunc: Urunc, tmp_path: pathlib.Path, tender: str
         assert "/srv" in result.stdout
 
 
-def _linux(path: pathlib.Path, monitor: str, **annotations: str) -> Bundle:
-    bundle = Bundle(path, "linux", monitor, accelerator="tcg", initrd="/initrd.cpio", **annotations)
-    bundle.add("unikernel", PARTS / "linux/vmlinux")
+def _linux(path: pathlib.Path, *command: str, **annotations: str) -> Bundle:
+    bundle = own_init(path, *command, initrd="/initrd.cpio", **annotations)
     bundle.add("initrd.cpio", PARTS / "linux/initrd.cpio")
-    bundle.config["linux"]["resources"]["memory"]["limit"] = 320 << 20
     return bundle
 
 
@@ -195,9 +194,8 @@ def test_linux_initrd(urunc: Urunc, network: Network, tmp_path: pathlib.Path) ->
     HTTP."""
     need("linux", "qemu")
     network.connect()
-    bundle = _linux(tmp_path / "b", "qemu")
     script = "echo args: $1/$2 env: $GREETING; exec httpd -f -p 80 -h /www"
-    bundle.args("/init", "/bin/sh", "-c", script, "sh", "two words", "")
+    bundle = _linux(tmp_path / "b", "/init", "/bin/sh", "-c", script, "sh", "two words", "")
     bundle.config["process"]["env"] = ["GREETING=good day"]
     bundle.network(network.path)
     with nothing_left(urunc.root):
@@ -230,17 +228,16 @@ def test_linux_block(urunc: Urunc, tmp_path: pathlib.Path, *, only_read: bool) -
     """The same kernel with its root on a virtio disk, which it writes to, but where the container's
     root filesystem is only read."""
     need("linux", "qemu")
-    bundle = _linux(tmp_path / "b", "qemu", block="/rootfs.ext4")
+    bundle = _linux(
+        tmp_path / "b",
+        *("/sbin/init", "/bin/sh", "-c"),
+        "grep -o root=/dev/vda /proc/cmdline; mount; echo w >/written; sync",
+        block="/rootfs.ext4",
+    )
     bundle.add("rootfs.ext4", PARTS / "linux/rootfs.ext4")
     before = (bundle.root / "rootfs.ext4").read_bytes()
     bundle.config["root"]["readonly"] = only_read
     (bundle.root / "rootfs.ext4").chmod(0o600)
-    bundle.args(
-        "/sbin/init",
-        "/bin/sh",
-        "-c",
-        "grep -o root=/dev/vda /proc/cmdline; mount; echo w >/written; sync",
-    )
     with nothing_left(urunc.root):
         result = urunc(
             "run", "--bundle", str(bundle.write()), urunc.new_id(), check=False, timeout_s=90
