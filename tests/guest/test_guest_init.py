@@ -278,6 +278,35 @@ def archive(tmp_path: pathlib.Path) -> pathlib.Path:
     return path
 
 
+VOLUMES_AND_NAMES = """
+    echo "== layer"; ls -1 /data /old; cat /old/new /added; stat -c '%a %u %g %Y' /added /dated
+    stat -c %a /; [ /added -ef /linked ] && echo same
+    echo "== copies"; cat /var/run/secrets/token; touch /var/run/secrets/x; cat /etc/resolv.conf
+    echo more >>/etc/resolv.conf && tail -n1 /etc/resolv.conf; ls /elsewhere/reached
+    echo "== mounts"; cat /proc/mounts
+    echo "== bin"; touch /bin/more && ls -1 /bin/busybox /bin/more
+    echo "== disks"; cat /mnt/disk/file; echo kept >/mnt/disk/new
+    head -c9 /dev/xvda; echo; echo changed >/dev/xvda
+    stat -c '%F %a %g %t:%T' /dev/xvda /opt/log
+    echo "== hidden"; ls -A / /dev | grep -e urunc -e modules -e vda -e vport -e init
+    echo "== names"; cd /sys/class/net; for name in *; do echo $name $(cat $name/address); done
+    echo "== indexes"; cat eth0/ifindex eth1/ifindex
+    echo "== addresses"; ip -o -4 addr | sed 's/ *valid_lft.*//'
+    echo "== setting"; cat /proc/sys/net/ipv4/conf/net.7/rp_filter
+"""
+
+
+def named(guest: Guest, macs: tuple[str, str, str]) -> None:
+    """Three interfaces by their hardware addresses, the last two of which are the same."""
+    for number, mac in enumerate(macs):
+        guest.devices += ["-netdev", f"hubport,hubid={number},id=net{number}",
+                          "-device", f"virtio-net-pci,netdev=net{number},mac={mac}"]  # fmt: skip
+    guest.tell("net", "eth0", f"mac={macs[1]}", "addr=10.1.0.2/24")
+    guest.tell("net", "eth1", f"mac={macs[2].upper()}", "addr=10.2.0.2/24")
+    guest.tell("net", "net.7", f"mac={macs[0]}", "addr=10.3.0.2/24")
+    guest.tell("sysctl", "net/ipv4/conf/net.7/rp_filter", "2")
+
+
 def test_volumes_and_names_of_devices(
     guest: Guest, files: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -308,32 +337,8 @@ def test_volumes_and_names_of_devices(
         guest.tell("mount", *fields)
     guest.tell("file", "/var/run/secrets-too", "444", "x")
     macs = ("02:00:00:00:00:0a", "02:00:00:00:00:0b", "02:00:00:00:00:0b")
-    for number, mac in enumerate(macs):
-        guest.devices += ["-netdev", f"hubport,hubid={number},id=net{number}",
-                          "-device", f"virtio-net-pci,netdev=net{number},mac={mac}"]  # fmt: skip
-    guest.tell("net", "eth0", f"mac={macs[1]}", "addr=10.1.0.2/24")
-    guest.tell("net", "eth1", f"mac={macs[2].upper()}", "addr=10.2.0.2/24")
-    guest.tell("net", "net.7", f"mac={macs[0]}", "addr=10.3.0.2/24")
-    guest.tell("sysctl", "net/ipv4/conf/net.7/rp_filter", "2")
-    found = run_script(
-        guest,
-        """
-        echo "== layer"; ls -1 /data /old; cat /old/new /added; stat -c '%a %u %g %Y' /added /dated
-        stat -c %a /; [ /added -ef /linked ] && echo same
-        echo "== copies"; cat /var/run/secrets/token; touch /var/run/secrets/x; cat /etc/resolv.conf
-        echo more >>/etc/resolv.conf && tail -n1 /etc/resolv.conf; ls /elsewhere/reached
-        echo "== mounts"; cat /proc/mounts
-        echo "== bin"; touch /bin/more && ls -1 /bin/busybox /bin/more
-        echo "== disks"; cat /mnt/disk/file; echo kept >/mnt/disk/new
-        head -c9 /dev/xvda; echo; echo changed >/dev/xvda
-        stat -c '%F %a %g %t:%T' /dev/xvda /opt/log
-        echo "== hidden"; ls -A / /dev | grep -e urunc -e modules -e vda -e vport -e init
-        echo "== names"; cd /sys/class/net; for name in *; do echo $name $(cat $name/address); done
-        echo "== indexes"; cat eth0/ifindex eth1/ifindex
-        echo "== addresses"; ip -o -4 addr | sed 's/ *valid_lft.*//'
-        echo "== setting"; cat /proc/sys/net/ipv4/conf/net.7/rp_filter
-        """,
-    )
+    named(guest, macs)
+    found = run_script(guest, VOLUMES_AND_NAMES)
     assert found["layer"] == (
         "/data:\nkept\nt\n\n/old:\nnew\nonly this\nadded\n"
         "4755 1000 1001 1100000000\n755 0 0 1000000000\n751\nsame\n"
@@ -355,6 +360,11 @@ def test_volumes_and_names_of_devices(
         ["dumpe2fs", "-h", tmp_path / "volume.ext4"], capture_output=True, text=True
     )
     assert "needs_recovery" not in facts.stdout
+    are_the_names(found, macs)
+
+
+def are_the_names(found: dict[str, str], macs: tuple[str, str, str]) -> None:
+    """See that each interface has its name, its order and its address."""
     names = dict(line.split(" ") for line in found["names"].splitlines())
     assert names == {
         "lo": "00:00:00:00:00:00", "eth0": macs[1], "eth1": macs[2], "net.7": macs[0],

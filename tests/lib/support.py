@@ -366,16 +366,8 @@ class Network:
 
     def ping(self) -> None:
         """The guest must answer."""
-        command = [
-            "ip",
-            "netns",
-            "exec",
-            self.outside,
-            "ping",
-            "-c1",
-            f"-W{patient(2):.0f}",
-            self.inside_address,
-        ]
+        command = ["ip", "netns", "exec", self.outside, "ping", "-c1", f"-W{patient(2):.0f}"]
+        command += [self.inside_address]
         until(
             lambda: subprocess.run(command, capture_output=True).returncode == 0,
             "the guest does not answer ping",
