@@ -32,6 +32,10 @@ DROP_IN = "/etc/containerd/conf.d/urunc.toml"
 CRIO_DROP_IN = "/etc/crio/crio.conf.d/99-urunc.conf"
 
 Changes = dict[str, str | None]
+Version = tuple[int, ...]
+ASKS, ASKS_ALL = (2, 0, 0), (2, 2, 8)
+"""From which version on containerd's CRI plugin asks shims for the features that it tells a
+kubelet: those of runc's type, and all."""
 
 
 @dataclass
@@ -46,11 +50,13 @@ class Runtime:
     def program(self) -> str:
         return f"{self.prefix}/bin/urunc"
 
-    def containerd(self, *, systemd: bool) -> dict[str, Any]:
-        """The runtime's table."""
+    def containerd(self, version: Version, *, systemd: bool) -> dict[str, Any]:
+        """The runtime's table for a version of containerd."""
         common = {"pod_annotations": ANNOTATIONS, "container_annotations": ANNOTATIONS}
         if self.shim:
             path = f"{self.prefix}/bin/containerd-shim-urunc-v2"
+            if ASKS <= version < ASKS_ALL:
+                return {"runtime_type": "io.containerd.runc.v2", "runtime_path": path, **common}
             named = {} if self.prefix == "/usr/local" else {"runtime_path": path}
             return {"runtime_type": "io.containerd.urunc.v2", **named, **common}
         options = {"BinaryName": self.program, "SystemdCgroup": systemd}
@@ -235,7 +241,7 @@ class Node:
             version = declared if isinstance(declared, int) else 1
         known = self.runtimes(before)
         options = known.get(engine_view.default_runtime(before), {}).get("options") or {}
-        values = runtime.containerd(systemd=options.get("SystemdCgroup") is True)
+        values = runtime.containerd(self.version, systemd=options.get("SystemdCgroup") is True)
         path = ("plugins", engine_view.plugin(version), "containerd", "runtimes")
         lines = config_text.table((*path, HANDLER), values)
         if self.is_rendered:
@@ -302,13 +308,18 @@ class Node:
             )
 
     @functools.cached_property
-    def is_newest(self) -> bool:
-        """Whether this is containerd 2, which merges what it imports."""
+    def version(self) -> Version:
+        """containerd's."""
         said = self.host.run(self.program, "--version").stdout
-        found = re.search(r"\sv?(\d+)\.\d+\.", said)
+        found = re.search(r"\sv?(\d+)\.(\d+)\.(\d+)", said)
         if not found:
             raise Failure(f"{self.program} --version: no version in {said.strip()!r}")
-        return int(found[1]) >= 2
+        return tuple(map(int, found.groups()))
+
+    @property
+    def is_newest(self) -> bool:
+        """Whether this is containerd 2, which merges what it imports."""
+        return self.version >= (2,)
 
 
 def _rancher(host: Host, kind: str) -> Node | None:
