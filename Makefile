@@ -52,7 +52,7 @@ tools: ## build helm, a containerd 2, a runc for it and critest, for tests that 
 	CGO_ENABLED=0 go build -tags no_btrfs,no_devmapper,no_zfs -o .. $(CONTAINERD)/cmd/containerd $(CONTAINERD)/cmd/ctr
 	cd $(BUILD)/tools/critest-src && rm -f go.mod go.sum && go mod init example.org/critest && \
 	go get -t $(CRITEST)@$(CRITEST_VERSION) && CGO_ENABLED=0 go test -c -o ../critest $(CRITEST)
-	GOBIN=$(BUILD)/tools go install github.com/opencontainers/runc@$(RUNC_VERSION)
+	GOBIN=$(BUILD)/tools go install $$(pkg-config --exists libseccomp && echo -tags seccomp) github.com/opencontainers/runc@$(RUNC_VERSION)
 	GOBIN=$(BUILD)/tools go install helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
 
 check: build ## linters (Python, shell, C), types, layering

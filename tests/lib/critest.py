@@ -22,7 +22,13 @@ httpd -f -p {port} -h /www &
 trap 'kill $!; exit 0' TERM QUIT
 wait
 """
+PROGRAMS = {
+    "pgrep": '#!/bin/sh\npidof "$@"\n',
+    "ipcs": "#!/bin/sh\ncat /proc/sysvipc/shm\n",
+}
+"""What Debian's busybox has not."""
 PASSWD = """root:x:0:0:root:/root:/bin/sh
+nobody:x:65534:65534::/nonexistent:/bin/sh
 www-data:x:33:33:www-data:/www:/bin/sh
 default-user:x:1000:1000::/home/default-user:/bin/sh
 """
@@ -54,6 +60,7 @@ SERVERS = {
 SKIPPED = (
     "public image with digest",  # its content is somebody else's
     "MaskedPaths",  # masks /bin/ls, with busybox the program of everything
+    "NoNewPrivs",  # a program with the set-user-ID bit
 )
 
 
@@ -63,7 +70,9 @@ def images(directory: pathlib.Path) -> list[pathlib.Path]:
         "etc/passwd": PASSWD.encode(),
         "etc/group": GROUP.encode(),
         "www/index.html": b"a page\n",
+        "tmp/.keep": b"",
     }
+    box |= {f"bin/{name}": script.encode() for name, script in PROGRAMS.items()}
     made: list[pathlib.Path] = []
     for name, user in BOXES.items():
         # three tags of one name are one image; three names are three
@@ -73,7 +82,7 @@ def images(directory: pathlib.Path) -> list[pathlib.Path]:
     for name, port in SERVERS.items():
         contents = box | {"usr/sbin/nginx": SERVER.format(port=port).encode()}
         path = directory / f"{len(made)}.tar"
-        made.append(archive(path, name, contents, ["/usr/sbin/nginx"]))
+        made.append(archive(path, name, contents, ["/usr/sbin/nginx", "master process"]))
     return made
 
 

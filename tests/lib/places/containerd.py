@@ -24,6 +24,7 @@ PROGRAM = "containerd-shim-urunc-v2"
 RUNC = "io.containerd.runc.v2"
 REGISTRY = ":".join(map(str, registry.ADDRESS))
 """Where pods' images come from."""
+PORTMAP = {"type": "portmap", "capabilities": {"portMappings": True}}
 QUIET = "CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS=1"
 """From 2.2 on ctr warns on standard error, of cgroup v1 too, whatever it is asked."""
 
@@ -119,6 +120,6 @@ class Containerd(Engine):
             # whatever an image's name begins with; by HTTP, which containerd 2 has to be told
             "containerd/certs.d/_default/hosts.toml": f'[host."http://{REGISTRY}"]\n',
             "cni/tests.d/pods.conflist": json.dumps(
-                cni.bridge("pods", "10.89.0.0/24", version="0.4.0", ipMasq=False)
+                cni.bridge("pods", "10.89.0.0/24", chained=[PORTMAP], version="0.4.0", ipMasq=False)
             ),
         }
