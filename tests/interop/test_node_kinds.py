@@ -11,7 +11,7 @@ import pytest
 
 from lib.installer import AGENT, INSTALL, QUICK, V2, V3, install, made_node, refused, runtimes
 from lib.places.node import K3S, Node
-from lib.support import PROJECT, need
+from lib.support import TOOLS, need
 
 node = pytest.fixture(made_node)
 
@@ -50,7 +50,7 @@ def rancher(node: Node, kind: str, base: str, unit: str, version: str = "v1.33.1
     newest = "version = 3" in base
     if newest:
         need("containerd2")
-    found = PROJECT / "build/tools/containerd" if newest else shutil.which("containerd")
+    found = TOOLS / "containerd" if newest else shutil.which("containerd")
     shutil.copy(str(found), programs / "containerd")
     node.write(f"{agent}/base.toml", base)
     node.write("/var/lib/k3s.py", K3S)

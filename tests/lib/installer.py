@@ -19,7 +19,7 @@ import pytest
 
 from lib.patience import patient
 from lib.places.node import CONTAINERD, Node
-from lib.support import PROJECT, need
+from lib.support import PROJECT, TOOLS, need
 
 INSTALL = str(PROJECT / "deploy/install")
 
@@ -63,11 +63,16 @@ def made_node() -> Iterator[Node]:
         yield made
 
 
+UNIT = "[Service]\nExecStart=/usr/local/bin/containerd\n"
+
+
 def containerd2(node: Node) -> None:
     """Give the node a containerd 2."""
     need("containerd2")
     for name in ("containerd", "ctr"):
-        shutil.copy(PROJECT / "build/tools" / name, node.local / "bin" / name)
+        shutil.copy(TOOLS / name, node.local / "bin" / name)
+    # as containerd's own installation has it; the distribution's unit has the other one
+    node.write("/etc/systemd/system/containerd.service", UNIT)
 
 
 def install(
