@@ -11,9 +11,10 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
-__all__ = ["dumps", "loads", "quote"]
+__all__ = ["dumps", "loads", "objects", "quote"]
 
 try:
     from _json import encode_basestring_ascii as quote
@@ -61,6 +62,31 @@ def loads(text: str) -> Any:
         return json.loads(text, parse_constant=_refuse_constant)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def objects(text: str) -> Iterator[dict[str, Any]]:
+    """The JSON objects that a program has written one after the other, each on as many lines as it
+    likes. Where none begins, the rest of the line is passed over; so is all else that is JSON."""
+    if _SCAN:
+        scan = make_scanner(_CONTEXT)
+    else:
+        from json import JSONDecoder
+
+        scan = JSONDecoder(parse_constant=_refuse_constant).scan_once
+    at = 0
+    while at < len(text):
+        if text[at] in _BLANK:
+            at += 1
+            continue
+        try:
+            value, at = scan(text, at)
+        except (StopIteration, ValueError, RecursionError):
+            at = text.find("\n", at)
+            if at < 0:
+                return
+            continue
+        if isinstance(value, dict):
+            yield value
 
 
 def dumps(value: Any, indent: int = 0) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""state.json: what `create` wrote about a container; and the container's status, which is read
+"""container.json: what `create` wrote about a container; and the container's status, which is read
 from the kernel each time.
 
 Written whole or not at all, checked when it is read: its keys and their types are SHAPE,
@@ -33,7 +33,13 @@ if TYPE_CHECKING:
     Read = TypeVar("Read")
 
 SCHEMA = 4
-FILE = "state.json"
+FILE = "container.json"
+"""Not a name of an ordinary runtime's, which looks into every directory of a --root that it shares
+with urunc: runc 1.3 to 1.5 end in a panic at a `state.json` that is not theirs, crun reads `status`
+(docs/decisions/0008)."""
+OLD_FILE = "state.json"
+"""What it was called before. A container that was created with it keeps it as long as it lives: the
+older urunc in its shim looks for no other."""
 JOURNAL = "journal"
 START, STARTED = "start", "started"
 """The FIFOs between `start` and init (see init/main.py)."""
@@ -61,7 +67,7 @@ SHAPE: dict[str, Any] = {
     "creatorProcess": (int, int),
     "hooks": {...: [{"path": str, "args": [str], "env": [str], "timeout_s": int}]},
 }
-"""What each state.json has, as `check` wants it."""
+"""What each container has recorded, as `check` wants it."""
 SHAPE_ONCE_CREATED: dict[str, Any] = {
     "initProcess": (int, int),
     "plan": {
@@ -174,10 +180,11 @@ class ReturnedFile:
 
 
 class State:
-    """A container as recorded: state.json's object, by the names and types of what it says."""
+    """A container as recorded: its file's object, by the names and types of what it says."""
 
-    def __init__(self, directory: str, document: dict[str, Any]) -> None:
+    def __init__(self, directory: str, document: dict[str, Any], file: str = FILE) -> None:
         self.directory = directory
+        self._path = f"{directory}/{file}"
         self._document = document  # whole: what only a newer version reads stays in it
 
     @classmethod
@@ -249,7 +256,7 @@ class State:
 
     def save(self) -> None:
         """Write it whole."""
-        write_whole(f"{self.directory}/{FILE}", dumps(self._document).encode())
+        write_whole(self._path, dumps(self._document).encode())
 
     @property
     def id(self) -> str:
@@ -352,7 +359,7 @@ class State:
         try:
             return reader(self._created(key))
         except (TypeError, ValueError, AttributeError) as error:
-            raise _unreadable(f"{self.directory}/{FILE}", f"key '{key}': {error}") from None
+            raise _unreadable(self._path, f"key '{key}': {error}") from None
 
     def write(self, **records: object) -> None:
         """Other records in place of those that `complete` was given."""
@@ -414,10 +421,16 @@ class State:
         }
 
 
+def recorded(directory: str) -> str:
+    """The name of the file that a container's directory has it in, "" where there is none yet."""
+    return next((name for name in (FILE, OLD_FILE) if exists(f"{directory}/{name}")), "")
+
+
 def load(root: str, identifier: str) -> State:
     """The recorded state of a container; NotFoundError, or StateError where it cannot be read."""
     directory = f"{root}/{check_id(identifier)}"
-    path = f"{directory}/{FILE}"
+    file = recorded(directory) or FILE
+    path = f"{directory}/{file}"
     try:
         document = loads(read_text(path, 1 << 24))
         check(document, {}, "")
@@ -431,7 +444,7 @@ def load(root: str, identifier: str) -> State:
         raise not_found(identifier) from None
     except ValueError as error:
         raise _unreadable(path, str(error)) from None
-    return State(directory, document)
+    return State(directory, document, file)
 
 
 def _unreadable(path: str, what: str) -> StateError:
@@ -439,7 +452,8 @@ def _unreadable(path: str, what: str) -> StateError:
 
 
 def check_document(document: dict[str, Any]) -> None:
-    """Raise ValueError where something is missing in state.json's object, or is not of its type."""
+    """Raise ValueError where something is missing in a container's object, or is not of its
+    type."""
     check(document, SHAPE, "")
     for key, default in DEFAULTS.items():
         _check_given(document, key, default, "")

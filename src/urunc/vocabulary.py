@@ -3,7 +3,7 @@
 checkers alone.
 
 Import it below `if TYPE_CHECKING`. At run time there is nothing in it, and the values are text, as
-state.json has them; "" is none.
+container.json has them; "" is none.
 """
 
 from __future__ import annotations

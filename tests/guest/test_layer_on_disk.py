@@ -76,7 +76,7 @@ def test_the_file_is_the_containers(urunc: Urunc, tmp_path: pathlib.Path) -> Non
     facts = (directory / "layer").stat()
     assert facts.st_size == 2048 * MIB
     assert facts.st_blocks * 512 < 8 * MIB
-    state = json.loads((urunc.root / container.id / "state.json").read_text())
+    state = json.loads((urunc.root / container.id / "container.json").read_text())
     assert facts.st_uid == state["plan"]["uid"] != 0
     assert facts.st_mode & 0o7777 == 0o600
     container.delete("--force")

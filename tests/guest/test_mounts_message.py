@@ -71,7 +71,7 @@ def test_a_termination_message_of_a_guest_that_is_killed(
         container = urunc.create(bundle)
         container.start()
         container.wait_for("done\n", 60)
-        state = json.loads((urunc.root / container.id / "state.json").read_text())
+        state = json.loads((urunc.root / container.id / "container.json").read_text())
         storage = state["storage"]
         disk = pathlib.Path(storage["disks"][storage["returned"]]["source"])
         until(lambda: b"two\n" in disk.read_bytes(), "the last of it is on the disk", 60)

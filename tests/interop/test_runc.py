@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import json
 import pathlib
+import shutil
 import subprocess
+from subprocess import DEVNULL
 
 import pytest
 
 from lib.busybox import BUSYBOX
-from lib.support import PARTS, Bundle, Urunc, need
+from lib.support import PARTS, TOOLS, Bundle, Urunc, need
+from urunc.shim.worker import RuntimeLog
 
 
 @pytest.fixture
@@ -27,6 +30,77 @@ def bundle(tmp_path: pathlib.Path) -> Bundle:
         {"destination": "/dev", "type": "tmpfs", "source": "tmpfs"},
     ]
     return made
+
+
+HYBRID = "cgroups in hybrid mode not supported"
+"""What crun says of the two hierarchies together in newer versions: it runs nothing there."""
+
+
+@pytest.fixture(params=["runc", "crun", "runc of make tools"])
+def runtime(request: pytest.FixtureRequest, urunc: Urunc) -> str:
+    """An ordinary runtime, which urunc hands over to."""
+    program = shutil.which(request.param)
+    if request.param.endswith("tools"):
+        need("newest runc")
+        program = str(TOOLS / "runc")
+    if not program:
+        pytest.skip(f"needs {request.param}")
+    urunc.config.write_text(f'{urunc.config.read_text()}\n[ordinary]\nruntime = "{program}"\n')
+    return program
+
+
+@pytest.mark.parametrize("file", ["container.json", "state.json"])
+def test_lists_of_a_shared_root(
+    urunc: Urunc, bundle: Bundle, tmp_path: pathlib.Path, runtime: str, file: str
+) -> None:
+    """Both list their own beside the other's, and urunc both; that, too, beside a container of an
+    older urunc, at whose file runc ends from 1.3 on."""
+    need("solo5", "probe")
+    bundle.args("/bin/sh", "-c", "sleep 30")
+    ordinary = urunc.new_id()
+    create = urunc.command("create", "--bundle", str(bundle.write()), ordinary)
+    output = tmp_path / "output"
+    with output.open("wb") as out:
+        made = subprocess.run(create, stdin=DEVNULL, stdout=out, stderr=out)
+    if HYBRID in output.read_text():
+        pytest.skip(HYBRID)
+    assert made.returncode == 0, output.read_text()
+    guest = Bundle(tmp_path / "guest", "rumprun", "spt")
+    guest.add("unikernel", PARTS / "probe-bare.spt")
+    guest.args("probe.hang")
+    container = urunc.create(guest)
+    directory = urunc.root / container.id
+    (directory / "container.json").rename(directory / file)
+    if file == "container.json":
+        theirs = subprocess.run(
+            [runtime, "--root", urunc.root, "list", "--format", "json"],
+            check=True, capture_output=True, text=True,
+        ).stdout  # fmt: skip
+        assert [item["id"] for item in json.loads(theirs)] == [ordinary]
+    listed = json.loads(urunc("list", "--format", "json").stdout)
+    found = {item["id"]: (item["status"], item["pid"]) for item in listed}
+    assert found == {
+        item: ("created", urunc.state(item)["pid"]) for item in (ordinary, container.id)
+    }
+    for line in urunc("list").stdout.splitlines()[1:]:
+        assert line.split()[2] == "created" and line.split()[-1] == "root"
+    urunc("delete", "--force", ordinary)
+    container.delete("--force")
+
+
+def test_why_it_failed(runtime: str, bundle: Bundle, tmp_path: pathlib.Path) -> None:
+    """An ordinary runtime's own words reach the shim's client, which knows 127 by them."""
+    bundle.args("/bin/none")
+    log = RuntimeLog(str(tmp_path / "log"), making=True)
+    words = ["--root", str(tmp_path / "root"), "create", "--bundle", str(bundle.write()), "c"]
+    code = subprocess.run(
+        [runtime, *log.options, *words], stdout=DEVNULL, stderr=DEVNULL
+    ).returncode
+    answer = log.answer(code)
+    assert code and answer.kind == ""
+    if HYBRID not in answer.message:
+        assert "/bin/none" in answer.message
+        assert "no such file or directory" in answer.message.lower()
 
 
 def test_run(urunc: Urunc, bundle: Bundle) -> None:

@@ -87,6 +87,7 @@ PROBES: dict[str, Callable[[], bool]] = {
     "virtiofsd": lambda: bool(virtiofs.program()),
     "busybox": busybox_available,
     "runc": lambda: shutil.which("runc") is not None,
+    "newest runc": (TOOLS / "runc").exists,
     "containerd2": (TOOLS / "containerd").exists,
     "critest": (TOOLS / "critest").exists,
     "nerdctl": (TOOLS / "nerdctl").exists,
@@ -269,7 +270,7 @@ class Container:
 
     def plan(self) -> dict[str, Any]:
         """What was decided of it, as recorded."""
-        state = json.loads((self.urunc.root / self.id / "state.json").read_text())
+        state = json.loads((self.urunc.root / self.id / "container.json").read_text())
         return dict(state["plan"])
 
     def status(self) -> str:

@@ -360,7 +360,7 @@ def test_v2(v2: Urunc, bundle: Bundle) -> None:
     assert unified(v2, "cgroup.procs") == str(container.pid)
     container.start()
     container.wait_for('"cmdline"')
-    state = json.loads((v2.root / container.id / "state.json").read_text())
+    state = json.loads((v2.root / container.id / "container.json").read_text())
     assert state["groups"] == {"paths": {"": "/sys/fs/cgroup/urunc-test/groups"}, "unit": ""}
     v2("pause", container.id)
     assert container.status() == "paused"

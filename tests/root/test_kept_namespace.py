@@ -100,8 +100,8 @@ def create(urunc: Urunc, bundle: Bundle) -> str:
 
 
 def recorded(container: Container) -> dict[str, Any]:
-    """The container's state.json."""
-    state = json.loads((container.urunc.root / container.id / "state.json").read_text())
+    """The container's container.json."""
+    state = json.loads((container.urunc.root / container.id / "container.json").read_text())
     return dict(state)
 
 

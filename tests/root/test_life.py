@@ -70,7 +70,7 @@ def test_plan_changes_nothing(urunc: Urunc, bundle: Bundle) -> None:
     document = json.loads(
         urunc("plan", "--bundle", path, "--id", container.id, "--format", "json").stdout
     )
-    recorded = json.loads((urunc.root / container.id / "state.json").read_text())
+    recorded = json.loads((urunc.root / container.id / "container.json").read_text())
     assert document["launch"] == recorded["launch"]
     container.delete("--force")
 
@@ -78,7 +78,7 @@ def test_plan_changes_nothing(urunc: Urunc, bundle: Bundle) -> None:
 def test_recorded_state(urunc: Urunc, bundle: Bundle) -> None:
     """The state says its schema and its boot; a process of another boot is not this container's."""
     container = urunc.create(bundle)
-    path = urunc.root / container.id / "state.json"
+    path = urunc.root / container.id / "container.json"
     data = json.loads(path.read_text())
     boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     assert (data["schema"], data["bootId"]) == (4, boot)
@@ -192,7 +192,7 @@ def test_unreadable_state(urunc: Urunc, bundle: Bundle) -> None:
     """delete --force needs the journal alone."""
     with nothing_left(urunc.root):
         container = urunc.create(bundle)
-        (urunc.root / container.id / "state.json").write_text("{")
+        (urunc.root / container.id / "container.json").write_text("{")
         refused = urunc("delete", container.id, check=False)
         assert refused.returncode == 1
         assert "--force" in refused.stderr
@@ -338,7 +338,7 @@ def test_killed_create_is_deleted(urunc: Urunc, bundle: Bundle) -> None:
             start_new_session=True,
         )
         for _ in range(200):
-            path = urunc.root / identifier / "state.json"
+            path = urunc.root / identifier / "container.json"
             if (
                 path.exists()
                 and pathlib.Path(f"/proc/{create.pid}/task/{create.pid}/children")

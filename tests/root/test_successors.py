@@ -149,7 +149,7 @@ def test_start_fails_and_is_repeated(
 
 
 def test_start_is_killed_and_repeated(urunc: Urunc, bundle: Bundle, network: Network) -> None:
-    """Between what it made and the word of it in state.json."""
+    """Between what it made and the word of it in container.json."""
     need("nft")
     with nothing_left(urunc.root):
         container = urunc.create(bundle)

@@ -13,6 +13,8 @@ import pytest
 
 from lib.support import Bundle, Urunc, nothing_left
 
+NAMES_OF_OTHERS = {"state.json", "status", "config.json", "exec.fifo", "youki_config.json"}
+"""What runc, crun and youki keep of a container: whoever finds one of these reads it as its own."""
 STATE = {"ociVersion", "id", "status", "pid", "bundle", "annotations"}
 
 
@@ -33,7 +35,7 @@ def test_state_and_list(urunc: Urunc, bundle: Bundle) -> None:
     urunc("kill", container.id, "KILL")
     container.wait_stopped()
     assert urunc.state(container.id)["pid"] == 0
-    file = urunc.root / container.id / "state.json"
+    file = urunc.root / container.id / "container.json"
     whole = file.read_text()
     file.write_text(whole.replace('"pid"', '"dip"'))
     listed = urunc("list", "--quiet")
@@ -42,6 +44,28 @@ def test_state_and_list(urunc: Urunc, bundle: Bundle) -> None:
     file.write_text(whole)
     container.delete()
     assert urunc("list", "--format", "json").stdout == "[]\n"
+
+
+def test_a_container_of_an_older_version(urunc: Urunc, bundle: Bundle) -> None:
+    """Its file has the name that an ordinary runtime's has, too: it is found, and keeps it."""
+    with nothing_left(urunc.root):
+        container = urunc.create(bundle)
+        directory = urunc.root / container.id
+        assert not {path.name for path in directory.iterdir()} & NAMES_OF_OTHERS
+        (directory / "container.json").rename(directory / "state.json")
+        container.start()
+        assert json.loads(urunc("list", "--format=json").stdout) == [urunc.state(container.id)]
+        urunc("update", "--pids-limit", "500", container.id)
+        urunc("pause", container.id)
+        assert container.status() == "paused"
+        urunc("resume", container.id)
+        assert (directory / "state.json").exists()
+        assert not (directory / "container.json").exists()
+        refused = urunc("delete", container.id, check=False)
+        assert "container is running, not stopped" in refused.stderr
+        urunc("kill", container.id, "KILL")
+        container.wait_stopped()
+        container.delete()
 
 
 def test_ps(urunc: Urunc, bundle: Bundle) -> None:

@@ -159,3 +159,28 @@ def test_what_json_cannot_say_is_not_written(value: Any) -> None:
 def test_tuples_are_arrays() -> None:
     assert jsontext.dumps({"a": (1, ("b",))}) == '{"a":[1,["b"]]}'
     assert jsontext.dumps([[], {}], indent=2) == "[\n  [],\n  {}\n]"
+
+
+@given(
+    st.lists(VALUES, max_size=5), st.sampled_from([None, 0, 2]), st.sampled_from(["\n", "", " "])
+)
+def test_objects_one_after_the_other(values: list[Any], indent: int | None, between: str) -> None:
+    """However they are laid out; what else is JSON is no object."""
+    values = [value if isinstance(value, dict | list) else [value] for value in values]
+    text = between.join(json.dumps(value, indent=indent) for value in values)
+    assert list(jsontext.objects(text)) == [value for value in values if isinstance(value, dict)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", []),
+        ('no JSON\n{"a": 1}\n', [{"a": 1}]),
+        ('{"a": 1} and more {"b": 2}\n{"c": 3}', [{"a": 1}, {"c": 3}]),
+        ('{"a": 1}\n{\n  "b": 2,\n  "c', [{"a": 1}]),
+        ('{"a": NaN}\n{"b": 2}', [{"b": 2}]),
+        ("[" * 100_000, []),
+    ],
+)
+def test_objects_among_other_things(text: str, expected: list[Any]) -> None:
+    assert list(jsontext.objects(text)) == expected

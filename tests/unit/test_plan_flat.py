@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A plan as state.json and `urunc plan` have it: one object without groups, read back by another
+"""A plan as container.json and `urunc plan` have it: one object without groups, read by another
 version of urunc."""
 
 from __future__ import annotations

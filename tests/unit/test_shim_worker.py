@@ -121,9 +121,11 @@ def test_the_administrators_log(tmp_path: pathlib.Path, monkeypatch: pytest.Monk
     assert said == ['level=warning msg="a warning"', 'level=error msg="an error (a hint)"']
 
 
-def become(*lines: dict[str, str], log: RuntimeLog, code: int = 1) -> Callable[[], int]:
+def become(
+    *lines: dict[str, str], log: RuntimeLog, code: int = 1, indent: int | None = None
+) -> Callable[[], int]:
     """Work that becomes a runtime which writes this log."""
-    text = "".join(f"{json.dumps(line)}\n" for line in lines)
+    text = "".join(f"{json.dumps(line, indent=indent)}\n" for line in lines)
 
     def work() -> int:
         logs.warn("ours")
@@ -136,6 +138,7 @@ def become(*lines: dict[str, str], log: RuntimeLog, code: int = 1) -> Callable[[
 ERROR = {"level": "error", "msg": "container does not exist"}
 
 
+@pytest.mark.parametrize("indent", [None, 2])
 @pytest.mark.parametrize(
     ("making", "code", "lines", "expected"),
     [
@@ -148,11 +151,13 @@ ERROR = {"level": "error", "msg": "container does not exist"}
     ],
 )
 def test_another_program(
-    tmp_path: pathlib.Path, making: bool, code: int, lines: list[dict[str, str]], expected: Answer
-) -> None:
-    """What it becomes is understood by its log, which is removed; our warnings are heard."""
+    tmp_path: pathlib.Path, making: bool, code: int, lines: list[dict[str, str]],
+    expected: Answer, indent: int | None,
+) -> None:  # fmt: skip
+    """What it becomes is understood by its log, be an entry on a line or on several, which is
+    removed; our warnings are heard."""
     log = RuntimeLog(str(tmp_path / "log"), making=making)
-    answer = answer_of(become(*lines, log=log, code=code), log=log)
+    answer = answer_of(become(*lines, log=log, code=code, indent=indent), log=log)
     assert answer.warnings == ("ours", *expected.warnings)
     assert (answer.code, answer.message, answer.kind) == (
         expected.code, expected.message, expected.kind,

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""state.json is read as every urunc of its schema writes it, and refused by the key that is
-wrong."""
+"""container.json is read as every urunc of its schema writes it, by the name that this one gave it,
+and refused by the key that is wrong."""
 
 from __future__ import annotations
 
@@ -62,16 +62,16 @@ def parent(document: dict[str, Any], path: tuple[Any, ...]) -> Any:
 
 
 def written(root: pathlib.Path, document: object) -> str:
-    """A --root with a container `c1` that has this state.json."""
+    """A --root with a container `c1` that has this container.json."""
     (root / "c1").mkdir(exist_ok=True)
-    (root / "c1/state.json").write_text(json.dumps(document))
+    (root / "c1/container.json").write_text(json.dumps(document))
     return str(root)
 
 
 def refusal(root: pathlib.Path, document: object) -> str:
     with pytest.raises(StateError) as refused:
         load(written(root, document), "c1")
-    assert str(root / "c1/state.json") in refused.value.message
+    assert str(root / "c1/container.json") in refused.value.message
     assert "urunc delete --force" in refused.value.hint
     return refused.value.message
 
@@ -119,7 +119,22 @@ def test_written_again_it_is_the_same(tmp_path: pathlib.Path) -> None:
     assert state.unfinished == 3
     state.unfinished = None
     state.save()
-    assert json.loads((tmp_path / "c1/state.json").read_text()) == document
+    assert json.loads((tmp_path / "c1/container.json").read_text()) == document
+
+
+def test_the_old_name(tmp_path: pathlib.Path) -> None:
+    """A container that an older urunc made keeps the file's name, by which that one's shim finds
+    it."""
+    written(tmp_path, RECORDED)
+    (tmp_path / "c1/container.json").rename(tmp_path / "c1/state.json")
+    state = load(str(tmp_path), "c1")
+    state.unfinished = 3
+    state.save()
+    assert [path.name for path in (tmp_path / "c1").iterdir()] == ["state.json"]
+    assert load(str(tmp_path), "c1").unfinished == 3
+    (tmp_path / "c1/state.json").write_text("{")
+    with pytest.raises(StateError, match=r"c1/state\.json"):
+        load(str(tmp_path), "c1")
 
 
 def test_keys_of_a_new_container(tmp_path: pathlib.Path) -> None:
@@ -145,7 +160,7 @@ def test_keys_of_a_new_container(tmp_path: pathlib.Path) -> None:
         group_paths={}, unit="", network="", network_identity=(4, 5),
     )  # fmt: skip
     state.save()
-    document = json.loads((tmp_path / "c1/state.json").read_text())
+    document = json.loads((tmp_path / "c1/container.json").read_text())
     assert document.keys() == RECORDED.keys()
     assert document["schema"] == SCHEMA == 4
     after = load(str(tmp_path), "c1")
@@ -215,10 +230,10 @@ def test_a_record_that_does_not_fit(tmp_path: pathlib.Path) -> None:
 
 def test_no_object(tmp_path: pathlib.Path) -> None:
     assert "the file is a list, not an object" in refusal(tmp_path, [])
-    (tmp_path / "c1/state.json").write_text("{")
-    with pytest.raises(StateError, match=r"state\.json"):
+    (tmp_path / "c1/container.json").write_text("{")
+    with pytest.raises(StateError, match=r"container\.json"):
         load(str(tmp_path), "c1")
-    (tmp_path / "c1/state.json").unlink()
+    (tmp_path / "c1/container.json").unlink()
     with pytest.raises(NotFoundError):
         load(str(tmp_path), "c1")
 

@@ -38,7 +38,8 @@ def main(arguments: Arguments) -> int:
     mine = [name for name in names if is_ours(arguments.root, name)]
     if names and not mine:
         arguments.hand_over()
-    others = _ordinary(arguments) if len(mine) < len(names) else []
+    theirs = [name for name in names if name not in mine]
+    others = _ordinary(arguments, theirs) if theirs else []
     states = [state for name in mine if (state := _state(arguments.root, name))]
     if arguments.has("--quiet"):
         found = [*(state.id for state in states), *(item["id"] for item in others)]
@@ -69,19 +70,32 @@ def _state(root: str, name: str) -> State | None:
         return None
 
 
-def _ordinary(arguments: Arguments) -> list[dict[str, Any]]:
-    """The ordinary runtime's containers in the same --root."""
-    import subprocess
-
+def _ordinary(arguments: Arguments, names: list[str]) -> list[dict[str, Any]]:
+    """The ordinary runtime's containers in the same --root: these, as it lists them."""
     from urunc.jsontext import loads
     from urunc.ordinary import find
 
-    argv = [find(arguments.config()), "--root", arguments.root, "list", "--format", "json"]
-    answer = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if answer.returncode:
-        raise HostError(f"list: {argv[0]}: {answer.stderr.strip()}")
-    # runc tries our containers' directories, too, and lists those that it cannot read
-    return [item for item in loads(answer.stdout) or [] if not is_ours(arguments.root, item["id"])]
+    program = [find(arguments.config()), "--root", arguments.root]
+    code, text, said = _answer([*program, "list", "--format", "json"])
+    if not code:
+        # runc tries our containers' directories, too, and lists those that it cannot read
+        return [item for item in loads(text) or [] if item["id"] in names]
+    # runc from 1.3 on ends at a directory that an older urunc made (state.OLD_FILE): one by one
+    states = {name: _answer([*program, "state", name]) for name in names}
+    if all(code for code, _, _ in states.values()):
+        raise HostError(f"list: {program[0]}: {said}")
+    for name, (code, _, why) in states.items():
+        if code:
+            logs.warn(f"container '{name}': {program[0]}: {why}")
+    return [{**loads(text), "owner": "root"} for code, text, _ in states.values() if not code]
+
+
+def _answer(argv: list[str]) -> tuple[int, str, str]:
+    """A program's (exit code, output, errors)."""
+    import subprocess
+
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr.strip()
 
 
 def _print_table(containers: list[dict[str, Any]]) -> None:

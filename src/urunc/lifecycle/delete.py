@@ -11,8 +11,8 @@ from urunc.errors import HostError, NotFoundError, StateError, WrongStatusError
 from urunc.lifecycle.pause import thaw
 from urunc.lifecycle.run_hooks import run_poststop
 from urunc.linux import process
-from urunc.linux.files import exists, remove_tree
-from urunc.state import FILE, STOPPED, State, check_id, load
+from urunc.linux.files import remove_tree
+from urunc.state import STOPPED, State, check_id, load, recorded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def delete(root: str, identifier: str, config: Config, *, force: bool) -> None:
 def _load_for_delete(root: str, directory: Directory, *, force: bool) -> State | None:
     """The state; None where `create` died before it wrote one, or (with `force`) where it cannot be
     read: the journal alone tells what to remove then."""
-    if not exists(f"{directory.path}/{FILE}"):
+    if not recorded(directory.path):
         return None
     try:
         return load(root, directory.identifier)

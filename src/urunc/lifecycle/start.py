@@ -100,7 +100,7 @@ def _look_again(state: State, config: Config) -> MonitorExec | None:
 
 
 def _take_back(state: State) -> None:
-    """Remove what a `start` that did not finish made: state.json does not know of it."""
+    """Remove what a `start` that did not finish made: container.json does not know of it."""
     if state.unfinished is not None:
         from urunc.journal import Journal
         from urunc.journaled import resource_class

@@ -3,8 +3,8 @@
 monitor's root.
 
 Nothing changes a plan once it is decided. What `create` settles later (the monitor's user, what the
-streams are, the form of the root filesystem) is another record, Chosen. state.json and `urunc plan`
-have both as one object without groups: `flatten` makes it, `unflatten` reads it back.
+streams are, the form of the root filesystem) is another record, Chosen. container.json and `urunc
+plan` have both as one object without groups: `flatten` makes it, `unflatten` reads it back.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import posix
 
 from urunc import logs
 from urunc.errors import Error, NotFoundError, RefusedError, WrongStatusError
-from urunc.jsontext import dumps, loads
+from urunc.jsontext import dumps, loads, objects
 from urunc.linux import _linux
 from urunc.linux.files import read_text, unlink, write_all
 from urunc.record import plain, rebuild, record, replace
@@ -145,7 +145,8 @@ def _read(fd: int) -> tuple[list[str], Answer | None]:
 
 
 class RuntimeLog:
-    """The log of an ordinary runtime, JSON lines as containerd reads them."""
+    """The log of an ordinary runtime: JSON objects, each on a line of its own by runc, and on
+    several by crun from 1.28 on."""
 
     def __init__(self, path: str, *, making: bool = False) -> None:
         self.path = path
@@ -158,11 +159,14 @@ class RuntimeLog:
 
     def answer(self, code: int) -> Answer:
         """What a runtime that ended with this code has written."""
-        lines = _lines(self.path)
-        if not lines:
+        try:
+            entries = tuple(objects(read_text(self.path, LOG_LIMIT_BYTES)))
+        except OSError:
             return Answer(code=code)
-        warnings = tuple(str(item.get("msg")) for item in lines if item.get("level") == "warning")
-        errors = [str(item.get("msg")) for item in lines if item.get("level") in ("error", "fatal")]
+        warnings = tuple(str(item.get("msg")) for item in entries if item.get("level") == "warning")
+        errors = [
+            str(item.get("msg")) for item in entries if item.get("level") in ("error", "fatal")
+        ]
         if not code or not errors:
             return Answer(code=code, warnings=warnings)
         text = errors[-1].lower()
@@ -170,22 +174,6 @@ class RuntimeLog:
         return Answer(
             code=code, message=errors[-1], kind="missing" if missing else "", warnings=warnings
         )
-
-
-def _lines(log: str) -> list[dict[str, Any]]:
-    try:
-        lines = read_text(log, LOG_LIMIT_BYTES).splitlines()
-    except OSError:
-        return []
-    found = []
-    for line in lines:
-        try:
-            entry = loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict):
-            found.append(entry)
-    return found
 
 
 def preload(names: tuple[str, ...]) -> None:

@@ -2,8 +2,8 @@
 """Records of a container's files: `StorageFound` is what there was before the plan, `Root` and
 `Volume` are what the plan wants, `StorageFacts` is what was made.
 
-Field names are those of state.json and of the guests' contract, and stay: there a format is called
-`form` and a transport `way`.
+Field names are those of container.json and of the guests' contract, and stay: there a format is
+called `form` and a transport `way`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ KERNEL = "kernel"
 in the initrd; a tmpfs in the guest's memory; a block device of the host's; a device node of the
 guest's kernel; a file system of that kernel's own (its /proc)."""
 DIRECTORY, FILE = "folder", "file"
-"""Kinds of volume, in the words of state.json."""
+"""Kinds of volume, in the words of container.json."""
 NETWORK_FILES = ("/etc/resolv.conf", "/etc/hosts", "/etc/hostname")
 """Mounts of engines whose content the guest gets by its command line or its configuration."""
 OWN_TYPES = ("proc", "sysfs", "devpts", "mqueue", "cgroup")
