@@ -72,7 +72,7 @@ def objects(text: str) -> Iterator[dict[str, Any]]:
     else:
         from json import JSONDecoder
 
-        scan = JSONDecoder(parse_constant=_refuse_constant).scan_once
+        scan = JSONDecoder(parse_constant=_refuse_constant).raw_decode
     at = 0
     while at < len(text):
         if text[at] in _BLANK:
