@@ -67,6 +67,7 @@ def loads(text: str) -> Any:
 def objects(text: str) -> Iterator[dict[str, Any]]:
     """The JSON objects that a program has written one after the other, each on as many lines as it
     likes. Where none begins, the rest of the line is passed over; so is all else that is JSON."""
+    scan: Any
     if _SCAN:
         scan = make_scanner(_CONTEXT)
     else:
