@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prepare an installed library for a quick start: `bundle.py BUILT FINAL`, run by the interpreter
+"""Prepare an installed library for a quick start: `bundle.py [BUILT FINAL]`, run by the interpreter
 it is for.
 
-Writes BUILT/code, the marshalled code of every module (and of `__future__`, which each of them
-imports), and BUILT/index: the code of `start` beside this file, {name: (file, whether a package,
-offset, size)}, and {name: names} of the modules that each of ENTRIES imports. FINAL is where BUILT
-will stand: it is what tracebacks name. `make install` runs this.
+Writes BUILT/code.TAG (of the interpreter), the marshalled code of every module (and of
+`__future__`, which each of them imports), and BUILT/index: the interpreter's magic number, the code
+of `start` beside this file, the path of the code, {name: (file, whether a package, offset, size)},
+and {name: names} of the modules that each of ENTRIES imports. FINAL is where BUILT will stand: it
+is what tracebacks name. `make install` runs this.
+
+It also puts itself into BUILT/launcher. There it is run without words when the machine's Python has
+become another (another.py): processes of the one before still have their own code.
 """
 
 import __future__
@@ -13,9 +17,11 @@ import __future__
 import importlib
 import importlib.abc
 import importlib.machinery
+import importlib.util
 import marshal
 import os
 import pathlib
+import shutil
 import sys
 import types
 from collections.abc import Sequence
@@ -72,9 +78,14 @@ class Recorder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 def main() -> None:
     """Bundle the library."""
-    built, final = map(pathlib.Path, sys.argv[1:])
+    here = pathlib.Path(__file__).resolve().parent
+    built, final = map(pathlib.Path, sys.argv[1:] or (here.parent, here.parent))
+    if here != built / "launcher":
+        (built / "launcher").mkdir(exist_ok=True)
+        for name in ("another.py", "bundle.py", "start.py"):
+            shutil.copy(here / name, built / "launcher")
     sources = {}
-    for path in sorted(built.rglob("*.py")):
+    for path in sorted((built / "urunc").rglob("*.py")):
         file = path.relative_to(built)
         name = ".".join((file.parent if path.name == "__init__.py" else file.with_suffix("")).parts)
         sources[name] = Source(path, str(file), final)
@@ -87,9 +98,20 @@ def main() -> None:
         source = sources[name]
         index[name] = (source.shown, source.package, len(blob), len(source.code))
         blob += source.code
-    start = marshalled(pathlib.Path(__file__).with_name("start.py"), final / "start.py")
-    (built / "code").write_bytes(blob)
-    (built / "index").write_bytes(marshal.dumps((start, index, together)))
+    start = marshalled(here / "start.py", final / "launcher/start.py")
+    code = f"code.{sys.implementation.cache_tag}"
+    replace(built / code, blob)
+    magic = importlib.util.MAGIC_NUMBER
+    # version 2: what every Python 3 can read
+    facts = (magic, start, str(final / code), index, together)
+    replace(built / "index", marshal.dumps(facts, 2))
+
+
+def replace(path: pathlib.Path, content: bytes) -> None:
+    """Write a file, whole or not at all."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_bytes(content)
+    new.replace(path)
 
 
 def imported_by(entry: str, sources: dict[str, Source]) -> list[str]:

@@ -5,8 +5,8 @@ The ordinary import of a module searches directories, then opens and checks a fi
 cost as much as a third of the interpreter's start. Here their code is in one file, and MODULES says
 where; `bundle.py` wrote both at install. They stand beside it as files too, for people and
 tracebacks. bin/urunc and bin/containerd-shim-urunc-v2 (urunc.in) run this with MODULES, LIBRARY,
-the directory of all of it, ENTRY, the module whose `main` it is, and TOGETHER: module → the modules
-that it imports, to be loaded at once.
+the directory of all of it, CODE, the file of the code, ENTRY, the module whose `main` it is, and
+TOGETHER: module → the modules that it imports, to be loaded at once.
 """
 
 import sys
@@ -16,6 +16,7 @@ from posix import O_CLOEXEC, O_RDONLY, close, open, pread
 
 MODULES = globals()["MODULES"]
 LIBRARY = globals()["LIBRARY"]
+CODE = globals()["CODE"]
 TOGETHER = globals()["TOGETHER"]
 
 
@@ -51,7 +52,7 @@ class Bundle:
     def exec_module(module):
         """Read the module's code and run it."""
         _, _, offset, size = MODULES[module.__name__]
-        fd = open(LIBRARY + "/code", O_RDONLY | O_CLOEXEC)
+        fd = open(CODE, O_RDONLY | O_CLOEXEC)
         code = pread(fd, size, offset)
         close(fd)
         exec(loads(code), module.__dict__)
@@ -65,7 +66,7 @@ def load_together(names):
         return
     begin = min(MODULES[name][2] for name in names)
     end = max(MODULES[name][2] + MODULES[name][3] for name in names)
-    fd = open(LIBRARY + "/code", O_RDONLY | O_CLOEXEC)
+    fd = open(CODE, O_RDONLY | O_CLOEXEC)
     code = memoryview(pread(fd, end - begin, begin))
     close(fd)
     for name in names:

@@ -20,7 +20,7 @@ from installer.host import DIRECTORIES, Failure, Host
 DOOR = re.compile(rb"(?<=urunc-launcher:)(/[^\0]*/lib/urunc/([^/\0]+))/launch\0+")
 """In the program `urunc`: where the script is that it hands over to (launcher/door.py)."""
 LAUNCHER = re.compile(r'"(/[^"\n]*/lib/urunc/([^/"\n]+))/index"')
-PYTHON = re.compile(r"^(#!|exec )\S+(?= -ISXutf8)", re.MULTILINE)
+PYTHON = re.compile(r"^(#!(?=\S+ -ISXutf8)|python=)\S+", re.MULTILINE)
 """A launcher's interpreter."""
 PYTHONS = ("python3", "python3.14", "python3.13", "python3.12", "python3.11")
 ASK = (
@@ -122,7 +122,7 @@ def wanted(host: Host, source: Source, prefix: str) -> Program:
     for file in source.files():
         digest.update(f"\0{file}\0".encode() + (source.modules / file).read_bytes())
     digest.update(source.script.encode())
-    for name in ("bundle.py", "start.py"):
+    for name in ("another.py", "bundle.py", "start.py"):
         digest.update((source.launcher / name).read_bytes())
     value = digest.hexdigest()
     directory = f"{root}/{source.version}"

@@ -27,6 +27,8 @@ json_format = False
 debug = False
 take_warning: Callable[[str], None] | None = None
 """Who takes warnings instead of `path` and standard error: whoever forked this process."""
+later = ""
+"""A warning from before it was known where to (launcher/another.py), for the next `greet`."""
 _seen: set[str] = set()
 
 
@@ -35,6 +37,14 @@ def warn(message: str) -> None:
     if message not in _seen:
         _seen.add(message)
         _emit("warning", message)
+
+
+def greet() -> None:
+    """Give the warning that has waited."""
+    global later
+    if later:
+        text, later = later, ""
+        warn(text)
 
 
 def info(message: str) -> None:

@@ -16,7 +16,7 @@ import pytest
 from lib.patience import patient
 from lib.support import PARTS, PROJECT, URUNC, Bundle, Network, Urunc, ip, need, nothing_left
 
-HANDED_OVER = "is not installed as a whole"
+HANDED_OVER = "install urunc again"
 WORD = "URUNC_DOOR"
 
 
@@ -132,7 +132,9 @@ def edit(path: pathlib.Path, text: str = "") -> None:
     path.write_text(path.read_text() + text)
 
 
-@pytest.mark.parametrize("file", ["state.json", "journal", "recipe", "configuration", "drop-in"])
+@pytest.mark.parametrize(
+    "file", ["container.json", "journal", "recipe", "configuration", "drop-in"]
+)
 def test_a_recipe_that_does_not_hold(urunc: Urunc, door: Urunc, bundle: Bundle, file: str) -> None:
     """Whatever it was made of has changed, or it has gone."""
     container = urunc.create(bundle)

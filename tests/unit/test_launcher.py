@@ -15,9 +15,10 @@ PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
 PROBE = """
 import importlib, marshal, sys
 with open(sys.argv[1] + "/index", "rb") as file:
-    start, modules, together = marshal.loads(file.read())
+    _, start, place, modules, together = marshal.loads(file.read())
 code = marshal.loads(start)
-given = {"MODULES": modules, "TOGETHER": together, "LIBRARY": sys.argv[1], "ENTRY": "probe"}
+given = {"MODULES": modules, "TOGETHER": together, "LIBRARY": sys.argv[1], "CODE": place}
+given["ENTRY"] = "probe"
 sys.modules["probe"] = type("probe", (), {"main": staticmethod(lambda: None)})
 exec(code, given)
 before = set(sys.modules)
@@ -67,7 +68,7 @@ def test_modules(library: pathlib.Path, entry: str) -> None:
 
 def test_what_is_loaded_together(library: pathlib.Path) -> None:
     """The index names a verb's modules before those that import them."""
-    _, known, together = marshal.loads((library / "index").read_bytes())
+    *_, known, together = marshal.loads((library / "index").read_bytes())
     names = together["urunc.lifecycle.create"]
     assert set(names) <= set(known)
     assert names.index("urunc.record") < names.index("urunc.plan.model")

@@ -12,7 +12,7 @@ import gc
 import posix
 import sys
 
-from urunc import __version__
+from urunc import __version__, logs
 from urunc.errors import Error, HostError, StateError, UsageError, reason
 from urunc.linux import _linux
 from urunc.linux.files import (
@@ -257,6 +257,7 @@ def _serve(listener: Any, path: str, namespace: str, events: str, adjust: int) -
         posix.close(fd)
     except OSError:
         pass  # it takes CAP_SYS_RESOURCE to go below what the parent has
+    logs.greet()
     # containerd asks for its first container within a millisecond: every module is waited for
     from urunc.shim import worker
     from urunc.shim.attendance import Attendance
