@@ -19,6 +19,7 @@ from urunc.state import is_ours
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any, NoReturn
 
 VERSION = f"urunc version {__version__}\ncommit: {__version__}\nspec: {OCI_VERSION}\n"
@@ -90,13 +91,13 @@ def run(
     if verb in ("create", "run"):
         timing.stamp(0)
     elif verb == "start":
-        timing.stamp(11)
+        timing.begin(11)
     module: Any = __import__(f"urunc.cli.{VERBS[verb]}", fromlist=("main",))
     if verb in FOREIGN and rest[1:2] not in (["--help"], ["-h"]):
-        _apply_globals(arguments)
-        config = arguments.config()
         from urunc.ordinary import named
 
+        _apply_globals(arguments, rest[1:])
+        config = arguments.config()
         identifier = named(rest[1:], arguments.root)
         if identifier and not is_ours(arguments.root, identifier):
             arguments.hand_over(config)
@@ -116,14 +117,20 @@ def run(
 
         sys.stdout.write(of_verb(verb, module))
         return 0
-    _apply_globals(arguments)
+    _apply_globals(arguments, () if verb in ("create", "run") else arguments.words)
     logs.container = arguments.words[0] if arguments.words and verb != "cache" else ""
     code: int = module.main(arguments)
     return code
 
 
-def _apply_globals(arguments: Arguments) -> None:
-    arguments.root = _absolute(arguments.get("--root") or arguments.root)
+def _apply_globals(arguments: Arguments, words: Sequence[str]) -> None:
+    """`words`: those that may name a container which is there."""
+    root = arguments.get("--root")
+    if not root:
+        from urunc.places import root_of
+
+        root = root_of(words)
+    arguments.root = _absolute(root)
     arguments.config_path = arguments.get("--config")
     logs.path = arguments.get("--log")
     log_format = arguments.get("--log-format", "text")
@@ -131,6 +138,7 @@ def _apply_globals(arguments: Arguments) -> None:
         raise UsageError(f"option '--log-format': '{log_format}' is neither text nor json")
     logs.json_format = log_format == "json"
     logs.debug = arguments.has("--debug")
+    logs.greet()
 
 
 def _absolute(path: str) -> str:

@@ -8,8 +8,8 @@ Both keep their containers in the same --root, each in directories of its own, s
 both.
 
 The runtime is the caller's (the shim's BinaryName), else `ordinary.runtime` of the configuration,
-else runc, else crun, by PATH. It gets the very arguments that urunc got, so output and exit codes
-are its own.
+else runc, else crun, by PATH; without PATH, as in the last call that had one, since Podman gives it
+to `create` alone. It gets the very arguments that urunc got, so output and exit codes are its own.
 """
 
 from __future__ import annotations
@@ -18,8 +18,16 @@ import posix
 
 from urunc.errors import HostError, reason
 from urunc.linux import _linux
-from urunc.linux.files import is_directory, read_bytes
-from urunc.programs import find_program
+from urunc.linux.files import (
+    is_directory,
+    make_directories,
+    read_bytes,
+    read_text,
+    unlink,
+    write_whole,
+)
+from urunc.places import runtime_directory
+from urunc.programs import COMMON, DEFAULT_PATH, find_program
 from urunc.state import is_ours
 
 TYPE_CHECKING = False
@@ -59,15 +67,36 @@ def find(config: Config, preferred: str = "") -> str:
         if _is_urunc(path):
             raise HostError(f"ordinary runtime '{asked}': is urunc itself", f"set in {source}")
         return path
-    for name in RUNTIMES:
-        path = find_program(name)
-        if path:
-            return path
+    if path := _by_path():
+        return path
     raise HostError(
         "the container is not a unikernel, and no ordinary runtime is installed",
         "install runc or crun, or set ordinary.runtime; a unikernel has the annotation "
         "com.urunc.unikernel.unikernelType or a urunc.json in its root filesystem",
     )
+
+
+def _by_path() -> str:
+    """The first of RUNTIMES on PATH, "" for none. Where it is another than without PATH, that is
+    noted: verbs on its containers may come without one."""
+    note = f"{runtime_directory()}/{COMMON}/programs/ordinary"
+    standard = next(filter(None, (find_program(name, DEFAULT_PATH) for name in RUNTIMES)), "")
+    if not posix.environ.get(b"PATH"):
+        try:
+            noted = read_text(note)
+        except OSError:
+            return standard
+        return noted if posix.access(noted, posix.X_OK) else standard
+    path = next(filter(None, map(find_program, RUNTIMES)), "")
+    try:
+        if path == standard:
+            unlink(note)
+        elif path:
+            make_directories(note.rpartition("/")[0], 0o700)
+            write_whole(note, path.encode())
+    except OSError:
+        pass  # not root: nothing to note it in
+    return path
 
 
 def _program(asked: str, source: str) -> str:

@@ -10,7 +10,7 @@ import posix
 from urunc.errors import HostError, reason
 from urunc.jsontext import dumps, loads
 from urunc.linux.files import make_directories, read_text, write_whole
-from urunc.state import runtime_directory
+from urunc.places import runtime_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,9 +35,11 @@ def path(name: str) -> str:
     raise HostError(f"program {name!r}: not installed with urunc", "run make install")
 
 
-def find_program(name: str) -> str:
-    """The path of a program on PATH, "" if it is not there."""
-    path = posix.environ.get(b"PATH", b"").decode("utf-8", "surrogateescape") or DEFAULT_PATH
+def find_program(name: str, path: str = "") -> str:
+    """The path of a program on PATH (or on this one), "" if it is not there."""
+    path = (
+        path or posix.environ.get(b"PATH", b"").decode("utf-8", "surrogateescape") or DEFAULT_PATH
+    )
     for directory in path.split(":"):
         candidate = f"{directory}/{name}"
         if directory.startswith("/") and posix.access(candidate, posix.X_OK):

@@ -96,6 +96,7 @@ DEFAULTS: dict[str, Any] = {
     "created": "",
     "networkIdentity": [],
     "unfinished": -1,
+    "timestamps": "",
     "initProcess": [0, 0],
     "groups": {"paths": {}, "unit": ""},
     "plan": {"process": None, "supervisor": "", "tasks": 0, "tells_resets": False},
@@ -107,20 +108,6 @@ KINDS = {
     str: "text", int: "an integer", bool: "true or false", dict: "an object", list: "a list",
     float: "a fraction", type(None): "null",
 }  # fmt: skip
-
-
-def runtime_directory() -> str:
-    """Where what does not outlive the machine is kept: /run, or an ordinary user's own directory
-    (XDG base directories), which is that user's, too, as root of a user namespace (as runc has
-    it)."""
-    directory = posix.environ.get(b"XDG_RUNTIME_DIR", b"").decode("utf-8", "surrogateescape")
-    if posix.geteuid() == 0:
-        if not directory or posix.environ.get(b"USER") == b"root":
-            return "/run"
-        from urunc.linux.cgroups import in_user_namespace
-
-        return directory if in_user_namespace() else "/run"
-    return directory or f"/tmp/urunc-{posix.geteuid()}"
 
 
 def check_id(identifier: str) -> str:
@@ -310,6 +297,15 @@ class State:
     def unit(self) -> str:
         """systemd's unit that its groups belong to, "" for none."""
         return str(self._get("groups")["unit"])
+
+    @property
+    def timestamps(self) -> str:
+        """The file that its timestamps go to (timing.py), "" for none."""
+        return str(self._get("timestamps"))
+
+    @timestamps.setter
+    def timestamps(self, path: str) -> None:
+        self._document["timestamps"] = path
 
     @property
     def ready(self) -> bool:

@@ -2,8 +2,9 @@
 """Timestamps of a start: one JSON line per phase, appended to a file; docs/timestamps.md explains
 each.
 
-Off unless `URUNC_TIMESTAMPS=1`; then one comparison per phase is all it costs. The file is opened
-before the container's init leaves the host's root, and inherited by it. A line is one `write` on an
+Off unless `create` has `URUNC_TIMESTAMPS=1`; then one comparison per phase is all it costs. `start`
+knows by the container's state, since engines give it another environment. The file is opened before
+the container's init leaves the host's root, and inherited by it. A line is one `write` on an
 O_APPEND descriptor, so that concurrent containers do not mix.
 """
 
@@ -44,10 +45,11 @@ _container = ""
 _pending: list[tuple[int, int]] = []
 
 
-def open_file(file: str, container: str) -> None:
-    """Write the stamps so far, and all later ones, to this file. The container's id must have been
-    checked."""
-    global path, _fd, _container
+def open_file(file: str, container: str, *, always: bool = False) -> None:
+    """Write the stamps so far, and all later ones, to this file; `always`, whatever the environment
+    says, since `create` was told so. The container's id must have been checked."""
+    global path, _fd, _container, enabled
+    enabled = enabled or always
     if not enabled or _fd >= 0:
         return
     try:
@@ -63,6 +65,11 @@ def open_file(file: str, container: str) -> None:
     for identifier, now_ns in _pending:
         _write(identifier, now_ns)
     _pending.clear()
+
+
+def begin(identifier: int) -> None:
+    """A phase that is reached before it is known whether the container's are to be recorded."""
+    _pending.append((identifier, clock_gettime_ns(CLOCK_REALTIME)))
 
 
 def stamp(identifier: int) -> None:

@@ -13,9 +13,9 @@ import posix
 from urunc.errors import HostError, SpecError, reason
 from urunc.ids import Ids, mapped
 from urunc.journaled import ReservedUser
+from urunc.places import runtime_directory
 from urunc.plan.model import MonitorUser
 from urunc.programs import COMMON
-from urunc.state import runtime_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

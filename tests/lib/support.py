@@ -87,7 +87,6 @@ PROBES: dict[str, Callable[[], bool]] = {
     "virtiofsd": lambda: bool(virtiofs.program()),
     "busybox": busybox_available,
     "runc": lambda: shutil.which("runc") is not None,
-    "newest runc": (TOOLS / "runc").exists,
     "containerd2": (TOOLS / "containerd").exists,
     "critest": (TOOLS / "critest").exists,
     "nerdctl": (TOOLS / "nerdctl").exists,

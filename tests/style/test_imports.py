@@ -82,6 +82,7 @@ EXPECTED: dict[str, str] = {
         urunc.net
         urunc.net.attach
         urunc.net.facts
+        urunc.places
         urunc.plan
         urunc.plan.compatibility
         urunc.plan.decide

@@ -34,7 +34,7 @@ ROOMS = {
     " net.facts ordinary plan state storage timing users",
     "shim": "__main__ bundle cgroup config features guest_channel lifecycle linux monitors"
     " state storage.detached_mounts tomltext",
-    "__main__": "cli ordinary state timing",
+    "__main__": "cli ordinary places state timing",
     "config": "linux.files storage.facts tomltext",
     "directory": "linux state",
     "features": "bundle cgroup.systemd config filters guests linux monitors ordinary programs"
@@ -45,11 +45,12 @@ ROOMS = {
     "journal": "linux state",
     "journaled": "cgroup.systemd journal linux net.resources",
     "monitor_client": "linux",
-    "ordinary": "config linux programs state",
-    "programs": "linux state",
+    "ordinary": "config linux places programs state",
+    "places": "linux",
+    "programs": "linux places",
     "state": "linux",
     "timing": "",
-    "users": "bundle config ids journal journaled plan.model programs state",
+    "users": "bundle config ids journal journaled places plan.model programs",
 }
 """Room, or module beside the rooms → what it may import beside itself and EVERYWHERE: rooms, or
 single modules of them. Imports for type checkers alone count as well."""

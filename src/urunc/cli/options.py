@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from urunc import logs
 from urunc.errors import UsageError
-from urunc.state import runtime_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,7 +76,8 @@ class Arguments:
         """Global options that the ordinary runtime gets, and no verb of ours."""
         self.options: dict[str, str] = {}
         self.words: list[str] = []
-        self.root = f"{runtime_directory()}/urunc"
+        self.root = ""
+        """--root, once the command line is read."""
         self.config_path = ""
 
     def has(self, option: str) -> bool:

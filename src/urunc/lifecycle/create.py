@@ -147,6 +147,8 @@ class _Creation:
 
     def run(self) -> State:
         """Everything up to a waiting init."""
+        if timing.enabled:
+            self.state.timestamps = self.config.get("timestamps.file")
         self.state.save()
         timing.stamp(2)
         spec = self.spec

@@ -38,7 +38,8 @@ def start(root: str, identifier: str, config: Config) -> State:
     directory.lock()
     try:
         state = load(root, identifier)
-        timing.open_file(config.get("timestamps.file"), identifier)
+        stamps = state.timestamps
+        timing.open_file(stamps or config.get("timestamps.file"), identifier, always=bool(stamps))
         timing.stamp(12)
         status = state.status()
         if status != CREATED:
