@@ -186,6 +186,36 @@ def test_probe(urunc: Urunc, network: Network, tmp_path: pathlib.Path, monitor: 
         assert "you are 10.123.0.1" in fetch(network.outside, f"http://{address}:9000/")
 
 
+def test_two_guests(urunc: Urunc, network: Network, tmp_path: pathlib.Path) -> None:
+    """Each has the pod's address and its own ports; a third, without ports, has none to have."""
+    network.connect()
+    address = network.inside_address
+    first = in_pod(probe(tmp_path / "1", network, "spt", ports="7/udp"), "one")
+    second = in_pod(probe(tmp_path / "2", network, "spt", ports="17:7/udp,*"), "two")
+    third = in_pod(probe(tmp_path / "3", network, "spt"), "three")
+    with nothing_left(urunc.root):
+        before = forwarding(network.inside)
+        one, two = started(urunc, first), started(urunc, second)
+        refused = urunc("create", "--bundle", str(third.write()), urunc.new_id(), check=False)
+        assert "has all other tcp ports" in refused.stderr
+        assert "in a pod, one without 'ports'" in refused.stderr
+        for container in (one, two):
+            assert address in container.report()["cmdline"]
+        for where in (network.outside, network.inside):
+            for port in (7, 17):
+                assert echo(where, address, port, f"to {port}") == f"to {port}"
+        for port in (7, 17):
+            assert echo(network.inside, "127.0.0.1", port, "local") == "local"
+        assert echo(network.outside, address, 7, "quit 3") == "quit 3"
+        one.wait_stopped()
+        assert two.status() == "running"
+        one.delete()
+        assert echo(network.inside, "127.0.0.1", 17, "still") == "still"
+        two.delete("--force")
+        assert forwarding(network.inside) == before
+        assert tables(network.inside) == ""
+
+
 def test_linux(urunc: Urunc, network: Network, tmp_path: pathlib.Path) -> None:
     """IPv4 and IPv6: inbound, localhost, outbound; both of a pod from one port to the same place;
     the guest reaches a sidecar that listens on localhost alone; ICMP's errors come through both

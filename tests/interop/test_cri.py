@@ -117,6 +117,9 @@ def test_linux(containerd: Containerd, cri: Cri) -> None:
         assert containerd.fetch(f"http://{address}/") == "guest\n"
         for host in (address, "127.0.0.1"):
             assert pod.run(sidecar, "/bin/wget", "-qO-", f"http://{host}/") == "guest\n"
+        # as `kubectl debug` does, to a pod that runs
+        debug = pod.start("debug", "box", *IDLE)
+        assert pod.run(debug, "/bin/wget", "-qO-", "http://127.0.0.1/") == "guest\n"
         page = pod.forward(80, b"GET / HTTP/1.0\r\n\r\n")
         assert b" 200 " in page.splitlines()[0] and page.endswith(b"\r\n\r\nguest\n")
         is_in_its_own_group(pod, guest)
