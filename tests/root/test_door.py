@@ -14,7 +14,18 @@ import sys
 import pytest
 
 from lib.patience import patient
-from lib.support import PARTS, PROJECT, URUNC, Bundle, Network, Urunc, ip, need, nothing_left
+from lib.support import (
+    PARTS,
+    PREFIX,
+    PROJECT,
+    URUNC,
+    Bundle,
+    Network,
+    Urunc,
+    ip,
+    need,
+    nothing_left,
+)
 
 HANDED_OVER = "install urunc again"
 WORD = "URUNC_DOOR"
@@ -209,6 +220,21 @@ def test_a_network_that_changed(
     assert handed_over(door("start", container.id, check=False))
     container.start()
     container.delete("--force")
+
+
+@pytest.mark.parametrize("mode", ["pod", "shared"])
+def test_a_network_with_others(
+    urunc: Urunc, door: Urunc, network: Network, tmp_path: pathlib.Path, mode: str
+) -> None:
+    """A pod's guest is started by the door; rules and programs are removed by Python."""
+    network.connect()
+    bundle = with_device(tmp_path, network)
+    bundle.config["annotations"][f"{PREFIX}network"] = mode
+    with nothing_left(urunc.root):
+        container = urunc.create(bundle)
+        answer = door("start", container.id, check=False)
+        assert handed_over(answer) if mode == "shared" else answer.returncode == 0
+        container.delete("--force")
 
 
 def test_a_device_that_came(urunc: Urunc, door: Urunc, tmp_path: pathlib.Path) -> None:

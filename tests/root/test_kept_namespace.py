@@ -140,7 +140,7 @@ more, what is left of the one before when the next one comes. No number or name 
 is used up runs out in hundreds."""
 
 
-@pytest.mark.parametrize("mode", ["dynamic", "shared"])
+@pytest.mark.parametrize("mode", ["dynamic", "pod", "shared"])
 def test_cycles(
     urunc: Urunc, bundle: Bundle, pod: Network, tmp_path: pathlib.Path, mode: str
 ) -> None:
@@ -155,7 +155,7 @@ def test_cycles(
             urunc("delete", "--force", create(urunc, bundle))
 
 
-@pytest.mark.parametrize("mode", ["dynamic", "shared"])
+@pytest.mark.parametrize("mode", ["dynamic", "pod", "shared"])
 def test_killed_monitors(
     urunc: Urunc, bundle: Bundle, pod: Network, tmp_path: pathlib.Path, mode: str
 ) -> None:
@@ -398,7 +398,7 @@ def test_no_default_route(urunc: Urunc, bundle: Bundle, pod: Network) -> None:
         container.delete("--force")
 
 
-@pytest.mark.parametrize("mode", ["dynamic", "shared"])
+@pytest.mark.parametrize("mode", ["dynamic", "pod", "shared"])
 def test_namespace_without_ipv6(urunc: Urunc, bundle: Bundle, network: Network, mode: str) -> None:
     """IPv6 is turned off, as Docker does by default."""
     need("nft")

@@ -111,7 +111,7 @@ def kept(pod: Network) -> Iterator[str]:
         path.unlink()
 
 
-@pytest.mark.parametrize("mode", ["dynamic", "shared"])
+@pytest.mark.parametrize("mode", ["dynamic", "pod", "shared"])
 def test_start_fails_and_is_repeated(
     urunc: Urunc, bundle: Bundle, network: Network, mode: str
 ) -> None:
@@ -119,10 +119,10 @@ def test_start_fails_and_is_repeated(
     need("nft")
     bundle.config["annotations"][f"{PREFIX}network"] = mode
     resolver(bundle, "10.0.0.1")
-    if mode == "shared":
+    if mode != "dynamic":
         connect(network)
     with nothing_left(urunc.root):
-        with network_unchanged(network.path) if mode == "shared" else contextlib.nullcontext():
+        with network_unchanged(network.path) if mode != "dynamic" else contextlib.nullcontext():
             container = urunc.create(bundle)
             before = journal(container)
             if mode == "dynamic":
@@ -233,8 +233,8 @@ def test_path_is_gone_before_start(urunc: Urunc, bundle: Bundle, pod: Network) -
         assert not (urunc.root / container.id).exists()
 
 
-@pytest.mark.parametrize("before", ["dynamic", "shared"])
-@pytest.mark.parametrize("after", ["dynamic", "shared"])
+@pytest.mark.parametrize("before", ["dynamic", "pod", "shared"])
+@pytest.mark.parametrize("after", ["dynamic", "pod", "shared"])
 def test_successor(
     urunc: Urunc, pod: Network, tmp_path: pathlib.Path, before: str, after: str
 ) -> None:

@@ -79,7 +79,8 @@ def _start(state: State, plan: Plan, network: GuestNetwork) -> list[str]:
     if plan.network.nic_count:
         how = "same" if network.identity else "empty"
         files = network.found.resolver_file or network.found.hosts_file
-        if plan.network.mode != "dynamic" or network.found.resolver or (files and how == "empty"):
+        shared = plan.network.mode == "shared"
+        if shared or network.found.resolver or (files and how == "empty"):
             return ["", "", ""]
     if state.has_hooks("poststart"):
         return ["", "", ""]

@@ -78,6 +78,8 @@ def join(found: NetworkFound, place: Place, known: NetFacts | None = None) -> Ne
     try:
         return _share(found, interface, place, known)
     except MissingError as error:
+        if known and known.interfaces:  # `create` could
+            raise
         place.journal.take_back(kept)
         logs.warn(
             f"{error.message}: so the guest takes the network over, and others in the pod have none"
