@@ -27,7 +27,6 @@ PROGRAMS = {
     "virtiofsd": ("virtiofsd", "/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd"),
     "Firecracker": ("firecracker",),
     "systemd": ("/usr/lib/systemd/systemd",),
-    "passt": ("pasta",),
 }
 _outcomes: dict[str, str] = {}
 
@@ -58,7 +57,7 @@ def facts() -> dict[str, Any]:
     versions["Python"] = platform.python_version()
     return {
         "system": platform.freedesktop_os_release()["PRETTY_NAME"],
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],
         "cgroups": cgroups(),
         "versions": {program: found for program, found in versions.items() if found},
     }
