@@ -66,7 +66,7 @@ def test_no_input(urunc: Urunc, tmp_path: pathlib.Path) -> None:
 def test_a_closed_input(urunc: Urunc, tmp_path: pathlib.Path) -> None:
     bundle = linux(tmp_path / "b", "cat; echo done")
     command = ["sh", "-c", 'exec "$@" <&-', "sh", *words(urunc, bundle)]
-    done = subprocess.run(command, capture_output=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, timeout=patient(60))
     assert (done.returncode, done.stdout) == (0, b"done\n"), done
 
 

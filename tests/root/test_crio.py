@@ -37,7 +37,9 @@ def test_a_container(urunc: Urunc, bundle: Bundle, tmp_path: pathlib.Path) -> No
     with nothing_left(urunc.root):
         words = ("create", "--bundle", str(bundle.write()), "--pid-file", str(pid_file), identifier)
         with console.open("w") as out:  # conmon's pipes, which the monitor keeps
-            subprocess.run([URUNC, root, *words], stdout=out, stderr=out, check=True, timeout=60)
+            subprocess.run(
+                [URUNC, root, *words], stdout=out, stderr=out, check=True, timeout=patient(60)
+            )
         assert call("start", identifier).returncode == 0
         container = Container(urunc, identifier, console)
         state = json.loads(call("state", identifier).stdout)
