@@ -76,13 +76,6 @@ SQUASHFS_OPTIONS = (
     *("-noappend", "-no-progress", "-no-recovery", "-mem", "256M", "-b", "131072"),
     *("-comp", "gzip", "-Xcompression-level", "1", "-mkfs-time", "0"),
 )
-TREE_ATTRIBUTES = (
-    mounts.MOUNT_ATTR_RDONLY
-    | mounts.MOUNT_ATTR_NOSUID
-    | mounts.MOUNT_ATTR_NODEV
-    | mounts.MOUNT_ATTR_NOEXEC
-    | mounts.MOUNT_ATTR_NOATIME
-)
 
 
 class LayersChangedError(Exception):
@@ -298,9 +291,7 @@ def _make(task: _Task, fd: int) -> tuple[str, ...]:
     root = f"{task.scratch}/root"
     posix.mkdir(root)
     if tree >= 0:
-        _linux.mount_setattr(
-            tree, "", mounts.AT_EMPTY_PATH, TREE_ATTRIBUTES, mounts.MOUNT_ATTR__ATIME, 0
-        )
+        trees.restrict(tree)
         _linux.move_mount(tree, root)
         posix.close(tree)
     else:

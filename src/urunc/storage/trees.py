@@ -26,7 +26,17 @@ from urunc.linux.files import (
     read_text,
     write_whole,
 )
-from urunc.linux.mounts import AT_EMPTY_PATH, OPEN_TREE_CLOEXEC, OPEN_TREE_CLONE
+from urunc.linux.mounts import (
+    AT_EMPTY_PATH,
+    MOUNT_ATTR__ATIME,
+    MOUNT_ATTR_NOATIME,
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_RDONLY,
+    OPEN_TREE_CLOEXEC,
+    OPEN_TREE_CLONE,
+)
 from urunc.record import record
 from urunc.storage.cache import TREES
 from urunc.storage.layers import KEY_BYTES, S_IFLNK, digest
@@ -41,6 +51,7 @@ BUFFER_BYTES = 1 << 20
 SETTLED_NS = 100_000_000
 """Two changes within this time may leave the same ctime: the kernel's clock for file times ticks
 every 1 to 10 ms."""
+ATTRIBUTES = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
 NAMES_LIMIT = 4_000_000
 """The most entries of a tree that are looked at; no root filesystem has as many."""
 
@@ -105,6 +116,17 @@ def open_tree(root: str) -> int:
         return _linux.open_tree(fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH)
     finally:
         posix.close(fd)
+
+
+def restrict(mount: int) -> None:
+    """Let a mount of `open_tree` be read only, without traces: an ext image holds access times.
+    How they are kept is not ours to say of another user namespace's mount (mount_namespaces(7),
+    "locked"); the rest is."""
+    noatime = ATTRIBUTES | MOUNT_ATTR_NOATIME
+    try:
+        _linux.mount_setattr(mount, "", AT_EMPTY_PATH, noatime, MOUNT_ATTR__ATIME, 0)
+    except PermissionError:
+        _linux.mount_setattr(mount, "", AT_EMPTY_PATH, ATTRIBUTES, 0, 0)
 
 
 def walk(root: int) -> Iterator[TreeEntry]:
