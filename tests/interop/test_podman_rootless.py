@@ -89,9 +89,10 @@ def test_shared(podman: RootlessPodman) -> None:
 @pytest.fixture
 def uplink(podman: RootlessPodman) -> Iterator[str]:
     """The host's address towards others, without which pasta has none to give."""
-    podman.run("ip", "link", "add", "up0", "type", "dummy")
+    podman.run("ip", "link", "add", "up0", "type", "veth", "peer", "name", "up1")
     podman.run("ip", "address", "add", "198.51.100.2/24", "dev", "up0")
-    podman.run("ip", "link", "set", "up0", "up")
+    for name in ("up0", "up1"):
+        podman.run("ip", "link", "set", name, "up")
     podman.run("ip", "route", "add", "default", "via", "198.51.100.1")
     yield "198.51.100.2"
     podman.run("ip", "link", "delete", "up0")
