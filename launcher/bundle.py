@@ -4,9 +4,9 @@ it is for.
 
 Writes BUILT/code.TAG (of the interpreter), the marshalled code of every module (and of
 `__future__`, which each of them imports), and BUILT/index: the interpreter's magic number, the code
-of `start` beside this file, the path of the code, {name: (file, whether a package, offset, size)},
-and {name: names} of the modules that each of ENTRIES imports. FINAL is where BUILT will stand: it
-is what tracebacks name. `make install` runs this.
+of `start` beside this file, the name of the code's file, {name: (file, whether a package, offset,
+size)}, and {name: names} of the modules that each of ENTRIES imports. FINAL is where BUILT will
+stand: it is what tracebacks name. `make install` runs this.
 
 It also puts itself into BUILT/launcher. There it is run without words when the machine's Python has
 become another (another.py): processes of the one before still have their own code.
@@ -103,7 +103,7 @@ def main() -> None:
     replace(built / code, blob)
     magic = importlib.util.MAGIC_NUMBER
     # version 2: what every Python 3 can read
-    facts = (magic, start, str(final / code), index, together)
+    facts = (magic, start, code, index, together)
     replace(built / "index", marshal.dumps(facts, 2))
 
 

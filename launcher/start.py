@@ -4,9 +4,9 @@
 The ordinary import of a module searches directories, then opens and checks a file; urunc's forty
 cost as much as a third of the interpreter's start. Here their code is in one file, and MODULES says
 where; `bundle.py` wrote both at install. They stand beside it as files too, for people and
-tracebacks. bin/urunc and bin/containerd-shim-urunc-v2 (urunc.in) run this with MODULES, LIBRARY,
-the directory of all of it, CODE, the file of the code, ENTRY, the module whose `main` it is, and
-TOGETHER: module → the modules that it imports, to be loaded at once.
+tracebacks. The installed scripts (urunc.in, shim.in) run this with MODULES, LIBRARY, the directory
+of all of it, CODE, the name of the code's file, ENTRY, the module whose `main` it is, and TOGETHER:
+module → the modules that it imports, to be loaded at once.
 """
 
 import sys
@@ -16,7 +16,7 @@ from posix import O_CLOEXEC, O_RDONLY, close, open, pread
 
 MODULES = globals()["MODULES"]
 LIBRARY = globals()["LIBRARY"]
-CODE = globals()["CODE"]
+CODE = LIBRARY + "/" + globals()["CODE"]
 TOGETHER = globals()["TOGETHER"]
 
 
