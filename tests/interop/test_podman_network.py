@@ -156,3 +156,21 @@ def test_namespace_that_stays(podman: Podman) -> None:
         assert podman.run("sh", "-c", look).stdout == before
     finally:
         podman.run("ip", "netns", "delete", "kept")
+
+
+def test_pod(podman: Podman) -> None:
+    """A guest and an ordinary container in a pod of Podman's have one address, and both their network."""
+    need("solo5")
+    podman("pod", "create", "--name", "pod", "--network", "app", "-p", "7007:7/udp",
+           "--infra-image", "box", "--infra-command", "/bin/busybox sleep 600")  # fmt: skip
+    try:
+        guest(podman, "run -d", "--pod", "pod", image="solo5")
+        podman.wait_for("guest", '"serving"')
+        podman("run", "-d", "--pod", "pod", "--name", "beside", "box")
+        assert podman.udp("127.0.0.1", 7007, "published") == "published"
+        assert f"{podman.address('guest', 'app')}/" in podman("logs", "guest").stdout
+        web = f"http://{podman.address('web', 'app')}/"
+        seen = podman("exec", "beside", "/bin/busybox", "wget", "-qO-", web)
+        assert seen.stdout == PAGE
+    finally:
+        podman("pod", "rm", "--force", "--time", "0", "pod", check=False)
