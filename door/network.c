@@ -48,6 +48,8 @@ int open_in_namespace(const char *path, const char *identity)
 
     if (home < 0 || is_of(home, identity))
         hand_over(); /* it is this program's own, in which nothing is changed */
+    if (setns(home, CLONE_NEWNET) != 0)
+        hand_over(); /* there is no way back, from a user namespace: it takes a thread */
     if (there >= 0) {
         if ((*identity == '\0' || is_of(there, identity)) && setns(there, CLONE_NEWNET) == 0) {
             fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
