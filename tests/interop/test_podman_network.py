@@ -159,7 +159,7 @@ def test_namespace_that_stays(podman: Podman) -> None:
 
 
 def test_pod(podman: Podman) -> None:
-    """A guest and an ordinary container in a pod of Podman's have one address, and both their network."""
+    """A guest and an ordinary container of a pod of Podman's have one address and a network."""
     need("solo5")
     podman("pod", "create", "--name", "pod", "--network", "app", "-p", "7007:7/udp",
            "--infra-image", "box", "--infra-command", "/bin/busybox sleep 600")  # fmt: skip

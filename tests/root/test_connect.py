@@ -196,6 +196,17 @@ def test_a_kernel_without_bpf(
         place.journal.remove_all()
 
 
+def test_a_pod_behind_slirp4netns(network: Network, place: Place) -> None:
+    """Published ports are connections from inside the namespace: as without a pod."""
+    with network_unchanged(network.path):
+        seen = replace(found(place), user_mode=("eth0",))
+        net = join(seen, in_pod(place, net_names=("service",)))
+        assert [item.tap for item in net.interfaces] == ["tap0_urunc"]
+        made = {item.kind for item in place.journal.resources()}
+        assert made == {"tap", "redirect", "rules"}
+        place.journal.remove_all()
+
+
 def test_a_pod_s_network_that_comes_late(network: Network, place: Place) -> None:
     """Without an interface in `create`, and with another address and MTU in `start`."""
     with network_unchanged(network.path):

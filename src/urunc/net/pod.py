@@ -72,7 +72,9 @@ def join(found: NetworkFound, place: Place, known: NetFacts | None = None) -> Ne
     """Make the guest's device and the namespace's rules; the guest's network. Raises HostError."""
     interface = next((item for item in found.interfaces if item.ipv4 or item.ipv6), None)
     taken = any(isinstance(item, Redirect) for item in place.journal.resources())
-    if not interface or taken:  # nothing to share so far, or `create` could not
+    # nothing to share so far; `create` could not; or a program has the other end, whose published
+    # ports are the namespace's own connections
+    if not interface or taken or interface.name in found.user_mode:
         return _take_over(found, place, known)
     kept = len(place.journal)
     try:
@@ -89,7 +91,8 @@ def join(found: NetworkFound, place: Place, known: NetFacts | None = None) -> Ne
 
 
 def _take_over(found: NetworkFound, place: Place, known: NetFacts | None) -> NetFacts:
-    count = place.plan.network.max_nics
+    names, count = place.plan.network.net_names, place.plan.network.max_nics
+    count = count if names is None else min(len(names), count)
     return connect(replace(found, interfaces=found.interfaces[:count]), place, known)
 
 
