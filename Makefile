@@ -21,6 +21,9 @@ CONTAINERD := github.com/containerd/containerd/v2
 CONTAINERD_VERSION := v2.4.2
 CRITEST := sigs.k8s.io/cri-tools/cmd/critest
 CRITEST_VERSION := v1.37.0
+CRIO := github.com/cri-o/cri-o
+CRIO_VERSION := v1.36.3
+CRIO_TAGS := containers_image_openpgp,containers_image_ostree_stub,exclude_graphdriver_btrfs
 HELM_VERSION := v3.22.0
 RUNC_VERSION := v1.4.4
 CFLAGS ?= -O2 -Wall -Wextra -Werror
@@ -45,7 +48,7 @@ build: $(MODULE) $(STATIC) $(DOOR) ## compile what is in C, install into build/p
 parts: ## build the guests and monitors that the tests use, into build/parts
 	$(MAKE) --no-print-directory -C guests-src OUT=$(PARTS) PYTHON=$(PYTHON)
 
-tools: ## build helm, a containerd 2, a runc for it and critest, for tests that use them, by Go, into build/tools
+tools: ## build helm, a containerd 2, a runc for it, CRI-O and critest, for tests that use them, by Go, into build/tools
 	mkdir -p $(BUILD)/tools/src $(BUILD)/tools/critest-src
 	cd $(BUILD)/tools/src && rm -f go.mod go.sum && go mod init example.org/tools && \
 	go get $(CONTAINERD)/cmd/containerd@$(CONTAINERD_VERSION) $(CONTAINERD)/cmd/ctr@$(CONTAINERD_VERSION) && \
@@ -54,6 +57,10 @@ tools: ## build helm, a containerd 2, a runc for it and critest, for tests that 
 	go get -t $(CRITEST)@$(CRITEST_VERSION) && CGO_ENABLED=0 go test -c -o ../critest $(CRITEST)
 	GOBIN=$(BUILD)/tools go install $$(pkg-config --exists libseccomp && echo -tags seccomp) github.com/opencontainers/runc@$(RUNC_VERSION)
 	GOBIN=$(BUILD)/tools go install helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
+	mkdir -p $(BUILD)/tools/crio.src
+	cd $(BUILD)/tools/crio.src && rm -f go.mod go.sum && go mod init example.org/tools && \
+	go get $(CRIO)/cmd/crio@$(CRIO_VERSION) && go build -trimpath -tags $(CRIO_TAGS) -o ../crio $(CRIO)/cmd/crio && \
+	$(CC) -Os -static -o ../pinns "$$(go list -m -f '{{.Dir}}' $(CRIO))"/pinns/src/*.c
 
 check: build ## linters (Python, shell, C), types, layering
 	$(PYTEST) tests/style

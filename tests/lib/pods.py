@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pods on a node's containerd, made by CRI as a kubelet makes them."""
+"""Pods on a node, made by CRI (of containerd or CRI-O) as a kubelet makes them."""
 
 from __future__ import annotations
 
@@ -16,44 +16,46 @@ import pytest
 from lib.patience import patient, until
 from lib.places.containerd import REGISTRY, Containerd
 from lib.places.cri import Cri, forwarded
+from lib.places.crio import Crio
 from lib.support import PREFIX, unchanged
 
 CREATED, RUNNING, EXITED = range(3)
+Node = Containerd | Crio
+OF_ITS_OWN = {"namespace_options": {"pid": 1}}
+"""CONTAINER of NamespaceMode: each has its PIDs, unless the pod says otherwise (kubelet)."""
 
 
 @contextlib.contextmanager
-def kubelet(containerd: Containerd) -> Iterator[Cri]:
+def kubelet(node: Node) -> Iterator[Cri]:
     """The node's CRI; its pods are removed in the end. What is done leaves the node as it was: no
     process, mount, control group, namespace, device, rule."""
-    with Cri(containerd.seen(f"{containerd.space}/containerd.sock")) as made:
-        first(containerd, made)
-        with unchanged(lambda: held(containerd), 10):
+    with Cri(node.seen(node.socket)) as made:
+        first(node, made)
+        with unchanged(lambda: held(node), 10):
             yield made
             for pod in made("ListPodSandbox").items:
                 made("StopPodSandbox", pod_sandbox_id=pod.id)
                 made("RemovePodSandbox", pod_sandbox_id=pod.id)
 
 
-def held(containerd: Containerd) -> dict[str, set[str]]:
+def held(node: Node) -> dict[str, set[str]]:
     """What the place holds, and what its network does."""
-    shown = containerd.run("sh", "-c", "tc qdisc; nft list ruleset; ls /run/netns").stdout
-    return containerd.holds() | {"network": set(shown.splitlines())}
+    shown = node.run("sh", "-c", "tc qdisc; nft list ruleset; ls /run/netns 2>&1 || :").stdout
+    return node.holds() | {"network": set(shown.splitlines())}
 
 
-def first(containerd: Containerd, cri: Cri) -> None:
+def first(node: Node, cri: Cri) -> None:
     """Have one pod come and go, if none was: what stays of the first one, a bridge and a pulled
     image, is the node's."""
-    if "cni" not in containerd.run("ls", "/sys/class/net").stdout:
-        with Pod(containerd, cri).made():
+    if "br-pods" not in node.run("ip", "-brief", "link").stdout:
+        with Pod(node, cri).made():
             pass
 
 
 class Pod:
     """A pod and its containers."""
 
-    def __init__(
-        self, node: Containerd, cri: Cri, handler: str = "urunc", **annotations: str
-    ) -> None:
+    def __init__(self, node: Node, cri: Cri, handler: str = "urunc", **annotations: str) -> None:
         self.node, self.cri, self.handler = node, cri, handler
         self.attempts: dict[str, int] = {}
         self.id = ""
@@ -65,7 +67,7 @@ class Pod:
             "annotations": {
                 PREFIX + key.replace("_", "."): annotations[key] for key in annotations
             },
-            "linux": {"cgroup_parent": f"/{node.group}"},
+            "linux": {"cgroup_parent": f"/{node.group}", "security_context": OF_ITS_OWN},
         }
 
     @contextlib.contextmanager
@@ -89,14 +91,15 @@ class Pod:
     ) -> str:  # fmt: skip
         """Pull the image and create a container; its id. `given` is more of its ContainerConfig."""
         attempt = self.attempts[name] = self.attempts.get(name, -1) + 1
-        spec = {"image": f"{REGISTRY}/{image}:latest"}
+        name_of_image = f"{REGISTRY}/{image}:latest"
+        spec = {"image": name_of_image, "user_specified_image": name_of_image}
         self.cri("PullImage", image=spec)
         config = {
             "metadata": {"name": name, "attempt": attempt},
             "image": spec,
             "command": command,
             "log_path": f"{name}_{attempt}.log",
-            "linux": {"resources": resources},
+            "linux": {"resources": resources, "security_context": OF_ITS_OWN},
             **(given or {}),
         }
         answer = self.cri(
@@ -129,13 +132,18 @@ class Pod:
         return self.cri("ContainerStatus", container_id=container).status
 
     def log(self, container: str) -> list[tuple[str, str]]:
-        """The kubelet's file of its log, which has a line `TIME STREAM F TEXT` for each."""
+        """The kubelet's file of its log, which has a line `TIME STREAM F TEXT` for each, or several
+        with `P`, for parts, before that one."""
         lines = pathlib.Path(self.node.seen(self.status(container).log_path)).read_text()
         found = []
+        parts = {"stdout": "", "stderr": ""}
         for line in lines.splitlines():
             stamp, stream, tag, text = line.split(" ", 3)
             assert stamp.startswith("20") and tag in ("F", "P"), line
-            found.append((stream, text))
+            parts[stream] += text
+            if tag == "F":
+                found.append((stream, parts[stream]))
+                parts[stream] = ""
         return found
 
     def logged(self, container: str, text: str) -> None:

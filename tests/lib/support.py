@@ -30,6 +30,7 @@ from lib.busybox import available as busybox_available
 from lib.patience import patient, pause, until
 from lib.places.cni import available as cni_available
 from lib.places.containerd import available as containerd_available
+from lib.places.crio import available as crio_available
 from lib.places.docker import available as docker_available
 from lib.places.machine import available as machine_available
 from lib.places.podman import available as podman_available
@@ -51,7 +52,7 @@ SHARED = not WORLD and (
 RUN = f"r{uuid.uuid4().hex[:4]}"
 """In the names of what these tests make: others may be running the same ones."""
 PREFIX = "com.urunc.unikernel."
-os.environ["PATH"] = f"{PARTS}/bin:{os.environ['PATH']}:/usr/sbin:/sbin"
+os.environ["PATH"] = f"{PARTS}/bin:{os.environ['PATH']}:/usr/sbin:/sbin:{TOOLS}"
 
 
 def _opens(path: str) -> bool:
@@ -84,6 +85,7 @@ PROBES: dict[str, Callable[[], bool]] = {
     "slirp4netns": lambda: shutil.which("slirp4netns") is not None,
     "pasta": lambda: shutil.which("pasta") is not None,
     "cni": cni_available,
+    "crio": crio_available,
     "virtiofsd": lambda: bool(virtiofs.program()),
     "busybox": busybox_available,
     "runc": lambda: shutil.which("runc") is not None,

@@ -64,8 +64,13 @@ class Containerd(Engine):
         done) &
         """
 
+    @property
+    def socket(self) -> str:
+        """Where it is asked, by CRI too."""
+        return f"{self.space}/containerd.sock"
+
     def command(self, *words: str) -> list[str]:
-        client = ["env", QUIET, self.client, "--address", f"{self.space}/containerd.sock"]
+        client = ["env", QUIET, self.client, "--address", self.socket]
         return [*client, "--namespace", "tests", *words]
 
     def is_up(self) -> bool:
@@ -94,7 +99,7 @@ class Containerd(Engine):
                 root = "{space}/containerd"
                 state = "/run/containerd"
                 [grpc]
-                address = "{space}/containerd.sock"
+                address = "{self.socket}"
                 [plugins."io.containerd.internal.v1.opt"]
                 path = "{space}/containerd/opt"
                 [plugins."io.containerd.grpc.v1.cri"]

@@ -61,7 +61,7 @@ message ListPodSandboxRequest {}
 message ListPodSandboxResponse { repeated PodSandboxStatus items = 1; }
 
 message ContainerMetadata { string name = 1; uint32 attempt = 2; }
-message ImageSpec { string image = 1; }
+message ImageSpec { string image = 1; string user_specified_image = 18; }
 message KeyValue { string key = 1; string value = 2; }
 message LinuxContainerSecurityContext { NamespaceOption namespace_options = 3; }
 message LinuxContainerConfig { LinuxContainerResources resources = 1;
