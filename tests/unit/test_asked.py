@@ -67,6 +67,12 @@ def planned(guest: str, monitor: str, changes: dict[str, Any], **members: Any) -
             "root.readonly: spt has no disk that is only read: the guest writes to it",
         ),
         (
+            "linux", "firecracker",
+            {"blocks": (image_file("/a"), image_file("/b", size_bytes=4097))}, {},
+            "disk '/b': the guest lacks the last 1 of its 4097 bytes, since firecracker shows "
+            "whole sectors of 512 bytes",
+        ),
+        (
             "unikraft", "qemu", {"overrides": {"ports": "80:8080"}}, {},
             "annotation 'ports': for network 'pod' and 'shared', without effect in 'dynamic'",
         ),

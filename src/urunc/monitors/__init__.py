@@ -199,6 +199,8 @@ class Monitor:
     """Whether it changes its standard streams' descriptors: O_NONBLOCK, a terminal's modes."""
     opens_for_writing = False
     """Whether it opens even a read-only disk for writing."""
+    disk_unit_bytes = 0
+    """The unit of a disk's size, if a guest is not shown what a file has beyond it; 0 for none."""
     max_vcpus = 1
     takes_initrd = False
     shares: frozenset[str] = frozenset()

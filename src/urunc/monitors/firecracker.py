@@ -66,6 +66,7 @@ class Firecracker(Monitor):
     vsock = f"{VSOCK}_{VSOCK_PORT}"
     minimum_version = (1, 0)
     sets_modes = True
+    disk_unit_bytes = 512  # SECTOR_SIZE, src/vmm/src/devices/virtio/block/virtio/mod.rs
     needs_kvm = True
     max_nics = 8
     max_disks = 8

@@ -121,6 +121,7 @@ def decide(
             *cuts,
             *unconnected,
             *_disks_written(given),
+            *_disks_cut(given),
             *guest.cautions(_setting(given, machine)),
             *without_effect(image, guest),
             *check_unsupported(spec, guest, network, managed=managed),
@@ -305,6 +306,17 @@ def _disks_written(given: Inputs) -> list[str]:
         return []
     text = f"root.readonly: {monitor.name} has no disk that is only read: the guest writes to it"
     return [text] if any(disk.inside for disk in disks) else []
+
+
+def _disks_cut(given: Inputs) -> list[str]:
+    """Warnings of disks whose end the guest does not have."""
+    unit, name = given.monitor.disk_unit_bytes, given.monitor.name
+    return [
+        f"disk '{disk.path}': the guest lacks the last {disk.size_bytes % unit} of its "
+        f"{disk.size_bytes} bytes, since {name} shows whole sectors of {unit} bytes"
+        for disk in given.image.blocks
+        if unit and disk.inside and disk.size_bytes % unit
+    ]
 
 
 def _devices_left_out(spec: Spec, volumes: tuple[Volume, ...]) -> list[str]:
