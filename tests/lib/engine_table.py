@@ -56,7 +56,7 @@ ROWS = (
          "image_layers.py::test_containerd"),
     _row("containerd", "shim, CRI", "pods", "cri.py", "solo5_cri.py"),
     _row("containerd", "shim, CRI", "files", "storage_cri.py"),
-    _row("CRI-O", "path, CRI", "pods", "crio.py"),
+    _row("CRI-O", "path, CRI", "pods", "crio_pods.py"),
     _row("CRI-O", "path", "its calls", f"{ROOT}test_crio.py", program="runc"),
     _row("runc", "by hand", "beside it", "runc.py"),
     _row("control groups", "v1, hybrid", "limits", f"{ROOT}test_cgroups.py", program="systemd"),
