@@ -125,7 +125,6 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
     "a link out of the root": (link("/etc/passwd"), ("'/unikernel'", "no such file", "inside")),
     "a link up and out of the root": (link("../../../../etc/passwd"), ("no such file",)),
     "a directory as unikernel": (annotation("binary", "/"), ("not a regular file",)),
-    "a directory as disk": (annotation("block", "/"), ("'/': not a regular file",)),
     "a device as unikernel": (
         both(annotation("binary", "/null"), lambda b: os.mknod(b.root / "null", 0o20666, 0x103)),
         ("not a regular file",),
