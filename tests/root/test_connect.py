@@ -207,6 +207,25 @@ def test_a_pod_behind_slirp4netns(network: Network, place: Place) -> None:
         place.journal.remove_all()
 
 
+def test_a_pod_with_ipv6_alone(network: Network, place: Place) -> None:
+    """The guest's gateway is the namespace, which answers for it; there is no IPv4 to stand in
+    for."""
+    ip("-n", network.inside, "addr", "flush", "dev", "eth0", "scope", "global")
+    ip("-n", network.inside, "addr", "add", "fd00:77::2/64", "dev", "eth0", "nodad")
+    with network_unchanged(network.path):
+        (interface,) = join(found(place), in_pod(place)).interfaces
+        assert interface.ipv4 == ()
+        assert [(item.address, item.prefix) for item in interface.ipv6] == [("fd00:77::2", 128)]
+        gateway = "fd75:7275:6e63:1::1"
+        assert [(route.destination, route.gateway) for route in interface.routes] == [
+            (f"{gateway}/128", ""),
+            ("::/0", gateway),
+        ]
+        assert gateway in ip("-n", network.inside, "addr", "show", "tap0_urunc")
+        assert "169.254" not in ip("-n", network.inside, "addr")
+        place.journal.remove_all()
+
+
 def test_a_pod_s_network_that_comes_late(network: Network, place: Place) -> None:
     """Without an interface in `create`, and with another address and MTU in `start`."""
     with network_unchanged(network.path):

@@ -37,7 +37,7 @@ def outbound_port(namespace: str, *, ipv6: bool) -> int:
     """The port of the namespace that TCP connections to other hosts are led to, 0 for none."""
     try:
         return call_in_network(namespace, lambda: _ask(ipv6=ipv6))
-    except OSError as error:
+    except (OSError, LookupError) as error:  # a kernel without ctnetlink, no route, …
         logs.detail(f"no answer to where the namespace leads connections: {error!r}")
         return 0
 
