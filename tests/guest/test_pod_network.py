@@ -274,7 +274,7 @@ def test_service_mesh(urunc: Urunc, network: Network, tmp_path: pathlib.Path) ->
     ):
         container = started(urunc, bundle)
         console = container.wait_for("\nserved", 90)
-        assert "you are 127.0.0.1" in console
+        assert "you are 10.123.0.2" in console
         assert log.read_text() == "outbound to 10.123.0.1 9000\n"
         assert PAGE in fetch(network.outside, "http://10.123.0.2/")
         assert log.read_text().splitlines()[1:] == ["inbound to 10.123.0.2 80"]
