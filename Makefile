@@ -26,9 +26,11 @@ CRIO_VERSION := v1.36.3
 CRIO_TAGS := containers_image_openpgp,containers_image_ostree_stub,exclude_graphdriver_btrfs
 HELM_VERSION := v3.22.0
 RUNC_VERSION := v1.4.4
+KUBERNETES_VERSION := v1.37.2
+CLUSTER_NEEDS := root,tun,installed,runc,cni,nft,containerd2,kubernetes
 CFLAGS ?= -O2 -Wall -Wextra -Werror
 
-.PHONY: help build parts tools check unit coverage root guest interop machines machines-v2 tables bench overhead engine network storage install uninstall clean
+.PHONY: help build parts tools kubernetes check unit coverage root guest interop cluster machines machines-v2 tables bench overhead engine network storage install uninstall clean
 
 help: ## show this
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -62,6 +64,9 @@ tools: ## build helm, a containerd 2, a runc for it, CRI-O and critest, for test
 	go get $(CRIO)/cmd/crio@$(CRIO_VERSION) && go build -trimpath -tags $(CRIO_TAGS) -o ../crio $(CRIO)/cmd/crio && \
 	$(CC) -Os -static -o ../pinns "$$(go list -m -f '{{.Dir}}' $(CRIO))"/pinns/src/*.c
 
+kubernetes: ## build the programs of a cluster, by Go, into build/tools/kubernetes (once; it takes long)
+	tools/kubernetes.sh $(KUBERNETES_VERSION) $(BUILD)/tools/kubernetes
+
 check: build ## linters (Python, shell, C), types, layering
 	$(PYTEST) tests/style
 
@@ -79,6 +84,10 @@ guest: build parts ## tests that boot real guests
 
 interop: build parts ## tests with other tools: runc, Docker, Podman
 	$(PYTEST) tests/interop
+
+cluster: build parts kubernetes ## tests with a real Kubernetes of one node
+	[ -e $(BUILD)/tools/containerd ] || $(MAKE) --no-print-directory tools
+	URUNC_TEST_REQUIRE=$(CLUSTER_NEEDS) $(PYTEST) tests/cluster
 
 machines: ## README's two commands in other distributions (MACHINES=debian-13), for the table in docs/engines.md
 	tools/machines $(MACHINES)

@@ -21,11 +21,12 @@ def archive(
     command: Sequence[str],
     volumes: Sequence[str] = (),
     user: str = "",
+    settings: Mapping[str, object] | None = None,
     **unikernel: str,
 ) -> pathlib.Path:
     """Write an image's archive; a file that is a text is a symbolic link to it, `volumes` and
-    `user` are what it says after VOLUME and USER, and `unikernel` is what its urunc.json says, none
-    for an ordinary one."""
+    `user` are what it says after VOLUME and USER, `settings` are more of its configuration, and
+    `unikernel` is what its urunc.json says, none for an ordinary one."""
     contents = {
         target: source.read_bytes() if isinstance(source, pathlib.Path) else source
         for target, source in files.items()
@@ -41,6 +42,7 @@ def archive(
             "Cmd": list(command),
             **({"User": user} if user else {}),
             **({"Volumes": {volume: {} for volume in volumes}} if volumes else {}),
+            **(settings or {}),
         },
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
         "history": [],

@@ -28,6 +28,7 @@ import pytest
 from lib import virtiofs
 from lib.busybox import available as busybox_available
 from lib.patience import patient, pause, until
+from lib.places.cluster import available as cluster_available
 from lib.places.cni import available as cni_available
 from lib.places.containerd import available as containerd_available
 from lib.places.crio import available as crio_available
@@ -90,8 +91,8 @@ PROBES: dict[str, Callable[[], bool]] = {
     "busybox": busybox_available,
     "runc": lambda: shutil.which("runc") is not None,
     "containerd2": (TOOLS / "containerd").exists,
-    "critest": (TOOLS / "critest").exists,
-    "nerdctl": (TOOLS / "nerdctl").exists,
+    **{name: (TOOLS / name).exists for name in ("critest", "nerdctl")},
+    "kubernetes": lambda: cluster_available(TOOLS / "kubernetes"),
     "images": lambda: all(map(shutil.which, ("mke2fs", "mkfs.erofs", "mksquashfs"))),
     "nft": lambda: shutil.which("nft") is not None,
     "installed": URUNC.exists,

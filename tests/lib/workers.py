@@ -19,15 +19,17 @@ if TYPE_CHECKING:
     import execnet
 
 WORLD = pathlib.Path(__file__).resolve().parent / "world.py"
-ORDER = ("interop", "root", "style", "unit", "guest")
+ORDER = ("cluster", "interop", "root", "style", "unit", "guest")
 """Directories of tests, those first whose units of work are longest: short ones fill the end."""
 WHOLE = ("interop", "style", "unit", "root/test_cgroup_v2", "root/test_keys")
 """What a worker has by the file: fixtures of the module's, or tests too short to be told singly."""
 
 
 def unit_of(nodeid: str) -> str:
-    """What is run by one worker: a test, or the file that it is in."""
+    """What is run by one worker: a test, the file that it is in, or all that need the cluster."""
     file = nodeid.partition("::")[0]
+    if file.startswith("tests/cluster/"):
+        return "tests/cluster"
     return file if file.removeprefix("tests/").startswith(WHOLE) else nodeid
 
 

@@ -55,7 +55,7 @@ TOOLS = [
     ("ruff", "check", "--extension", "in:python", "launcher/urunc.in", "launcher/shim.in"),
     ("ruff", "format", "--check", "--diff", *LINTED),
     ("mypy", "--strict", *TYPED),
-    *(("mypy", "--strict", f"tests/{kind}") for kind in ("guest", "interop", "root")),
+    *(("mypy", "--strict", f"tests/{kind}") for kind in ("cluster", "guest", "interop", "root")),
     ("mypy", "--strict", "--scripts-are-modules", *BENCHES, "launcher/bundle.py", MAKER),
 ]
 

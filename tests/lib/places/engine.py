@@ -32,8 +32,6 @@ from lib.patience import patient, pause, until
 from lib.places import Place, child, kill
 
 CGROUPS = pathlib.Path("/sys/fs/cgroup")
-UP_S = 30
-"""In which an engine has to be up."""
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
 # what no engine can use here is no surprise that depends on the machine: an address of RFC 5737
 RESOLVER = "nameserver 192.0.2.53\n"
@@ -81,6 +79,8 @@ class Engine(Place):
     others in /etc/urunc say, by their names.
     """
 
+    up_s = 30
+    """In which it has to be up."""
     gateway_form = ""
     """Where `network inspect` has the host's address."""
     removal: tuple[str, ...] = ("rm", "--force")
@@ -189,7 +189,7 @@ class Engine(Place):
                 start_new_session=True,
             )  # fmt: skip
         undo.callback(kill, process)
-        end = time.monotonic() + patient(UP_S)
+        end = time.monotonic() + patient(self.up_s)
         self._pid = 0
         looked = time.monotonic()
         while not self._is_ready():

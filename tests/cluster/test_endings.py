@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How containers end: jobs and exit codes, signals and grace, too little memory, crash loops,
+termination messages."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from lib.in_cluster import Namespace, Way, eventually, image
+from lib.places.cluster import Object
+
+
+def ending(way: Way, code: int, **more: Any) -> Object:
+    """A container that ends with a code."""
+    if not way.guest:
+        return way.shell(f"exit {code}", **more)
+    return {
+        "name": "app",
+        "image": image("ending"),
+        "args": ["app", f"probe.exit={code}"],
+        "resources": {"limits": {"memory": "128Mi"}, "requests": {"cpu": "1m"}},
+        **more,
+    }
+
+
+def job(way: Way, container: Object, **spec: Any) -> Object:
+    """A Job `app`."""
+    pod = way.pod("app", container, restartPolicy="Never")
+    template = {"metadata": {"annotations": pod["metadata"]["annotations"]}, "spec": pod["spec"]}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "app"},
+        "spec": {"template": template, **spec},
+    }
+
+
+def test_jobs(namespace: Namespace, way: Way) -> None:
+    """One that ends with 0 is complete; one that ends otherwise is tried again until its backoff is
+    at its limit, and its pods say with what."""
+    namespace.make(job(way, ending(way, 0)))
+    namespace.cluster.until(f"--namespace={namespace.name}", "--for=condition=complete", "job/app")
+    namespace.kubectl("delete", "job", "app")
+    namespace.make(job(way, ending(way, 1), backoffLimit=1))
+    namespace.cluster.until(f"--namespace={namespace.name}", "--for=condition=failed", "job/app")
+    pods = namespace.get("pods", "--selector=job-name=app")["items"]
+    codes = [pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"]
+             for pod in pods]  # fmt: skip
+    assert codes == [3 if way.guest else 1] * 2
+    assert "BackoffLimitExceeded" in namespace.kubectl("describe", "job", "app")
+
+
+def test_a_linux_guest_s_code(namespace: Namespace, way: Way) -> None:
+    """A shell's exit code and its termination message, as they are, whatever its monitor makes of
+    it."""
+    script = "echo why it ended >/dev/termination-log; exit 42"
+    namespace.make(way.pod("app", way.shell(script), restartPolicy="Never"))
+    ended = namespace.ended("app")
+    assert (ended["exitCode"], ended["reason"]) == (42, "Error")
+    assert ended["message"] == "why it ended\n"
+
+
+def test_the_end_of_the_log_is_the_message(namespace: Namespace, way: Way) -> None:
+    """terminationMessagePolicy: FallbackToLogsOnError."""
+    container = way.shell("echo the last words; exit 1")
+    container["terminationMessagePolicy"] = "FallbackToLogsOnError"
+    namespace.make(way.pod("app", container, restartPolicy="Never"))
+    assert "the last words" in namespace.ended("app")["message"]
+
+
+def test_a_crash_loop(namespace: Namespace, way: Way) -> None:
+    """One that ends again and again is waited for, longer each time, and says so."""
+    namespace.make(way.pod("app", ending(way, 1)))
+    said = namespace.waiting("app", "CrashLoopBackOff")
+    assert "Back-off restarting failed container app" in namespace.waiting("app", "Back-off")
+    assert "Last State:" in said
+    assert namespace.container("app")["restartCount"] >= 1
+    eventually(lambda: namespace.container("app")["restartCount"] >= 3, lambda: said)
+
+
+def test_too_little_memory(namespace: Namespace, way: Way) -> None:
+    """A container above its limit is killed, and it is said why."""
+    if way.guest:
+        # a guest's memory is within the limit: more than that only a monitor takes
+        container = way.server()
+        container["args"] = ["app", "probe.fill=all", "probe.hang"]
+        container["resources"]["limits"]["memory"] = "64Mi"
+        namespace.make(way.pod("app", container, restartPolicy="Never"))
+        namespace.logged("app", '"filled"')
+        assert "running" in namespace.container("app")["state"]
+        return
+    namespace.make(way.pod("app", way.shell("head -c 300m /dev/zero | tail", memory="32Mi"),
+                           restartPolicy="Never"))  # fmt: skip
+    ended = namespace.ended("app")
+    assert (ended["exitCode"], ended["reason"]) == (137, "OOMKilled")
+
+
+def test_stop(namespace: Namespace, way: Way) -> None:
+    """A pod that is deleted is asked to stop, and ends by itself within its grace."""
+    namespace.make(way.pod("app", way.server()))
+    namespace.ready("app")
+    begin = time.monotonic()
+    namespace.kubectl("delete", "pod", "app", timeout_s=60)
+    # were it not heard, the pod would be there until its grace is over
+    assert time.monotonic() - begin < 9, "it was killed when its grace was over"
+
+
+def test_grace(namespace: Namespace, way: Way) -> None:
+    """One that does not stop is killed when its grace is over."""
+    container = way.server()
+    if way.guest:
+        container["args"] = container["args"][:-1]
+    else:
+        container["command"] = ["/bin/sh", "-c", "trap '' TERM; while :; do sleep 1; done"]
+    namespace.make(way.pod("app", container, terminationGracePeriodSeconds=4))
+    eventually(lambda: namespace.container("app").get("started"), lambda: namespace.told("app"))
+    begin = time.monotonic()
+    namespace.kubectl("delete", "pod", "app", timeout_s=60)
+    took_s = time.monotonic() - begin
+    if not way.guest:
+        assert took_s > 3.5
