@@ -7,9 +7,8 @@ import contextlib
 import subprocess
 import time
 from collections.abc import Callable
-from typing import Any
 
-from lib.in_cluster import PORT, Namespace, Way, eventually
+from lib.in_cluster import PORT, Namespace, Way, deployment, eventually, get, rolled_out
 from lib.patience import patient
 from lib.places.cluster import Object
 
@@ -19,36 +18,6 @@ SERVICE = {
     "metadata": {"name": "app"},
     "spec": {"selector": {"app": "app"}, "ports": [{"port": 80, "targetPort": PORT}]},
 }
-
-
-def get(**more: Any) -> Object:
-    """A probe that asks for a page each second."""
-    return {"httpGet": {"path": "/", "port": PORT}, "periodSeconds": 1, **more}
-
-
-def deployment(way: Way, *containers: Object, replicas: int = 1, **spec: Any) -> Object:
-    """A Deployment `app`."""
-    labels = {"app": "app"}
-    template = way.pod("app", *containers, labels=labels, **spec)
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": "app"},
-        "spec": {
-            "replicas": replicas,
-            "selector": {"matchLabels": labels},
-            "template": {
-                "metadata": {key: template["metadata"][key] for key in ("labels", "annotations")},
-                "spec": template["spec"],
-            },
-        },
-    }
-
-
-def rolled_out(namespace: Namespace, limit_s: float = 120) -> None:
-    """Wait until all of `app` is up to date and available."""
-    words = ("rollout", "status", "deployment/app", f"--timeout={patient(limit_s):.0f}s")
-    namespace.kubectl(*words, timeout_s=limit_s + 10)
 
 
 def test_a_deployment(namespace: Namespace, way: Way) -> None:

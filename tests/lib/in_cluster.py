@@ -221,3 +221,33 @@ def namespace_in(cluster: Cluster, name: str, **labels: str) -> Iterator[Namespa
     yield made
     made.kubectl("delete", "pods,deployments,jobs", "--all", "--grace-period=1", "--wait=false")
     cluster("delete", "namespace", name, "--wait=false")
+
+
+def get(**more: Any) -> Object:
+    """A probe that asks for a page each second."""
+    return {"httpGet": {"path": "/", "port": PORT}, "periodSeconds": 1, **more}
+
+
+def deployment(way: Way, *containers: Object, replicas: int = 1, **spec: Any) -> Object:
+    """A Deployment `app`."""
+    labels = {"app": "app"}
+    template = way.pod("app", *containers, labels=labels, **spec)
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "app"},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": labels},
+            "template": {
+                "metadata": {key: template["metadata"][key] for key in ("labels", "annotations")},
+                "spec": template["spec"],
+            },
+        },
+    }
+
+
+def rolled_out(namespace: Namespace, limit_s: float = 120) -> None:
+    """Wait until all of `app` is up to date and available."""
+    words = ("rollout", "status", "deployment/app", f"--timeout={patient(limit_s):.0f}s")
+    namespace.kubectl(*words, timeout_s=limit_s + 10)

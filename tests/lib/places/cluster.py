@@ -3,8 +3,8 @@
 etcd beside containerd 2, in a place as the engines have them.
 
 The node has a /var/lib, /var/log, /opt and /usr/local of its own, so what an installer does to it
-is the place's; a device that leads nowhere carries its addresses, pods are routed by CNI's ptp,
-services by nftables. Images come from a registry that somebody has to run in the place's network.
+is the place's; a device that leads nowhere carries its addresses, pods are on a bridge, services
+are nftables' rules. Images come from a registry that somebody has to run in the place's network.
 Needs root, etcd (etcd-server), CNI's plugins, and what `make tools` and `make kubernetes` build.
 """
 

@@ -95,6 +95,7 @@ def daemons(programs: str) -> str:
         "ip route add default dev node0",
         "ip -6 route add default dev node0",
         "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1",
+        "sysctl -qw net.bridge.bridge-nf-call-iptables=1 net.bridge.bridge-nf-call-ip6tables=1",
         'mkdir -p "$here/tunables/kernel/keys" "$here/tunables/vm"',
     ]
     for name, value in TUNABLES.items():
@@ -177,14 +178,10 @@ def _proxy() -> dict[str, Any]:
 
 
 def _network() -> dict[str, Any]:
-    """Pods by themselves, routed: on a bridge an answer from a service's pod to its neighbour would
-    pass by the node's rules, without the kernel's br_netfilter."""
-    ranges = [[{"subnet": subnet}] for subnet in PODS]
-    routes = [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]
-    ipam = {"type": "host-local", "ranges": ranges, "routes": routes}
-    ptp = {"type": "ptp", "ipMasq": False, "ipam": ipam}
+    """Pods on a bridge of both families; what they say to each other passes the node's rules, too
+    (br_netfilter), as services want it."""
     portmap = {"type": "portmap", "capabilities": {"portMappings": True}}
-    return cni.network("pods", ptp, portmap)
+    return cni.bridge("pods", *PODS, chained=[portmap], ipMasq=False)
 
 
 def _containerd() -> str:
