@@ -17,13 +17,11 @@ from typing import Any, TypeVar
 
 from lib.patience import patient
 from lib.places.cluster import Cluster, Object
+from lib.places.kubernetes import REGISTRY
 from lib.stored import AS_LINUX
 from lib.support import PREFIX
 
-REGISTRY = "127.0.0.1:5000"
 PORT = 8080
-MIB = "Mi"
-NEVER_S = 3600
 T = TypeVar("T")
 
 

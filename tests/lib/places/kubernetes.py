@@ -12,7 +12,7 @@ import pathlib
 import uuid
 from typing import Any
 
-from lib.places import cni
+from lib.places import cni, registry
 
 PROGRAMS = (
     *("kube-apiserver", "kube-controller-manager", "kube-scheduler"),
@@ -28,6 +28,7 @@ NAME_SERVER = "10.96.0.10"
 SETTINGS = "/etc/kubernetes"
 CERTIFICATES = "/run/kubernetes"
 KUBECONFIG = f"{SETTINGS}/admin.conf"
+REGISTRY = ":".join(map(str, registry.ADDRESS))
 SOCKET = "/run/containerd/containerd.sock"
 OWN_SHIM = "urunc-shim"
 """The handler by which pods have urunc's own shim, beside the one that the installer makes."""
@@ -115,8 +116,9 @@ def files(group: str) -> dict[str, str]:
         "kubernetes/admin.conf": json.dumps(_kubeconfig(token)),
         "kubernetes/kubelet.json": json.dumps(_kubelet(group)),
         "kubernetes/kube-proxy.json": json.dumps(_proxy()),
-        "cni/net.d/pods.conflist": json.dumps(_network()),
+        "cni/tests.d/pods.conflist": json.dumps(_network()),
         "containerd/config.toml": _containerd(),
+        f"containerd/certs.d/{REGISTRY}/hosts.toml": f'server = "http://{REGISTRY}"\n',
     }
 
 
@@ -196,12 +198,14 @@ def _containerd() -> str:
         [plugins."io.containerd.internal.v1.opt"]
         path = "/var/lib/containerd/opt"
         [{images}.pinned_images]
-        sandbox = "127.0.0.1:5000/pause:latest"
+        sandbox = "{REGISTRY}/pause:latest"
+        [{images}.registry]
+        config_path = "/etc/containerd/certs.d"
         [{runtime}]
         restrict_oom_score_adj = true
         [{runtime}.cni]
         bin_dirs = ["{cni.directory()}"]
-        conf_dir = "/etc/cni/net.d"
+        conf_dir = "/etc/cni/tests.d"
         [{runtime}.containerd]
         default_runtime_name = "runc"
         [{runtime}.containerd.runtimes.runc]
