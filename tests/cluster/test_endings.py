@@ -83,7 +83,7 @@ def test_a_crash_loop(namespace: Namespace, way: Way) -> None:
 
 def test_too_little_memory(namespace: Namespace, way: Way) -> None:
     """What takes more than there is, is killed, and it is said why: a container by the kernel, at
-    its limit; a guest's application by the guest's kernel, whose memory is what the limit leaves."""
+    its limit; a guest's application by the guest's kernel, which has what the limit leaves."""
     container = way.shell("exec tail /dev/zero", memory="160Mi" if way.guest else "32Mi")
     namespace.make(way.pod("app", container, restartPolicy="Never"))
     ended = namespace.ended("app", limit_s=120)
