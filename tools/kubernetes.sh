@@ -19,7 +19,7 @@ if [ "$(cat version 2>/dev/null)" != "$version" ]; then
     sed -n 's|^\t\(k8s.io/[a-z-]*\) => ./staging/.*|\1|p' "$file" | while read -r module; do
         go mod edit "-replace=$module=$module@$modules"
     done
-    # shellcheck disable=SC2086 # one word each
+    # shellcheck disable=SC2046,SC2086 # words
     go get $(printf "k8s.io/kubernetes/cmd/%s@$version " $names)
     echo "$version" >version
 fi
