@@ -19,6 +19,7 @@ VENV := .venv/bin
 PYTEST := PATH="$(BUILD)/prefix/bin:$(PARTS)/bin:$$PATH" $(VENV)/python tests/lib/world.py -- $(VENV)/python -m pytest
 CONTAINERD := github.com/containerd/containerd/v2
 CONTAINERD_VERSION := v2.4.2
+CONTAINERD_PARTS := containerd ctr containerd-shim-runc-v2
 CRITEST := sigs.k8s.io/cri-tools/cmd/critest
 CRITEST_VERSION := v1.37.0
 CRIO := github.com/cri-o/cri-o
@@ -53,8 +54,8 @@ parts: ## build the guests and monitors that the tests use, into build/parts
 tools: ## build helm, a containerd 2, a runc for it, CRI-O and critest, for tests that use them, by Go, into build/tools
 	mkdir -p $(BUILD)/tools/src $(BUILD)/tools/critest-src
 	cd $(BUILD)/tools/src && rm -f go.mod go.sum && go mod init example.org/tools && \
-	go get $(CONTAINERD)/cmd/containerd@$(CONTAINERD_VERSION) $(CONTAINERD)/cmd/ctr@$(CONTAINERD_VERSION) && \
-	CGO_ENABLED=0 go build -tags no_btrfs,no_devmapper,no_zfs -o .. $(CONTAINERD)/cmd/containerd $(CONTAINERD)/cmd/ctr
+	go get $(foreach name,$(CONTAINERD_PARTS),$(CONTAINERD)/cmd/$(name)@$(CONTAINERD_VERSION)) && \
+	CGO_ENABLED=0 go build -tags no_btrfs,no_devmapper,no_zfs -o .. $(CONTAINERD_PARTS:%=$(CONTAINERD)/cmd/%)
 	cd $(BUILD)/tools/critest-src && rm -f go.mod go.sum && go mod init example.org/critest && \
 	go get -t $(CRITEST)@$(CRITEST_VERSION) && CGO_ENABLED=0 go test -c -o ../critest $(CRITEST)
 	GOBIN=$(BUILD)/tools go install $$(pkg-config --exists libseccomp && echo -tags seccomp) github.com/opencontainers/runc@$(RUNC_VERSION)

@@ -50,13 +50,16 @@ class Cluster(Containerd):
 
     @property
     def daemons(self) -> str:
-        path = ":".join((os.path.dirname(self.program), "/usr/local/bin", ENVIRONMENT["PATH"]))
+        path = f"/usr/local/bin:{ENVIRONMENT['PATH']}"
+        beside = os.path.dirname(self.program)
         containerd = f"{self.program} --config /etc/containerd/config.toml"
         return f"""
         for directory in /var/lib /var/log /opt /usr/local; do
             mount -t tmpfs -o mode=755 tmpfs "$directory"
         done
         mkdir -p /usr/local/bin /var/log/pods
+        # with its own shim, and a distribution's runc: one that Go alone builds has no seccomp
+        ln -s {beside}/containerd-shim-runc-v2 /usr/local/bin
         mount --make-rshared /
         export PATH={path}
         (while :; do {containerd} >>"$here/containerd.log" 2>&1 || sleep 0.1; done) &

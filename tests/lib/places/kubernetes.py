@@ -69,7 +69,7 @@ def daemons(programs: str) -> str:
             f"--service-account-key-file={CERTIFICATES}/accounts.pub "
             f"--service-account-signing-key-file={CERTIFICATES}/accounts.key "
             f"--token-auth-file={SETTINGS}/tokens.csv --authorization-mode=RBAC "
-            "--allow-privileged=true"
+            "--allow-privileged=true --kubelet-preferred-address-types=InternalIP"
         ),
         "kube-controller-manager": (
             f"{programs}/kube-controller-manager {client} --leader-elect=false "
