@@ -8,17 +8,22 @@ import re
 import uuid
 from typing import Any
 
+import pytest
+
 from lib.in_cluster import PORT, RUNC, Namespace, Way, eventually, image, namespace_in
 from lib.places.cluster import Cluster
-from lib.places.kubernetes import NAME_SERVER
+from lib.places.kubernetes import NAME_SERVER, NODE
 
 IDLE = "trap 'exit 0' TERM; while :; do sleep 1; done"
 
 
 def test_sidecars(namespace: Namespace, way: Way) -> None:
     """An init container runs before, a native sidecar from before to after; it fetches what the
-    main container serves at the pod's address."""
-    script = f"until wget -qO- http://$IP:{PORT}/; do sleep 1; done; {IDLE}"
+    main container serves, at the pod's address and on localhost."""
+    script = (
+        f"until wget -qO- http://$IP:{PORT}/ && wget -qO- http://127.0.0.1:{PORT}/; do sleep 1; "
+        f"done; {IDLE}"
+    )
     address = [{"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]
     before = [
         RUNC.shell("echo first", name="first-sidecar", memory="32Mi"),
@@ -27,7 +32,7 @@ def test_sidecars(namespace: Namespace, way: Way) -> None:
     namespace.make(way.pod("app", way.server(), initContainers=before))
     namespace.ready("app")
     assert namespace.kubectl("logs", "app", "--container=first-sidecar") == "first\n"
-    assert namespace.logged("app", "one", "sidecar").endswith("one\n")
+    assert namespace.logged("app", "one\none\n", "sidecar")
     said = namespace.kubectl("exec", "app", "--container=sidecar", "--", "echo", "here")
     assert said == "here\n"
 
@@ -111,7 +116,11 @@ def test_resize(namespace: Namespace, way: Way) -> None:
 
 
 def test_user_namespaces(namespace: Namespace, way: Way) -> None:
-    """hostUsers: false."""
+    """hostUsers: false, where containerd says of the handler that it can."""
+    handlers = namespace.cluster.get("node", NODE)["status"]["runtimeHandlers"]
+    features = {it["name"]: it.get("features", {}) for it in handlers}
+    if not features[way.runtime_class or "runc"].get("userNamespaces"):
+        pytest.skip(f"the node's runtime for {way.name} has none")
     namespace.make(way.pod("app", way.server(), hostUsers=False))
     assert namespace.page(namespace.ready("app")) == "one\n"
 

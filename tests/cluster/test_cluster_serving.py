@@ -105,10 +105,7 @@ def test_logs_follow(namespace: Namespace, way: Way) -> None:
 
 def test_port_forward(namespace: Namespace, way: Way) -> None:
     """A port of the pod's on the user's machine."""
-    namespace.make(way.pod("app", way.server(), annotations={
-        "com.urunc.unikernel.network.app": "shared",
-        "com.urunc.unikernel.ports.app": f"{PORT}/tcp",
-    }))  # fmt: skip
+    namespace.make(way.pod("app", way.server()))
     namespace.ready("app")
     cluster = namespace.cluster
     words = cluster.command("--namespace", namespace.name, "port-forward", "pod/app", f"9:{PORT}")
