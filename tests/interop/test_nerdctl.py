@@ -24,12 +24,10 @@ services:
   guest:
     image: probe
     runtime: io.containerd.urunc.v2
-    cgroup_parent: /{group}
     ports: ["7007:7/udp"]
   beside:
     image: box
     runtime: io.containerd.urunc.v2
-    cgroup_parent: /{group}
     command: ["/bin/sh", "-c", "trap exit TERM; sleep 1000 & wait"]
     security_opt: ["seccomp=unconfined"]
 """
@@ -106,8 +104,7 @@ def test_life(nerdctl: Nerdctl, tmp_path: pathlib.Path) -> None:
 def test_compose(nerdctl: Nerdctl) -> None:
     """A guest and an ordinary container in a network of their own, by their names."""
     file = pathlib.Path(nerdctl.space) / "compose.yaml"
-    text = COMPOSE.format(group=nerdctl.group)
-    nerdctl.run("sh", "-c", 'cat >"$0"', str(file), stdin=text)
+    nerdctl.run("sh", "-c", 'cat >"$0"', str(file), stdin=COMPOSE)
     compose = ("compose", "--file", str(file))
     nerdctl(*compose, "up", "--detach")
     assert nerdctl.udp("127.0.0.1", 7007, "hello") == "hello"
@@ -117,3 +114,4 @@ def test_compose(nerdctl: Nerdctl) -> None:
     assert "1 packets received" in pinged
     nerdctl(*compose, "down")
     assert nerdctl("ps", "--all", "--quiet").stdout == ""
+    nerdctl.remove_group("tests")

@@ -39,5 +39,8 @@ def files(*names: str) -> dict[str, pathlib.Path | bytes | str]:
 
 
 def pause(directory: pathlib.Path) -> pathlib.Path:
-    """The archive of the image `pause`, which pods' sandboxes run."""
-    return archive(directory / "pause.tar", "pause", files("sleep"), ["/bin/sleep", "100000"])
+    """The archive of the image `pause`, which pods' sandboxes run; no `sleep`, of which critest
+    thinks that it is its own."""
+    return archive(
+        directory / "pause.tar", "pause", files("tail"), ["/bin/tail", "-f", "/dev/null"]
+    )

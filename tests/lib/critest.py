@@ -23,7 +23,7 @@ trap 'kill $!; exit 0' TERM QUIT
 wait
 """
 PROGRAMS = {
-    "pgrep": '#!/bin/sh\npidof "$@"\n',
+    "pgrep": '#!/bin/sh\ncd /proc\ngrep -lx "$1" [0-9]*/comm 2>/dev/null | cut -d/ -f1\n',
     "ipcs": "#!/bin/sh\ncat /proc/sysvipc/shm\n",
 }
 """What Debian's busybox has not."""

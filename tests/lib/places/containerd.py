@@ -85,6 +85,12 @@ class Containerd(Engine):
         name = f"docker.io/library/{image}:latest"
         return self(*words, name, identifier, *command, check=check, timeout_s=timeout_s)
 
+    def remove_group(self, name: str) -> None:
+        """Remove the empty control group of a containerd namespace, which clients that take no
+        other parent leave."""
+        script = 'rmdir /sys/fs/cgroup/"$0" /sys/fs/cgroup/*/"$0"'
+        self.run("sh", "-c", script, name, check=False)
+
     def holds(self) -> dict[str, set[str]]:
         """The same, but for containerd itself, which may be another after a restart."""
         held = super().holds()
