@@ -146,6 +146,7 @@ def test_features(containerd: Containerd) -> None:
     assert found["Name"] == SHIM
     assert found["Features"]["annotations"]["com.urunc.monitors"]
     assert "rbind" in found["Features"]["mountOptions"]
+    assert found["Annotations"]["containerd.io/runtime-allow-mounts"] == "erofs"
 
 
 @pytest.mark.parametrize("image", ["spt", "fc", "qemu"])
