@@ -14,7 +14,7 @@ import sys
 from urunc import OCI_VERSION, __version__, logs, timing
 from urunc.cli import FOREIGN, VERBS
 from urunc.cli.options import GLOBAL, Arguments, parse
-from urunc.errors import Error, UsageError
+from urunc.errors import Error, UsageError, reason
 from urunc.state import is_ours
 
 TYPE_CHECKING = False
@@ -49,6 +49,9 @@ def main() -> NoReturn:
         if sys.stdout:
             sys.stdout.flush()
     except BrokenPipeError:
+        code = code or 1
+    except OSError as error:
+        logs.error(f"write to standard output: {reason(error)}")
         code = code or 1
     posix._exit(code)
 

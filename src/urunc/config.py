@@ -15,6 +15,7 @@ from urunc.tomltext import loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from urunc.vocabulary import NetworkMode
@@ -96,6 +97,7 @@ class Config:
         self.path = path
         self.values: dict[str, Any] = {}
         self.sources: dict[str, str] = {}
+        self._read: list[str] = []
 
     def get(self, key: str) -> Any:
         """A key's value, the built-in one if no file sets it."""
@@ -110,7 +112,14 @@ class Config:
     def files(self) -> list[str]:
         """The paths that it was made of, and those where nothing is yet."""
         file = self.path or DEFAULT_PATH
-        return list(dict.fromkeys((file, _drop_ins(file), *self.sources.values())))
+        return list(dict.fromkeys((file, _drop_ins(file), *self._read)))
+
+    def take(self, path: str) -> None:
+        """Read a file, whose keys go before those so far; raises ConfigError."""
+        self._read.append(path)
+        for key, value in _values_of(path):
+            self.values[key] = value
+            self.sources[key] = path
 
     def names(self, section: str) -> list[str]:
         """The names below `monitors` or `guests` (`section`) that files set keys for."""
@@ -122,7 +131,7 @@ def load(path: str = "") -> Config:
     drop-ins of the directory beside it; raises ConfigError."""
     config = Config(path)
     if path or exists(DEFAULT_PATH):
-        _read(config, path or DEFAULT_PATH)
+        config.take(path or DEFAULT_PATH)
     directory = _drop_ins(path or DEFAULT_PATH)
     if exists(directory):
         import posix
@@ -133,7 +142,7 @@ def load(path: str = "") -> Config:
             raise ConfigError(f"read configuration '{directory}': {reason(error)}") from None
         for name in names:
             if name.endswith(".toml"):
-                _read(config, f"{directory}/{name}")
+                config.take(f"{directory}/{name}")
     return config
 
 
@@ -148,7 +157,8 @@ def _pattern(key: str) -> str:
     return key
 
 
-def _read(config: Config, path: str) -> None:
+def _values_of(path: str) -> Iterator[tuple[str, Any]]:
+    """A file's values by their dotted keys."""
     try:
         content = read_bytes(path, LIMIT_BYTES)
         if len(content) > LIMIT_BYTES:
@@ -180,8 +190,7 @@ def _read(config: Config, path: str) -> None:
         problem = _check(pattern, value)
         if problem:
             raise ConfigError(f"configuration '{path}:{_line(text, key)}': '{key}': {problem}")
-        config.values[key] = value
-        config.sources[key] = path
+        yield key, value
 
 
 def _check(pattern: str, value: Any) -> str:

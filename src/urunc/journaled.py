@@ -53,9 +53,17 @@ class ControlGroups(Resource):
             if cgroups.remove(path):
                 return
             for pid in cgroups.pids(path):
-                posix.kill(pid, 9)
+                _kill(pid)
             sleep(0.001 * min(attempt + 1, 20))
         raise OSError(ENOTEMPTY, f"control group '{path}' still has processes")
+
+
+def _kill(pid: int) -> None:
+    try:
+        if pid:  # 0: a process that this one's pid namespace does not show
+            posix.kill(pid, 9)
+    except ProcessLookupError:
+        pass  # that is all right
 
 
 class SystemdUnit(Resource):

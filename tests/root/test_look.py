@@ -55,6 +55,19 @@ def route(destination: str, gateway: str = "", metric: int = 0) -> Route:
     return Route(destination=destination, gateway=gateway, metric=metric)
 
 
+def test_another_machines_tap(place: Network) -> None:
+    """One that has no address but the one that IPv6 gives each device leads nowhere."""
+    within(
+        place,
+        "tuntap add tap1 mode tap",
+        "link set tap1 up",
+        "addr add fe80::5/64 dev tap1 nodad",
+    )
+    assert only(place).name == "eth0"
+    within(place, "addr add 10.9.0.5/24 dev tap1")
+    assert [interface.name for interface in found(place).interfaces] == ["eth0", "tap1"]
+
+
 def test_bridge(place: Network) -> None:
     within(place, "addr add 10.1.0.5/24 dev eth0", "route add default via 10.1.0.1")
     interface = only(place)

@@ -7,7 +7,7 @@ is a process of its own, and an import is time."""
 from __future__ import annotations
 
 import posix
-from errno import ENXIO
+from errno import ENXIO, EPIPE
 
 from urunc import logs, timing
 from urunc.directory import Directory
@@ -16,7 +16,7 @@ from urunc.init.letters import Start, monitor_exec, problem_of, whole
 from urunc.jsontext import dumps
 from urunc.lifecycle.run_hooks import run_hooks
 from urunc.linux.files import read_descriptor, write_all
-from urunc.state import CREATED, RUNNING, START, STARTED, State, check_id, load
+from urunc.state import CREATED, RUNNING, START, STARTED, STOPPED, State, check_id, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def start(root: str, identifier: str, config: Config) -> State:
         timing.stamp(12)
         status = state.status()
         if status != CREATED:
-            raise WrongStatusError(f"start '{identifier}': container is {status}, not created")
+            raise _wrong_status(identifier, status)
         changed = _look_again(state, config)
         _let_go(state, changed)
     finally:
@@ -56,6 +56,10 @@ def start(root: str, identifier: str, config: Config) -> State:
         end(state, config.get("timeouts.kill_s"))
         raise
     return state
+
+
+def _wrong_status(identifier: str, status: str) -> WrongStatusError:
+    return WrongStatusError(f"start '{identifier}': container is {status}, not created")
 
 
 def _look_again(state: State, config: Config) -> MonitorExec | None:
@@ -128,8 +132,8 @@ def _let_go(state: State, launch: MonitorExec | None) -> None:
         posix.set_blocking(answer, True)
         said = read_descriptor(answer)
     except OSError as error:
-        if error.errno == ENXIO:
-            raise WrongStatusError(f"start '{state.id}': its init has ended") from None
+        if error.errno in (ENXIO, EPIPE):
+            raise _wrong_status(state.id, STOPPED) from None
         raise
     finally:
         posix.close(answer)

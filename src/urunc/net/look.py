@@ -116,7 +116,11 @@ def _is_interface(link: Link, addresses: list[KernelAddress]) -> bool:
 
 
 def _is_addressed(link: Link, addresses: list[KernelAddress]) -> bool:
-    return any(address.index == link.index and address.usable for address in addresses)
+    """Whether somebody gave it an address: IPv6's on the link a device gives itself."""
+    return any(
+        address.index == link.index and address.usable and not (address.ipv6 and address.link_scope)
+        for address in addresses
+    )
 
 
 def _rides(link: Link, taken: set[int]) -> bool:
