@@ -129,13 +129,16 @@ static bool read_words(struct call *call)
            strcmp(call->id, "..") != 0 && *call->id != '\0';
 }
 
-/* The root as state.py finds it, for those who say none: root outside of a session. */
+/* The root as places.py finds it, for those who say none, where it is the usual one. */
 static bool find_root(struct call *call)
 {
+    const char *directory = getenv("XDG_RUNTIME_DIR"), *user = getenv("USER");
+
     if (call->root != NULL)
         return *call->root == '/';
     call->root = DEFAULT_ROOT;
-    return geteuid() == 0 && getenv("XDG_RUNTIME_DIR") == NULL;
+    return geteuid() == 0 && (directory == NULL || *directory == '\0' ||
+                              (user != NULL && strcmp(user, "root") == 0));
 }
 
 static void look_at_network(const struct recipe *recipe)
@@ -172,15 +175,17 @@ static int start(const struct call *call)
         hand_over();
     look_at_network(&recipe);
     answer = openat(recipe.directory, STARTED, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    go = openat(recipe.directory, START, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
-    if (answer < 0 || go < 0)
-        hand_over();
     stamp(13, "start sent to init");
+    if (answer < 0 || !write_stamps(recipe.timestamps, call->id))
+        hand_over();
+    /* what is opened is heard: init reads until the end, and there is no other try */
+    go = openat(recipe.directory, START, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+    if (go < 0)
+        hand_over();
     fcntl(go, F_SETFL, 0);
     fcntl(answer, F_SETFL, 0);
     if (!write_all(go, recipe.letter, strlen(recipe.letter)))
         hand_over();
-    write_stamps(recipe.timestamps, call->id);
     close(go);
     if (!read_whole(answer, &said))
         hand_over();
@@ -205,7 +210,11 @@ static int state(const struct call *call)
                       status == STOPPED ? 0 : recipe.pid, recipe.state[2]);
     if (length < 0)
         hand_over();
-    return write_all(1, text, length) ? 0 : 1;
+    if (write_all(1, text, length))
+        return 0;
+    if (errno != EPIPE) /* whoever does not read any more wants no message */
+        hand_over();
+    return 1;
 }
 
 static int end(const struct call *call)
@@ -266,6 +275,7 @@ int main(int argc, char **argv)
     words = argv;
     if (argc < 1)
         return 1;
+    unsetenv(SAID); /* only what is said below counts */
     if ((door != NULL && strcmp(door, "off") == 0) || !read_words(&call) || !find_root(&call))
         hand_over();
     for (int fd = 0; fd < 3; fd++) {

@@ -70,6 +70,6 @@ bool take(char *actions); /* whether all was done */
 
 /* timestamps.c */
 void stamp(int number, const char *name); /* remember when */
-void write_stamps(const char *path, const char *id);
+bool write_stamps(const char *path, const char *id); /* false where the file cannot be opened */
 
 #endif

@@ -48,14 +48,13 @@ int open_in_namespace(const char *path, const char *identity)
 
     if (home < 0 || is_of(home, identity))
         hand_over(); /* it is this program's own, in which nothing is changed */
-    if (setns(home, CLONE_NEWNET) != 0)
-        hand_over(); /* there is no way back, from a user namespace: it takes a thread */
-    if (there >= 0) {
-        if ((*identity == '\0' || is_of(there, identity)) && setns(there, CLONE_NEWNET) == 0) {
-            fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
-            if (setns(home, CLONE_NEWNET) != 0)
-                hand_over();
-        }
+    if (there >= 0 && (*identity == '\0' || is_of(there, identity))) {
+        /* the first is no change, but the root of a user namespace has no way back from there */
+        if (setns(home, CLONE_NEWNET) != 0 || setns(there, CLONE_NEWNET) != 0)
+            hand_over();
+        fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+        if (setns(home, CLONE_NEWNET) != 0 || fd < 0)
+            hand_over();
     }
     close(home);
     if (there >= 0)
@@ -125,8 +124,8 @@ static void add(struct facts *facts, const void *start, size_t length)
         facts->start = larger;
         facts->room = room;
     }
-    for (size_t place = 0; place < length; place++)
-        facts->start[facts->length++] = ((const char *)start)[place];
+    memcpy(facts->start + facts->length, start, length);
+    facts->length += length;
 }
 
 static void add_number(struct facts *facts, unsigned number)
@@ -238,8 +237,8 @@ static void take_route(const struct nlmsghdr *message, struct facts *facts)
     const struct rtmsg *route = NLMSG_DATA(message);
     int left = RTM_PAYLOAD(message);
     const struct rtattr *to = find(RTM_RTA(route), left, RTA_DST);
-    bool on_link = route->rtm_family == AF_INET6 && to != NULL && RTA_PAYLOAD(to) == 16 &&
-                   IN6_IS_ADDR_LINKLOCAL((struct in6_addr *)RTA_DATA(to));
+    bool on_link = route->rtm_family == AF_INET6 && route->rtm_dst_len == 64 && to != NULL &&
+                   RTA_PAYLOAD(to) == 16 && IN6_IS_ADDR_LINKLOCAL((struct in6_addr *)RTA_DATA(to));
 
     if (value_of(find(RTM_RTA(route), left, RTA_TABLE), route->rtm_table) != RT_TABLE_MAIN ||
         route->rtm_type != RTN_UNICAST || on_link ||

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A container's recipe (src/urunc/recipe.py): fields that end with a NUL, in the order in which
- * they are read here; then a dump of its network. What it depends on is checked before anything is
+ * A container's recipe (src/urunc/lifecycle/recipe.py): fields that end with a NUL, in the order in which
+ * they are read here; then a dump of its network, aligned for a netlink message. What it depends on is checked before anything is
  * done: this boot, and that nobody has changed the files that it was made of.
  */
 #define _GNU_SOURCE
@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #define BOOT_ID "/proc/sys/kernel/random/boot_id"
+#define ALIGNMENT 4
 #define COMMAND 16 /* TASK_COMM_LEN of the kernel */
 
 static char *end; /* of the recipe's fields */
@@ -86,8 +87,10 @@ static void check_unchanged(int directory, const char *path, const char *known)
         hand_over();
 }
 
-static void read_fields(struct recipe *recipe, char *place, const char *configuration)
+static void read_fields(struct recipe *recipe, char *content, const char *configuration)
 {
+    char *place = content;
+
     if (strcmp(next(&place), FIRST_FIELD) != 0 || strcmp(next(&place), configuration) != 0 ||
         !is_this_boot(next(&place)))
         hand_over();
@@ -111,8 +114,9 @@ static void read_fields(struct recipe *recipe, char *place, const char *configur
     recipe->actions = place;
     while (*next(&place) != '\0')
         ;
+    place += -(place - content) & (ALIGNMENT - 1);
     recipe->dump.start = place;
-    recipe->dump.length = end - place;
+    recipe->dump.length = place < end ? end - place : 0;
 }
 
 void open_recipe(struct recipe *recipe, const struct call *call, bool lock)
@@ -144,7 +148,7 @@ static bool look_at_process(int pid, char command[COMMAND], char *state)
     first = strchr(text.start, '(');
     last = strrchr(text.start, ')');
     if (first == NULL || last == NULL || last - first > COMMAND)
-        return false;
+        hand_over();
     memcpy(command, first + 1, last - first - 1);
     command[last - first - 1] = '\0';
     *state = last[2];

@@ -28,17 +28,26 @@ void stamp(int number, const char *name)
     clock_gettime(CLOCK_REALTIME, &stamps[count++].when);
 }
 
-void write_stamps(const char *path, const char *id)
+bool write_stamps(const char *path, const char *id)
 {
-    int fd = *path ? open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644) : -1;
+    char line[512];
+    int fd;
 
+    if (*path == '\0')
+        return true;
+    fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
     if (fd < 0)
-        return;
-    for (int index = 0; index < count; index++)
-        dprintf(fd,
-                "{\"containerID\":\"%s\",\"timestampID\":\"TS%02d\",\"timestampName\":\"%s\","
-                "\"timestampNS\":%lld%09ld}\n",
-                id, stamps[index].number, stamps[index].name,
-                (long long)stamps[index].when.tv_sec, stamps[index].when.tv_nsec);
+        return false;
+    for (int index = 0; index < count; index++) {
+        int length =
+            snprintf(line, sizeof line,
+                     "{\"containerID\":\"%s\",\"timestampID\":\"TS%02d\",\"timestampName\":\"%s\","
+                     "\"timestampNS\":%lld%09ld}\n",
+                     id, stamps[index].number, stamps[index].name,
+                     (long long)stamps[index].when.tv_sec, stamps[index].when.tv_nsec);
+
+        write_all(fd, line, length); /* in one write: those of other containers are between lines */
+    }
     close(fd);
+    return true;
 }

@@ -4,16 +4,20 @@ both ways come to the same."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pathlib
 import random
+import signal
+import struct
 import subprocess
 import sys
+import termios
 
 import pytest
 
-from lib.patience import patient
+from lib.patience import patient, until
 from lib.support import (
     PARTS,
     PREFIX,
@@ -36,10 +40,15 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The door with nothing behind it: what it would hand over fails."""
     need("installed")
     path = tmp_path_factory.mktemp("door") / "urunc"
-    script = PROJECT / "launcher/door.py"
-    subprocess.run([sys.executable, script, str(URUNC), str(path), "/nowhere/launch"], check=True)
-    path.chmod(0o755)
+    make_door(path, "/nowhere/launch")
     return str(path)
+
+
+def make_door(path: pathlib.Path, launcher: object) -> None:
+    """One with another program behind it."""
+    script = PROJECT / "launcher/door.py"
+    subprocess.run([sys.executable, script, str(URUNC), str(path), str(launcher)], check=True)
+    path.chmod(0o755)
 
 
 @pytest.fixture
@@ -72,6 +81,12 @@ def with_device(tmp_path: pathlib.Path, network: Network | None = None) -> Bundl
     if network:
         made.network(network.path)
     return made
+
+
+@pytest.fixture
+def simple(tmp_path: pathlib.Path) -> Bundle:
+    """For what does not depend on a network."""
+    return with_device(tmp_path)
 
 
 def all_states(urunc: Urunc, door: Urunc, identifier: str) -> str:
@@ -139,8 +154,112 @@ def test_what_is_left_to_python(urunc: Urunc, door: Urunc, bundle: Bundle) -> No
     container.delete("--force")
 
 
+def test_a_name_that_is_a_status(
+    urunc: Urunc, door: Urunc, simple: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    urunc.identifiers.append("running")
+    monkeypatch.setattr(urunc, "new_id", lambda: "running")
+    container = urunc.create(simple)
+    assert all_states(urunc, door, "running") == "created"
+    door("kill", "running", "9")
+    container.wait_stopped()
+    assert all_states(urunc, door, "running") == "stopped"
+    door("delete", "running")
+
+
+def test_the_usual_root(urunc: Urunc, door: Urunc, tmp_path: pathlib.Path, simple: Bundle) -> None:
+    """Root's, also in a session."""
+    container = urunc.create(simple)
+    place = 'mount -t tmpfs x /run; mkdir /run/urunc; mount --bind "$0" /run/urunc; exec "$@"'
+    words = ["unshare", "--mount", "sh", "-ec", place, str(urunc.root), door.program]
+    words += ["--config", str(urunc.config), "state", container.id]
+    for user in ("root", "somebody"):
+        session = os.environ | {"XDG_RUNTIME_DIR": "/run/user/0", "USER": user}
+        answer = subprocess.run(words, capture_output=True, text=True, env=session, check=False)
+        assert handed_over(answer) == (user != "root")
+
+
+def test_a_word_that_is_not_the_doors(urunc: Urunc, simple: Bundle) -> None:
+    container = urunc.create(simple)
+    container.start()
+    answer = urunc("start", container.id, check=False, URUNC_DOOR_SAID='{"error": "forged"}')
+    assert "is running, not created" in answer.stderr
+
+
+def test_nowhere_to_write(urunc: Urunc, simple: Bundle) -> None:
+    """Standard output on a full device is an error, said in the same words."""
+    container = urunc.create(simple)
+    answers = []
+    for way in ("on", "off"):
+        with pathlib.Path("/dev/full").open("w") as full:
+            answer = subprocess.run(
+                urunc.command("state", container.id),
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=os.environ | {WORD: way},
+            )
+        answers.append((answer.returncode, answer.stderr))
+    assert answers[0] == answers[1]
+    assert answers[0] == (1, "urunc: error: write to standard output: no space left on device\n")
+
+
+def test_init_that_ends_meanwhile(urunc: Urunc, simple: Bundle) -> None:
+    """While it is told to start: with a letter that is longer than a pipe."""
+    simple.config["annotations"] = {"long": "x" * 200_000} | simple.config.get("annotations", {})
+    said = []
+    for way in ("on", "off"):
+        container = urunc.create(simple)
+        os.kill(container.pid, signal.SIGSTOP)
+        with subprocess.Popen(
+            urunc.command("start", container.id),
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {WORD: way},
+        ) as process:
+            until(lambda path=urunc.root / container.id / "start": waiting_in(path) >= 1 << 16)
+            os.kill(container.pid, signal.SIGKILL)
+            _, errors = process.communicate(timeout=patient(30))
+        said.append((process.returncode, errors.replace(container.id, "ID")))
+        container.delete("--force")
+    assert said[0] == said[1]
+    assert said[0] == (1, "urunc: error: start 'ID': container is stopped, not created\n")
+
+
+def waiting_in(fifo: pathlib.Path) -> int:
+    """How many bytes are in a FIFO that nobody has read yet."""
+    with open(os.open(fifo, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as file:
+        return int(struct.unpack("i", fcntl.ioctl(file, termios.FIONREAD, bytes(4)))[0])
+
+
+def test_timestamps(urunc: Urunc, door: Urunc, simple: Bundle) -> None:
+    """As `create` was told; where they cannot be written, Python says so."""
+    container = urunc.create(simple, URUNC_TIMESTAMPS="1")
+    elsewhere = urunc.stamps.rename(urunc.stamps.with_suffix(".elsewhere"))
+    urunc.stamps.mkdir()
+    assert handed_over(door("start", container.id, check=False))
+    urunc.stamps.rmdir()
+    elsewhere.rename(urunc.stamps)
+    door("start", container.id)
+    found = [json.loads(line)["timestampID"] for line in urunc.stamps.read_text().splitlines()]
+    assert sorted({*found, "TS15"}) == [f"TS{number:02}" for number in range(19)]
+    assert len(set(found)) == len(found)
+
+
 def edit(path: pathlib.Path, text: str = "") -> None:
     path.write_text(path.read_text() + text)
+
+
+def test_a_drop_in_that_said_nothing(urunc: Urunc, door: Urunc, simple: Bundle) -> None:
+    """It is a part of the configuration all the same."""
+    drop_in = urunc.config.with_suffix(".d") / "more.toml"
+    drop_in.parent.mkdir()
+    drop_in.write_text("# nothing\n")
+    container = urunc.create(simple)
+    door("state", container.id)
+    drop_in.write_text("[timeouts]\nkill_s = -1\n")
+    assert handed_over(door("state", container.id, check=False))
+    drop_in.unlink()
 
 
 @pytest.mark.parametrize(
@@ -204,7 +323,8 @@ CHANGES = [
     "link set eth0 mtu 1400", "link set eth0 address 02:00:00:00:00:01", "link set eth0 down",
     "neigh add 10.123.0.77 lladdr 02:00:00:00:00:02 dev eth0 nud permanent",
     "link add more up type veth", "addr add fd00::9/64 dev eth0 nodad",
-    "-6 route add fd01::/64 dev eth0", "route replace default via 10.123.0.1 metric 7",
+    "-6 route add fd01::/64 dev eth0", "-6 route add fe80::77/128 dev eth0",
+    "route replace default via 10.123.0.1 metric 7",
 ]  # fmt: skip
 
 
@@ -235,6 +355,37 @@ def test_a_network_with_others(
         answer = door("start", container.id, check=False)
         assert handed_over(answer) if mode == "shared" else answer.returncode == 0
         container.delete("--force")
+
+
+def test_no_way_back(urunc: Urunc, simple: Bundle, tmp_path: pathlib.Path) -> None:
+    """The root of a user namespace, who may go into a network namespace of its own and not back,
+    stays where it is: Python sees to that, from where it was called."""
+    container = urunc.create(simple)
+    urunc("kill", container.id, "9")
+    container.wait_stopped()
+    behind, asks = tmp_path / "launch", tmp_path / "urunc"
+    behind.write_text("#!/bin/sh\nreadlink /proc/self/ns/net\n")
+    behind.chmod(0o755)
+    make_door(asks, behind)
+    command = ["unshare", "--user", "--map-root-user", "sh", "-c", "echo; exec unshare -n sleep 99"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        assert other.stdout
+        other.stdout.readline()
+        path = f"/proc/{other.pid}/ns/net"
+        home = os.readlink("/proc/self/ns/net")
+        until(lambda: os.readlink(path) != home)
+        facts = os.stat(path)
+        recipe = urunc.root / container.id / "recipe"
+        fields = recipe.read_bytes().split(b"\0")
+        where = fields.index(b"yes") + 2
+        gone = (b"gone", os.fsencode(path), b"%d %d" % (facts.st_dev, facts.st_ino))
+        recipe.write_bytes(b"\0".join([*fields[:where], *gone, *fields[where:]]))
+        enter = ["nsenter", f"--user=/proc/{other.pid}/ns/user", "--preserve-credentials"]
+        words = urunc.command("delete", container.id)
+        words[words.index(urunc.program)] = str(asks)
+        answer = subprocess.run([*enter, *words], capture_output=True, text=True, check=True)
+        other.kill()
+    assert answer.stdout.strip() == home
 
 
 def test_a_device_that_came(urunc: Urunc, door: Urunc, tmp_path: pathlib.Path) -> None:
@@ -281,12 +432,56 @@ def test_killed_for_memory(urunc: Urunc, door: Urunc, bundle: Bundle) -> None:
 SANITIZED = ("-std=gnu11", "-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
-def test_spoilt_recipes(urunc: Urunc, bundle: Bundle, tmp_path: pathlib.Path) -> None:
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The door with sanitizers, and nothing behind it."""
+    path = tmp_path_factory.mktemp("sanitized") / "urunc"
+    files = [str(path) for path in sorted((PROJECT / "door").glob("*.c"))]
+    subprocess.run(["gcc", *SANITIZED, "-o", str(path), *files], check=True)
+    return str(path)
+
+
+def sanitized(urunc: Urunc, program: str, *words: str) -> bool:
+    """Whether the door has done it; it has not read what is not there."""
+    command = [program, "--root", str(urunc.root), "--config", str(urunc.config), *words]
+    answer = subprocess.run(
+        command,
+        capture_output=True,
+        timeout=patient(20),
+        env={"ASAN_OPTIONS": "detect_leaks=0"},  # it frees nothing: it ends
+    )
+    assert answer.returncode in (0, 1), answer.stderr
+    assert b"Sanitizer" not in answer.stderr and b"runtime error" not in answer.stderr
+    return answer.returncode == 0
+
+
+def test_a_life_with_sanitizers(
+    urunc: Urunc, program: str, network: Network, tmp_path: pathlib.Path
+) -> None:
+    """Also where what the kernel said of the network is spoilt: then it looks different."""
+    network.connect()
+    container = urunc.create(with_device(tmp_path, network))
+    recipe = urunc.root / container.id / "recipe"
+    whole = recipe.read_bytes()
+    dump = whole.index(b"eth0\0", whole.rindex(b"ask\0")) - 200
+    chance = random.Random(9)
+    for _ in range(20):
+        content = bytearray(whole[: chance.randrange(dump, len(whole))])
+        for _ in range(40):
+            content[chance.randrange(dump, len(content))] = chance.randrange(256)
+        recipe.write_bytes(content)
+        assert not sanitized(urunc, program, "start", container.id)
+    recipe.write_bytes(whole)
+    for verb in ("start", "state"):
+        assert sanitized(urunc, program, verb, container.id)
+    assert sanitized(urunc, program, "kill", container.id, "9")
+    container.wait_stopped()
+    assert sanitized(urunc, program, "delete", container.id)
+
+
+def test_spoilt_recipes(urunc: Urunc, program: str, bundle: Bundle) -> None:
     """Cut, or with bytes that are not its own: it reads nothing that is not there, and ends. What
     names files is left out, for it would be done."""
-    program = tmp_path / "sanitized"
-    files = [str(path) for path in sorted((PROJECT / "door").glob("*.c"))]
-    subprocess.run(["gcc", *SANITIZED, "-o", str(program), *files], check=True)
     container = urunc.create(bundle)
     recipe = urunc.root / container.id / "recipe"
     whole = recipe.read_bytes()
@@ -298,15 +493,6 @@ def test_spoilt_recipes(urunc: Urunc, bundle: Bundle, tmp_path: pathlib.Path) ->
             if content[:limit]:
                 content[chance.randrange(min(limit, len(content)))] = chance.randrange(256)
         recipe.write_bytes(content)
-        words = [str(program), "--root", str(urunc.root), "--config", str(urunc.config), "state"]
-        answer = subprocess.run(
-            [*words, container.id],
-            capture_output=True,
-            timeout=patient(20),
-            check=False,
-            env={"ASAN_OPTIONS": "detect_leaks=0"},  # it frees nothing: it ends
-        )
-        assert answer.returncode in (0, 1), answer.stderr
-        assert b"Sanitizer" not in answer.stderr and b"runtime error" not in answer.stderr
+        sanitized(urunc, program, "state", container.id)
     recipe.write_bytes(whole)
     container.delete("--force")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from _struct import pack
 
-from urunc import timing
 from urunc.init.letters import Start, whole
 from urunc.jsontext import dumps
 from urunc.linux.cgroups import freezer, oom_file
@@ -47,7 +46,7 @@ def write(
     stamps += [*network.stamps, *((path, stamp(path)) for path in config.files())]
     fields += [str(len(stamps)), *(text for pair in stamps for text in pair)]
     fields += _state_text(state)
-    fields.append(timing.path)
+    fields.append(state.timestamps)
     fields += _start(state, plan, network)
     actions = _removal(state, journal)
     groups = state.group_paths
@@ -57,6 +56,7 @@ def write(
     content = "".join(f"{field}\0" for field in fields).encode("utf-8", "surrogateescape")
     if content.count(b"\0") != len(fields):
         return
+    content += bytes(-len(content) % 4)
     for kind, body in network.messages:
         content += pack("IHHII", 16 + len(body), kind, 0, 0, 0) + body + bytes(-len(body) % 4)
     try:
@@ -68,9 +68,10 @@ def write(
 def _state_text(state: State) -> list[str]:
     """The state object: up to its status, on to its pid, the rest."""
     text = dumps(state.oci(RUNNING), indent=2)
-    before, status, rest = text.partition(f'"{RUNNING}"')
-    middle, _, after = rest.partition(str(state.pid))
-    return [f'{before}"', f'"{middle}', after] if status else ["", "", ""]
+    # with its key: a container may be called "running"
+    before, key, rest = text.partition('"status": "')
+    middle, _, after = rest.removeprefix(RUNNING).partition(str(state.pid))
+    return [before + key, middle, after]
 
 
 def _start(state: State, plan: Plan, network: GuestNetwork) -> list[str]:
@@ -98,4 +99,4 @@ def _removal(state: State, journal: Journal) -> list[tuple[str, ...]] | None:
         if removal is None:
             return None
         actions += removal
-    return actions
+    return actions if all(map(all, actions)) else None  # an empty field is their end
