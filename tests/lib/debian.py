@@ -166,17 +166,22 @@ def _settle(tree: pathlib.Path, family: str, suite: str) -> None:
 
 
 def _copy_project(target: pathlib.Path) -> None:
-    """A clone's files as they are here: those that git knows, and new ones."""
-    words = ["git", "-C", str(PROJECT), "ls-files", "-coz", "--exclude-standard"]
-    names = subprocess.run(words, capture_output=True, check=True).stdout
-    kept = [
-        name for name in names.split(b"\0") if name and os.path.lexists(PROJECT / os.fsdecode(name))
-    ]
+    """A clone's files as they are here: those that git knows, and new ones; without git, all that
+    is not built."""
+    git = ["git", "-c", f"safe.directory={PROJECT}", "-C", str(PROJECT)]
+    listed = b""
+    if shutil.which("git"):
+        words = [*git, "ls-files", "-coz", "--exclude-standard"]
+        listed = subprocess.run(words, stdout=subprocess.PIPE, check=False).stdout
+    there = [name for name in listed.split(b"\0") if name]
+    kept = [name for name in there if os.path.lexists(PROJECT / os.fsdecode(name))]
+    pack = ["tar", "-C", str(PROJECT), "-c"]
+    if kept:
+        pack += ["--null", "--no-recursion", "-T", "-"]
+    else:
+        pack += [f"--exclude=./{name}" for name in ("build", ".venv", ".git")] + ["."]
     target.mkdir(parents=True)
-    packed = subprocess.run(
-        ["tar", "-C", str(PROJECT), "--null", "--no-recursion", "-T", "-", "-c"],
-        input=b"\0".join(kept), capture_output=True, check=True,
-    )  # fmt: skip
+    packed = subprocess.run(pack, input=b"\0".join(kept), capture_output=True, check=True)
     subprocess.run(["tar", "-C", str(target), "-x"], input=packed.stdout, check=True)
 
 

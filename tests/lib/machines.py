@@ -58,28 +58,46 @@ def visit(name: str, kind: str) -> bool:
     tree = debian.fresh(name)
     seen = tree / debian.INSIDE.lstrip("/") / "build/seen/seen.json"
     seen.parent.mkdir(parents=True)
-    well = True
+    well = demo = True
     for words in commands(kind):
         print(f"== {name}: {' '.join(words)} ({time.monotonic() - begin:.0f} s)", flush=True)
         variable = f"URUNC_TEST_SEEN={debian.INSIDE}/build/seen/seen.json"
         well = subprocess.run(debian.command(name, "env", variable, *words)).returncode == 0
-        if not well and words == ["./demo"]:
-            break
-    if seen.exists() and kind == "all":
-        remember(name, json.loads(seen.read_text()))
+        if words == ["./demo"]:
+            demo = well
+            if not well:
+                break
+    if kind == "all":
+        remember(name, facts(name), tests(seen), demo=demo)
     said = "well" if well else "not well"
     print(f"== {name}: {said} after {time.monotonic() - begin:.0f} s", flush=True)
     return well
 
 
-def remember(name: str, seen: dict[str, Any]) -> None:
+def facts(name: str) -> dict[str, Any]:
+    """What a machine says of itself."""
+    command = debian.command(name, "env", "PYTHONPATH=tests", "python3", "-m", "lib.seen")
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found: dict[str, Any] = json.loads(said)
+    return found
+
+
+def tests(seen: pathlib.Path) -> dict[str, str]:
+    """The outcomes in the file of a run; none if there is no file."""
+    if not seen.exists():
+        return {}
+    found: dict[str, str] = json.loads(seen.read_text())["tests"]
+    return found
+
+
+def remember(name: str, about: dict[str, Any], outcomes: dict[str, str], *, demo: bool) -> None:
     """Put what was seen on a machine into the file."""
     known: dict[str, Any] = json.loads(SEEN.read_text()) if SEEN.exists() else {}
-    tests = seen.pop("tests")
-    known[name] = seen | {
-        "counts": dict(collections.Counter(tests.values())),
-        "engines": summed(tests),
-        "failed": sorted(test for test, outcome in tests.items() if outcome == "failed"),
+    known[name] = about | {
+        "demo": demo,
+        "counts": dict(sorted(collections.Counter(outcomes.values()).items())),
+        "engines": summed(outcomes),
+        "failed": sorted(test for test, outcome in outcomes.items() if outcome == "failed"),
     }
     ordered = {each: known[each] for each in debian.SUITES if each in known}
     SEEN.write_text(json.dumps(ordered, indent=1) + "\n")

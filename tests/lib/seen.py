@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run of tests has seen, as JSON: which programs in which versions, and each test's outcome.
 URUNC_TEST_SEEN names the file, to which each run adds. machines.py merges those of many machines,
-of which engines.md has its table."""
+of which engines.md has its table. By itself it prints what it says of the machine, and needs
+nothing but Python: `PYTHONPATH=tests python3 -m lib.seen`."""
 
 from __future__ import annotations
 
@@ -12,9 +13,11 @@ import platform
 import re
 import shutil
 import subprocess
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
-import pytest
+if TYPE_CHECKING:
+    import pytest
 
 VARIABLE = "URUNC_TEST_SEEN"
 PROGRAMS = {
@@ -79,3 +82,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     tests = {**known.get("tests", {}), **_outcomes}
     path.write_text(json.dumps(facts() | {"tests": tests}, indent=1, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    json.dump(facts(), sys.stdout)
