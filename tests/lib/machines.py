@@ -29,7 +29,8 @@ ONE_EACH = (
     "tests/interop/test_containerd.py::test_guest_run",
     "tests/interop/test_cri.py::test_probe",
 )
-QUICK = ("tests/unit", "tests/root", *ONE_EACH)
+QUICK = ("tests/unit", "tests/root", *ONE_EACH, "-n3")
+"""Beside each other, though single tests are named: the last word counts for ./test."""
 IN_V2 = (
     "export PATH=$PWD/build/prefix/bin:$PWD/build/parts/bin:$PATH; .venv/bin/python"
     " tests/lib/world.py -- .venv/bin/python -m pytest -q -p no:cacheprovider tests/root"
