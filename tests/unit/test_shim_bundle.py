@@ -88,9 +88,11 @@ def shell(request: pytest.FixtureRequest) -> list[str]:
 
 
 def launch(shell: list[str], directory: pathlib.Path, action: str) -> tuple[int, bytes]:
-    """(exit code, output) of the launcher in a bundle."""
+    """(exit code, output) of the launcher in a bundle, where there is no Python."""
+    launcher = directory / "launcher"
+    launcher.write_text(LAUNCHER.read_text().replace("/usr/bin/python3", "/nonexistent"))
     words = ["-namespace", "a", "-id", "b", "-bundle", str(directory), action]
-    done = subprocess.run([*shell, str(LAUNCHER), *words], cwd=directory, capture_output=True)
+    done = subprocess.run([*shell, str(launcher), *words], cwd=directory, capture_output=True)
     return done.returncode, done.stdout
 
 
