@@ -54,8 +54,7 @@ RUN = f"r{uuid.uuid4().hex[:4]}"
 """In the names of what these tests make: others may be running the same ones."""
 PREFIX = "com.urunc.unikernel."
 os.environ["PATH"] = f"{PARTS}/bin:{os.environ['PATH']}:/usr/sbin:/sbin:{TOOLS}"
-# mount(8) from 2.39 on gives options by fsconfig(2), which takes 255 bytes of each: too few for the
-# layers of an overlay
+# fsconfig(2), which mount(8) takes from 2.39 on, has 255 bytes for the layers of an overlay
 os.environ["LIBMOUNT_FORCE_MOUNT2"] = "always"
 
 
