@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pods with guests on a real CRI-O, as a kubelet makes them: with conmon, and with conmon-rs where
-there is one. root/test_crio has the calls alone, for machines without a CRI-O."""
+"""Pods with guests on a real CRI-O with conmon, as a kubelet makes them. root/test_crio has the
+calls alone, for machines without a CRI-O."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lib.engines import taken_down
 from lib.images import archive, solo5_images
 from lib.patience import until
 from lib.places.cri import Cri
-from lib.places.crio import RS, Crio, found
+from lib.places.crio import Crio
 from lib.places.registry import registry
 from lib.pods import EXITED, RUNNING, Pod, kubelet
 from lib.services import links
@@ -24,15 +24,11 @@ MIB = 1 << 20
 IDLE = ("/bin/sh", "-c", "trap exit TERM; echo beside; sleep 1000 & wait")
 
 
-@pytest.fixture(scope="module", params=["conmon", RS])
-def crio(
-    request: pytest.FixtureRequest, urunc_config: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Crio]:
+@pytest.fixture(scope="module")
+def crio(urunc_config: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crio]:
     """CRI-O with a registry that has `pause`, an ordinary image `box`, and guests: the probe on
     Firecracker and on Solo5, Linux on QEMU."""
     need("root", "tun", "installed", "crio", "cni", "nft", "probe", "solo5", "linux", "qemu")
-    if not found(request.param):
-        pytest.skip(f"needs {request.param}")
     directory = tmp_path_factory.mktemp("images")
     box = busybox.files("sh", "echo", "sleep", "wget")
     linux = {"vmlinuz": PARTS / "linux/vmlinuz", "initrd": PARTS / "linux/initrd.cpio"}
@@ -48,7 +44,7 @@ def crio(
     ]  # fmt: skip
     config = urunc_config + '\n        [storage]\n        private = "/run/private"\n'
     with (
-        taken_down(Crio(str(URUNC), config, rs=request.param == RS)) as place,
+        taken_down(Crio(str(URUNC), config)) as place,
         registry(place.network, images),
     ):
         yield place

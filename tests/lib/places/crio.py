@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """CRI-O to run pods with, by CRI: a crio and its pinns on PATH (`make tools` builds them, since
-Debian 12 has none); conmon is the distribution's, or conmon-rs where it is on PATH, too.
+Debian 12 has none); conmon is the distribution's.
 
 Everything that it keeps is in the place's tmpfs; the socket too. Images come from a registry that
 somebody has to run in the place's network; pods are on a bridge. urunc is called by its path, as
@@ -18,8 +18,6 @@ from lib.places.containerd import REGISTRY
 from lib.places.engine import ENVIRONMENT, Engine
 
 PROGRAMS = ("crio", "pinns", "conmon", "runc")
-RS = "conmonrs"
-"""conmon-rs' program."""
 
 
 def available() -> bool:
@@ -34,13 +32,9 @@ def found(name: str) -> str:
 
 class Crio(Engine):
     """The place: `with Crio(urunc) as crio: Cri(crio.seen(crio.socket))`. Pods choose the handler
-    `urunc` or `runc`. With `rs`, conmon-rs starts urunc's containers (`runtime_type = "pod"`)."""
+    `urunc` or `runc`."""
 
     states = ("run/urunc/*", "run/runc/*", "run/crio/exits/*", "run/crio/ns/*")
-
-    def __init__(self, runtime: str, config: str = "", *, rs: bool = False) -> None:
-        super().__init__(runtime, config)
-        self.rs = rs
 
     @property
     def socket(self) -> str:
@@ -72,7 +66,6 @@ class Crio(Engine):
 
     def files(self) -> dict[str, str]:
         space = self.space
-        kind, monitor = ("pod", found(RS)) if self.rs else ("oci", found("conmon"))
         return {
             "crio/tests.conf": f"""
                 [crio]
@@ -111,9 +104,9 @@ class Crio(Engine):
                 monitor_cgroup = "pod"
                 [crio.runtime.runtimes.urunc]
                 runtime_path = "{self.runtime}"
-                runtime_type = "{kind}"
+                runtime_type = "oci"
                 runtime_root = "/run/urunc"
-                monitor_path = "{monitor}"
+                monitor_path = "{found("conmon")}"
                 monitor_cgroup = "pod"
             """,
             "containers/registries.conf.d/tests.conf": f"""
