@@ -25,8 +25,8 @@ PUBLISHED = f"registry.example.org/{NAME}:0.1.0"
 
 
 def images(directory: pathlib.Path) -> list[pathlib.Path]:
-    """Archives of `pause`, the installer, `box`, and guests: `probe` and `ending`, the same on
-    QEMU, whose exit codes are heard of."""
+    """Archives of `pause`, the installer, `box`, and guests: `probe`, and `ending`, the same
+    on Solo5's spt, whose exit codes are heard of."""
     box = busybox.files(*busybox.applets()) | {
         "www/index.html": b"none\n",
         "etc/passwd": b"root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n",
@@ -38,8 +38,8 @@ def images(directory: pathlib.Path) -> list[pathlib.Path]:
         archive(directory / "box.tar", "box", box, ["/bin/sh"]),
         archive(directory / "probe.tar", "probe", probe, ["app", "probe.serve"],
                 unikernelType="unikraft", hypervisor="firecracker", binary="/probe"),
-        archive(directory / "ending.tar", "ending", probe, ["app", "probe.exit=0"],
-                unikernelType="unikraft", hypervisor="qemu", binary="/probe"),
+        archive(directory / "ending.tar", "ending", {"probe": PARTS / "probe-bare.spt"},
+                ["probe.exit=0"], unikernelType="rumprun", hypervisor="spt", binary="/probe"),
     ]  # fmt: skip
 
 
@@ -62,9 +62,11 @@ def install(cluster: Cluster, directory: pathlib.Path) -> None:
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The cluster."""
-    need(*NEEDS, "probe", "firecracker", "kvm", "qemu", "linux")
+    need(*NEEDS, "probe", "firecracker", "kvm", "qemu", "linux", "solo5")
     directory = tmp_path_factory.mktemp("cluster")
-    config = f'{CONFIG}\n[monitors.firecracker]\npath = "{shutil.which("firecracker")}"\n'
+    programs = {"firecracker": "firecracker", "spt": "solo5-spt"}
+    paths = (f'[monitors.{name}]\npath = "{shutil.which(it)}"\n' for name, it in programs.items())
+    config = CONFIG + "".join(paths)
     with (
         taken_down(Cluster(str(TOOLS), str(TOOLS / "kubernetes"), config)) as made,
         registry(made.network, images(directory)),

@@ -14,8 +14,12 @@ SYSTEM = "--namespace=urunc-system"
 def test_installed(cluster: Cluster) -> None:
     """The node has the label that the RuntimeClass selects; the pods say what was done; a pod's
     overhead is counted."""
-    labels = cluster.get("node", NODE)["metadata"]["labels"]
-    assert labels["urunc.io/urunc-runtime"] == "true"
+
+    def labelled() -> bool:  # the pod is ready before that is done
+        labels = cluster.get("node", NODE)["metadata"]["labels"]
+        return bool(labels.get("urunc.io/urunc-runtime") == "true")
+
+    eventually(labelled, "the node has no label")
     said = cluster("logs", SYSTEM, "daemonset/urunc-installer", "--container=install").stdout
     assert "is installed\n" in said
     handlers = {it["name"]: it.get("features", {}) for it in

@@ -41,7 +41,7 @@ def test_a_guest_as_init_container(namespace: Namespace, way: Way) -> None:
     """It has to end well before the others are started."""
     ends = RUNC.shell("exit 0", name="first")
     if way.guest:
-        ends = {"name": "first", "image": image("ending"), "args": ["app", "probe.exit=0"],
+        ends = {"name": "first", "image": image("ending"), "args": ["probe.exit=0"],
                 "resources": {"limits": {"memory": "128Mi"}}}  # fmt: skip
     namespace.make(way.pod("app", way.server(), initContainers=[ends]))
     assert namespace.page(namespace.ready("app")) == "one\n"

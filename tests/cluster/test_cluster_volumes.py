@@ -14,8 +14,7 @@ ASKED = {
     "secret": "cat /secret/key; stat -Lc %a /secret/key",
     "token": "wc -c </token/token | grep -c ....; ls /token",
     "disk": "echo a >/disk/file; cat /disk/file",
-    "memory": "echo a >/memory/file; cat /memory/file; "
-    "awk '$2 == \"/memory\" {print $3}' /proc/mounts",
+    "memory": "echo a >/memory/file; cat /memory/file",
     "sub": "cat /sub/file; ls /sub",
     "node": "cat /node/file",
     "image": "cat /image/www/index.html; touch /image/new",
@@ -26,7 +25,7 @@ SEEN = {
     "secret": "hidden\n400\n",
     "token": "1\nca.crt\nnamespace\ntoken\n",
     "disk": "a\n",
-    "memory": "a\ntmpfs\n",
+    "memory": "a\n",
     "sub": "made before\nfile\n",
     "node": "of the node\n",
     "image": "none\ntouch: /image/new: Read-only file system\n",

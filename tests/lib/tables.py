@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from lib import endings, engine_table, keys, ways
+from lib import cluster_items, endings, engine_table, keys, ways
 from urunc import guests
 from urunc.config import Config
 from urunc.guests import BUILT_IN, Guest
@@ -117,6 +117,11 @@ def volume_table() -> list[str]:
     return rows(["guest", *(content.words for content in ways.CONTENTS)], ways.volume_cells())
 
 
+def cluster_table() -> list[str]:
+    head = ("what", "an ordinary container", "a guest", "instead")
+    return rows(head, cluster_items.cells())
+
+
 def opening(file: pathlib.Path) -> str:
     """The first paragraph of a module's docstring, on one line."""
     text = ast.get_docstring(ast.parse(file.read_text())) or ""
@@ -173,6 +178,7 @@ TABLES = (
     Table("docs/decisions/README.md", "decisions", decision_table),
     Table("HACKING.md", "rooms", room_table),
     Table("HACKING.md", "flat modules", flat_table),
+    Table("docs/kubernetes.md", "what a pod may ask for", cluster_table),
     Table("docs/specification.md", "keys", keys.table),
     Table("docs/guests.md", "guests", guest_table),
     Table("docs/monitors.md", "endings of a Linux guest", ending_table),

@@ -6,7 +6,9 @@ from __future__ import annotations
 import pytest
 
 from lib import tables
+from lib.cluster_items import ITEMS, Item
 from lib.made import config
+from lib.tables import PROJECT
 from urunc import guests
 from urunc.guests import BUILT_IN, Nic, Request
 
@@ -15,6 +17,14 @@ from urunc.guests import BUILT_IN, Nic, Request
 def test_a_page(table: tables.Table) -> None:
     """`make tables` writes it."""
     assert table.shown() == table.text()
+
+
+@pytest.mark.parametrize("item", ITEMS, ids=lambda item: item.test)
+def test_an_item_of_a_cluster(item: Item) -> None:
+    """Each row names the test that shows it."""
+    module, _, name = item.test.partition("::")
+    text = (PROJECT / f"tests/cluster/test_cluster_{module}.py").read_text()
+    assert f"\ndef test_{name}(" in text
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
