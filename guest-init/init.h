@@ -65,6 +65,7 @@ unsigned long long number(const char *word, int base, const char *what);
 enum kind { DIRECTORY, FILE_ };
 extern int root;                                    /* O_PATH */
 int find(int top, const char *path);                /* an O_PATH descriptor, or -1 */
+int find_source(int top, const char *path);         /* of what is to be bound elsewhere */
 int find_or_make(const char *path, enum kind kind); /* with its parents */
 
 /* options.c */

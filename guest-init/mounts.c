@@ -143,7 +143,7 @@ static void bind_below(const char *directory, const char *source, const char *pa
                        unsigned long flags)
 {
     int top = open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    int fd = top < 0 ? -1 : find(top, source);
+    int fd = top < 0 ? -1 : find_source(top, source);
 
     if (fd < 0)
         fail("cannot find %s, the source of %s: %m", source, path);
@@ -156,7 +156,7 @@ static void bind_below(const char *directory, const char *source, const char *pa
 static void bind_again(const char *source, const char *path, unsigned long flags)
 {
     int top = open(SHARE, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    int fd = top < 0 ? -1 : find(top, source), place = find(root, path);
+    int fd = top < 0 ? -1 : find_source(top, source), place = find(root, path);
 
     if (fd >= 0 && place >= 0)
         bind(fd, path, flags);

@@ -18,12 +18,26 @@
 
 int root = -1;
 
-int find(int top, const char *path)
+static int find_as(int top, const char *path, int flags)
 {
-    struct open_how how = {.flags = O_PATH | O_CLOEXEC,
+    struct open_how how = {.flags = O_PATH | O_CLOEXEC | flags,
                            .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
 
     return syscall(SYS_openat2, top, *path ? path : ".", &how, sizeof how);
+}
+
+int find(int top, const char *path)
+{
+    return find_as(top, path, 0);
+}
+
+/* Where the host has something mounted at a directory, virtiofs announces it, and O_DIRECTORY has
+ * it mounted here (follow_automount, fs/namei.c): else it would be later, on top of what is bound. */
+int find_source(int top, const char *path)
+{
+    int fd = find_as(top, path, O_DIRECTORY);
+
+    return fd >= 0 || errno != ENOTDIR ? fd : find(top, path);
 }
 
 static int made(const char *path, enum kind kind, int links);

@@ -46,7 +46,7 @@ static void mount_share(void)
 static void bind_root(const char *top, const char *source, unsigned long flags)
 {
     int fd = open(top, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    int directory = fd < 0 ? -1 : find(fd, source);
+    int directory = fd < 0 ? -1 : find_source(fd, source);
 
     if (directory < 0)
         fail("cannot find %s, the root: %m", source);
