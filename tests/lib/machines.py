@@ -63,23 +63,23 @@ def visit(name: str, kind: str) -> bool:
     for words in commands(kind):
         print(f"== {name}: {' '.join(words)} ({time.monotonic() - begin:.0f} s)", flush=True)
         variable = f"URUNC_TEST_SEEN={debian.INSIDE}/build/seen/seen.json"
-        well = subprocess.run(debian.command(name, "env", variable, *words)).returncode == 0
-        if words == ["./demo"]:
-            demo = well
-            if not well:
-                break
-    if kind == "all":
-        remember(name, facts(name), tests(seen), demo=demo)
+        ended = subprocess.run(debian.command(name, "env", variable, *words)).returncode == 0
+        well = well and ended
+        if words == ["./demo"] and not ended:
+            demo = False
+            break
+    if kind == "all" and (about := facts(name)):
+        remember(name, about, tests(seen), demo=demo)
     said = "well" if well else "not well"
     print(f"== {name}: {said} after {time.monotonic() - begin:.0f} s", flush=True)
     return well
 
 
 def facts(name: str) -> dict[str, Any]:
-    """What a machine says of itself."""
+    """What a machine says of itself; nothing if it has no Python yet."""
     command = debian.command(name, "env", "PYTHONPATH=tests", "python3", "-m", "lib.seen")
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    found: dict[str, Any] = json.loads(said)
+    said = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    found: dict[str, Any] = json.loads(said.stdout) if said.returncode == 0 else {}
     return found
 
 
@@ -108,6 +108,9 @@ def main(words: list[str]) -> int:
     """Visit the machines: 1 where one was not well."""
     kind = next((word[2:] for word in words if word in ("--quick", "--v2")), "all")
     names = [word for word in words if not word.startswith("-")] or list(debian.SUITES)
+    if unknown := [name for name in names if name not in debian.SUITES]:
+        print(f"no such machine: {' '.join(unknown)}; there are {' '.join(debian.SUITES)}")
+        return 2
     ends = {}
     for name in names:
         try:
