@@ -33,7 +33,6 @@ SCRIPTS = pathlib.Path("/usr/share/debootstrap/scripts")
 class Family(NamedTuple):
     """A distribution's archive."""
 
-    archive: str
     keyring: str
     package: str
     """That has the keyring, in a newer Debian than this machine may be."""
@@ -41,20 +40,18 @@ class Family(NamedTuple):
     """debootstrap's for suites newer than it."""
     components: str
     others: tuple[str, ...]
-    """Suites beside the release's own: of the same archive, or `NAME@ARCHIVE`."""
+    """Suites beside the release's own: of the same archive, or `NAME@ANOTHER`."""
 
 
 FAMILIES = {
     "debian": Family(
-        "http://deb.debian.org/debian",
         "/usr/share/keyrings/debian-archive-keyring.gpg",
         "debian-archive-keyring",
         "sid",
         "main",
-        ("{}-updates", "{}-security@http://deb.debian.org/debian-security"),
+        ("{}-updates", "{}-security@debian-security"),
     ),
     "ubuntu": Family(
-        "http://archive.ubuntu.com/ubuntu",
         "/usr/share/keyrings/ubuntu-archive-keyring.gpg",
         "ubuntu-keyring",
         "gutsy",
@@ -81,12 +78,13 @@ def _said(*command: str) -> str:
     return found.stdout
 
 
-def _archive(family: str) -> str:
-    """The archive that this machine's apt has of that family, else the family's own."""
+def _archive(name: str) -> str:
+    """The archive of that name that this machine's apt has, "" for none: debootstrap knows one of
+    each family."""
     for line in _said("apt-get", "indextargets", "--format", "$(REPO_URI)").splitlines():
-        if line.rstrip("/").endswith(f"/{family}"):
+        if line.rstrip("/").endswith(f"/{name}"):
             return line.rstrip("/")
-    return FAMILIES[family].archive
+    return ""
 
 
 def _apt_settings() -> str:
@@ -149,14 +147,15 @@ def _bootstrap(name: str, base: pathlib.Path, debs: pathlib.Path) -> None:
 
 def _settle(tree: pathlib.Path, family: str, suite: str) -> None:
     """What an installer writes: where packages come from, no services started in a chroot."""
-    about, archive = FAMILIES[family], _archive(family)
-    components = about.components.replace(",", " ")
-    others = () if suite == "sid" else about.others
-    lines = [f"deb {archive} {suite} {components}"]
-    for other in others:
+    about = FAMILIES[family]
+    sources = tree / "etc/apt/sources.list"
+    lines = [sources.read_text().splitlines()[0]]
+    _, archive, _, *components = lines[0].split()
+    for other in () if suite == "sid" else about.others:
         named, _, elsewhere = other.format(suite).partition("@")
-        lines.append(f"deb {elsewhere or archive} {named} {components}")
-    (tree / "etc/apt/sources.list").write_text("\n".join(lines) + "\n")
+        where = _archive(elsewhere) if elsewhere else archive
+        lines += [" ".join(("deb", where, named, *components))] if where else []
+    sources.write_text("\n".join(lines) + "\n")
     (tree / "etc/apt/apt.conf.d/90machines").write_text(_apt_settings())
     lean = "path-exclude /usr/share/doc/*\npath-exclude /usr/share/man/*\nforce-unsafe-io\n"
     (tree / "etc/dpkg/dpkg.cfg.d/machines").write_text(lean)
