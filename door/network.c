@@ -124,8 +124,8 @@ static void add(struct facts *facts, const void *start, size_t length)
         facts->start = larger;
         facts->room = room;
     }
-    memcpy(facts->start + facts->length, start, length);
-    facts->length += length;
+    for (size_t place = 0; place < length; place++)
+        facts->start[facts->length++] = ((const char *)start)[place];
 }
 
 static void add_number(struct facts *facts, unsigned number)

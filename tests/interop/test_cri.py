@@ -21,7 +21,7 @@ from lib.services import links
 from lib.support import PARTS, TOOLS, assert_same, need
 
 MIB = 1 << 20
-SERVED = ("/bin/sh", "-c", "echo beside >/index.html; httpd -f -h /")
+SERVED = ("/bin/sh", "-c", "trap exit TERM; echo beside >/index.html; httpd -f -h / & wait")
 NODE = 2
 """NamespaceMode of CRI."""
 IDLE = ("/bin/sh", "-c", "trap exit TERM; echo beside; sleep 1000 & wait")

@@ -146,6 +146,8 @@ def test_roots_of_a_user_namespace() -> None:
     """`create` had USER=root, by which /run is the default; later verbs have no USER. Whose the
     namespace is says its uid_map."""
     need("root")
+    if SOURCE.is_relative_to("/tmp"):
+        pytest.skip("the project is below /tmp, which is another one here")
     find = [os.path.realpath("/usr/bin/python3"), "-I", "-S", "-B", "-c", FIND]
     within = ["unshare", "--user", "--mount", "--map-root-user", "sh", "-ec", ROOTS, "sh"]
     done = subprocess.run(

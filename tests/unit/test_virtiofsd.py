@@ -64,7 +64,7 @@ def test_virtiofs() -> None:
         "rbind /host/data on /state/box/root/share/volumes/0 writable",
         "bind /host/etc/app.conf on /state/box/root/share/volumes/1 read-only",
         f"start {C} -f --fd=3 --rlimit-nofile=0 -o source=/state/box/root/share,"
-        "sandbox=namespace,xattr,announce_submounts,modcaps=-mknod,log_level=err "
+        "sandbox=namespace,xattr,modcaps=-mknod,log_level=err "
         "for /state/box/root/run/virtiofs.sock owner=1234:1235",
         "detach /state/box/root/share",
     ]
@@ -140,7 +140,7 @@ def test_which_daemon_it_is(
     """By its help, which is asked for once."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     program = tmp_path / "virtiofsd"
-    text = "--shared-dir <SHARED_DIR> --modcaps <MODCAPS>" if rust else "-o announce_submounts"
+    text = "--shared-dir <SHARED_DIR> --modcaps <MODCAPS>" if rust else "-o modcaps=CAPLIST"
     program.write_text(f"#!/bin/sh\necho asked >>{tmp_path}/asked\necho '{text}'\n")
     program.chmod(0o755)
     given = config(storage__virtiofsd=str(program))

@@ -27,7 +27,7 @@ ELSEWHERE = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virt
 """Where distributions install it, outside of PATH."""
 RUST_OPTION = "--shared-dir"
 """Only the one in Rust has it."""
-NEEDED = {True: ("--modcaps", "1.2"), False: ("announce_submounts", "5.2")}
+NEEDED = {True: ("--modcaps", "1.2"), False: ("modcaps", "5.2")}
 """The youngest option that each is given (True: in Rust), and its first version with it."""
 
 
@@ -77,5 +77,5 @@ def command(path: str, directory: str, listener: int, *, rust: bool) -> tuple[st
             "--log-level=error",
         )
     source = directory.replace("\\", "\\\\").replace(",", "\\,")
-    options = f"source={source},sandbox=namespace,xattr,announce_submounts,modcaps=-mknod"
+    options = f"source={source},sandbox=namespace,xattr,modcaps=-mknod"
     return (path, "-f", *common, "-o", f"{options},log_level=err")
