@@ -27,8 +27,8 @@ static const volatile char launcher[sizeof MARK + 1024] = MARK;
 
 static char **words;
 
-/* The script with the distribution's Python, where its own has gone (an upgrade of the distribution):
- * launcher/another.py goes on from there. */
+/* The script with the distribution's Python, where its own has gone (an upgrade of the
+ * distribution): launcher/another.py goes on from there. */
 static void run_with_another(char *script)
 {
     size_t count = 0;
@@ -64,7 +64,8 @@ void hand_over(void)
 /* A global option. Of those with a value, but two are for what Python alone has: messages. */
 static bool take_option(struct call *call, char ***word)
 {
-    static const char *const names[] = {"--root", "--config", "--log-format", "--log", "--rootless"};
+    static const char *const names[] = {"--root", "--config", "--log-format", "--log",
+                                        "--rootless"};
 
     if (strcmp(**word, "--systemd-cgroup") == 0)
         return true;
@@ -223,8 +224,9 @@ static int end(const struct call *call)
     enum status status;
     int pidfd;
 
-    if (call->signal == NULL || (strcmp(call->signal, "9") != 0 && strcmp(call->signal, "KILL") != 0 &&
-                                 strcmp(call->signal, "SIGKILL") != 0))
+    if (call->signal == NULL ||
+        (strcmp(call->signal, "9") != 0 && strcmp(call->signal, "KILL") != 0 &&
+         strcmp(call->signal, "SIGKILL") != 0))
         hand_over();
     open_recipe(&recipe, call, false);
     status = status_of(&recipe);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The parts of the door: the program that is installed as `urunc` (docs/decisions/0035-a-door-in-c.md). It does
- * what a container's recipe says, and hands everything else to Python, with the same arguments. It
- * hands over before it has changed anything, or where Python can do the same once more; it decides
- * nothing, and prints nothing but what a recipe has.
+ * The parts of the door: the program that is installed as `urunc`
+ * (docs/decisions/0035-a-door-in-c.md). It does what a container's recipe says, and hands
+ * everything else to Python, with the same arguments. It hands over before it has changed anything,
+ * or where Python can do the same once more; it decides nothing, and prints nothing but what a
+ * recipe has.
  */
 #ifndef DOOR_H
 #define DOOR_H
@@ -12,7 +13,7 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-#define RECIPE "recipe"         /* recipe.py */
+#define RECIPE "recipe"         /* lifecycle/recipe.py */
 #define FIRST_FIELD "urunc recipe 1"
 #define START "start"           /* state.py: the FIFOs between `start` and init */
 #define STARTED "started"
@@ -42,11 +43,11 @@ enum status { RUNNING, CREATED, PAUSED, STOPPED };
 struct recipe {
     int directory; /* the container's, locked where `open_recipe` was asked to */
     int pid;
-    const char *state[3];   /* the state object's text: before its status, up to its pid, the rest */
+    const char *state[3];   /* the state object: before its status, up to its pid, the rest */
     const char *timestamps; /* the file that they go to, "" for none */
     const char *letter;     /* start's, "" where Python has to start it */
     const char *network;    /* what start looks at: "" nothing, `empty`, `same` */
-    const char *namespace_identity; /* of the network namespace: device and inode; "" its init's own */
+    const char *namespace_identity; /* the network's device and inode; "" for its init's own */
     bool removable;         /* whether Python left what there is to remove */
     const char *oom;        /* the file that counts processes killed for want of memory */
     char *actions;          /* what delete does: fields, up to an empty one */

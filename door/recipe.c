@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A container's recipe (src/urunc/lifecycle/recipe.py): fields that end with a NUL, in the order in which
- * they are read here; then a dump of its network, aligned for a netlink message. What it depends on is checked before anything is
- * done: this boot, and that nobody has changed the files that it was made of.
+ * A container's recipe (src/urunc/lifecycle/recipe.py): fields that end with a NUL, in the order in
+ * which they are read here; then a dump of its network, aligned for a netlink message. What it
+ * depends on is checked before anything is done: this boot, and that nobody has changed the files
+ * that it was made of.
  */
 #define _GNU_SOURCE
 #include "door.h"
@@ -156,7 +157,7 @@ static bool look_at_process(int pid, char command[COMMAND], char *state)
     for (int field = 0; field < 20 && last != NULL; field++)
         last = strchr(last + 1, ' ');
     if (last == NULL)
-        return false;
+        hand_over();
     since = strtoll(last, NULL, 10);
     free(text.start);
     return since == start_time;

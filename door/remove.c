@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What `delete` takes away beside the container's directory: the actions of a recipe, each with its
- * fields, newest first (the `undone` of the classes in src/urunc/journaled.py and net/resources.py).
+ * fields, newest first (`removal` of the classes in src/urunc/journaled.py and net/resources.py).
  * Each can be repeated: where one fails, Python does all of them again, and says what is wrong.
  */
 #define _GNU_SOURCE
