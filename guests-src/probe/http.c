@@ -64,22 +64,13 @@ void http_listen(const char *cmdline)
 static void send(struct nic *nic, const struct segment *to, unsigned flags,
                  uint32_t seq, uint32_t ack, const char *text, size_t len)
 {
-    static const uint8_t start[] = {
-        0x08, 0x00, 0x45, 0, 0, 0, 0, 0, 0, 0, 64, PROTO_TCP,
-    };
     static uint8_t frame[ETH_SIZE + IPV4_SIZE + TCP_SIZE + ANSWER_MAX];
-    uint8_t *ip = frame + ETH_SIZE, *tcp = ip + IPV4_SIZE;
     size_t options = flags & SYN ? MSS_SIZE : 0;
     size_t size = TCP_SIZE + options + len;
+    uint8_t *tcp;
 
     memset(frame, 0, ETH_SIZE + IPV4_SIZE + TCP_SIZE);
-    memcpy(frame, to->station, 6);
-    memcpy(frame + 6, nic->mac, 6);
-    memcpy(frame + 12, start, sizeof start);
-    put16(ip + 2, IPV4_SIZE + size);
-    put32(ip + 12, nic->config.ip);
-    put32(ip + 16, to->from);
-    put16(ip + 10, net_checksum(ip, IPV4_SIZE, 0));
+    tcp = net_put_ipv4(nic, frame, to->station, to->from, PROTO_TCP, size);
     put16(tcp, to->to_port);
     put16(tcp + 2, to->from_port);
     put32(tcp + 4, seq);
@@ -91,7 +82,7 @@ static void send(struct nic *nic, const struct segment *to, unsigned flags,
         put32(tcp + TCP_SIZE, 0x02040000 | MSS);
     memcpy(tcp + TCP_SIZE + options, text, len);
     /* It covers the addresses, which lie in front of it, too. */
-    put16(tcp + 16, net_checksum(ip + 12, 8 + size, PROTO_TCP + size));
+    put16(tcp + 16, net_checksum(tcp - 8, 8 + size, PROTO_TCP + size));
     nic->send(nic, frame, ETH_SIZE + IPV4_SIZE + size);
 }
 

@@ -138,29 +138,37 @@ static void put_ip_checksum(uint8_t *ip)
     put16(ip + 10, net_checksum(ip, (ip[0] & 15) * 4, 0));
 }
 
+uint8_t *net_put_ipv4(struct nic *nic, uint8_t *frame, const uint8_t *station,
+                      uint32_t to, uint8_t protocol, size_t len)
+{
+    static const uint8_t start[] = {0x08, 0x00, 0x45, 0, 0, 0, 0, 0, 0, 0, 64};
+    uint8_t *ip = frame + ETH_SIZE;
+
+    memcpy(frame, station, 6);
+    memcpy(frame + 6, nic->mac, 6);
+    memcpy(frame + 12, start, sizeof start);
+    ip[9] = protocol;
+    put16(ip + 2, IPV4_SIZE + len);
+    put32(ip + 12, nic->config.ip);
+    put32(ip + 16, to);
+    put_ip_checksum(ip);
+    return ip + IPV4_SIZE;
+}
+
 void net_send_udp(struct nic *nic, const struct udp *udp, uint8_t *frame,
                   size_t payload_len)
 {
-    static const uint8_t start[] = {
-        0x08, 0x00, 0x45, 0, 0, 0, 0, 0, 0, 0, 64, PROTO_UDP,
-    };
-    uint8_t *ip = frame + ETH_SIZE, *header = ip + IPV4_SIZE;
     size_t len = UDP_SIZE + payload_len;
+    uint8_t *header =
+        net_put_ipv4(nic, frame, udp->station, udp->to, PROTO_UDP, len);
     uint16_t sum;
 
-    memcpy(frame, udp->station, 6);
-    memcpy(frame + 6, nic->mac, 6);
-    memcpy(frame + 12, start, sizeof start);
-    put16(ip + 2, IPV4_SIZE + len);
-    put32(ip + 12, nic->config.ip);
-    put32(ip + 16, udp->to);
-    put_ip_checksum(ip);
     put16(header, udp->from_port);
     put16(header + 2, udp->to_port);
     put16(header + 4, len);
     put16(header + 6, 0);
     /* It covers the addresses, which lie in front of it, too. */
-    sum = net_checksum(ip + 12, 8 + len, PROTO_UDP + len);
+    sum = net_checksum(header - 8, 8 + len, PROTO_UDP + len);
     put16(header + 6, sum ? sum : 0xffff);
     nic->send(nic, frame, ETH_SIZE + IPV4_SIZE + len);
 }

@@ -150,6 +150,11 @@ void put32(uint8_t *p, uint32_t v);
 /* Of the bytes, and of what has been summed up already. */
 uint16_t net_checksum(const uint8_t *p, size_t len, uint32_t sum);
 
+/* Puts the headers of Ethernet and IPv4, of a packet with so many bytes behind
+   them; where those begin. */
+uint8_t *net_put_ipv4(struct nic *nic, uint8_t *frame, const uint8_t *station,
+                      uint32_t to, uint8_t protocol, size_t len);
+
 void net_announce(void);
 void net_ask(struct nic *nic, uint32_t address); /* an ARP request */
 
