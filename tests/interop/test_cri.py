@@ -16,15 +16,13 @@ from lib.network_state import network_state
 from lib.patience import until
 from lib.places.containerd import Containerd
 from lib.places.cri import Cri
-from lib.pods import EXITED, RUNNING, Pod
+from lib.pods import EXITED, IDLE, MIB, RUNNING, Pod, guest_and_sidecar, made_again
 from lib.services import links
 from lib.support import PARTS, TOOLS, assert_same, need
 
-MIB = 1 << 20
 SERVED = ("/bin/sh", "-c", "trap exit TERM; echo beside >/index.html; httpd -f -h / & wait")
 NODE = 2
 """NamespaceMode of CRI."""
-IDLE = ("/bin/sh", "-c", "trap exit TERM; echo beside; sleep 1000 & wait")
 
 
 @pytest.fixture(scope="module", params=["containerd", "containerd2"])
@@ -81,27 +79,10 @@ def test_probe(containerd: Containerd, cri: Cri) -> None:
     pod's end."""
     need("firecracker", "kvm")
     with Pod(containerd, cri).made() as pod:
-        sidecar = pod.start("sidecar", "box", *IDLE)
-        guest = pod.start("guest", "probe", memory_limit_in_bytes=64 * MIB)
-        pod.logged(guest, '"serving"')
-        assert containerd.udp(pod.address, 7, "hello") == "hello"
-        report = pod.report(guest)
-        assert report["ip"] == pod.address
-        assert 48 * MIB < report["memory"] < 64 * MIB
-        assert ("stdout", "beside") in pod.log(sidecar)
+        guest, sidecar = guest_and_sidecar(pod)
         is_in_its_own_group(pod, guest)
-        stats = pod.measured(guest)
-        assert 0 < stats.memory.working_set_bytes.value < 64 * MIB
-        assert stats.cpu.usage_core_nano_seconds.value > 0
-        assert pod.run(sidecar, "/bin/echo", "in the sidecar") == "in the sidecar\n"
         pod.refuses_exec(guest)
-        pod.stop(guest)
-        again = pod.start("guest", "probe")
-        pod.logged(again, '"serving"')
-        assert containerd.udp(pod.address, 7, "again") == "again"
-        pod.remove(guest)
-        pod.stop(again)
-        pod.remove(again)
+        made_again(pod, guest)
         pod.stop(sidecar)
         pod.remove(sidecar)
 

@@ -16,12 +16,9 @@ from lib.patience import until
 from lib.places.cri import Cri
 from lib.places.crio import Crio
 from lib.places.registry import registry
-from lib.pods import EXITED, RUNNING, Pod, kubelet
+from lib.pods import EXITED, MIB, RUNNING, Pod, guest_and_sidecar, kubelet, made_again
 from lib.services import links
 from lib.support import PARTS, URUNC, need
-
-MIB = 1 << 20
-IDLE = ("/bin/sh", "-c", "trap exit TERM; echo beside; sleep 1000 & wait")
 
 
 @pytest.fixture(scope="module")
@@ -62,29 +59,12 @@ def test_a_guest_and_a_sidecar(crio: Crio, cri: Cri) -> None:
     command that it refuses, another try; from its image to the pod's end."""
     need("firecracker", "kvm")
     with Pod(crio, cri).made() as pod:
-        sidecar = pod.start("sidecar", "box", *IDLE)
-        guest = pod.start("guest", "probe", memory_limit_in_bytes=64 * MIB)
-        pod.logged(guest, '"serving"')
-        assert crio.udp(pod.address, 7, "hello") == "hello"
-        report = pod.report(guest)
-        assert report["ip"] == pod.address
-        assert 48 * MIB < report["memory"] < 64 * MIB
-        assert ("stdout", "beside") in pod.log(sidecar)
-        stats = pod.measured(guest)
-        assert 0 < stats.memory.working_set_bytes.value < 64 * MIB
-        assert stats.cpu.usage_core_nano_seconds.value > 0
+        guest, _ = guest_and_sidecar(pod)
         cri("UpdateContainerResources", container_id=guest, linux={"cpu_quota": 150_000,
             "cpu_period": 100_000})  # fmt: skip
         assert "150000" in pod.limit(guest, "cpu", "cpu.cfs_quota_us", "cpu.max")
-        assert pod.run(sidecar, "/bin/echo", "in the sidecar") == "in the sidecar\n"
         assert "a unikernel has no processes" in refused_exec(pod, guest)
-        pod.stop(guest)
-        again = pod.start("guest", "probe")
-        pod.logged(again, '"serving"')
-        assert crio.udp(pod.address, 7, "again") == "again"
-        pod.remove(guest)
-        pod.stop(again)
-        pod.remove(again)
+        made_again(pod, guest)
 
 
 def refused_exec(pod: Pod, guest: str) -> str:

@@ -21,6 +21,9 @@ from lib.support import PREFIX, unchanged
 
 CREATED, RUNNING, EXITED = range(3)
 Node = Containerd | Crio
+MIB = 1 << 20
+IDLE = ("/bin/sh", "-c", "trap exit TERM; echo beside; sleep 1000 & wait")
+"""A sidecar's command."""
 OF_ITS_OWN = {"namespace_options": {"pid": 1}}
 """CONTAINER of NamespaceMode: each has its PIDs, unless the pod says otherwise (kubelet)."""
 
@@ -198,3 +201,31 @@ class Pod:
         self.logged(container, '"cmdline"')
         lines = [json.loads(text) for _, text in self.log(container) if text.startswith("{")]
         return next(line for line in lines if "cmdline" in line)
+
+
+def guest_and_sidecar(pod: Pod) -> tuple[str, str]:
+    """A guest that has the pod's address, beside an ordinary container, and measured: the ids."""
+    sidecar = pod.start("sidecar", "box", *IDLE)
+    guest = pod.start("guest", "probe", memory_limit_in_bytes=64 * MIB)
+    pod.logged(guest, '"serving"')
+    assert pod.node.udp(pod.address, 7, "hello") == "hello"
+    report = pod.report(guest)
+    assert report["ip"] == pod.address
+    assert 48 * MIB < report["memory"] < 64 * MIB
+    assert ("stdout", "beside") in pod.log(sidecar)
+    stats = pod.measured(guest)
+    assert 0 < stats.memory.working_set_bytes.value < 64 * MIB
+    assert stats.cpu.usage_core_nano_seconds.value > 0
+    assert pod.run(sidecar, "/bin/echo", "in the sidecar") == "in the sidecar\n"
+    return guest, sidecar
+
+
+def made_again(pod: Pod, guest: str) -> None:
+    """Another one comes in a guest's place, as when it has failed, and goes."""
+    pod.stop(guest)
+    again = pod.start("guest", "probe")
+    pod.logged(again, '"serving"')
+    assert pod.node.udp(pod.address, 7, "again") == "again"
+    pod.remove(guest)
+    pod.stop(again)
+    pod.remove(again)
