@@ -11,8 +11,6 @@ that guests share, Python is asked.
 
 from __future__ import annotations
 
-from _struct import pack
-
 from urunc.init.letters import Start, whole
 from urunc.jsontext import dumps
 from urunc.linux.cgroups import freezer, oom_file
@@ -40,7 +38,8 @@ def write(
         return
     document = state.document
     pid, start_time = document["initProcess"]
-    freezes, thawed = freezer(state.group_paths)
+    groups = state.group_paths
+    freezes, thawed = freezer(groups)
     fields = [FIRST, config.path, document["bootId"], str(pid), str(start_time), freezes, thawed]
     stamps = [(name, stamp(f"{state.directory}/{name}")) for name in (FILE, JOURNAL)]
     stamps += [*network.stamps, *((path, stamp(path)) for path in config.files())]
@@ -49,7 +48,6 @@ def write(
     fields.append(state.timestamps)
     fields += _start(state, plan, network)
     actions = _removal(state, journal)
-    groups = state.group_paths
     fields += ["" if actions is None else "yes", oom_file(groups) if groups else ""]
     fields += [text for action in actions or () for text in action]
     fields.append("")
@@ -57,8 +55,10 @@ def write(
     if content.count(b"\0") != len(fields):
         return
     content += bytes(-len(content) % 4)
-    for kind, body in network.messages:
-        content += pack("IHHII", 16 + len(body), kind, 0, 0, 0) + body + bytes(-len(body) % 4)
+    if network.messages:
+        from urunc.linux.netlink import message
+
+        content += b"".join(message(kind, 0, 0, body) for kind, body in network.messages)
     try:
         write_whole(f"{state.directory}/{NAME}", content)
     except OSError:

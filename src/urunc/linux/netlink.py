@@ -86,8 +86,7 @@ class Socket:
 
     def _message(self, kind: int, flags: int, body: bytes) -> bytes:
         self._sequence += 1
-        header = pack("IHHII", 16 + len(body), kind, NLM_F_REQUEST | flags, self._sequence, 0)
-        return header + body + bytes(-len(body) % 4)
+        return message(kind, NLM_F_REQUEST | flags, self._sequence, body)
 
     def _answers(self, waiting: set[int]) -> Iterator[bytes]:
         """The bodies that answer these messages, until each has had its end."""
@@ -116,6 +115,12 @@ class Socket:
                     yield body
         if failure:
             raise OSError(failure, posix.strerror(failure))
+
+
+def message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
+    """A message (struct nlmsghdr, and its body), padded."""
+    header = pack("IHHII", 16 + len(body), kind, flags, sequence, 0)
+    return header + body + bytes(-len(body) % 4)
 
 
 def attribute(kind: int, value: bytes) -> bytes:

@@ -221,7 +221,8 @@ def _mount(item: Mapping[str, Any], target: str, below: str) -> None:
             on, off = options.attributes()
             if on or off:
                 _at(target, below, lambda path: _set(path, on, off))
-        for change in options.propagation:  # the function is called at once, in its own round
+        for change in options.propagation:
+            # B023: the function is called at once, in its own round
             _at(target, below, lambda path: _linux.mount(None, path, None, change, None))  # noqa: B023
     except (OSError, HostError) as error:
         if mounted:
