@@ -14,6 +14,7 @@ import re
 import shlex
 from dataclasses import dataclass
 
+from installer import engine_view
 from installer.host import DIRECTORIES, Host
 
 UNIT_DIRECTORIES = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system",
@@ -35,15 +36,24 @@ class Engine:
     why: str = ""
 
 
-def find(host: Host, socket: str = "") -> Engine | None:
-    """The node's containerd; None where there is none. `socket` is where it listens, "" where it
-    does by default."""
-    started = _by_unit(host)
-    listening = _by_socket(host, socket or (started and started.socket) or SOCKET)
-    if listening:
-        return listening
-    if started:
-        return started
+def find(host: Host, config: str = "", socket: str = "") -> Engine | None:
+    """The node's containerd; None where there is none. `config` is the file that it reads and
+    `socket` where it listens, "" for what it says itself."""
+    first = _by_unit(host) or _on_path(host)
+    if first:
+        first.config = config or first.config or CONFIG
+        first.socket = socket or first.socket or engine_view.address(
+            host, first.program, first.config
+        )  # fmt: skip
+    own = first.socket if first else ""
+    for place in dict.fromkeys((socket or own or SOCKET, socket or SOCKET)):
+        listening = _by_socket(host, place)
+        if listening:
+            return listening
+    return first
+
+
+def _on_path(host: Host) -> Engine | None:
     directories = (*DIRECTORIES, *_own_path(host), *MORE_DIRECTORIES)
     program = host.program("containerd", directories=directories)
     return Engine(program, why="the first on PATH") if program else None

@@ -9,7 +9,7 @@ import posixpath
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from installer import config_text
@@ -19,6 +19,8 @@ Parsed = dict[str, Any]
 COPIES = "urunc-installer-"
 PLUGIN = {1: "cri", 2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime"}
 """The plugin whose table has the runtimes, by the configuration's version (4 has it as 3 has)."""
+SERVER = "io.containerd.server.v1.grpc"
+"""The plugin whose table has the socket, from version 4 on."""
 
 
 def plugin(version: int) -> str:
@@ -40,6 +42,33 @@ def default_runtime(parsed: Parsed) -> str:
     name = plugin(parsed.get("version", 1))
     found = parsed.get("plugins", {}).get(name, {}).get("containerd", {})
     return str(found.get("default_runtime_name", "runc"))
+
+
+def address(host: Host, program: str, main: str) -> str:
+    """The socket of a containerd that is started without --address; "" for the default one.
+
+    It is asked of the program, or where that does not take the file (another version reads it), of
+    the file itself. Version 4 has the key at a plugin's table."""
+    parsed: Parsed = {}
+    content = host.read(main)
+    if content is None:
+        return ""
+    with suppress(Failure):
+        parsed = config_text.parse(content, main)
+        parsed = containerd(host, program, main, {}, newest=True)
+    server = parsed.get("plugins", {}).get(SERVER, {})
+    found = server.get("address") or parsed.get("grpc", {}).get("address")
+    return found if isinstance(found, str) and found.startswith("/") else ""
+
+
+def listen(host: Host, program: str, directory: str) -> str:
+    """The socket of a CRI-O; "" for the default one, which it need not say."""
+    try:
+        parsed = crio(host, program, directory, {})
+    except Failure:
+        return ""
+    found = parsed.get("crio", {}).get("api", {}).get("listen", "")
+    return found if isinstance(found, str) and found.startswith("/") else ""
 
 
 @contextmanager

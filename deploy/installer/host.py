@@ -17,6 +17,7 @@ import socket
 import stat
 import struct
 import subprocess
+from collections.abc import Collection
 
 DIRECTORIES = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 """Where the node's services look for programs."""
@@ -153,6 +154,63 @@ class Host:
                 temporary.unlink()
             raise Failure(f"write {path}: {error.strerror}") from error
         return True
+
+    def write_with_directories(self, path: str, text: str, mode: int) -> None:
+        """Write a file, and make the directories above it that are not there in the same step:
+        beside their place and with the file in them, then renamed."""
+        directory, _, name = path.rpartition("/")
+        missing = self.lacks(directory)
+        if not missing:
+            self.write(path, text, mode)
+            return
+        self.remove_unfinished(path)
+        self.about_to(f"make {missing[0]} for {path}")
+        if self.dry:
+            return
+        temporary = self._unfinished(missing[0])
+        try:
+            inner = temporary / directory[len(missing[0]) :].lstrip("/")
+            inner.mkdir(parents=True)
+            self.about_to(f"write {path}")
+            with (inner / name).open("w") as file:
+                file.write(text)
+                file.flush()
+                os.fchmod(file.fileno(), mode)
+                os.fsync(file.fileno())
+            self.about_to(f"rename {missing[0]}")
+            temporary.rename(self.path(missing[0]))
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise Failure(f"write {path}: {error.strerror}") from error
+
+    def remove_with_directories(self, path: str, made: Collection[str]) -> None:
+        """Remove a file, and in the same step those of the made directories above it in which
+        nothing else is."""
+        top = path
+        while (above := top.rpartition("/")[0]) in made:
+            if os.listdir(self.path(above)) != [top.rpartition("/")[2]]:
+                break
+            top = above
+        if top != path:
+            self.about_to(f"remove {top}")
+            if self.dry:
+                return
+            try:
+                self.path(top).rename(self._unfinished(top))
+            except OSError as error:
+                raise Failure(f"remove {top}: {error.strerror}") from error
+            self.remove_unfinished(path)
+        else:
+            self.remove(path)
+
+    def remove_unfinished(self, path: str) -> None:
+        """Remove what was cut short of a write or removal of this file with its directories."""
+        for missing in self.lacks(path.rpartition("/")[0])[:1]:
+            self.remove(f"{missing.rpartition('/')[0]}/{self._unfinished(missing).name}")
+
+    def _unfinished(self, directory: str) -> pathlib.Path:
+        here = self.path(directory)
+        return here.with_name(f".{here.name}.urunc-new")
 
     def lacks(self, path: str) -> list[str]:
         """Which of a directory and those above it are not there, outermost first."""

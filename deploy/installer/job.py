@@ -206,11 +206,8 @@ class Job:
         )
 
     def _save(self, known: Record) -> None:
-        directory = f"{self.prefix}/lib/urunc"
-        known.note("folders", *self.host.lacks(directory))
-        self.host.make_directory(directory)
-        if not self.host.dry:
-            record.save(self.host, self.prefix, known)
+        known.note("folders", *self.host.lacks(posixpath.dirname(record.path(self.prefix))))
+        record.save(self.host, self.prefix, known)
 
     def uninstall(self, node: Node | None) -> bool:
         """Take away all that was made; False where there was nothing."""
@@ -218,6 +215,7 @@ class Job:
         known = record.load(host, self.prefix)
         changes = node.removal() if node else {}
         if not changes and not host.exists(record.path(self.prefix)):
+            host.remove_unfinished(record.path(self.prefix))
             host.say("nothing to do")
             return False
         left = program.containers(host)
@@ -240,9 +238,9 @@ class Job:
             known.programs, known.backups, known.versions = [], [], used
             record.save(host, self.prefix, known)
             raise Failure(f"{', '.join(used)}: a shim still runs it: please uninstall again later")
-        host.remove(record.path(self.prefix))
         for directory in reversed(known.folders):
             host.remove_empty(directory)
+        host.remove_with_directories(record.path(self.prefix), known.folders)
         host.say("nothing was changed (--dry-run)" if host.dry else "urunc is uninstalled")
         return True
 

@@ -351,13 +351,19 @@ def _crio(host: Host) -> Node | None:
     program = host.program("crio")
     if not program or not host.exists("/etc/crio"):
         return None
+    socket = engine_view.listen(host, program, posixpath.dirname(CRIO_DROP_IN))
     return Node(
-        host, "crio", program, "/etc/crio/crio.conf", "/run/crio/crio.sock", ("crio.service",)
+        host,
+        "crio",
+        program,
+        "/etc/crio/crio.conf",
+        socket or "/run/crio/crio.sock",
+        ("crio.service",),
     )
 
 
-def _containerd(host: Host, socket: str) -> Node | None:
-    engine = containerd.find(host, socket)
+def _containerd(host: Host, config: str, socket: str) -> Node | None:
+    engine = containerd.find(host, config, socket)
     if not engine:
         return None
     beside = posixpath.dirname(engine.program)
@@ -381,7 +387,7 @@ def find(host: Host, kind: str = "auto", config: str = "", socket: str = "") -> 
         "k3s": lambda: _rancher(host, "k3s"),
         "rke2": lambda: _rancher(host, "rke2"),
         "crio": lambda: _crio(host),
-        "containerd": lambda: _containerd(host, socket),
+        "containerd": lambda: _containerd(host, config, socket),
     }
     if kind != "auto":
         node = makers[kind]()

@@ -57,7 +57,8 @@ def load(host: Host, prefix: str) -> Record:
 
 
 def save(host: Host, prefix: str, record: Record) -> None:
-    """Write the record whole, for root alone to read."""
-    host.write(
+    """Write the record whole, for root alone to read; the directories that it needs come with
+    it."""
+    host.write_with_directories(
         path(prefix), json.dumps({"schema": SCHEMA} | asdict(record), indent=1) + "\n", 0o600
     )

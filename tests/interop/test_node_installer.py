@@ -197,17 +197,20 @@ task.install(node, source) if sys.argv[4] == "install" else task.uninstall(node)
 
 
 def placed(node: Node) -> tuple[dict[str, str], dict[str, object]]:
-    """The node's files, and apart from them the record, in which the order may be another. (It
-    cannot name the directories above its own that were made before it could be written.)"""
+    """The node's files, and apart from them the record, in which the order may be another."""
     files = node.files()
     name = "local/lib/urunc/install.json"
     record = json.loads((node.here / name).read_text()) if files.pop(name, "") else {}
     assert not record.get("pending")
     return files, {
-        key: sorted(value) if isinstance(value, list) else value
-        for key, value in record.items()
-        if key != "folders"
+        key: sorted(value) if isinstance(value, list) else value for key, value in record.items()
     }
+
+
+def directories(node: Node) -> set[str]:
+    """The node's own directories, from /usr/local and /etc down."""
+    tops = (node.local, node.root / "etc")
+    return {str(path) for top in tops for path in top.rglob("*") if path.is_dir()}
 
 
 @pytest.mark.parametrize("newest", [False, True], ids=["1", "2"])
@@ -218,7 +221,7 @@ def test_cut_short_between_any_two_steps(node: Node, verb: str, newest: bool) ->
     if newest:
         containerd2(node)
     node.write(MAIN, V3_PLAIN if newest else PLAIN)
-    clean = node.files()
+    clean, bare = node.files(), directories(node)
     before = dump(node)
     not_installed = node.copy()
     install(node)
@@ -245,6 +248,23 @@ def test_cut_short_between_any_two_steps(node: Node, verb: str, newest: bool) ->
         assert placed(node) == done
         install(node, verb="uninstall")
     assert node.files() == clean
+    assert directories(node) == bare
+
+
+def test_cut_short_before_its_record_is_there(node: Node) -> None:
+    """On a node without /usr/local/lib: no directory stays that nobody would remove, whether the
+    next run installs or uninstalls."""
+    node.write(MAIN, PLAIN)
+    bare = directories(node)
+    for steps in range(20):
+        words = (str(PROJECT / "deploy"), str(node.root), str(steps), "install")
+        node.run(sys.executable, "-c", CUT, *words, check=False)
+        recorded = node.path("/usr/local/lib/urunc/install.json").exists()
+        install(node, verb="uninstall")
+        assert directories(node) == bare
+        if recorded:
+            break
+    assert recorded and steps > 2
 
 
 def moved(prefix: pathlib.Path, library: pathlib.Path) -> None:

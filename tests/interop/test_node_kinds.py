@@ -135,7 +135,10 @@ words = sys.argv[1:]
 directory = pathlib.Path(words[words.index("--config-dir") + 1])
 seen = {}
 for file in sorted(directory.iterdir()):
-    for name, values in tomllib.loads(file.read_text())["crio"]["runtime"]["runtimes"].items():
+    crio = tomllib.loads(file.read_text())["crio"]
+    if "api" in crio:
+        print(f'[crio.api]\\nlisten = "{crio["api"]["listen"]}"')
+    for name, values in crio.get("runtime", {}).get("runtimes", {}).items():
         assert set(values) <= {"runtime_path", "runtime_type", "runtime_root", "monitor_path"}
         seen[name] = values
 for name, values in seen.items():
@@ -162,3 +165,10 @@ def test_crio(node: Node) -> None:
     install(node, "--engine", "crio", verb="uninstall")
     assert node.files() == before
     assert "please name one" in refused(node)
+
+
+def test_crios_socket(node: Node) -> None:
+    node.write("/usr/local/bin/crio", CRIO, 0o755)
+    node.write("/etc/crio/crio.conf.d/10-api.conf", '[crio.api]\nlisten = "/run/other.sock"\n')
+    said = install(node, "--engine", "crio", verb="verify", check=False).stdout
+    assert "FAIL service: nobody answers at /run/other.sock" in said

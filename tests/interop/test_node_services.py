@@ -26,7 +26,7 @@ from lib.installer import (
     runtimes,
     supervised,
 )
-from lib.places.node import Node
+from lib.places.node import CONTAINERD, Node
 
 node = pytest.fixture(made_node)
 
@@ -153,6 +153,60 @@ def test_the_containerd_that_runs(node: Node) -> None:
     assert "containerd: /opt/kube/containerd (process " in said
     assert "urunc" in node.read(main)
     assert not node.path(MAIN).exists()
+
+
+SERVER = '[plugins."io.containerd.server.v1.grpc"]'
+
+
+@pytest.mark.parametrize(
+    ("newest", "table", "imported"),
+    [
+        (False, "[grpc]", False),
+        (False, "[grpc]", True),
+        (True, "[grpc]", False),
+        (True, SERVER, True),
+    ],
+    ids=["1", "1, imported", "2", "version 4, imported"],
+)
+def test_a_socket_of_the_configuration(
+    node: Node, newest: bool, table: str, imported: bool
+) -> None:
+    """Where containerd listens is what its file says, if it is started without --address; version 4
+    has it in a plugin's table."""
+    if newest:
+        containerd2(node)
+    base = V3_PLAIN if newest else PLAIN + "\n"
+    head, rest = base.split("\n", 1)
+    if table == SERVER:
+        head = "version = 4"
+    address = f'{table}\naddress = "/run/other/c.sock"\n'
+    if imported:
+        node.write("/etc/other.toml", f"{head}\n{address}")
+        node.write(MAIN, f'{head}\nimports = ["/etc/other.toml"]\n{rest}')
+    else:
+        node.write(MAIN, f"{head}\n{rest}{address}")
+    if node.run("chroot", str(node.root), "containerd", "config", "dump", check=False).returncode:
+        pytest.skip("this containerd 2 is older than version 4")
+    verified = install(node, verb="verify", check=False).stdout
+    assert "FAIL service: nobody answers at /run/other/c.sock" in verified
+    node.spawn(CONTAINERD, str(node.root))
+    node.wait_for("/run/other/c.sock")
+    said = install(node).stdout
+    assert "which listens at /run/other/c.sock" in said and "is well" in said
+    assert "FAIL" not in install(node, verb="verify").stdout
+    assert "SIGTERM" in install(node, verb="uninstall").stdout
+
+
+def test_a_socket_of_a_file_that_nobody_reads(node: Node) -> None:
+    """A containerd with another file listens at the default one's place."""
+    node.write(MAIN, '[grpc]\naddress = "/run/old.sock"\n')
+    node.write("/etc/kube/containerd.toml", PLAIN)
+    node.spawn('exec env -i PATH=/usr/bin:/usr/sbin chroot "$1" containerd '
+               '--config /etc/kube/containerd.toml', str(node.root))  # fmt: skip
+    node.wait_for("/run/containerd/containerd.sock")
+    said = install(node, "--restart", "none").stdout
+    assert "which listens at /run/containerd/containerd.sock" in said
+    assert "urunc" in node.read("/etc/kube/containerd.toml")
 
 
 def test_where_it_was_looked_for(node: Node) -> None:
