@@ -24,7 +24,7 @@
 /* door.c */
 struct call { /* a command line */
     const char *root, *configuration, *verb, *id, *signal;
-    bool force, all;
+    bool root_said, force, all;
 };
 _Noreturn void hand_over(void); /* become Python */
 

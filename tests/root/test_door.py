@@ -133,7 +133,7 @@ LEFT_ALONE = [
     ["--debug", "start", "{id}"], ["start", "--log", "/dev/null", "{id}"], ["start", "--", "{id}"],
     ["kill", "{id}"], ["kill", "{id}", "TERM"], ["kill", "{id}", "0"], ["kill", "{id}", "9", "9"],
     ["state", "--force", "{id}"], ["delete", "-x", "{id}"], ["delete", "--forced", "{id}"],
-    ["delete", "{id}"], ["delete", "--force", "{id}"], ["delete", "--force", "nobody"],
+    ["delete", "{id}"], ["delete", "--force", "{id}"], ["delete", "nobody"],
     ["--log-format", "xml", "start", "{id}"], ["--root"], ["--criu", "x", "start", "{id}"],
     ["start", "../{id}"], ["start", "."], ["start", ""], ["pause", "{id}"], ["exec", "{id}", "sh"],
     ["--config", "/nowhere.toml", "start", "{id}"], ["--root", "here", "start", "{id}"],
@@ -152,6 +152,20 @@ def test_what_is_left_to_python(urunc: Urunc, door: Urunc, bundle: Bundle) -> No
     assert handed_over(door("start", container.id, check=False))
     assert handed_over(door("delete", container.id, check=False))
     container.delete("--force")
+
+
+def test_delete_force_without_a_container(urunc: Urunc, door: Urunc) -> None:
+    """What runc's shim asks after each container that has gone is no error, and no work."""
+    for way in ("off", "on"):
+        answer = urunc("delete", "--force", "nobody", URUNC_DOOR=way)
+        assert answer.stdout + answer.stderr == ""
+    door("delete", "--force", "nobody")
+    (urunc.root / "file").parent.mkdir(exist_ok=True)
+    (urunc.root / "file").write_text("")
+    assert handed_over(door("delete", "--force", "file", check=False))
+    usual = [door.program, "delete", "--force", "nobody"]
+    answer = subprocess.run(usual, capture_output=True, text=True, check=False)
+    assert handed_over(answer), "Python alone knows all usual places"
 
 
 def test_a_name_that_is_a_status(
