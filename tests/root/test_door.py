@@ -12,17 +12,16 @@ import random
 import signal
 import struct
 import subprocess
-import sys
 import termios
 
 import pytest
 
+from lib.doors import handed_over, make_door
 from lib.patience import patient, until
 from lib.support import (
     PARTS,
     PREFIX,
     PROJECT,
-    URUNC,
     Bundle,
     Network,
     Urunc,
@@ -31,7 +30,6 @@ from lib.support import (
     nothing_left,
 )
 
-HANDED_OVER = "install urunc again"
 WORD = "URUNC_DOOR"
 
 
@@ -42,13 +40,6 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("door") / "urunc"
     make_door(path, "/nowhere/launch")
     return str(path)
-
-
-def make_door(path: pathlib.Path, launcher: object) -> None:
-    """One with another program behind it."""
-    script = PROJECT / "launcher/door.py"
-    subprocess.run([sys.executable, script, str(URUNC), str(path), str(launcher)], check=True)
-    path.chmod(0o755)
 
 
 @pytest.fixture
@@ -121,11 +112,6 @@ def test_kill_before_start(urunc: Urunc, door: Urunc, bundle: Bundle, signal: st
     container.wait_stopped()
     door("kill", "--all", container.id, signal)  # as with runc, no error then
     door("delete", "--force", container.id)
-
-
-def handed_over(answer: subprocess.CompletedProcess[str]) -> bool:
-    assert answer.returncode == 1 or HANDED_OVER not in answer.stderr
-    return HANDED_OVER in answer.stderr
 
 
 LEFT_ALONE = [
