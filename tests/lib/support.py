@@ -10,6 +10,7 @@ what is missing.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -70,7 +71,8 @@ def _may_mount() -> bool:
     return os.geteuid() == 0 and subprocess.run(["unshare", "-m", "-n", "true"]).returncode == 0
 
 
-PROBES: dict[str, Callable[[], bool]] = {
+PROGRAMS = ("nft", "pasta", "slirp4netns", "strace")
+PROBES: dict[str, Callable[[], object]] = {
     "root": _may_mount,
     "kvm": lambda: _opens("/dev/kvm"),
     "tun": lambda: _opens("/dev/net/tun"),
@@ -85,8 +87,6 @@ PROBES: dict[str, Callable[[], bool]] = {
     "containerd": containerd_available,
     "podman": podman_available,
     "rootless": rootless_available,
-    "slirp4netns": lambda: shutil.which("slirp4netns") is not None,
-    "pasta": lambda: shutil.which("pasta") is not None,
     "cni": cni_available,
     "crio": crio_available,
     "virtiofsd": lambda: bool(virtiofs.program()),
@@ -96,8 +96,8 @@ PROBES: dict[str, Callable[[], bool]] = {
     **{name: (TOOLS / name).exists for name in ("critest", "nerdctl")},
     "kubernetes": lambda: cluster_available(TOOLS / "kubernetes"),
     "images": lambda: all(map(shutil.which, ("mke2fs", "mkfs.erofs", "mksquashfs"))),
-    "nft": lambda: shutil.which("nft") is not None,
     "installed": URUNC.exists,
+    **{name: functools.partial(shutil.which, name) for name in PROGRAMS},
 }
 _found: dict[str, bool] = {}
 
@@ -115,7 +115,7 @@ def need(*names: str) -> None:
 def has(name: str) -> bool:
     """Whether this machine has something that `need` may ask for."""
     if name not in _found:
-        _found[name] = PROBES[name]()
+        _found[name] = bool(PROBES[name]())
     return _found[name]
 
 

@@ -45,9 +45,14 @@ def parent(pid: int) -> int:
     return int(text.rpartition(")")[2].split()[1])
 
 
+_boot_id = ""
+
+
 def boot_id() -> str:
     """This boot's identity: pids and start times repeat after a reboot (random(4))."""
-    return read_bytes("/proc/sys/kernel/random/boot_id", 64).decode("ascii").strip()
+    global _boot_id  # no process outlives a boot: `list` asks for each container
+    _boot_id = _boot_id or read_bytes("/proc/sys/kernel/random/boot_id", 64).decode().strip()
+    return _boot_id
 
 
 def hears(pid: int, number: int) -> bool:
