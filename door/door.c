@@ -260,6 +260,7 @@ static bool is_missing(const char *path)
 
 static int delete(const struct call *call)
 {
+    static const char *const last[] = {"container.json", "journal", NULL}; /* as directory.py has it */
     struct recipe recipe;
     char *path;
 
@@ -269,7 +270,7 @@ static int delete(const struct call *call)
         return 0; /* runc's shim asks so after each container */
     open_recipe(&recipe, call, true);
     if (!recipe.removable || status_of(&recipe) != STOPPED || ran_out_of_memory(recipe.oom) ||
-        !take(recipe.actions) || !remove_tree(AT_FDCWD, path))
+        !take(recipe.actions) || !remove_tree_with_last(AT_FDCWD, path, last))
         hand_over();
     return 0;
 }

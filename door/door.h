@@ -37,6 +37,7 @@ bool read_whole(int fd, struct bytes *into);                 /* never freed; end
 bool read_file(int directory, const char *path, struct bytes *into);
 bool write_all(int fd, const char *start, size_t length);
 bool remove_tree(int directory, const char *path); /* whether nothing is left; follows no link */
+bool remove_tree_with_last(int directory, const char *path, const char *const *last);
 
 /* recipe.c: what Python wrote when the container was created */
 enum status { RUNNING, CREATED, PAUSED, STOPPED };

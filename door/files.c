@@ -79,13 +79,22 @@ static bool is_directory(int directory, const struct dirent *entry)
            S_ISDIR(facts.st_mode);
 }
 
-static bool empty(DIR *stream)
+static bool is_among(const char *name, const char *const *names)
+{
+    while (*names != NULL && strcmp(*names, name) != 0)
+        names++;
+    return *names != NULL;
+}
+
+/* Removes what is in a directory, but for what is last. */
+static bool empty(DIR *stream, const char *const *last)
 {
     struct dirent *entry;
     bool done = true;
 
     while (done && (entry = readdir(stream)) != NULL) {
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 ||
+            is_among(entry->d_name, last))
             continue;
         if (is_directory(dirfd(stream), entry))
             done = remove_tree(dirfd(stream), entry->d_name);
@@ -95,7 +104,7 @@ static bool empty(DIR *stream)
     return done;
 }
 
-bool remove_tree(int directory, const char *path)
+bool remove_tree_with_last(int directory, const char *path, const char *const *last)
 {
     int fd = openat(directory, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     DIR *stream;
@@ -108,7 +117,16 @@ bool remove_tree(int directory, const char *path)
         close(fd);
         return false;
     }
-    done = empty(stream);
+    done = empty(stream, last);
+    for (; done && *last != NULL; last++)
+        done = unlinkat(fd, *last, 0) == 0 || errno == ENOENT;
     closedir(stream);
     return done && unlinkat(directory, path, AT_REMOVEDIR) == 0;
+}
+
+bool remove_tree(int directory, const char *path)
+{
+    static const char *const none[] = {NULL};
+
+    return remove_tree_with_last(directory, path, none);
 }

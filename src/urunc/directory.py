@@ -8,8 +8,8 @@ import posix
 from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 
 from urunc.errors import ExistsError, HostError, reason
-from urunc.linux.files import append, exists, make_directories
-from urunc.state import JOURNAL, State, check_id, load, not_found
+from urunc.linux.files import append, exists, make_directories, remove_tree
+from urunc.state import FILE, JOURNAL, OLD_FILE, State, check_id, load, not_found
 
 
 class Directory:
@@ -37,6 +37,17 @@ class Directory:
                 "--root names another place for the state of containers",
             ) from None
         self.lock()
+
+    def remove(self) -> None:
+        """Remove the directory; HostError where that cannot be, and then it is a container's still,
+        which can be deleted again. (The door removes in the same order.)"""
+        try:
+            remove_tree(self.path, (OLD_FILE, FILE, JOURNAL))
+        except OSError as error:
+            raise HostError(
+                f"delete '{self.identifier}': remove '{error.filename}': {reason(error)}",
+                "the container stays until this can be removed: delete it again then",
+            ) from None
 
     def _unmake(self) -> None:
         try:

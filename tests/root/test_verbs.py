@@ -200,6 +200,30 @@ def test_help_and_version(urunc: Urunc) -> None:
     assert "No help topic for 'nonsense'" in missing.stderr
 
 
+@pytest.mark.parametrize("door", ["on", "off"])
+def test_delete_cannot_remove_all(urunc: Urunc, bundle: Bundle, door: str) -> None:
+    """Something of somebody else's stays in the container's directory: it is a container then, not
+    an id that is taken and does not exist."""
+    with nothing_left(urunc.root):
+        container = urunc.create(bundle)
+        container.start()
+        urunc("kill", container.id, "KILL")
+        container.wait_stopped()
+        kept = [urunc.root / container.id / name for name in ("a", "k", "z")]
+        for place in kept:
+            place.mkdir()
+            subprocess.run(["mount", "-t", "tmpfs", "none", str(place)], check=True)
+        refused = urunc("delete", container.id, check=False, URUNC_DOOR=door)
+        assert refused.returncode == 1
+        assert "device or resource busy" in refused.stderr and "internal" not in refused.stderr
+        assert f"remove '{urunc.root / container.id}/" in refused.stderr
+        assert container.status() == "stopped"
+        assert container.id in urunc("list", "-q").stdout
+        for place in kept:
+            subprocess.run(["umount", str(place)], check=True)
+        urunc("delete", container.id, URUNC_DOOR=door)
+
+
 def test_delete_in_every_state(urunc: Urunc, bundle: Bundle) -> None:
     """runtime.md, Delete: an error unless it is stopped; --force ends it first; twice is fine with
     --force and an error without."""

@@ -28,7 +28,7 @@ from urunc.lifecycle.guest_network import GuestNetwork
 from urunc.lifecycle.init_process import InitProcess
 from urunc.lifecycle.run_hooks import run_poststop
 from urunc.linux import cgroups, namespaces
-from urunc.linux.files import remove_tree, write_whole
+from urunc.linux.files import write_whole
 from urunc.plan.device_nodes import may_access
 from urunc.plan.model import MonitorUser, as_planned, flatten
 from urunc.plan.prepare import Prepared, within_pod
@@ -199,7 +199,7 @@ class _Creation:
             self.journal.remove_all()
             if self.hooked:
                 run_poststop(self.state)
-            remove_tree(self.directory.path)
+            self.directory.remove()
         except (Error, OSError) as error:
             logs.warn(f"clean up '{self.directory.identifier}': {error}")
 

@@ -11,7 +11,6 @@ from urunc.errors import HostError, NotFoundError, StateError, WrongStatusError
 from urunc.lifecycle.pause import thaw
 from urunc.lifecycle.run_hooks import run_poststop
 from urunc.linux import process
-from urunc.linux.files import remove_tree
 from urunc.state import STOPPED, State, check_id, load, recorded
 
 TYPE_CHECKING = False
@@ -53,7 +52,7 @@ def delete(root: str, identifier: str, config: Config, *, force: bool) -> None:
         Journal(directory.path, resource_class).remove_all()
         if state:
             run_poststop(state)
-        remove_tree(directory.path)
+        directory.remove()
     finally:
         directory.unlock()
 

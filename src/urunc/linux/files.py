@@ -9,6 +9,10 @@ from errno import EAGAIN, EEXIST, EINTR, ENOENT
 
 from urunc.linux import _linux
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 AT_FDCWD = -100
 
 # openat2(2), Linux 5.6
@@ -138,13 +142,15 @@ def make_directories(path: str, mode: int = 0o755) -> None:
             raise
 
 
-def remove_tree(path: str) -> None:
-    """Remove a directory and what is in it, following no symbolic link; that it is not there is
-    fine."""
+def remove_tree(path: str, last: Sequence[str] = ()) -> None:
+    """Remove a directory and what is in it, entries of the names in `last` after all others and in
+    that order. No symbolic link is followed; that the directory is not there is fine."""
     try:
         entries = list(posix.scandir(path))
     except FileNotFoundError:
         return
+    if last:
+        entries.sort(key=lambda entry: last.index(entry.name) if entry.name in last else -1)
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
             remove_tree(entry.path)
