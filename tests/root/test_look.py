@@ -9,11 +9,14 @@ import pathlib
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import pytest
 
 from lib.support import Network, ip, need
 from urunc.bundle.network_files import read_hostname
+from urunc.linux.namespaces import call_in_network
+from urunc.linux.rtnetlink import Rtnetlink
 from urunc.net.facts import Address, Interface, NetworkFound, Resolver, Route
 from urunc.net.look import network_of, read_hosts, read_network, read_resolver
 
@@ -302,3 +305,47 @@ def test_what_is_no_file(place: Network, tmp_path: pathlib.Path, kind: str) -> N
 def test_networks() -> None:
     assert network_of("10.1.2.3", 20) == "10.1.0.0/20"
     assert network_of("fd00:0:0:1:2::3", 64) == "fd00:0:0:1::/64"
+
+
+class Disturbed:
+    """A netlink socket in whose first dump, between two of its datagrams, something happens."""
+
+    def __init__(self, inner: socket.socket, event: Callable[[], object]) -> None:
+        self.inner = inner
+        self.event = event
+        self.begun = self.heard = 0
+
+    def send(self, data: bytes) -> int:
+        self.begun += 1
+        return self.inner.send(data)
+
+    def recv(self, size: int) -> bytes:
+        self.heard += 1
+        data = self.inner.recv(size)
+        if self.heard == 1:
+            self.event()
+        return data
+
+
+def test_addresses_that_change_while_they_are_read(place: Network) -> None:
+    """The kernel says that its list is not whole (NLM_F_DUMP_INTR): it is asked again."""
+    batch = "".join(f"addr add 10.9.{n // 250}.{n % 250 + 1}/32 dev eth0\n" for n in range(2500))
+    command = ["ip", "-n", place.inside, "-batch", "-"]
+    subprocess.run(command, input=batch, text=True, check=True)
+    netlink = call_in_network(place.path, Rtnetlink)
+    inner = cast("socket.socket", netlink._socket)
+    changing = Disturbed(inner, lambda: within(place, "addr del 10.9.0.1/32 dev eth0"))
+    said: list[tuple[int, bytes]] = []
+    netlink.said = said
+    netlink.links()
+    before = len(said)
+    changing.begun = changing.heard = 0
+    netlink._socket = cast("socket.socket", changing)
+    try:
+        found = [address.address for address in netlink.addresses()]
+    finally:
+        inner.close()
+    assert changing.begun == 2
+    ours = [address for address in found if address.startswith("10.9.")]
+    assert len(ours) == len(set(ours)) == 2499
+    assert len(said) - before == len(found)

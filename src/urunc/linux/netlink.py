@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
+NLM_F_DUMP_INTR = 0x10
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLA_F_NESTED = 0x8000
 NLA_TYPE_MASK = 0x3FFF
 RECEIVE_BYTES = 1 << 17
 BUFFER_BYTES = 1 << 20
+DUMPS = 10
+"""How often a dump is begun anew before what it says is taken all the same."""
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33  # socket(7); the same on every architecture but a few old
 
 
@@ -42,6 +45,7 @@ class Socket:
                 self._socket.setsockopt(SOL_SOCKET, usual, BUFFER_BYTES)
         self._socket.bind((0, 0))
         self._sequence = 0
+        self._interrupted = False
         self.said: list[tuple[int, bytes]] | None = None
         """Gets (kind, body) of each message that answers, where it is a list."""
 
@@ -50,9 +54,19 @@ class Socket:
         self._socket.close()
 
     def dump(self, kind: int, body: bytes) -> list[bytes]:
-        """Everything of one kind, a message's body each."""
-        self._socket.send(self._message(kind, NLM_F_DUMP, body))
-        return list(self._answers({self._sequence}))
+        """Everything of one kind, a message's body each. A dump in whose time something of that
+        kind has changed may lack what was there all along, and says so (NLM_F_DUMP_INTR, Linux
+        3.10): it is begun anew, some times."""
+        before = len(self.said or ())
+        for _ in range(DUMPS):
+            if self.said is not None:
+                del self.said[before:]
+            self._interrupted = False
+            self._socket.send(self._message(kind, NLM_F_DUMP, body))
+            found = list(self._answers({self._sequence}))
+            if not self._interrupted:
+                break
+        return found
 
     def get(self, kind: int, body: bytes) -> bytes:
         """One thing that is asked for, its message's body."""
@@ -95,7 +109,7 @@ class Socket:
             datagram = self._socket.recv(RECEIVE_BYTES)
             offset = 0
             while offset + 16 <= len(datagram):
-                length, kind, _flags, sequence = unpack_from("IHHI", datagram, offset)
+                length, kind, flags, sequence = unpack_from("IHHI", datagram, offset)
                 body = datagram[offset + 16 : offset + length]
                 offset += (length + 3) & ~3
                 if sequence not in waiting:
@@ -104,6 +118,8 @@ class Socket:
                         failure = -unpack_from("i", body)[0]
                         waiting.clear()
                     continue
+                if flags & NLM_F_DUMP_INTR:
+                    self._interrupted = True
                 if kind == NLMSG_DONE:
                     waiting.discard(sequence)
                 elif kind == NLMSG_ERROR:
