@@ -17,6 +17,8 @@ STATIC := $(BUILD)/guest-init/guest-init $(BUILD)/guest-init/supervisor
 DOOR := $(BUILD)/door/urunc
 VENV := .venv/bin
 PYTEST := PATH="$(BUILD)/prefix/bin:$(PARTS)/bin:$$PATH" $(VENV)/python tests/lib/world.py -- $(VENV)/python -m pytest
+PAGES := man/man8/urunc.8 man/man8/urunc-*.8 bash-completion/completions/urunc \
+	zsh/site-functions/_urunc fish/vendor_completions.d/urunc.fish
 CONTAINERD := github.com/containerd/containerd/v2
 CONTAINERD_VERSION := v2.4.2
 CONTAINERD_PARTS := containerd ctr containerd-shim-runc-v2
@@ -135,6 +137,7 @@ install: $(MODULE) $(STATIC) $(DOOR) ## install below PREFIX (default /usr/local
 	$(INTERPRETER) -I launcher/door.py $(DOOR) "$$bin/urunc.new" "$(PREFIX)/lib/urunc/$(VERSION)/launch"; \
 	sed -e 's|@PYTHON@|$(INTERPRETER)|' -e 's|@LIBRARY@|$(PREFIX)/lib/urunc/$(VERSION)|' \
 		-e 's|@ENTRY@|urunc.shim.command|' launcher/shim.in >"$$bin/containerd-shim-urunc-v2.new"; \
+	$(INTERPRETER) -IB launcher/manual.py src "$(DESTDIR)$(PREFIX)/share"; \
 	for program in urunc containerd-shim-urunc-v2; do \
 		chmod 755 "$$bin/$$program.new"; mv "$$bin/$$program.new" "$$bin/$$program"; \
 	done
@@ -142,7 +145,7 @@ install: $(MODULE) $(STATIC) $(DOOR) ## install below PREFIX (default /usr/local
 
 uninstall: ## remove what install put below PREFIX
 	rm -rf "$(DESTDIR)$(PREFIX)/lib/urunc/$(VERSION)" "$(DESTDIR)$(PREFIX)/bin/urunc" \
-		"$(DESTDIR)$(PREFIX)/bin/containerd-shim-urunc-v2"
+		"$(DESTDIR)$(PREFIX)/bin/containerd-shim-urunc-v2" $(PAGES:%="$(DESTDIR)$(PREFIX)/share/"%)
 
 clean: ## remove what was built
 	rm -rf build $(MODULE)

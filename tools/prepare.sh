@@ -10,7 +10,9 @@ PACKAGES='gcc make libc6-dev musl-tools python3 python3-dev python3-venv qemu-sy
 # The same, where the distribution has a package of that name: QEMU's has it otherwise (Debian 12).
 PACKAGES_IF='virtiofsd'
 # What the tests run guests with beside, in places of their own (tests/lib/places); they use no service of these packages.
-ENGINES='containerd docker.io podman netavark aardvark-dns containernetworking-plugins iptables nftables slirp4netns'
+# The last three: shells whose completions are tested, and what prints manual pages.
+ENGINES='containerd docker.io podman netavark aardvark-dns containernetworking-plugins iptables nftables slirp4netns
+    zsh fish groff-base'
 ENGINES_IF='docker-cli passt'
 # What the tests count with (tests/lib/counts.py).
 COUNTERS='strace valgrind'

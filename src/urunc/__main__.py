@@ -90,7 +90,9 @@ def run(
     if verb not in VERBS and {"--help", "-h"} & set(rest[1:]):
         raise UsageError(f"No help topic for '{verb}'", f"known: {', '.join(VERBS)}")
     if verb not in VERBS:
-        raise UsageError(f"unknown verb '{verb}'", f"known: {', '.join(VERBS)}")
+        from urunc.cli.help import unknown
+
+        raise unknown(verb)
     if verb in ("create", "run"):
         timing.stamp(0)
     elif verb == "start":
@@ -136,10 +138,7 @@ def _apply_globals(arguments: Arguments, words: Sequence[str]) -> None:
     arguments.root = _absolute(root)
     arguments.config_path = arguments.get("--config")
     logs.path = arguments.get("--log")
-    log_format = arguments.get("--log-format", "text")
-    if log_format not in ("text", "json"):
-        raise UsageError(f"option '--log-format': '{log_format}' is neither text nor json")
-    logs.json_format = log_format == "json"
+    logs.json_format = arguments.get("--log-format", "text") == "json"
     logs.debug = arguments.has("--debug")
     logs.greet()
 

@@ -198,8 +198,8 @@ def test_guests_and_monitors_know_of_each_other_only_words() -> None:
     assert {item for item in ours("urunc.monitors") if "guests" in item} == {"urunc.guests"}
 
 
-# loaded only where systemd makes the control groups
-RARE = {"urunc.cgroup.systemd": {"ctypes"}}
+# loaded only where systemd makes the control groups; only for a script
+RARE = {"urunc.cgroup.systemd": {"ctypes"}, "urunc.cli.by_hand": {"re"}}
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -49,6 +49,7 @@ PROGRAMS = [name for name in SCRIPTS if not name.endswith((".py", ".in"))]
 LINTED = ("src", "tests", "deploy", "launcher", "guests-src", "setup.py", *PROGRAMS)
 TYPED = ("src", "tests/unit", "tests/style", "tests/lib", "deploy/installer")
 BENCHES = [name for name in PROGRAMS if name.startswith("bench/")]
+WRITERS = ("launcher/bundle.py", "launcher/manual.py")
 MAKER = "guests-src/linux/imagetool.py"
 TOOLS = [
     ("ruff", "check", *LINTED),
@@ -56,7 +57,7 @@ TOOLS = [
     ("ruff", "format", "--check", "--diff", *LINTED),
     ("mypy", "--strict", *TYPED),
     *(("mypy", "--strict", f"tests/{kind}") for kind in ("cluster", "guest", "interop", "root")),
-    ("mypy", "--strict", "--scripts-are-modules", *BENCHES, "launcher/bundle.py", MAKER),
+    ("mypy", "--strict", "--scripts-are-modules", *BENCHES, *WRITERS, MAKER),
 ]
 
 

@@ -29,6 +29,7 @@ VERBS = {
     "config": "config",
     "timeline": "timeline",
     "cache": "cache",
+    "completion": "completion",
 }
 
 """A verb → its module, in the order of `urunc --help`."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 from time import gmtime, strftime, time
 
-from urunc.cli.options import FLAG, VALUE, Arguments
+from urunc.cli.options import FLAG, VALUE, Arguments, one_of
 from urunc.errors import UsageError
 from urunc.jsontext import dumps
 from urunc.storage import cache
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from urunc.storage.cache import CacheEntry
 
 OPTIONS = {
-    "--format": (VALUE, "table or json (default: table)"),
+    "--format": ("table|json", "form of the output (default: table)"),
     "--all": (FLAG, "prune: remove every image"),
     "--unused-for": (
         VALUE,
@@ -41,19 +41,16 @@ KEY_SHOWN = 12
 
 def main(arguments: Arguments) -> int:
     (word,) = arguments.only("list or prune")
-    if word not in WORDS:
-        raise UsageError(f"'{word}' is neither list nor prune")
-    as_json = arguments.get("--format", "table")
-    if as_json not in ("table", "json"):
-        raise UsageError(f"option '--format': '{as_json}' is neither table nor json")
+    one_of("", word, WORDS)
+    as_json = arguments.get("--format", "table") == "json"
     given = [name for name in CHOICES if name in arguments.options]
     if len(given) > (word == "prune"):
         raise UsageError(f"option '{given[-1]}': not with {given[0] if given[1:] else word}")
     path = cache.location(arguments.config())
     if word == "list":
-        _list(cache.entries(path), as_json=as_json == "json")
+        _list(cache.entries(path), as_json=as_json)
     else:
-        _prune(path, arguments, as_json=as_json == "json")
+        _prune(path, arguments, as_json=as_json)
     return 0
 
 

@@ -11,18 +11,21 @@ from urunc.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from typing import Any, NoReturn
 
     from urunc.config import Config
 
-FLAG, VALUE = "flag", "value"
+FLAG, VALUE, FILE, DIRECTORY = "flag", "VALUE", "FILE", "DIRECTORY"
+"""Kinds of options; that of an option with few values is those values, as `text|json`. All but FLAG
+take a value, and stand for it in the help."""
 
 GLOBAL = {
-    "--root": (VALUE, "directory for the containers' state (default: /run/urunc)"),
-    "--log": (VALUE, "file for errors and warnings (default: standard error)"),
-    "--log-format": (VALUE, "text or json (default: text)"),
-    "--config": (VALUE, "configuration file (default: /etc/urunc/config.toml)"),
-    "--criu": (VALUE, "path of CRIU, for the ordinary runtime"),
+    "--root": (DIRECTORY, "directory for the containers' state (default: /run/urunc)"),
+    "--log": (FILE, "file for errors and warnings (default: standard error)"),
+    "--log-format": ("text|json", "form of the messages (default: text)"),
+    "--config": (FILE, "configuration file (default: /etc/urunc/config.toml)"),
+    "--criu": (FILE, "path of CRIU, for the ordinary runtime"),
     "--debug": (FLAG, "log in detail"),
     "--systemd-cgroup": (FLAG, "let systemd make the control groups"),
     "--rootless": (VALUE, "true, false or auto; accepted, as by runc, and ignored"),
@@ -40,15 +43,15 @@ ALIASES = {
     "-d": "--detach",
 }
 """Short form → option."""
-BUNDLE = {"--bundle": (VALUE, "the bundle's directory (default: the current one)")}
+BUNDLE = {"--bundle": (DIRECTORY, "the bundle's directory (default: the current one)")}
 CREATE = BUNDLE | {
-    "--pid-file": (VALUE, "file to write the container's process id to"),
-    "--console-socket": (VALUE, "UNIX socket that receives the terminal's master end"),
+    "--pid-file": (FILE, "file to write the container's process id to"),
+    "--console-socket": (FILE, "UNIX socket that receives the terminal's master end"),
     "--no-pivot": (FLAG, "do not use pivot_root (for a root on a ramdisk)"),
     "--no-new-keyring": (FLAG, "keep the caller's session keyring"),
     "--preserve-fds": (VALUE, "how many descriptors to pass on, from 3 up (default: 0)"),
     "--pod-resources": (
-        VALUE,
+        FILE,
         "file with a linux.resources object: the part of the pod's limits that is left for a guest",
     ),
 }
@@ -148,8 +151,12 @@ def parse(
             into.words.append(word)
             continue
         if name not in table:
-            raise UsageError(f"unknown option '{name}'", "urunc [VERB] --help lists the options")
-        if table[name][0] == FLAG:
+            raise UsageError(
+                f"unknown option '{name}'",
+                f"{did_you_mean(name, table)}urunc [VERB] --help lists the options",
+            )
+        kind = table[name][0]
+        if kind == FLAG:
             value = value.lower() if equals else "true"
             if value not in ("true", "false"):
                 raise UsageError(f"option '{name}': '{value}' is neither true nor false")
@@ -158,5 +165,25 @@ def parse(
                 raise UsageError(f"option '{name}': value missing")
             value = words[index]
             index += 1
+        if "|" in kind:
+            one_of(f"option '{name}': ", value, kind.split("|"))
         into.options[name] = value
     return index
+
+
+def one_of(what: str, value: str, choices: Collection[str]) -> None:
+    """Raise UsageError, which begins with `what`, unless a value is one of the `choices`."""
+    if value in choices:
+        return
+    first, *rest = choices
+    if len(rest) == 1:
+        raise UsageError(f"{what}'{value}' is neither {first} nor {rest[0]}")
+    raise UsageError(f"{what}'{value}' is none of {', '.join(choices)}")
+
+
+def did_you_mean(word: str, known: Collection[str]) -> str:
+    """The part of a hint that names the known word closest to `word`; "" if none is close."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, known, n=1)
+    return f"did you mean '{close[0]}'? " if close else ""

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import sys
 
-from urunc.cli.options import VALUE, Arguments
+from urunc.cli.options import FILE, Arguments
 from urunc.errors import HostError, NotFoundError, reason
 from urunc.jsontext import loads
 from urunc.linux.files import read_text
 from urunc.timing import NAMES
 
-OPTIONS = {"--file": (VALUE, "file of timestamps (default: the configured one)")}
+OPTIONS = {"--file": (FILE, "file of timestamps (default: the configured one)")}
 USAGE = "[--file FILE] [ID]"
 SUMMARY = "Show how long each phase of a start took."
 BAR_COLUMNS = 24

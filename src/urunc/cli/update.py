@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from urunc.bundle import resources
 from urunc.bundle.document import Object
-from urunc.cli.options import VALUE, Arguments
+from urunc.cli.options import FILE, VALUE, Arguments
 from urunc.cli.verb import ours
 from urunc.errors import UsageError
 from urunc.lifecycle import update
@@ -34,7 +34,7 @@ FIELDS = {
 }
 """Option → (field of linux.resources, kind of value, help)."""
 OPTIONS = {
-    "--resources": (VALUE, "file with a linux.resources object; -: standard input"),
+    "--resources": (FILE, "file with a linux.resources object; -: standard input"),
     **{name: (VALUE, text) for name, (_, _, text) in FIELDS.items()},
     "--l3-cache-schema": (VALUE, "not supported"),
     "--mem-bw-schema": (VALUE, "not supported"),

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the manual says of each verb beyond its options: `--help` and the man pages print it."""
+
+from __future__ import annotations
+
+DESCRIPTIONS = {
+    "create": (
+        "Checks the bundle, makes all that the container needs, and leaves it waiting for `start`. "
+        "A bundle is a directory with config.json (the OCI runtime specification) and a root file "
+        "system. Annotations, or urunc.json in the root file system, say which file is the "
+        "unikernel, and of which framework; a bundle without them is handed to the ordinary "
+        "runtime.",
+    ),
+    "start": (
+        "Lets a created container's init execute the monitor, which boots the guest. Returns when "
+        "the monitor runs; what the guest does then is on its console, the container's output.",
+    ),
+    "state": (
+        "The object is the one of the OCI runtime specification, with the status creating, "
+        "created, running, paused or stopped.",
+    ),
+    "kill": (
+        "KILL ends the monitor. TERM, INT and the image's own stop signal ask the guest to stop, "
+        "if it can be asked: an application in a Linux guest gets the signal itself, QEMU presses "
+        "the power button. A guest that cannot be asked is ended with its monitor.",
+    ),
+    "delete": (
+        "Removes what the container left on this machine: control groups, network devices, rules, "
+        "mounts and its directory. A container that has not stopped is not deleted without "
+        "--force.",
+    ),
+    "run": (
+        "As create and start. In the foreground, the terminal or the standard streams are the "
+        "guest's console, signals are passed on, and the exit code is the container's.",
+    ),
+    "list": ("Containers of the ordinary runtime below the same --root are listed, too.",),
+    "ps": (
+        "Shows the processes on the host: of a guest, its monitor and what is beside it. What runs "
+        "within the guest is not visible from outside. Other options are passed to ps(1).",
+    ),
+    "exec": (
+        "A unikernel has no processes to run a command in: for a guest this is refused, with exit "
+        "code 255. For an ordinary container all words are handed to its runtime.",
+    ),
+    "pause": ("The guest's virtual CPUs stand still until `resume`; its memory stays.",),
+    "resume": ("Lets the virtual CPUs of a paused guest run on.",),
+    "update": (
+        "The limits are those of the container's control groups. A guest's memory and number of "
+        "CPUs are fixed when it boots: a limit above them has no effect inside, a memory limit "
+        "that the guest does not fit into is refused.",
+    ),
+    "events": (
+        "One JSON object a line, of the type stats at each interval, oom when a process was "
+        "killed for want of memory, and at the end monitor and exit, which say why it ended.",
+    ),
+    "features": (
+        "The object is the one of the OCI runtime specification (features.md); engines read it. "
+        "Its annotations say which guests and monitors there are.",
+    ),
+    "spec": (
+        "The file is made for a guest if one of --type, --hypervisor, --binary and --mount-rootfs "
+        "is given, else as runc's is.",
+    ),
+    "plan": (
+        "Shows what `create` would decide, and why: guest, monitor, memory, network, the monitor's "
+        "command line, the steps of its init, and what of config.json has no effect. Needs no "
+        "root, and makes nothing. The network is not known before the container is there: its "
+        "place is marked, unless --id or --facts tells it.",
+        "With --diff the same is done for a second bundle, and what differs is printed. With "
+        "--shell a script is printed that runs the monitor by hand, without a container around "
+        "it.",
+    ),
+    "config": (
+        "The sources are the files of the configuration, its default, or the machine. The output "
+        "is TOML, and can be used as a configuration file.",
+    ),
+    "timeline": (
+        "Timestamps are recorded if URUNC_TIMESTAMPS=1 is in the environment of create or run. "
+        "Without ID, the last container's are shown.",
+    ),
+    "cache": (
+        "A guest that has no shared folder gets its root file system as an image. Images are kept, "
+        "and shared by containers of the same layers. `prune` removes what no container uses.",
+    ),
+    "completion": (
+        "The script is for bash, zsh or fish, and completes verbs, options, their values and the "
+        "ids of containers. `make install` installs all three.",
+    ),
+}
+"""Verb → paragraphs."""
+DESCRIPTIONS["checkpoint"] = DESCRIPTIONS["restore"] = (
+    "For an ordinary container all words are handed to its runtime. For a guest it is refused.",
+)
+
+EXAMPLES = {
+    "create": (("a container of the bundle in this directory", "urunc create web"),),
+    "run": (("the guest's console here, until it ends", "urunc run --bundle /srv/hello hello"),),
+    "kill": (("ask the guest to stop", "urunc kill web TERM"), ("end it", "urunc kill web KILL")),
+    "delete": (("whatever its status, or if there is none", "urunc delete --force web"),),
+    "update": (("half of a CPU", "urunc update --cpu-period 100000 --cpu-quota 50000 web"),),
+    "spec": (
+        ("a Unikraft kernel on Firecracker", "urunc spec --type unikraft --hypervisor firecracker"),
+        ("any image's root file system as a Linux guest", "urunc spec --mount-rootfs"),
+    ),
+    "plan": (
+        ("the bundle in this directory", "urunc plan"),
+        ("what a change of config.json changes", "urunc plan --bundle old --diff new"),
+        ("boot the kernel without a container", "urunc plan --shell | sh"),
+    ),
+    "cache": (
+        ("what there is", "urunc cache list"),
+        ("all that was not used for a day", "urunc cache prune --unused-for 24h"),
+    ),
+    "completion": (("in ~/.bashrc", 'eval "$(urunc completion bash)"'),),
+}
+"""Verb → (what it does, command line) of each."""
+
+ENVIRONMENT = (
+    ("URUNC_TIMESTAMPS", "1: record when each phase of a start is reached (create and run)."),
+    (
+        "URUNC_DOOR",
+        "off: let Python carry out all verbs; else a compiled program does what create has "
+        "prepared for start, state, kill and delete.",
+    ),
+    ("XDG_RUNTIME_DIR", "Where an ordinary user's containers are, in the directory urunc."),
+)
+FILES = (
+    ("/etc/urunc/config.toml", "The administrator's configuration; `urunc config` prints it."),
+    ("/etc/urunc/config.d/*.toml", "Parts of the configuration, read in the order of their names."),
+    ("/run/urunc", "The containers: a directory for each, with its state in container.json."),
+    ("/run/urunc.d", "What is remembered of monitors, and the user ids in use."),
+)
+EXIT_CODES = (
+    ("0", "The verb did what it is for."),
+    ("1", "It did not; one line on standard error, or in the file of --log, says why."),
+    ("255", "exec of a guest: refused."),
+    ("other", "run: the container's exit code, 128 + N if a signal N ended it."),
+)
+OVERVIEW = (
+    "urunc is an OCI runtime. It starts a unikernel of an ordinary OCI image on a virtual machine "
+    "monitor or a sandbox monitor (QEMU, Firecracker, Solo5), as runc starts a process. Container "
+    "engines call it in place of runc: containerd (by its own shim), Docker, Podman, CRI-O. A "
+    "container that is no unikernel is handed to an ordinary runtime.",
+    "Each command reads the configuration and the container's directory below --root; no daemon "
+    "runs. Options before the command can be given after it, too.",
+)
