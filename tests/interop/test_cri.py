@@ -87,6 +87,20 @@ def test_probe(containerd: Containerd, cri: Cri) -> None:
         pod.remove(sidecar)
 
 
+def test_runcs_shim(containerd: Containerd, cri: Cri) -> None:
+    """The same, where a handler is runc's shim with urunc's program (`BinaryName`)."""
+    need("firecracker", "kvm")
+    with Pod(containerd, cri, "runcs-shim").made() as pod:
+        guest, sidecar = guest_and_sidecar(pod)
+        is_in_its_own_group(pod, guest)
+        with pytest.raises(grpc.RpcError) as error:
+            cri("ExecSync", container_id=guest, cmd=["/bin/true"], timeout=10)
+        assert "a unikernel has no processes" in error.value.details()
+        made_again(pod, guest)
+        pod.stop(sidecar)
+        pod.remove(sidecar)
+
+
 def test_linux(containerd: Containerd, cri: Cri) -> None:
     """A guest beside a sidecar: it is found at the pod's address and on the pod's localhost, by the
     sidecar, a kubelet's probes and port-forward, and has that address itself."""

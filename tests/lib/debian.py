@@ -24,6 +24,8 @@ WORLD = pathlib.Path(__file__).resolve().parent / "world.py"
 HERE = pathlib.Path(os.environ.get("URUNC_TEST_MACHINES", PROJECT / "build/machines"))
 """The cache: FAMILY-debs/ (packages), NAME-base/ (what debootstrap makes), NAME/ (a machine)."""
 INSIDE = "/srv/urunc"
+TOOLS = pathlib.Path(os.environ.get("URUNC_TEST_TOOLS", PROJECT / "build/tools"))
+"""What `make tools` has built, for which a machine would need Go: it is shown in each."""
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 THEIRS = "/usr/local/share/machines-certificates"
 """Where a machine sees them: those who sign for PyPI here may be none of its own."""
@@ -207,6 +209,8 @@ def command(name: str, *words: str) -> list[str]:
     binds = [f"{HERE}/{family}-debs:/var/cache/apt/archives"]
     if os.path.exists(CERTIFICATES):
         binds.append(f"{CERTIFICATES}:{THEIRS}")
+    if TOOLS.is_dir():
+        binds.append(f"{TOOLS}:{INSIDE}/build/tools")
     world = [sys.executable, str(WORLD), "--with-parent", "--root", str(HERE / name)]
     for bind in binds:
         world += ["--bind", bind]

@@ -127,6 +127,12 @@ class Containerd(Engine):
                 runtime_path = "{self.runtime.rpartition("/")[0]}/{PROGRAM}"
                 pod_annotations = ["com.urunc.unikernel.*"]
                 container_annotations = ["com.urunc.unikernel.*"]
+                [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runcs-shim]
+                runtime_type = "{RUNC}"
+                pod_annotations = ["com.urunc.unikernel.*"]
+                container_annotations = ["com.urunc.unikernel.*"]
+                [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runcs-shim.options]
+                BinaryName = "{self.runtime}"
             """,
             # whatever an image's name begins with; by HTTP, which containerd 2 has to be told
             "containerd/certs.d/_default/hosts.toml": f'[host."http://{REGISTRY}"]\n',
