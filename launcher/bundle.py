@@ -5,8 +5,9 @@ it is for.
 Writes BUILT/code.TAG (of the interpreter), the marshalled code of every module (and of
 `__future__`, which each of them imports), and BUILT/index: the interpreter's magic number, the code
 of `start` beside this file, the name of the code's file, {name: (file, whether a package, offset,
-size)}, and {name: names} of the modules that each of ENTRIES imports. FINAL is where BUILT will
-stand: it is what tracebacks name. `make install` runs this.
+size)}, and {name: (names, offset, size)} of the modules that each of ENTRIES imports, with their
+code and its own in one piece. FINAL is where BUILT will stand: it is what tracebacks name. `make
+install` runs this.
 
 It also puts itself into BUILT/launcher. There it is run without words when the machine's Python has
 become another (another.py): processes of the one before still have their own code.
@@ -26,13 +27,16 @@ import sys
 import types
 from collections.abc import Sequence
 
-ENTRIES = (
-    "urunc.__main__",
-    *(f"urunc.cli.{verb}" for verb in ("create", "start", "state", "kill", "delete")),
-    "urunc.lifecycle.create",
-)
+VERBS = ("create", "start", "state", "kill", "delete")
+ENTRIES = ("urunc.__main__", *(f"urunc.cli.{verb}" for verb in VERBS), "urunc.lifecycle.create")
 """Modules that are imported together with all that they import: the beginning of each verb on the
 path of a container's start."""
+
+AFTER = {
+    "urunc.lifecycle.create": ("urunc.__main__", "urunc.cli.create"),
+    **{f"urunc.cli.{verb}": ("urunc.__main__",) for verb in VERBS},
+}
+"""Which of ENTRIES are there before another one: its piece has the rest alone."""
 
 
 class Source:
@@ -42,7 +46,8 @@ class Source:
     def __init__(self, path: pathlib.Path, shown: str, final: pathlib.Path) -> None:
         self.path, self.shown = path, shown
         self.package = path.name == "__init__.py"
-        self.code = marshalled(path, final / shown)
+        self.compiled = compiled(path, final / shown)
+        self.code = marshal.dumps(self.compiled)
 
 
 class Recorder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -98,12 +103,20 @@ def main() -> None:
         source = sources[name]
         index[name] = (source.shown, source.package, len(blob), len(source.code))
         blob += source.code
-    start = marshalled(here / "start.py", final / "launcher/start.py")
+    pieces: dict[str, tuple[list[str], int, int]] = {}
+    for entry, names in together.items():
+        there = {name for before in AFTER.get(entry, ()) for name in (*together[before], before)}
+        rest = [name for name in names if name not in there]
+        # one object: what its modules have in common is read once
+        piece = marshal.dumps(tuple(sources[name].compiled for name in (*rest, entry)))
+        pieces[entry] = (rest, len(blob), len(piece))
+        blob += piece
+    start = marshal.dumps(compiled(here / "start.py", final / "launcher/start.py"))
     code = f"code.{sys.implementation.cache_tag}"
     replace(built / code, blob)
     magic = importlib.util.MAGIC_NUMBER
     # version 2: what every Python 3 can read
-    facts = (magic, start, code, index, together)
+    facts = (magic, start, code, index, pieces)
     replace(built / "index", marshal.dumps(facts, 2))
 
 
@@ -140,12 +153,10 @@ def imported_by(entry: str, sources: dict[str, Source]) -> list[str]:
     return [name for name in names if name != entry]
 
 
-def marshalled(path: pathlib.Path, shown: pathlib.Path) -> bytes:
+def compiled(path: pathlib.Path, shown: pathlib.Path) -> types.CodeType:
     """A file's code, without its docstrings: they are a third of it, and nobody asks for them
     here."""
-    return marshal.dumps(
-        compile(path.read_bytes(), str(shown), "exec", dont_inherit=True, optimize=2)
-    )
+    return compile(path.read_bytes(), str(shown), "exec", dont_inherit=True, optimize=2)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ cost as much as a third of the interpreter's start. Here their code is in one fi
 where; `bundle.py` wrote both at install. They stand beside it as files too, for people and
 tracebacks. The installed scripts (urunc.in, shim.in) run this with MODULES, LIBRARY, the directory
 of all of it, CODE, the name of the code's file, ENTRY, the module whose `main` it is, and TOGETHER:
-module → the modules that it imports, to be loaded at once.
+module → the modules that it imports, to be loaded at once, and where their code is.
 """
 
+import gc
 import sys
 from _frozen_importlib import ModuleSpec
 from marshal import loads
@@ -30,7 +31,7 @@ class Bundle:
         if entry is None:
             return None
         if name in TOGETHER:
-            load_together(TOGETHER[name])
+            load_together(name, *TOGETHER[name])
         return Bundle.spec_of(name, entry)
 
     @staticmethod
@@ -50,45 +51,51 @@ class Bundle:
 
     @staticmethod
     def exec_module(module):
-        """Read the module's code and run it."""
-        _, _, offset, size = MODULES[module.__name__]
-        fd = open(CODE, O_RDONLY | O_CLOEXEC)
-        code = pread(fd, size, offset)
-        close(fd)
-        exec(loads(code), module.__dict__)
+        """Run the module's code, which may have come with that of others."""
+        name = module.__name__
+        code = ready.pop(name, None) or read(*MODULES[name][2:])
+        exec(code, module.__dict__)
 
 
-def load_together(names):
-    """Run these modules in this order, in which each finds those that it imports: without the
-    import system, which takes as long again for each. They are near each other in the file."""
-    names = [name for name in names if name not in sys.modules]
-    if not names:
-        return
-    begin = min(MODULES[name][2] for name in names)
-    end = max(MODULES[name][2] + MODULES[name][3] for name in names)
+def read(offset, size):
+    """What is at this place of the file."""
     fd = open(CODE, O_RDONLY | O_CLOEXEC)
-    code = memoryview(pread(fd, end - begin, begin))
+    code = pread(fd, size, offset)
     close(fd)
-    for name in names:
-        entry = MODULES[name]
-        spec = Bundle.spec_of(name, entry)
+    return loads(code)
+
+
+def load_together(entry, names, offset, size):
+    """Run these modules in this order, in which each finds those that it imports: without the
+    import system, which takes as long again for each. Their code is one piece of the file, so that
+    what they have in common is made once; the last in it is `entry`'s, whose turn is next."""
+    if all(name in sys.modules for name in names):
+        return
+    *codes, ready[entry] = read(offset, size)
+    for name, code in zip(names, codes):
+        if name in sys.modules:
+            continue
+        file = MODULES[name]
+        spec = Bundle.spec_of(name, file)
         module = Module(name)
         module.__spec__, module.__loader__, module.__file__ = spec, Bundle, spec.origin
         parent, _, last = name.rpartition(".")
         module.__package__ = parent
-        if entry[1]:
+        if parent and parent not in sys.modules:
+            __import__(parent)  # it is in another piece, that of what usually comes before
+        if file[1]:
             module.__package__, module.__path__ = name, spec.submodule_search_locations
         sys.modules[name] = module
-        offset = entry[2] - begin
-        if entry[3]:
-            exec(loads(code[offset : offset + entry[3]]), module.__dict__)
+        exec(code, module.__dict__)
         if parent:
             setattr(sys.modules[parent], last, module)
 
 
+ready = {}
 Module = type(sys)
 sys.meta_path.insert(0, Bundle)
 sys.path.append(LIBRARY)
 
+gc.disable()  # there is no garbage in code; who goes on for long has it enabled again
 ENTRY = globals()["ENTRY"]
 __import__(ENTRY, fromlist=("main",)).main()

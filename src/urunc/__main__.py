@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 VERSION = f"urunc version {__version__}\ncommit: {__version__}\nspec: {OCI_VERSION}\n"
+BRIEF = ("create", "start", "state", "kill", "delete")
+"""Verbs that end before garbage is worth collecting."""
 
 
 def main() -> NoReturn:
@@ -87,6 +89,10 @@ def run(
         sys.stdout.write(overview(rest[1] if len(rest) > 1 and rest[0] == "help" else ""))
         return 0
     verb = rest[0]
+    if verb not in BRIEF:
+        import gc
+
+        gc.enable()  # the launcher has it disabled
     if verb not in VERBS and {"--help", "-h"} & set(rest[1:]):
         raise UsageError(f"No help topic for '{verb}'", f"known: {', '.join(VERBS)}")
     if verb not in VERBS:

@@ -69,7 +69,11 @@ def test_modules(library: pathlib.Path, entry: str) -> None:
 def test_what_is_loaded_together(library: pathlib.Path) -> None:
     """The index names a verb's modules before those that import them."""
     *_, known, together = marshal.loads((library / "index").read_bytes())
-    names = together["urunc.lifecycle.create"]
+    names, _, _ = together["urunc.lifecycle.create"]
     assert set(names) <= set(known)
-    assert names.index("urunc.record") < names.index("urunc.plan.model")
+    assert names.index("urunc.plan.model") < names.index("urunc.plan.decide")
+    before = {
+        name for entry in ("urunc.__main__", "urunc.cli.create") for name in together[entry][0]
+    }
+    assert before and not before & set(names)
     assert "urunc.lifecycle.create" not in names

@@ -41,6 +41,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from urunc.bundle.image import UnikernelImage
     from urunc.config import Config
+    from urunc.lifecycle.recipe import Draft
     from urunc.lifecycle.relay import Relay
     from urunc.lifecycle.streams import Streams
     from urunc.monitors import Launch
@@ -140,6 +141,7 @@ class _Creation:
         self.storage = NO_STORAGE
         self.opened: dict[int, int] = {}
         """Descriptors of volumes that are mounts of their own (storage/detached_mounts.py)."""
+        self.recipe: Draft | None = None
         later = {k: spec.hooks[k] for k in ("poststart", "poststop") if k in spec.hooks}
         self.state = State.begin(
             directory.path, directory.identifier, spec.bundle, spec.annotations, later
@@ -167,16 +169,18 @@ class _Creation:
         self._fork()
         self.network.move_devices(self.init.pid)
         self._run_hooks()
-        net = self.network.connect(plan, user, self.init.pid, self.journal, hooked=self.hooked)
-        launch = self.prepared.realize(net, self.storage, self.chosen)
+        try:
+            net = self.network.connect(plan, user, self.init.pid, self.journal, hooked=self.hooked)
+            launch = self.prepared.realize(net, self.storage, self.chosen)
+        except (Error, OSError):
+            self.init.hear()  # if it has failed meanwhile, that was before
+            raise
         for omission in self.prepared.omissions(net, self.storage, self.chosen):
             logs.warn(omission)
-        self._finish(launch)
-        self._record(net, launch)
-        if self.options.recipe:
-            from urunc.lifecycle import recipe
-
-            recipe.write(self.state, plan, self.network, self.journal, self.config)
+        self._tell(launch)
+        self._complete(net, launch)
+        self._await()
+        self._record()
         self._let_go_of_device()  # the last thing, for it is not mounted again on failure
         return self.state
 
@@ -293,7 +297,8 @@ class _Creation:
             self.options.preserve_fds,
         )
         self.state.set_init(self.init.pid)
-        self.init.hear()
+        if self.spec.hooks or self.spec.net_devices or not self.init.in_groups:
+            self.init.hear()  # who comes next finds it in its place; else both go on
         if self.options.systemd:
             self.groups = groups.make_by_systemd(
                 self.directory.identifier,
@@ -319,7 +324,8 @@ class _Creation:
             self.hooked = True
             self.init.run_hooks(state)
 
-    def _finish(self, launch: Launch) -> None:
+    def _tell(self, launch: Launch) -> None:
+        """Tell init all that is left to do for it."""
         timing.stamp(16)
         # in a user namespace init may not reach its directory but as the one that it is in
         root = "root" if self.ids.own else f"{self.directory.path}/root"
@@ -342,6 +348,9 @@ class _Creation:
         )
         if not joined_first:
             self._join()
+
+    def _await(self) -> None:
+        """Wait until init has done it."""
         self.init.hear()
         self._set_attributes()
         timing.stamp(17)
@@ -388,7 +397,8 @@ class _Creation:
         except OSError as error:
             raise HostError(f"join control groups: {reason(error)}") from None
 
-    def _record(self, net: NetFacts, launch: Launch) -> None:
+    def _complete(self, net: NetFacts, launch: Launch) -> None:
+        """Have all ready that is to be written, while init is at its steps."""
         plan = self.prepared.plan
         self.state.complete(
             plan=flatten(plan, self.chosen),
@@ -404,6 +414,12 @@ class _Creation:
             network=self.spec.namespaces.get("network", ""),
             network_identity=self.network.identity,
         )
+        if self.options.recipe:
+            from urunc.lifecycle import recipe
+
+            self.recipe = recipe.draft(self.state, plan, self.network, self.journal)
+
+    def _record(self) -> None:
         if self.options.pid_file:
             try:
                 write_whole(self.options.pid_file, str(self.init.pid).encode(), 0o644)
@@ -412,6 +428,10 @@ class _Creation:
                     f"write pid file '{self.options.pid_file}': {reason(error)}"
                 ) from None
         self.state.save()
+        if self.recipe:
+            from urunc.lifecycle import recipe
+
+            recipe.write(self.recipe, self.state, self.network, self.config)
 
 
 def _os_error(error: OSError) -> str:

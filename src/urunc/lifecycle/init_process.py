@@ -36,6 +36,8 @@ class InitProcess:
         self.pid = 0
         self.in_groups = False
         """Whether it was in its control groups from its first moment."""
+        self._owed = 0
+        """How many answers are still to come."""
         self._timeout_s = timeout_s
         self._channel: Channel | None = None
 
@@ -82,6 +84,7 @@ class InitProcess:
             if fd >= 0:
                 posix.close(fd)
         self._channel = Channel(from_init[0], to_init[1])
+        self._owed = 1
 
     def _groups_to_be_born_in(self, spec: Spec, groups: Groups) -> tuple[int, tuple[str, ...]]:
         """A descriptor of the v2 group, in which init is from its first moment
@@ -99,28 +102,34 @@ class InitProcess:
 
     def run_hooks(self, state: str) -> None:
         """Have it run the createContainer hooks, with this on their standard input."""
+        self.hear()
         self.say(RunHooks(state=state))
         self.hear(limited=False)  # each hook has a time limit of its own
 
     def say(self, letter: RunHooks | Prepare) -> None:
-        """Tell it something; raises what it reports where it is gone."""
+        """Tell it something, which it does once it is through with what it does now; raises what it
+        reports where it is gone."""
         assert self._channel
+        self._owed += 1
         try:
             self._channel.send(letter)
         except BrokenPipeError:
             self.hear()
 
     def hear(self, *, limited: bool = True) -> None:
-        """Its answer; raises InitError with what it reports."""
+        """Wait until it is through with all that it was told: to be in its place, at first. Raises
+        InitError with what it reports."""
         assert self._channel
-        try:
-            answer = self._channel.receive(self._timeout_s if limited else None)
-        except TimeoutError:
-            raise InitError(f"init did not answer within {self._timeout_s} s") from None
-        if answer is None:
-            raise InitError("init died while it was set up")
-        if isinstance(answer, Problem):
-            raise InitError(answer.error, answer.hint)
+        while self._owed:
+            try:
+                answer = self._channel.receive(self._timeout_s if limited else None)
+            except TimeoutError:
+                raise InitError(f"init did not answer within {self._timeout_s} s") from None
+            if answer is None:
+                raise InitError("init died while it was set up")
+            if isinstance(answer, Problem):
+                raise InitError(answer.error, answer.hint)
+            self._owed -= 1
 
     def kill(self) -> None:
         """End it, if it is there."""

@@ -15,6 +15,7 @@ from urunc.init.letters import Start, whole
 from urunc.jsontext import dumps
 from urunc.linux.cgroups import freezer, oom_file
 from urunc.linux.files import stamp, write_whole
+from urunc.record import record
 from urunc.state import CREATED, FILE, JOURNAL, RUNNING
 
 TYPE_CHECKING = False
@@ -29,28 +30,46 @@ NAME = "recipe"
 FIRST = "urunc recipe 1"
 
 
-def write(
-    state: State, plan: Plan, network: GuestNetwork, journal: Journal, config: Config
-) -> None:
-    """Leave the recipe in the container's directory. A text that does not fit into a field means
-    that there is none."""
-    if state.returned or (config.path and not config.path.startswith("/")):
-        return
+@record
+class Draft:
+    """What of a recipe is known before container.json is written."""
+
+    head: tuple[str, ...]
+    """The facts before the stamps."""
+    rest: tuple[str, ...]
+    """What is behind them, up to the network's dump."""
+
+
+def draft(state: State, plan: Plan, network: GuestNetwork, journal: Journal) -> Draft:
+    """The recipe of a container whose journal and state are complete."""
     document = state.document
     pid, start_time = document["initProcess"]
     groups = state.group_paths
     freezes, thawed = freezer(groups)
-    fields = [FIRST, config.path, document["bootId"], str(pid), str(start_time), freezes, thawed]
+    actions = _removal(state, journal)
+    return Draft(
+        head=(document["bootId"], str(pid), str(start_time), freezes, thawed),
+        rest=(
+            *_state_text(state),
+            state.timestamps,
+            *_start(state, plan, network),
+            *("" if actions is None else "yes", oom_file(groups) if groups else ""),
+            *(text for action in actions or () for text in action),
+            "",
+        ),
+    )
+
+
+def write(draft: Draft, state: State, network: GuestNetwork, config: Config) -> None:
+    """Leave the recipe in the container's directory, where container.json is by now. A text that
+    does not fit into a field means that there is none."""
+    if state.returned or (config.path and not config.path.startswith("/")):
+        return
     stamps = [(name, stamp(f"{state.directory}/{name}")) for name in (FILE, JOURNAL)]
     stamps += [*network.stamps, *((path, stamp(path)) for path in config.files())]
-    fields += [str(len(stamps)), *(text for pair in stamps for text in pair)]
-    fields += _state_text(state)
-    fields.append(state.timestamps)
-    fields += _start(state, plan, network)
-    actions = _removal(state, journal)
-    fields += ["" if actions is None else "yes", oom_file(groups) if groups else ""]
-    fields += [text for action in actions or () for text in action]
-    fields.append("")
+    fields = [FIRST, config.path, *draft.head, str(len(stamps))]
+    fields += (text for pair in stamps for text in pair)
+    fields += draft.rest
     content = "".join(f"{field}\0" for field in fields).encode("utf-8", "surrogateescape")
     if content.count(b"\0") != len(fields):
         return
