@@ -9,6 +9,7 @@ of all of it, CODE, the name of the code's file, ENTRY, the module whose `main` 
 module → the modules that it imports, to be loaded at once, and where their code is.
 """
 
+import builtins
 import gc
 import sys
 from _frozen_importlib import ModuleSpec
@@ -69,11 +70,36 @@ def load_together(entry, names, offset, size):
     """Run these modules in this order, in which each finds those that it imports: without the
     import system, which takes as long again for each. Their code is one piece of the file, so that
     what they have in common is made once; the last in it is `entry`'s, whose turn is next."""
-    if all(name in sys.modules for name in names):
+    if all(name in known for name in names):
         return
     *codes, ready[entry] = read(offset, size)
+    builtins.__import__ = import_known
+    try:
+        run(names, codes)
+    finally:
+        builtins.__import__ = import_any
+
+
+def import_known(name, globals=None, locals=None, fromlist=(), level=0):
+    """`from name import …` of what is there already. Python's own builds an error's text each time
+    that a module is no package, and drops it."""
+    module = known.get(name) if fromlist and not level else None
+    if module:
+        has = module.__dict__
+        if "__path__" not in has:
+            return module
+        for wanted in fromlist:
+            if wanted not in has:
+                break
+        else:
+            return module
+    return import_any(name, globals, locals, fromlist, level)
+
+
+def run(names, codes):
+    """Run the modules of a piece."""
     for name, code in zip(names, codes):
-        if name in sys.modules:
+        if name in known:
             continue
         file = MODULES[name]
         spec = Bundle.spec_of(name, file)
@@ -81,17 +107,19 @@ def load_together(entry, names, offset, size):
         module.__spec__, module.__loader__, module.__file__ = spec, Bundle, spec.origin
         parent, _, last = name.rpartition(".")
         module.__package__ = parent
-        if parent and parent not in sys.modules:
+        if parent and parent not in known:
             __import__(parent)  # it is in another piece, that of what usually comes before
         if file[1]:
             module.__package__, module.__path__ = name, spec.submodule_search_locations
-        sys.modules[name] = module
+        known[name] = module
         exec(code, module.__dict__)
         if parent:
-            setattr(sys.modules[parent], last, module)
+            setattr(known[parent], last, module)
 
 
 ready = {}
+known = sys.modules
+import_any = builtins.__import__
 Module = type(sys)
 sys.meta_path.insert(0, Bundle)
 sys.path.append(LIBRARY)

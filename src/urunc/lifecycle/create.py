@@ -297,8 +297,10 @@ class _Creation:
             self.options.preserve_fds,
         )
         self.state.set_init(self.init.pid)
-        if self.spec.hooks or self.spec.net_devices or not self.init.in_groups:
-            self.init.hear()  # who comes next finds it in its place; else both go on
+        spec = self.spec
+        outside = spec.hooks or spec.net_devices or spec.namespaces.get("network")
+        if outside or not self.init.in_groups:
+            self.init.hear()  # who comes next has to find it in its place; else both go on
         if self.options.systemd:
             self.groups = groups.make_by_systemd(
                 self.directory.identifier,
