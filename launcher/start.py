@@ -98,7 +98,7 @@ def import_known(name, globals=None, locals=None, fromlist=(), level=0):
 
 def run(names, codes):
     """Run the modules of a piece."""
-    for name, code in zip(names, codes):
+    for name, code in zip(names, codes, strict=True):
         if name in known:
             continue
         file = MODULES[name]
