@@ -89,20 +89,13 @@ def run(
         sys.stdout.write(overview(rest[1] if len(rest) > 1 and rest[0] == "help" else ""))
         return 0
     verb = rest[0]
-    if verb not in BRIEF:
-        import gc
-
-        gc.enable()  # the launcher has it disabled
     if verb not in VERBS and {"--help", "-h"} & set(rest[1:]):
         raise UsageError(f"No help topic for '{verb}'", f"known: {', '.join(VERBS)}")
     if verb not in VERBS:
         from urunc.cli.help import unknown
 
         raise unknown(verb)
-    if verb in ("create", "run"):
-        timing.stamp(0)
-    elif verb == "start":
-        timing.begin(11)
+    _begin(verb)
     module: Any = __import__(f"urunc.cli.{VERBS[verb]}", fromlist=("main",))
     if verb in FOREIGN and rest[1:2] not in (["--help"], ["-h"]):
         from urunc.ordinary import named
@@ -132,6 +125,18 @@ def run(
     logs.container = arguments.words[0] if arguments.words and verb != "cache" else ""
     code: int = module.main(arguments)
     return code
+
+
+def _begin(verb: str) -> None:
+    """What has to be done before a verb's module is loaded."""
+    if verb not in BRIEF:
+        import gc
+
+        gc.enable()  # the launcher has it disabled
+    if verb in ("create", "run"):
+        timing.stamp(0)
+    elif verb == "start":
+        timing.begin(11)
 
 
 def _apply_globals(arguments: Arguments, words: Sequence[str]) -> None:
