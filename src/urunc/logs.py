@@ -41,10 +41,8 @@ def warn(message: str) -> None:
 
 def greet() -> None:
     """Give the warning that has waited."""
-    global later
     if later:
-        text, later = later, ""
-        warn(text)
+        warn(later)
 
 
 def info(message: str) -> None:

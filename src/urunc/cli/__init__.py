@@ -30,6 +30,7 @@ VERBS = {
     "timeline": "timeline",
     "cache": "cache",
     "completion": "completion",
+    "doctor": "doctor",
 }
 
 """A verb → its module, in the order of `urunc --help`."""

@@ -82,6 +82,13 @@ DESCRIPTIONS = {
         "A guest that has no shared folder gets its root file system as an image. Images are kept, "
         "and shared by containers of the same layers. `prune` removes what no container uses.",
     ),
+    "doctor": (
+        "Each line is fine, a note (a limit that one can live with) or a problem, and says what to "
+        "type or to set. KVM is not only opened: a guest of a few bytes is run, and network "
+        "devices and rules are tried in a namespace that ends with the trial. Nothing is left, and "
+        "no engine is called. The exit code is 1 if there is a problem. Ask as root what root's "
+        "engines will meet.",
+    ),
     "completion": (
         "The script is for bash, zsh or fish, and completes verbs, options, their values and the "
         "ids of containers. `make install` installs all three.",

@@ -14,6 +14,7 @@ FILES = ("initrd", "block", "mountRootfs")
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from urunc.bundle.image import UnikernelImage
+    from urunc.config import Config
     from urunc.guests import Guest
     from urunc.monitors import Monitor
     from urunc.plan.model import HostFacts, Inputs
@@ -29,6 +30,14 @@ def check_pair(given: Inputs) -> None:
             f"annotation 'hypervisor': {guest.name} does not run on {monitor.name}",
             f"it runs on: {', '.join(sorted(guest.monitors))}",
         )
+    check_program(monitor, host, config)
+    _check_binary(given.image, monitor, host)
+    _check_files(given.image, guest, monitor)
+
+
+def check_program(monitor: Monitor, host: HostFacts, config: Config) -> None:
+    """Whether a monitor runs on this machine, and is of a version that will do; raises
+    HostError."""
     if host.architecture not in monitor.architectures:
         known = ", ".join(sorted(monitor.architectures))
         raise HostError(
@@ -47,8 +56,6 @@ def check_pair(given: Inputs) -> None:
             f"monitor '{monitor.name}': version {version} of '{host.program.path}' is too old",
             f"{least} at least",
         )
-    _check_binary(given.image, monitor, host)
-    _check_files(given.image, guest, monitor)
 
 
 def _check_binary(image: UnikernelImage, monitor: Monitor, host: HostFacts) -> None:
