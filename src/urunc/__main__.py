@@ -105,8 +105,8 @@ def run(
         identifier = named(rest[1:], arguments.root)
         if identifier and not is_ours(arguments.root, identifier):
             arguments.hand_over(config)
-        if VERBS[verb] == "refused":
-            module.refuse(verb, rest[1:], arguments, identifier)
+        if hasattr(module, "before"):
+            module.before(arguments, rest[1:], identifier)
     # global options are accepted after the verb, too
     parse(
         rest[1:],

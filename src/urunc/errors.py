@@ -56,6 +56,10 @@ class MonitorError(Error):
     """A monitor that runs does not do what it is asked to."""
 
 
+class SnapshotError(Error):
+    """A saved guest is not what it should be, or does not fit here; or a guest cannot be saved."""
+
+
 class RefusedError(Error):
     """A unikernel cannot do this; the exit code is that of an `exec` that fails."""
 

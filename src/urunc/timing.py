@@ -35,6 +35,7 @@ NAMES = {
     16: "network ready",
     17: "storage ready",
     18: "execve of the monitor",
+    19: "saved guest goes on",
 }
 
 enabled = posix.environ.get(b"URUNC_TIMESTAMPS") == b"1"

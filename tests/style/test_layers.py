@@ -26,10 +26,11 @@ ROOMS = {
     " programs state",
     "net": "bundle.network_files directory journal linux plan.model state",
     "cgroup": "bundle journal journaled linux plan.device_nodes plan.model state",
+    "snapshot": "linux monitors net.facts plan.model plan.network storage.facts storage.sparse",
     "init": "bundle config guest_channel ids linux monitors plan.device_nodes plan.model programs"
     " state storage.facts storage.virtiofsd timing",
     "lifecycle": "bundle cgroup config directory filters guest_channel guests ids init journal"
-    " journaled linux monitor_client monitors net plan state storage timing users",
+    " journaled linux monitor_client monitors net plan snapshot state storage timing users",
     "cli": "bundle cgroup config doctor features guest_channel guests ids init lifecycle linux"
     " monitors net.facts ordinary plan state storage timing users",
     "doctor": "config linux monitors ordinary plan.compatibility plan.host programs storage.mkfs"

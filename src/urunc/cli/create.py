@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from urunc.bundle.image import UnikernelImage
+    from urunc.bundle.spec import Spec
+    from urunc.lifecycle.create import CreateOptions
     from urunc.lifecycle.relay import Relay
     from urunc.state import State
 
@@ -41,6 +44,17 @@ def create(
     If config.json asks for a terminal, `terminal` returns a socket's descriptor to send it to; for
     a container without one, `relay` passes the streams on.
     """
+    from urunc.lifecycle import create
+
+    identifier, parsed, unikernel, asked = request(arguments, terminal, relay)
+    config = arguments.config()
+    return create.create(arguments.root, identifier, parsed, unikernel, config, asked)
+
+
+def request(
+    arguments: Arguments, terminal: Callable[[], int] | None, relay: Relay | None
+) -> tuple[str, Spec, UnikernelImage, CreateOptions]:
+    """The container's id, what its bundle is, and how to make it; as in `create`."""
     (identifier,) = arguments.only("container id")
     config = arguments.config()
     bundle = bundle_directory(arguments.get("--bundle"))
@@ -53,13 +67,13 @@ def create(
     parsed = spec.parse(document, bundle)
     unikernel = image.read(parsed, config)
     timing.stamp(1)
-    from urunc.lifecycle import create
+    from urunc.lifecycle.create import CreateOptions
 
     alone = arguments.document is None
-    asked = create.CreateOptions(relay=relay, recipe=alone, **options(arguments))
+    asked = CreateOptions(relay=relay, recipe=alone, **options(arguments))
     if parsed.terminal and terminal:
         asked = replace(asked, console_descriptor=terminal())
-    return create.create(arguments.root, identifier, parsed, unikernel, config, asked)
+    return identifier, parsed, unikernel, asked
 
 
 def options(arguments: Arguments) -> dict[str, Any]:
@@ -69,8 +83,8 @@ def options(arguments: Arguments) -> dict[str, Any]:
     if not count.isdecimal() or len(count) > 9:
         raise UsageError(f"option '--preserve-fds': '{count}' is not a whole number")
     return {
-        "pid_file": _absolute(arguments.get("--pid-file")),
-        "console_socket": _absolute(arguments.get("--console-socket")),
+        "pid_file": absolute(arguments.get("--pid-file")),
+        "console_socket": absolute(arguments.get("--console-socket")),
         "systemd": arguments.has("--systemd-cgroup"),
         "preserve_fds": int(count),
         "pivot": not arguments.has("--no-pivot"),
@@ -79,7 +93,8 @@ def options(arguments: Arguments) -> dict[str, Any]:
     }
 
 
-def _absolute(path: str) -> str:
+def absolute(path: str) -> str:
+    """A path from the current directory; "" stays."""
     return f"{posix.getcwd()}/{path}" if path and not path.startswith("/") else path
 
 

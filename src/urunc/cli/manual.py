@@ -53,6 +53,17 @@ DESCRIPTIONS = {
         "One JSON object a line, of the type stats at each interval, oom when a process was "
         "killed for want of memory, and at the end monitor and exit, which say why it ended.",
     ),
+    "checkpoint": (
+        "Saves a guest's memory, its machine's state and its disks into a directory, while it "
+        "stands still. Then it goes on (--leave-running), or ends and is deleted. Firecracker and "
+        "QEMU can do so. For an ordinary container all words are handed to its runtime.",
+    ),
+    "restore": (
+        "Makes a container as create does, and its guest goes on from where `checkpoint` saved it. "
+        "It is refused unless the machine, the monitor and its version, the kernel, the disks and "
+        "the addresses are the same. Without --detach it waits for the end, as run does. For an "
+        "ordinary bundle all words are handed to its runtime.",
+    ),
     "features": (
         "The object is the one of the OCI runtime specification (features.md); engines read it. "
         "Its annotations say which guests and monitors there are.",
@@ -95,9 +106,6 @@ DESCRIPTIONS = {
     ),
 }
 """Verb → paragraphs."""
-DESCRIPTIONS["checkpoint"] = DESCRIPTIONS["restore"] = (
-    "For an ordinary container all words are handed to its runtime. For a guest it is refused.",
-)
 
 EXAMPLES = {
     "create": (("a container of the bundle in this directory", "urunc create web"),),
@@ -105,6 +113,15 @@ EXAMPLES = {
     "kill": (("ask the guest to stop", "urunc kill web TERM"), ("end it", "urunc kill web KILL")),
     "delete": (("whatever its status, or if there is none", "urunc delete --force web"),),
     "update": (("half of a CPU", "urunc update --cpu-period 100000 --cpu-quota 50000 web"),),
+    "checkpoint": (
+        ("save it, and let it go on", "urunc checkpoint --leave-running --image-path saved web"),
+    ),
+    "restore": (
+        (
+            "the bundle in this directory, from what was saved",
+            "urunc restore --detach --image-path saved web",
+        ),
+    ),
     "spec": (
         ("a Unikraft kernel on Firecracker", "urunc spec --type unikraft --hypervisor firecracker"),
         ("any image's root file system as a Linux guest", "urunc spec --mount-rootfs"),

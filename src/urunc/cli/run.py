@@ -9,14 +9,19 @@ import posix
 from urunc import guest_channel, logs, monitors, timing
 from urunc.cli.create import create
 from urunc.cli.options import CREATE, FLAG, Arguments
-from urunc.errors import WrongStatusError
+from urunc.errors import NotFoundError, WrongStatusError
 from urunc.lifecycle import delete, exit_reason, kill, start
 from urunc.state import State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from urunc.config import Config
+    from urunc.lifecycle.relay import Relay
     from urunc.lifecycle.terminal import Session
+
+    Make = Callable[[Arguments, Callable[[], int] | None, Relay | None], State]
 
 OPTIONS = CREATE | {
     "--detach": (FLAG, "return while it runs"),
@@ -28,6 +33,11 @@ FORWARDED = (1, 2, 3, 10, 12, 15)
 
 
 def main(arguments: Arguments) -> int:
+    return carry(arguments, create, start.start)
+
+
+def carry(arguments: Arguments, make: Make, begin: Callable[[str, str, Config], object]) -> int:
+    """Make a container, let it run, and (without --detach) see it to its end; the exit code."""
     config = arguments.config()
     detach = arguments.has("--detach")
     session = relay = None
@@ -43,9 +53,9 @@ def main(arguments: Arguments) -> int:
         from urunc.lifecycle.relay import Relay
 
         relay = Relay()
-        state = create(arguments, open_session, relay)
+        state = make(arguments, open_session, relay)
     else:
-        state = create(arguments)
+        state = make(arguments, None, None)
     try:
         if relay:
             relay.release()
@@ -55,7 +65,7 @@ def main(arguments: Arguments) -> int:
             session.take()
         told = guest_channel.listen(state.directory) if not detach else -1
         timing.stamp(11)
-        start.start(arguments.root, state.id, config)
+        begin(arguments.root, state.id, config)
         if detach:
             return 0
         if session:
@@ -81,7 +91,10 @@ def main(arguments: Arguments) -> int:
     why = exit_reason.reason(plan, monitor, code, said, stop)
     logs.info(f"container '{state.id}' ended: {why}")
     if not arguments.has("--keep"):
-        delete.delete(arguments.root, state.id, config, force=False)
+        try:
+            delete.delete(arguments.root, state.id, config, force=False)
+        except NotFoundError:
+            pass  # `checkpoint` has ended and deleted it
     return exit_reason.exit_code(plan, code, said, stop)
 
 

@@ -39,6 +39,8 @@ from urunc.users import choose_user
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from urunc.bundle.image import UnikernelImage
     from urunc.config import Config
     from urunc.lifecycle.recipe import Draft
@@ -77,9 +79,10 @@ def create(
     unikernel: UnikernelImage,
     config: Config,
     options: CreateOptions,
+    making: Callable[[Directory, Spec, Prepared, Config, CreateOptions], Creation] | None = None,
 ) -> State:
-    """Bring a container up to the point where only `start` is missing. Raises Error, leaving
-    nothing."""
+    """Bring a container up to the point where only `start` is missing, by another Creation where
+    `making` makes one. Raises Error, leaving nothing."""
     check_id(identifier)
     if spec.terminal and not options.console_socket and options.console_descriptor < 0:
         raise SpecError(
@@ -97,7 +100,7 @@ def create(
     timing.open_file(config.get("timestamps.file"), identifier)
     directory = Directory(root, identifier)
     directory.make()
-    creation = _Creation(directory, spec, prepared, config, options)
+    creation = (making or Creation)(directory, spec, prepared, config, options)
     try:
         state = creation.run()
     except BaseException as error:
@@ -111,7 +114,7 @@ def create(
     return state
 
 
-class _Creation:
+class Creation:
     """The steps of `create`, with what they made so far."""
 
     def __init__(
@@ -164,25 +167,30 @@ class _Creation:
             self._limit_devices()
         self._give_disks()
         self._take_streams()
-        self._provide()
+        self.provide()
         self._prepare()
         self._fork()
         self.network.move_devices(self.init.pid)
         self._run_hooks()
         try:
             net = self.network.connect(plan, user, self.init.pid, self.journal, hooked=self.hooked)
-            launch = self.prepared.realize(net, self.storage, self.chosen)
+            net, launch = self.realize(net)
         except (Error, OSError):
             self.init.hear()  # if it has failed meanwhile, that was before
             raise
-        for omission in self.prepared.omissions(net, self.storage, self.chosen):
-            logs.warn(omission)
         self._tell(launch)
         self._complete(net, launch)
         self._await()
         self._record()
         self._let_go_of_device()  # the last thing, for it is not mounted again on failure
         return self.state
+
+    def realize(self, net: NetFacts) -> tuple[NetFacts, Launch]:
+        """The network as the guest has it, and the monitor's launch."""
+        launch = self.prepared.realize(net, self.storage, self.chosen)
+        for omission in self.prepared.omissions(net, self.storage, self.chosen):
+            logs.warn(omission)
+        return net, launch
 
     @property
     def user(self) -> MonitorUser:
@@ -244,7 +252,7 @@ class _Creation:
             self.streams = streams.take(relay.open() if relay else (0, 1, 2))
             self.chosen = streams.settled(plan, self.streams, self.chosen)
 
-    def _provide(self) -> None:
+    def provide(self) -> None:
         """What of the container's files is the guest's."""
         plan, user = self.prepared.plan, self.user
         if plan.storage.root_way or plan.storage.volumes:

@@ -45,7 +45,7 @@ def start(root: str, identifier: str, config: Config) -> State:
         if status != CREATED:
             raise _wrong_status(identifier, status)
         changed = _look_again(state, config)
-        _let_go(state, changed)
+        let_go(state, changed)
     finally:
         directory.unlock()
     try:
@@ -113,7 +113,7 @@ def _take_back(state: State) -> None:
         Journal(state.directory, resource_class).take_back(state.unfinished)
 
 
-def _let_go(state: State, launch: MonitorExec | None) -> None:
+def let_go(state: State, launch: MonitorExec | None) -> None:
     """Open init's FIFO and wait until it has become the monitor."""
     letter = Start(launch=launch, state=dumps(state.oci(CREATED)))
     answer = posix.open(

@@ -82,6 +82,21 @@ static PyObject *linux_move_mount(PyObject *self, PyObject *args)
     return done;
 }
 
+/* exchange(one, other): two paths of one file system change places (renameat2(2), RENAME_EXCHANGE). */
+static PyObject *linux_exchange(PyObject *self, PyObject *args)
+{
+    PyObject *one = NULL, *other = NULL;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "O&O&", PyUnicode_FSConverter, &one, PyUnicode_FSConverter, &other))
+        return NULL;
+    long rc = syscall(SYS_renameat2, AT_FDCWD, PyBytes_AsString(one), AT_FDCWD, PyBytes_AsString(other),
+                      0x02 /* RENAME_EXCHANGE */);
+    PyObject *done = none_or_error(rc, other);
+    Py_DECREF(one);
+    Py_DECREF(other);
+    return done;
+}
+
 /* mount_setattr(dirfd, path, at_flags, attr_set, attr_clr, propagation, userns_fd) */
 static PyObject *linux_mount_setattr(PyObject *self, PyObject *args)
 {
@@ -217,6 +232,7 @@ PyMethodDef mount_methods[] = {
     {"umount2", linux_umount2, METH_VARARGS, NULL},
     {"open_tree", linux_open_tree, METH_VARARGS, NULL},
     {"move_mount", linux_move_mount, METH_VARARGS, NULL},
+    {"exchange", linux_exchange, METH_VARARGS, NULL},
     {"mount_setattr", linux_mount_setattr, METH_VARARGS, NULL},
     {"pivot_root", linux_pivot_root, METH_VARARGS, NULL},
     {"openat2", linux_openat2, METH_VARARGS, NULL},

@@ -181,6 +181,54 @@ class Need:
         return memory
 
 
+class Snapshots:
+    """How a monitor saves its guest, which stands still, and takes up a saved one. Monitors that
+    can do so have a subclass in a module of its own, which is loaded only for that."""
+
+    files: tuple[str, ...] = ("state",)
+    """The names of the files that it saves into."""
+    memory = ""
+    """Which of them is as large as the guest's memory, "" for none."""
+    lent = False
+    """Whether it opens the files by paths in its root; else it is given descriptors."""
+
+    def problem(self, version: str, channel: ChannelKind) -> str:
+        """Why a guest of this monitor cannot be saved, "" where it can."""
+        return ""
+
+    def machine(self, launch: Launch, program: Program) -> tuple[str, ...]:
+        """What of a launch makes the machine that the guest sees; equal for a saved one and the one
+        that takes it up."""
+        raise NotImplementedError
+
+    def waiting(self, launch: Launch) -> Launch:
+        """The launch of a monitor that waits for a saved guest in place of booting one."""
+        raise NotImplementedError
+
+    def save(
+        self,
+        control: Control,
+        files: Mapping[str, int],
+        paths: Mapping[str, str],
+        most_bytes: int,
+    ) -> None:
+        """Save into new files, `most_bytes` at most: their descriptors by their names, and where
+        `lent` their paths. Raises MonitorError, OSError."""
+        raise NotImplementedError
+
+    def load(
+        self,
+        control: Control,
+        files: Mapping[str, int],
+        paths: Mapping[str, str],
+        version: str,
+        taps: Mapping[str, str],
+    ) -> None:
+        """Take up a saved guest, which stands still; `taps` are the network devices' TAP devices as
+        they were → as they are. Raises MonitorError."""
+        raise NotImplementedError
+
+
 class Monitor:
     """A virtual machine monitor or sandbox monitor. Subclasses set the attributes and write
     `launch` and `program_name`. Paths are in the monitor's root."""
@@ -238,6 +286,9 @@ class Monitor:
     """The signal that ends it when its guest is to stop (SIGTERM, SIGINT, SIGQUIT, SIGHUP) and has
     no other way."""
 
+    saves_by = ""
+    """The module whose SNAPSHOTS is its class of Snapshots, "" where it cannot save a guest."""
+
     def program_name(self, architecture: str) -> str:
         """The name of the program to look for on PATH."""
         raise NotImplementedError
@@ -272,6 +323,14 @@ class Monitor:
     def ending(self, code: int) -> str:
         """The meaning of its exit code, in words for the user."""
         return f"{self.name} ended with exit code {code}"
+
+    def snapshots(self) -> Snapshots | None:
+        """How it saves a guest; None where it cannot."""
+        if not self.saves_by:
+            return None
+        module: Any = __import__(self.saves_by, fromlist=("SNAPSHOTS",))
+        found: Snapshots = module.SNAPSHOTS()
+        return found
 
     def need(self, vcpus: int, accelerator: Accelerator) -> Need:
         """The memory that it needs for itself with `vcpus` vCPUs."""

@@ -23,6 +23,7 @@ ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0
 ID_LIMIT = 64
 GUEST_CID = 3
 """The guest's vsock address: the first that is not reserved (vsock(7))."""
+CONFIGURATION = f"{RUN}/firecracker.json"
 VSOCK = f"{RUN}/vsock.sock"
 """A guest's connection to port N arrives at the socket VSOCK_N (Firecracker's docs/vsock.md)."""
 ETHERNET_MTU = 1500
@@ -81,6 +82,7 @@ class Firecracker(Monitor):
         "aarch64": frozenset(("image",)),
     }
     control_socket = f"{RUN}/firecracker.sock"
+    saves_by = "urunc.monitors.firecracker_snapshots"
     orders = frozenset(REQUESTS)
     # as PID 1 of a namespace it has no handler for TERM and INT; on HUP it ends with 156
     stop_signal = 9
@@ -117,14 +119,14 @@ class Firecracker(Monitor):
             "--api-sock",
             f"{RUN}/firecracker.sock",
         ]
-        argv += ["--config-file", f"{RUN}/firecracker.json", "--level", "Error"]
+        argv += ["--config-file", CONFIGURATION, "--level", "Error"]
         if not machine.seccomp:
             argv.append("--no-seccomp")
         argv += machine.arguments
         devices = ("/dev/kvm", *(("/dev/net/tun",) if machine.nics else ()))
         return Launch(
             argv=tuple(argv),
-            files={f"{RUN}/firecracker.json": dumps(_configuration(machine, program), indent=2)},
+            files={CONFIGURATION: dumps(_configuration(machine, program), indent=2)},
             devices=devices,
             seccomp="own" if machine.seccomp else "",
         )

@@ -97,6 +97,7 @@ class Qemu(Monitor):
     overhead_per_gib_mib = 8
     consoles = {"aarch64": "ttyAMA0"}
     control_socket = f"{RUN}/qmp.sock"
+    saves_by = "urunc.monitors.qemu_snapshots"
     orders = frozenset(COMMANDS)
     events_socket = f"{RUN}/events.sock"
     formats = {
@@ -124,16 +125,16 @@ class Qemu(Monitor):
 
     def order(self, control: Control, what: str) -> None:
         self.subscribe(control)
-        _execute(control, COMMANDS[what])
+        execute(control, COMMANDS[what])
 
     def is_attended(self, control: Control) -> bool:
         self.subscribe(control)
-        ports = _execute(control, {"execute": "query-chardev"})
+        ports = execute(control, {"execute": "query-chardev"})
         return any(port["label"] == "channel" and port["frontend-open"] for port in ports)
 
     def subscribe(self, control: Control) -> None:
         control.line()  # its greeting
-        _execute(control, {"execute": "qmp_capabilities"})
+        execute(control, {"execute": "qmp_capabilities"})
 
     def heard(self, control: Control) -> list[dict[str, str]]:
         found = []
@@ -322,8 +323,9 @@ def _share(share: MachineShare, index: int) -> list[str]:
     ]
 
 
-def _execute(control: Control, command: dict[str, Any]) -> Any:
-    control.send(dumps(command).encode() + b"\n")
+def execute(control: Control, command: dict[str, Any], descriptors: tuple[int, ...] = ()) -> Any:
+    """A command's answer; `descriptors` go with it. Raises MonitorError."""
+    control.send(dumps(command).encode() + b"\n", descriptors)
     while True:
         answer = loads(control.line().decode())
         if "error" in answer:
@@ -333,7 +335,7 @@ def _execute(control: Control, command: dict[str, Any]) -> Any:
 
 
 def _status(control: Control) -> str:
-    return str(_execute(control, {"execute": "query-status"}).get("status", ""))
+    return str(execute(control, {"execute": "query-status"}).get("status", ""))
 
 
 def _cpu(machine: Machine, *, kvm: bool) -> str:

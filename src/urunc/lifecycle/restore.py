@@ -1,0 +1,377 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`restore`: a container is made as `create` makes it, but for its disks, which are those that were
+saved, and its monitor, which waits for a guest; then the monitor loads it, and it goes on.
+
+Runs in the caller's process, in the host's namespaces, with its privilege. Everything that was
+saved is compared with this machine and this container before anything is made; what the network and
+the files are is known only as they are made. A failure at any point takes back all that was made.
+"""
+
+from __future__ import annotations
+
+import posix
+from time import monotonic, sleep
+
+from urunc import guest_channel, logs, monitors, timing
+from urunc.directory import Directory
+from urunc.errors import (
+    Error,
+    ExistsError,
+    HostError,
+    MonitorError,
+    SnapshotError,
+    WrongStatusError,
+    reason,
+)
+from urunc.lifecycle.checkpoint import SAVE_TIMEOUT_S
+from urunc.lifecycle.create import Creation, create
+from urunc.lifecycle.delete import end
+from urunc.lifecycle.run_hooks import run_hooks
+from urunc.lifecycle.start import let_go
+from urunc.linux import _linux
+from urunc.linux.files import O_PATH, exists, open_in_root, unlink
+from urunc.monitor_client import NONSENSE, Control
+from urunc.net.facts import NetFacts
+from urunc.plan.model import as_planned, unflatten
+from urunc.plan.prepare import within_pod
+from urunc.snapshot import fit, lend
+from urunc.snapshot.files import Reading, digest
+from urunc.snapshot.host import host_for
+from urunc.snapshot.manifest import SAME, SAVED
+from urunc.state import CREATED, RUNNING, STOPPED, check_id, load
+from urunc.storage import sparse
+from urunc.storage.facts import NO_STORAGE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from urunc.bundle.image import UnikernelImage
+    from urunc.bundle.spec import Spec
+    from urunc.config import Config
+    from urunc.lifecycle.create import CreateOptions
+    from urunc.monitors import Launch, Monitor, Snapshots
+    from urunc.plan.model import Plan, PlannedFile
+    from urunc.plan.prepare import Prepared
+    from urunc.snapshot.manifest import SavedDisk
+    from urunc.state import State
+
+APPEAR_TIMEOUT_S = 30.0
+"""How long a monitor may take until it listens."""
+INTERVAL_S = 0.001
+READY = b"ready\n"
+"""What urunc's init in the guest has said before it was saved."""
+
+
+class Restoring:
+    """A saved guest that becomes a container's."""
+
+    def __init__(self, path: str) -> None:
+        try:
+            self.saved = Reading(path)
+        except SnapshotError as error:
+            raise SnapshotError(f"restore: {error.message}", error.hint) from None
+        self.replaced: list[_Replaced] = []
+
+    def close(self) -> None:
+        """Let go of the saved guest."""
+        self.saved.close()
+
+    def create(
+        self,
+        root: str,
+        identifier: str,
+        spec: Spec,
+        unikernel: UnikernelImage,
+        config: Config,
+        options: CreateOptions,
+    ) -> State:
+        """The container, whose monitor only has to be started; raises Error, leaving nothing."""
+        where = f"restore '{identifier}' from '{self.saved.path}'"
+        if exists(f"{root}/{check_id(identifier)}"):
+            raise ExistsError(f"restore '{identifier}': container with given ID already exists")
+        try:
+            _, prepared = within_pod(identifier, spec, unikernel, config, options.pod)
+            self._check(prepared)
+
+            def making(directory: Directory, *rest: Any) -> Creation:
+                return _Restoration(directory, *rest, saved=self.saved)
+
+            self._put_back(prepared.plan)
+            return create(root, identifier, spec, unikernel, config, options, making)
+        except SnapshotError as error:
+            self._take_back()
+            raise SnapshotError(f"{where}: {error.message}", error.hint) from None
+        except BaseException:
+            self._take_back()
+            raise
+
+    def _check(self, prepared: Prepared) -> None:
+        plan, manifest = prepared.plan, self.saved.manifest
+        problem = fit.problem(plan, as_planned(plan), NO_STORAGE, prepared.monitor.snapshots())
+        if problem:
+            raise SnapshotError(problem)
+        for warning in fit.check_plan(manifest, plan, host_for(plan.machine.accelerator)):
+            logs.warn(warning)
+        if digest_of(plan, plan.kernel.file) != manifest.kernel:
+            raise SnapshotError(
+                "the guest's kernel is not the one that was saved", fit.OTHER_CONTAINER
+            )
+        self.saved.verify()
+
+    def _put_back(self, plan: Plan) -> None:
+        """The image's own disks, as they were saved."""
+        saved = {disk.target: disk for disk in self.saved.manifest.disks}
+        for file in plan.storage.disks:
+            disk = saved.get(file.target)
+            if not disk or disk.read_only != file.read_only:
+                raise SnapshotError(f"disk '{file.target}': it was not saved", fit.OTHER_CONTAINER)
+            if disk.kind == SAVED:
+                source = self.saved.files[disk.file]
+                self.replaced.append(_Replaced(plan, file, source, disk.size_bytes))
+            elif digest_of(plan, file) != disk.digest:
+                raise _other_disk(file.target)
+
+    def _take_back(self) -> None:
+        for item in reversed(self.replaced):
+            item.take_back()
+        self.replaced = []
+
+    def start(self, root: str, identifier: str, config: Config) -> None:
+        """Let the monitor run and load the guest, which goes on; raises Error, and then the caller
+        deletes the container."""
+        directory = Directory(root, identifier)
+        directory.lock()
+        try:
+            state = load(root, identifier)
+            stamps = state.timestamps
+            timing.open_file(
+                stamps or config.get("timestamps.file"), identifier, always=bool(stamps)
+            )
+            timing.stamp(12)
+            status = state.status()
+            if status != CREATED:
+                raise WrongStatusError(f"restore '{identifier}': container is {status}")
+            let_go(state, None)
+            _Loading(state, config, self.saved).run()
+            timing.stamp(19)
+        except BaseException:
+            self._take_back()
+            raise
+        finally:
+            directory.unlock()
+        for item in self.replaced:
+            item.settle()
+        try:
+            run_hooks(state, "poststart", RUNNING)
+        except Error:
+            end(state, config.get("timeouts.kill_s"))
+            raise
+
+
+def digest_of(plan: Plan, file: PlannedFile) -> str:
+    """The digest of a file of the image's or of the host's; raises SnapshotError."""
+    source = file.source
+    try:
+        if source.inside:
+            fd = open_in_root(plan.storage.root, source.path, posix.O_RDONLY | posix.O_NONBLOCK)
+        else:
+            fd = posix.open(source.path, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
+    except OSError as error:
+        raise SnapshotError(f"'{source.path}': {reason(error)}") from None
+    try:
+        return digest(fd, posix.fstat(fd).st_size)
+    finally:
+        posix.close(fd)
+
+
+def _other_disk(target: str) -> SnapshotError:
+    return SnapshotError(
+        f"disk '{target}': its content is not what the guest had", fit.OTHER_CONTAINER
+    )
+
+
+class _Replaced:
+    """A disk of the image in place of which there is the saved one; who has the other open keeps
+    it. Raises SnapshotError."""
+
+    def __init__(self, plan: Plan, file: PlannedFile, source: int, size: int) -> None:
+        try:
+            fd = open_in_root(plan.storage.root, file.source.path, O_PATH)
+            try:
+                # links are resolved within the root: this is where the file itself is
+                self._path = posix.readlink(f"/proc/self/fd/{fd}")
+            finally:
+                posix.close(fd)
+            directory, _, name = self._path.rpartition("/")
+            self._other = f"{directory}/.{name}.{posix.getpid()}.restored"
+            copy_disk(source, self._other, size, file.source.uid, file.source.gid, file.source.mode)
+            _linux.exchange(self._other, self._path)
+        except OSError as error:
+            raise SnapshotError(f"disk '{file.source.path}': {reason(error)}") from None
+
+    def take_back(self) -> None:
+        """The disk as it was before."""
+        try:
+            _linux.exchange(self._other, self._path)
+            unlink(self._other)
+        except OSError as error:
+            logs.warn(f"disk '{self._path}': {reason(error)}: it was '{self._other}'")
+
+    def settle(self) -> None:
+        """What was there before is not needed any more."""
+        try:
+            unlink(self._other)
+        except OSError as error:
+            logs.warn(f"remove '{self._other}': {reason(error)}")
+
+
+def copy_disk(source: int, path: str, size: int, uid: int, gid: int, mode: int) -> None:
+    """A new file at `path` with a saved disk's content; raises OSError, leaving none."""
+    flags = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_NOFOLLOW | posix.O_CLOEXEC
+    fd = posix.open(path, flags, 0o600)
+    try:
+        sparse.copy(source, fd, size)
+        posix.ftruncate(fd, size)
+        posix.fchown(fd, uid, gid)
+        posix.fchmod(fd, mode & 0o7777)
+    except OSError:
+        unlink(path)
+        raise
+    finally:
+        posix.close(fd)
+
+
+class _Restoration(Creation):
+    """The steps of `create` for a saved guest."""
+
+    def __init__(self, *given: Any, saved: Reading) -> None:
+        super().__init__(*given)
+        self.saved = saved
+        snapshots = self.prepared.monitor.snapshots()
+        assert snapshots
+        self.snapshots: Snapshots = snapshots
+
+    def provide(self) -> None:
+        """The container's files, with the disks as they were saved."""
+        super().provide()
+        plan = self.prepared.plan
+        problem = fit.problem(plan, self.chosen, self.storage, self.snapshots)
+        if problem:
+            raise SnapshotError(problem)
+        known = [(file.target, file.read_only) for file in plan.storage.disks]
+        known += [(disk.target, disk.read_only) for disk in self.storage.disks]
+        disks = self.saved.manifest.disks
+        if known != [(disk.target, disk.read_only) for disk in disks]:
+            raise SnapshotError(
+                f"the guest had other disks: {_targets(disk.target for disk in disks)} when it "
+                f"was saved, and {_targets(target for target, _ in known)} here",
+                fit.OTHER_CONTAINER,
+            )
+        made = disks[len(plan.storage.disks) :]
+        for disk, stored in zip(made, self.storage.disks, strict=True):
+            self._fill(disk, stored.source)
+
+    def _fill(self, disk: SavedDisk, path: str) -> None:
+        try:
+            if disk.kind == SAVED:
+                temporary = f"{path}.restored"
+                user = self.user
+                mode = posix.stat(path).st_mode
+                source = self.saved.files[disk.file]
+                copy_disk(source, temporary, disk.size_bytes, user.uid, user.gid, mode)
+                posix.rename(temporary, path)
+            elif disk.kind == SAME:
+                fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+                try:
+                    if digest(fd, posix.fstat(fd).st_size) != disk.digest:
+                        raise _other_disk(disk.target)
+                finally:
+                    posix.close(fd)
+        except OSError as error:
+            raise HostError(f"disk '{path}': {reason(error)}") from None
+
+    def realize(self, net: NetFacts) -> tuple[NetFacts, Launch]:
+        """The network with the guest's own hardware addresses, and a monitor that waits."""
+        plan, manifest = self.prepared.plan, self.saved.manifest
+        net = fit.check_network(manifest, plan, net)
+        launch = self.prepared.realize(net, self.storage, self.chosen)
+        fit.check_machine(manifest, self.snapshots.machine(launch, plan.host.program))
+        return net, self.snapshots.waiting(launch)
+
+
+def _targets(targets: Iterable[str]) -> str:
+    return ", ".join(f"'{target}'" for target in targets) or "none"
+
+
+class _Loading:
+    """A monitor that waits for its guest."""
+
+    def __init__(self, state: State, config: Config, saved: Reading) -> None:
+        self.state = state
+        self.saved = saved
+        self.plan, _ = state.read_by("plan", unflatten)
+        self.monitor: Monitor = monitors.load(self.plan.monitor, config)
+
+    def run(self) -> None:
+        """Have it load the guest, which goes on; raises MonitorError."""
+        state = self.state
+        try:
+            control = self._connect()
+            try:
+                self._load(control)
+            finally:
+                control.close()
+            if self.plan.application.channel == "virtio":
+                self._say_ready()
+            control = self._connect()
+            try:
+                self.monitor.order(control, "resume")
+            finally:
+                control.close()
+        except MonitorError as error:
+            gone = state.status() == STOPPED
+            why = f"{self.plan.monitor} ended: its console has the reason" if gone else error
+            raise MonitorError(f"restore '{state.id}' from '{self.saved.path}': {why}") from None
+
+    def _connect(self) -> Control:
+        """A connection to its control socket, once it is there."""
+        until = monotonic() + APPEAR_TIMEOUT_S
+        while True:
+            try:
+                return Control(self.state.pid, self.monitor.control_socket, SAVE_TIMEOUT_S)
+            except MonitorError:
+                if monotonic() > until or self.state.status() == STOPPED:
+                    raise
+            sleep(INTERVAL_S)
+
+    def _load(self, control: Control) -> None:
+        snapshots = self.monitor.snapshots()
+        assert snapshots
+        state = self.state
+        files = {name: self.saved.files[name] for name in snapshots.files}
+        paths: dict[str, str] = {}
+        here = fit.interfaces_of(self.plan, state.read("net", NetFacts))
+        before = self.saved.manifest.interfaces
+        taps = {old.tap: new.tap for old, new in zip(before, here, strict=True)}
+        if snapshots.lent:
+            paths = lend.lend(state.pid, files, read_only=True)
+        try:
+            version = self.plan.host.program.version
+            snapshots.load(control, files, paths, version, taps)
+        except NONSENSE as error:
+            raise MonitorError(f"an answer that makes no sense: {error!r}") from None
+        finally:
+            if paths and state.status() == RUNNING:
+                lend.take_back(state.pid, snapshots.files)
+
+    def _say_ready(self) -> None:
+        """What the guest's init does not say again, to who listens now."""
+        path = f"{self.state.directory}/{guest_channel.OUT}"
+        try:
+            fd = posix.open(path, posix.O_WRONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
+            posix.write(fd, READY)
+            posix.close(fd)
+        except OSError as error:
+            raise MonitorError(f"the channel of the guest's init: {reason(error)}") from None

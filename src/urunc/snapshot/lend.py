@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that a running monitor gets to see for a moment: bind mounts in its own mount namespace.
+
+The monitor's root holds nothing that leads to the host's files, and it is not trusted: it is lent
+single files, to read or to write, and they are taken back when it is done with them. A child of
+ours does both in the monitor's namespaces, since a mount namespace is entered for good. What the
+monitor makes of its own /run can only mislead itself.
+"""
+
+from __future__ import annotations
+
+import posix
+from errno import EBUSY
+
+from urunc.errors import HostError, reason
+from urunc.linux import _linux, mounts
+from urunc.linux.files import unlink
+from urunc.linux.namespaces import CLONE_NEWNS, open_namespace
+from urunc.monitors import RUN
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+UMOUNT_NOFOLLOW = 8
+PLACE = f"{RUN}/snapshot"
+"""The directory of lent files in the monitor's root."""
+
+
+def lend(pid: int, files: Mapping[str, int], *, read_only: bool) -> dict[str, str]:
+    """Show a monitor these files (name → descriptor); their paths in its root by name. Raises
+    HostError."""
+    attributes = mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV | mounts.MOUNT_ATTR_NOEXEC
+    attributes |= mounts.MOUNT_ATTR_RDONLY if read_only else 0
+    trees: dict[str, int] = {}
+    places = {name: f"{PLACE}/{name}" for name in files}
+
+    def attach() -> None:
+        _take_back(places.values())
+        posix.mkdir(PLACE, 0o755)
+        for name, tree in trees.items():
+            flags = posix.O_CREAT | posix.O_EXCL | posix.O_WRONLY | posix.O_NOFOLLOW
+            posix.close(posix.open(places[name], flags, 0o600))
+            _linux.move_mount(tree, places[name])
+
+    try:
+        for name, fd in files.items():
+            trees[name] = mounts.clone(fd)
+            mounts.restrict(trees[name], attributes)
+        _call_in_mounts(pid, attach)
+    except OSError as error:
+        raise HostError(f"lend files to the monitor: {reason(error)}") from None
+    finally:
+        for tree in trees.values():
+            posix.close(tree)
+    return places
+
+
+def take_back(pid: int, names: tuple[str, ...]) -> None:
+    """Take them away again; what the monitor has open or mapped it keeps. Raises HostError."""
+    try:
+        _call_in_mounts(pid, lambda: _take_back(f"{PLACE}/{name}" for name in names))
+    except OSError as error:
+        raise HostError(f"take files back from the monitor: {reason(error)}") from None
+
+
+def _take_back(paths: Iterable[str]) -> None:
+    for path in paths:
+        try:
+            _linux.umount2(path, mounts.MNT_DETACH | UMOUNT_NOFOLLOW)
+        except OSError:
+            pass  # nothing is mounted there
+        unlink(path)
+    try:
+        posix.rmdir(PLACE)
+    except FileNotFoundError:
+        pass
+
+
+def _call_in_mounts(pid: int, function: Callable[[], None]) -> None:
+    """Call a function in a process's mount namespace, in a child; raises the OSError that it
+    met."""
+    namespace = open_namespace(f"/proc/{pid}/ns/mnt")
+    try:
+        child = posix.fork()
+        if not child:
+            code = EBUSY
+            try:
+                _linux.setns(namespace, CLONE_NEWNS)
+                function()
+                code = 0
+            except OSError as error:
+                code = error.errno or EBUSY
+            finally:
+                posix._exit(code)
+    finally:
+        posix.close(namespace)
+    _, status = posix.waitpid(child, 0)
+    code = posix.waitstatus_to_exitcode(status)
+    if code:
+        raise OSError(code, posix.strerror(code) if code > 0 else "the child died")

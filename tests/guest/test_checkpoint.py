@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Guests that are saved and go on: the probe on Firecracker and QEMU, Linux on QEMU."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+from typing import Any
+
+import pytest
+
+from lib.patience import patient
+from lib.rooted import configure, linux
+from lib.support import PARTS, Bundle, Container, Network, Urunc, need, nothing_left
+
+MONITORS = ("firecracker", "qemu")
+
+
+def probe(path: pathlib.Path, monitor: str, *words: str) -> Bundle:
+    """A bundle of the probe, or a skip."""
+    need("root", "tun", "installed", "probe", monitor)
+    if monitor == "firecracker":
+        need("kvm")
+    annotations = {"accelerator": "tcg"} if monitor == "qemu" else {}
+    bundle = Bundle(path, "unikraft", monitor, **annotations)
+    bundle.add("unikernel", PARTS / "probe.pvh")
+    bundle.args("app", *words)
+    bundle.config["linux"]["resources"]["memory"]["limit"] = 140 << 20
+    return bundle
+
+
+def save(container: Container, image: pathlib.Path, *options: str) -> dict[str, Any]:
+    """`checkpoint`; the manifest."""
+    container.urunc("checkpoint", "--image-path", str(image), *options, container.id)
+    found: dict[str, Any] = json.loads((image / "guest/manifest.json").read_text())
+    assert [path.name for path in image.iterdir()] == ["guest"]
+    return found
+
+
+def restore(
+    urunc: Urunc, bundle: Bundle, image: pathlib.Path, identifier: str, *options: str
+) -> Container:
+    """`restore --detach`, with the guest's console in a file of its own."""
+    console = bundle.path / f"{identifier}.restored"
+    words = ("restore", "--detach", "--bundle", str(bundle.path), "--image-path", str(image))
+    with console.open("wb") as out:
+        done = subprocess.run(
+            urunc.command(*words, *options, identifier),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            timeout=patient(60),
+        )
+    assert done.returncode == 0, console.read_text()
+    return Container(urunc, identifier, console)
+
+
+@pytest.mark.parametrize("monitor", MONITORS)
+def test_a_guest_goes_on(urunc: Urunc, tmp_path: pathlib.Path, monitor: str) -> None:
+    """With its memory, its clock and its network; then it is a container as any other. One that
+    was saved is gone, unless it was to stay."""
+    bundle = probe(tmp_path / "b", monitor, "probe.beat=100", "probe.serve", "probe.exit=3")
+    image = tmp_path / "image"
+    network = Network()
+    try:
+        network.connect()
+        bundle.network(network.path)
+        container = urunc.create(bundle)
+        container.start()
+        container.event("serving")
+        assert network.udp(b"one") == b"one"
+        with nothing_left(urunc.root):
+            manifest = save(container, image, "--leave-running")
+            assert network.udp(b"two") == b"two"
+        assert container.status() == "running"
+        assert manifest["monitor"] == monitor
+        assert manifest["interfaces"][0]["addresses"] == [f"{network.inside_address}/24"]
+        container.event("beat")
+        save(container, image)
+        assert urunc("state", container.id, check=False).returncode == 1
+        before = [json.loads(line) for line in container.shown().splitlines() if "beat" in line]
+        pid_file = tmp_path / "pid"
+        again = restore(urunc, bundle, image, container.id, "--pid-file", str(pid_file))
+        assert int(pid_file.read_text()) == again.pid
+        first = again.event("beat")
+        assert first["ms"] > before[-1]["ms"]
+        assert "serving" not in again.shown()
+        assert network.udp(b"three") == b"three"
+        assert again.status() == "running"
+        urunc("pause", again.id)
+        assert again.status() == "paused"
+        urunc("resume", again.id)
+        assert network.udp(b"quit 3") == b"quit 3"
+        again.wait_stopped()
+        again.delete()
+    finally:
+        network.remove()
+
+
+@pytest.mark.parametrize("monitor", MONITORS)
+def test_a_paused_guest(urunc: Urunc, tmp_path: pathlib.Path, monitor: str) -> None:
+    """It stays paused, as containerd expects; what was saved runs. In the foreground `restore`
+    ends as the guest does, and a second container comes from the same image."""
+    bundle = probe(tmp_path / "b", monitor, "probe.beat=100", "probe.burn=2500", "probe.exit=7")
+    image = tmp_path / "image"
+    container = urunc.create(bundle)
+    container.start()
+    container.event("beat")
+    urunc("pause", container.id)
+    size = len(container.shown())
+    save(container, image, "--leave-running", "--work-path", str(tmp_path / "work"))
+    assert container.status() == "paused"
+    assert len(container.shown()) == size
+    other = restore(urunc, bundle, image, urunc.new_id())
+    other.event("beat")
+    urunc("resume", container.id)
+    words = ("restore", "--bundle", str(bundle.path), "--image-path", str(image))
+    done = urunc(*words, urunc.new_id(), check=False)
+    assert '"event":"exit","code":7' in done.stdout
+    for item in (container, other):
+        item.wait_stopped()
+        item.delete()
+    assert not os.listdir(urunc.root)
+
+
+def test_linux(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    """Its application's memory and the disk that it wrote to are as they were saved, although it
+    went on meanwhile; input, output and the exit code are the new container's."""
+    need("linux", "qemu", "images")
+    configure(urunc, "erofs", "ext4")
+    script = (
+        "echo written >/file; sync; echo ready $$; read one; echo one $one;"
+        "echo more >>/file; sync; read two; cat /file; echo got $two; exit 6"
+    )
+    bundle = linux(tmp_path / "b", script, "sh", rootfs="erofs", rootfsSize="64")
+    image = tmp_path / "image"
+    identifier = urunc.new_id()
+    words = urunc.command("run", "--bundle", str(bundle.write()), identifier)
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(words, **pipes) as first:
+        assert first.stdin and first.stdout and first.stderr
+        assert first.stdout.readline().startswith(b"ready ")
+        assert urunc.state(identifier)["status"] == "running"
+        urunc("checkpoint", "--leave-running", "--image-path", str(image), identifier)
+        first.stdin.write(b"a\n")
+        first.stdin.flush()
+        assert first.stdout.readline() == b"one a\n"
+        urunc("checkpoint", "--image-path", str(tmp_path / "second"), identifier)
+        assert first.wait(patient(60)) == 137, first.stderr.read()
+    manifest = json.loads((image / "guest/manifest.json").read_text())
+    assert [disk["kind"] for disk in manifest["disks"]] == ["same", "saved"]
+    outputs = {
+        image: "one b\nwritten\nmore\ngot c\n",
+        tmp_path / "second": "written\nmore\ngot b\n",
+    }
+    for saved, expected in outputs.items():
+        words = urunc.command("restore", "--bundle", str(bundle.path), "--image-path", str(saved))
+        done = subprocess.run(
+            [*words, urunc.new_id()], input=b"b\nc\n", capture_output=True, timeout=patient(60)
+        )
+        assert (done.returncode, done.stdout.decode()) == (6, expected), done
