@@ -5,9 +5,9 @@ it is for.
 Writes BUILT/code.TAG (of the interpreter), the marshalled code of every module (and of
 `__future__`, which each of them imports), and BUILT/index: the interpreter's magic number, the code
 of `start` beside this file, the name of the code's file, {name: (file, whether a package, offset,
-size)}, and {name: (names, offset, size)} of the modules that each of ENTRIES imports, with their
-code and its own in one piece. FINAL is where BUILT will stand: it is what tracebacks name. `make
-install` runs this.
+size)} (of a module in C the file alone), and {name: (names, offset, size)} of the modules that each
+of ENTRIES imports, with their code and its own in one piece. FINAL is where BUILT will stand: it is
+what tracebacks name. `make install` runs this.
 
 It also puts itself into BUILT/launcher. There it is run without words when the machine's Python has
 become another (another.py): processes of the one before still have their own code.
@@ -25,15 +25,26 @@ import pathlib
 import shutil
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 VERBS = ("create", "start", "state", "kill", "delete")
-ENTRIES = ("urunc.__main__", *(f"urunc.cli.{verb}" for verb in VERBS), "urunc.lifecycle.create")
+NETWORKS = tuple(f"urunc.net.{name}" for name in ("look", "connect", "share", "pod"))
+ENTRIES = (
+    "urunc.__main__",
+    *(f"urunc.cli.{verb}" for verb in VERBS),
+    "urunc.lifecycle.create",
+    *NETWORKS,
+)
 """Modules that are imported together with all that they import: the beginning of each verb on the
 path of a container's start."""
 
+INDEX_BYTES = 1 << 16
+"""How much of the index urunc.in reads."""
+
+CREATE = ("urunc.__main__", "urunc.cli.create", "urunc.lifecycle.create")
 AFTER = {
-    "urunc.lifecycle.create": ("urunc.__main__", "urunc.cli.create"),
+    "urunc.lifecycle.create": CREATE[:2],
+    **dict.fromkeys(NETWORKS, CREATE),
     **{f"urunc.cli.{verb}": ("urunc.__main__",) for verb in VERBS},
 }
 """Which of ENTRIES are there before another one: its piece has the rest alone."""
@@ -103,6 +114,7 @@ def main() -> None:
         source = sources[name]
         index[name] = (source.shown, source.package, len(blob), len(source.code))
         blob += source.code
+    index |= {name: (file, False, 0, 0) for name, file in in_c(built)}
     pieces: dict[str, tuple[list[str], int, int]] = {}
     for entry, names in together.items():
         there = {name for before in AFTER.get(entry, ()) for name in (*together[before], before)}
@@ -116,8 +128,22 @@ def main() -> None:
     replace(built / code, blob)
     magic = importlib.util.MAGIC_NUMBER
     # version 2: what every Python 3 can read
-    facts = (magic, start, code, index, pieces)
-    replace(built / "index", marshal.dumps(facts, 2))
+    facts = marshal.dumps((magic, start, code, index, pieces), 2)
+    if len(facts) > INDEX_BYTES:
+        raise SystemExit(f"the index has {len(facts)} bytes, of which urunc.in reads {INDEX_BYTES}")
+    replace(built / "index", facts)
+
+
+def in_c(built: pathlib.Path) -> Iterator[tuple[str, str]]:
+    """The modules in C that each of these verbs has, with their files: ours by its path below
+    BUILT, and the scanner of JSON where it is not within the interpreter."""
+    yield from (
+        ("urunc.linux._linux", str(path.relative_to(built)))
+        for path in built.glob("urunc/linux/_linux.*so")
+    )
+    scanner = importlib.util.find_spec("_json")
+    if scanner and scanner.has_location and scanner.origin:
+        yield "_json", scanner.origin
 
 
 def replace(path: pathlib.Path, content: bytes) -> None:

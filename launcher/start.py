@@ -13,8 +13,9 @@ import builtins
 import gc
 import sys
 from _frozen_importlib import ModuleSpec
+from _frozen_importlib_external import ExtensionFileLoader
 from marshal import loads
-from posix import O_CLOEXEC, O_RDONLY, close, open, pread
+from posix import O_CLOEXEC, O_RDONLY, close, open, pread, stat
 
 MODULES = globals()["MODULES"]
 LIBRARY = globals()["LIBRARY"]
@@ -31,6 +32,8 @@ class Bundle:
         entry = MODULES.get(name)
         if entry is None:
             return None
+        if not entry[3]:
+            return compiled(name, entry[0])
         if name in TOGETHER:
             load_together(name, *TOGETHER[name])
         return Bundle.spec_of(name, entry)
@@ -56,6 +59,18 @@ class Bundle:
         name = module.__name__
         code = ready.pop(name, None) or read(*MODULES[name][2:])
         exec(code, module.__dict__)
+
+
+def compiled(name, file):
+    """The spec of a module in C by its file; None where that is elsewhere by now, for whoever
+    searches."""
+    if not file.startswith("/"):
+        file = f"{LIBRARY}/{file}"
+    try:
+        stat(file)
+    except OSError:
+        return None
+    return ModuleSpec(name, ExtensionFileLoader(name, file), origin=file)
 
 
 def read(offset, size):

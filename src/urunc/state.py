@@ -241,9 +241,13 @@ class State:
         """The whole object."""
         return self._document
 
-    def save(self) -> None:
-        """Write it whole."""
-        write_whole(self._path, dumps(self._document).encode())
+    def text(self) -> bytes:
+        """The file as it would be now."""
+        return dumps(self._document).encode()
+
+    def save(self, text: bytes = b"") -> None:
+        """Write it whole; `text` is what it says, where the caller has it already."""
+        write_whole(self._path, text or self.text())
 
     @property
     def id(self) -> str:

@@ -16,7 +16,7 @@ from urunc.errors import HostError, SpecError, reason
 from urunc.journaled import ControlGroups, SystemdUnit
 from urunc.linux import cgroups
 from urunc.linux.cgroups import UNIFIED
-from urunc.linux.files import exists, read_text, write_bytes
+from urunc.linux.files import exists, read_text, write_bytes, write_lines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -129,8 +129,7 @@ class Groups:
         try:
             if v1:
                 write_bytes(f"{v1}/devices.deny", b"a")
-                for rule in rules:
-                    write_bytes(f"{v1}/devices.allow", devices.line(rule).encode())
+                write_lines(f"{v1}/devices.allow", map(devices.line, rules))
             elif UNIFIED in self.paths:
                 from urunc.linux import device_program
 

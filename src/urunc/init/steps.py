@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 PR_SET_NO_NEW_PRIVS = 38
-PR_CAPBSET_DROP = 24
 PR_SET_DUMPABLE = 4
 NODE_MASK_BYTES = 128
 """The length of a mask of NUMA nodes: 1024 bits, the most that a kernel can be built for
@@ -155,11 +154,7 @@ class User(Step):
         return f"user {self.uid}:{self.gid}{groups}, no capabilities, no new privileges"
 
     def execute(self) -> None:
-        for capability in range(64):
-            try:
-                _linux.prctl(PR_CAPBSET_DROP, capability)
-            except OSError:
-                break  # EINVAL: past the kernel's last capability
+        _linux.drop_bounding()
         if not self.keep_groups:
             posix.setgroups(list(self.groups))
         posix.setresgid(self.gid, self.gid, self.gid)

@@ -145,6 +145,7 @@ class Creation:
         self.opened: dict[int, int] = {}
         """Descriptors of volumes that are mounts of their own (storage/detached_mounts.py)."""
         self.recipe: Draft | None = None
+        self.text = b""
         later = {k: spec.hooks[k] for k in ("poststart", "poststop") if k in spec.hooks}
         self.state = State.begin(
             directory.path, directory.identifier, spec.bundle, spec.annotations, later
@@ -308,6 +309,7 @@ class Creation:
         spec = self.spec
         outside = spec.hooks or spec.net_devices or spec.namespaces.get("network")
         if outside or not self.init.in_groups:
+            self.network.load(self.prepared.plan, hooked=bool(spec.hooks))
             self.init.hear()  # who comes next has to find it in its place; else both go on
         if self.options.systemd:
             self.groups = groups.make_by_systemd(
@@ -428,6 +430,7 @@ class Creation:
             from urunc.lifecycle import recipe
 
             self.recipe = recipe.draft(self.state, plan, self.network, self.journal)
+        self.text = self.state.text()
 
     def _record(self) -> None:
         if self.options.pid_file:
@@ -437,7 +440,7 @@ class Creation:
                 raise HostError(
                     f"write pid file '{self.options.pid_file}': {reason(error)}"
                 ) from None
-        self.state.save()
+        self.state.save(self.text)
         if self.recipe:
             from urunc.lifecycle import recipe
 

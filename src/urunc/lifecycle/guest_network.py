@@ -8,7 +8,7 @@ from urunc import logs, timing
 from urunc.bundle.network_files import network_files
 from urunc.linux import namespaces
 from urunc.linux.files import stamp
-from urunc.net.attach import connect, look_at_network, network_of
+from urunc.net.attach import connect, load, look_at_network, network_of
 from urunc.net.facts import NO_NETWORK, NOTHING, NetFacts
 from urunc.record import replace
 
@@ -33,6 +33,11 @@ class GuestNetwork:
         """(path, stamp) of resolv.conf and the hosts file, from before they were read."""
         self.messages: list[tuple[int, bytes]] = []
         """What netlink said of the namespace, (kind, body) of each message."""
+
+    def load(self, plan: Plan, *, hooked: bool) -> None:
+        """Have the modules ready that `connect` will need."""
+        if plan.network.mode != "none" and not self._has_empty_network(plan, hooked=hooked):
+            load(plan)
 
     def move_devices(self, pid: int) -> None:
         """The host's network devices that the container of this init shall have."""

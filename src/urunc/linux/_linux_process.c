@@ -129,6 +129,18 @@ static PyObject *linux_capset(PyObject *self, PyObject *args)
     return none_or_error(syscall(SYS_capset, &header, data), NULL);
 }
 
+/* drop_bounding(): an empty bounding set, up to the kernel's last capability (EINVAL) or the first that may not be
+ * dropped. */
+static PyObject *linux_drop_bounding(PyObject *self, PyObject *args)
+{
+    (void)self, (void)args;
+    for (unsigned long capability = 0; capability < 64; capability++) {
+        if (prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0)
+            break;
+    }
+    Py_RETURN_NONE;
+}
+
 static PyObject *linux_sethostname(PyObject *self, PyObject *args)
 {
     const char *name;
@@ -260,6 +272,7 @@ PyMethodDef process_methods[] = {
     {"madvise", linux_madvise, METH_VARARGS, NULL},
     {"set_name", linux_set_name, METH_VARARGS, NULL},
     {"capset", linux_capset, METH_VARARGS, NULL},
+    {"drop_bounding", linux_drop_bounding, METH_NOARGS, NULL},
     {"sethostname", linux_sethostname, METH_VARARGS, NULL},
     {"setdomainname", linux_setdomainname, METH_VARARGS, NULL},
     {"close_range", linux_close_range, METH_VARARGS, NULL},

@@ -11,7 +11,7 @@ from urunc.linux import _linux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 AT_FDCWD = -100
 
@@ -42,12 +42,14 @@ def read_descriptor(fd: int, limit_bytes: int = 1 << 30) -> bytes:
     """What is left to read from a descriptor, bounded as in `read_bytes`."""
     parts = []
     wanted = limit_bytes + 1
+    most = 1 << 14  # what most files fit in; more would be asked of the kernel, and given back
     while wanted > 0:
-        part = posix.read(fd, min(wanted, 1 << 20))
+        part = posix.read(fd, min(wanted, most))
         if not part:
             break
         parts.append(part)
         wanted -= len(part)
+        most = 1 << 20
     return b"".join(parts)
 
 
@@ -87,6 +89,16 @@ def write_bytes(path: str, content: bytes) -> None:
     fd = posix.open(path, posix.O_WRONLY | posix.O_CLOEXEC)
     try:
         write_all(fd, content)
+    finally:
+        posix.close(fd)
+
+
+def write_lines(path: str, lines: Iterable[str]) -> None:
+    """Write to a file that exists, each line with a write of its own."""
+    fd = posix.open(path, posix.O_WRONLY | posix.O_CLOEXEC)
+    try:
+        for line in lines:
+            write_all(fd, line.encode())
     finally:
         posix.close(fd)
 

@@ -90,6 +90,9 @@ def restrict(
 ) -> None:
     """Set MOUNT_ATTR_* of a mount and, where `recursive`, of those below it; `top` and `top_clear`
     of the mount alone. `propagation` is one of PROPAGATION's, 0 for what it has."""
+    if not recursive and not clear:
+        attributes, clear = attributes & ~top_clear | top, top_clear
+        top = top_clear = 0
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
     _linux.mount_setattr(tree, "", flags, attributes, clear, propagation)
     if top or top_clear:

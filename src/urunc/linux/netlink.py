@@ -12,11 +12,15 @@ import posix
 from _socket import AF_NETLINK, SO_RCVBUF, SO_SNDBUF, SOCK_CLOEXEC, SOCK_RAW, SOL_SOCKET, socket
 from _struct import pack, unpack_from
 
-from urunc.linux.namespaces import host_network_error, in_host_network
+from urunc.linux.namespaces import call_in_network, host_network_error, in_host_network
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
+    AnySocket = TypeVar("AnySocket", bound="Socket")
 
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
 NLM_F_DUMP_INTR = 0x10
@@ -131,6 +135,42 @@ class Socket:
                     yield body
         if failure:
             raise OSError(failure, posix.strerror(failure))
+
+
+_kept: dict[tuple[type[Socket], str], Socket] | None = None
+"""What `ask` keeps open, by kind and namespace; None where it keeps nothing."""
+
+
+class Kept:
+    """While it is entered, `ask` keeps its sockets: for who has much to ask."""
+
+    def __enter__(self) -> None:
+        global _kept
+        self._before, _kept = _kept, {}
+
+    def __exit__(self, *problem: object) -> None:
+        global _kept
+        for kept in (_kept or {}).values():
+            kept.close()
+        _kept = self._before
+
+
+def ask(kind: type[AnySocket], namespace: str, question: Callable[[AnySocket], T]) -> T:
+    """Call a function with a socket of a kind that speaks to the namespace at a path."""
+    known = None if _kept is None else _kept.get((kind, namespace))
+    netlink: Any = known or call_in_network(namespace, kind)
+    try:
+        answer = question(netlink)
+    except BaseException:  # there may be more answers to come
+        if _kept is not None:
+            _kept.pop((kind, namespace), None)
+        netlink.close()
+        raise
+    if _kept is None:
+        netlink.close()
+    else:
+        _kept[kind, namespace] = netlink
+    return answer
 
 
 def message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:

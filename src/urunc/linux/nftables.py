@@ -12,7 +12,7 @@ from __future__ import annotations
 from _socket import AF_INET, AF_INET6, inet_pton
 from _struct import pack, unpack_from
 
-from urunc.linux.namespaces import call_in_network
+from urunc.linux import netlink
 from urunc.linux.netlink import (
     NLM_F_ACK,
     NLM_F_CREATE,
@@ -115,11 +115,7 @@ class Nftables(Socket):
 
 def ask(namespace: str, question: Callable[[Nftables], T]) -> T:
     """Call a function with a socket that speaks to the namespace at a path."""
-    netlink = call_in_network(namespace, Nftables)
-    try:
-        return question(netlink)
-    finally:
-        netlink.close()
+    return netlink.ask(Nftables, namespace, question)
 
 
 # what a rule looks at, by the place where it comes from

@@ -11,7 +11,7 @@ from _socket import AF_INET, AF_INET6, AF_UNSPEC, inet_ntop, inet_pton
 from _struct import pack, unpack_from
 from errno import EAFNOSUPPORT, EEXIST
 
-from urunc.linux.namespaces import call_in_network
+from urunc.linux import netlink
 from urunc.linux.netlink import (
     NLM_F_ACK,
     NLM_F_CREATE,
@@ -407,11 +407,7 @@ class Written(Rtnetlink):
 
 def ask(namespace: str, question: Callable[[Rtnetlink], T]) -> T:
     """Call a function with a socket that speaks to the namespace at a path."""
-    netlink = call_in_network(namespace, Rtnetlink)
-    try:
-        return question(netlink)
-    finally:
-        netlink.close()
+    return netlink.ask(Rtnetlink, namespace, question)
 
 
 def _number(value: bytes | None) -> int:

@@ -16,6 +16,18 @@ if TYPE_CHECKING:
     from urunc.plan.model import MonitorUser, Plan
 
 
+def load(plan: Plan) -> None:
+    """Import what the other functions need for this plan: for a caller who waits for something
+    else."""
+    names = ["look", "connect"]
+    if plan.network.mode in ("pod", "shared"):
+        names.insert(0, plan.network.mode.replace("shared", "share"))
+        if plan.network.other_ports:
+            names.append("localhost")
+    for name in names:
+        __import__(f"urunc.net.{name}")
+
+
 def look_at_network(
     plan: Plan,
     namespace: str,
@@ -60,10 +72,13 @@ def connect(
     elif plan.network.mode == "pod":
         from urunc.net.pod import join as take_over
 
+    from urunc.linux.netlink import Kept
+
     place = Place(namespace, plan, user, journal)
     kept = len(journal)
     try:
-        return take_over(found, place, known)
+        with Kept():
+            return take_over(found, place, known)
     except HostError:
         from urunc.net.reclaim import reclaim
 
