@@ -41,6 +41,12 @@ path of a container's start."""
 INDEX_BYTES = 1 << 16
 """How much of the index urunc.in reads."""
 
+ALSO = {
+    "urunc.cli.create": ("urunc.config",),
+    "urunc.lifecycle.create": ("urunc.lifecycle.recipe",),
+}
+"""What is not imported with them, but always soon after."""
+
 CREATE = ("urunc.__main__", "urunc.cli.create", "urunc.lifecycle.create")
 AFTER = {
     "urunc.lifecycle.create": CREATE[:2],
@@ -154,8 +160,8 @@ def replace(path: pathlib.Path, content: bytes) -> None:
 
 
 def imported_by(entry: str, sources: dict[str, Source]) -> list[str]:
-    """The modules of ours that importing this one runs, in the order in which they are through: in
-    a process that has imported none of them, a child of this one."""
+    """The modules of ours that importing this one and its ALSO runs, in the order in which they are
+    through: in a process that has imported none of them, a child of this one."""
     ours, its = os.pipe()
     pid = os.fork()
     if not pid:
@@ -163,7 +169,8 @@ def imported_by(entry: str, sources: dict[str, Source]) -> list[str]:
         try:
             recorder = Recorder(sources)
             sys.meta_path.insert(0, recorder)
-            importlib.import_module(entry)
+            for name in (entry, *ALSO.get(entry, ())):
+                importlib.import_module(name)
             os.write(its, " ".join(recorder.done).encode())
             status = 0
         except BaseException:

@@ -241,13 +241,9 @@ class State:
         """The whole object."""
         return self._document
 
-    def text(self) -> bytes:
-        """The file as it would be now."""
-        return dumps(self._document).encode()
-
-    def save(self, text: bytes = b"") -> None:
-        """Write it whole; `text` is what it says, where the caller has it already."""
-        write_whole(self._path, text or self.text())
+    def save(self, text: str = "") -> None:
+        """Write it whole; `text` is `document`'s where the caller has it already."""
+        write_whole(self._path, (text or dumps(self._document)).encode())
 
     @property
     def id(self) -> str:

@@ -145,7 +145,7 @@ class Creation:
         self.opened: dict[int, int] = {}
         """Descriptors of volumes that are mounts of their own (storage/detached_mounts.py)."""
         self.recipe: Draft | None = None
-        self.text = b""
+        self.text = ""
         later = {k: spec.hooks[k] for k in ("poststart", "poststop") if k in spec.hooks}
         self.state = State.begin(
             directory.path, directory.identifier, spec.bundle, spec.annotations, later
@@ -430,7 +430,7 @@ class Creation:
             from urunc.lifecycle import recipe
 
             self.recipe = recipe.draft(self.state, plan, self.network, self.journal)
-        self.text = self.state.text()
+        self.text = dumps(self.state.document)
 
     def _record(self) -> None:
         if self.options.pid_file:
