@@ -125,6 +125,7 @@ install: $(MODULE) $(STATIC) $(DOOR) ## install below PREFIX (default /usr/local
 	(cd src && find urunc -name '*.py' -o -name '*.so') | while read -r file; do \
 		install -D -m 644 "src/$$file" "$$library.new/$$file"; done; \
 	install -m 755 $(STATIC) "$$library.new"; \
+	install -m 755 $(DOOR) "$$library.new/urunc-door"; \
 	sed -e 's|@PYTHON@|$(INTERPRETER)|' -e 's|@LIBRARY@|$(PREFIX)/lib/urunc/$(VERSION)|' \
 		-e 's|@ENTRY@|urunc.__main__|' launcher/urunc.in >"$$library.new/launch"; \
 	chmod 755 "$$library.new/launch"; \

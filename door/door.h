@@ -20,13 +20,14 @@
 #define INIT_NAME "urunc:[init]"
 #define NOTE "stopped"          /* lifecycle/exit_reason.py */
 #define SAID "URUNC_DOOR_SAID"  /* lifecycle/start.py: what init said in place of starting */
+#define NOT_MINE 125            /* shim/door.py: the exit code where the shim's Python has to do it */
 
 /* door.c */
 struct call { /* a command line */
     const char *root, *configuration, *verb, *id, *signal;
     bool root_said, force, all;
 };
-_Noreturn void hand_over(void); /* become Python */
+_Noreturn void hand_over(void); /* become Python, or say that it is needed (NOT_MINE) */
 
 /* files.c */
 struct bytes {

@@ -28,7 +28,7 @@ ASK = (
     "print(os.path.realpath(sys.executable), *sys.version_info[:2], u.MAGIC_NUMBER.hex())"
 )
 LEAST = (3, 11)
-PROGRAMS = ("guest-init", "supervisor")
+PROGRAMS = ("guest-init", "supervisor", "urunc-door")
 
 
 @dataclass

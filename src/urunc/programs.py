@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where urunc's own compiled programs are: `guest-init`, the first program of a Linux guest, and
-`supervisor`, which runs a monitor (both in guest-init/). It only
-looks for them."""
+"""Where urunc's own compiled programs are: `guest-init`, the first program of a Linux guest,
+`supervisor`, which runs a monitor (both in guest-init/), and `urunc-door`, a copy of the door for
+the shim (door/). It only looks for them."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def test_an_answer_that_is_refused(shim: Shim) -> None:
 
 def test_what_goes_wrong_in_the_shim_is_in_its_log(shim: Shim) -> None:
     """And not in the answer, which would be another address."""
-    broken = "import urunc.shim.worker\nurunc.shim.worker.preload = None\n"
+    broken = "import urunc.shim.verbs\nurunc.shim.verbs.Verbs = None\n"
     words = f"import sys; sys.path.insert(0, {str(PROJECT / 'src')!r})\n{broken}{IMPATIENT}"
     data = started(shim, sys.executable, "-c", words, stdin=parameters(shim, "2.4.2"))
     answer = decode("containerd.runtime.bootstrap.v1.BootstrapResult", data)

@@ -54,6 +54,7 @@ EXPECTED: dict[str, str] = {
         urunc.cgroup.devices
         urunc.cgroup.groups
         urunc.cgroup.limits
+        urunc.cgroup.making
         urunc.cli.create
         urunc.directory
         urunc.guest_channel

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from lib.full_config import FULL, FULL_SPEC
 from lib.made import document
 from urunc.bundle import spec
+from urunc.bundle.document import CONFIG_LIMIT_BYTES, read_document
 from urunc.bundle.spec import SpecDevice
 from urunc.errors import SpecError
 
@@ -245,7 +246,7 @@ FILES = [
     (b'{"a": NaN}', "not JSON: NaN is not JSON"),
     (b'{"a": "\xff"}', "not UTF-8 at byte 7"),
     (b"[" * 300_000, "not JSON: nested too deeply"),
-    (b" " * (spec.CONFIG_LIMIT_BYTES + 1), f"larger than {spec.CONFIG_LIMIT_BYTES} bytes"),
+    (b" " * (CONFIG_LIMIT_BYTES + 1), f"larger than {CONFIG_LIMIT_BYTES} bytes"),
 ]
 
 
@@ -253,7 +254,7 @@ FILES = [
 def test_unreadable(content: bytes, words: str, tmp_path: pathlib.Path) -> None:
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(SpecError) as caught:
-        spec.read_document(str(tmp_path))
+        read_document(str(tmp_path))
     assert f"'{tmp_path}/config.json': {words}" in caught.value.message
 
 
@@ -261,12 +262,12 @@ def test_a_truncated_file_says_where(tmp_path: pathlib.Path) -> None:
     text = json.dumps(document(), indent=2)
     (tmp_path / "config.json").write_text(text[:-10])
     with pytest.raises(SpecError, match=r"not JSON: .*line \d+ column \d+"):
-        spec.read_document(str(tmp_path))
+        read_document(str(tmp_path))
 
 
 def test_no_file(tmp_path: pathlib.Path) -> None:
     with pytest.raises(SpecError, match="no such file or directory") as caught:
-        spec.read_document(str(tmp_path))
+        read_document(str(tmp_path))
     assert "urunc spec" in caught.value.hint
 
 

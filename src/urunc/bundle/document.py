@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads a JSON document field by field; every error names the field by its path.
+"""Reads config.json, and a JSON document field by field; every error names the field by its path.
 
-Serves config.json and the resources that `update` reads. Touches nothing and knows no field.
+Serves config.json and the resources that `update` reads. Changes nothing and knows no field.
 """
 
 from __future__ import annotations
 
-from urunc.errors import SpecError
+from urunc.errors import SpecError, reason
+from urunc.jsontext import loads
+from urunc.linux.files import read_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 CONFIG = "config.json"
+CONFIG_LIMIT_BYTES = 16 << 20
 INT64_MAXIMUM = (1 << 63) - 1
 
 WORDS = {
@@ -25,6 +28,27 @@ WORDS = {
     float: "a number",
     type(None): "null",
 }
+
+
+def read_document(bundle: str) -> Any:
+    """The JSON value of a bundle's config.json, unchecked but for being JSON."""
+    path = f"{bundle}/config.json"
+    try:
+        content = read_bytes(path, CONFIG_LIMIT_BYTES)
+    except OSError as error:
+        hint = (
+            "a bundle is a directory with a config.json and a root filesystem; "
+            "`urunc spec` writes one"
+        )
+        raise SpecError(f"read '{path}': {reason(error)}", hint) from None
+    if len(content) > CONFIG_LIMIT_BYTES:
+        raise SpecError(f"read '{path}': larger than {CONFIG_LIMIT_BYTES} bytes")
+    try:
+        return loads(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise SpecError(f"parse '{path}': not UTF-8 at byte {error.start}") from None
+    except ValueError as error:
+        raise SpecError(f"parse '{path}': not JSON: {error}") from None
 
 
 class Object:

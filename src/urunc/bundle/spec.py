@@ -18,9 +18,6 @@ from urunc.bundle.namespaces import (
 )
 from urunc.bundle.resources import Resources
 from urunc.bundle.resources import parse as parse_resources
-from urunc.errors import SpecError, reason
-from urunc.jsontext import loads
-from urunc.linux.files import read_bytes
 from urunc.linux.process import RLIMITS
 from urunc.record import record, replace
 
@@ -32,7 +29,6 @@ if TYPE_CHECKING:
     from urunc.bundle.rare_keys import MemoryPolicy, TimeOffset, VirtualMachine
     from urunc.bundle.scheduling import Scheduler
 
-CONFIG_LIMIT_BYTES = 16 << 20
 HOOKS = (
     "prestart",
     "createRuntime",
@@ -172,27 +168,6 @@ class Spec:
     def has_own(self, kind: str) -> bool:
         """Whether the container has a namespace that is not the host's."""
         return kind in self.namespaces and kind not in self.host_namespaces
-
-
-def read_document(bundle: str) -> Any:
-    """The JSON value of a bundle's config.json, unchecked but for being JSON."""
-    path = f"{bundle}/config.json"
-    try:
-        content = read_bytes(path, CONFIG_LIMIT_BYTES)
-    except OSError as error:
-        hint = (
-            "a bundle is a directory with a config.json and a root filesystem; "
-            "`urunc spec` writes one"
-        )
-        raise SpecError(f"read '{path}': {reason(error)}", hint) from None
-    if len(content) > CONFIG_LIMIT_BYTES:
-        raise SpecError(f"read '{path}': larger than {CONFIG_LIMIT_BYTES} bytes")
-    try:
-        return loads(content.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise SpecError(f"parse '{path}': not UTF-8 at byte {error.start}") from None
-    except ValueError as error:
-        raise SpecError(f"parse '{path}': not JSON: {error}") from None
 
 
 def parse(document: Any, bundle: str) -> Spec:

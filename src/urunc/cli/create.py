@@ -7,6 +7,7 @@ import posix
 
 from urunc import timing
 from urunc.bundle import image, spec
+from urunc.bundle.document import read_document
 from urunc.bundle.resources import read
 from urunc.cli.options import CREATE, Arguments
 from urunc.errors import SpecError, UsageError, reason
@@ -60,7 +61,7 @@ def request(
     bundle = bundle_directory(arguments.get("--bundle"))
     document = arguments.document
     if document is None:
-        document = spec.read_document(bundle)
+        document = read_document(bundle)
     if not image.claims(document, bundle, config):
         image.warn_of_strangers(document)
         arguments.hand_over(config)
@@ -69,8 +70,7 @@ def request(
     timing.stamp(1)
     from urunc.lifecycle.create import CreateOptions
 
-    alone = arguments.document is None
-    asked = CreateOptions(relay=relay, recipe=alone, **options(arguments))
+    asked = CreateOptions(relay=relay, **options(arguments))
     if parsed.terminal and terminal:
         asked = replace(asked, console_descriptor=terminal())
     return identifier, parsed, unikernel, asked

@@ -12,6 +12,7 @@ import sys
 
 from urunc import logs
 from urunc.bundle import image, spec
+from urunc.bundle.document import read_document
 from urunc.cli import plan_text
 from urunc.cli.create import bundle_directory
 from urunc.cli.options import BUNDLE, DIRECTORY, FILE, FLAG, VALUE, Arguments
@@ -86,7 +87,7 @@ def main(arguments: Arguments) -> int:
 
 def _look(path: str, arguments: Arguments, config: Config) -> Shown | Ordinary:
     bundle = bundle_directory(path)
-    document = spec.read_document(bundle)
+    document = read_document(bundle)
     if not image.claims(document, bundle, config):
         from urunc.ordinary import find
 

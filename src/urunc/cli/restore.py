@@ -39,7 +39,8 @@ SUMMARY = "Restore a saved container."
 
 def before(arguments: Arguments, words: list[str], _identifier: str) -> None:
     """Hand an ordinary bundle over before the options are read: its runtime may know more."""
-    from urunc.bundle import image, spec
+    from urunc.bundle import image
+    from urunc.bundle.document import read_document
 
     bundle = ""
     for index, word in enumerate(words):
@@ -48,7 +49,7 @@ def before(arguments: Arguments, words: list[str], _identifier: str) -> None:
             bundle = value if equals else "".join(words[index + 1 : index + 2])
     config = arguments.config()
     directory = bundle_directory(bundle)
-    if not image.claims(spec.read_document(directory), directory, config):
+    if not image.claims(read_document(directory), directory, config):
         arguments.hand_over(config)
 
 

@@ -12,7 +12,7 @@ from urunc import guest_channel, logs, timing
 from urunc.bundle.network_files import network_files
 from urunc.bundle.resources import Resources, with_tasks
 from urunc.bundle.spec import Spec
-from urunc.cgroup import devices, groups
+from urunc.cgroup import devices, making
 from urunc.cgroup.groups import Groups
 from urunc.directory import Directory
 from urunc.errors import Error, HostError, SpecError, reason
@@ -66,8 +66,6 @@ class CreateOptions:
     systemd: bool = False
     relay: Relay | None = None
     """Who passes on the streams of a `run` in the foreground."""
-    recipe: bool = False
-    """Whether the verbs to come are programs of their own, which can do without Python."""
     pod: Resources | None = None
     """What the container's pod has left for it, where it has no limits of its own."""
 
@@ -163,8 +161,8 @@ class Creation:
         user = choose_user(plan, spec, self.ids, self.config, self.journal)
         self.chosen = as_planned(plan, user)
         if not self.options.systemd:
-            where = groups.locate(self.directory.identifier, spec.cgroups_path)
-            self.groups = groups.make(where, self._limits(), self.journal)
+            where = making.locate(self.directory.identifier, spec.cgroups_path)
+            self.groups = making.make(where, self._limits(), self.journal)
             self._limit_devices()
         self._give_disks()
         self._take_streams()
@@ -312,7 +310,7 @@ class Creation:
             self.network.load(self.prepared.plan, hooked=bool(spec.hooks))
             self.init.hear()  # who comes next has to find it in its place; else both go on
         if self.options.systemd:
-            self.groups = groups.make_by_systemd(
+            self.groups = making.make_by_systemd(
                 self.directory.identifier,
                 replace(self.spec, resources=self._limits()),
                 self.init.pid,
@@ -426,10 +424,9 @@ class Creation:
             network=self.spec.namespaces.get("network", ""),
             network_identity=self.network.identity,
         )
-        if self.options.recipe:
-            from urunc.lifecycle import recipe
+        from urunc.lifecycle import recipe
 
-            self.recipe = recipe.draft(self.state, plan, self.network, self.journal)
+        self.recipe = recipe.draft(self.state, plan, self.network, self.journal)
         self.text = dumps(self.state.document)
 
     def _record(self) -> None:

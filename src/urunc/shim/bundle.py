@@ -4,9 +4,7 @@ worker that makes the container; and what it leaves in a bundle."""
 
 from __future__ import annotations
 
-from urunc.bundle import image
-from urunc.bundle.spec import read_document
-from urunc.config import load
+from urunc.bundle.document import read_document
 from urunc.errors import Error
 from urunc.linux.files import exists, write_whole
 from urunc.shim import ENDED_FILE
@@ -32,6 +30,9 @@ def configuration(bundle: str) -> Any:
 def is_claimed(document: Any, bundle: str, config_path: str) -> bool:
     """Whether a configuration is a unikernel's, once its root filesystem is there; None is read
     anew. Raises Error."""
+    from urunc.bundle import image
+    from urunc.config import load
+
     if document is None:
         document = read_document(bundle)
     return image.claims(document, bundle, load(config_path))

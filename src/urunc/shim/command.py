@@ -158,7 +158,7 @@ def socket_path(directory: str, address: str, namespace: str, group: str) -> str
 
 def _group(identifier: str) -> str:
     """The id that stands for all containers of a shim: the pod's, where there is one."""
-    from urunc.bundle.spec import read_document
+    from urunc.bundle.document import read_document
 
     annotations = read_document(".").get("annotations") or {}
     for key in GROUPS:
@@ -259,16 +259,20 @@ def _serve(listener: Any, path: str, namespace: str, events: str, adjust: int) -
         pass  # it takes CAP_SYS_RESOURCE to go below what the parent has
     logs.greet()
     # containerd asks for its first container within a millisecond: every module is waited for
-    from urunc.shim import worker
+    from urunc.shim.standby import Standby
+
+    standby = Standby()
     from urunc.shim.attendance import Attendance
     from urunc.shim.calls import SERVICES
     from urunc.shim.loop import Loop
     from urunc.shim.publisher import Publisher
     from urunc.shim.service import Service
+    from urunc.shim.verbs import Verbs
 
-    worker.preload(worker.FIRST)
+    gc.freeze()  # what is loaded stays, in each of its copies
+    gc.enable()
     loop, publisher = Loop(listener, SERVICES), Publisher(events, namespace)
-    service = Service(loop, publisher, worker.Verbs(loop), namespace, path)
+    service = Service(loop, publisher, Verbs(loop, standby), namespace, path)
     attendance = Attendance(loop, service.tasks, path)
     loop.run(service.serve, (service.settling, publisher, service.lives, attendance))
 

@@ -21,6 +21,7 @@ from urunc.shim.stdio import TaskStreams
 from urunc.shim.tables import CREATED, RUNNING, STOPPED
 from urunc.shim.tasks import Task, TaskProcess
 from urunc.shim.ttrpc import ALREADY_EXISTS, FAILED_PRECONDITION, UNIMPLEMENTED, StatusError
+from urunc.shim.worker import mount
 from urunc.state import is_ours
 
 TYPE_CHECKING = False
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
     from urunc.shim.stdio import Settling
     from urunc.shim.tasks import Tasks
     from urunc.shim.terminal import Terminal
-    from urunc.shim.worker import Answer, Verbs
+    from urunc.shim.verbs import Verbs
+    from urunc.shim.worker import Answer
 
 
 class Lives:
@@ -76,10 +78,7 @@ class Lives:
 
         def before() -> None:
             task.init.streams.wait_ready()
-            if values["rootfs"]:
-                from urunc.shim.rootfs import mount_all
-
-                mount_all(values["rootfs"], task.rootfs)
+            mount(values["rootfs"], task.rootfs)
 
         def check() -> int:
             if is_claimed(document, bundle, options.get("config_path", "")):
@@ -95,9 +94,7 @@ class Lives:
         words = ["create", *task.making()]
         words += ["--no-new-keyring"] if options.get("no_new_keyring") else []
         words += [*pod.option(bundle, granted), task.id]
-        self._verbs.run(
-            task, words, done, streams=task.init.streams.child, before=before, document=document
-        )
+        self._verbs.create(task, words, done, mounts=values["rootfs"], document=document)
 
     def _new_task(self, values: dict[str, Any], document: Any) -> Task:
         """The container that a CreateTaskRequest and its config.json describe, with its streams
@@ -136,6 +133,8 @@ class Lives:
         )  # fmt: skip
         if pid:
             self._adopt(task, task.init, pid)
+        if task.member.totals:  # a pod's first container: another follows
+            self._verbs.stand_by()
 
     def _init_pid(self, task: Task) -> int:
         """The pid of a container's init, which has just been made."""

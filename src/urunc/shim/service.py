@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from urunc.shim import ttrpc
     from urunc.shim.loop import Loop
     from urunc.shim.publisher import Publisher
-    from urunc.shim.worker import Answer, Verbs
+    from urunc.shim.verbs import Verbs
+    from urunc.shim.worker import Answer
 
 
 class Service:

@@ -229,6 +229,11 @@ class TaskStreams:
         if not self._terminal and self._owner != (0, 0):
             posix.fchown(fd, *self._owner)
 
+    @property
+    def has_logger(self) -> bool:
+        """Whether a logging binary has to be waited for."""
+        return self._logger is not None
+
     def wait_ready(self) -> None:
         """Wait until a logging binary says that it is ready; raises HostError. For a worker that
         has the shim's descriptors still, before the process is made."""

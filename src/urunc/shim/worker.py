@@ -23,11 +23,8 @@ from urunc.record import plain, rebuild, record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any, Literal, NoReturn
-
-    from urunc.shim.loop import Loop
-    from urunc.shim.tasks import Task
 
     Kind = Literal["", "missing", "refused", "wrong status"]
 
@@ -45,15 +42,6 @@ STRANGERS_MISSING = (
     *("does not exist", "not running", "already finished", "no such process", "not found"),
 )
 """In an ordinary runtime's message: there is no such container or process (any more)."""
-MAKING = ("create", "restore", "start", "exec")
-"""Verbs that look for a program, whose absence is no container's."""
-FIRST = ("cli.create", "lifecycle.create", "shim.rootfs")
-"""What a shim's first worker runs: `create`. It is waited for."""
-REST = (
-    "cli.start", "cli.kill", "cli.delete", "lifecycle.events", "net.connect", "net.look",
-    "net.resources", "ordinary", "shim.metrics",
-)  # fmt: skip
-"""What later ones run, and the shim itself: loaded while the first is at work."""
 
 
 @record
@@ -176,18 +164,6 @@ class RuntimeLog:
         )
 
 
-def preload(names: tuple[str, ...]) -> None:
-    """Load modules of urunc's once for all workers; what stays is the same in each.
-
-    The collector only gets in the way while code is loaded: there is no garbage in it.
-    """
-    gc.disable()
-    for name in names:
-        __import__(f"urunc.{name}")
-    gc.freeze()
-    gc.enable()
-
-
 def start(
     work: Callable[[], int],
     done: Callable[[Answer], None],
@@ -209,17 +185,18 @@ def start(
         posix.close(fd)
         raise
     if not pid:
-        _become(work, fd, streams, directory, before)
+        become(work, fd, streams, directory, before)
     return Worker(pid, fd, done, log)
 
 
-def _become(
+def become(
     work: Callable[[], int],
     fd: int,
     streams: tuple[int, int, int],
     directory: str,
     before: Callable[[], None] | None,
 ) -> NoReturn:
+    """What a worker is from its fork on; `fd` is the file of its answer."""
     answer = Answer(code=1)
     answering = _Answering(fd)
     try:
@@ -271,48 +248,9 @@ def verb(words: list[str], log: RuntimeLog, runtime: str = "", document: Any = N
     return run(words, document=document, runtime=runtime, runtime_words=log.options)
 
 
-class Verbs:
-    """The runtime's verbs for tasks, each in a worker that the loop waits for."""
+def mount(mounts: Sequence[Mapping[str, Any]], rootfs: str) -> None:
+    """Mount a container's root filesystem, where containerd leaves that to the shim."""
+    if mounts:
+        from urunc.shim.rootfs import mount_all
 
-    def __init__(self, loop: Loop) -> None:
-        self._loop = loop
-        self._number = 0
-
-    def run(
-        self,
-        task: Task,
-        words: list[str],
-        done: Callable[[Answer], None],
-        *,
-        streams: tuple[int, int, int] = NO_STREAMS,
-        before: Callable[[], None] | None = None,
-        document: Any = None,
-    ) -> None:
-        """Run a verb for a task; see `start` and `verb`."""
-        self._number += 1
-        making = words[0] in MAKING
-        log = RuntimeLog(f"{task.bundle}/.urunc-{self._number}.log", making=making)
-        options = ["--root", task.root]
-        if task.systemd:
-            options.append("--systemd-cgroup")
-        if task.options.get("config_path"):
-            options += ["--config", task.options["config_path"]]
-        if task.options.get("criu_path") and words[0] in ("checkpoint", "restore"):
-            options += ["--criu", task.options["criu_path"]]
-        runtime = task.options.get("binary_name", "")
-        started = start(
-            lambda: verb([*options, *words], log, runtime, document), done, log=log,
-            streams=streams, directory=task.bundle, before=before,
-        )  # fmt: skip
-        self._loop.await_worker(started)
-        if self._number == 1:
-            preload(REST)
-
-    def check(
-        self,
-        work: Callable[[], int],
-        done: Callable[[Answer], None],
-        before: Callable[[], None],
-    ) -> None:
-        """Have a worker do something that is no verb; see `start`."""
-        self._loop.await_worker(start(work, done, before=before))
+        mount_all(mounts, rootfs)
