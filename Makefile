@@ -30,10 +30,11 @@ CRIO_TAGS := containers_image_openpgp,containers_image_ostree_stub,exclude_graph
 HELM_VERSION := v3.22.0
 RUNC_VERSION := v1.4.4
 KUBERNETES_VERSION := v1.37.2
+BENCHES := lifecycle answer run engine restart scale
 CLUSTER_NEEDS := root,tun,installed,runc,cni,nft,containerd2,kubernetes
 CFLAGS ?= -O2 -Wall -Wextra -Werror
 
-.PHONY: help build parts tools kubernetes check unit coverage root guest interop cluster machines machines-v2 tables counts bench overhead engine network storage install uninstall clean
+.PHONY: help build parts tools kubernetes check unit coverage root guest interop cluster machines machines-v2 tables counts bench bench-docs overhead engine network storage install uninstall clean
 
 help: ## show this
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -104,8 +105,21 @@ tables: ## write the tables of docs/ that are made of what the tests see
 counts: build parts ## write the table of what each verb asks of the kernel, for this kind of machine
 	PATH="$(PARTS)/bin:$$PATH" PYTHONPATH=src:tests $(VENV)/python tests/lib/world.py -- $(VENV)/python -m lib.counts write
 
-bench: build parts ## times of a container's life against runc's
-	PATH="$(PARTS)/bin:$$PATH" $(PYTHON) bench/lifecycle --urunc $(BUILD)/prefix/bin/urunc --parts $(PARTS)
+bench: build parts ## all times against runc's and other peers': numbers and pictures in build/bench (10 minutes, quiet machine)
+	@mkdir -p $(BUILD)/bench; rm -f $(BUILD)/bench/*; failed=; \
+	for bench in $(BENCHES); do echo "== $$bench"; \
+		PATH="$(PARTS)/bin:$$PATH" $(PYTHON) bench/$$bench --urunc $(BUILD)/prefix/bin/urunc --parts $(PARTS) \
+			--results $(BUILD)/bench/results.json || failed="$$failed $$bench"; \
+	done; \
+	if $(VENV)/python -c 'import matplotlib' 2>/dev/null; then \
+		$(VENV)/python bench/draw $(BUILD)/bench/results.json $(BUILD)/bench; \
+	else echo "no pictures: they need matplotlib ($(VENV)/python -m pip install .[bench])"; fi; \
+	[ -z "$$failed" ] || { echo "failed:$$failed"; exit 1; }
+
+bench-docs: ## put what `make bench` has measured into docs/ and README
+	mkdir -p docs/measured
+	cp $(BUILD)/bench/results.json $(BUILD)/bench/*.svg docs/measured/
+	$(MAKE) --no-print-directory tables
 
 overhead: build parts ## measure what each monitor needs of the memory limit for itself
 	PATH="$(PARTS)/bin:$$PATH" $(PYTHON) bench/overhead --urunc $(BUILD)/prefix/bin/urunc --parts $(PARTS) --search

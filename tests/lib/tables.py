@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from lib import cluster_items, endings, engine_table, keys, ways
+from lib import cluster_items, endings, engine_table, keys, measured, ways
 from urunc import guests
 from urunc.config import Config
 from urunc.guests import BUILT_IN, Guest
@@ -172,7 +172,34 @@ def machine_table() -> list[str]:
     return rows(head, cells)
 
 
+def goal_table() -> list[str]:
+    head, *cells = measured.goals()
+    return rows(head, cells)
+
+
+def runtime_table() -> list[str]:
+    head, *cells = measured.runtimes()
+    return rows(head, cells)
+
+
+def shim_table() -> list[str]:
+    head, *cells = measured.shims()
+    return rows(head, cells)
+
+
+def crowd_table() -> list[str]:
+    head, *cells = measured.crowds()
+    return rows(head, cells)
+
+
 TABLES = (
+    Table("README.md", "measured machine", measured.machine),
+    Table("README.md", "measured goals", goal_table),
+    Table("docs/performance.md", "measured machine", measured.machine),
+    Table("docs/performance.md", "measured goals", goal_table),
+    Table("docs/performance.md", "measured runtimes", runtime_table),
+    Table("docs/performance.md", "measured shims", shim_table),
+    Table("docs/performance.md", "measured crowds", crowd_table),
     Table("docs/engines.md", "engines on machines", engines_table),
     Table("docs/engines.md", "machines", machine_table),
     Table("docs/decisions/README.md", "decisions", decision_table),

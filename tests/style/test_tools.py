@@ -46,7 +46,7 @@ SHELL = sorted(
     if name.endswith(".sh") or (first.startswith("#!") and first.endswith("sh"))
 )
 PROGRAMS = [name for name in SCRIPTS if not name.endswith((".py", ".in"))]
-LINTED = ("src", "tests", "deploy", "launcher", "guests-src", "setup.py", *PROGRAMS)
+LINTED = ("src", "tests", "bench", "deploy", "launcher", "guests-src", "setup.py", *PROGRAMS)
 TYPED = ("src", "tests/unit", "tests/style", "tests/lib", "deploy/installer")
 BENCHES = [name for name in PROGRAMS if name.startswith("bench/")]
 WRITERS = ("launcher/bundle.py", "launcher/manual.py")
@@ -85,7 +85,7 @@ def test_nothing_is_left_out() -> None:
 
 @pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: " ".join([*tool[:2], tool[-1]]))
 def test_tool(tool: tuple[str, ...]) -> None:
-    environment = {**os.environ, "MYPYPATH": "src:tests"}
+    environment = {**os.environ, "MYPYPATH": "src:tests:bench"}
     answer = subprocess.run(
         [sys.executable, "-m", *tool],
         cwd=PROJECT,

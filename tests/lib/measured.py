@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `make bench` measured and `make bench-docs` put into docs/measured/results.json, as tables
+of docs/performance.md and README: the numbers there are those of one run on one machine."""
+
+from __future__ import annotations
+
+import functools
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+RESULTS = pathlib.Path(__file__).resolve().parent.parent.parent / "docs/measured/results.json"
+NOT_MEASURED = "not measured"
+MEDIAN = 1
+"""Of [lower quartile, median, upper quartile]."""
+
+
+@functools.cache
+def results() -> dict[str, Any]:
+    """All that was measured; {} before the first run."""
+    found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    return found
+
+
+class Goal(NamedTuple):
+    """A number to reach, as a ratio unless it says otherwise."""
+
+    what: str
+    peer: str
+    limit: str
+    measured: Callable[[dict[str, Any]], str]
+
+
+def ratio(ours: list[float], theirs: list[float]) -> str:
+    return f"{ours[MEDIAN] / theirs[MEDIAN]:.2f}"
+
+
+def verb(peer: str, name: str) -> Callable[[dict[str, Any]], str]:
+    """create, start, delete or total, to a peer's."""
+
+    def measured(found: dict[str, Any]) -> str:
+        runtimes = found["lifecycle"]["runtimes"]
+        return ratio(runtimes["urunc"][name], runtimes[peer][name])
+
+    return measured
+
+
+def run(engine: str, network: str) -> Callable[[dict[str, Any]], str]:
+    """An engine's `run --rm`."""
+
+    def measured(found: dict[str, Any]) -> str:
+        sides = found["run"]["engines"][engine][network]
+        return ratio(sides["urunc"], sides["runc"])
+
+    return measured
+
+
+def shim(row: str) -> Callable[[dict[str, Any]], str]:
+    """A row of the shims' table."""
+    return lambda found: ratio(*(found["engine"]["rows"][row][side] for side in ("urunc", "runc")))
+
+
+def calls(found: dict[str, Any]) -> str:
+    rows = found["engine"]["rows"]
+    ours, theirs = (
+        sum(rows[name][side][MEDIAN] for name in ("Create", "Start", "Delete"))
+        for side in ("urunc", "runc")
+    )
+    return f"{ours / theirs:.2f}"
+
+
+def pss(found: dict[str, Any]) -> str:
+    sides = found["engine"]["rows"]["shim's memory"]
+    return f"{sides['urunc'][MEDIAN]:.1f} MiB (runc's {sides['runc'][MEDIAN]:.1f})"
+
+
+def hand_ratio(monitor: str) -> Callable[[dict[str, Any]], str]:
+    def measured(found: dict[str, Any]) -> str:
+        row = found["answer"]["monitors"][monitor]
+        return ratio(row["urunc"], row["by hand"])
+
+    return measured
+
+
+def more_by_hand(found: dict[str, Any]) -> str:
+    row = found["answer"]["monitors"]["spt"]
+    return f"+{row['urunc'][MEDIAN] - row['by hand'][MEDIAN]:.1f} ms"
+
+
+def last_to_first(found: dict[str, Any]) -> str:
+    points = found["scale"]["points"]
+    return ratio(points[-1]["create + delete"], points[0]["create + delete"])
+
+
+def restart(found: dict[str, Any]) -> str:
+    return ratio(found["restart"]["urunc"], found["restart"]["runc"])
+
+
+PROBE = "create + start + delete, the probe on spt"
+GOALS = (
+    Goal(PROBE, "runc, `/bin/true`", "0.65", verb("runc", "total")),
+    Goal("create alone", "runc", "0.8", verb("runc", "create")),
+    Goal("start alone", "runc", "0.5", verb("runc", "start")),
+    Goal("delete alone", "runc", "0.5", verb("runc", "delete")),
+    Goal(PROBE, "crun, `/bin/true`", "1.2", verb("crun", "total")),
+    Goal(PROBE, "upstream's urunc, the same", "0.9", verb("urunc-go", "total")),
+    Goal("`podman run --rm`", "runc, `/bin/true`", "0.9", run("podman", "bridge")),
+    Goal("the same, `--network none`", "runc", "0.9", run("podman", "none")),
+    Goal("`docker run --rm`", "runc, `/bin/true`", "0.9", run("docker", "bridge")),
+    Goal("the same, `--network none`", "runc", "0.9", run("docker", "none")),
+    Goal("`ctr run --rm`", "runc's shim", "0.65", shim("ctr run --rm")),
+    Goal("task API: Create + Start + Delete", "runc's shim", "0.45", calls),
+    Goal("the shim's `start`", "runc's shim", "1.2", shim("shim start")),
+    Goal("100 containers at once, time", "runc's shim", "0.9", shim("seconds")),
+    Goal("the same, memory of shims and containers", "runc's shim", "1.0", shim("memory")),
+    Goal("memory of a shim with one container", "", "5 MiB", pss),
+    Goal("containerd's restart beside 300 tasks", "runc's shim", "", restart),
+    Goal("create to first word, Firecracker", "by hand", "1.03", hand_ratio("firecracker")),
+    Goal("create to first word, spt", "by hand", "+20 ms", more_by_hand),
+    Goal("the 1,000th container's create + delete", "the first's", "1.1", last_to_first),
+)
+
+
+def cell(measured: Callable[[dict[str, Any]], str]) -> str:
+    """What was measured; a peer may not have been installed."""
+    try:
+        return measured(results())
+    except KeyError:
+        return NOT_MEASURED
+
+
+def goals() -> list[tuple[str, ...]]:
+    """The rows of the table of goals, with its head."""
+    head = ("what", "peer", "to reach", "measured")
+    rows = [(goal.what, goal.peer, goal.limit, cell(goal.measured)) for goal in GOALS]
+    return [head, *rows]
+
+
+def machine() -> list[str]:
+    """A sentence about the machine."""
+    found = results().get("machine")
+    if not found:
+        return ["No run of `make bench` is kept yet."]
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    kind = "a virtual machine" if found["virtual"] else "a machine"
+    model = f" ({found['model']})" if found["model"] else ""
+    return [
+        f"Measured on {found['date']} on {kind} with {found['cpus']} CPUs{model} and "
+        f"{found['memory_gib']} GiB, Linux {found['kernel']}, Python {found['python']}, "
+        f"{versions}; its load was {found['load']}."
+    ]
+
+
+def runtimes() -> list[tuple[str, ...]]:
+    """Each runtime's verbs in milliseconds, with their quartiles."""
+    head = ("runtime", "create", "start", "delete", "total")
+    rows = results().get("lifecycle", {"runtimes": {}})["runtimes"]
+    return [
+        head,
+        *(
+            (name, *(f"{low:.1f} **{middle:.1f}** {high:.1f}" for low, middle, high in q.values()))
+            for name, q in rows.items()
+        ),
+    ]
+
+
+def shims() -> list[tuple[str, ...]]:
+    """urunc's shim and runc's."""
+    labels = {
+        "ctr run --rm": "`ctr run --rm`, ms",
+        "processor": "processor's time of all, ms",
+        **{
+            name: f"{name}, ms"
+            for name in ("shim start", "Create", "Start", "Kill", "Delete", "shim delete")
+        },
+        "shim's memory": "a shim with one container, MiB",
+        "seconds": "100 at once: none lost, s",
+        "memory": "their shims and containers, MiB",
+    }
+    rows = results().get("engine", {"rows": {}})["rows"]
+    cells = [
+        (label, f"{ours[MEDIAN]:.1f}", f"{theirs[MEDIAN]:.1f}", ratio(ours, theirs))
+        for key, label in labels.items()
+        if key in rows
+        for ours, theirs in [(rows[key]["urunc"], rows[key]["runc"])]
+    ]
+    return [("", "urunc", "runc", "ratio"), *cells]
+
+
+def crowds() -> list[tuple[str, ...]]:
+    """Verbs and memory by the number of containers."""
+    names = ("list", "state", "create", "start", "delete")
+    points = results().get("scale", {"points": []})["points"]
+    head = ("containers", *(f"{name}, ms" for name in names), "KiB for each guest")
+    return [
+        head,
+        *(
+            (
+                f"{point['number']:,}",
+                *(f"{point[name][MEDIAN]:.2f}" for name in names),
+                f"{point['pss_kib']:.0f}",
+            )
+            for point in points
+        ),
+    ]
