@@ -116,7 +116,9 @@ GOALS = (
     Goal("the same, memory of shims and containers", "runc's shim", "1.0", shim("memory")),
     Goal("memory of a shim with one container", "", "5 MiB", pss),
     Goal("containerd's restart beside 300 tasks", "runc's shim", "", restart),
-    Goal("create to first word, Firecracker", "by hand", "1.03 (Unikraft)", hand_ratio("firecracker")),
+    Goal(
+        "create to first word, Firecracker", "by hand", "1.03 (Unikraft)", hand_ratio("firecracker")
+    ),
     Goal("create to first word, spt", "by hand", "+20 ms", more_by_hand),
     Goal("the 1,000th container's create + delete", "the first's", "1.1", last_to_first),
 )

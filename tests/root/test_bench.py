@@ -26,8 +26,16 @@ def test_quick_ones(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> 
     results = tmp_path / "results.json"
     with nothing_left():
         for name, words in BENCHES.items():
-            options = [*words, "--urunc", str(URUNC), "--parts", str(PARTS)]
-            command = [sys.executable, PROJECT / "bench" / name, *options, "--results", results]
+            options = [
+                *words,
+                "--results",
+                str(results),
+                "--urunc",
+                str(URUNC),
+                "--parts",
+                str(PARTS),
+            ]
+            command = [sys.executable, str(PROJECT / "bench" / name), *options]
             answer = subprocess.run(command, capture_output=True, text=True, timeout=patient(60))
             assert answer.returncode == 0, answer.stdout + answer.stderr
     found = json.loads(results.read_text())
