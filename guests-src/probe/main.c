@@ -188,6 +188,7 @@ static const char *const stop_names[STOP_WAYS] = {
     [STOP_CTRL_ALT_DEL] = "ctrl-alt-del",
     [STOP_POWER_BUTTON] = "acpi-power-button",
 };
+#define STOP_POLL_MS 50
 static bool listening[STOP_WAYS];
 static uint64_t stop_codes[STOP_WAYS];
 static uint64_t beat_period, next_beat; /* period 0: none */
@@ -220,14 +221,19 @@ static void beat(uint64_t now)
 /* To be called often; returns for how many milliseconds it need not be. */
 static unsigned attend(unsigned most)
 {
-    for (unsigned way = 0; way < STOP_WAYS; way++)
-        if (listening[way] && platform_asked(way)) {
+    for (unsigned way = 0; way < STOP_WAYS; way++) {
+        if (!listening[way])
+            continue;
+        if (platform_asked(way)) {
             begin_event("stop");
             json_raw(",\"how\":");
             json_cstring(stop_names[way]);
             end_event();
             leave(stop_codes[way]);
         }
+        if (most > STOP_POLL_MS)
+            most = STOP_POLL_MS;
+    }
     if (beat_period) {
         uint64_t now = platform_milliseconds();
 

@@ -34,13 +34,16 @@ uint64_t platform_milliseconds(void)
     return timer_milliseconds();
 }
 
-/* Frames are polled for each millisecond, whatever time the caller has. */
+/* Where a NIC cannot interrupt, frames are polled for each millisecond, whatever time the caller
+   has. */
 void platform_wait(unsigned milliseconds)
 {
     if (milliseconds == WAIT_FOREVER)
         for (;;)
             __asm__ volatile("cli; hlt");
-    timer_sleep();
+    if (!milliseconds || !virtio_nics_idle())
+        return;
+    timer_sleep(virtio_nics_interrupt() ? milliseconds : 1);
 }
 
 void platform_discover(void)
@@ -120,6 +123,7 @@ _Noreturn void platform_exit(unsigned code)
     uint64_t start = rdtsc();
 
     uart_drain();
+    virtio_drain();
     outl(DEBUG_EXIT_PORT, code);
     outb(KEYBOARD_PORT, KEYBOARD_RESET);
     while (rdtsc() - start < RESET_CYCLES)
@@ -130,12 +134,14 @@ _Noreturn void platform_exit(unsigned code)
 _Noreturn void platform_crash(void)
 {
     uart_drain();
+    virtio_drain();
     triple_fault();
 }
 
 _Noreturn void platform_stray(void)
 {
     uart_drain();
+    virtio_drain();
     __asm__ volatile("jmp *%0" : : "r"(NOWHERE));
     __builtin_unreachable();
 }

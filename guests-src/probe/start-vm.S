@@ -47,10 +47,10 @@ exception_common:
         andq    $-16, %rsp
         call    vm_fault                  /* does not return */
 
-/* The timer's tick only has to end a HLT; the local APIC wants to hear of it. */
+/* An interrupt only has to end a HLT; the local APIC wants to hear of it. */
         .balign 16
-        .globl  tick_stub
-tick_stub:
+        .globl  wake_stub
+wake_stub:
         pushq   %rax
         movl    $0xfee000b0, %eax
         movl    $0, (%rax)

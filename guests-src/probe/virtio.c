@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * virtio.c - split queues, and the block and network drivers, over whichever
- * transport found the device. Everything is polled.
+ * transport found the device. All is polled but for the frames of NICs with an
+ * interrupt line.
  */
 #include "vm.h"
 
@@ -66,7 +67,7 @@ static bool begin(struct virtio *dev, uint64_t wanted)
     return t->get_status(dev) & STATUS_FEATURES_OK;
 }
 
-static bool add_queue(struct virtio *dev, unsigned index)
+static bool add_queue(struct virtio *dev, unsigned index, bool interrupts)
 {
     struct queue *queue = &dev->queues[index];
     struct queue_memory *memory;
@@ -75,7 +76,7 @@ static bool add_queue(struct virtio *dev, unsigned index)
         queue_pool_used == sizeof queue_pool / sizeof queue_pool[0])
         return false;
     memory = &queue_pool[queue_pool_used++];
-    memory->avail_flags = AVAIL_NO_INTERRUPT;
+    memory->avail_flags = interrupts ? 0 : AVAIL_NO_INTERRUPT;
     queue->memory = memory;
     queue->index = index;
     dev->transport->enable_queue(dev, queue, (uintptr_t)memory->desc,
@@ -109,12 +110,17 @@ static void offer(struct queue *queue, uint16_t head)
     barrier();
 }
 
+static bool has_used(const struct queue *queue)
+{
+    return *(volatile uint16_t *)&queue->memory->used_index != queue->used;
+}
+
 /* Takes back a chain the device is done with; false: there is none. */
 static bool take(struct queue *queue, uint32_t *head, uint32_t *len)
 {
     struct queue_memory *m = queue->memory;
 
-    if (*(volatile uint16_t *)&m->used_index == queue->used)
+    if (!has_used(queue))
         return false;
     barrier();
     *head = m->used_ring[queue->used % QUEUE_SIZE].id;
@@ -124,12 +130,11 @@ static bool take(struct queue *queue, uint32_t *head, uint32_t *len)
 }
 
 /* Waits for a chain, for some seconds of any plausible processor's clock. */
-static bool wait_and_take(struct queue *queue, uint32_t *len)
+static bool wait_and_take(struct queue *queue, uint32_t *head, uint32_t *len)
 {
     uint64_t start = rdtsc();
-    uint32_t head;
 
-    while (!take(queue, &head, len)) {
+    while (!take(queue, head, len)) {
         if (rdtsc() - start > 20000000000ull)
             return false;
         pause();
@@ -152,7 +157,7 @@ static bool read_first_sector(struct virtio *dev, uint8_t *sector)
     static volatile uint8_t status;
     struct queue *queue = &dev->queues[0];
     struct descriptor *desc = queue->memory->desc;
-    uint32_t len;
+    uint32_t head, len;
 
     status = 0xff;
     desc[0] = (struct descriptor){(uintptr_t)&request, sizeof request,
@@ -162,7 +167,7 @@ static bool read_first_sector(struct virtio *dev, uint8_t *sector)
     desc[2] = (struct descriptor){(uintptr_t)&status, 1, DESC_WRITE, 0};
     offer(queue, 0);
     dev->transport->notify(dev, queue);
-    return wait_and_take(queue, &len) && status == 0;
+    return wait_and_take(queue, &head, &len) && status == 0;
 }
 
 static void block_found(struct virtio *dev)
@@ -178,7 +183,7 @@ static void block_found(struct virtio *dev)
     disk->size |= (uint64_t)read32(dev->config + BLOCK_CONFIG_CAPACITY + 4) << 32;
     disk->size *= SECTOR;
     disk->writable = !(dev->features & BLOCK_F_RO);
-    if (!add_queue(dev, 0))
+    if (!add_queue(dev, 0, false))
         return;
     finish(dev);
     if (disk->size && read_first_sector(dev, sector)) {
@@ -203,13 +208,14 @@ struct net_header {
 };
 
 #define LEGACY_HEADER_SIZE 10
+#define TRANSMIT_BUFFERS 4
 
 struct net_buffer {
     uint8_t bytes[sizeof(struct net_header) + FRAME_MAX];
 };
 
 static struct net_buffer receive_buffers[MAX_NICS][QUEUE_SIZE];
-static struct net_buffer transmit_buffers[MAX_NICS];
+static struct net_buffer transmit_buffers[MAX_NICS][TRANSMIT_BUFFERS];
 
 static unsigned nic_index(const struct nic *nic)
 {
@@ -235,29 +241,47 @@ static size_t net_receive(struct nic *nic, void *buf, size_t size)
         len = size;
     memcpy(buf, receive_buffers[nic_index(nic)][head].bytes + skip, len);
     offer(queue, head);
-    dev->transport->notify(dev, queue);
+    /* One that has run out of buffers has used half of them since it was told of any. */
+    if (++queue->owed >= QUEUE_SIZE / 2) {
+        queue->owed = 0;
+        dev->transport->notify(dev, queue);
+    }
     return len;
 }
 
-/* One frame at a time: waits until the device has it. */
+/* Waits only while the device has not taken any of the buffers' frames. */
 static void net_send(struct nic *nic, const void *frame, size_t len)
 {
     struct virtio *dev = nic->device;
     struct queue *queue = &dev->queues[TRANSMIT];
-    uint8_t *bytes = transmit_buffers[nic_index(nic)].bytes;
     size_t skip = header_size(dev);
+    uint32_t buffer, done;
+    uint8_t *bytes;
 
     if (len > FRAME_MAX)
         return;
+    if (queue->begun < TRANSMIT_BUFFERS)
+        buffer = queue->begun++;
+    else if (!wait_and_take(queue, &buffer, &done))
+        return;
+    bytes = transmit_buffers[nic_index(nic)][buffer].bytes;
     memset(bytes, 0, skip);
     memcpy(bytes + skip, frame, len);
-    queue->memory->desc[0] =
+    queue->memory->desc[buffer] =
         (struct descriptor){(uintptr_t)bytes, skip + len, 0, 0};
-    offer(queue, 0);
+    offer(queue, buffer);
     dev->transport->notify(dev, queue);
+}
 
-    uint32_t done;
-    wait_and_take(queue, &done);
+void virtio_drain(void)
+{
+    for (unsigned i = 0; i < guest.nnics; i++) {
+        struct queue *queue = &((struct virtio *)guest.nics[i].device)->queues[TRANSMIT];
+        uint32_t buffer, done;
+
+        while (queue->used != queue->avail && wait_and_take(queue, &buffer, &done))
+            ;
+    }
 }
 
 static void net_found(struct virtio *dev)
@@ -275,7 +299,9 @@ static void net_found(struct virtio *dev)
             nic->mac[i] = read8(dev->config + NET_CONFIG_MAC + i);
     nic->mtu = dev->features & NET_F_MTU ? read16(dev->config + NET_CONFIG_MTU)
                                          : -1;
-    if (!add_queue(dev, RECEIVE) || !add_queue(dev, TRANSMIT)) {
+    dev->interrupts = dev->transport->interrupt(dev);
+    if (!add_queue(dev, RECEIVE, dev->interrupts) ||
+        !add_queue(dev, TRANSMIT, false)) {
         guest.nnics--;
         return;
     }
@@ -289,6 +315,29 @@ static void net_found(struct virtio *dev)
     }
     finish(dev);
     dev->transport->notify(dev, queue);
+}
+
+bool virtio_nics_interrupt(void)
+{
+    for (unsigned i = 0; i < guest.nnics; i++)
+        if (!((struct virtio *)guest.nics[i].device)->interrupts)
+            return false;
+    return true;
+}
+
+/* A line that is level-triggered falls with the acknowledgement, and rises with the next frame:
+   hence before the look. */
+bool virtio_nics_idle(void)
+{
+    for (unsigned i = 0; i < guest.nnics; i++) {
+        struct virtio *dev = guest.nics[i].device;
+
+        dev->transport->acknowledge(dev);
+        barrier();
+        if (has_used(&dev->queues[RECEIVE]))
+            return false;
+    }
+    return true;
 }
 
 /* ---- anything else ---------------------------------------------------------- */

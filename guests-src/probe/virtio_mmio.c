@@ -24,6 +24,8 @@
 #define LEGACY_QUEUE_PAGE 0x040
 #define QUEUE_READY 0x044
 #define QUEUE_NOTIFY 0x050
+#define INTERRUPT_ACKNOWLEDGE 0x064
+#define INTERRUPT_USED 1 /* it has used a buffer */
 #define STATUS 0x070
 #define QUEUE_DESC 0x080
 #define QUEUE_AVAIL 0x090
@@ -100,6 +102,16 @@ static void notify(struct virtio *dev, struct queue *queue)
     write32(dev->base + QUEUE_NOTIFY, queue->index);
 }
 
+static bool interrupt(struct virtio *dev)
+{
+    return dev->line >= 0 && interrupts_from(dev->line);
+}
+
+static void acknowledge(struct virtio *dev)
+{
+    write32(dev->base + INTERRUPT_ACKNOWLEDGE, INTERRUPT_USED);
+}
+
 static const struct virtio_transport transport = {
     .bus = "mmio",
     .set_status = set_status,
@@ -109,14 +121,17 @@ static const struct virtio_transport transport = {
     .select_queue = select_queue,
     .enable_queue = enable_queue,
     .notify = notify,
+    .interrupt = interrupt,
+    .acknowledge = acknowledge,
 };
 
-static void look_at(uint64_t base)
+static void look_at(uint64_t base, int line)
 {
     struct virtio dev = {
         .transport = &transport,
         .base = base,
         .config = base + CONFIG,
+        .line = line,
     };
 
     if (!map_range(base, PAGE) || read32(base + MAGIC) != MAGIC_VALUE)
@@ -127,7 +142,7 @@ static void look_at(uint64_t base)
         virtio_found(&dev);
 }
 
-/* virtio_mmio.device=SIZE@0xADDRESS:IRQ, any number of times */
+/* virtio_mmio.device=SIZE@0xADDRESS:LINE, any number of times */
 unsigned virtio_mmio_from_cmdline(void)
 {
     const char *text = guest.cmdline;
@@ -148,8 +163,11 @@ unsigned virtio_mmio_from_cmdline(void)
             else
                 break;
         }
+        uint64_t line = 0;
+        bool has_line = *text == ':' && cmdline_number(text + 1, &line);
+
         n++;
-        look_at(base);
+        look_at(base, has_line ? (int)line : -1);
     }
     return n;
 }
@@ -162,5 +180,5 @@ unsigned virtio_mmio_from_cmdline(void)
 void virtio_mmio_scan(void)
 {
     for (int slot = MICROVM_SLOTS - 1; slot >= 0; slot--)
-        look_at(MICROVM_BASE + slot * MICROVM_STRIDE);
+        look_at(MICROVM_BASE + slot * MICROVM_STRIDE, -1);
 }

@@ -21,6 +21,7 @@
 #define COMMAND_BUS_MASTER 4
 #define STATUS_CAPABILITIES 0x10
 #define CAPABILITY_VENDOR 9
+#define CAPABILITY_MSIX 0x11
 #define VENDOR_VIRTIO 0x1af4
 
 /* struct virtio_pci_cap */
@@ -32,6 +33,14 @@
 #define CAP_COMMON 1
 #define CAP_NOTIFY 2
 #define CAP_DEVICE 4
+
+/* MSI-X: the capability, whose first 32 bits have the enabling one, and an entry of the table */
+#define MSIX_ENABLE (1u << 31)
+#define MSIX_TABLE 4
+#define MSIX_TABLE_BAR 7u
+#define ENTRY_ADDRESS 0
+#define ENTRY_DATA 8
+#define ENTRY_CONTROL 12 /* bit 0: masked */
 
 /* ---- configuration space ---------------------------------------------------- */
 
@@ -55,6 +64,7 @@ static uint8_t config_read8(pci_address dev, unsigned offset)
 #define STATUS 0x14
 #define QUEUE_SELECT 0x16
 #define QUEUE_SIZE_FIELD 0x18
+#define QUEUE_VECTOR 0x1a
 #define QUEUE_ENABLE 0x1c
 #define QUEUE_NOTIFY_OFF 0x1e
 #define QUEUE_DESC 0x20
@@ -108,6 +118,8 @@ static void enable_queue(struct virtio *dev, struct queue *queue,
     write_address(dev->base + QUEUE_DESC, descriptors);
     write_address(dev->base + QUEUE_AVAIL, avail);
     write_address(dev->base + QUEUE_USED, used);
+    if (dev->interrupts)
+        write16(dev->base + QUEUE_VECTOR, 0); /* the table's first; the others are not used */
     queue->notify = dev->notify_base + (uint64_t)dev->notify_multiplier *
                                            read16(dev->base + QUEUE_NOTIFY_OFF);
     write16(dev->base + QUEUE_ENABLE, 1);
@@ -119,6 +131,26 @@ static void notify(struct virtio *dev, struct queue *queue)
     write16(queue->notify, queue->index);
 }
 
+/* All queues that interrupt have the first vector. */
+static bool interrupt(struct virtio *dev)
+{
+    uint32_t address, data;
+
+    if (!dev->vectors)
+        return false;
+    data = interrupt_message(&address);
+    write_address(dev->vectors + ENTRY_ADDRESS, address);
+    write32(dev->vectors + ENTRY_DATA, data);
+    write32(dev->vectors + ENTRY_CONTROL, 0);
+    return true;
+}
+
+/* A message needs no acknowledgement. */
+static void acknowledge(struct virtio *dev)
+{
+    (void)dev;
+}
+
 static const struct virtio_transport transport = {
     .bus = "pci",
     .set_status = set_status,
@@ -128,6 +160,8 @@ static const struct virtio_transport transport = {
     .select_queue = select_queue,
     .enable_queue = enable_queue,
     .notify = notify,
+    .interrupt = interrupt,
+    .acknowledge = acknowledge,
 };
 
 /* ---- finding devices -------------------------------------------------------- */
@@ -221,6 +255,19 @@ static unsigned device_type(pci_address dev)
     return id >= 0x1040 ? id - 0x1040 : config_read16(dev, PCI_SUBSYSTEM_ID);
 }
 
+/* The table of its interrupts, which are turned on (each is masked until it has an entry); 0: it
+   has none. */
+static uint64_t vectors_of(pci_address dev, unsigned cap, const uint64_t *bars)
+{
+    uint32_t table = config_read32(dev, cap + MSIX_TABLE);
+    unsigned bar = table & MSIX_TABLE_BAR;
+
+    if (bar >= 6 || !bars[bar])
+        return 0;
+    config_write32(dev, cap, config_read32(dev, cap) | MSIX_ENABLE);
+    return bars[bar] + (table & ~MSIX_TABLE_BAR);
+}
+
 static void look_at(pci_address dev)
 {
     struct virtio found = {.transport = &transport};
@@ -250,6 +297,8 @@ static void look_at(pci_address dev)
         unsigned bar = config_read8(dev, cap + CAP_BAR);
         uint64_t addr;
 
+        if (config_read8(dev, cap) == CAPABILITY_MSIX)
+            found.vectors = vectors_of(dev, cap, bars);
         if (config_read8(dev, cap) != CAPABILITY_VENDOR || bar >= 6 ||
             !bars[bar])
             continue;

@@ -150,8 +150,13 @@ bool map_range(uint64_t start, uint64_t size);
 /* ---- timer.c: the time, and sleeping -------------------------------------- */
 
 uint64_t timer_milliseconds(void);
-void timer_sleep(void); /* about a millisecond, halted */
+/* Halted until an interrupt or for so many milliseconds. */
+void timer_sleep(unsigned milliseconds);
 void interrupts_init(void);
+/* Has an interrupt line (a pin of the first I/O APIC) end sleeping; false: there is no such. */
+bool interrupts_from(unsigned line);
+/* What a device writes where to end it (a message-signalled interrupt). */
+uint32_t interrupt_message(uint32_t *address);
 
 /* ---- bootinfo.c: what the loader handed over ------------------------------ */
 
@@ -192,6 +197,8 @@ struct queue_memory;
 struct queue {
     struct queue_memory *memory;
     unsigned index;      /* the device's number for it */
+    unsigned owed;       /* receiving: buffers on offer that it has not been told of */
+    unsigned begun;      /* transmitting: buffers that have been used */
     uint64_t notify;     /* where to ring (PCI) */
     uint16_t avail, used; /* next to hand out, next to take back */
 };
@@ -210,6 +217,10 @@ struct virtio_transport {
     void (*enable_queue)(struct virtio *dev, struct queue *queue,
                          uint64_t descriptors, uint64_t avail, uint64_t used);
     void (*notify)(struct virtio *dev, struct queue *queue);
+    /* Has the device's interrupts end sleeping; false: it has none that is known. */
+    bool (*interrupt)(struct virtio *dev);
+    /* What it has interrupted for is seen. */
+    void (*acknowledge)(struct virtio *dev);
 };
 
 struct virtio {
@@ -220,12 +231,21 @@ struct virtio {
     uint32_t notify_multiplier;
     unsigned type;   /* VIRTIO_NET, ... */
     bool legacy;     /* mmio version 1 */
+    int line;        /* mmio: of its interrupts; -1: nobody has said which */
+    uint64_t vectors; /* pci: its table of them (MSI-X); 0: there is none */
+    bool interrupts; /* they are on */
     uint64_t features; /* negotiated */
     struct queue queues[2];
 };
 
 /* The transports call this with each device they find; it is kept. */
 void virtio_found(const struct virtio *dev);
+
+/* Whether each NIC interrupts: then nothing has to be polled for frames. Otherwise, or where frames
+   have come already, there is no time to sleep. */
+bool virtio_nics_interrupt(void);
+bool virtio_nics_idle(void);
+void virtio_drain(void); /* until NICs have sent what they were given */
 
 unsigned virtio_mmio_from_cmdline(void); /* how many words there were */
 void virtio_mmio_scan(void);             /* QEMU microvm's fixed places */
