@@ -27,6 +27,7 @@ LEAST_ROOTFS_MIB = 16
 # Key → built-in value, whose type is the key's; `*` stands for a name. Order is that of `urunc
 # config`.
 FIRMWARE = ("auto", "qboot", "seabios")
+ON_UNKNOWN = ("warn", "refuse")
 NETWORK_MODES: tuple[NetworkMode, ...] = ("dynamic", "pod", "shared", "none")
 AUTO_MODE = "auto"
 """The mode by where the container is: `pod` in a pod, else `dynamic`."""
@@ -75,6 +76,7 @@ SCHEMA: dict[str, Any] = {
         "vcpus", "volumes",
     ],
     "annotations.host_devices": [],
+    "annotations.unknown": "warn",
     "log.file": "",
     "timestamps.file": "/var/log/urunc-timestamps.jsonl",
     "timeouts.create_s": 60,
@@ -205,6 +207,8 @@ def _check(pattern: str, value: Any) -> str:
         return f"'{value}' is none of auto, kvm, tcg"
     if pattern == "monitors.*.firmware" and value not in FIRMWARE:
         return f"'{value}' is none of {', '.join(FIRMWARE)}"
+    if pattern == "annotations.unknown" and value not in ON_UNKNOWN:
+        return f"'{value}' is none of {', '.join(ON_UNKNOWN)}"
     if pattern == "network.mode" and value not in (AUTO_MODE, *NETWORK_MODES):
         return f"'{value}' is none of {', '.join((AUTO_MODE, *NETWORK_MODES))}"
     if pattern == "network.shared_subnets":

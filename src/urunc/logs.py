@@ -32,11 +32,13 @@ later = ""
 _seen: set[str] = set()
 
 
-def warn(message: str) -> None:
-    """Warn the user; the same message once per process."""
+def warn(message: str, *, aloud: bool = False) -> None:
+    """Warn the user; the same message once per process. `aloud`, on standard error in any case:
+    `create` has the container's there, which its user reads and no engine throws away."""
     if message not in _seen:
         _seen.add(message)
-        _emit("warning", message)
+        if not _emit("warning", message) and aloud:
+            _say("warning", message)
 
 
 def greet() -> None:
@@ -62,7 +64,8 @@ def detail(message: str) -> None:
         _emit("debug", message)
 
 
-def _emit(level: str, message: str) -> None:
+def _emit(level: str, message: str) -> bool:
+    """Whether it was said on standard error."""
     written = False
     if path or file:
         now = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime())
@@ -80,7 +83,12 @@ def _emit(level: str, message: str) -> None:
         if level == "warning":
             take_warning(message)
     if written and level != "error":
-        return
+        return False
+    _say(level, message)
+    return True
+
+
+def _say(level: str, message: str) -> None:
     try:
         posix.write(
             2, f"urunc: {level}: {printable(message)}\n".encode("utf-8", "backslashreplace")

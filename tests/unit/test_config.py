@@ -95,6 +95,11 @@ def test_unknown_keys(file: pathlib.Path, text: str, line: int, words: str, hint
         ("monitors.qemu.allowed = 1\n", 1, "'monitors.qemu.allowed' takes true or false"),
         ("[monitors.'qemu']\npath = 1\n", 2, "'monitors.qemu.path' takes a string"),
         ("[annotations]\nallow = 'all'\n", 2, "'annotations.allow' takes strings"),
+        (
+            "[annotations]\nunknown = 'no'\n",
+            2,
+            "'annotations.unknown': 'no' is none of warn, refuse",
+        ),
         ("[annotations]\nallow = ['vcpus', 1]\n", 2, "'annotations.allow' takes strings"),
         ("[log]\nfile = {}\n", 2, "'log.file' takes a string"),
         # right type, wrong value

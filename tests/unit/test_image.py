@@ -124,6 +124,31 @@ def test_what_nobody_knows(bundle: pathlib.Path) -> None:
     )
 
 
+def test_what_nobody_knows_is_another_container_s(bundle: pathlib.Path) -> None:
+    """In a pod, a misspelled key with a name is that container's alone; the pause container has
+    nothing to say."""
+    name = {"io.kubernetes.cri.container-name": "front"}
+    annotations = {PREFIX + "memroy.front": "64", PREFIX + "memroy.back": "64"}
+    found = image.strangers({**annotations, **name}, config())
+    assert found == [
+        f"annotation '{PREFIX}memroy.front': unknown, and without effect: is it 'memory'?"
+    ]
+    pause = {"io.kubernetes.cri.container-type": "sandbox"}
+    assert image.strangers_of({"annotations": {**annotations, **pause}}, config()) == []
+
+
+def test_what_nobody_knows_is_refused(bundle: pathlib.Path) -> None:
+    """Where the administrator says so: a unikernel's, and one that nothing else would make one."""
+    given = config(annotations__unknown="refuse")
+    for strange in (lambda: read(bundle, {**PLAIN, "memroy": "64"}, given),
+                    lambda: image.strangers({PREFIX + "memroy": "64"}, given)):  # fmt: skip
+        with pytest.raises(ImageError) as caught:
+            strange()
+        assert caught.value.message == f"annotation '{PREFIX}memroy': unknown: is it 'memory'?"
+        assert caught.value.hint == "annotations.unknown in /etc/urunc/config.toml: refuse"
+    assert read(bundle, PLAIN, given)
+
+
 def claims(bundle: pathlib.Path, **members: object) -> bool:
     return image.claims({"root": {"path": "rootfs"}, **members}, str(bundle), config())
 

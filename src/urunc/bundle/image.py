@@ -105,35 +105,47 @@ class UnikernelImage:
     """What it says that means nothing, in words for the user."""
 
 
-def strangers(annotations: Mapping[str, Any]) -> list[str]:
-    """Remarks on annotations under PREFIX that nobody knows, most likely misspelled."""
+def strangers(annotations: Mapping[str, Any], config: Config) -> list[str]:
+    """Remarks on annotations under PREFIX that nobody knows, most likely misspelled; raises
+    ImageError where the administrator has them refused. One for another container of the pod is
+    that one's."""
     known = (*KEYS, *OVERRIDES)
-    return [
-        _stranger(f"annotation '{key}'", name, known)
-        for key in annotations
-        if key.startswith(PREFIX) and (name := key[len(PREFIX) :]).partition(".")[0] not in known
-    ]
+    container_name = _container_name(annotations)
+    found = []
+    for annotation in annotations:
+        if not annotation.startswith(PREFIX):
+            continue
+        key, _, name = annotation[len(PREFIX) :].partition(".")
+        if key in known or (name and container_name and name != container_name):
+            continue
+        text = f"annotation '{annotation}': unknown"
+        if config.get("annotations.unknown") == "refuse":
+            source = config.source("annotations.unknown")
+            raise ImageError(text + _close(key, known), f"annotations.unknown in {source}: refuse")
+        found.append(f"{text}, and without effect" + _close(key, known))
+    return found
 
 
-def strangers_of(document: Any) -> list[str]:
-    """Remarks on a configuration that claims to be no unikernel's: its key may be misspelled."""
+def strangers_of(document: Any, config: Config) -> list[str]:
+    """Remarks on a configuration that claims to be no unikernel's: its key may be misspelled;
+    raises ImageError."""
     annotations = document.get("annotations")
-    if not isinstance(annotations, dict):
+    if not isinstance(annotations, dict) or _is_sandbox(annotations):
         return []
-    return [f"{text}; an ordinary container, then" for text in strangers(annotations)]
+    return [f"{text}; an ordinary container, then" for text in strangers(annotations, config)]
 
 
-def warn_of_strangers(document: Any) -> None:
-    """Say so to the user."""
-    for text in strangers_of(document):
-        logs.warn(text)
+def warn_of_strangers(document: Any, config: Config) -> None:
+    """Say so to the user; raises ImageError."""
+    for text in strangers_of(document, config):
+        logs.warn(text, aloud=True)
 
 
-def _stranger(where: str, name: str, known: tuple[str, ...]) -> str:
+def _close(key: str, known: tuple[str, ...]) -> str:
+    """Which known key may be meant, "" for none."""
     from difflib import get_close_matches
 
-    close = get_close_matches(name.partition(".")[0], known, 1)
-    return f"{where}: unknown, and without effect" + (_guess(close[0]) if close else "")
+    return "".join(map(_guess, get_close_matches(key, known, 1)))
 
 
 def _guess(key: str) -> str:
@@ -154,8 +166,8 @@ def claims(document: Any, bundle: str, config: Config) -> bool:
     if not isinstance(document, dict):
         return True  # nobody's: the complaint is ours
     annotations, root = document.get("annotations"), document.get("root")
-    if isinstance(annotations, dict) and "sandbox" in map(annotations.get, CONTAINER_TYPES):
-        return False  # a pod's pause container, which has the pod's annotations
+    if isinstance(annotations, dict) and _is_sandbox(annotations):
+        return False
     if config.get("ordinary.guest"):
         return True
     if isinstance(annotations, dict) and _said(annotations, KEYS):
@@ -166,11 +178,16 @@ def claims(document: Any, bundle: str, config: Config) -> bool:
     return bool(_from_file(path if path.startswith("/") else f"{bundle}/{path}")[0])
 
 
+def _is_sandbox(annotations: Mapping[str, Any]) -> bool:
+    """A pod's pause container, which has the pod's annotations."""
+    return "sandbox" in map(annotations.get, CONTAINER_TYPES)
+
+
 def read(spec: Spec, config: Config) -> UnikernelImage:
     """The image of a container that claims to be a unikernel's. Raises ImageError."""
     found = _said(spec.annotations, KEYS)
     source = "config.json: annotation"
-    remarks = strangers(spec.annotations)
+    remarks = strangers(spec.annotations, config)
     if not found:
         found, more = _from_file(spec.root)
         remarks += more
@@ -283,7 +300,8 @@ def _from_file(root: str) -> tuple[dict[str, str], list[str]]:
                 raise ImageError(f"read '{FILE}': '{key}': expected a string")
             found[short] = value
         else:
-            remarks.append(_stranger(f"{FILE} '{key}'", short, OWN_KEYS))
+            guess = _close(short.partition(".")[0], OWN_KEYS)
+            remarks.append(f"{FILE} '{key}': unknown, and without effect{guess}")
     return found, remarks
 
 

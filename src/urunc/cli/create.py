@@ -63,7 +63,7 @@ def request(
     if document is None:
         document = read_document(bundle)
     if not image.claims(document, bundle, config):
-        image.warn_of_strangers(document)
+        image.warn_of_strangers(document, config)
         arguments.hand_over(config)
     parsed = spec.parse(document, bundle)
     unikernel = image.read(parsed, config)

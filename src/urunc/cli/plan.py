@@ -91,7 +91,7 @@ def _look(path: str, arguments: Arguments, config: Config) -> Shown | Ordinary:
     if not image.claims(document, bundle, config):
         from urunc.ordinary import find
 
-        return Ordinary(runtime=find(config), warnings=image.strangers_of(document))
+        return Ordinary(runtime=find(config), warnings=image.strangers_of(document, config))
     parsed = prepare.settled(spec.parse(document, bundle))
     unikernel = image.read(parsed, config)
     identifier = arguments.get("--id", "ID")

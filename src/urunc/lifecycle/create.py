@@ -94,7 +94,7 @@ def create(
         )
     spec, prepared = within_pod(identifier, spec, unikernel, config, options.pod)
     for warning in prepared.plan.warnings:
-        logs.warn(warning)
+        logs.warn(warning, aloud=warning in unikernel.remarks)
     timing.open_file(config.get("timestamps.file"), identifier)
     directory = Directory(root, identifier)
     directory.make()
