@@ -15,6 +15,7 @@ INCLUDE := $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("inc
 MODULE := src/urunc/linux/_linux.abi3.so
 STATIC := $(BUILD)/guest-init/guest-init $(BUILD)/guest-init/supervisor
 DOOR := $(BUILD)/door/urunc
+SHIM := $(BUILD)/door/containerd-shim-urunc-v2
 VENV := .venv/bin
 PYTEST := PATH="$(BUILD)/prefix/bin:$(PARTS)/bin:$$PATH" $(VENV)/python tests/lib/world.py -- $(VENV)/python -m pytest
 PAGES := man/man8/urunc.8 man/man8/urunc-*.8 bash-completion/completions/urunc \
@@ -45,10 +46,10 @@ $(MODULE): $(wildcard src/urunc/linux/*.[ch])
 $(STATIC): $(wildcard guest-init/*)
 	$(MAKE) --no-print-directory -C guest-init OUT=$(BUILD)/guest-init
 
-$(DOOR): $(wildcard door/*)
+$(DOOR) $(SHIM) &: $(wildcard door/*)
 	$(MAKE) --no-print-directory -C door OUT=$(BUILD)/door
 
-build: $(MODULE) $(STATIC) $(DOOR) ## compile what is in C, install into build/prefix
+build: $(MODULE) $(STATIC) $(DOOR) $(SHIM) ## compile what is in C, install into build/prefix
 	@$(MAKE) --no-print-directory install PREFIX=$(BUILD)/prefix DESTDIR=
 
 parts: ## build the guests and monitors that the tests use, into build/parts
@@ -133,16 +134,18 @@ network: build parts ## latency and throughput to guests against a plain process
 storage: build parts ## what each way of a root filesystem to a guest costs
 	PATH="$(PARTS)/bin:$$PATH" $(PYTHON) bench/storage --urunc $(BUILD)/prefix/bin/urunc --parts $(PARTS)
 
-install: $(MODULE) $(STATIC) $(DOOR) ## install below PREFIX (default /usr/local), beside other versions
+install: $(MODULE) $(STATIC) $(DOOR) $(SHIM) ## install below PREFIX (default /usr/local), beside other versions
 	@set -e; library="$(DESTDIR)$(PREFIX)/lib/urunc/$(VERSION)"; \
 	rm -rf "$$library.new"; mkdir -p "$$library.new" "$(DESTDIR)$(PREFIX)/bin"; \
 	(cd src && find urunc -name '*.py' -o -name '*.so') | while read -r file; do \
 		install -D -m 644 "src/$$file" "$$library.new/$$file"; done; \
 	install -m 755 $(STATIC) "$$library.new"; \
 	install -m 755 $(DOOR) "$$library.new/urunc-door"; \
-	sed -e 's|@PYTHON@|$(INTERPRETER)|' -e 's|@LIBRARY@|$(PREFIX)/lib/urunc/$(VERSION)|' \
-		-e 's|@ENTRY@|urunc.__main__|' launcher/urunc.in >"$$library.new/launch"; \
-	chmod 755 "$$library.new/launch"; \
+	for entry in launch=urunc.__main__ containerd-shim-urunc-v2=urunc.shim.command; do \
+		sed -e 's|@PYTHON@|$(INTERPRETER)|' -e 's|@LIBRARY@|$(PREFIX)/lib/urunc/$(VERSION)|' \
+			-e "s|@ENTRY@|$${entry#*=}|" launcher/urunc.in >"$$library.new/$${entry%=*}"; \
+		chmod 755 "$$library.new/$${entry%=*}"; \
+	done; \
 	$(INTERPRETER) -I -m compileall -q --invalidation-mode unchecked-hash \
 		-s "$$library.new" -p "$(PREFIX)/lib/urunc/$(VERSION)" "$$library.new"; \
 	$(INTERPRETER) -I launcher/bundle.py "$$library.new" "$(PREFIX)/lib/urunc/$(VERSION)"; \
@@ -150,8 +153,8 @@ install: $(MODULE) $(STATIC) $(DOOR) ## install below PREFIX (default /usr/local
 	mv "$$library.new" "$$library"; rm -rf "$$library.old"; \
 	bin="$(DESTDIR)$(PREFIX)/bin"; \
 	$(INTERPRETER) -I launcher/door.py $(DOOR) "$$bin/urunc.new" "$(PREFIX)/lib/urunc/$(VERSION)/launch"; \
-	sed -e 's|@PYTHON@|$(INTERPRETER)|' -e 's|@LIBRARY@|$(PREFIX)/lib/urunc/$(VERSION)|' \
-		-e 's|@ENTRY@|urunc.shim.command|' launcher/shim.in >"$$bin/containerd-shim-urunc-v2.new"; \
+	$(INTERPRETER) -I launcher/door.py $(SHIM) "$$bin/containerd-shim-urunc-v2.new" \
+		"$(PREFIX)/lib/urunc/$(VERSION)/containerd-shim-urunc-v2"; \
 	$(INTERPRETER) -IB launcher/manual.py src "$(DESTDIR)$(PREFIX)/share"; \
 	for program in urunc containerd-shim-urunc-v2; do \
 		chmod 755 "$$bin/$$program.new"; mv "$$bin/$$program.new" "$$bin/$$program"; \

@@ -18,52 +18,17 @@
 #include <unistd.h>
 
 #define DEFAULT_ROOT "/run/urunc"
-#define ANOTHER "/usr/bin/python3"
 #define ID_LIMIT 255
 #define ID_CHARACTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-."
-
-/* The Python script that does everything (launcher/urunc.in). The installation writes its path
- * behind the mark; nothing shorter would be long enough for any prefix. */
-#define MARK "urunc-launcher:"
-static const volatile char launcher[sizeof MARK + 1024] = MARK;
 
 static char **words;
 static bool only;
 
-/* The script with the distribution's Python, where its own has gone (an upgrade of the
- * distribution): launcher/another.py goes on from there. */
-static void run_with_another(char *script)
-{
-    size_t count = 0;
-    char **longer;
-
-    while (words[count] != NULL)
-        count++;
-    longer = access(script, R_OK) == 0 ? calloc(count + 3, sizeof *longer) : NULL;
-    if (longer == NULL)
-        return;
-    longer[0] = ANOTHER;
-    longer[1] = "-ISXutf8";
-    memcpy(longer + 2, words, count * sizeof *words);
-    execv(ANOTHER, longer);
-    free(longer);
-}
-
 void hand_over(void)
 {
-    char *path = (char *)launcher + strlen(MARK);
-    int why;
-
     if (only)
         _exit(NOT_MINE);
-    words[0] = path;
-    execv(path, words);
-    why = errno;
-    if (why == ENOENT)
-        run_with_another(path);
-    dprintf(2, "urunc: error: run '%s': %s: it or its Python has gone: install urunc again\n", path,
-            strerror(why));
-    _exit(1);
+    become_python(words);
 }
 
 /* A global option. Of those with a value, but two are for what Python alone has: messages. */

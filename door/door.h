@@ -22,6 +22,10 @@
 #define SAID "URUNC_DOOR_SAID"  /* lifecycle/start.py: what init said in place of starting */
 #define NOT_MINE 125            /* shim/door.py: the exit code where the shim's Python has to do it */
 
+/* launcher.c */
+char *launcher_path(void);
+_Noreturn void become_python(char **words); /* with these arguments */
+
 /* door.c */
 struct call { /* a command line */
     const char *root, *configuration, *verb, *id, *signal;

@@ -3,7 +3,7 @@
 for, as after an upgrade of the distribution: runs the modules from their sources, slowly, with one
 warning. A container must be deleted all the same.
 
-The installed scripts (urunc.in, shim.in) run this with LIBRARY and ENTRY, as start.py.
+The installed scripts (urunc.in) run this with LIBRARY and ENTRY, as start.py.
 It must be understood by any Python 3.
 """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Install the door: `door.py BUILT TARGET LAUNCHER` writes a copy of the compiled program (door/)
+"""Install the door: `door.py BUILT TARGET LAUNCHER` writes a copy of a compiled program (door/)
 that hands over to the script at LAUNCHER. `make install` runs this."""
 
 import pathlib
@@ -7,7 +7,7 @@ import sys
 
 MARK = b"urunc-launcher:"
 ROOM = 1024
-"""Bytes behind the mark, filled up with NUL (`launcher` in door/door.c)."""
+"""Bytes behind the mark, filled up with NUL (`launcher` in door/launcher.c)."""
 
 
 def main() -> None:

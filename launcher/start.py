@@ -4,7 +4,7 @@
 The ordinary import of a module searches directories, then opens and checks a file; urunc's forty
 cost as much as a third of the interpreter's start. Here their code is in one file, and MODULES says
 where; `bundle.py` wrote both at install. They stand beside it as files too, for people and
-tracebacks. The installed scripts (urunc.in, shim.in) run this with MODULES, LIBRARY, the directory
+tracebacks. The installed scripts (urunc.in) run this with MODULES, LIBRARY, the directory
 of all of it, CODE, the name of the code's file, ENTRY, the module whose `main` it is, and TOGETHER:
 module → the modules that it imports, to be loaded at once, and where their code is.
 """

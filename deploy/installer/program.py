@@ -17,11 +17,13 @@ from dataclasses import dataclass
 
 from installer.host import DIRECTORIES, Failure, Host
 
-DOOR = re.compile(rb"(?<=urunc-launcher:)(/[^\0]*/lib/urunc/([^/\0]+))/launch\0+")
-"""In the program `urunc`: where the script is that it hands over to (launcher/door.py)."""
-LAUNCHER = re.compile(r'"(/[^"\n]*/lib/urunc/([^/"\n]+))/index"')
-PYTHON = re.compile(r"^(#!(?=\S+ -ISXutf8)|python=)\S+", re.MULTILINE)
-"""A launcher's interpreter."""
+SHIM = "containerd-shim-urunc-v2"
+SCRIPTS = ("launch", SHIM)
+"""What the compiled programs hand over to, in the directory: `urunc` and the shim."""
+DOOR = re.compile(rb"(?<=urunc-launcher:)(/[^\0]*/lib/urunc/([^/\0]+))/([^/\0]+)\0+")
+"""In a program: where its script is (launcher/door.py)."""
+PYTHON = re.compile(r"^#!(?=\S+ -ISXutf8)\S+")
+"""A script's interpreter."""
 PYTHONS = ("python3", "python3.14", "python3.13", "python3.12", "python3.11")
 ASK = (
     "import sys, os, importlib.util as u;"
@@ -57,13 +59,13 @@ class Source:
             self.modules = self.prefix / "lib/urunc" / self.version
 
     @property
-    def script(self) -> str:
-        """The script that runs Python, as it was installed."""
-        return (self.modules / "launch").read_text()
+    def scripts(self) -> dict[str, str]:
+        """The scripts that run Python, as they were installed."""
+        return {name: (self.modules / name).read_text() for name in SCRIPTS}
 
     @property
     def has_shim(self) -> bool:
-        return "containerd-shim-urunc-v2" in self.programs
+        return SHIM in self.programs
 
     def files(self) -> list[pathlib.Path]:
         """The modules, the compiled one, and the programs beside them."""
@@ -102,13 +104,13 @@ def interpreter(host: Host, source: Source, library: str) -> Interpreter:
 
 @dataclass
 class Program:
-    """What is to be on the node; `files` are the programs in PREFIX/bin, `script` is what is to be
-    `launch` in the directory."""
+    """What is to be on the node; `files` are the programs in PREFIX/bin, `scripts` are to be in the
+    directory."""
 
     directory: str
     new: bool
     interpreter: Interpreter
-    script: str
+    scripts: dict[str, str]
     files: dict[str, bytes]
     digest: str
 
@@ -121,7 +123,8 @@ def wanted(host: Host, source: Source, prefix: str) -> Program:
     digest = hashlib.sha256(f"{prefix}\0{python.path}\0{python.magic}".encode())
     for file in source.files():
         digest.update(f"\0{file}\0".encode() + (source.modules / file).read_bytes())
-    digest.update(source.script.encode())
+    for script in source.scripts.values():
+        digest.update(script.encode())
     for name in ("another.py", "bundle.py", "start.py"):
         digest.update((source.launcher / name).read_bytes())
     value = digest.hexdigest()
@@ -132,27 +135,27 @@ def wanted(host: Host, source: Source, prefix: str) -> Program:
         python.path = f"{directory}/python/bin/python3"
     files = {}
     for name, content in source.programs.items():
-        if DOOR.search(content):
-            content = _led_to(content, f"{directory}/launch")
-        elif LAUNCHER.search(content.decode(errors="replace")):
-            content = _rewritten(content.decode(), python, directory).encode()
-        files[f"{prefix}/bin/{name}"] = content
-    script = _rewritten(source.script, python, directory)
-    return Program(directory, not host.exists(f"{directory}/index"), python, script, files, value)
+        files[f"{prefix}/bin/{name}"] = _led_to(content, directory)
+    scripts = {
+        name: _rewritten(text, python, directory) for name, text in source.scripts.items()
+    }
+    return Program(directory, not host.exists(f"{directory}/index"), python, scripts, files, value)
 
 
-def _led_to(door: bytes, launcher: str) -> bytes:
-    """The compiled program, with another script to hand over to."""
-    found = DOOR.search(door)
-    path = launcher.encode()
-    if not found or len(path) >= len(found[0]):
-        raise Failure(f"{launcher}: too long a path for an installation")
-    return door[: found.start()] + path.ljust(len(found[0]), b"\0") + door[found.end() :]
+def _led_to(program: bytes, directory: str) -> bytes:
+    """A compiled program, with its script in this directory; one that has none as it is."""
+    found = DOOR.search(program)
+    if not found:
+        return program
+    path = directory.encode() + b"/" + found[3]
+    if len(path) >= len(found[0]):
+        raise Failure(f"{directory}: too long a path for an installation")
+    return program[: found.start()] + path.ljust(len(found[0]), b"\0") + program[found.end() :]
 
 
 def _rewritten(script: str, python: Interpreter, directory: str) -> str:
     """A script for this interpreter and this directory."""
-    script = PYTHON.sub(rf"\g<1>{python.path}", script)
+    script = PYTHON.sub(f"#!{python.path}", script)
     return re.sub(r"/[^\s\"]*/lib/urunc/[^/\s\"]+", directory, script)
 
 
@@ -176,8 +179,9 @@ def place(host: Host, source: Source, program: Program) -> None:
         if brought:
             shutil.copytree(brought, beside / "python", symlinks=True)
             python = f"{tools}/python/bin/python3"
-        (here / "launch").write_text(program.script)
-        (here / "launch").chmod(0o755)
+        for name, script in program.scripts.items():
+            (here / name).write_text(script)
+            (here / name).chmod(0o755)
         (here / "digest").write_text(program.digest)
     except OSError as error:
         for directory in (temporary, tools):

@@ -187,7 +187,9 @@ def wait_stopped(containerd: Containerd, identifier: str) -> None:
 
 def shims(containerd: Containerd) -> list[int]:
     """The pids of urunc's shims, in the place."""
-    found = containerd.run("pgrep", "-f", "bin/containerd-shim-urunc-v2", check=False).stdout
+    found = containerd.run(
+        "pgrep", "-f", "/containerd-shim-urunc-v2 -namespace", check=False
+    ).stdout
     return [int(pid) for pid in found.split()]
 
 

@@ -28,6 +28,7 @@ from lib.installer import (
     runtimes,
 )
 from lib.places.node import Node
+from lib.shims import PROGRAM
 from lib.support import PROJECT, need
 
 node = pytest.fixture(made_node)
@@ -270,9 +271,10 @@ def test_cut_short_before_its_record_is_there(node: Node) -> None:
 def moved(prefix: pathlib.Path, library: pathlib.Path) -> None:
     """A copy of the installed urunc stands at another prefix now, its modules in `library`."""
     script = [sys.executable, str(PROJECT / "launcher/door.py")]
-    programs = [str(PREFIX / "bin/urunc"), str(prefix / "bin/urunc")]
-    subprocess.run([*script, *programs, str(library / "launch")], check=True)
-    for text in (library / "launch", prefix / "bin/containerd-shim-urunc-v2"):
+    for program, name in (("urunc", "launch"), (PROGRAM.name, PROGRAM.name)):
+        copies = [str(PREFIX / "bin" / program), str(prefix / "bin" / program)]
+        subprocess.run([*script, *copies, str(library / name)], check=True)
+        text = library / name
         text.write_text(text.read_text().replace(str(PREFIX), str(prefix)))
 
 

@@ -66,19 +66,14 @@ def test_python_that_has_gone(tmp_path: pathlib.Path, program: str) -> None:
     """The distribution's is taken."""
     need("installed", "root")
     launch = moved(tmp_path)
+    words = ["--root", str(tmp_path / "root"), "list"]
+    if program != "urunc":
+        launch, words = launch.with_name(program), ["-v"]
     gone = "/usr/bin/python3.99"
     launch.write_text(f"#!{gone} -ISXutf8\n" + launch.read_text().partition("\n")[2])
     target = tmp_path / program
-    if program == "urunc":
-        door = [sys.executable, *map(str, (DOOR, URUNC, target, launch))]
-        subprocess.run(door, check=True)
-        words = ["--root", str(tmp_path / "root"), "list"]
-    else:
-        text = URUNC.with_name(program).read_text()
-        target.write_text("\n".join(
-            f"python={gone}" if line.startswith("python=/") else line for line in text.split("\n")
-        ))  # fmt: skip
-        words = ["-v"]
+    door = [sys.executable, *map(str, (DOOR, URUNC.with_name(program), target, launch))]
+    subprocess.run(door, check=True)
     target.chmod(0o755)
     said = subprocess.run([target, *words], capture_output=True, text=True)
     assert said.returncode == 0, said.stderr

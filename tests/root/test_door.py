@@ -16,12 +16,11 @@ import termios
 
 import pytest
 
-from lib.doors import handed_over, make_door
+from lib.doors import handed_over, make_door, make_sanitized
 from lib.patience import patient, until
 from lib.support import (
     PARTS,
     PREFIX,
-    PROJECT,
     Bundle,
     Network,
     Urunc,
@@ -430,15 +429,11 @@ def test_killed_for_memory(urunc: Urunc, door: Urunc, bundle: Bundle) -> None:
     door("delete", container.id)
 
 
-SANITIZED = ("-std=gnu11", "-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-
-
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The door with sanitizers, and nothing behind it."""
     path = tmp_path_factory.mktemp("sanitized") / "urunc"
-    files = [str(path) for path in sorted((PROJECT / "door").glob("*.c"))]
-    subprocess.run(["gcc", *SANITIZED, "-o", str(path), *files], check=True)
+    make_sanitized(path, "DOOR")
     return str(path)
 
 

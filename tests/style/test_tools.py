@@ -53,7 +53,7 @@ WRITERS = ("launcher/bundle.py", "launcher/manual.py")
 MAKER = "guests-src/linux/imagetool.py"
 TOOLS = [
     ("ruff", "check", *LINTED),
-    ("ruff", "check", "--extension", "in:python", "launcher/urunc.in", "launcher/shim.in"),
+    ("ruff", "check", "--extension", "in:python", "launcher/urunc.in"),
     ("ruff", "format", "--check", "--diff", *LINTED),
     ("mypy", "--strict", *TYPED),
     *(("mypy", "--strict", f"tests/{kind}") for kind in ("cluster", "guest", "interop", "root")),
@@ -114,10 +114,3 @@ def shellcheck(*words: str, text: str | None = None) -> None:
 
 def test_shell() -> None:
     shellcheck(*(name for name in SHELL if not name.endswith(".in")))
-
-
-def test_the_shell_in_the_shims_launcher() -> None:
-    """It is Python's string to Python, and ends where the shell is replaced."""
-    shell, mark, _ = (PROJECT / "launcher/shim.in").read_text().rpartition("'''\n")
-    assert mark
-    shellcheck("-", text=shell)

@@ -3,7 +3,8 @@
 that died (`delete`), and to ask what it is (`-info`, `-v`).
 
 containerd reads standard output and standard error of `start` as one: the address is all that may
-be on it (bootstrap.py). Options are Go's, with one dash, the action last.
+be on it (bootstrap.py). Options are Go's, with one dash, the action last. A compiled program
+(door/shim.c) does the usual `start` and `delete` before this, by the same rules; this has all.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ SOCKETS = "/run/containerd/s"
 GROUPS = ("io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id")
 """Annotations by which containers share a shim, the first found one."""
 VALUE_OPTIONS = ("namespace", "address", "publish-binary", "id", "bundle", "socket")
+SERVED_OPTIONS = ("listener", "path", "events", "adjust")
+"""What the compiled program (door/shim.c) says to `serve`."""
 FLAG_OPTIONS = ("debug", "info", "v")
 ADDRESS_LIMIT_BYTES = 106
 PR_SET_CHILD_SUBREAPER = 36
@@ -75,6 +78,8 @@ def run(argv: list[str]) -> int:
         return start(options)
     if action == "delete":
         return delete(options)
+    if action == "serve" and all(name in options for name in SERVED_OPTIONS):
+        serve(options)
     raise UsageError(
         f"unknown action '{action}'", "containerd runs this program: start, delete, -info, -v"
     )
@@ -89,7 +94,7 @@ def parse(argv: list[str]) -> tuple[dict[str, str], list[str]]:
         if name in FLAG_OPTIONS:
             if value != "false":
                 options[name] = value
-        elif name in VALUE_OPTIONS:
+        elif name in VALUE_OPTIONS or name in SERVED_OPTIONS:
             if not equals:
                 if not words:
                     raise UsageError(f"option '-{name}': needs a value")
@@ -138,6 +143,27 @@ def start(options: dict[str, str]) -> int:
     if posix.fork():
         _say(address, answer)
         return 0
+    _drop_streams()  # first of all: what is said into containerd's pipe is part of the answer
+    posix.setpgid(0, 0)
+    _stay(listener, path, namespace, events, adjust)
+    return None
+
+
+def serve(options: dict[str, str]) -> NoReturn:
+    """Be the shim behind a socket that the compiled program (door/shim.c) has made. It has answered
+    containerd, which may be connecting already, and let go of its streams."""
+    gc.disable()  # as in `start`
+    from _socket import socket
+
+    listener = socket(fileno=int(options["listener"]))
+    listener.setblocking(False)
+    posix.set_inheritable(listener.fileno(), False)
+    adjust = int(options["adjust"])
+    _stay(listener, options["path"], options["namespace"], options["events"], adjust)
+
+
+def _stay(listener: Any, path: str, namespace: str, events: str, adjust: int) -> NoReturn:
+    """Be the shim, until nobody needs it."""
     try:
         _serve(listener, path, namespace, events, adjust)
     except BaseException as error:
@@ -247,8 +273,6 @@ def _join(group: str) -> None:
 
 
 def _serve(listener: Any, path: str, namespace: str, events: str, adjust: int) -> None:
-    _drop_streams()  # first of all: what is said into containerd's pipe is part of the answer
-    posix.setpgid(0, 0)
     _linux.set_name("containerd-shim")
     _linux.prctl(PR_SET_CHILD_SUBREAPER, 1)
     try:
