@@ -37,8 +37,11 @@ if TYPE_CHECKING:
     from urunc.config import Config
 
 RUNTIMES = ("runc", "crun")
-MARK = b"\n# An installed program of urunc:"
-"""What the beginning of urunc's own installed programs holds (launcher/urunc.in)."""
+MARKS = (b"\n# An installed program of urunc:", b"urunc-launcher:/")
+"""What urunc's own installed programs hold: the script (launcher/urunc.in), and the compiled one
+that hands over to it (door/launcher.c)."""
+MARKED_BYTES = 1 << 17
+"""More than these programs have."""
 FOREIGN_OPTIONS = ("--config", "--pod-resources")
 """Options of ours that an ordinary runtime does not know."""
 VALUE_OPTIONS = frozenset(
@@ -108,9 +111,10 @@ def _program(asked: str, source: str) -> str:
 
 def _is_urunc(path: str) -> bool:
     try:
-        return MARK in read_bytes(path, 512)
+        content = read_bytes(path, MARKED_BYTES)
     except OSError:  # a program may be executable and not readable
         return False
+    return any(mark in content for mark in MARKS)
 
 
 def is_ordinary(root: str, identifier: str) -> bool:

@@ -193,3 +193,15 @@ def test_ordinary_runtime(urunc: Urunc, tmp_path: pathlib.Path) -> None:
     calls.unlink()
     verb("features")
     assert not calls.exists()
+
+
+def test_urunc_is_no_ordinary_runtime(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    """Neither its compiled program nor the script behind it: it would call itself without end."""
+    bundle = Bundle(tmp_path / "b").write()
+    (script,) = (URUNC.parent.parent / "lib/urunc").glob("*/launch")
+    for program in (URUNC, script):
+        config = tmp_path / "config.toml"
+        config.write_text(f'[ordinary]\nruntime = "{program}"\n')
+        words = ["--config", str(config), "create", "--bundle", str(bundle), urunc.new_id()]
+        done = urunc(*words, check=False)
+        assert done.returncode and f"ordinary runtime '{program}': is urunc itself" in done.stderr
