@@ -136,9 +136,7 @@ def wanted(host: Host, source: Source, prefix: str) -> Program:
     files = {}
     for name, content in source.programs.items():
         files[f"{prefix}/bin/{name}"] = _led_to(content, directory)
-    scripts = {
-        name: _rewritten(text, python, directory) for name, text in source.scripts.items()
-    }
+    scripts = {name: _rewritten(text, python, directory) for name, text in source.scripts.items()}
     return Program(directory, not host.exists(f"{directory}/index"), python, scripts, files, value)
 
 
