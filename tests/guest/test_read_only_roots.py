@@ -10,7 +10,7 @@ import shutil
 
 import pytest
 
-from lib.rooted import by_runc, configure, linux, run, volume
+from lib.rooted import by_runc, configure, linux, run, spared, volume
 from lib.support import PARTS, Bundle, Urunc, need, nothing_left
 from lib.ways import forms
 from urunc.storage.initrd import known
@@ -95,6 +95,7 @@ def test_with_a_layer_of_the_containers_own(
     root.chmod(0o751)
     bundle = Bundle(overlay, "linux", "qemu", binary="", mountRootfs="true", rootfs=form)
     bundle.config["process"]["env"] = ["PATH=/bin"]
+    bundle.config["vm"] = spared()
     del bundle.config["linux"]["resources"]
     said, warned = look(urunc, bundle, tmp_path)
     assert "\nof one container\n" in said

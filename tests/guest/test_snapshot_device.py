@@ -10,7 +10,7 @@ import pathlib
 import subprocess
 
 from lib.patience import until
-from lib.rooted import configure
+from lib.rooted import configure, spared
 from lib.shims import Shim
 from lib.support import RUN, Bundle, Urunc, need, nothing_left
 from urunc.shim.messages import any_of
@@ -22,6 +22,7 @@ def test_a_snapshot_that_is_a_device(urunc: Urunc, tmp_path: pathlib.Path, devic
     bundle = Bundle(tmp_path / f"t{RUN}device", "linux", "qemu", binary="", mountRootfs="true")
     bundle.args("sh", "-c", "mount >/mounts; exit 7")
     bundle.config["process"]["env"] = ["PATH=/bin"]
+    bundle.config["vm"] = spared()
     del bundle.config["linux"]["resources"]
     mount = {"type": "ext4", "source": device, "options": ["rw"]}
     with nothing_left(), contextlib.closing(Shim(tmp_path, bundle)) as shim:

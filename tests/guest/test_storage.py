@@ -15,7 +15,7 @@ import time
 import pytest
 
 from lib.patience import patient
-from lib.rooted import configure, linux, run, volume
+from lib.rooted import configure, linux, run, spared, volume
 from lib.support import PARTS, Bundle, Network, Urunc, need, nothing_left
 from lib.ways import forms
 from urunc.storage.facts import SHARES
@@ -106,6 +106,7 @@ def test_the_containers_own_layer(urunc: Urunc, overlay: pathlib.Path) -> None:
     bundle = Bundle(overlay, "linux", "qemu", binary="", mountRootfs="true")
     bundle.args("sh", "-c", "cat /etc/secret; echo; ls /etc /opaque")
     bundle.config["process"]["env"] = ["PATH=/bin"]
+    bundle.config["vm"] = spared()
     del bundle.config["linux"]["resources"]
     with nothing_left(urunc.root):
         result = run(urunc, bundle)
@@ -212,6 +213,7 @@ def test_a_snapshots_device_is_taken_over(
     bundle = Bundle(tmp_path / "b", "linux", "qemu", binary="", mountRootfs="true")
     bundle.args("sh", "-c", "echo written >/file; mount; sleep 100")
     bundle.config["process"]["env"] = ["PATH=/bin"]
+    bundle.config["vm"] = spared()
     del bundle.config["linux"]["resources"]
     other = tmp_path / "other"
     other.mkdir()

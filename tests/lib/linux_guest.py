@@ -15,16 +15,14 @@ from collections.abc import Callable, Iterable
 
 from lib import busybox
 from lib.patience import patient, until
+from lib.rooted import SPARED
 from lib.support import PARTS, PROJECT
 
 LINUX = PARTS / "linux"
 PROGRAMS = PROJECT / "build/guest-init"
 PORT = "org.urunc.guest"
 PATH = ("env", "PATH=/bin")
-LINE = (
-    "console=ttyS0 quiet panic=-1 reboot=k mitigations=off cryptomgr.notests no_timer_check "
-    "urunc.config="
-)
+LINE = f"console=ttyS0 quiet panic=-1 reboot=k no_timer_check {' '.join(SPARED)} urunc.config="
 Record = tuple[str, ...]
 
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 
 from lib.patience import patient, tried
+from lib.rooted import spared
 from lib.support import PARTS, Bundle, Container, Network, Urunc, need
 
 # A web server on port $1 that tells whoever comes who that is.
@@ -79,6 +80,7 @@ def linux(path: pathlib.Path, place: Network, script: str, **annotations: str) -
     bundle = Bundle(path, "linux", "qemu", accelerator="tcg", initrd="/initrd.cpio", **annotations)
     bundle.add("unikernel", PARTS / "linux/vmlinux")
     bundle.add("initrd.cpio", PARTS / "linux/initrd.cpio")
+    bundle.config["vm"] = spared("quiet")
     bundle.config["linux"]["resources"]["memory"]["limit"] = 320 << 20
     bundle.args("/init", "/bin/sh", "-c", script)
     bundle.network(place.path)

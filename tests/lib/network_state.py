@@ -7,6 +7,7 @@ import contextlib
 import re
 import subprocess
 
+from lib.patience import tried
 from lib.support import unchanged
 
 
@@ -48,5 +49,13 @@ def network_state(path: str) -> dict[str, set[str]]:
 
 
 def network_unchanged(path: str) -> contextlib.AbstractContextManager[None]:
-    """Compare the network namespace at a path before and after the block."""
+    """Compare the network namespace at a path before and after the block: what it is once its
+    devices have found their peers, which a busy kernel tells them in its own time."""
+    command = ["nsenter", f"--net={path}", "ip", "link"]
+
+    def settled() -> bool:
+        shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return "NO-CARRIER" not in shown
+
+    tried(settled, 2)
     return unchanged(lambda: network_state(path))
