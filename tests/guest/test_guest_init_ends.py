@@ -11,7 +11,6 @@ import time
 
 import pytest
 
-from lib import endings
 from lib.linux_guest import PATH, Guest, ext4_root, run_script, sections
 
 DOCKER = "00000000a80425fb"
@@ -89,8 +88,7 @@ ENDINGS = {
 
 @pytest.mark.parametrize("name", ENDINGS)
 def test_endings(guest: Guest, files: pathlib.Path, name: str) -> None:
-    """Why the application did not start. What one ends with that did:
-    test_who_sees_the_monitor_alone."""
+    """Why the application did not start. What one ends with that did: test_endings.py."""
     arguments, said, code = ENDINGS[name]
     ext4_root(guest, files)
     guest.application(*arguments)
@@ -99,21 +97,6 @@ def test_endings(guest: Guest, files: pathlib.Path, name: str) -> None:
     for line in said.splitlines():
         if line.startswith("error "):
             assert f"urunc-init: {line[6:]}" in guest.output()
-
-
-@pytest.mark.parametrize("case", endings.CASES, ids=lambda case: case.words)
-def test_who_sees_the_monitor_alone(
-    guest: Guest, files: pathlib.Path, case: endings.Ending
-) -> None:
-    """QEMU's own exit code: a kernel's panic, or a reset, is no success."""
-    ext4_root(guest, files)
-    if case.own_pids:
-        guest.tell("pid_namespace", "1")
-    script = f"mount -o remount,rw /proc/sys; mkdir -p /tmp; {case.script}"
-    guest.application("sh", "-c", script)
-    assert guest.run() == case.alone
-    said = "ready\n" + f"exit {case.code}\n" * case.reason.startswith("its application")
-    assert guest.hear().replace("oom\n", "") in (said, "")
 
 
 def test_a_panic_before_init(guest: Guest, files: pathlib.Path) -> None:
