@@ -16,6 +16,7 @@ import pytest
 from lib.support import Network, ip, need
 from urunc.bundle.network_files import read_hostname
 from urunc.linux.namespaces import call_in_network
+from urunc.linux.netlink import Kept, ask
 from urunc.linux.rtnetlink import Rtnetlink
 from urunc.net.facts import Address, Interface, NetworkFound, Resolver, Route
 from urunc.net.look import network_of, read_hosts, read_network, read_resolver
@@ -349,3 +350,28 @@ def test_addresses_that_change_while_they_are_read(place: Network) -> None:
     ours = [address for address in found if address.startswith("10.9.")]
     assert len(ours) == len(set(ours)) == 2499
     assert len(said) - before == len(found)
+
+
+def test_sockets_that_are_kept(place: Network) -> None:
+    """One for all questions, until one fails, whose answers may still come."""
+    path = f"/run/netns/{place.inside}"
+
+    def itself(netlink: Rtnetlink) -> Rtnetlink:
+        assert netlink.index("eth0")
+        return netlink
+
+    def fails(netlink: Rtnetlink) -> None:
+        netlink.delete_link("nobody")
+
+    assert ask(Rtnetlink, path, itself) is not ask(Rtnetlink, path, itself)
+    with Kept():
+        first = ask(Rtnetlink, path, itself)
+        assert ask(Rtnetlink, path, itself) is first
+        with pytest.raises(OSError, match="No such device"):
+            ask(Rtnetlink, path, fails)
+        second = ask(Rtnetlink, path, itself)
+        assert second is not first
+    for ended in (first, second):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            ended.links()
+    assert ask(Rtnetlink, path, itself) is not second

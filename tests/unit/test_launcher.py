@@ -13,7 +13,8 @@ import pytest
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
 PROBE = """
-import importlib, marshal, sys
+import builtins, importlib, marshal, sys
+usual = builtins.__import__
 with open(sys.argv[1] + "/index", "rb") as file:
     _, start, place, modules, together = marshal.loads(file.read())
 code = marshal.loads(start)
@@ -22,6 +23,7 @@ given["ENTRY"] = "probe"
 sys.modules["probe"] = type("probe", (), {"main": staticmethod(lambda: None)})
 exec(code, given)
 before = set(sys.modules)
+assert builtins.__import__ is usual
 importlib.import_module(sys.argv[2])
 for name in sorted(set(sys.modules) - before):
     module = sys.modules[name]
@@ -32,6 +34,7 @@ for name in sorted(set(sys.modules) - before):
         assert module.__package__ == (name if modules[name][1] else parent)
         assert hasattr(module, "__path__") == modules[name][1]
         print(name)
+assert builtins.__import__ is usual
 """
 SOON = {"urunc.config", "urunc.tomltext", "urunc.lifecycle.recipe"}
 """What comes along because it is always imported soon after."""

@@ -83,7 +83,11 @@ class InitProcess:
         for fd in (*own, *setup.prepared):
             if fd >= 0:
                 posix.close(fd)
-        self._channel = Channel(from_init[0], to_init[1])
+        self.begin(Channel(from_init[0], to_init[1]))
+
+    def begin(self, channel: Channel) -> None:
+        """Talk with an init that is on the way to its place."""
+        self._channel = channel
         self._owed = 1
 
     def _groups_to_be_born_in(self, spec: Spec, groups: Groups) -> tuple[int, tuple[str, ...]]:
