@@ -70,6 +70,8 @@ static void set_streams(void)
         close(fd);
     if (input && strcmp(input, "null") == 0) {
         null = open("/dev/null", O_RDONLY);
+        if (null < 0)
+            fail("cannot open /dev/null: %m");
         dup2(null, STDIN_FILENO);
         close(null);
     }

@@ -19,6 +19,7 @@
 #endif
 
 #define DEBUG_EXIT_PORT 0x501 /* QEMU's isa-debug-exit: it ends with 2 N + 1 */
+#define DEBUG_EXIT_S 1 /* from 9.1 on not at once, and what the guest does meanwhile would count */
 #define ACPI_TABLE "/sys/firmware/acpi/tables/FACP"
 #define REBOOT_TYPE "/sys/kernel/reboot/type"
 #define REAP_S 5 /* a process may hang in a share that is gone */
@@ -58,8 +59,10 @@ static void write_word(const char *path, const char *word)
 static void debug_exit(int code)
 {
 #ifdef __x86_64__
-    if (code != 0 && setting("debug_exit") && ioperm(DEBUG_EXIT_PORT, 1, 1) == 0)
+    if (code != 0 && setting("debug_exit") && ioperm(DEBUG_EXIT_PORT, 1, 1) == 0) {
         outb(debug_exit_value(code), DEBUG_EXIT_PORT);
+        sleep(DEBUG_EXIT_S);
+    }
 #else
     (void)debug_exit_value(code);
 #endif

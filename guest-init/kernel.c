@@ -34,15 +34,19 @@ void look_at_kernel(void)
  * driver. */
 void open_console(void)
 {
-    int fd = open("/dev/console", O_RDWR | O_NOCTTY | O_CLOEXEC);
+    int opened = open("/dev/console", O_RDWR | O_NOCTTY | O_CLOEXEC), fd;
 
+    if (opened < 0)
+        opened = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (opened < 0)
+        return;
+    fd = fcntl(opened, F_DUPFD_CLOEXEC, 3); /* it may have been given a stream's number */
+    close(opened);
     if (fd < 0)
-        fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-    for (int stream = 0; fd >= 0 && stream < 3; stream++)
-        if (fd != stream)
-            dup2(fd, stream);
-    if (fd > 2)
-        close(fd);
+        return;
+    for (int stream = 0; stream < 3; stream++)
+        dup2(fd, stream);
+    close(fd);
 }
 
 void load_modules(void)

@@ -125,7 +125,7 @@ void mount_kernel_filesystems(void)
 
 /* --- volumes ---------------------------------------------------------------- */
 
-static void bind(int source, const char *path, unsigned long flags)
+static void bind_on(int source, const char *path, unsigned long flags)
 {
     struct stat found;
     int target;
@@ -147,7 +147,7 @@ static void bind_below(const char *directory, const char *source, const char *pa
 
     if (fd < 0)
         fail("cannot find %s, the source of %s: %m", source, path);
-    bind(fd, path, flags);
+    bind_on(fd, path, flags);
     close(fd);
     close(top);
 }
@@ -159,7 +159,7 @@ static void bind_again(const char *source, const char *path, unsigned long flags
     int fd = top < 0 ? -1 : find_source(top, source), place = find(root, path);
 
     if (fd >= 0 && place >= 0)
-        bind(fd, path, flags);
+        bind_on(fd, path, flags);
     close(place);
     close(fd);
     close(top);
@@ -205,7 +205,7 @@ static void give_device(const char *source, const char *path, char *options)
     fd = open(source, O_PATH | O_CLOEXEC);
     if (fd < 0)
         fail("cannot find %s: %m", source);
-    bind(fd, path, 0);
+    bind_on(fd, path, 0);
     close(fd);
 }
 
@@ -242,7 +242,7 @@ static void make_node(const char *what, const char *path, char *options)
         fd = open(made, O_PATH | O_CLOEXEC);
         if (fd < 0)
             fail("cannot make %s: %m", path);
-        bind(fd, path, 0);
+        bind_on(fd, path, 0);
         close(fd);
     }
     close(dev);

@@ -55,7 +55,7 @@ def address(host: Host, program: str, main: str) -> str:
         return ""
     with suppress(Failure):
         parsed = config_text.parse(content, main)
-        parsed = containerd(host, program, main, {}, newest=True)
+        parsed = containerd(host, program, main, {}, beside=True)
     server = parsed.get("plugins", {}).get(SERVER, {})
     found = server.get("address") or parsed.get("grpc", {}).get("address")
     return found if isinstance(found, str) and found.startswith("/") else ""
@@ -85,14 +85,14 @@ def staged(host: Host) -> Iterator[str]:
 
 
 def imported(
-    host: Host, main: str, content: str, changed: Mapping[str, str | None], *, newest: bool
+    host: Host, main: str, content: str, changed: Mapping[str, str | None], *, beside: bool
 ) -> list[str]:
     """The files that a configuration imports, in containerd's order, as they would be found with
-    these changed. Before 2.0 a relative pattern, unlike a relative path, starts where containerd
-    does: at /, as systemd runs it."""
+    these changed. `beside`: a relative pattern, like a relative path, starts at the file's own
+    directory; in older versions (nodes.BESIDE) where containerd does: at /, as systemd runs it."""
     found: list[str] = []
     for item in config_text.imports_of(content, main):
-        directory = posixpath.dirname(main) if newest or "*" not in item else "/"
+        directory = posixpath.dirname(main) if beside or "*" not in item else "/"
         path = posixpath.normpath(posixpath.join(directory, item))
         if "*" not in path:
             found.append(path)
@@ -113,14 +113,14 @@ def _matches(path: str, pattern: str) -> bool:
 
 
 def containerd(
-    host: Host, program: str, main: str, changed: Mapping[str, str | None], *, newest: bool
+    host: Host, program: str, main: str, changed: Mapping[str, str | None], *, beside: bool
 ) -> Parsed:
     """What containerd makes of its configuration with these files changed (None: removed)."""
     content = changed[main] if main in changed else host.read(main)
     if content is None:
         return config_text.parse(host.run(program, "config", "default").stdout, program)
     with staged(host) as directory:
-        imports = imported(host, main, content, changed, newest=newest)
+        imports = imported(host, main, content, changed, beside=beside)
         for number, path in enumerate(imports):
             new = changed.get(path)
             if new is not None:

@@ -36,6 +36,8 @@ Version = tuple[int, ...]
 ASKS, ASKS_ALL = (2, 0, 0), (2, 2, 8)
 """From which version on containerd's CRI plugin asks shims for the features that it tells a
 kubelet: those of runc's type, and all."""
+BESIDE = (((1, 6, 30), (1, 7)), ((1, 7, 16), (2**16,)))
+"""Versions of containerd (from, before) in which relative patterns start beside the file."""
 
 
 @dataclass
@@ -100,7 +102,7 @@ class Node:
                 self.host, self.program, posixpath.dirname(CRIO_DROP_IN), changed
             )
         return engine_view.containerd(
-            self.host, self.program, self.config, changed, newest=self.is_newest
+            self.host, self.program, self.config, changed, beside=self.has_patterns_beside
         )
 
     def runtimes(self, parsed: engine_view.Parsed) -> dict[str, Any]:
@@ -131,7 +133,9 @@ class Node:
         return found
 
     def _imported(self, main: str, changed: Changes) -> list[str]:
-        return engine_view.imported(self.host, self.config, main, changed, newest=self.is_newest)
+        return engine_view.imported(
+            self.host, self.config, main, changed, beside=self.has_patterns_beside
+        )
 
     def _templates(self) -> list[str]:
         directory = posixpath.dirname(self.config)
@@ -315,6 +319,11 @@ class Node:
         if not found:
             raise Failure(f"{self.program} --version: no version in {said.strip()!r}")
         return tuple(map(int, found.groups()))
+
+    @property
+    def has_patterns_beside(self) -> bool:
+        """Whether a relative pattern of `imports` starts at the importing file's directory."""
+        return any(first <= self.version < end for first, end in BESIDE)
 
     @property
     def is_newest(self) -> bool:

@@ -5,7 +5,8 @@
  * QEMU's `isa-debug-exit,iobase=0x501,iosize=2` turns a write of V into its
  * own exit code (V << 1) | 1, of which a process keeps eight bits: so V is at
  * most 127, and a greater N (a signal's) is sent as 127.  Where no such device
- * is, the write goes nowhere and this returns.  The kernel of the guest has no
+ * is, the write goes nowhere and this returns.  From QEMU 9.1 on it does not
+ * end at once, and a reset meanwhile would be its end.  The kernel of the guest has no
  * /dev/port, hence a program.  It must touch no other port.
  */
 #include <fcntl.h>
@@ -27,5 +28,6 @@ int main(int argc, char **argv)
     if (ioperm(DEBUG_EXIT_PORT, 1, 1) != 0)
         return 1;
     outb(code > 127 ? 127 : code, DEBUG_EXIT_PORT);
+    sleep(1);
     return 0;
 }

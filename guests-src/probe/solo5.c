@@ -96,14 +96,15 @@ bool platform_asked(enum stop_way way)
 uint64_t solo5_fill(uint64_t from, uint64_t memory, uint64_t bytes)
 {
     uint64_t start = (from + 4095) & ~4095ull, done = 0;
+    bool all = bytes == FILL_ALL;
 
-    if (bytes == FILL_ALL) {
-        bytes = solo5_fill(from, memory, memory);
-        for (done = start + bytes; done < memory; done += 4096)
-            __asm__ volatile("lock; orb $0, (%0)" : : "r"(done) : "memory", "cc");
-        return memory - start;
-    }
+    if (all)
+        bytes = memory;
     for (; done < bytes && start + done + (1 << 20) < memory; done += 4096)
         *(volatile uint8_t *)(start + done) = 1;
-    return done < bytes ? done : bytes;
+    if (!all)
+        return done < bytes ? done : bytes;
+    for (; start + done < memory; done += 4096)
+        __asm__ volatile("lock; orb $0, (%0)" : : "r"(start + done) : "memory", "cc");
+    return memory - start;
 }

@@ -18,8 +18,8 @@ DOCKER = "00000000a80425fb"
 
 
 ORPHANS = """
-    (sh -c 'echo $$ >/orphan; sleep 0.5' & ) ; sleep 0.1
-    echo "== parent"; awk '{print $4}' /proc/$(cat /orphan)/stat
+    (sh -c 'echo $$ >/orphan; while [ ! -e /seen ]; do sleep 0.1; done' & ) ; sleep 0.1
+    echo "== parent"; awk '{print $4}' /proc/$(cat /orphan)/stat; echo >/seen
     sleep 2
     echo "== zombies"; cat /proc/[0-9]*/stat 2>/dev/null | awk '$3 == "Z" {print $2}'
     trap 'echo "== usr1"' USR1

@@ -85,7 +85,8 @@ def test_containerd_1_whose_import_replaces_the_plugins_table(node: Node) -> Non
 
 
 def test_containerd_1_whose_import_means_something_else(node: Node) -> None:
-    """A relative pattern, which containerd 1 looks for where it was started."""
+    """A relative pattern, which containerd looked for where it was started, and beside the file
+    from 1.6.30 and 1.7.16 on; there it replaces the plugin's table."""
     other = f'version = 2\n[plugins.{V2}.containerd.runtimes.runc]\nruntime_type = "a.b.c"\n'
     node.write("/etc/containerd/conf.d/99-other.toml", other)
     whole_life(node, 'imports = ["conf.d/*.toml"]\n' + PLAIN, drop_in=False)

@@ -69,6 +69,23 @@ def test_what_the_supervisor_has_judged() -> None:
         assert exit_reason.exit_code(SUPERVISED, status, Said(), 0) == status
 
 
+@pytest.mark.parametrize(
+    ("plan", "status", "reason"),
+    [
+        (BARE, 11, "the guest ended with 5 (isa-debug-exit)"),
+        (TELLING, 253, "the guest reset its machine (a kernel panic, or a reboot)"),
+        (BARE, 1, "the guest shut down"),  # 0 by that device, not QEMU's own failure
+        (BARE, 0, "the guest shut down"),
+        (BARE, -6, "the guest shut down"),
+    ],
+)
+def test_an_event_that_says_less_than_the_exit_code(
+    plan: PlanFacts, status: int, reason: str
+) -> None:
+    """From QEMU 9.1 on isa-debug-exit is a shutdown like others to who hears of it."""
+    assert exit_reason.reason(plan, Qemu(), status, Said(), told="the guest shut down") == reason
+
+
 def test_a_status_that_nobody_knows() -> None:
     """What the monitor told is what there is, or what the guest did not say."""
     assert (

@@ -86,8 +86,8 @@ def test_a_limit_that_the_guest_s_files_do_not_fit_into() -> None:
 @pytest.mark.parametrize(
     ("guest", "kernel_bytes", "initrd_bytes", "least_mib"),
     [
-        ("linux", 0x4378000, 0, 72),
-        ("linux", 0x4378000, 3 * MIB + 1, 78),
+        ("linux", 0x4378000, 0, 89),
+        ("linux", 0x4378000, 3 * MIB + 1, 95),
         ("unikraft", 0x304000, 0, 4),
         ("unikraft", 0x304000, MIB, 6),
     ],

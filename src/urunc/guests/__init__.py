@@ -246,6 +246,8 @@ class Guest:
     working_mib = 0
     """The memory in MiB that it needs beside its kernel's and its initrd's to run an
     application."""
+    working_percent = 0
+    """And how much more, in percent of what its kernel takes."""
     init = False
     """Whether it runs urunc's init when it gets the container's root filesystem."""
 

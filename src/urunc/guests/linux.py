@@ -56,6 +56,7 @@ class Linux(Guest):
     volume_ways = ("virtiofs", "9p", "archive", "tmpfs", "device", "node")
     init = True
     working_mib = 4
+    working_percent = 25  # 6.12 frees late on a busy host
 
     def modules(self, filesystems: tuple[str, ...]) -> tuple[str, ...]:
         return (*MODULES, *(name for kind in filesystems for name in MOUNTING.get(kind, (kind,))))

@@ -76,7 +76,8 @@ def reason(
     told: str = "",
 ) -> str:
     """Why it ended, in words; `told` is what the monitor itself said of it, and a status is None
-    where nobody knows it."""
+    where nobody knows it. An exit code of the guest's own says more: from QEMU 9.1 on `told` is
+    then that the guest shut down."""
     if said.code is not None:
         text = f"its application ended with {said.code}"
         if said.kills and said.code == 128 + SIGKILL:
@@ -84,7 +85,7 @@ def reason(
         return text
     if stop:
         return f"{monitor.name} was ended for signal {stop}"
-    if told:
+    if told and (status is None or status <= 1):
         return told
     if status == 0 and _is_silent_end(plan, said):
         return f"{SILENT}: it panicked, or was reset"

@@ -34,7 +34,8 @@ def least_of(guest: Guest, kernel_bytes: int, initrd_bytes: int, *, own_init: bo
     unpacked, and what the guest works with. Linux with urunc's init unpacks it to a tmpfs, which
     holds no more than half of what is left (init/do_mounts.c, mm/shmem.c). With less a kernel
     cannot even say why it ends."""
-    least = kernel_bytes + (3 if own_init else 2) * initrd_bytes + guest.working_mib * MIB
+    least = kernel_bytes * (100 + guest.working_percent) // 100 + guest.working_mib * MIB
+    least += (3 if own_init else 2) * initrd_bytes
     return -(-least // MIB) * MIB or MIB
 
 
