@@ -15,7 +15,8 @@ import pytest
 from lib.patience import until
 from lib.support import need
 from urunc.errors import HostError
-from urunc.shim.rootfs import mount_all, unmount_all
+from urunc.shim.rootfs import mount_all
+from urunc.shim.unmount import unmount_all
 
 LONG = "snapshots-of-a-long-name-" * 6
 

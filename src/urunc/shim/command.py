@@ -339,7 +339,7 @@ def delete(options: dict[str, str]) -> int:
         words = ["--root", root, *(["--config", config] if config else [])]
         _force([*words, "delete", "--force", identifier], bundle, runtime)
     if _is_mounted(f"{bundle}/rootfs", bundle):
-        from urunc.shim.rootfs import unmount_all
+        from urunc.shim.unmount import unmount_all
 
         unmount_all(f"{bundle}/rootfs")
     _remove_socket(bundle)

@@ -281,13 +281,12 @@ class Lives:
 
     def ended(self, task: Task, process: TaskProcess, status: int) -> None:
         """A container's process has ended, with this status of wait(2)."""
-        code = posix.waitstatus_to_exitcode(status)
+        how = posix.waitstatus_to_exitcode(status)
         said = guest_channel.last_words(process.channel)
         process.channel = -1
+        code = 128 - how if how < 0 else how
         if task.guest:
-            code = _guest_code(task, code, said)
-        elif code < 0:
-            code = 128 - code
+            code = _guest_code(task, how, said)
         process.streams.release()
         if process is task.init:
             self._count_memory(task)
@@ -299,6 +298,8 @@ class Lives:
                 self._verbs.run(task, words, lambda _: self._end(task, process, code))
                 return
         self._end(task, process, code)
+        if task.guest and code and said.code is None:
+            _explain(task, how, said, code)
 
     def _end(self, task: Task, process: TaskProcess, code: int) -> None:
         process.end(code)
@@ -357,7 +358,7 @@ class Lives:
         if task.memory:
             task.memory.close()
         if task.rootfs:
-            from urunc.shim.rootfs import unmount_all
+            from urunc.shim.unmount import unmount_all
 
             unmount_all(task.rootfs)
         self._tasks.remove(task)
@@ -412,23 +413,33 @@ def _guest_code(task: Task, status: int, said: Said) -> int:
     """The exit code of a guest, whose monitor ended with a status."""
     if said.code is not None:
         return said.code
-    from urunc import config, monitors
     from urunc.lifecycle import exit_reason
     from urunc.state import load
 
     stop = exit_reason.stop_of(f"{task.root}/{task.id}")
     try:
-        plan = load(task.root, task.id).plan
-        code = exit_reason.exit_code(plan, status, said, stop)
-        if code and not stop:
-            options = config.load(task.options.get("config_path", ""))
-            monitor = monitors.load(plan.monitor, options)
-            why = exit_reason.reason(plan, monitor, status, said)
-            logs.warn(f"container '{task.id}' ended with {code}: {why}")
+        return exit_reason.exit_code(load(task.root, task.id).plan, status, said, stop)
     except Error as error:
         logs.warn(f"how '{task.id}' ended: {error.message}")
         return 128 - status if status < 0 else status
-    return code
+
+
+def _explain(task: Task, status: int, said: Said, code: int) -> None:
+    """Write into the log why a guest ended with a code that nobody asked for; its end is told by
+    now."""
+    from urunc import config, monitors
+    from urunc.lifecycle import exit_reason
+    from urunc.state import load
+
+    if exit_reason.stop_of(f"{task.root}/{task.id}"):
+        return
+    try:
+        plan = load(task.root, task.id).plan
+        monitor = monitors.load(plan.monitor, config.load(task.options.get("config_path", "")))
+        why = exit_reason.reason(plan, monitor, status, said)
+        logs.warn(f"container '{task.id}' ended with {code}: {why}")
+    except Error as error:
+        logs.warn(f"why '{task.id}' ended with {code}: {error.message}")
 
 
 def _end_of(process: TaskProcess) -> dict[str, Any]:

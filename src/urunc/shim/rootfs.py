@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A container's root filesystem from the mounts that containerd names, and its end.
+"""A container's root filesystem from the mounts that containerd names.
 
 An option word is a flag of mount(2) or goes to the filesystem as it is, as in mount(8). Runs in a
 worker of the shim with root's privilege, in the host's mount namespace. containerd is trusted; what
@@ -9,12 +9,12 @@ a layer holds is not: a target never leads out of the bundle.
 from __future__ import annotations
 
 import posix
-from errno import EBUSY, EINVAL, ENOENT
+from errno import EBUSY
 from time import sleep
 
 from urunc.errors import HostError, reason
 from urunc.linux import _linux, mounts
-from urunc.linux.files import AT_FDCWD, O_PATH, make_directories, open_in_root, read_text
+from urunc.linux.files import AT_FDCWD, O_PATH, make_directories, open_in_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,8 +71,6 @@ ATTRIBUTES = (
 )
 PAGE_BYTES = 4096
 PAGE_SPARE_BYTES = 512
-UMOUNT_NOFOLLOW = 8
-BUSY_TRIES, BUSY_WAIT_S = 5, 0.01
 
 # loop(4); include/uapi/linux/loop.h
 LOOP_CTL_GET_FREE, LOOP_CONFIGURE = 0x4C82, 0x4C0A
@@ -329,59 +327,3 @@ def _attach(file: str, *, read_only: bool, direct: bool) -> tuple[int, str]:
         for fd in (control, backing):
             if fd >= 0:
                 posix.close(fd)
-
-
-def unmount_all(target: str) -> None:
-    """Unmount all that is mounted at a directory and below it; nothing there is fine; raises
-    HostError.
-
-    What is in use for more than a moment is detached: it is gone from here at once, and from the
-    kernel when its last user is (umount(2)).
-    """
-    target = target.rstrip("/")
-    try:
-        while _unmount(target):
-            pass
-        if any(
-            True for _ in posix.scandir(target)
-        ):  # a root that is the bundle's own may hold mounts
-            for path in _below(target):
-                while _unmount(path):
-                    pass
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    except OSError as error:
-        raise HostError(f"unmount '{error.filename or target}': {reason(error)}") from None
-
-
-def _unmount(path: str) -> bool:
-    """Unmount what is on top at a path; False where nothing is mounted."""
-    for attempt in range(BUSY_TRIES + 1):
-        detach = mounts.MNT_DETACH if attempt == BUSY_TRIES else 0
-        try:
-            _linux.umount2(path, UMOUNT_NOFOLLOW | detach)
-            return True
-        except OSError as error:
-            if error.errno in (EINVAL, ENOENT):
-                return False
-            if error.errno != EBUSY or detach:
-                raise
-            sleep(BUSY_WAIT_S)
-    raise AssertionError
-
-
-def _below(target: str) -> list[str]:
-    """Mount points below a directory, the deepest first (proc_pid_mountinfo(5))."""
-    fd = posix.open(target, O_PATH | posix.O_CLOEXEC)
-    try:
-        real = posix.readlink(f"/proc/self/fd/{fd}")
-    finally:
-        posix.close(fd)
-    found = set()
-    for line in read_text("/proc/self/mountinfo", 1 << 26).splitlines():
-        point = line.split(" ", 5)[4]
-        for number in (0o40, 0o11, 0o12, 0o134):  # in this order: the backslash last
-            point = point.replace(f"\\{number:03o}", chr(number))
-        if point.startswith(f"{real}/"):
-            found.add(point)
-    return sorted(found, key=len, reverse=True)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from urunc.shim.loop import Loop
     from urunc.shim.tasks import Task
 
+MEANWHILE = ("lifecycle.events", "lifecycle.exit_reason", "shim.metrics", "shim.unmount", "state")
+"""What the shim itself needs from the first container on: loaded while that is made."""
 MAKING = ("create", "restore", "start", "exec")
 """Verbs that look for a program, whose absence is no container's."""
 
@@ -95,6 +97,8 @@ class Verbs:
             )  # fmt: skip
             if not streams.has_logger and standby.begin(order, streams.child):
                 self._loop.await_worker(Worker(standby.pid, standby.answer, done, log))
+                for name in MEANWHILE:
+                    __import__(f"urunc.{name}")
                 return
             standby.dismiss()
 
