@@ -2,7 +2,7 @@
 """Prepare an installed library for a quick start: `bundle.py [BUILT FINAL]`, run by the interpreter
 it is for.
 
-Writes BUILT/code.TAG (of the interpreter), the marshalled code of every module (and of
+Writes BUILT/code.TAG.DIGEST (TAG is the interpreter's), the marshalled code of every module (and of
 `__future__`, which each of them imports), and BUILT/index: the interpreter's magic number, the code
 of `start` beside this file, the name of the code's file, {name: (file, whether a package, offset,
 size)} (of a module in C the file alone), and {name: (names, offset, size)} of the modules that each
@@ -15,6 +15,7 @@ become another (another.py): processes of the one before still have their own co
 
 import __future__
 
+import hashlib
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -130,7 +131,8 @@ def main() -> None:
         pieces[entry] = (rest, len(blob), len(piece))
         blob += piece
     start = marshal.dumps(compiled(here / "start.py", final / "launcher/start.py"))
-    code = f"code.{sys.implementation.cache_tag}"
+    # who has read an index before another one took its place has its own code, or none
+    code = f"code.{sys.implementation.cache_tag}.{hashlib.sha256(blob).hexdigest()[:12]}"
     replace(built / code, blob)
     magic = importlib.util.MAGIC_NUMBER
     # version 2: what every Python 3 can read

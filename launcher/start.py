@@ -75,7 +75,10 @@ def compiled(name, file):
 
 def read(offset, size):
     """What is at this place of the file."""
-    fd = open(CODE, O_RDONLY | O_CLOEXEC)
+    try:
+        fd = open(CODE, O_RDONLY | O_CLOEXEC)
+    except FileNotFoundError:
+        raise ImportError("urunc was installed anew meanwhile: try again") from None
     code = pread(fd, size, offset)
     close(fd)
     return loads(code)

@@ -84,3 +84,20 @@ def test_what_is_loaded_together(library: pathlib.Path) -> None:
     }
     assert before and not before & set(names)
     assert "urunc.lifecycle.create" not in names
+
+
+def test_installed_anew_meanwhile(library: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """Who has the index of one build never gets the code of another."""
+    built = tmp_path / "library"
+    shutil.copytree(library, built)
+    with (built / "urunc/places.py").open("a") as module:
+        module.write("ANOTHER = 1\n")
+    command = [sys.executable, "-I", str(PROJECT / "launcher/bundle.py"), str(built), str(built)]
+    subprocess.run(command, check=True)
+    before, after = (marshal.loads((place / "index").read_bytes())[2] for place in (library, built))
+    assert before != after
+    assert {before, after} == {path.name for path in built.glob("code.*")}
+    (built / after).unlink()
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        modules(PROBE, built, "urunc.cli.list")
+    assert "installed anew meanwhile: try again" in error.value.stderr
