@@ -20,7 +20,7 @@ from lib.shims import NAMESPACE, Shim, box, runc_options
 from lib.support import RUN, URUNC, Bundle, need, nothing_left
 from urunc.linux import cgroups
 from urunc.shim.messages import any_of, decode, encode
-from urunc.shim.ttrpc import UNIMPLEMENTED, UNKNOWN, StatusError
+from urunc.shim.ttrpc import UNKNOWN, StatusError
 
 RECORDER = """#!/usr/bin/python3 -I
 # Stands in for runc: it records its calls, and is runc but for what takes CRIU: a checkpoint is a
@@ -267,18 +267,22 @@ def test_restore_fails(ordinary: Shim, recorder: Recorder, tmp_path: pathlib.Pat
     ordinary.leave()
 
 
-def test_guests_have_no_checkpoint(shim: Made, bundle: Bundle) -> None:
+def test_a_guest_that_cannot_be_saved(shim: Made, bundle: Bundle, tmp_path: pathlib.Path) -> None:
+    """A reason in both directions; it goes on."""
     guest = shim(bundle)
     guest.id = f"t{RUN}guest"
     guest.start()
-    with pytest.raises(StatusError, match="a unikernel has none") as refused:
-        guest.create(checkpoint="/image")
-    assert refused.value.code == UNIMPLEMENTED
+    (tmp_path / "image").mkdir()
+    with pytest.raises(StatusError, match="no checkpoint of a unikernel") as refused:
+        guest.create(checkpoint=str(tmp_path / "image"))
+    assert refused.value.code == UNKNOWN
     guest.create()
     guest("Start")
-    with pytest.raises(StatusError, match="a unikernel has none") as refused:
-        guest("Checkpoint", path="/image")
-    assert refused.value.code == UNIMPLEMENTED
+    with pytest.raises(StatusError, match="spt cannot save its guest") as refused:
+        guest("Checkpoint", path=str(tmp_path / "image"))
+    assert refused.value.code == UNKNOWN
+    assert not list((tmp_path / "image").iterdir())
+    assert guest("State")["status"] == 2
     guest.end(137)
 
 

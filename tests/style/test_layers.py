@@ -36,7 +36,7 @@ ROOMS = {
     "doctor": "config linux monitors ordinary plan.compatibility plan.host programs storage.mkfs"
     " storage.virtiofsd",
     "shim": "__main__ bundle cgroup config features guest_channel lifecycle linux monitors"
-    " programs state storage.detached_mounts tomltext",
+    " programs snapshot.files state storage.detached_mounts tomltext",
     "__main__": "cli ordinary places state timing",
     "config": "linux.files storage.facts tomltext",
     "directory": "linux state",

@@ -10,7 +10,7 @@ should this process be killed, a child of it sees to that (snapshot/guard.py).
 from __future__ import annotations
 
 import posix
-from time import gmtime, monotonic, strftime
+from time import gmtime, monotonic, sleep, strftime
 
 from urunc import __version__, guest_channel, guests, logs, monitors
 from urunc.directory import locked
@@ -35,10 +35,14 @@ from urunc.storage.facts import StorageFacts
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from urunc.config import Config
+    from urunc.monitors import Monitor
     from urunc.state import State
 
 SAVE_TIMEOUT_S = 600.0
 """How long a monitor may take to save or load all of a guest's memory."""
+APPEAR_TIMEOUT_S = 30.0
+"""How long a monitor may take until it listens."""
+INTERVAL_S = 0.001
 BESIDE_BYTES = 512 * MIB
 """The most that a monitor saves beside the guest's memory."""
 
@@ -67,6 +71,19 @@ def checkpoint(
     if not leave_running:
         delete(root, identifier, config, force=True)
     return manifest
+
+
+def connect(state: State, monitor: Monitor) -> Control:
+    """A connection to a monitor's control socket, once it is there: the monitor may have begun only
+    now. Raises MonitorError."""
+    until = monotonic() + APPEAR_TIMEOUT_S
+    while True:
+        try:
+            return Control(state.pid, monitor.control_socket, SAVE_TIMEOUT_S)
+        except MonitorError:
+            if monotonic() > until or state.status() == STOPPED:
+                raise
+        sleep(INTERVAL_S)
 
 
 class _Disk:
@@ -202,7 +219,7 @@ class _Saving:
         if snapshots.lent:
             self.lent = snapshots.files
             paths = lend.lend(state.pid, files, read_only=False)
-        control = Control(state.pid, self.monitor.control_socket, SAVE_TIMEOUT_S)
+        control = connect(state, self.monitor)
         try:
             snapshots.save(control, files, paths, 2 * memory_bytes + BESIDE_BYTES)
         except NONSENSE as error:
@@ -297,7 +314,7 @@ class _Saving:
             lend.take_back(self.state.pid, names)
 
     def _order(self, what: str) -> None:
-        control = Control(self.state.pid, self.monitor.control_socket)
+        control = connect(self.state, self.monitor)
         try:
             self.monitor.order(control, what)
         finally:

@@ -10,7 +10,6 @@ the files are is known only as they are made. A failure at any point takes back 
 from __future__ import annotations
 
 import posix
-from time import monotonic, sleep
 
 from urunc import guest_channel, logs, monitors, timing
 from urunc.directory import Directory
@@ -23,14 +22,14 @@ from urunc.errors import (
     WrongStatusError,
     reason,
 )
-from urunc.lifecycle.checkpoint import SAVE_TIMEOUT_S
+from urunc.lifecycle.checkpoint import connect
 from urunc.lifecycle.create import Creation, create
 from urunc.lifecycle.delete import end
 from urunc.lifecycle.run_hooks import run_hooks
 from urunc.lifecycle.start import let_go
 from urunc.linux import _linux
 from urunc.linux.files import O_PATH, exists, open_in_root, unlink
-from urunc.monitor_client import NONSENSE, Control
+from urunc.monitor_client import NONSENSE
 from urunc.net.facts import NetFacts
 from urunc.plan.model import as_planned, unflatten
 from urunc.plan.prepare import within_pod
@@ -51,15 +50,13 @@ if TYPE_CHECKING:
     from urunc.bundle.spec import Spec
     from urunc.config import Config
     from urunc.lifecycle.create import CreateOptions
+    from urunc.monitor_client import Control
     from urunc.monitors import Launch, Monitor, Snapshots
     from urunc.plan.model import Plan, PlannedFile
     from urunc.plan.prepare import Prepared
     from urunc.snapshot.manifest import SavedDisk
     from urunc.state import State
 
-APPEAR_TIMEOUT_S = 30.0
-"""How long a monitor may take until it listens."""
-INTERVAL_S = 0.001
 READY = b"ready\n"
 """What urunc's init in the guest has said before it was saved."""
 
@@ -318,14 +315,14 @@ class _Loading:
         """Have it load the guest, which goes on; raises MonitorError."""
         state = self.state
         try:
-            control = self._connect()
+            control = connect(self.state, self.monitor)
             try:
                 self._load(control)
             finally:
                 control.close()
             if self.plan.application.channel == "virtio":
                 self._say_ready()
-            control = self._connect()
+            control = connect(self.state, self.monitor)
             try:
                 self.monitor.order(control, "resume")
             finally:
@@ -334,17 +331,6 @@ class _Loading:
             gone = state.status() == STOPPED
             why = f"{self.plan.monitor} ended: its console has the reason" if gone else error
             raise MonitorError(f"restore '{state.id}' from '{self.saved.path}': {why}") from None
-
-    def _connect(self) -> Control:
-        """A connection to its control socket, once it is there."""
-        until = monotonic() + APPEAR_TIMEOUT_S
-        while True:
-            try:
-                return Control(self.state.pid, self.monitor.control_socket, SAVE_TIMEOUT_S)
-            except MonitorError:
-                if monotonic() > until or self.state.status() == STOPPED:
-                    raise
-            sleep(INTERVAL_S)
 
     def _load(self, control: Control) -> None:
         snapshots = self.monitor.snapshots()

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ordinary runtime's command lines that save a container and bring it back; pure."""
+"""The command lines that save a container and bring it back, the same for guests and for the
+ordinary runtime; pure."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import posix
 
 from urunc import guest_channel, logs
-from urunc.errors import Error, RefusedError
+from urunc.errors import Error
 from urunc.linux import cgroups
 from urunc.linux.files import read_text, unlink, write_whole
 from urunc.shim import DEFAULT_ROOT, ENDED_FILE, ROOT_FILE, pod
@@ -82,7 +82,9 @@ class Lives:
 
         def check() -> int:
             if is_claimed(document, bundle, options.get("config_path", "")):
-                raise RefusedError(f"create '{task.id}' from a checkpoint: a unikernel has none")
+                from urunc.snapshot.files import Reading
+
+                Reading(task.checkpoint).close()
             return 0
 
         def done(answer: Answer) -> None:

@@ -24,7 +24,6 @@ from urunc.shim.ttrpc import (
     INTERNAL,
     INVALID_ARGUMENT,
     NOT_FOUND,
-    UNIMPLEMENTED,
     UNKNOWN,
     StatusError,
 )
@@ -185,12 +184,10 @@ class Service:
         self._verbs.run(task, ["resume", task.id], answering(call, then))
 
     def checkpoint(self, call: Call) -> None:
-        """Save an ordinary container."""
+        """Save a container."""
         from urunc.shim.checkpoints import checkpoint_words
 
         task = self.tasks.named(call.values)
-        if task.guest:
-            raise StatusError(UNIMPLEMENTED, f"checkpoint of '{task.id}': a unikernel has none")
         words = checkpoint_words(task, call.values["path"], runtime_options(call.values["options"]))
 
         def then() -> None:
