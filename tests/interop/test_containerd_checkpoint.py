@@ -22,9 +22,12 @@ WORDS = ("app", "probe.burn=3000")
 def containerd(urunc_config: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
     need("root", "tun", "installed", "runc", "containerd", "probe", "firecracker", "kvm")
     directory = tmp_path_factory.mktemp("images")
-    asked = {"unikernelType": "unikraft", "hypervisor": "firecracker", "binary": "/probe"}
-    files = {"probe": PARTS / "probe.pvh"}
-    probe = archive(directory / "fc.tar", "fc", files, ["app"], **asked)
+    probe = archive(
+        *(directory / "fc.tar", "fc", {"probe": PARTS / "probe.pvh"}, ["app"]),
+        unikernelType="unikraft",
+        hypervisor="firecracker",
+        binary="/probe",
+    )
     with containerd_with(Containerd(str(URUNC), urunc_config), probe) as place:
         yield place
 

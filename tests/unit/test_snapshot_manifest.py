@@ -109,6 +109,8 @@ def test_no_manifest(content: bytes, words: str) -> None:
         (("kernel",), A.upper(), "digest"),
         (("kernel",), A[1:], "digest"),
         (("accelerator",), "none", "accelerator"),
+        (("interfaces", 0, "mac"), "02:00:00:00:00,x=", "mac"),
+        (("interfaces", 0, "mac"), "02:00:00:00:00", "mac"),
     ],
 )
 def test_what_contradicts_itself(path: tuple[Any, ...], value: Any, words: str) -> None:

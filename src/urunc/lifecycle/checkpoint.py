@@ -17,6 +17,7 @@ from urunc.directory import locked
 from urunc.errors import Error, HostError, MonitorError, SnapshotError, WrongStatusError, reason
 from urunc.guest_channel import Said
 from urunc.lifecycle.delete import delete, end
+from urunc.linux import process
 from urunc.linux.files import S_IFMT, S_IFREG, open_in_root
 from urunc.monitor_client import NONSENSE, Control
 from urunc.monitors import MIB, Launch
@@ -43,6 +44,7 @@ SAVE_TIMEOUT_S = 600.0
 APPEAR_TIMEOUT_S = 30.0
 """How long a monitor may take until it listens."""
 INTERVAL_S = 0.001
+ENDING_S = 1.0
 BESIDE_BYTES = 512 * MIB
 """The most that a monitor saves beside the guest's memory."""
 
@@ -84,6 +86,17 @@ def connect(state: State, monitor: Monitor) -> Control:
             if monotonic() > until or state.status() == STOPPED:
                 raise
         sleep(INTERVAL_S)
+
+
+def has_ended(state: State) -> bool:
+    """Whether a monitor that has failed is ending: its socket is closed before it is gone."""
+    pidfd = state.pidfd()
+    if pidfd is None:
+        return True
+    try:
+        return process.wait_gone(pidfd, ENDING_S)
+    finally:
+        posix.close(pidfd)
 
 
 class _Disk:
@@ -151,7 +164,7 @@ class _Saving:
                 f"checkpoint '{self.state.id}' to '{self.writing.path}': {reason(error)}"
             ) from None
         except MonitorError as error:
-            gone = self.state.status() == STOPPED
+            gone = has_ended(self.state)
             what = "its monitor ended while it was saved" if gone else error.message
             raise MonitorError(f"checkpoint '{self.state.id}': {what}", error.hint) from None
         finally:
@@ -210,10 +223,10 @@ class _Saving:
             writing.new(name, size, (user.uid, user.gid) if snapshots.lent else None)
         copies = [(disk, writing.new(disk.file)) for disk in self.disks if disk.kind == SAVED]
         files = {name: writing.files[name] for name in snapshots.files}
+        self.stands = True
         if self.was_paused:
             self._freeze(on=False)
         begun = monotonic()
-        self.stands = True
         self._order("pause")
         paths: dict[str, str] = {}
         if snapshots.lent:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import posix
 
 from urunc import guest_channel, logs, monitors, timing
+from urunc.bundle import image
 from urunc.directory import Directory
 from urunc.errors import (
     Error,
@@ -22,7 +23,7 @@ from urunc.errors import (
     WrongStatusError,
     reason,
 )
-from urunc.lifecycle.checkpoint import connect
+from urunc.lifecycle.checkpoint import connect, has_ended
 from urunc.lifecycle.create import Creation, create
 from urunc.lifecycle.delete import end
 from urunc.lifecycle.run_hooks import run_hooks
@@ -33,11 +34,12 @@ from urunc.monitor_client import NONSENSE
 from urunc.net.facts import NetFacts
 from urunc.plan.model import as_planned, unflatten
 from urunc.plan.prepare import within_pod
+from urunc.record import replace
 from urunc.snapshot import fit, lend
 from urunc.snapshot.files import Reading, digest
 from urunc.snapshot.host import host_for
 from urunc.snapshot.manifest import SAME, SAVED
-from urunc.state import CREATED, RUNNING, STOPPED, check_id, load
+from urunc.state import CREATED, RUNNING, check_id, load
 from urunc.storage import sparse
 from urunc.storage.facts import NO_STORAGE
 
@@ -72,7 +74,10 @@ class Restoring:
         self.replaced: list[_Replaced] = []
 
     def close(self) -> None:
-        """Let go of the saved guest."""
+        """Let go of the saved guest; disks are as before unless the guest goes on."""
+        for item in reversed(self.replaced):
+            item.take_back()
+        self.replaced = []
         self.saved.close()
 
     def create(
@@ -96,13 +101,11 @@ class Restoring:
                 return _Restoration(directory, *rest, saved=self.saved)
 
             self._put_back(prepared.plan)
+            if self.replaced:
+                unikernel = image.read(spec, config)  # a disk is another file now
             return create(root, identifier, spec, unikernel, config, options, making)
         except SnapshotError as error:
-            self._take_back()
             raise SnapshotError(f"{where}: {error.message}", error.hint) from None
-        except BaseException:
-            self._take_back()
-            raise
 
     def _check(self, prepared: Prepared) -> None:
         plan, manifest = prepared.plan, self.saved.manifest
@@ -115,7 +118,23 @@ class Restoring:
             raise SnapshotError(
                 "the guest's kernel is not the one that was saved", fit.OTHER_CONTAINER
             )
+        self._check_files(prepared)
         self.saved.verify()
+
+    def _check_files(self, prepared: Prepared) -> None:
+        """What the monitor loads is there, and as large as it will be taken to be."""
+        snapshots = prepared.monitor.snapshots()
+        assert snapshots
+        sizes = {file.name: file.size_bytes for file in self.saved.manifest.files}
+        memory_bytes = prepared.plan.machine.memory_bytes
+        for name in snapshots.files:
+            if name not in sizes:
+                raise SnapshotError(f"'{name}': it was not saved")
+            if name == snapshots.memory and sizes[name] != memory_bytes:
+                raise SnapshotError(
+                    f"memory: {sizes[name]} bytes when it was saved, and {memory_bytes} here",
+                    fit.OTHER_CONTAINER,
+                )
 
     def _put_back(self, plan: Plan) -> None:
         """The image's own disks, as they were saved."""
@@ -129,11 +148,6 @@ class Restoring:
                 self.replaced.append(_Replaced(plan, file, source, disk.size_bytes))
             elif digest_of(plan, file) != disk.digest:
                 raise _other_disk(file.target)
-
-    def _take_back(self) -> None:
-        for item in reversed(self.replaced):
-            item.take_back()
-        self.replaced = []
 
     def start(self, root: str, identifier: str, config: Config) -> None:
         """Let the monitor run and load the guest, which goes on; raises Error, and then the caller
@@ -153,13 +167,11 @@ class Restoring:
             let_go(state, None)
             _Loading(state, config, self.saved).run()
             timing.stamp(19)
-        except BaseException:
-            self._take_back()
-            raise
         finally:
             directory.unlock()
         for item in self.replaced:
             item.settle()
+        self.replaced = []
         try:
             run_hooks(state, "poststart", RUNNING)
         except Error:
@@ -293,6 +305,15 @@ class _Restoration(Creation):
         """The network with the guest's own hardware addresses, and a monitor that waits."""
         plan, manifest = self.prepared.plan, self.saved.manifest
         net = fit.check_network(manifest, plan, net)
+        # the guest keeps its port for input, or has none, whatever the input is here
+        given = self.chosen
+        for no_input in (given.no_input, not given.no_input):
+            self.chosen = replace(given, no_input=no_input)
+            launch = self.prepared.realize(net, self.storage, self.chosen)
+            machine = self.snapshots.machine(launch, plan.host.program)
+            if machine == manifest.machine:
+                return net, self.snapshots.waiting(launch)
+        self.chosen = given
         launch = self.prepared.realize(net, self.storage, self.chosen)
         fit.check_machine(manifest, self.snapshots.machine(launch, plan.host.program))
         return net, self.snapshots.waiting(launch)
@@ -328,7 +349,7 @@ class _Loading:
             finally:
                 control.close()
         except MonitorError as error:
-            gone = state.status() == STOPPED
+            gone = has_ended(state)
             why = f"{self.plan.monitor} ended: its console has the reason" if gone else error
             raise MonitorError(f"restore '{state.id}' from '{self.saved.path}': {why}") from None
 

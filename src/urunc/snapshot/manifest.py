@@ -202,6 +202,15 @@ def _name(*, empty: bool = False) -> Check:
     return check
 
 
+def _mac(value: Any, where: str) -> None:
+    """A hardware address; it becomes a part of a monitor's option."""
+    octets = value.split(":") if type(value) is str else []
+    if len(octets) != 6 or any(
+        len(octet) != 2 or octet.strip("0123456789abcdef") for octet in octets
+    ):
+        raise _wrong(where, "is no hardware address")
+
+
 def _path(value: Any, where: str) -> None:
     _text(4096)(value, where)
     if not value.startswith("/") or ".." in value.split("/"):
@@ -256,7 +265,7 @@ FIELDS: dict[str, Check] = {
     "interfaces": _list(
         _object(
             {
-                "mac": _text(17),
+                "mac": _mac,
                 "mtu": _number(68, 1 << 16),
                 "tap": _text(15),
                 "addresses": _list(_text(64), 256),
