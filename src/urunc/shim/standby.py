@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from _socket import socket as Socket
     from typing import Any, NoReturn
 
-MODULES = ("shim.worker", "cli.create", "lifecycle.create", "shim.rootfs")
+MODULES = ("__main__", "cli.create", "lifecycle.create", "shim.worker", "shim.rootfs")
+"""In the order in which the launcher has them in pieces (launcher/bundle.py)."""
 MSG_CMSG_CLOEXEC = 0x40000000
 ORDER_LIMIT_BYTES = 1 << 18
 """More than a socket takes in one message."""
