@@ -206,3 +206,27 @@ def crowds() -> list[tuple[str, ...]]:
             for point in points
         ),
     ]
+
+
+def engines() -> list[tuple[str, ...]]:
+    """`run --rm` of each engine, and what of it is in the runtime's verbs."""
+    head = (
+        "",
+        "urunc, ms",
+        "runc, ms",
+        "ratio",
+        "urunc's verbs, ms",
+        "runc's verbs, ms",
+        "at least",
+    )
+    cells = []
+    for engine, networks in results().get("run", {"engines": {}})["engines"].items():
+        for network, sides in networks.items():
+            shown = ("urunc", "runc", "urunc's verbs", "runc's verbs")
+            ours, theirs, *verbs = (sides.get(key, [0.0] * 3)[MEDIAN] for key in shown)
+            cells.append((
+                f"`{engine} run --rm --network {network}`", f"{ours:.0f}", f"{theirs:.0f}",
+                f"{ours / theirs:.2f}", *(f"{took_ms:.0f}" for took_ms in verbs),
+                f"{1 - verbs[1] / theirs:.2f}",
+            ))  # fmt: skip
+    return [head, *cells]

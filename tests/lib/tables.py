@@ -188,6 +188,11 @@ def shim_table() -> list[str]:
     return rows(head, cells)
 
 
+def engine_run_table() -> list[str]:
+    head, *cells = measured.engines()
+    return rows(head, cells)
+
+
 def crowd_table() -> list[str]:
     head, *cells = measured.crowds()
     return rows(head, cells)
@@ -200,6 +205,7 @@ TABLES = (
     Table("docs/performance.md", "measured goals", goal_table),
     Table("docs/performance.md", "measured runtimes", runtime_table),
     Table("docs/performance.md", "measured shims", shim_table),
+    Table("docs/performance.md", "measured engines", engine_run_table),
     Table("docs/performance.md", "measured crowds", crowd_table),
     Table("docs/engines.md", "engines on machines", engines_table),
     Table("docs/engines.md", "machines", machine_table),
