@@ -97,6 +97,11 @@ def restart(found: dict[str, Any]) -> str:
     return ratio(found["restart"]["urunc"], found["restart"]["runc"])
 
 
+def last_to_first_work(found: dict[str, Any]) -> str:
+    points = found["scale"]["points"]
+    return ratio(points[-1]["processor"], points[0]["processor"])
+
+
 PROBE = "create + start + delete, the probe on spt"
 GOALS = (
     Goal(PROBE, "runc, `/bin/true`", "0.65", verb("runc", "total")),
@@ -121,6 +126,7 @@ GOALS = (
     ),
     Goal("create to first word, spt", "by hand", "+20 ms", more_by_hand),
     Goal("the 1,000th container's create + delete", "the first's", "1.1", last_to_first),
+    Goal("the same with start, processor's time", "the first's", "1.1", last_to_first_work),
 )
 
 
