@@ -27,6 +27,7 @@ from typing import Any
 
 from lib.patience import patient, until
 from lib.seen import cgroups
+from lib.shims import PROGRAM, Shim
 from lib.support import PARTS, PROJECT, URUNC, Bundle
 from urunc.linux import _linux
 
@@ -64,6 +65,18 @@ main()
 """
 LINE = re.compile(r"^\d+ +(?:<\.{3} )?(?P<name>\w+)(?P<resumed> resumed>|\()(?P<rest>.*)$")
 RESULT = re.compile(r"\) += (-?\d+)")
+
+STRACE = ("strace", "-D", "-I2", "-f", "-qq", "-s0", "-o")
+"""With a file and a command: -D has that be our child, not strace's; -I2 has strace end by a
+signal, on which it lets go."""
+SHIM = """#!/bin/sh
+{strace} {directory}/trace {program} "$@" >{directory}/out 2>{directory}/errors
+code=$?
+cat {directory}/out
+cat {directory}/errors >&2
+exit $code
+"""
+"""A shim's program, traced; strace, which stays, has files for its output in place of pipes."""
 
 Found = dict[str, Any]
 Measure = Callable[["Counted", tuple[str, ...]], Found]
@@ -161,14 +174,32 @@ def system_calls(container: Counted, words: tuple[str, ...]) -> Found:
         os.mkfifo(fifo)
     # it ends with strace, whose alone the other end is
     with subprocess.Popen(["cat", fifo], stdout=subprocess.PIPE, text=True) as reader:
-        # -D: the verb is our child, not strace's; -I2: strace ends by a signal, and lets go
-        strace = ["strace", "-D", "-I2", "-f", "-qq", "-s0", "-o", str(fifo), "--"]
         try:
-            container.run([*strace, *container.command(*words)])
+            container.run([*STRACE, str(fifo), *container.command(*words)])
         finally:
             if words[0] == "create":
                 let_go(container.pid)
             trace = reader.communicate(timeout=patient(10))[0]
+    return tally(trace)
+
+
+def shim_start(directory: pathlib.Path, bundle: Bundle) -> Found:
+    """What strace sees of a shim's first `start`, and of the shim until it waits for calls."""
+    program = directory / "shim"
+    strace = " ".join(STRACE)
+    program.write_text(SHIM.format(strace=strace, directory=directory, program=PROGRAM))
+    program.chmod(0o755)
+    fifo = directory / "trace"
+    os.mkfifo(fifo)
+    with (
+        contextlib.closing(Shim(directory, bundle, str(program))) as shim,
+        subprocess.Popen(["cat", fifo], stdout=subprocess.PIPE, text=True) as reader,
+    ):
+        shim.start()
+        let_go(shim.pid)
+        shim.program = str(PROGRAM)
+        trace = reader.communicate(timeout=patient(10))[0]
+        shim.leave()
     return tally(trace)
 
 
@@ -265,6 +296,8 @@ def counted() -> dict[str, Found]:
                 continue
             row = f"{verb}, by the door" if door == "on" else verb
             rows[row] = {name: value for life in lives for name, value in life[verb].items()}
+    with container() as made:
+        rows["shim start"] = shim_start(made.directory, made.bundle)
     return rows
 
 
