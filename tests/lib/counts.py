@@ -199,24 +199,37 @@ def shim_start(directory: pathlib.Path, bundle: Bundle) -> Found:
         let_go(shim.pid)
         shim.program = str(PROGRAM)
         trace = reader.communicate(timeout=patient(10))[0]
-        shim.leave()
+        shim("Shutdown", now=True)
+        with contextlib.suppress(ChildProcessError):  # `leave` would wait for whom we have to
+            os.waitpid(shim.pid, 0)
+        shim.pid = 0
     return tally(trace)
 
 
 def let_go(pid: int) -> None:
-    """Have strace leave a process, once it waits."""
-    process = pathlib.Path(f"/proc/{pid}")
-    seen = ""
+    """Have strace leave a process, and all that it follows beside it, once they wait."""
+    tracer = status(str(pid), "TracerPid")
+    assert tracer != "0", "strace has gone"
+    seen: dict[str, str] = {}
 
-    def waits() -> bool:
+    def wait() -> bool:
         nonlocal seen
-        before, seen = seen, (process / "syscall").read_text()
-        return seen == before != "running\n"
+        before, seen = seen, {}
+        for process in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError):  # it has ended
+                if status(process, "TracerPid") == tracer:
+                    asked = pathlib.Path(f"/proc/{process}/syscall").read_text()
+                    seen[process] = status(process, "State") + asked
+        return seen == before and all(item.startswith("S") for item in seen.values())
 
-    until(waits, "what stays does not come to rest")
-    for line in (process / "status").read_text().splitlines():
-        if line.startswith("TracerPid:"):
-            os.kill(int(line.split()[1]), signal.SIGTERM)
+    until(wait, "what stays does not come to rest")
+    os.kill(int(tracer), signal.SIGTERM)
+
+
+def status(process: str, name: str) -> str:
+    """The first word of a line of a process's status (proc_pid_status(5))."""
+    lines = pathlib.Path(f"/proc/{process}/status").read_text().splitlines()
+    return next(line.split()[1] for line in lines if line.startswith(f"{name}:"))
 
 
 def page_faults(container: Counted, words: tuple[str, ...]) -> Found:
