@@ -26,6 +26,8 @@ TOLERANCES: dict[str, tuple[float, int]] = {
 }
 """By how much a count may differ, as (share, number): addresses and process ids have no fixed
 length, what an allocator asks for depends on addresses, waiting on others. All else is exact."""
+TRIES = 2
+"""Somebody else on the machine may have another monitor by the same name looked at anew."""
 NEIGHBOURS = 6
 LIST_EACH = 16
 """System calls for each container that `list` shows."""
@@ -65,9 +67,13 @@ def test_as_stored() -> None:
     stored = counts.tables().get(counts.place())
     if stored is None:
         pytest.skip(f"no table for {counts.place()}: `make counts` writes one")
-    found = counts.asked()
-    assert stored.keys() == found.keys()
-    said = [line for row in stored for line in compare(row, stored[row], found[row])]
+    said = [""]
+    for _ in range(TRIES):
+        found = counts.asked()
+        assert stored.keys() == found.keys()
+        said = [line for row in stored for line in compare(row, stored[row], found[row])]
+        if not said:
+            break
     assert not said, "\n".join([*said, "where this is meant: make counts"])
 
 
