@@ -30,14 +30,16 @@ from collections.abc import Iterator, Sequence
 
 VERBS = ("create", "start", "state", "kill", "delete")
 NETWORKS = tuple(f"urunc.net.{name}" for name in ("look", "connect", "share", "pod"))
+SHIM = tuple(f"urunc.shim.{name}" for name in ("command", "standby", "attendance"))
 ENTRIES = (
     "urunc.__main__",
     *(f"urunc.cli.{verb}" for verb in VERBS),
     "urunc.lifecycle.create",
     *NETWORKS,
+    *SHIM,
 )
 """Modules that are imported together with all that they import: the beginning of each verb on the
-path of a container's start."""
+path of a container's start, and of the shim."""
 
 INDEX_BYTES = 1 << 16
 """How much of the index urunc.in reads."""
@@ -45,6 +47,9 @@ INDEX_BYTES = 1 << 16
 ALSO = {
     "urunc.cli.create": ("urunc.config",),
     "urunc.lifecycle.create": ("urunc.lifecycle.recipe",),
+    SHIM[-1]: tuple(
+        f"urunc.shim.{name}" for name in ("calls", "loop", "publisher", "service", "verbs")
+    ),
 }
 """What is not imported with them, but always soon after."""
 
@@ -52,6 +57,7 @@ CREATE = ("urunc.__main__", "urunc.cli.create", "urunc.lifecycle.create")
 AFTER = {
     "urunc.lifecycle.create": CREATE[:2],
     **dict.fromkeys(NETWORKS, CREATE),
+    **{name: SHIM[:place] for place, name in enumerate(SHIM)},
     **{f"urunc.cli.{verb}": ("urunc.__main__",) for verb in VERBS},
 }
 """Which of ENTRIES are there before another one: its piece has the rest alone."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import marshal
 import pathlib
+import runpy
 import shutil
 import subprocess
 import sys
@@ -36,12 +37,11 @@ for name in sorted(set(sys.modules) - before):
         print(name)
 assert builtins.__import__ is usual
 """
-SOON = {"urunc.config", "urunc.tomltext", "urunc.lifecycle.recipe"}
-"""What comes along because it is always imported soon after."""
 PLAIN = """
 import importlib, sys
 sys.path.insert(0, sys.argv[1])
-importlib.import_module(sys.argv[2])
+for name in sys.argv[2:]:
+    importlib.import_module(name)
 print(*sorted(name for name in sys.modules if name.startswith("urunc")
         and sys.modules[name].__file__.endswith(".py")))
 """
@@ -57,20 +57,19 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return built
 
 
-def modules(script: str, library: pathlib.Path, entry: str) -> list[str]:
-    command = [sys.executable, "-I", "-S", "-c", script, str(library), entry]
+def modules(script: str, library: pathlib.Path, *entries: str) -> list[str]:
+    command = [sys.executable, "-I", "-S", "-c", script, str(library), *entries]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
 
 @pytest.mark.parametrize(
     "entry",
     ["urunc.__main__", "urunc.cli.create", "urunc.cli.delete", "urunc.lifecycle.create",
-     "urunc.cli.list", "urunc.shim.command"],
+     "urunc.cli.list", "urunc.shim.command", "urunc.shim.attendance"],
 )  # fmt: skip
 def test_modules(library: pathlib.Path, entry: str) -> None:
-    found, plain = modules(PROBE, library, entry), modules(PLAIN, library, entry)
-    assert set(plain) <= set(found)
-    assert set(found) - set(plain) <= SOON
+    along = runpy.run_path(str(PROJECT / "launcher/bundle.py"))["ALSO"].get(entry, ())
+    assert modules(PROBE, library, entry) == modules(PLAIN, library, entry, *along)
 
 
 def test_what_is_loaded_together(library: pathlib.Path) -> None:
