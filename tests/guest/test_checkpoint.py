@@ -85,6 +85,24 @@ def test_a_paused_guest(urunc: Urunc, tmp_path: pathlib.Path, monitor: str) -> N
     assert not os.listdir(urunc.root)
 
 
+@pytest.mark.parametrize("monitor", MONITORS)
+def test_in_a_user_namespace(urunc: Urunc, tmp_path: pathlib.Path, monitor: str) -> None:
+    """The monitor's own file system knows no user of the host's."""
+    tmp_path.chmod(0o755)
+    bundle = probe(tmp_path / "b", monitor, "probe.beat=100", "probe.hang")
+    linux_keys = bundle.config["linux"]
+    linux_keys["namespaces"].append({"type": "user"})
+    for key in ("uidMappings", "gidMappings"):
+        linux_keys[key] = [{"containerID": 0, "hostID": 300000, "size": 65536}]
+    container = urunc.create(bundle)
+    container.start()
+    container.event("beat")
+    save(container, tmp_path / "image")
+    again = restore(urunc, bundle, tmp_path / "image", container.id)
+    again.event("beat")
+    again.delete("--force")
+
+
 def test_linux(urunc: Urunc, tmp_path: pathlib.Path) -> None:
     """Its application's memory and the disk that it wrote to are as they were saved, although it
     went on meanwhile; input, output and the exit code are the new container's."""

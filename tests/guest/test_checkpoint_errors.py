@@ -19,6 +19,7 @@ import pytest
 from lib.patience import patient, until
 from lib.saves import MONITORS, probe, restore, save
 from lib.support import PREFIX, Bundle, Container, Network, Urunc, ip, nothing_left
+from urunc.snapshot.files import digest
 
 BEATS = ("probe.beat=50", "probe.hang")
 
@@ -202,6 +203,32 @@ def test_another_container(
         alter(network)
         with nothing_left(urunc.root, bundle.path):
             assert words in refused(urunc, "restore", "--detach", *where)
+
+
+def test_a_hostile_state(urunc: Urunc, tmp_path: pathlib.Path, bundle: Bundle) -> None:
+    """Nonsense with the right digest: it is the monitor, in its own root, that refuses it."""
+    container = urunc.create(bundle)
+    container.start()
+    container.event("beat")
+    image = tmp_path / "image"
+    save(container, image)
+    state, manifest = image / "guest/state", image / "guest/manifest.json"
+    where = ("--bundle", str(bundle.path), "--image-path", str(image))
+    for content in (b"", state.read_bytes()[: 10 << 10], os.urandom(100 << 10)):
+        for path in (state, manifest):
+            path.chmod(0o644)
+        state.write_bytes(content)
+        values = json.loads(manifest.read_text())
+        with state.open("rb") as file:
+            found = digest(file.fileno(), len(content))
+        (item,) = (item for item in values["files"] if item["name"] == "state")
+        item |= {"size_bytes": len(content), "digest": found}
+        manifest.write_text(json.dumps(values))
+        with nothing_left(urunc.root, bundle.path):
+            done = urunc("restore", "--detach", *where, urunc.new_id(), check=False)
+        assert done.returncode == 1
+        last = done.stderr.splitlines()[-1]
+        assert "ended: its console has the reason" in last or "Load snapshot" in last, last
 
 
 def test_two_at_once(urunc: Urunc, tmp_path: pathlib.Path, bundle: Bundle) -> None:

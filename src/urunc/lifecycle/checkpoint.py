@@ -231,7 +231,7 @@ class _Saving:
         paths: dict[str, str] = {}
         if snapshots.lent:
             self.lent = snapshots.files
-            paths = lend.lend(state.pid, files, read_only=False)
+            paths = lend.lend(state.pid, user, files, read_only=False)
         control = connect(state, self.monitor)
         try:
             snapshots.save(control, files, paths, 2 * memory_bytes + BESIDE_BYTES)

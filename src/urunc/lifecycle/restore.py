@@ -329,7 +329,7 @@ class _Loading:
     def __init__(self, state: State, config: Config, saved: Reading) -> None:
         self.state = state
         self.saved = saved
-        self.plan, _ = state.read_by("plan", unflatten)
+        self.plan, self.chosen = state.read_by("plan", unflatten)
         self.monitor: Monitor = monitors.load(self.plan.monitor, config)
 
     def run(self) -> None:
@@ -363,15 +363,23 @@ class _Loading:
         before = self.saved.manifest.interfaces
         taps = {old.tap: new.tap for old, new in zip(before, here, strict=True)}
         if snapshots.lent:
-            paths = lend.lend(state.pid, files, read_only=True)
+            paths = lend.lend(state.pid, self.chosen.user, files, read_only=True)
         try:
             version = self.plan.host.program.version
             snapshots.load(control, files, paths, version, taps)
         except NONSENSE as error:
             raise MonitorError(f"an answer that makes no sense: {error!r}") from None
         finally:
-            if paths and state.status() == RUNNING:
-                lend.take_back(state.pid, snapshots.files)
+            if paths:
+                self._take_back(snapshots.files)
+
+    def _take_back(self, names: tuple[str, ...]) -> None:
+        """What was lent, unless the monitor has ended, and with it the mounts."""
+        try:
+            lend.take_back(self.state.pid, names)
+        except HostError as error:
+            if not has_ended(self.state):
+                logs.warn(f"restore '{self.state.id}': {error.message}")
 
     def _say_ready(self) -> None:
         """What the guest's init does not say again, to who listens now."""

@@ -22,14 +22,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from urunc.plan.model import MonitorUser
+
 UMOUNT_NOFOLLOW = 8
 PLACE = f"{RUN}/snapshot"
 """The directory of lent files in the monitor's root."""
 
 
-def lend(pid: int, files: Mapping[str, int], *, read_only: bool) -> dict[str, str]:
-    """Show a monitor these files (name → descriptor); their paths in its root by name. Raises
-    HostError."""
+def lend(
+    pid: int, user: MonitorUser, files: Mapping[str, int], *, read_only: bool
+) -> dict[str, str]:
+    """Show a monitor of this user's these files (name → descriptor); their paths in its root by
+    name. Raises HostError."""
     attributes = mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV | mounts.MOUNT_ATTR_NOEXEC
     attributes |= mounts.MOUNT_ATTR_RDONLY if read_only else 0
     trees: dict[str, int] = {}
@@ -37,10 +41,15 @@ def lend(pid: int, files: Mapping[str, int], *, read_only: bool) -> dict[str, st
 
     def attach() -> None:
         _take_back(places.values())
-        posix.mkdir(PLACE, 0o755)
-        for name, tree in trees.items():
+        # in a user namespace's file system nobody but its own users can own what is made
+        posix.setegid(user.gid)
+        posix.seteuid(user.uid)
+        posix.mkdir(PLACE, 0o700)
+        for path in places.values():
             flags = posix.O_CREAT | posix.O_EXCL | posix.O_WRONLY | posix.O_NOFOLLOW
-            posix.close(posix.open(places[name], flags, 0o600))
+            posix.close(posix.open(path, flags, 0o600))
+        posix.seteuid(posix.getuid())
+        for name, tree in trees.items():
             _linux.move_mount(tree, places[name])
 
     try:
@@ -80,7 +89,7 @@ def _take_back(paths: Iterable[str]) -> None:
 def _call_in_mounts(pid: int, function: Callable[[], None]) -> None:
     """Call a function in a process's mount namespace, in a child; raises the OSError that it
     met."""
-    namespace = open_namespace(f"/proc/{pid}/ns/mnt")
+    namespace = open_namespace(f"/proc/{pid}/ns/mnt")  # OSError where it has ended
     try:
         child = posix.fork()
         if not child:
