@@ -51,6 +51,7 @@ SCHEMA: dict[str, Any] = {
     "guests.*.kernel": "",
     "guests.*.modules": "",
     "guests.*.filesystems": [],
+    "guests.*.parameters": [],
     "network.mode": AUTO_MODE,
     "network.shared_containers": ["user-container"],
     "network.shared_subnets": ["172.16.0.0/16", "192.168.0.0/16"],

@@ -4,6 +4,7 @@ and on Solo5) and urunc's configuration."""
 
 from __future__ import annotations
 
+import json
 import pathlib
 import shutil
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from lib.images import archive, solo5_images
 from lib.places.containerd import Containerd
 from lib.places.cri import Cri
 from lib.pods import kubelet
+from lib.rooted import SPARED
 from lib.support import PARTS, need
 
 pytest.register_assert_rewrite("smoke")
@@ -58,6 +60,8 @@ def urunc_config() -> str:
     return f"""
         [monitors.qemu]
         accelerator = "tcg"
+        [guests.linux]
+        parameters = {json.dumps(SPARED)}
         [monitors.firecracker]
         path = "{firecracker}"
         [monitors.hvt]

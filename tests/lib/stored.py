@@ -15,6 +15,7 @@ from typing import Any
 from lib import busybox
 from lib.images import archive
 from lib.places import Place
+from lib.rooted import SPARED
 from lib.support import PARTS, PREFIX, URUNC
 
 APPLETS = ("sh", "cat", "dd", "grep", "ls", "mount", "readlink", "stat", "touch", "wc")
@@ -26,6 +27,7 @@ accelerator = "tcg"
 [guests.linux]
 kernel = "{PARTS}/linux/vmlinux"
 modules = "{PARTS}/linux/lib-modules"
+parameters = {json.dumps(SPARED)}
 [storage]
 cache = "/run/cache"
 private = "/run/private"

@@ -12,12 +12,13 @@ from lib.made import (
     MIB,
     binary,
     config,
+    document,
     host,
     image_file,
     program,
     solo5,
 )
-from urunc.errors import ImageError, RoomError
+from urunc.errors import HostError, ImageError, RoomError
 from urunc.monitors import Program
 from urunc.record import replace
 
@@ -64,6 +65,22 @@ def test_an_emulated_kernel_does_not_check_its_timer(
     """A Linux kernel on a busy host would panic."""
     plan = planned(guest, "qemu", overrides={"accelerator": accelerator})
     assert plan.kernel.parameters == words
+
+
+def test_parameters_of_the_administrator_s() -> None:
+    """They come first, so that those of config.json can say otherwise; other guests have none."""
+    words = ["a=1", "quiet"]
+    members = document(vm={"kernel": {"parameters": ["a=2"]}})
+    plan = planned(
+        "linux", "qemu", configuration=members, given=config(guests__linux__parameters=words)
+    )
+    assert plan.kernel.parameters == ("a=1", "quiet", "a=2")
+    given = config(guests__unikraft__parameters=words)
+    error = refused(HostError, "unikraft", "qemu", given=given)
+    assert (
+        error.message == "guests.unikraft.parameters: unikraft has no words but the application's"
+    )
+    assert error.hint == "set in /etc/urunc/config.toml"
 
 
 def test_a_limit_that_is_too_small() -> None:

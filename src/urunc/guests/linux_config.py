@@ -65,7 +65,7 @@ def config_line(request: Request) -> str:
     )
     if len(line.encode()) > LINE_LIMIT_BYTES:
         raise ImageError(
-            f"vm.kernel.parameters: a line of {len(line.encode())} bytes is more than the kernel "
+            f"kernel parameters: a line of {len(line.encode())} bytes is more than the kernel "
             f"takes ({LINE_LIMIT_BYTES})"
         )
     return line

@@ -82,17 +82,15 @@ def _program(request: Request) -> list[str]:
 
 
 def parameters(request: Request) -> list[str]:
-    """vm.kernel.parameters, quoted for the line; raises ImageError."""
-    for index, word in enumerate(request.parameters):
+    """The kernel's parameters of config.json and of the configuration, quoted for the line; raises
+    ImageError."""
+    for word in request.parameters:
         if word == "--":
             raise ImageError(
-                f"vm.kernel.parameters[{index}]: '--' ends the kernel's parameters",
+                "kernel parameter '--': it ends the kernel's parameters",
                 "put the application's arguments into process.args",
             )
-    return [
-        _quoted(word, f"vm.kernel.parameters[{index}]")
-        for index, word in enumerate(request.parameters)
-    ]
+    return [_quoted(word, f"kernel parameter {word!r}") for word in request.parameters]
 
 
 def network_words(request: Request) -> list[str]:

@@ -9,7 +9,7 @@ they are known only once hooks have run and devices were made.
 from __future__ import annotations
 
 from urunc.bundle.image import ImageFile
-from urunc.errors import ImageError
+from urunc.errors import HostError, ImageError
 from urunc.guests import STOP_REQUESTS, Guest, Setting
 from urunc.monitors import MIB, Monitor
 from urunc.net.facts import Ports
@@ -160,7 +160,13 @@ def _planned(file: ImageFile, target: str, *, read_only: bool) -> PlannedFile:
 def _parameters(given: Inputs, accelerator: Accelerator) -> tuple[str, ...]:
     """The words for the guest's kernel itself."""
     machine, guest = given.spec.machine, given.guest
-    own = machine.parameters if machine else ()
+    key = f"guests.{guest.name}.parameters"
+    own = (*given.config.get(key), *(machine.parameters if machine else ()))
+    if given.config.get(key) and not guest.takes_parameters:
+        raise HostError(
+            f"{key}: {guest.name} has no words but the application's",
+            f"set in {given.config.source(key)}",
+        )
     if accelerator == "tcg" and guest.takes_parameters:
         own = (*EMULATED.get(given.host.architecture, ()), *own)
     console = given.image.overrides.get("console", "quiet")
