@@ -23,7 +23,8 @@ from lib.neighbours import beside, echo, resolver, tables
 from lib.places.rootless import Rootless
 from lib.support import PARTS, Bundle, Container, Network, Urunc, ip, need
 
-MAPPING = [{"containerID": 0, "hostID": 700_000, "size": 65_536}]
+MAPPING = [{"containerID": 0, "hostID": 3_000_000_000, "size": 65_536}]
+"""Ids as a kubelet gives them to pods: any that 32 bits hold."""
 
 
 class Around:

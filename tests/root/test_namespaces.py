@@ -23,7 +23,9 @@ KINDS = {
     "pid": "pid", "network": "net", "mount": "mnt", "ipc": "ipc", "uts": "uts", "user": "user",
     "cgroup": "cgroup", "time": "time",
 }  # fmt: skip
-MAPPING = [{"containerID": 0, "hostID": 700_000, "size": 65_536}]
+FIRST = 3_000_000_000
+"""An id as a kubelet gives them to pods: any that 32 bits hold."""
+MAPPING = [{"containerID": 0, "hostID": FIRST, "size": 65_536}]
 
 
 def kernel_s(pid: int | str, kind: str) -> str:
@@ -131,11 +133,11 @@ def test_user_namespace(urunc: Urunc, bundle: Bundle) -> None:
         container = urunc.create(bundle)
         for name in ("uid_map", "gid_map"):
             words = pathlib.Path(f"/proc/{container.pid}/{name}").read_text().split()
-            assert words == ["0", "700000", "65536"]
+            assert words == ["0", str(FIRST), "65536"]
         container.start()
         container.wait_for('"cmdline"')
         facts = monitor_facts(container.pid)
-        assert 700_000 < int(facts["Uid"].split()[0]) < 765_536
+        assert FIRST < int(facts["Uid"].split()[0]) < FIRST + 65_536
         assert facts["Groups"] == ""
         assert int(facts["CapEff"], 16) == int(facts["CapBnd"], 16) == 0
         for kind in ("user", "network", "mount", "ipc", "uts", "pid"):
@@ -260,9 +262,9 @@ def test_the_specification_s_user_inside(urunc: Urunc, bundle: Bundle) -> None:
     container = urunc.create(bundle)
     container.start()
     facts = monitor_facts(container.pid)
-    assert facts["Uid"].split()[0] == "700033"
-    assert facts["Gid"].split()[0] == "700044"
-    assert facts["Groups"] == "700055"
+    assert facts["Uid"].split()[0] == str(FIRST + 33)
+    assert facts["Gid"].split()[0] == str(FIRST + 44)
+    assert facts["Groups"] == str(FIRST + 55)
     container.delete("--force")
 
 
@@ -313,7 +315,7 @@ def test_start_container_hook_in_a_user_namespace(
     user_namespace(bundle)
     bundle.add("bin/busybox", BUSYBOX)
     (bundle.root / "out").mkdir()
-    os.chown(bundle.root / "out", 700_000, 700_000)
+    os.chown(bundle.root / "out", FIRST, FIRST)
     script = "busybox id -u >/out/uid; busybox cat /proc/self/uid_map 2>/dev/null; true"
     bundle.config["hooks"] = {
         "startContainer": [
@@ -323,7 +325,7 @@ def test_start_container_hook_in_a_user_namespace(
     container = urunc.create(bundle)
     container.start()
     assert (bundle.root / "out/uid").read_text() == "0\n"
-    assert os.stat(bundle.root / "out/uid").st_uid == 700_000
+    assert os.stat(bundle.root / "out/uid").st_uid == FIRST
     container.delete("--force")
 
 

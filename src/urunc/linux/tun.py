@@ -19,6 +19,11 @@ IFF_NO_PI = 0x1000
 IFF_TUN_EXCL = 0x8000
 
 
+def _as_int(number: int) -> int:
+    """An id as fcntl.ioctl takes it, a C int: a kubelet gives a pod's users ids up to 2^32."""
+    return number - (1 << 32) if number >> 31 else number
+
+
 def create_tap(name: str, uid: int, gid: int, *, multiqueue: bool = False) -> None:
     """Make a persistent TAP device in this thread's network namespace that this user may attach to.
 
@@ -34,8 +39,8 @@ def create_tap(name: str, uid: int, gid: int, *, multiqueue: bool = False) -> No
         ioctl(
             fd, TUNSETIFF, name.encode().ljust(16, b"\0") + flags.to_bytes(2, "little") + bytes(22)
         )
-        ioctl(fd, TUNSETOWNER, uid)
-        ioctl(fd, TUNSETGROUP, gid)
+        ioctl(fd, TUNSETOWNER, _as_int(uid))
+        ioctl(fd, TUNSETGROUP, _as_int(gid))
         ioctl(fd, TUNSETPERSIST, 1)
     finally:
         posix.close(fd)
