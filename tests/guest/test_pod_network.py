@@ -240,6 +240,10 @@ def test_linux(urunc: Urunc, network: Network, tmp_path: pathlib.Path) -> None:
     ):
         before = forwarding(network.inside)
         container = started(urunc, bundle)
+        # a guest that has sent nothing yet is reached, too: nobody has to ask for its neighbour
+        words = ("-n", network.inside, "neigh", "show", "dev", "tap0_urunc", "nud", "permanent")
+        known = {line.split()[0] for line in ip(*words).splitlines()}
+        assert known >= {"10.123.0.2", "fd00:77::2"}
         console = container.wait_for("\nserved", 90)
         for text in ("inet 10.123.0.2/24", "inet6 fd00:77::2/128", "\nreached"):
             assert text in console

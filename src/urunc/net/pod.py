@@ -170,7 +170,10 @@ def _set_up(
                 netlink.add_address(index, twin.gateway, prefix, peer)
             except FileExistsError:
                 pass  # made by `create`
-            netlink.add_neighbour(index, twin.stand_in, interface.mac)
+            # the guest's own, too: packets have it as their destination when the kernel looks for
+            # the neighbour, and it asks for none by IPv6 where a device has no link-local address
+            for address in (twin.stand_in, twin.guest):
+                netlink.add_neighbour(index, address, interface.mac)
         return next(link for link in netlink.links() if link.index == index)
 
     def work() -> Link:
