@@ -3,10 +3,12 @@
 #
 # tools/kubernetes.sh VERSION DIRECTORY: build the programs of a Kubernetes cluster (v1.37.2) from Go's modules into a
 # directory, those that are not there yet. What k8s.io/kubernetes has as directories of its own are modules of their
-# own in the proxy: v0.37.2 of each. Takes long, once: some 2000 packages.
+# own in the proxy: v0.37.2 of each. Takes long, once: some 2000 packages. And kube-router, which enforces network
+# policies: Kubernetes has no program that does.
 set -eu
 version=$1 directory=$2
 modules=v0.${version#v1.}
+policies=github.com/cloudnativelabs/kube-router/v2/cmd/kube-router@v2.1.0
 names='kube-apiserver kubelet kubectl kube-controller-manager kube-scheduler kube-proxy'
 mkdir -p "$directory/src"
 cd "$directory/src"
@@ -30,3 +32,5 @@ for name in $names; do
         -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$version" "k8s.io/kubernetes/cmd/$name"
     mv "../$name.new" "../$name"
 done
+[ -e ../kube-router ] ||
+    GOBIN=$(cd .. && pwd) CGO_ENABLED=0 go install -trimpath -buildvcs=false -ldflags '-s -w' "$policies"

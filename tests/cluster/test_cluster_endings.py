@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lib.in_cluster import RUNC, URUNC, Namespace, Way, eventually, image
+from lib.in_cluster import URUNC, Namespace, Way, eventually, image
 from lib.places.cluster import Object
 
 
@@ -69,6 +69,15 @@ def test_the_end_of_the_log_is_the_message(namespace: Namespace, way: Way) -> No
     assert "the last words" in namespace.ended("app")["message"]
 
 
+def test_the_message_in_a_file(namespace: Namespace, way: Way) -> None:
+    """What a container writes to its terminationMessagePath, before it ends with a code."""
+    container = way.shell(
+        "echo the reason >/ended/log; exit 3", terminationMessagePath="/ended/log"
+    )
+    namespace.make(way.pod("app", container, restartPolicy="Never"))
+    assert namespace.ended("app")["message"] == "the reason\n"
+
+
 def test_a_crash_loop(namespace: Namespace, way: Way) -> None:
     """One that ends again and again is waited for, longer each time, and says so."""
     namespace.make(way.pod("app", ending(way, 1)))
@@ -79,12 +88,16 @@ def test_a_crash_loop(namespace: Namespace, way: Way) -> None:
     eventually(lambda: namespace.container("app")["restartCount"] >= 3, lambda: said)
 
 
-def test_too_little_memory(namespace: Namespace) -> None:
-    """What takes more than its limit is killed, and it is said why."""
-    pod = RUNC.pod("app", RUNC.shell("exec tail /dev/zero", memory="32Mi"), restartPolicy="Never")
-    namespace.make(pod)
+def test_too_little_memory(namespace: Namespace, way: Way) -> None:
+    """What takes more than there is is killed, and it is said why: but for a guest with runc's
+    shim, which looks at the control group alone, where nothing has happened."""
+    container = way.shell("exec tail /dev/zero", memory="224Mi" if way.guest else "32Mi")
+    namespace.make(way.pod("app", container, restartPolicy="Never"))
     ended = namespace.ended("app")
-    assert (ended["exitCode"], ended["reason"]) == (137, "OOMKilled")
+    reason = "Error" if way is URUNC else "OOMKilled"
+    assert (ended["exitCode"], ended["reason"]) == (137, reason)
+    said = namespace.waiting("app", "Exit Code:    137")
+    assert f"Reason:       {reason}\n" in said
 
 
 def test_a_full_guest(namespace: Namespace, way: Way) -> None:

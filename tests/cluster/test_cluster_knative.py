@@ -13,13 +13,14 @@ from collections.abc import Callable
 
 from lib.in_cluster import PORT, Namespace, Way, deployment, eventually, get, image, rolled_out
 from lib.installer_image import NAME as PYTHON
-from lib.patience import patient
+from lib.patience import patient, until
 from lib.places import socket_at
 from lib.places.cluster import Object
 
 PROXY_PORT = 8012
 PROXY = f"""
-import asyncio
+import asyncio, os, signal
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 async def pump(source, sink):
     while data := await source.read(65536):
         sink.write(data)
@@ -56,10 +57,10 @@ def knative(way: Way, replicas: int = 1) -> Object:
     return deployment(way, user, proxy, replicas=replicas)
 
 
-def ask(network: str, address: str, port: int) -> None:
+def ask(network: str, address: str, port: int, limit_s: float = 0) -> None:
     """One request, by a connection of its own."""
     with socket_at(network, socket.AF_INET, socket.SOCK_STREAM) as sock:
-        sock.settimeout(patient(10))
+        sock.settimeout(limit_s or patient(10))
         sock.connect((address, port))
         connection = http.client.HTTPConnection(address, port)
         connection.sock = sock
@@ -92,9 +93,22 @@ def rate(network: str, address: str, port: int) -> float:
 
 
 def pod_address(namespace: Namespace) -> str:
-    """The address of the only pod."""
-    (pod,) = namespace.get("pods")["items"]
-    return str(pod["status"]["podIP"])
+    """The address of the only pod; "" as long as it has none."""
+    return "".join(pod["status"].get("podIP", "") for pod in namespace.get("pods")["items"])
+
+
+def first_answer(network: str, address: str) -> None:
+    """Ask until somebody answers: a probe's period of a second would hide what there is to see."""
+
+    def answers() -> bool:
+        try:
+            ask(network, address, PROXY_PORT, 0.5)
+        except OSError:
+            time.sleep(0.01)
+            return False
+        return True
+
+    until(answers, "nobody answers", 30)
 
 
 def test_requests(namespace: Namespace, way: Way, measured: Callable[[str], None]) -> None:
@@ -113,8 +127,8 @@ def test_cold_start(namespace: Namespace, way: Way, measured: Callable[[str], No
     for _ in range(COLD_STARTS):
         begin = time.monotonic()
         namespace.kubectl("scale", "deployment/app", "--replicas=1")
-        rolled_out(namespace)
-        ask(namespace.cluster.network, pod_address(namespace), PROXY_PORT)
+        address = eventually(lambda: pod_address(namespace), "there is no pod")
+        first_answer(namespace.cluster.network, address)
         took_s.append(time.monotonic() - begin)
         namespace.kubectl("scale", "deployment/app", "--replicas=0")
         eventually(lambda: not namespace.get("pods")["items"], "the pod stays")

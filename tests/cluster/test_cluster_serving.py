@@ -12,7 +12,7 @@ from lib.in_cluster import PORT, Namespace, Way, deployment, eventually, get, ro
 from lib.patience import patient
 from lib.places.cluster import Object
 
-SERVICE = {
+SERVICE: Object = {
     "apiVersion": "v1",
     "kind": "Service",
     "metadata": {"name": "app"},
@@ -120,8 +120,19 @@ def test_port_forward(namespace: Namespace, way: Way) -> None:
 
 
 def test_ipv6(namespace: Namespace, way: Way) -> None:
-    """A pod has an address of each family; a service of IPv6 leads to what answers it."""
-    namespace.make(way.pod("app", way.server(), labels={"app": "app"}))
-    namespace.ready("app")
+    """A pod has an address of each family, and answers at both; a service of IPv6 leads to it. (The
+    probe knows IPv4 alone.)"""
+    container = way.shell(
+        f"exec httpd -f -p {PORT} -h /www",
+        ports=[{"containerPort": PORT}],
+        readinessProbe={"tcpSocket": {"port": PORT}, "periodSeconds": 1},
+    )
+    service = SERVICE | {"spec": SERVICE["spec"] | {"ipFamilies": ["IPv6"]}}
+    namespace.make(way.pod("app", container, labels={"app": "app"}), service)
+    namespace.ready("app", 120)
     addresses = [item["ip"] for item in namespace.status("app")["podIPs"]]
     assert [":" in address for address in addresses] == [False, True]
+    assert {namespace.page(address) for address in addresses} == {"none\n"}
+    address = namespace.get("service", "app")["spec"]["clusterIP"]
+    assert ":" in address
+    assert namespace.page(address, port=80) == "none\n"

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests share: bundles, the installed urunc, networks of their own, and the kernel before
-and after.
+"""What the tests share: bundles, the installed urunc, networks, and the kernel before and after.
 
 What a test needs of the machine is probed, not guessed from the user id. A need named in
 URUNC_TEST_REQUIRE (comma-separated) is a failure where it is missing; any other is a skip that says
@@ -94,6 +93,7 @@ PROBES: dict[str, Callable[[], object]] = {
     "runc": lambda: shutil.which("runc") is not None,
     "containerd2": (TOOLS / "containerd").exists,
     **{name: (TOOLS / name).exists for name in ("critest", "nerdctl")},
+    "kube-router": lambda: all(map(shutil.which, (f"{TOOLS}/kubernetes/kube-router", "ipset"))),
     "kubernetes": lambda: cluster_available(TOOLS / "kubernetes"),
     "images": lambda: all(map(shutil.which, ("mke2fs", "mkfs.erofs", "mksquashfs"))),
     "installed": URUNC.exists,

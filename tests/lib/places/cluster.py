@@ -58,8 +58,8 @@ class Cluster(Containerd):
             mount -t tmpfs -o mode=755 tmpfs "$directory"
         done
         mkdir -p /usr/local/bin /var/log/pods
-        # with its own shim, and a distribution's runc: one that Go alone builds has no seccomp
-        ln -s {beside}/containerd-shim-runc-v2 /usr/local/bin
+        # with its own shim and its own runc: a distribution's may have no user namespaces for pods
+        ln -s {beside}/containerd-shim-runc-v2 {beside}/runc /usr/local/bin
         mount --make-rshared /
         export PATH={path}
         (while :; do {containerd} >>"$here/containerd.log" 2>&1 || sleep 0.1; done) &
@@ -83,6 +83,11 @@ class Cluster(Containerd):
                     if (root / name).exists() and (root / "tasks").exists():
                         (group / name).write_text((root / name).read_text())
         super().boot(undo)
+
+    def beside(self, *words: str) -> subprocess.Popen[bytes]:
+        """A program of the node's that runs until it is ended."""
+        with (self._here / f"{os.path.basename(words[0])}.log").open("ab") as log:
+            return subprocess.Popen([*self.prefix, *words], stdout=log, stderr=log)
 
     def is_up(self) -> bool:
         """Whether the node is ready for pods."""

@@ -18,6 +18,8 @@ PROGRAMS = (
     *("kube-apiserver", "kube-controller-manager", "kube-scheduler"),
     *("kubelet", "kube-proxy", "kubectl"),
 )
+POLICIES = "kube-router"
+"""Not of Kubernetes: enforces network policies."""
 NODE = "node"
 ADDRESSES = ("10.90.0.1", "fd00:90::1")
 """The node's own."""
@@ -102,10 +104,22 @@ def daemons(programs: str) -> str:
     for name, value in TUNABLES.items():
         lines.append(f'echo {value} >"$here/tunables/{name}"')
         lines.append(f'mount --bind "$here/tunables/{name}" /proc/sys/{name}')
+    # one that nothing is mounted over: else the kernel lets no user namespace mount its own
+    lines += ["mkdir /run/whole-proc", "mount -t proc proc /run/whole-proc"]
     for name, command in parts.items():
         # kept, as under systemd: one that ends, or is ended, comes back
         lines.append(f'(while :; do {command} >>"$here/{name}.log" 2>&1 || :; sleep 0.5; done) &')
     return "\n".join(lines)
+
+
+def policies(programs: str) -> list[str]:
+    """The command line of a controller of network policies."""
+    return [
+        f"{programs}/{POLICIES}", "--kubeconfig", KUBECONFIG, "--hostname-override", NODE,
+        "--run-firewall=true", "--run-router=false", "--run-service-proxy=false",
+        "--run-loadbalancer=false", "--enable-ipv4", "--enable-ipv6", "--health-port=0",
+        "--service-cluster-ip-range", ",".join(SERVICES),
+    ]  # fmt: skip
 
 
 def files(group: str) -> dict[str, str]:
