@@ -139,3 +139,6 @@ def test_linux(urunc: Urunc, tmp_path: pathlib.Path) -> None:
             [*words, urunc.new_id()], input=b"b\nc\n", capture_output=True, timeout=patient(60)
         )
         assert (done.returncode, done.stdout.decode()) == (6, expected), done
+    # its port for input stays, whatever the input is
+    done = subprocess.run([*words, urunc.new_id()], stdin=subprocess.DEVNULL, capture_output=True)
+    assert (done.returncode, done.stdout) == (6, b"written\nmore\ngot\n"), done
