@@ -102,6 +102,10 @@ def last_to_first_work(found: dict[str, Any]) -> str:
     return ratio(points[-1]["processor"], points[0]["processor"])
 
 
+def together(found: dict[str, Any]) -> str:
+    return ratio(found["scale"]["together_ms"], found["scale"]["alone_ms"])
+
+
 PROBE = "create + start + delete, the probe on spt"
 GOALS = (
     Goal(PROBE, "runc, `/bin/true`", "0.65", verb("runc", "total")),
@@ -127,6 +131,7 @@ GOALS = (
     Goal("create to first word, spt", "by hand", "+20 ms", more_by_hand),
     Goal("the 1,000th container's create + delete", "the first's", "1.1", last_to_first),
     Goal("the same with start, processor's time", "the first's", "1.1", last_to_first_work),
+    Goal("16 starts at once beside 1,000 guests", "beside none", "1.1", together),
 )
 
 
@@ -196,22 +201,27 @@ def shims() -> list[tuple[str, ...]]:
     return [("", "urunc", "runc", "ratio"), *cells]
 
 
+CROWDS = {"scale": "spt", "scale, firecracker": "Firecracker"}
+
+
 def crowds() -> list[tuple[str, ...]]:
     """Verbs and memory by the number of containers."""
     names = ("list", "state", "create", "start", "delete")
-    points = results().get("scale", {"points": []})["points"]
-    head = ("containers", *(f"{name}, ms" for name in names), "KiB for each guest")
-    return [
-        head,
-        *(
-            (
-                f"{point['number']:,}",
-                *(f"{point[name][MEDIAN]:.2f}" for name in names),
-                f"{point['pss_kib']:.0f}",
-            )
-            for point in points
-        ),
+    head = ("monitor", "guests", *(f"{name}, ms" for name in names), "processor, ms",
+            "KiB for each guest", "starts in a second")  # fmt: skip
+    cells = [
+        (
+            monitor,
+            f"{point['number']:,}",
+            *(f"{point[name][MEDIAN]:.2f}" for name in names),
+            f"{point['processor'][MEDIAN]:.1f}" if "processor" in point else "",
+            f"{point['pss_kib']:.0f}",
+            str(point.get("starts_per_s", "")),
+        )
+        for key, monitor in CROWDS.items()
+        for point in results().get(key, {"points": []})["points"]
     ]
+    return [head, *cells]
 
 
 def engines() -> list[tuple[str, ...]]:
