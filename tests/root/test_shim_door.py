@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from lib.shims import Shim, runc_options
-from lib.support import Bundle, need, nothing_left
+from lib.patience import until
+from lib.shims import Shim, box, runc_options
+from lib.support import RUN, Bundle, need, nothing_left
 from urunc.shim.ttrpc import StatusError
 
 CHILDRENS_FAULTS = 8
@@ -86,3 +87,41 @@ def test_a_recipe_that_holds_no_more(tmp_path: pathlib.Path, bundle: Bundle) -> 
         shim("Start")
         recipe.write_bytes(b"no recipe\0")
         shim.end(137)
+
+
+def standing_by(shim: Shim) -> list[str]:
+    """The shim's own children that are Python: who stands by, and nobody else once it is quiet."""
+    children = pathlib.Path(f"/proc/{shim.pid}/task/{shim.pid}/children").read_text().split()
+    names = {pid: pathlib.Path(f"/proc/{pid}/comm").read_text().strip() for pid in children}
+    return [pid for pid, name in names.items() if name == "urunc"]
+
+
+def test_who_stands_by(tmp_path: pathlib.Path, bundle: Bundle) -> None:
+    """Somebody does from the start on, and once more for the second container of a pod; who is used
+    is gone, and so is who is not, with its shim."""
+    need("runc")
+    pod = box(tmp_path / f"t{RUN}pod", "/bin/sleep", "100")
+    pod.config["annotations"] = {
+        "io.kubernetes.cri.container-type": "sandbox", "io.kubernetes.cri.sandbox-id": "pod",
+    }  # fmt: skip
+    bundle.args("probe.hang")
+    guest: dict[str, Any] = {"id": f"t{RUN}guest", "bundle": str(bundle.write())}
+    with nothing_left(), contextlib.closing(Shim(tmp_path, pod)) as shim:
+        shim.start()
+        until(lambda: len(standing_by(shim)) == 1)
+        first = standing_by(shim)
+        shim.create()
+        until(lambda: len(standing_by(shim)) == 1)  # once the answer is out
+        assert standing_by(shim) != first
+        shim("Create", options=runc_options(root=shim.root), **guest)
+        assert standing_by(shim) == []
+        shim("Delete", id=guest["id"])
+        shim.end()
+    unused = tmp_path / "unused"
+    unused.mkdir()
+    with nothing_left(), contextlib.closing(Shim(unused, box(tmp_path / "b", "x"))) as shim:
+        shim.start()
+        until(lambda: len(standing_by(shim)) == 1)
+        (pid,) = standing_by(shim)
+        shim.leave()
+        until(lambda: not pathlib.Path(f"/proc/{pid}").exists())
