@@ -21,7 +21,7 @@ import pytest
 from lib.patience import patient, until
 from lib.rooted import by_runc, configure, linux, run
 from lib.streams import wait_full
-from lib.support import Bundle, Container, Urunc, need, nothing_left
+from lib.support import PARTS, Bundle, Container, Urunc, need, nothing_left
 
 MUCH = 10 << 20
 ECHO = "cat; echo error >&2; echo again >/dev/stderr; exit 3"
@@ -121,33 +121,60 @@ def modes(fd: int) -> tuple[object, ...]:
     return fcntl.fcntl(fd, fcntl.F_GETFL), terminal
 
 
+def printing(path: pathlib.Path, ending: str) -> Bundle:
+    """A guest that says something, and ends with 0 at once or not at all: the probe, whose serial
+    port is QEMU's standard input and output."""
+    need("probe")
+    bundle = Bundle(path, "unikraft", "qemu", accelerator="tcg")
+    bundle.add("unikernel", PARTS / "probe.pvh")
+    bundle.args("app", "probe.exit=0" if ending == "exit" else "probe.hang")
+    return bundle
+
+
+KINDS = ("pipe", "socket", "terminal", "file", "file to read and write")
+OF_LINUX = ("socket", "terminal", "file to read and write")
+"""Of a guest whose three streams have ways of their own."""
+
+
 @pytest.mark.parametrize("ending", ["exit", "killed"])
-@pytest.mark.parametrize("kind", ["pipe", "socket", "terminal", "file", "file to read and write"])
+@pytest.mark.parametrize(
+    "kinds", [*((kind,) * 3 for kind in KINDS), OF_LINUX], ids=[*KINDS, "of Linux"]
+)
 def test_descriptors_are_left_as_they_were(
-    urunc: Urunc, tmp_path: pathlib.Path, kind: str, ending: str
+    urunc: Urunc, tmp_path: pathlib.Path, kinds: tuple[str, ...], ending: str
 ) -> None:
-    """While the guest runs, and after it, also where its monitor was killed."""
-    bundle = linux(
-        tmp_path / "b", "echo out; echo err >&2; " + ("cat" if ending == "exit" else "sleep 99")
-    )
+    """While the guest runs, and after it, also where its monitor was killed that had made its own
+    non-blocking."""
+    if kinds == OF_LINUX:
+        script = "echo out; echo err >&2; " + ("cat" if ending == "exit" else "sleep 99")
+        bundle = linux(tmp_path / "b", script)
+    else:
+        bundle = printing(tmp_path / "b", ending)
     made = Descriptors(tmp_path)
-    given = [made.make(kind, output=output) for output in (False, True, True)]
+    given = [made.make(kind, output=number > 0) for number, kind in enumerate(kinds)]
     before = [modes(fd) for fd in given]
     command = words(urunc, bundle)
     process = subprocess.Popen(command, stdin=given[0], stdout=given[1], stderr=given[2])
-    while ending == "killed":
-        state = urunc("state", command[-1], check=False)
-        if '"running"' in state.stdout:
-            time.sleep(1)  # the monitor has opened them
-            assert [modes(fd) for fd in given] == before
-            os.kill(urunc.state(command[-1])["pid"], signal.SIGKILL)
-            break
-        time.sleep(0.1)
+    if ending == "killed":
+        until(lambda: '"running"' in urunc("state", command[-1], check=False).stdout, "no start")
+        pid = urunc.state(command[-1])["pid"]
+        until(lambda: not_blocking(pid), "the monitor does not open its streams")
+        assert [modes(fd) for fd in given] == before
+        os.kill(pid, signal.SIGKILL)
     assert process.wait(patient(60)) == {"exit": 0, "killed": 137}[ending]
     assert [modes(fd) for fd in given] == before
     for fd in (*given, *made.kept):
         if fd >= 0:
             os.close(fd)
+
+
+def not_blocking(pid: int) -> bool:
+    """Whether a process's standard input is so (proc_pid_fdinfo(5))."""
+    found = dict(
+        line.split(":\t", 1)
+        for line in pathlib.Path(f"/proc/{pid}/fdinfo/0").read_text().splitlines()
+    )
+    return bool(int(found["flags"], 8) & os.O_NONBLOCK)
 
 
 def test_much_through_run(urunc: Urunc, tmp_path: pathlib.Path) -> None:
