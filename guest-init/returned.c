@@ -75,7 +75,9 @@ void look_at_returned(void)
 
 void give_back(void)
 {
-    static char sectors[SECTOR_BYTES + LIMIT_BYTES];
+    static struct {
+        char head[SECTOR_BYTES], content[LIMIT_BYTES];
+    } sectors;
     struct stat facts;
     off_t start;
     ssize_t length;
@@ -84,10 +86,10 @@ void give_back(void)
     if (file < 0 || fstat(file, &facts) != 0)
         return;
     start = facts.st_size > LIMIT_BYTES ? facts.st_size - LIMIT_BYTES : 0;
-    length = pread(file, sectors + SECTOR_BYTES, LIMIT_BYTES, start);
+    length = pread(file, sectors.content, LIMIT_BYTES, start);
     disk = open(field(first("returned"), 0), O_WRONLY | O_CLOEXEC);
-    snprintf(sectors, SECTOR_BYTES, "urunc-returned 1 %zd\n", length);
-    if (length < 0 || disk < 0 || write(disk, sectors, sizeof sectors) != sizeof sectors ||
+    snprintf(sectors.head, SECTOR_BYTES, "urunc-returned 1 %zd\n", length);
+    if (length < 0 || disk < 0 || write(disk, &sectors, sizeof sectors) != sizeof sectors ||
         fsync(disk) != 0)
         warn("cannot give back what is to be read at the end: %m");
     close(disk);
