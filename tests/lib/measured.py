@@ -121,10 +121,10 @@ GOALS = (
     Goal("`ctr run --rm`", "runc's shim", "0.65", shim("ctr run --rm")),
     Goal("task API: Create + Start + Delete", "runc's shim", "0.45", calls),
     Goal("the shim's `start`", "runc's shim", "1.2", shim("shim start")),
-    Goal("100 containers at once, time", "runc's shim", "0.9", shim("seconds")),
+    Goal("{count} containers at once, time", "runc's shim", "0.9", shim("seconds")),
     Goal("the same, memory of shims and containers", "runc's shim", "1.0", shim("memory")),
     Goal("memory of a shim with one container", "", "5 MiB", pss),
-    Goal("containerd's restart beside 300 tasks", "runc's shim", "", restart),
+    Goal("containerd's restart beside many tasks", "runc's shim", "", restart),
     Goal(
         "create to first word, Firecracker", "by hand", "1.03 (Unikraft)", hand_ratio("firecracker")
     ),
@@ -146,7 +146,11 @@ def cell(measured: Callable[[dict[str, Any]], str]) -> str:
 def goals() -> list[tuple[str, ...]]:
     """The rows of the table of goals, with its head."""
     head = ("what", "peer", "to reach", "measured")
-    rows = [(goal.what, goal.peer, goal.limit, cell(goal.measured)) for goal in GOALS]
+    count = results().get("engine", {}).get("count", 100)
+    rows = [
+        (goal.what.format(count=count), goal.peer, goal.limit, cell(goal.measured))
+        for goal in GOALS
+    ]
     return [head, *rows]
 
 
@@ -180,6 +184,7 @@ def runtimes() -> list[tuple[str, ...]]:
 
 def shims() -> list[tuple[str, ...]]:
     """urunc's shim and runc's."""
+    count = results().get("engine", {}).get("count", 100)
     labels = {
         "ctr run --rm": "`ctr run --rm`, ms",
         "processor": "processor's time of all, ms",
@@ -188,7 +193,7 @@ def shims() -> list[tuple[str, ...]]:
             for name in ("shim start", "Create", "Start", "Kill", "Delete", "shim delete")
         },
         "shim's memory": "a shim with one container, MiB",
-        "seconds": "100 at once: none lost, s",
+        "seconds": f"{count} at once: none lost, s",
         "memory": "their shims and containers, MiB",
     }
     rows = results().get("engine", {"rows": {}})["rows"]
