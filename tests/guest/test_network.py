@@ -30,6 +30,7 @@ PORTS = [
     {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
     {"hostPort": 8007, "containerPort": 7, "protocol": "udp"},
 ]
+RATES = {f"{way}{what}": 16_000_000 for way in ("ingress", "egress") for what in ("Rate", "Burst")}
 LINK = "169.254.1.1"
 """The gateway of every pod of some networks; nobody has the address."""
 HEADERS = {4: 20 + 8, 6: 40 + 8}
@@ -129,10 +130,24 @@ def by_ports(node: Node) -> Pod:
 
 def by_limited(node: Node) -> Pod:
     limiter = {"type": "bandwidth", "capabilities": {"bandwidth": True}}
-    rates = {
-        f"{way}{what}": 16_000_000 for way in ("ingress", "egress") for what in ("Rate", "Burst")
-    }
-    return node.pod(bridge("net", "10.22.0.0/24", chained=(limiter,)), bandwidth=rates)
+    return node.pod(bridge("net", "10.22.0.0/24", chained=(limiter,)), bandwidth=RATES)
+
+
+def by_all(node: Node) -> Pod:
+    """All that engines chain to a bridge."""
+    mapper = {"type": "portmap", "snat": True, "capabilities": {"portMappings": True}}
+    limiter = {"type": "bandwidth", "capabilities": {"bandwidth": True}}
+    given: dict[str, object] = {} if node.pods else {"portMappings": PORTS}
+    chained = (*FIREWALL, mapper, limiter)
+    return node.pod(bridge("net", "10.22.0.0/24", chained=chained), bandwidth=RATES, **given)
+
+
+def by_narrow_and_wide(node: Node) -> Pod:
+    """As by_two, of another MTU each."""
+    return node.pod(
+        bridge("one", "10.22.0.0/24", mtu=1400),
+        bridge("two", "10.23.0.0/24", gateway=False, mtu=9000),
+    )
 
 
 def by_macvlan(node: Node) -> Pod:
@@ -218,19 +233,22 @@ class Linux(Guest):
             ways = address if row.subnet else f"{bare(address)}(/32|/128| peer)"
             assert re.search(f" inet6? {ways} ", shown), shown
         mtus = self.shell(other, first, "cat /sys/class/net/eth?/mtu").split()
-        assert mtus == [str(row.mtu)] * row.interfaces, mtus
+        assert mtus == [str(mtu) for mtu in row.mtus], mtus
         with pod.node.inside.server(), other.server(), pod.node.outside.server():
             for address in pod.addresses:
                 ip6 = ":" in address
-                neighbours = [item for item in other.addresses if (":" in item) == ip6]
+                own, neighbours = (
+                    [item for item in of.addresses if (":" in item) == ip6] for of in (pod, other)
+                )
                 for target in (*neighbours, *((UPLINK[ip6],) if row.node else ()), OUTSIDE[ip6]):
                     seen = self.fetch(other, first, bare(target))
-                    if target in neighbours and row.interfaces == 1:
-                        assert seen == bare(address)
+                    if target in neighbours:
+                        assert seen == bare(own[neighbours.index(target)])
                 # more than fits is sent in fragments, which a bridge of the kernel's drops where
                 # they are large, those of ordinary pods too
-                size = 3 * row.mtu if row.mtu <= 1500 else row.mtu - HEADERS[6 if ip6 else 4]
                 for target in neighbours:
+                    mtu = row.mtu_of(other.addresses.index(target))
+                    size = 3 * mtu if mtu <= 1500 else mtu - HEADERS[6 if ip6 else 4]
                     ping = f"ping -c 1 -W 2 -s {size} {bare(target)}"
                     said = self.shell(other, first, f"{ping} || {ping}")
                     assert " 0% packet loss" in said, said
@@ -273,12 +291,14 @@ class Spt(Guest):
     def looks(self, container: Container, pod: Pod, other: Pod, row: Row) -> None:
         """Its devices are its manifest's, in order, each with an interface's hardware address."""
         seen = [(item["name"], item["mac"]) for item in container.report()["nics"]]
-        wanted = (("service", "eth0"), ("other", "net1"))[: row.interfaces]
+        wanted = (("service", "eth0"), ("other", "net1"))[: len(row.mtus)]
         assert seen == [(name, pod.mac(interface)) for name, interface in wanted]
 
 
 GUESTS: tuple[Guest, ...] = (Linux(), Firecracker(), Spt())
 LINUX, FIRECRACKER, SPT = GUESTS
+PROBES = (FIRECRACKER, SPT)
+"""They start at once: where Linux has several networks' features in one row, each has its own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -287,16 +307,23 @@ class Row:
 
     pod: Callable[[Node], Pod]
     guests: tuple[Guest, ...] = GUESTS
-    mtu: int = 1500
-    interfaces: int = 1
+    mtus: tuple[int, ...] = (1500,)
+    """Of its interfaces. Where there are several, each has one address."""
+    ports: bool = False
+    """Whether the node's PORTS are the pod's."""
     subnet: bool = True
     """Whether its routes say of all addresses of its subnet that they are on the link."""
     node: bool = True
     """Whether the node itself is reached."""
 
+    def mtu_of(self, number: int) -> int:
+        """Of the interface that has the pod's address with this number."""
+        return self.mtus[number if len(self.mtus) > 1 else 0]
+
 
 ROWS = {
-    "bridge": Row(by_bridge),
+    "bridge": Row(by_bridge, PROBES),
+    "bridge, ports, bandwidth": Row(by_all, (LINUX,), ports=True),
     "bridge of CNI 0.4": Row(by_old_bridge, (FIRECRACKER,)),
     "ptp": Row(by_ptp, subnet=False),
     "route": Row(by_route),
@@ -305,11 +332,12 @@ ROWS = {
     "IPv6": Row(by_ipv6, (LINUX,)),
     "IPv6 by ptp": Row(by_ptp_ipv6, (LINUX,), subnet=False),
     "both": Row(by_both),
-    "two interfaces": Row(by_two, interfaces=2),
-    "MTU 1400": Row(by_narrow, mtu=1400),
-    "MTU 9000": Row(by_wide, mtu=9000),
-    "ports": Row(by_ports),
-    "bandwidth": Row(by_limited),
+    "two interfaces": Row(by_two, PROBES, mtus=(1500, 1500)),
+    "two interfaces, MTU 1400 and 9000": Row(by_narrow_and_wide, (LINUX,), mtus=(1400, 9000)),
+    "MTU 1400": Row(by_narrow, PROBES, mtus=(1400,)),
+    "MTU 9000": Row(by_wide, PROBES, mtus=(9000,)),
+    "ports": Row(by_ports, PROBES, ports=True),
+    "bandwidth": Row(by_limited, PROBES),
     "macvlan": Row(by_macvlan, node=False),
 }
 
@@ -352,20 +380,20 @@ def test_guest_answers(
         container = create(urunc, guest, pod, tmp_path / "b")
         container.start()
         guest.wait(container)
-        for address in map(bare, pod.addresses):
+        for number, address in enumerate(map(bare, pod.addresses)):
             version = 6 if ":" in address else 4
             if version not in guest.families:
                 continue
-            size = row.mtu - HEADERS[version]
+            size = row.mtu_of(number) - HEADERS[version]
             guest.answers(other, address, size)
             if row.node:
                 guest.answers(node.inside, address, size)
             guest.answers(node.outside, address)
-            if row.mtu < 1500:
+            if row.mtu_of(number) < 1500:
                 with pytest.raises(OSError) as refused:
                     node.inside.udp(address, bytes(size + 1), whole=True)
                 assert refused.value.errno == errno.EMSGSIZE
-        if row.pod is by_ports:
+        if row.ports:
             for client, address in (
                 (node.inside, bare(UPLINK[0])),
                 (node.inside, "127.0.0.1"),
