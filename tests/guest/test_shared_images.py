@@ -13,17 +13,18 @@ import pytest
 
 from lib import busybox
 from lib.places.layers import Place
+from lib.rooted import spared
 from lib.stored import CONFIG
 from lib.support import Bundle, Urunc, need, nothing_left
 
 CONTAINERS = 50
-IMAGE_MIB = 200
+IMAGE_MIB = 64
 MIB = 1 << 20
 
 
 @pytest.fixture
 def place(tmp_path: pathlib.Path) -> Iterator[Place]:
-    """A directory with a layer of 200 MiB that no compression makes smaller."""
+    """A directory with a layer of 64 MiB that no compression makes smaller."""
     need("root", "qemu", "linux", "images")
     made = Place(tmp_path)
     for number in range(IMAGE_MIB):
@@ -39,7 +40,8 @@ def bundle(place: Place, number: int) -> Bundle:
     made = Bundle(place.path / name, "linux", "qemu", binary="", mountRootfs="true")
     root = place.overlay(name, place.path / "layer")
     (root / "own").write_text(f"of {number}\n")
-    made.args("/bin/sh", "-c", "cat /own; cat /file10* | wc -c")
+    made.args("/bin/sh", "-c", "cat /own; cat /file1* | wc -c")
+    made.config["vm"] = spared()
     del made.config["linux"]["resources"]
     return made
 
