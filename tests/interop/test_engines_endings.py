@@ -23,7 +23,9 @@ from lib.stored import AS_LINUX, COPYING, annotation_words, image
 from lib.support import PREFIX, URUNC, need, unchanged
 
 ALL_GUESTS = '[ordinary]\nguest = "linux"\n'
-SUPERVISED = COPYING.replace("[monitors.qemu]\n", "[monitors.qemu]\nsupervisor = true\n")
+SMALL = COPYING.replace("[monitors.qemu]\n", "[monitors.qemu]\nmemory_mib = 96\n")
+"""Guests whose memory soon runs out."""
+SUPERVISED = SMALL.replace("[monitors.qemu]\n", "[monitors.qemu]\nsupervisor = true\n")
 PANIC = "echo c >/proc/sysrq-trigger; busybox sleep 60"
 # script, the exit code as urunc's shim has it, as others have it
 ENDINGS = {
@@ -50,7 +52,7 @@ def engine(
     kind: str = request.param
     engine = "podman" if kind == "podman" else "docker"
     need("root", "installed", engine, "linux", "qemu", "images")
-    config = SUPERVISED if kind == "supervised" else COPYING
+    config = SUPERVISED if kind == "supervised" else SMALL
     place = (
         Podman(str(URUNC), config)
         if kind == "podman"
@@ -116,7 +118,7 @@ def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]
     """containerd with a registry that has the image and `pause`."""
     need(*NEEDS_OF_PODS, "linux", "qemu", "images")
     directory = tmp_path_factory.mktemp("images")
-    with containerd_for_pods(COPYING, directory, image(directory)) as place:
+    with containerd_for_pods(SMALL, directory, image(directory)) as place:
         yield place
 
 
