@@ -164,18 +164,25 @@ static int listen_at(char *directory, const char *path)
     return listener;
 }
 
-/* Let go of containerd's pipes, or it waits; what is said from here on goes to its log. */
+/* Let go of containerd's pipes, or it waits; what is said from here on goes to its log. All three streams
+   are open (main). */
 static void drop_streams(void)
 {
     int null = open("/dev/null", O_RDWR), log = open("log", O_RDWR | O_NONBLOCK);
 
+    if (null < 0) {
+        dprintf(2, "containerd-shim-urunc-v2: /dev/null: %s\n", strerror(errno));
+        _exit(1);
+    }
     dup2(null, 0);
     dup2(null, 1);
-    dup2(log >= 0 ? log : null, 2);
-    if (null > 2)
-        close(null);
-    if (log > 2)
+    if (log >= 0) {
+        dup2(log, 2);
         close(log);
+    } else {
+        dup2(null, 2);
+    }
+    close(null);
 }
 
 /* A little above its parent's, so that containerd is not the one to be killed for a container. */
@@ -227,6 +234,8 @@ static void put_back(struct bytes data)
 
     if (fd >= 0 && write_all(fd, data.start, data.length) && lseek(fd, 0, SEEK_SET) == 0)
         dup2(fd, 0);
+    if (fd >= 0)
+        close(fd);
 }
 
 static bool start(const struct options *options)
@@ -264,9 +273,9 @@ static bool start(const struct options *options)
 
         if (pid == 0)
             serve(options, listener, path, events, adjust);
+        close(listener);
         if (pid < 0) {
             unlink(path);
-            close(listener);
             return false;
         }
     }
