@@ -170,11 +170,9 @@ def test_descriptors_are_left_as_they_were(
 
 def not_blocking(pid: int) -> bool:
     """Whether a process's standard input is so (proc_pid_fdinfo(5))."""
-    found = dict(
-        line.split(":\t", 1)
-        for line in pathlib.Path(f"/proc/{pid}/fdinfo/0").read_text().splitlines()
-    )
-    return bool(int(found["flags"], 8) & os.O_NONBLOCK)
+    said = pathlib.Path(f"/proc/{pid}/fdinfo/0").read_text().splitlines()
+    flags = next(line.split()[1] for line in said if line.startswith("flags:"))
+    return bool(int(flags, 8) & os.O_NONBLOCK)
 
 
 def test_much_through_run(urunc: Urunc, tmp_path: pathlib.Path) -> None:
