@@ -175,6 +175,30 @@ def test_a_pods_sandbox_is_ordinary(bundle: pathlib.Path, key: str) -> None:
     assert claims(bundle, annotations={**ours, key: "container"})
 
 
+@pytest.mark.parametrize(
+    ("annotations", "in_pod"),
+    [
+        ({}, False),
+        ({"io.kubernetes.cri.container-type": "container"}, True),
+        ({"io.kubernetes.cri-o.ContainerType": "container"}, True),
+        ({"io.kubernetes.cri-o.SandboxID": "1"}, True),  # Podman 5's pods
+        (
+            {
+                "io.kubernetes.cri-o.SandboxID": "1",
+                "io.kubernetes.cri-o.ContainerType": "sandbox",
+            },
+            False,
+        ),
+    ],
+)
+def test_who_is_in_a_pod(
+    bundle: pathlib.Path, annotations: dict[str, str], *, in_pod: bool
+) -> None:
+    said = {f"com.urunc.unikernel.{key}": value for key, value in PLAIN.items()}
+    parsed = spec.parse(document(annotations={**said, **annotations}), str(bundle))
+    assert image.read(parsed, config()).in_pod is in_pod
+
+
 def test_what_claims_to_be_a_unikernel(bundle: pathlib.Path) -> None:
     assert claims(bundle, annotations={"com.urunc.unikernel.binary": "/x"})
     (bundle / "rootfs/urunc.json").write_text('{"com.urunc.unikernel.binary": "/x"}')

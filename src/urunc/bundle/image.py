@@ -56,7 +56,10 @@ OVERRIDES = (
     "volumes",
 )
 CONTAINER_TYPES = ("io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType")
-"""Annotations by which containerd and CRI-O tell a pod's own container."""
+"""Annotations by which containerd and CRI-O tell a pod's own container; Podman up to 4 has
+CRI-O's."""
+POD = "io.kubernetes.cri-o.SandboxID"
+"""The pod of a container, all that Podman says of it from 5.0 on."""
 CONTAINER_NAMES = ("io.kubernetes.cri.container-name", "io.kubernetes.container.name")
 """Annotations by which containerd and CRI-O tell a container's name in its pod."""
 FILE = "urunc.json"
@@ -183,6 +186,11 @@ def _is_sandbox(annotations: Mapping[str, Any]) -> bool:
     return "sandbox" in map(annotations.get, CONTAINER_TYPES)
 
 
+def _is_in_pod(annotations: Mapping[str, str]) -> bool:
+    said = [annotations[key] for key in CONTAINER_TYPES if key in annotations]
+    return "container" in said if said else POD in annotations
+
+
 def read(spec: Spec, config: Config) -> UnikernelImage:
     """The image of a container that claims to be a unikernel's. Raises ImageError."""
     found = _said(spec.annotations, KEYS)
@@ -237,7 +245,7 @@ def read(spec: Spec, config: Config) -> UnikernelImage:
         stops_on=_stops_on(values["stopsOn"], source) if "stopsOn" in values else None,
         overrides=overrides,
         container_name=_container_name(spec.annotations),
-        in_pod="container" in map(spec.annotations.get, CONTAINER_TYPES),
+        in_pod=_is_in_pod(spec.annotations),
         remarks=tuple(remarks),
     )
 
