@@ -114,7 +114,7 @@ class Counted:
     def __init__(self, directory: pathlib.Path, bundle: Bundle, door: str = "on") -> None:
         self.directory = directory
         self.bundle = bundle
-        self.environment = {"PATH": f"{PARTS}/bin:/usr/sbin:/usr/bin", "URUNC_DOOR": door}
+        self.environment = {"PATH": f"{directory}/bin:/usr/sbin:/usr/bin", "URUNC_DOOR": door}
         self.pid_file = directory / "pid"
 
     def command(self, *words: str) -> list[str]:
@@ -282,6 +282,9 @@ def container(door: str = "on") -> Iterator[Counted]:
         bundle = Bundle(directory / "b", "mirage", "spt")
         bundle.add("unikernel", PARTS / "probe-bare.spt")
         bundle.args("probe.hang")
+        # in a place as deep everywhere: the monitor's root has each directory of its path
+        (directory / "bin").mkdir()
+        shutil.copy2(PARTS / "bin/solo5-spt", directory / "bin")
         yield Counted(directory, bundle, door)
 
 
@@ -353,6 +356,8 @@ def asked(*words: str) -> Any:
 
 if __name__ == "__main__":
     _linux.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    # CPython asks for one handler less where a signal is ignored, as in a shell's background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if sys.argv[1:] == ["write"]:
         write()
     else:

@@ -48,6 +48,7 @@ EXPECTED: dict[str, str] = {
         urunc.bundle.image
         urunc.bundle.namespaces
         urunc.bundle.network_files
+        urunc.bundle.pods
         urunc.bundle.resources
         urunc.bundle.spec
         urunc.cgroup

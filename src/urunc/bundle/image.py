@@ -14,6 +14,7 @@ from errno import ENOENT, ENOTDIR
 from urunc import guests, logs, monitors
 from urunc.bundle import elf
 from urunc.bundle.elf import Binary
+from urunc.bundle.pods import container_name, is_in_pod, is_sandbox
 from urunc.errors import ImageError, reason
 from urunc.jsontext import loads
 from urunc.linux.files import S_IFBLK, S_IFMT, S_IFREG, open_in_root, read_descriptor
@@ -55,13 +56,6 @@ OVERRIDES = (
     "vcpus",
     "volumes",
 )
-CONTAINER_TYPES = ("io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType")
-"""Annotations by which containerd and CRI-O tell a pod's own container; Podman up to 4 has
-CRI-O's."""
-POD = "io.kubernetes.cri-o.SandboxID"
-"""The pod of a container, all that Podman says of it from 5.0 on."""
-CONTAINER_NAMES = ("io.kubernetes.cri.container-name", "io.kubernetes.container.name")
-"""Annotations by which containerd and CRI-O tell a container's name in its pod."""
 FILE = "urunc.json"
 FILE_LIMIT_BYTES = 1 << 20
 
@@ -113,13 +107,13 @@ def strangers(annotations: Mapping[str, Any], config: Config) -> list[str]:
     ImageError where the administrator has them refused. One for another container of the pod is
     that one's."""
     known = (*KEYS, *OVERRIDES)
-    container_name = _container_name(annotations)
+    own_name = container_name(annotations)
     found = []
     for annotation in annotations:
         if not annotation.startswith(PREFIX):
             continue
         key, _, name = annotation[len(PREFIX) :].partition(".")
-        if key in known or (name and container_name and name != container_name):
+        if key in known or (name and own_name and name != own_name):
             continue
         text = f"annotation '{annotation}': unknown"
         if config.get("annotations.unknown") == "refuse":
@@ -133,7 +127,7 @@ def strangers_of(document: Any, config: Config) -> list[str]:
     """Remarks on a configuration that claims to be no unikernel's: its key may be misspelled;
     raises ImageError."""
     annotations = document.get("annotations")
-    if not isinstance(annotations, dict) or _is_sandbox(annotations):
+    if not isinstance(annotations, dict) or is_sandbox(annotations):
         return []
     return [f"{text}; an ordinary container, then" for text in strangers(annotations, config)]
 
@@ -169,7 +163,7 @@ def claims(document: Any, bundle: str, config: Config) -> bool:
     if not isinstance(document, dict):
         return True  # nobody's: the complaint is ours
     annotations, root = document.get("annotations"), document.get("root")
-    if isinstance(annotations, dict) and _is_sandbox(annotations):
+    if isinstance(annotations, dict) and is_sandbox(annotations):
         return False
     if config.get("ordinary.guest"):
         return True
@@ -179,16 +173,6 @@ def claims(document: Any, bundle: str, config: Config) -> bool:
     if not isinstance(path, str) or not path:
         return False
     return bool(_from_file(path if path.startswith("/") else f"{bundle}/{path}")[0])
-
-
-def _is_sandbox(annotations: Mapping[str, Any]) -> bool:
-    """A pod's pause container, which has the pod's annotations."""
-    return "sandbox" in map(annotations.get, CONTAINER_TYPES)
-
-
-def _is_in_pod(annotations: Mapping[str, str]) -> bool:
-    said = [annotations[key] for key in CONTAINER_TYPES if key in annotations]
-    return "container" in said if said else POD in annotations
 
 
 def read(spec: Spec, config: Config) -> UnikernelImage:
@@ -244,23 +228,19 @@ def read(spec: Spec, config: Config) -> UnikernelImage:
         rootfs=values.get("rootfs", ""),
         stops_on=_stops_on(values["stopsOn"], source) if "stopsOn" in values else None,
         overrides=overrides,
-        container_name=_container_name(spec.annotations),
-        in_pod=_is_in_pod(spec.annotations),
+        container_name=container_name(spec.annotations),
+        in_pod=is_in_pod(spec.annotations),
         remarks=tuple(remarks),
     )
-
-
-def _container_name(annotations: Mapping[str, str]) -> str:
-    return next((annotations[key] for key in CONTAINER_NAMES if key in annotations), "")
 
 
 def _said(annotations: Mapping[str, str], keys: tuple[str, ...]) -> dict[str, str]:
     """What annotations say to a container. Those of a pod are those of all its containers:
     `KEY.NAME` is for the container of a name alone, and goes before `KEY`."""
-    container_name = _container_name(annotations)
+    own_name = container_name(annotations)
     found = {}
     for key in keys:
-        for name in (f"{key}.{container_name}", key) if container_name else (key,):
+        for name in (f"{key}.{own_name}", key) if own_name else (key,):
             if PREFIX + name in annotations:
                 found[key] = annotations[PREFIX + name]
                 break
