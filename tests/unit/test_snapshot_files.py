@@ -87,13 +87,59 @@ def test_abandoned(tmp_path: pathlib.Path) -> None:
     one.begin()
     one.new("state")
     two = Writing(str(tmp_path))
-    two._name = f".{GUEST}.other"
+    two._name = f".{GUEST}.2"
     two.begin()
     assert sorted(os.listdir(tmp_path)) == sorted([GUEST, one._name, two._name])
     one.end()
     two.end()
     assert os.listdir(tmp_path) == [GUEST]
     assert read(tmp_path) == CONTENT
+
+
+def test_nothing_of_others_is_removed(tmp_path: pathlib.Path) -> None:
+    """What has the image's name and is none, what only begins like a half one, and a half one of a
+    writer with the same number (in another PID namespace)."""
+    place, notes = tmp_path / GUEST, tmp_path / f".{GUEST}.notes"
+    for path in (place, notes):
+        path.mkdir()
+        (path / "precious").write_bytes(b"1")
+    with pytest.raises(SnapshotError, match="something else than a saved guest"):
+        Writing(str(tmp_path)).begin()
+    (place / "precious").rename(tmp_path / "precious")
+    save(tmp_path)  # in place of an empty directory
+    assert sorted(os.listdir(tmp_path)) == sorted([GUEST, notes.name, "precious"])
+    assert os.listdir(notes) == ["precious"]
+    one, two = Writing(str(tmp_path)), Writing(str(tmp_path))
+    one.begin()
+    one.new("state")
+    with pytest.raises(SnapshotError, match="exists"):
+        two.begin()
+    assert os.listdir(tmp_path / one._name) == ["state"]
+    one.end()
+    place.rename(tmp_path / "saved")
+    place.write_bytes(b"a file")
+    with pytest.raises(SnapshotError, match="not a directory"):
+        Writing(str(tmp_path)).begin()
+    assert place.read_bytes() == b"a file"
+
+
+def test_the_directory_is_moved(tmp_path: pathlib.Path) -> None:
+    """While it is written: what is by then at its path is left alone."""
+    image, moved = tmp_path / "image", tmp_path / "moved"
+    writing = Writing(str(image))
+    writing.begin()
+    image.rename(moved)
+    image.mkdir()
+    for name in (writing._name, GUEST):
+        (image / name).mkdir()
+        (image / name / "precious").write_bytes(b"1")
+    writing.settle()
+    writing.commit(replace(MANIFEST, disks=(), files=()))
+    writing.end()
+    assert read(moved) == {}
+    assert os.listdir(moved) == [GUEST]
+    for name in (writing._name, GUEST):
+        assert os.listdir(image / name) == ["precious"]
 
 
 def cut(guest: pathlib.Path) -> None:

@@ -45,6 +45,9 @@ APPEAR_TIMEOUT_S = 30.0
 """How long a monitor may take until it listens."""
 INTERVAL_S = 0.001
 ENDING_S = 1.0
+GUARD_S = 10.0
+"""How long a monitor whose saving was broken off may refuse to go on."""
+GUARD_INTERVAL_S = 0.02
 BESIDE_BYTES = 512 * MIB
 """The most that a monitor saves beside the guest's memory."""
 
@@ -62,14 +65,12 @@ def checkpoint(
                 f"checkpoint '{identifier}': container is {status}, not running or paused"
             )
         saving = _Saving(state, config, path, paused=status == PAUSED)
-        manifest = saving.run(leave_running=leave_running)
+        manifest = saving.run(leave_running=leave_running)  # it has ended, or goes on
         size = sum(file.size_bytes for file in manifest.files) // MIB
         logs.info(
             f"container '{identifier}' saved in '{path}': it stood still for "
             f"{manifest.paused_ms} ms, {size} MiB"
         )
-        if not leave_running:
-            end(state, config.get("timeouts.kill_s"))
     if not leave_running:
         delete(root, identifier, config, force=True)
     return manifest
@@ -146,10 +147,11 @@ class _Saving:
         return guest_channel.last_words(guest_channel.listen(self.state.directory)) == Said()
 
     def run(self, *, leave_running: bool) -> Manifest:
-        """Save it; the guest goes on, unless it is to end."""
+        """Save it; the guest goes on, or has ended."""
+        guard = None
         self.writing.begin()
-        guard = Guard(self._undo_for_parent)
         try:
+            guard = Guard(self._undo_for_parent)
             self._open_disks()
             pause_ms = self._save()
             if leave_running:
@@ -157,7 +159,9 @@ class _Saving:
             manifest = self._manifest(pause_ms)
             self.writing.settle()
             self.writing.commit(manifest)
-            self.stands = self.stands and leave_running
+            if not leave_running:
+                end(self.state, self.config.get("timeouts.kill_s"))
+                self.stands = False
             return manifest
         except OSError as error:
             raise HostError(
@@ -171,7 +175,8 @@ class _Saving:
             self._undo()
             for disk in self.disks:
                 posix.close(disk.fd)
-            guard.release()
+            if guard:
+                guard.release()
 
     def _undo(self) -> None:
         """Whatever is not as it was, and not to stay."""
@@ -185,11 +190,18 @@ class _Saving:
         """The same in the guard, which does not know how far its parent came."""
         self.lent = self.snapshots.files if self.snapshots.lent else ()
         self.stands = True
-        for work in (self._go_on, self.writing.remove):
+        until = monotonic() + GUARD_S
+        while self.stands:
             try:
-                work()
-            except (Error, OSError):
-                pass  # there is nobody to tell
+                self._go_on()
+            except (Error, OSError):  # there is nobody to tell
+                if self.state.status() == STOPPED or monotonic() > until:
+                    break
+                sleep(GUARD_INTERVAL_S)
+        try:
+            self.writing.remove()
+        except OSError:
+            pass
 
     def _open_disks(self) -> None:
         """The disks as the monitor has them: its root is read-only to it."""
@@ -314,12 +326,14 @@ class _Saving:
         """The guest is as it was: it runs, or is frozen."""
         if not self.stands:
             return
-        self.stands = False
-        self._take_back()
-        if self.was_paused:
-            self._freeze(on=True)
-        else:
-            self._order("resume")
+        try:
+            self._take_back()
+        finally:
+            if self.was_paused:
+                self._freeze(on=True)
+            else:
+                self._order("resume")
+            self.stands = False
 
     def _take_back(self) -> None:
         names, self.lent = self.lent, ()

@@ -216,7 +216,11 @@ class _Replaced:
             directory, _, name = self._path.rpartition("/")
             self._other = f"{directory}/.{name}.{posix.getpid()}.restored"
             copy_disk(source, self._other, size, file.source.uid, file.source.gid, file.source.mode)
-            _linux.exchange(self._other, self._path)
+            try:
+                _linux.exchange(self._other, self._path)
+            except OSError:
+                unlink(self._other)
+                raise
         except OSError as error:
             raise SnapshotError(f"disk '{file.source.path}': {reason(error)}") from None
 

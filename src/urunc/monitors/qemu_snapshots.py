@@ -37,6 +37,8 @@ PIPE_BYTES = 1 << 20
 F_SETPIPE_SZ = 1031
 INTERVAL_S = 0.002
 SILENCE_S = 60
+WAIT_S = 600
+"""How long a migration may take to end once all of it was read."""
 NOT_SEEN = frozenset(
     ("-chardev", "-add-fd", "-serial", "-qmp", "-sandbox", "-append", "-netdev", "-blockdev",
      "-kernel", "-initrd", "-incoming")
@@ -146,8 +148,9 @@ def _receive(source: int, target: int, most_bytes: int) -> None:
 
 
 def _wait(control: Control) -> None:
-    """Until the migration is done; raises MonitorError where it has failed."""
-    while True:
+    """Until the migration is done; raises MonitorError where it has failed, or never ends."""
+    until = monotonic() + WAIT_S
+    while monotonic() < until:
         answer = execute(control, {"execute": "query-migrate"})
         status = str(answer.get("status", ""))
         if status == "completed":
@@ -155,6 +158,7 @@ def _wait(control: Control) -> None:
         if status in ("failed", "cancelled", "cancelling"):
             raise MonitorError(f"migration: {answer.get('error-desc') or status}")
         sleep(INTERVAL_S)
+    raise MonitorError(f"migration: not done within {WAIT_S} s")
 
 
 def _cancel(control: Control) -> None:

@@ -108,6 +108,7 @@ class Writing:
         self._parent = -1
         self._fd = -1
         self._name = f".{GUEST}.{posix.getpid()}"
+        self._made = False
         self.files: dict[str, int] = {}
         """Descriptors of its files by their names."""
 
@@ -117,8 +118,10 @@ class Writing:
             make_directories(self.path, 0o700)
             self._parent = posix.open(self.path, DIRECTORY)
             _check_owner(self.path, self._parent)
+            self._check_place()
             self._sweep()
             posix.mkdir(self._name, 0o700, dir_fd=self._parent)
+            self._made = True
             self._fd = posix.open(self._name, DIRECTORY, dir_fd=self._parent)
             flock(self._fd, LOCK_EX)
         except OSError as error:
@@ -128,10 +131,32 @@ class Writing:
             self.end()
             raise
 
+    def _below(self, name: str) -> str:
+        """The path of a name in the directory that was opened, whatever leads to it by now."""
+        return f"/proc/self/fd/{self._parent}/{name}"
+
+    def _check_place(self) -> None:
+        """What will be replaced is a saved guest, or empty."""
+        try:
+            fd = posix.open(GUEST, DIRECTORY, dir_fd=self._parent)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise SnapshotError(f"'{self.path}/{GUEST}': {reason(error)}") from None
+        try:
+            names = posix.listdir(fd)
+        finally:
+            posix.close(fd)
+        if names and MANIFEST not in names:
+            raise SnapshotError(
+                f"'{self.path}/{GUEST}': there is something else than a saved guest",
+                "move it away, or name another directory",
+            )
+
     def _sweep(self) -> None:
         """Remove what writers that were killed have left."""
         for name in posix.listdir(self._parent):
-            if not name.startswith(f".{GUEST}."):
+            if not (name.startswith(f".{GUEST}.") and name.removeprefix(f".{GUEST}.").isdecimal()):
                 continue
             fd = posix.open(name, DIRECTORY, dir_fd=self._parent)
             try:
@@ -140,7 +165,7 @@ class Writing:
                 continue  # it is being written
             finally:
                 posix.close(fd)
-            remove_tree(f"{self.path}/{name}")
+            remove_tree(self._below(name))
 
     def new(self, name: str, size: int = 0, owner: tuple[int, int] | None = None) -> int:
         """The descriptor of a new file, which has room for `size` bytes. Raises OSError."""
@@ -168,28 +193,31 @@ class Writing:
         posix.fchmod(fd, 0o444)
         posix.fsync(fd)
         posix.fsync(self._fd)
-        place = f"{self.path}/{GUEST}"
         try:
-            _linux.exchange(f"{self.path}/{self._name}", place)
+            _linux.exchange(self._below(self._name), self._below(GUEST))
         except FileNotFoundError:
             posix.rename(self._name, GUEST, src_dir_fd=self._parent, dst_dir_fd=self._parent)
         posix.fsync(self._parent)
 
     def end(self) -> None:
         """Let go of it, and remove what has not been put in its place, or had been there before."""
-        for fd in (*self.files.values(), self._fd, self._parent):
+        for fd in (*self.files.values(), self._fd):
             if fd >= 0:
                 posix.close(fd)
         self.files = {}
-        self._fd = self._parent = -1
-        self.remove()
+        self._fd = -1
+        try:
+            self.remove()
+        finally:
+            if self._parent >= 0:
+                posix.close(self._parent)
+            self._parent = -1
 
     def remove(self) -> None:
-        """Remove what is there under the other name."""
-        try:
-            remove_tree(f"{self.path}/{self._name}")
-        except NotADirectoryError:
-            pass  # it could not be made
+        """Remove what is there under the other name, if this has made it."""
+        if self._made:
+            remove_tree(self._below(self._name))
+            self._made = False
 
 
 class Reading:

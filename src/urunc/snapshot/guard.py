@@ -38,6 +38,9 @@ class Guard:
 
     def release(self) -> None:
         """Nothing is left to undo."""
-        posix.write(self._mouth, DONE)
+        try:
+            posix.write(self._mouth, DONE)
+        except BrokenPipeError:
+            pass  # somebody has killed it
         posix.close(self._mouth)
         posix.waitpid(self._pid, 0)
