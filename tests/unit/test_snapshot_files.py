@@ -123,6 +123,18 @@ def test_nothing_of_others_is_removed(tmp_path: pathlib.Path) -> None:
     assert place.read_bytes() == b"a file"
 
 
+def test_what_could_not_be_read_is_not_written(tmp_path: pathlib.Path) -> None:
+    """The older image stays."""
+    save(tmp_path)
+    writing = Writing(str(tmp_path))
+    writing.begin()
+    with pytest.raises(SnapshotError, match=r"machine\[0\]"):
+        writing.commit(replace(MANIFEST, machine=("x" * 5000,)))
+    writing.end()
+    assert os.listdir(tmp_path) == [GUEST]
+    assert read(tmp_path) == CONTENT
+
+
 def test_the_directory_is_moved(tmp_path: pathlib.Path) -> None:
     """While it is written: what is by then at its path is left alone."""
     image, moved = tmp_path / "image", tmp_path / "moved"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from urunc.errors import HostError, SnapshotError
+from urunc.errors import HostError, MonitorError, SnapshotError
 from urunc.lifecycle import checkpoint, restore
 from urunc.linux import _linux
 from urunc.snapshot import lend
@@ -41,6 +41,24 @@ def test_it_goes_on_though_files_are_stuck(monkeypatch: pytest.MonkeyPatch) -> N
         saving._go_on()
     assert orders == ["resume"]
     assert not saving.stands
+
+
+def test_a_monitor_writes_too_much(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a memory of another size: it could not be restored."""
+    saving = standing(monkeypatch)
+    saving.snapshots = SimpleNamespace(memory="memory")
+    saving.plan = SimpleNamespace(machine=SimpleNamespace(memory_bytes=10))
+    with (tmp_path / "file").open("wb") as file:
+        for name, size, right in (
+            ("memory", 10, True), ("memory", 11, False), ("memory", 9, False),
+            ("state", 9, True), ("state", 100, True), ("state", 101, False),
+        ):  # fmt: skip
+            file.truncate(size)
+            if right:
+                saving._check_sizes({name: file.fileno()}, 100)
+                continue
+            with pytest.raises(MonitorError, match=f"made {size} bytes"):
+                saving._check_sizes({name: file.fileno()}, 100)
 
 
 def test_the_guard_asks_until_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ from urunc.snapshot import fit, lend
 from urunc.snapshot.files import Writing, digest
 from urunc.snapshot.guard import Guard
 from urunc.snapshot.host import host_for
-from urunc.snapshot.manifest import SAME, SAVED, SCHEMA, Manifest, SavedDisk, SavedFile
+from urunc.snapshot.manifest import MOST_NAME, SAME, SAVED, SCHEMA, Manifest, SavedDisk, SavedFile
 from urunc.state import PAUSED, RUNNING, STOPPED
 from urunc.storage import cache, sparse
 from urunc.storage.facts import StorageFacts
@@ -251,11 +251,19 @@ class _Saving:
             raise MonitorError(f"an answer that makes no sense: {error!r}") from None
         finally:
             control.close()
+        self._check_sizes(files, 2 * memory_bytes + BESIDE_BYTES)
         for disk, fd in copies:
             size = posix.fstat(disk.fd).st_size
             sparse.copy(disk.fd, fd, size)
             posix.ftruncate(fd, size)
         return round((monotonic() - begun) * 1000)
+
+    def _check_sizes(self, files: dict[str, int], most_bytes: int) -> None:
+        """Raise MonitorError where a monitor wrote other than what can be loaded again."""
+        for name, fd in files.items():
+            size, wanted = posix.fstat(fd).st_size, self.plan.machine.memory_bytes
+            if size > most_bytes or (name == self.snapshots.memory and size != wanted):
+                raise MonitorError(f"'{name}': the monitor made {size} bytes of it")
 
     def _manifest(self, paused_ms: int) -> Manifest:
         """All of it, with the files' digests."""
@@ -277,7 +285,7 @@ class _Saving:
             urunc=__version__,
             created=strftime("%Y-%m-%dT%H:%M:%SZ", gmtime()),
             id=state.id,
-            image=image if image.isprintable() else "",
+            image=image if image.isprintable() and len(image) <= MOST_NAME else "",
             guest=plan.guest,
             kernel=self._digest_of(plan.kernel.file.target),
             arguments=arguments,

@@ -187,9 +187,12 @@ class Writing:
             posix.fsync(fd)
 
     def commit(self, manifest: Manifest) -> None:
-        """Put it in its place, where it replaces another. Raises OSError."""
+        """Put it in its place, where it replaces another. Raises OSError, and SnapshotError where
+        it could not be read again."""
+        content = written(manifest)
+        parse(content)
         fd = self.new(MANIFEST)
-        write_all(fd, written(manifest))
+        write_all(fd, content)
         posix.fchmod(fd, 0o444)
         posix.fsync(fd)
         posix.fsync(self._fd)

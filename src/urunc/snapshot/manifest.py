@@ -23,6 +23,8 @@ SCHEMA = 1
 MANIFEST = "manifest.json"
 LIMIT_BYTES = 1 << 20
 """The most bytes of a manifest."""
+MOST_NAME = 1024
+"""The most characters of the names of a container and of its image."""
 MOST_BYTES = 1 << 46
 """The most bytes of one file: 64 TiB."""
 SAVED, SAME, FREE = "saved", "same", "free"
@@ -247,8 +249,8 @@ FIELDS: dict[str, Check] = {
     "schema": _choice(SCHEMA),
     "urunc": _text(64),
     "created": _text(32),
-    "id": _text(1024),
-    "image": _text(1024, empty=True),
+    "id": _text(MOST_NAME),
+    "image": _text(MOST_NAME, empty=True),
     "guest": _text(64),
     "kernel": _digest(),
     "arguments": _digest(),
