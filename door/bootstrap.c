@@ -104,6 +104,8 @@ static bool is_harmless(const char *place, const char *end)
             return false;
         if (field.number == 1 && (type = text_of(&field)) == NULL)
             return false;
+        if (field.number == 2 && field.type != 2)
+            return false;
         if (field.number == 2)
             value = field;
     }

@@ -192,10 +192,12 @@ def test_a_configuration_that_is_pythons(place: Place, text: str) -> None:
 def test_input_that_is_pythons(place: Place) -> None:
     toml = any_of("runtimeoptions.v1.Options", {"config_body": b'ShimCgroup = "/g"'})
     grouped = runc_options(shim_cgroup="/g")
+    number = b"\x10\x01" + encode("google.protobuf.Any", {"type_url": grouped["type_url"]})
     for stdin in (
         place.sent(extensions=[{"value": grouped}]), place.sent(extensions=[{"value": toml}]),
         place.sent(instance_id="another"), place.sent(socket_dir="/" + "x" * 100),
         encode("google.protobuf.Any", grouped), place.sent()[:-1], b"\xff" * 20,
+        number,  # where options should be
     ):  # fmt: skip
         assert place.start(stdin=stdin) == b""
         assert place.handed_over()

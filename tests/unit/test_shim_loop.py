@@ -7,6 +7,7 @@ import os
 import pathlib
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -122,6 +123,17 @@ def test_an_end_is_told_after_the_answers_to_who_killed(shim: Shim, code: int, a
     assert shim.said == [answer]
     shim.pending[1](Answer(code=code))
     assert shim.said == [answer, answer, "answer", "TaskExit"]
+
+
+def test_why_is_no_longer_known(
+    shim: Shim, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Modules that have gone, as where urunc was installed anew, do not end the shim."""
+    monkeypatch.delattr("urunc.monitors", raising=False)
+    monkeypatch.setitem(sys.modules, "urunc.monitors", None)
+    shim.end(9)
+    assert shim.said == ["TaskExit"]
+    assert "why 'one' ended with 137: " in capfd.readouterr().err
 
 
 def test_an_end_that_nobody_brought_about(shim: Shim) -> None:

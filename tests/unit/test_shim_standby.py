@@ -108,4 +108,17 @@ def test_an_order_that_is_too_long(standby: Standby, order: Order) -> None:
     long = replace(order, words=("x" * ORDER_LIMIT_BYTES,))
     assert not standby.begin(long, (-1, -1, -1))
     standby.dismiss()
-    assert os.waitpid(standby.pid, 0)[1] == 0
+    assert os.waitstatus_to_exitcode(os.waitpid(standby.pid, 0)[1]) == 1
+
+
+def test_modules_that_have_gone(order: Order, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where urunc was installed anew: nothing was made, and that is said."""
+    monkeypatch.setattr("urunc.shim.standby.MODULES", ("no_such_module",))
+    standby = Standby()
+    begun = standby.begin(order, (-1, -1, -1))  # it may have ended before
+    assert answer_of(standby, order) == Answer(
+        code=1,
+        message="internal error: ModuleNotFoundError: No module named 'urunc.no_such_module'",
+    )
+    if not begun:
+        standby._socket.close()

@@ -429,19 +429,22 @@ def _guest_code(task: Task, status: int, said: Said) -> int:
 def _explain(task: Task, status: int, said: Said, code: int) -> None:
     """Write into the log why a guest ended with a code that nobody asked for; its end is told by
     now."""
-    from urunc import config, monitors
     from urunc.lifecycle import exit_reason
     from urunc.state import load
 
     if exit_reason.stop_of(f"{task.root}/{task.id}"):
         return
     try:
+        from urunc import config, monitors
+
         plan = load(task.root, task.id).plan
         monitor = monitors.load(plan.monitor, config.load(task.options.get("config_path", "")))
         why = exit_reason.reason(plan, monitor, status, said)
         logs.warn(f"container '{task.id}' ended with {code}: {why}")
     except Error as error:
         logs.warn(f"why '{task.id}' ended with {code}: {error.message}")
+    except ImportError as error:  # urunc was replaced meanwhile: no reason to end
+        logs.warn(f"why '{task.id}' ended with {code}: {error}")
 
 
 def _end_of(process: TaskProcess) -> dict[str, Any]:

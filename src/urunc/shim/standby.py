@@ -16,6 +16,7 @@ from _struct import iter_unpack, pack
 
 from urunc.jsontext import dumps, loads
 from urunc.linux import _linux
+from urunc.linux.files import write_all
 from urunc.record import plain, rebuild, record
 
 TYPE_CHECKING = False
@@ -97,8 +98,11 @@ def _stand_by(answer: int, order: Socket) -> NoReturn:
         message, rights, _, _ = order.recvmsg(ORDER_LIMIT_BYTES, RIGHTS_BYTES, MSG_CMSG_CLOEXEC)
         if message:
             _begin(answer, message, [data for _, _, data in rights])
+    except BaseException as error:  # the order may be on its way: who gave it must hear of this
+        text = f"internal error: {type(error).__name__}: {error}"
+        write_all(answer, dumps({"answer": {"code": 1, "message": text}}).encode() + b"\n")
     finally:
-        posix._exit(0)
+        posix._exit(1)  # nothing is made
 
 
 def _begin(answer: int, message: bytes, rights: list[bytes]) -> NoReturn:
