@@ -366,14 +366,20 @@ class _Loading:
         here = fit.interfaces_of(self.plan, state.read("net", NetFacts))
         before = self.saved.manifest.interfaces
         taps = {old.tap: new.tap for old, new in zip(before, here, strict=True)}
-        if snapshots.lent:
-            paths = lend.lend(state.pid, self.chosen.user, files, read_only=True)
+        own: list[int] = []
         try:
+            if snapshots.lent:
+                paths = lend.lend(state.pid, self.chosen.user, files, read_only=True)
+            for name in () if snapshots.lent else snapshots.files:
+                files[name] = lend.to_read(files[name])
+                own.append(files[name])
             version = self.plan.host.program.version
             snapshots.load(control, files, paths, version, taps)
         except NONSENSE as error:
             raise MonitorError(f"an answer that makes no sense: {error!r}") from None
         finally:
+            for fd in own:
+                posix.close(fd)
             if paths:
                 self._take_back(snapshots.files)
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from urunc.plan.model import MonitorUser
 
 UMOUNT_NOFOLLOW = 8
+RESTRICTED = mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV | mounts.MOUNT_ATTR_NOEXEC
 PLACE = f"{RUN}/snapshot"
 """The directory of lent files in the monitor's root."""
 
@@ -34,8 +35,7 @@ def lend(
 ) -> dict[str, str]:
     """Show a monitor of this user's these files (name → descriptor); their paths in its root by
     name. Raises HostError."""
-    attributes = mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV | mounts.MOUNT_ATTR_NOEXEC
-    attributes |= mounts.MOUNT_ATTR_RDONLY if read_only else 0
+    attributes = RESTRICTED | (mounts.MOUNT_ATTR_RDONLY if read_only else 0)
     trees: dict[str, int] = {}
     places = {name: f"{PLACE}/{name}" for name in files}
 
@@ -63,6 +63,21 @@ def lend(
         for tree in trees.values():
             posix.close(tree)
     return places
+
+
+def to_read(fd: int) -> int:
+    """A new descriptor of a file, by a read-only mount that is nowhere else: a monitor that runs as
+    the file's owner could make another one writable, and open it anew by /proc. Raises
+    HostError."""
+    try:
+        tree = mounts.clone(fd)
+        try:
+            mounts.restrict(tree, RESTRICTED | mounts.MOUNT_ATTR_RDONLY)
+            return posix.open(f"/proc/self/fd/{tree}", posix.O_RDONLY | posix.O_CLOEXEC)
+        finally:
+            posix.close(tree)
+    except OSError as error:
+        raise HostError(f"lend files to the monitor: {reason(error)}") from None
 
 
 def take_back(pid: int, names: tuple[str, ...]) -> None:
