@@ -66,6 +66,17 @@ def test_one_that_is_killed() -> None:
     assert answer_of(work) == Answer(code=-9, message="the runtime ended with -9")
 
 
+def test_one_whose_peer_has_gone() -> None:
+    """It hears of that, and takes back what it did: an init may end while it is told something."""
+
+    def work() -> int:
+        read, write = os.pipe()
+        os.close(read)
+        return os.write(write, b"x")
+
+    assert answer_of(work) == Answer(code=1, message="Broken pipe")
+
+
 def test_an_answer_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker ends all the same, and never goes on as a second shim."""
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import gc
 import posix
+from _signal import SIG_IGN, SIGPIPE, SIGXFSZ, signal
 
 from urunc import logs
 from urunc.errors import Error, NotFoundError, RefusedError, WrongStatusError
@@ -203,6 +204,8 @@ def become(
         gc.disable()  # it ends before that is worth anything
         _linux.set_name("urunc")
         _linux.default_signals()
+        for number in (SIGPIPE, SIGXFSZ):  # as on the command line: errors that are taken back
+            signal(number, SIG_IGN)
         logs.take_warning = answering.warn
         if before:
             before()
