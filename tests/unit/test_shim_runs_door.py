@@ -1,17 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the shim runs the door: which verbs, with what words, and what comes back."""
+"""How the shim runs the door: which verbs, with what words, and what comes back; what it loads
+meanwhile."""
 
 from __future__ import annotations
 
 import os
 import pathlib
+import sys
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from urunc import programs
 from urunc.errors import HostError
-from urunc.shim import door
+from urunc.shim import door, verbs
+from urunc.shim.verbs import Verbs
 
 
 @pytest.fixture
@@ -77,3 +82,20 @@ def test_without_it(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> 
 )
 def test_verbs(words: list[str], expected: bool) -> None:
     assert door.is_for(words) == expected
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_what_is_loaded_meanwhile(monkeypatch: pytest.MonkeyPatch, *, there: bool) -> None:
+    """Whoever makes a container, the end of it needs no file of urunc's; the shim lives on where
+    there is none."""
+    name = "shim.unmount" if there else "no_such_module"
+    monkeypatch.delitem(sys.modules, f"urunc.{name}", raising=False)
+    monkeypatch.setattr(verbs, "MEANWHILE", (name,))
+    work: list[Any] = []
+    loop: Any = SimpleNamespace(await_worker=work.append)
+    codes: list[int] = []
+    Verbs(loop).check(lambda: 7, lambda answer: codes.append(answer.code), lambda: None)
+    (worker,) = work
+    worker.finish(os.waitpid(worker.pid, 0)[1])
+    assert codes == [7]
+    assert (f"urunc.{name}" in sys.modules) == there

@@ -97,8 +97,7 @@ class Verbs:
             )  # fmt: skip
             if not streams.has_logger and standby.begin(order, streams.child):
                 self._loop.await_worker(Worker(standby.pid, standby.answer, done, log))
-                for name in MEANWHILE:
-                    __import__(f"urunc.{name}")
+                _load()
                 return
             standby.dismiss()
 
@@ -107,6 +106,7 @@ class Verbs:
             mount(mounts, task.rootfs)
 
         self.run(task, words, done, streams=streams.child, before=before, document=document)
+        _load()
 
     def stand_by(self) -> None:
         """Have somebody ready for the next container, which is about to come."""
@@ -125,6 +125,17 @@ class Verbs:
     ) -> None:
         """Have a worker do something that is no verb; see `start`."""
         self._loop.await_worker(start(work, done, before=before))
+        _load()
+
+
+def _load() -> None:
+    """Load MEANWHILE: no later, when urunc may have been installed anew. Where it has been already,
+    the worker finds the same, and says so."""
+    try:
+        for name in MEANWHILE:
+            __import__(f"urunc.{name}")
+    except ImportError:
+        pass
 
 
 def _options(task: Task, action: str) -> list[str]:
