@@ -122,7 +122,7 @@ FULL: dict[str, Any] = {
         "personality": {"domain": "LINUX32"},
     },
     "vm": {
-        "hwConfig": {"vcpus": 2, "memory": 100 * MIB},
+        "hwConfig": {"vcpus": 2, "memory": 128 * MIB},
         "kernel": {"path": "/KERNEL", "parameters": ["quiet"]},
     },
 }  # fmt: skip

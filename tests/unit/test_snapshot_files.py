@@ -87,7 +87,7 @@ def test_abandoned(tmp_path: pathlib.Path) -> None:
     one.begin()
     one.new("state")
     two = Writing(str(tmp_path))
-    two._name = f".{GUEST}.2"
+    two._name = f".{GUEST}.{1 << 30}"  # no process has this number
     two.begin()
     assert sorted(os.listdir(tmp_path)) == sorted([GUEST, one._name, two._name])
     one.end()
