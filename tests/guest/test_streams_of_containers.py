@@ -86,6 +86,10 @@ def test_who_reads_no_more_ends_the_writer(urunc: Urunc, tmp_path: pathlib.Path)
     assert errors.endswith(b"over 1\n")
 
 
+SO_SNDBUFFORCE = 32
+"""socket(7)."""
+
+
 class Descriptors:
     """Kinds of what a caller may have for its standard streams."""
 
@@ -104,6 +108,8 @@ class Descriptors:
         if kind == "socket":
             ours, theirs = socket.socketpair()
             ours.shutdown(socket.SHUT_WR)
+            # nobody reads it, and each small piece takes a page of the room
+            theirs.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 1 << 24)
             self.kept.append(ours.detach())
             return theirs.detach()
         if kind == "terminal":

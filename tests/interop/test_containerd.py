@@ -170,9 +170,13 @@ def test_guest_life(containerd: Containerd, image: str) -> None:
 
 
 def test_guest_run(containerd: Containerd) -> None:
-    """The guest's console is the output, and its exit code the task's."""
-    done = containerd.launch("four", "spt", "probe.exit=7", options=("--rm",), check=False)
-    assert done.returncode == 7, done.stderr
+    """The guest's console is the output, and its exit code the task's. Of one that has ended before
+    ctr opens its streams, ctr shows nothing, whatever the shim."""
+    for _ in range(5):
+        done = containerd.launch("four", "spt", "probe.exit=7", options=("--rm",), check=False)
+        assert done.returncode == 7, done.stderr
+        if done.stdout:
+            break
     assert '"cmdline"' in done.stdout
 
 
