@@ -28,7 +28,8 @@ mkdir -p "$root" "$folder/archives/partial" "$folder/lists/partial"
 # dependencies are named, and this machine's packages are left alone
 # shellcheck disable=SC2016 # apt's own word
 archive=$(apt-get indextargets --format '$(REPO_URI)' | grep '/debian/*$' | head -n 1)
-echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ${archive:-http://deb.debian.org/debian} trixie main" \
+[ -n "$archive" ] || { echo "apt knows no archive of Debian's here"; exit 1; }
+echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $archive trixie main" \
 	>"$folder/sources.list"
 : >"$folder/status"
 apt() {
