@@ -264,10 +264,8 @@ int main(int argc, char **argv)
     only = door != NULL && strcmp(door, "only") == 0;
     if ((door != NULL && strcmp(door, "off") == 0) || !read_words(&call) || !find_root(&call))
         hand_over();
-    for (int fd = 0; fd < 3; fd++) {
-        if (fcntl(fd, F_GETFD) < 0)
-            hand_over();
-    }
+    if (!streams_are_open())
+        hand_over();
     signal(SIGPIPE, SIG_IGN);
     for (size_t index = 0; index < sizeof verbs / sizeof *verbs; index++) {
         if (strcmp(call.verb, verbs[index].name) == 0)

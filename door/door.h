@@ -24,6 +24,7 @@
 
 /* launcher.c */
 char *launcher_path(void);
+bool streams_are_open(void); /* all three standard ones, which Python opens where they are not */
 _Noreturn void become_python(char **words); /* with these arguments */
 
 /* door.c */

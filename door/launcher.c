@@ -6,6 +6,7 @@
 #include "door.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,6 +41,15 @@ static void run_with_another(char **words)
     memcpy(longer + 2, words, count * sizeof *words);
     execv(ANOTHER, longer);
     free(longer);
+}
+
+bool streams_are_open(void)
+{
+    for (int fd = 0; fd < 3; fd++) {
+        if (fcntl(fd, F_GETFD) < 0)
+            return false;
+    }
+    return true;
 }
 
 void become_python(char **words)

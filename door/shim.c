@@ -293,10 +293,8 @@ int main(int argc, char **argv)
         return 1;
     if ((door != NULL && strcmp(door, "off") == 0) || !read_words(&options))
         hand_over();
-    for (int fd = 0; fd < 3; fd++) {
-        if (fcntl(fd, F_GETFD) < 0)
-            hand_over();
-    }
+    if (!streams_are_open())
+        hand_over();
     if ((strcmp(options.action, "start") == 0 && start(&options)) ||
         (strcmp(options.action, "delete") == 0 && delete()))
         return 0;
