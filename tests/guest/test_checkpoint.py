@@ -18,45 +18,43 @@ from lib.support import Network, Urunc, need, nothing_left
 
 
 @pytest.mark.parametrize("monitor", MONITORS)
-def test_a_guest_goes_on(urunc: Urunc, tmp_path: pathlib.Path, monitor: str) -> None:
+def test_a_guest_goes_on(
+    urunc: Urunc, tmp_path: pathlib.Path, network: Network, monitor: str
+) -> None:
     """With its memory, its clock and its network; then it is a container as any other. One that
     was saved is gone, unless it was to stay."""
     bundle = probe(tmp_path / "b", monitor, "probe.beat=100", "probe.serve", "probe.exit=3")
     image = tmp_path / "image"
-    network = Network()
-    try:
-        network.connect()
-        bundle.network(network.path)
-        container = urunc.create(bundle)
-        container.start()
-        container.event("serving")
-        assert network.udp(b"one") == b"one"
-        with nothing_left(urunc.root):
-            manifest = save(container, image, "--leave-running")
-            assert network.udp(b"two") == b"two"
-        assert container.status() == "running"
-        assert manifest["monitor"] == monitor
-        assert manifest["interfaces"][0]["addresses"] == [f"{network.inside_address}/24"]
-        container.event("beat")
-        save(container, image)
-        assert urunc("state", container.id, check=False).returncode == 1
-        before = [json.loads(line) for line in container.shown().splitlines() if "beat" in line]
-        pid_file = tmp_path / "pid"
-        again = restore(urunc, bundle, image, container.id, "--pid-file", str(pid_file))
-        assert int(pid_file.read_text()) == again.pid
-        first = again.event("beat")
-        assert first["ms"] > before[-1]["ms"]
-        assert "serving" not in again.shown()
-        assert network.udp(b"three") == b"three"
-        assert again.status() == "running"
-        urunc("pause", again.id)
-        assert again.status() == "paused"
-        urunc("resume", again.id)
-        assert network.udp(b"quit 3") == b"quit 3"
-        again.wait_stopped()
-        again.delete()
-    finally:
-        network.remove()
+    network.connect()
+    bundle.network(network.path)
+    container = urunc.create(bundle)
+    container.start()
+    container.event("serving")
+    assert network.udp(b"one") == b"one"
+    with nothing_left(urunc.root):
+        manifest = save(container, image, "--leave-running")
+        assert network.udp(b"two") == b"two"
+    assert container.status() == "running"
+    assert manifest["monitor"] == monitor
+    assert manifest["interfaces"][0]["addresses"] == [f"{network.inside_address}/24"]
+    container.event("beat")
+    save(container, image)
+    assert urunc("state", container.id, check=False).returncode == 1
+    before = [json.loads(line) for line in container.shown().splitlines() if "beat" in line]
+    pid_file = tmp_path / "pid"
+    again = restore(urunc, bundle, image, container.id, "--pid-file", str(pid_file))
+    assert int(pid_file.read_text()) == again.pid
+    first = again.event("beat")
+    assert first["ms"] > before[-1]["ms"]
+    assert "serving" not in again.shown()
+    assert network.udp(b"three") == b"three"
+    assert again.status() == "running"
+    urunc("pause", again.id)
+    assert again.status() == "paused"
+    urunc("resume", again.id)
+    assert network.udp(b"quit 3") == b"quit 3"
+    again.wait_stopped()
+    again.delete()
 
 
 @pytest.mark.parametrize("monitor", MONITORS)

@@ -11,13 +11,13 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from lib.patience import patient, until
-from lib.saves import MONITORS, probe, restore, save
+from lib.saves import MONITORS, beating, probe, restore, save
 from lib.support import PREFIX, Bundle, Container, Network, Urunc, ip, nothing_left
 from urunc.snapshot.files import digest
 
@@ -51,9 +51,7 @@ def test_the_disk_is_full(urunc: Urunc, tmp_path: pathlib.Path, bundle: Bundle) 
     command = ["mount", "-t", "tmpfs", "-o", "size=400k,mode=700", "small", str(small)]
     subprocess.run(command, check=True)
     try:
-        container = urunc.create(bundle)
-        container.start()
-        container.event("beat")
+        container = beating(urunc, bundle)
         with nothing_left(urunc.root, small):
             message = refused(urunc, "checkpoint", "--image-path", str(small), container.id)
             assert "no space left on device" in message
@@ -65,9 +63,7 @@ def test_the_disk_is_full(urunc: Urunc, tmp_path: pathlib.Path, bundle: Bundle) 
 
 def test_the_verb_is_killed(urunc: Urunc, tmp_path: pathlib.Path, bundle: Bundle) -> None:
     """Wherever it is: the guest goes on, and the half image is gone."""
-    container = urunc.create(bundle)
-    container.start()
-    container.event("beat")
+    container = beating(urunc, bundle)
     image = tmp_path / "image"
     image.mkdir(mode=0o700)
     words = urunc.command("checkpoint", "--leave-running", "--image-path", str(image), container.id)
@@ -85,9 +81,7 @@ def test_the_verb_is_killed(urunc: Urunc, tmp_path: pathlib.Path, bundle: Bundle
 
 def test_the_monitor_is_killed(urunc: Urunc, tmp_path: pathlib.Path, bundle: Bundle) -> None:
     """While it saves: the container has ended, and there is no image."""
-    container = urunc.create(bundle)
-    container.start()
-    container.event("beat")
+    container = beating(urunc, bundle)
     image = tmp_path / "image"
     image.mkdir(mode=0o700)
     os.kill(container.pid, signal.SIGSTOP)
@@ -123,20 +117,15 @@ def test_not_running(urunc: Urunc, tmp_path: pathlib.Path, bundle: Bundle) -> No
 
 
 @pytest.fixture
-def saved(urunc: Urunc, tmp_path: pathlib.Path) -> Iterator[tuple[Bundle, pathlib.Path, Network]]:
+def saved(
+    urunc: Urunc, tmp_path: pathlib.Path, network: Network
+) -> tuple[Bundle, pathlib.Path, Network]:
     """A bundle of a guest with a network, and its image."""
     bundle = probe(tmp_path / "b", "qemu", *BEATS)
-    network = Network()
-    try:
-        network.connect()
-        bundle.network(network.path)
-        container = urunc.create(bundle)
-        container.start()
-        container.event("beat")
-        save(container, tmp_path / "image")
-        yield bundle, tmp_path / "image", network
-    finally:
-        network.remove()
+    network.connect()
+    bundle.network(network.path)
+    save(beating(urunc, bundle), tmp_path / "image")
+    return bundle, tmp_path / "image", network
 
 
 def other_address(network: Network) -> None:
@@ -207,9 +196,7 @@ def test_another_container(
 
 def test_a_hostile_state(urunc: Urunc, tmp_path: pathlib.Path, bundle: Bundle) -> None:
     """Nonsense with the right digest: it is the monitor, in its own root, that refuses it."""
-    container = urunc.create(bundle)
-    container.start()
-    container.event("beat")
+    container = beating(urunc, bundle)
     image = tmp_path / "image"
     save(container, image)
     state, manifest = image / "guest/state", image / "guest/manifest.json"
@@ -232,9 +219,7 @@ def test_a_hostile_state(urunc: Urunc, tmp_path: pathlib.Path, bundle: Bundle) -
 
 
 def test_two_at_once(urunc: Urunc, tmp_path: pathlib.Path, bundle: Bundle) -> None:
-    container = urunc.create(bundle)
-    container.start()
-    container.event("beat")
+    container = beating(urunc, bundle)
     image = tmp_path / "image"
     save(container, image)
     names = [urunc.new_id(), urunc.new_id()]
@@ -260,9 +245,7 @@ def test_a_disk_of_the_image(urunc: Urunc, tmp_path: pathlib.Path, bundle: Bundl
     disk = bundle.root / "disk"
     bundle.config["annotations"] |= {f"{PREFIX}unikernelType": "linux", f"{PREFIX}block": "/disk"}
     bundle.add("disk", b"saved".ljust(4096))
-    container = urunc.create(bundle)
-    container.start()
-    container.event("beat")
+    container = beating(urunc, bundle)
     image = tmp_path / "image"
     manifest = save(container, image)
     assert [(item["kind"], item["file"]) for item in manifest["disks"]] == [("saved", "disk-0")]

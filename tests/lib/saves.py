@@ -27,6 +27,14 @@ def probe(path: pathlib.Path, monitor: str, *words: str) -> Bundle:
     return bundle
 
 
+def beating(urunc: Urunc, bundle: Bundle) -> Container:
+    """A container whose guest tells that its clock goes on."""
+    container = urunc.create(bundle)
+    container.start()
+    container.event("beat")
+    return container
+
+
 def save(container: Container, image: pathlib.Path, *options: str) -> dict[str, Any]:
     """`checkpoint`; the manifest."""
     container.urunc("checkpoint", "--image-path", str(image), *options, container.id)
