@@ -106,7 +106,7 @@ tables: ## write the tables of docs/ that are made of what the tests see
 counts: build parts ## write the table of what each verb asks of the kernel, for this kind of machine
 	PATH="$(PARTS)/bin:$$PATH" PYTHONPATH=src:tests $(VENV)/python tests/lib/world.py -- $(VENV)/python -m lib.counts write
 
-bench: build parts ## all times against runc's and other peers': numbers and pictures in build/bench (10 minutes, quiet machine)
+bench: build parts ## all times against runc's and other peers': numbers and pictures in build/bench (5 minutes, quiet machine)
 	@mkdir -p $(BUILD)/bench; rm -f $(BUILD)/bench/*; failed=; \
 	for bench in $(BENCHES); do echo "== $$bench"; \
 		PATH="$(PARTS)/bin:$$PATH" $(PYTHON) bench/$$bench --urunc $(BUILD)/prefix/bin/urunc --parts $(PARTS) \

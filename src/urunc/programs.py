@@ -71,6 +71,18 @@ def remembered(
     yield found
 
 
+def version_of(path: str) -> str:
+    """The first dotted number that a program's `--version` prints, without what a distribution adds
+    to it; "" where it prints none."""
+    for word in capture([path, "--version"])[1].split():
+        number = word.removeprefix("v").rstrip(",")
+        for sign in "-+~":
+            number = number.partition(sign)[0]
+        if "." in number and number.replace(".", "").isdigit():
+            return number
+    return ""
+
+
 def capture(argv: list[str]) -> tuple[int, str]:
     """Run a program; (exit code, output of both streams). Raises HostError."""
     out, into = posix.pipe()

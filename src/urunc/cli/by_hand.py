@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 
+from urunc.cli.plan_text import option_lines
 from urunc.init.root_steps import Bind, Copy
 from urunc.monitors import RUN
 
@@ -57,7 +58,7 @@ def script(plan: Plan, launch: Launch, steps: list[Step], root: str) -> str:
             links.append(f'ln -s "{_in_quotes(path)}" "{places[target]}"\n')
     translator = _Translator(names, places)
     files = [_file(path, text, translator) for path, text in launch.files.items()]
-    words = " \\\n    ".join(_words(launch.argv, translator))
+    words = " \\\n    ".join(option_lines(launch.argv, translator.word))
     lines = f"{''.join(links + files)}{words}\n"
     text = HEAD.format(monitor=plan.monitor, version=plan.host.program.version, guest=plan.guest)
     text += "".join(
@@ -96,18 +97,6 @@ class _Translator:
 
 def _in_quotes(text: str) -> str:
     return re.sub(r'([\\$`"])', r"\\\1", text)
-
-
-def _words(argv: tuple[str, ...], translator: _Translator) -> list[str]:
-    """A line per option, with its value where that is a word of its own."""
-    lines: list[str] = []
-    for word in argv:
-        shown = translator.word(word)
-        if not word.startswith("-") and lines and re.fullmatch(r"-\S+", lines[-1]):
-            lines[-1] += f" {shown}"
-        else:
-            lines.append(shown)
-    return lines
 
 
 def _file(path: str, text: str, translator: _Translator) -> str:

@@ -11,6 +11,8 @@ from urunc.storage.disks import in_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from urunc.bundle.spec import Spec
     from urunc.monitors import Launch, Program
     from urunc.net.facts import NetFacts, Route
@@ -63,7 +65,7 @@ def text(shown: Shown) -> str:
     ]
     sections = [
         ("", [line for name, text in rows for line in _row(name, text)]),
-        ("command line:", _command_lines(shown.launch.argv)),
+        ("command line:", option_lines(shown.launch.argv, _shell)),
         ("steps:", _steps(shown.steps, shown.plan.host.program)),
         ("attributes:", shown.attributes),
         *(
@@ -199,19 +201,18 @@ def _stop(plan: Plan) -> str:
     return f"ends {plan.monitor} by signal {plan.ending.stop_signal}"
 
 
-def _command_lines(argv: tuple[str, ...]) -> list[str]:
-    """A line per option, with its value where that is a word of its own."""
+def option_lines(argv: tuple[str, ...], quoted: Callable[[str], str]) -> list[str]:
+    """A line per option, with its value where that is a word of its own; words as `quoted` writes
+    them."""
     lines: list[str] = []
+    alone = False
     for word in argv:
-        if (
-            lines
-            and not word.startswith("-")
-            and lines[-1].startswith("-")
-            and " " not in lines[-1]
-        ):
-            lines[-1] += f" {_shell(word)}"
+        if alone and not word.startswith("-"):
+            lines[-1] += f" {quoted(word)}"
+            alone = False
         else:
-            lines.append(_shell(word))
+            lines.append(quoted(word))
+            alone = lines[-1].startswith("-") and " " not in lines[-1]
     return lines
 
 

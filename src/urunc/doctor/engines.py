@@ -7,12 +7,11 @@ from __future__ import annotations
 import glob
 import json
 import os
-import re
 import tomllib
 
 from urunc.doctor.finding import Finding, fine, note, problem
 from urunc.errors import reason
-from urunc.programs import DEFAULT_PATH, capture, find_program
+from urunc.programs import DEFAULT_PATH, find_program, version_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ def findings() -> list[Finding]:
 
 def _docker() -> Iterator[Finding]:
     if program := _program("dockerd"):
-        subject = f"Docker {_version(program)}".strip()
+        subject = f"Docker {version_of(program)}".strip()
         try:
             runtimes = _read_json(DOCKER).get("runtimes", {})
         except ValueError as error:
@@ -55,7 +54,7 @@ def _docker() -> Iterator[Finding]:
 
 def _podman() -> Iterator[Finding]:
     if program := _program("podman"):
-        subject = f"Podman {_version(program)}".strip()
+        subject = f"Podman {version_of(program)}".strip()
         paths: Any = []
         for path, document in _documents(PODMAN):
             if isinstance(document, str):
@@ -69,7 +68,7 @@ def _podman() -> Iterator[Finding]:
 
 def _containerd() -> Iterator[Finding]:
     if program := _program("containerd"):
-        yield _of_containerd(f"containerd {_version(program)}".strip(), CONTAINERD)
+        yield _of_containerd(f"containerd {version_of(program)}".strip(), CONTAINERD)
 
 
 def _rancher() -> Iterator[Finding]:
@@ -103,7 +102,7 @@ def _of_containerd(subject: str, patterns: tuple[str, ...]) -> Finding:
 
 def _crio() -> Iterator[Finding]:
     if program := _program("crio"):
-        subject = f"CRI-O {_version(program)}".strip()
+        subject = f"CRI-O {version_of(program)}".strip()
         path = ""
         for name, document in _documents(CRIO):
             if isinstance(document, str):
@@ -125,15 +124,6 @@ def _known(subject: str, file: str, path: str, how: str) -> Finding:
 
 def _program(name: str) -> str:
     return find_program(name) or find_program(name, DEFAULT_PATH)
-
-
-def _version(program: str) -> str:
-    """The first word of `--version` that begins with a digit, "" if there is none."""
-    for word in capture([program, "--version"])[1].split():
-        number = word.strip("v,")
-        if number[:1].isdigit() and "." in number:
-            return re.split("[-+~]", number)[0]
-    return ""
 
 
 def _read_json(path: str) -> dict[str, Any]:

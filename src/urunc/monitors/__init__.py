@@ -181,6 +181,11 @@ class Need:
         return memory
 
 
+def numbers(version: str) -> tuple[int, ...]:
+    """A program's version as numbers, to compare; () if none is known."""
+    return tuple(int(part) for part in version.split(".") if part.isdecimal())
+
+
 class Snapshots:
     """How a monitor saves its guest, which stands still, and takes up a saved one. Monitors that
     can do so have a subclass in a module of its own, which is loaded only for that."""

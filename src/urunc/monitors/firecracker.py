@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from urunc.errors import MonitorError
 from urunc.jsontext import dumps
-from urunc.monitors import MIB, RUN, VSOCK_PORT, Launch, Machine, Monitor, Program
+from urunc.monitors import MIB, RUN, VSOCK_PORT, Launch, Machine, Monitor, Program, numbers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class Firecracker(Monitor):
 
 
 def _configuration(machine: Machine, program: Program) -> dict[str, object]:
-    version = tuple(map(int, program.version.split("."))) if program.version else ()
+    version = numbers(program.version)
     tells_mtu = version >= TELLS_MTU
     boot = {
         "kernel_image_path": machine.kernel,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from urunc.errors import MonitorError
 from urunc.jsontext import dumps, loads
-from urunc.monitors import Launch, Program, Snapshots
+from urunc.monitors import Launch, Program, Snapshots, numbers
 from urunc.monitors.firecracker import CONFIGURATION
 
 TYPE_CHECKING = False
@@ -86,7 +86,7 @@ class FirecrackerSnapshots(Snapshots):
         }
         moved = [(index, new) for index, (old, new) in enumerate(taps.items()) if old != new]
         if moved:
-            if tuple(int(part) for part in version.split(".") if part.isdecimal()) < OVERRIDES:
+            if numbers(version) < OVERRIDES:
                 raise MonitorError(
                     f"firecracker {version}: the guest's TAP device has another name here, which "
                     "takes version 1.12"

@@ -23,6 +23,7 @@ from urunc.monitors import (
     MachineShare,
     Monitor,
     Program,
+    numbers,
 )
 
 TYPE_CHECKING = False
@@ -162,7 +163,7 @@ class Qemu(Monitor):
         return super().ending(code)
 
     def tells_resets(self, architecture: str, version: str) -> bool:
-        parts = tuple(int(part) for part in version.split(".") if part.isdecimal())
+        parts = numbers(version)
         return architecture == "x86_64" and parts >= WITHOUT_8042
 
     def launch(self, machine: Machine, program: Program) -> Launch:

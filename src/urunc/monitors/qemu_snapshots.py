@@ -13,7 +13,7 @@ from select import POLLIN, poll
 from time import monotonic, sleep
 
 from urunc.errors import MonitorError
-from urunc.monitors import Launch, Program, Snapshots
+from urunc.monitors import Launch, Program, Snapshots, numbers
 from urunc.monitors.qemu import execute
 
 TYPE_CHECKING = False
@@ -109,7 +109,7 @@ class QemuSnapshots(Snapshots):
     ) -> None:
         _greet(control)
         posix.lseek(files[STATE], 0, SEEK_SET)
-        if tuple(int(part) for part in version.split(".") if part.isdecimal()) >= BY_FILE:
+        if numbers(version) >= BY_FILE:
             arguments: dict[str, Any] = {"fdset-id": FDSET}
             uri = f"file:/dev/fdset/{FDSET}"
             execute(control, {"execute": "add-fd", "arguments": arguments}, (files[STATE],))

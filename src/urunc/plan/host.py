@@ -15,7 +15,7 @@ from urunc.errors import HostError, ImageError, reason
 from urunc.linux.files import exists, read_bytes
 from urunc.monitors import Monitor, Program
 from urunc.plan.model import DeviceNode, HostFacts
-from urunc.programs import capture, find_program, remembered
+from urunc.programs import capture, find_program, remembered, version_of
 from urunc.record import plain, rebuild
 
 TYPE_CHECKING = False
@@ -112,7 +112,7 @@ def _inspect_program(monitor: Monitor, path: str) -> Program:
             libraries.append("/etc/ld.so.cache")
     return Program(
         path=path,
-        version=_version(path),
+        version=version_of(path),
         libraries=tuple(libraries),
         data=tuple(data),
         position_independent=binary.position_independent,
@@ -128,12 +128,3 @@ def _libraries(interpreter: str, path: str) -> list[str]:
         if location.startswith("/"):
             found.append(location)
     return found
-
-
-def _version(path: str) -> str:
-    """The first dotted number that `--version` prints; "" where it prints none."""
-    for word in capture([path, "--version"])[1].split():
-        number = word.removeprefix("v").rstrip(",").partition("-")[0]
-        if "." in number and number.replace(".", "").isdigit():
-            return number
-    return ""
