@@ -34,6 +34,8 @@ KUBERNETES_VERSION := v1.37.2
 BENCHES := lifecycle answer run engine restart scale
 CLUSTER_NEEDS := root,tun,installed,runc,cni,nft,containerd2,kubernetes
 CFLAGS ?= -O2 -Wall -Wextra -Werror
+# Of how many installs before this one of the same version the code stays: shims that run have no other (launcher/start.py).
+KEPT := 3
 
 .PHONY: help build parts tools kubernetes check unit coverage root guest interop cluster machines machines-v2 tables counts bench bench-docs overhead engine network storage install uninstall clean
 
@@ -149,6 +151,9 @@ install: $(MODULE) $(STATIC) $(DOOR) $(SHIM) ## install below PREFIX (default /u
 	$(INTERPRETER) -I -m compileall -q --invalidation-mode unchecked-hash \
 		-s "$$library.new" -p "$(PREFIX)/lib/urunc/$(VERSION)" "$$library.new"; \
 	$(INTERPRETER) -I launcher/bundle.py "$$library.new" "$(PREFIX)/lib/urunc/$(VERSION)"; \
+	for code in $$(ls -t "$$library"/code.* 2>/dev/null | head -n $(KEPT)); do \
+		[ -e "$$library.new/$${code##*/}" ] || cp -p "$$code" "$$library.new"; \
+	done; \
 	rm -rf "$$library.old"; [ ! -e "$$library" ] || mv "$$library" "$$library.old"; \
 	mv "$$library.new" "$$library"; rm -rf "$$library.old"; \
 	bin="$(DESTDIR)$(PREFIX)/bin"; \

@@ -37,7 +37,7 @@ void hand_over(void)
 }
 
 struct options {
-    const char *name_space, *address, *id, *action;
+    const char *name_space, *address, *id, *bundle, *action;
 };
 
 /* One option; its value is the next word or behind a `=`, and there is one or two dashes. */
@@ -47,7 +47,7 @@ static bool take_option(struct options *options, char ***word)
         const char *name;
         const char **value;
     } known[] = {{"namespace", &options->name_space}, {"address", &options->address},
-                 {"id", &options->id}, {"publish-binary", NULL}, {"bundle", NULL},
+                 {"id", &options->id}, {"bundle", &options->bundle}, {"publish-binary", NULL},
                  {"socket", NULL}};
     const char *name = **word + 1 + ((**word)[1] == '-');
 
@@ -83,12 +83,14 @@ static bool read_words(struct options *options)
 }
 
 /* The answer that the shim has left, as octal escapes; only where its socket has gone, too. */
-static bool delete(void)
+static bool delete(const char *bundle)
 {
     struct bytes address, text;
     char *from, *to;
+    int directory = open(bundle, O_PATH | O_DIRECTORY | O_CLOEXEC);
 
-    if (!read_file(AT_FDCWD, ENDED, &text) || !read_file(AT_FDCWD, ADDRESS, &address) ||
+    if (directory < 0 || !read_file(directory, ENDED, &text) ||
+        !read_file(directory, ADDRESS, &address) ||
         strncmp(address.start, SCHEME "/", strlen(SCHEME "/")) != 0 ||
         access(address.start + strlen(SCHEME), F_OK) == 0 || errno != ENOENT)
         return false;
@@ -154,6 +156,8 @@ static int listen_at(char *directory, const char *path)
         listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
         if (listener < 0 || bind(listener, (struct sockaddr *)&name, sizeof name) != 0 ||
             listen(listener, BACKLOG) != 0) {
+            if (listener >= 0)
+                close(listener);
             close(lock);
             umask(before);
             hand_over();
@@ -227,15 +231,21 @@ static void say(const char *address, struct bytes answer)
     }
 }
 
-/* What was read of standard input, for Python to read once more. */
+/* What was read of standard input, for Python to read once more. Without it Python would answer as an
+   older containerd has it. */
 static void put_back(struct bytes data)
 {
-    int fd = data.length > 0 ? memfd_create("input", MFD_CLOEXEC) : -1;
+    int fd;
 
-    if (fd >= 0 && write_all(fd, data.start, data.length) && lseek(fd, 0, SEEK_SET) == 0)
-        dup2(fd, 0);
-    if (fd >= 0)
-        close(fd);
+    if (data.length == 0)
+        return;
+    fd = memfd_create("input", MFD_CLOEXEC);
+    if (fd < 0 || !write_all(fd, data.start, data.length) || lseek(fd, 0, SEEK_SET) != 0 ||
+        dup2(fd, 0) != 0) {
+        dprintf(2, "containerd-shim-urunc-v2: standard input: %s\n", strerror(errno));
+        _exit(1);
+    }
+    close(fd);
 }
 
 static bool start(const struct options *options)
@@ -286,17 +296,18 @@ static bool start(const struct options *options)
 int main(int argc, char **argv)
 {
     const char *door = getenv("URUNC_DOOR");
-    struct options options = {"", "", "", ""};
+    struct options options = {"", "", "", ".", ""};
 
     words = argv;
     if (argc < 1)
         return 1;
+    unsetenv(SAID); /* it is between the door and a worker of the shim's */
     if ((door != NULL && strcmp(door, "off") == 0) || !read_words(&options))
         hand_over();
     if (!streams_are_open())
         hand_over();
     if ((strcmp(options.action, "start") == 0 && start(&options)) ||
-        (strcmp(options.action, "delete") == 0 && delete()))
+        (strcmp(options.action, "delete") == 0 && delete(options.bundle)))
         return 0;
     hand_over();
 }

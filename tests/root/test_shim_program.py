@@ -232,7 +232,9 @@ def test_the_answer_of_delete(place: Place) -> None:
     assert not (place.directory / "words").exists()
 
 
-@pytest.mark.parametrize("case", ["no answer", "half an answer", "no address", "socket"])
+@pytest.mark.parametrize(
+    "case", ["no answer", "half an answer", "no address", "socket", "another bundle"]
+)
 def test_a_delete_that_is_pythons(place: Place, case: str) -> None:
     (place.bundle / "address").write_text(f"unix://{place.sockets}/socket")
     leave_answer(str(place.bundle), END)
@@ -245,7 +247,8 @@ def test_a_delete_that_is_pythons(place: Place, case: str) -> None:
         (place.bundle / "address").unlink()
     if case == "socket":
         pathlib.Path(place.sockets, "socket").touch()
-    assert place.run("-namespace", "n", "-id", "one", "delete") == b""
+    words = ("-bundle", str(place.directory)) if case == "another bundle" else ()
+    assert place.run("-namespace", "n", "-id", "one", *words, "delete") == b""
     assert place.handed_over()
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import marshal
+import os
 import pathlib
 import runpy
 import shutil
@@ -83,6 +84,20 @@ def test_what_is_loaded_together(library: pathlib.Path) -> None:
     }
     assert before and not before & set(names)
     assert "urunc.lifecycle.create" not in names
+
+
+def test_installed_anew_beside_what_runs(tmp_path: pathlib.Path) -> None:
+    """The code of the same version's last installs stays, for shims that run; older goes."""
+    command = ["make", "-s", "-C", str(PROJECT), "install", f"PREFIX={tmp_path}", "DESTDIR="]
+    subprocess.run(command, check=True, capture_output=True)
+    (library,) = (tmp_path / "lib/urunc").iterdir()
+    (code,) = library.glob("code.*")
+    old = [code.with_name(f"code.old.{age}") for age in range(5)]
+    for age, file in enumerate(old):
+        file.touch()
+        os.utime(file, (1e9 - age, 1e9 - age))
+    subprocess.run(command, check=True, capture_output=True)
+    assert set(library.glob("code.*")) == {code, *old[:2]}
 
 
 def test_installed_anew_meanwhile(library: pathlib.Path, tmp_path: pathlib.Path) -> None:

@@ -46,11 +46,17 @@ class Verbs:
     def run(self, _task: Task, _words: list[str], done: Callable[[Answer], None]) -> None:
         self.pending.append(done)
 
+    def create(
+        self, _task: Task, _words: list[str], done: Callable[[Answer], None], **_more: object
+    ) -> None:
+        self.pending.append(done)
+
 
 class Call:
     """A call that writes down its answers."""
 
     process_name = "one"
+    method = "Start"
 
     def __init__(self, said: list[str], **values: object) -> None:
         self.said = said
@@ -222,6 +228,89 @@ def test_ends_of_children(loop: Loop) -> None:
     os.close(read)
     os.close(write)
     assert told == [("early", 3 << 8), ("late", 4 << 8)]
+
+
+def test_a_failure_after_an_end(loop: Loop, capfd: pytest.CaptureFixture[str]) -> None:
+    """It is in the log, and the others' ends are told all the same."""
+    told: list[Answer] = []
+
+    def fail(_answer: Answer) -> None:
+        raise OSError(28, "No space left on device")
+
+    loop.await_worker(start(lambda: 0, fail))
+    loop.await_worker(start(lambda: 0, told.append))
+    loop.leave()
+    loop.run(lambda _connection, _called: None, ())
+    assert told == [Answer(code=0)]
+    assert "OSError: [Errno 28] No space left on device" in capfd.readouterr().err
+
+
+def test_a_stranger_is_not_remembered(loop: Loop) -> None:
+    """A child that nobody has made for a container: its pid may be another's by and by."""
+    stranger = os.fork()
+    if not stranger:
+        os._exit(3)
+    os.waitid(os.P_PID, stranger, os.WEXITED | os.WNOWAIT)
+    told: list[int] = []
+
+    class Turn:
+        """A source that is busy until the child is reaped."""
+
+        @property
+        def busy(self) -> bool:
+            return os.path.exists(f"/proc/{stranger}")
+
+        def descriptors(self) -> tuple[()]:
+            return ()
+
+        def timeout_s(self) -> float:
+            return 0.01
+
+        def advance(self) -> None:
+            os.kill(os.getpid(), signal.SIGCHLD)
+
+    loop.leave()
+    loop.run(lambda _connection, _called: None, (Turn(),))
+    loop.adopt(stranger, told.append)
+    assert told == []
+
+
+@pytest.fixture
+def create(shim: Shim, tmp_path: pathlib.Path) -> Call:
+    """A call for another container."""
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/config.json").write_text("{}")
+    values: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr", "checkpoint"), "") | {
+        "id": "two",
+        "bundle": str(tmp_path / "b"),
+        "rootfs": [],
+        "terminal": False,
+    }
+    values["options"] = {"type_url": "", "value": b""}
+    return Call(shim.said, **values)
+
+
+def test_a_create_that_fails_in_the_shim(
+    shim: Shim, create: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The id is free again."""
+
+    def fail(*_given: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("urunc.shim.lives.write_whole", fail)
+    with pytest.raises(OSError, match="No space left"):
+        shim.service.lives.create(create)  # type: ignore[arg-type]
+    assert shim.service.tasks.get("two") is None
+
+
+def test_a_container_that_is_made_and_not_found(shim: Shim, create: Call) -> None:
+    """Who called hears of it, and it is deleted: nobody else would."""
+    shim.service.lives.create(create)  # type: ignore[arg-type]
+    shim.pending.pop()(Answer(code=0))  # it has left no init.pid
+    assert (shim.said, create.codes) == (["refusal"], [UNKNOWN])
+    shim.pending.pop()(Answer(code=0))
+    assert shim.service.tasks.get("two") is None
 
 
 def resident_kib() -> int:

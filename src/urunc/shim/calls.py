@@ -3,9 +3,18 @@
 
 from __future__ import annotations
 
-from urunc.shim.messages import decode, encode
+from urunc import logs
+from urunc.errors import Error
+from urunc.shim.messages import MessageError, decode, encode
 from urunc.shim.tables import METHODS
-from urunc.shim.ttrpc import NOT_FOUND, UNIMPLEMENTED, UNKNOWN, StatusError
+from urunc.shim.ttrpc import (
+    INTERNAL,
+    INVALID_ARGUMENT,
+    NOT_FOUND,
+    UNIMPLEMENTED,
+    UNKNOWN,
+    StatusError,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,6 +72,34 @@ def refuse(call: Call, answer: Answer, codes: Mapping[str, int] = CODES, verb: s
     call.refuse(codes.get(answer.kind, UNKNOWN), text)
 
 
+def failure(method: str, error: Exception) -> StatusError:
+    """What a client hears of a call that raised this."""
+    if isinstance(error, StatusError):
+        return error
+    if isinstance(error, MessageError):
+        return StatusError(INVALID_ARGUMENT, f"{method}: {error}")
+    if isinstance(error, Error):
+        return StatusError(UNKNOWN, str(error))
+    if isinstance(error, OSError):
+        where = f" '{error.filename}'" if error.filename else ""
+        return StatusError(UNKNOWN, f"{method}: {error.strerror or error}{where}")
+    logs.warn(f"internal error in {method}: {type(error).__name__}: {error}")
+    return StatusError(INTERNAL, f"{method}: {type(error).__name__}: {error}")
+
+
+def guarded(call: Call, done: Callable[[Answer], None]) -> Callable[[Answer], None]:
+    """`done`, whose own failure is an answer, too: who called must not wait for ever."""
+
+    def safely(answer: Answer) -> None:
+        try:
+            done(answer)
+        except Exception as error:
+            refused = failure(call.method, error)
+            call.refuse(refused.code, refused.message)
+
+    return safely
+
+
 def answering(
     call: Call, then: Callable[[], None], codes: Mapping[str, int] = CODES, verb: str = ""
 ) -> Callable[[Answer], None]:
@@ -74,4 +111,4 @@ def answering(
         else:
             then()
 
-    return done
+    return guarded(call, done)

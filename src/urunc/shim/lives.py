@@ -14,7 +14,7 @@ from urunc.linux import cgroups
 from urunc.linux.files import read_text, unlink, write_whole
 from urunc.shim import DEFAULT_ROOT, ENDED_FILE, ROOT_FILE, pod
 from urunc.shim.bundle import configuration, has_own_pids, is_claimed, is_systemds, leave_answer
-from urunc.shim.calls import answering, refuse
+from urunc.shim.calls import answering, guarded, refuse
 from urunc.shim.messages import timestamp
 from urunc.shim.options import read as runtime_options
 from urunc.shim.stdio import TaskStreams
@@ -70,11 +70,19 @@ class Lives:
         document = configuration(bundle)
         task = self._new_task(values, document)
         granted = pod.granted(task.member, self._tasks.members())
+        self._tasks.add(task)
+        try:
+            self._make(call, task, granted, document)
+        except Exception:
+            self._forget(task)
+            raise
+
+    def _make(self, call: Call, task: Task, granted: pod.Limits, document: Any) -> None:
+        """Have a task made that its client has described."""
+        values, bundle, options = call.values, task.bundle, task.options
         unlink(f"{bundle}/{ENDED_FILE}")
-        options = task.options
         kept = (task.root, options.get("config_path", ""), options.get("binary_name", ""))
         write_whole(f"{bundle}/{ROOT_FILE}", "\0".join(kept).encode())
-        self._tasks.add(task)
 
         def before() -> None:
             task.init.streams.wait_ready()
@@ -87,9 +95,7 @@ class Lives:
                 Reading(task.checkpoint).close()
             return 0
 
-        def done(answer: Answer) -> None:
-            self._created(call, task, granted, answer)
-
+        done = guarded(call, lambda answer: self._created(call, task, granted, answer))
         if task.checkpoint:
             self._verbs.check(check, done, before)
             return
@@ -119,10 +125,15 @@ class Lives:
         if not task.checkpoint:
             task.init.streams.release_child()
         if answer.code:
-            self._forget(task)
             refuse(call, answer, verb="create")
+            self._forget(task)
             return
-        pid = 0 if task.checkpoint else self._init_pid(task)
+        try:
+            pid = 0 if task.checkpoint else self._init_pid(task)
+        except Exception:  # nobody hears of it, so nobody would delete it
+            words = ["delete", "--force", task.id]
+            self._verbs.run(task, words, lambda _: self._forget(task))
+            raise
         if task.guest:
             task.limit(pod.resources(granted))
         task.made = True

@@ -12,6 +12,7 @@ from _socket import AF_UNIX, SOCK_STREAM
 from _socket import socket as Socket
 from select import POLLHUP, POLLIN, POLLOUT, poll
 
+from urunc import logs
 from urunc.shim.ttrpc import Connection
 
 TYPE_CHECKING = False
@@ -174,11 +175,19 @@ class Loop:
             if not pid:
                 return
             if pid in self._workers:
-                self._workers.pop(pid)(status)
+                _tell(self._workers.pop(pid), pid, status)
             elif pid in self._adopted:
-                self._adopted.pop(pid)(status)
-            else:
+                _tell(self._adopted.pop(pid), pid, status)
+            elif self._workers:  # one of them may have made it, and not said so yet
                 self._unclaimed[pid] = status
+
+
+def _tell(ended: Callable[[int], None], pid: int, status: int) -> None:
+    """Tell of a child's end; what goes wrong in that is no other child's, nor the loop's."""
+    try:
+        ended(status)
+    except Exception as error:
+        logs.warn(f"after the end of process {pid}: {type(error).__name__}: {error}")
 
 
 def _talk(

@@ -10,21 +10,17 @@ from __future__ import annotations
 import posix
 
 from urunc import guest_channel
-from urunc.errors import Error
 from urunc.linux.files import unlink, write_whole
 from urunc.shim import pod
-from urunc.shim.calls import CODES_OF_RUNNING, Call, answering
+from urunc.shim.calls import CODES_OF_RUNNING, Call, answering, failure
 from urunc.shim.lives import Lives
-from urunc.shim.messages import MessageError, any_of, timestamp
+from urunc.shim.messages import any_of, timestamp
 from urunc.shim.options import read as runtime_options
 from urunc.shim.stdio import Settling
 from urunc.shim.tables import RUNNING, STOPPED
 from urunc.shim.tasks import Tasks
 from urunc.shim.ttrpc import (
-    INTERNAL,
-    INVALID_ARGUMENT,
     NOT_FOUND,
-    UNKNOWN,
     StatusError,
 )
 
@@ -81,17 +77,8 @@ class Service:
         try:
             self.calls[method](Call(connection, called))
             return
-        except StatusError as error:
-            answer = error
-        except MessageError as error:
-            answer = StatusError(INVALID_ARGUMENT, f"{method}: {error}")
-        except Error as error:
-            answer = StatusError(UNKNOWN, str(error))
-        except OSError as error:
-            where = f" '{error.filename}'" if error.filename else ""
-            answer = StatusError(UNKNOWN, f"{method}: {error.strerror or error}{where}")
         except Exception as error:  # a defect of ours must not end the other containers' shim
-            answer = StatusError(INTERNAL, f"{method}: {type(error).__name__}: {error}")
+            answer = failure(method, error)
         connection.fail(called.stream, answer)
 
     def state(self, call: Call) -> None:
