@@ -257,6 +257,13 @@ def test_a_disk_of_the_image(urunc: Urunc, tmp_path: pathlib.Path, bundle: Bundl
     with nothing_left(urunc.root, bundle.path):
         assert "hook" in refused(urunc, "restore", "--detach", *where, urunc.new_id())
     assert disk.read_bytes() == b"later".ljust(4096)
+    killing = ["sh", "-c", "kill -KILL $PPID"]
+    bundle.config["hooks"] = {"createRuntime": [{"path": "/bin/sh", "args": killing}]}
+    bundle.write()
+    cut = urunc.new_id()
+    assert urunc("restore", "--detach", *where, cut, check=False).returncode == -signal.SIGKILL
+    until(lambda: disk.read_bytes() == b"later".ljust(4096))
+    urunc("delete", "--force", cut)
     bundle.config["hooks"] = {}
     bundle.write()
     with disk.open("rb") as used:

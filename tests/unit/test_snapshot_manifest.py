@@ -111,6 +111,7 @@ def test_no_manifest(content: bytes, words: str) -> None:
         (("accelerator",), "none", "accelerator"),
         (("interfaces", 0, "mac"), "02:00:00:00:00,x=", "mac"),
         (("interfaces", 0, "mac"), "02:00:00:00:00", "mac"),
+        (("interfaces",), [PLAIN["interfaces"][0]] * 2, "a tap is there twice"),
     ],
 )
 def test_what_contradicts_itself(path: tuple[Any, ...], value: Any, words: str) -> None:

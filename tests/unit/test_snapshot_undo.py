@@ -99,7 +99,9 @@ def test_a_disk_that_cannot_be_exchanged(
     plan: Any = SimpleNamespace(storage=SimpleNamespace(root=str(tmp_path)))
     source = SimpleNamespace(path="/disk", uid=os.getuid(), gid=os.getgid(), mode=0o600)
     file: Any = SimpleNamespace(source=source)
-    with (tmp_path / "disk").open("rb") as saved, pytest.raises(SnapshotError, match="/disk"):
-        restore._Replaced(plan, file, saved.fileno(), 4)
+    replaced = restore._Replaced(plan, file)
+    with (tmp_path / "disk").open("rb") as saved, pytest.raises(SnapshotError, match="/disk") as e:
+        replaced.put(saved.fileno(), 4)
+    assert "RENAME_EXCHANGE" in e.value.hint
     assert os.listdir(tmp_path) == ["disk"]
     assert (tmp_path / "disk").read_bytes() == b"mine"

@@ -16,7 +16,7 @@ from urunc import __version__, guest_channel, guests, logs, monitors
 from urunc.directory import locked
 from urunc.errors import Error, HostError, MonitorError, SnapshotError, WrongStatusError, reason
 from urunc.guest_channel import Said
-from urunc.lifecycle.delete import delete, end
+from urunc.lifecycle.delete import end, remove
 from urunc.linux import process
 from urunc.linux.files import S_IFMT, S_IFREG, open_in_root
 from urunc.monitor_client import NONSENSE, Control
@@ -58,7 +58,8 @@ def checkpoint(
     """Save a container's guest into a directory, and delete the container, as runc does, unless it
     is to stay. Raises WrongStatusError, SnapshotError, HostError, MonitorError, leaving the guest
     as it was."""
-    with locked(root, identifier) as state:
+    container = locked(root, identifier)
+    with container as state:
         status = state.status()
         if status not in (RUNNING, PAUSED):
             raise WrongStatusError(
@@ -71,8 +72,8 @@ def checkpoint(
             f"container '{identifier}' saved in '{path}': it stood still for "
             f"{manifest.paused_ms} ms, {size} MiB"
         )
-    if not leave_running:
-        delete(root, identifier, config, force=True)
+        if not leave_running:
+            remove(root, container.directory, config, force=True)
     return manifest
 
 

@@ -34,27 +34,32 @@ def delete(root: str, identifier: str, config: Config, *, force: bool) -> None:
             return
         raise
     try:
-        state = _load_for_delete(root, directory, force=force)
-        if state:
-            status = state.status()
-            if status != STOPPED:
-                if not force:
-                    raise WrongStatusError(
-                        f"delete '{identifier}': container is {status}, not stopped",
-                        "kill it first, or use --force",
-                    )
-                end(state, config.get("timeouts.kill_s"))
-            _report_end(state)
-            give_back(state)
-        from urunc.journal import Journal
-        from urunc.journaled import resource_class
-
-        Journal(directory.path, resource_class).remove_all()
-        if state:
-            run_poststop(state)
-        directory.remove()
+        remove(root, directory, config, force=force)
     finally:
         directory.unlock()
+
+
+def remove(root: str, directory: Directory, config: Config, *, force: bool) -> None:
+    """`delete` of the container whose directory the caller has locked."""
+    state = _load_for_delete(root, directory, force=force)
+    if state:
+        status = state.status()
+        if status != STOPPED:
+            if not force:
+                raise WrongStatusError(
+                    f"delete '{state.id}': container is {status}, not stopped",
+                    "kill it first, or use --force",
+                )
+            end(state, config.get("timeouts.kill_s"))
+        _report_end(state)
+        give_back(state)
+    from urunc.journal import Journal
+    from urunc.journaled import resource_class
+
+    Journal(directory.path, resource_class).remove_all()
+    if state:
+        run_poststop(state)
+    directory.remove()
 
 
 def _load_for_delete(root: str, directory: Directory, *, force: bool) -> State | None:

@@ -37,6 +37,7 @@ from urunc.plan.prepare import within_pod
 from urunc.record import replace
 from urunc.snapshot import fit, lend
 from urunc.snapshot.files import Reading, digest
+from urunc.snapshot.guard import Guard
 from urunc.snapshot.host import host_for
 from urunc.snapshot.manifest import SAME, SAVED
 from urunc.state import CREATED, RUNNING, check_id, load
@@ -59,6 +60,11 @@ if TYPE_CHECKING:
     from urunc.snapshot.manifest import SavedDisk
     from urunc.state import State
 
+EINVAL = 22
+NO_EXCHANGE = (
+    "the image's file system cannot exchange two files at once (renameat2(2), RENAME_EXCHANGE): "
+    "keep the bundle on another"
+)
 READY = b"ready\n"
 """What urunc's init in the guest has said before it was saved."""
 
@@ -72,13 +78,24 @@ class Restoring:
         except SnapshotError as error:
             raise SnapshotError(f"restore: {error.message}", error.hint) from None
         self.replaced: list[_Replaced] = []
+        self.guard: Guard | None = None
 
     def close(self) -> None:
         """Let go of the saved guest; disks are as before unless the guest goes on."""
+        self._take_back()
+        self._release()
+        self.saved.close()
+
+    def _take_back(self) -> None:
+        """The disks as they were before; also in the guard, whose parent may have been killed."""
         for item in reversed(self.replaced):
             item.take_back()
         self.replaced = []
-        self.saved.close()
+
+    def _release(self) -> None:
+        if self.guard:
+            self.guard.release()
+            self.guard = None
 
     def create(
         self,
@@ -139,15 +156,20 @@ class Restoring:
     def _put_back(self, plan: Plan) -> None:
         """The image's own disks, as they were saved."""
         saved = {disk.target: disk for disk in self.saved.manifest.disks}
+        sources = []
         for file in plan.storage.disks:
             disk = saved.get(file.target)
             if not disk or disk.read_only != file.read_only:
                 raise SnapshotError(f"disk '{file.target}': it was not saved", fit.OTHER_CONTAINER)
             if disk.kind == SAVED:
-                source = self.saved.files[disk.file]
-                self.replaced.append(_Replaced(plan, file, source, disk.size_bytes))
+                self.replaced.append(_Replaced(plan, file))
+                sources.append((self.saved.files[disk.file], disk.size_bytes))
             elif digest_of(plan, file) != disk.digest:
                 raise _other_disk(file.target)
+        if self.replaced:
+            self.guard = Guard(self._take_back)
+        for item, (source, size) in zip(self.replaced, sources, strict=True):
+            item.put(source, size)
 
     def start(self, root: str, identifier: str, config: Config) -> None:
         """Let the monitor run and load the guest, which goes on; raises Error, and then the caller
@@ -169,6 +191,7 @@ class Restoring:
             timing.stamp(19)
         finally:
             directory.unlock()
+        self._release()  # from here on the guest has these disks
         for item in self.replaced:
             item.settle()
         self.replaced = []
@@ -205,30 +228,45 @@ class _Replaced:
     """A disk of the image in place of which there is the saved one; who has the other open keeps
     it. Raises SnapshotError."""
 
-    def __init__(self, plan: Plan, file: PlannedFile, source: int, size: int) -> None:
+    def __init__(self, plan: Plan, file: PlannedFile) -> None:
+        self._file = file.source
         try:
             fd = open_in_root(plan.storage.root, file.source.path, O_PATH)
             try:
                 # links are resolved within the root: this is where the file itself is
                 self._path = posix.readlink(f"/proc/self/fd/{fd}")
+                self._inode = posix.fstat(fd).st_ino
             finally:
                 posix.close(fd)
-            directory, _, name = self._path.rpartition("/")
-            self._other = f"{directory}/.{name}.{posix.getpid()}.restored"
-            copy_disk(source, self._other, size, file.source.uid, file.source.gid, file.source.mode)
-            try:
-                _linux.exchange(self._other, self._path)
-            except OSError:
-                unlink(self._other)
-                raise
         except OSError as error:
-            raise SnapshotError(f"disk '{file.source.path}': {reason(error)}") from None
+            raise self._failed(error) from None
+        directory, _, name = self._path.rpartition("/")
+        self._other = f"{directory}/.{name}.{posix.getpid()}.restored"
 
-    def take_back(self) -> None:
-        """The disk as it was before."""
+    def _failed(self, error: OSError, hint: str = "") -> SnapshotError:
+        return SnapshotError(f"disk '{self._file.path}': {reason(error)}", hint)
+
+    def put(self, source: int, size: int) -> None:
+        """Put the saved one there."""
+        owner = self._file
+        try:
+            copy_disk(source, self._other, size, owner.uid, owner.gid, owner.mode)
+        except OSError as error:
+            raise self._failed(error) from None
         try:
             _linux.exchange(self._other, self._path)
+        except OSError as error:
             unlink(self._other)
+            raise self._failed(error, NO_EXCHANGE if error.errno == EINVAL else "") from None
+
+    def take_back(self) -> None:
+        """The disk as it was before, however far `put` came."""
+        try:
+            if posix.stat(self._other).st_ino == self._inode:
+                _linux.exchange(self._other, self._path)
+            unlink(self._other)
+        except FileNotFoundError:
+            pass  # it was not begun
         except OSError as error:
             logs.warn(f"disk '{self._path}': {reason(error)}: it was '{self._other}'")
 

@@ -33,10 +33,10 @@ def checkpoint_words(task: Task, path: str, options: dict[str, Any]) -> list[str
     return [*words, task.id]
 
 
-def restore_words(task: Task) -> list[str]:
-    """Make a container from what was saved, and start it. Where images build on parent ones, they
-    lead to them themselves."""
-    words = ["restore", "--detach", *task.making(), "--image-path", task.checkpoint]
+def restore_words(task: Task, pod: list[str]) -> list[str]:
+    """Make a container from what was saved, with what its pod grants it (pod.option), and start it.
+    Where images build on parent ones, they lead to them themselves."""
+    words = ["restore", "--detach", *task.making(), *pod, "--image-path", task.checkpoint]
     return [*words, "--work-path", _work_path(task), task.id]
 
 

@@ -208,9 +208,11 @@ class Lives:
         from urunc.shim.checkpoints import restore_words
 
         init = task.init
+        granted = pod.granted(task.member, self._tasks.members(beside=task))
 
         def then() -> None:
             pid = self._init_pid(task)
+            task.limit(pod.resources(granted))
             init.status = RUNNING
             self._publisher.publish("TaskStart", container_id=task.id, pid=pid)
             call.answer(pid=pid)
@@ -222,7 +224,8 @@ class Lives:
             init.streams.release_child()
             started(answer)
 
-        self._verbs.run(task, restore_words(task), done, streams=init.streams.child)
+        words = restore_words(task, pod.option(task.bundle, granted))
+        self._verbs.run(task, words, done, streams=init.streams.child)
 
     def _started(
         self, call: Call, task: Task, process: TaskProcess, then: Callable[[], None]

@@ -163,6 +163,10 @@ class Tasks:
             raise StatusError(NOT_FOUND, f"process '{values['exec_id']}': not found")
         return task, process
 
-    def members(self) -> list[Member]:
-        """What those that have not ended are of their pods."""
-        return [task.member for task in self._tasks.values() if task.init.status != STOPPED]
+    def members(self, beside: Task | None = None) -> list[Member]:
+        """What those that have not ended are of their pods; without one, its others."""
+        return [
+            task.member
+            for task in self._tasks.values()
+            if task is not beside and task.init.status != STOPPED
+        ]

@@ -139,6 +139,9 @@ def _check_whole(manifest: Manifest) -> None:
     names = [file.name for file in manifest.files]
     if len(set(names)) != len(names):
         raise SnapshotError(f"{MANIFEST}: key 'files': a name is there twice")
+    taps = [interface.tap for interface in manifest.interfaces]
+    if len(set(taps)) != len(taps):
+        raise SnapshotError(f"{MANIFEST}: key 'interfaces': a tap is there twice")
     known = {file.name: file for file in manifest.files}
     for index, disk in enumerate(manifest.disks):
         where = f"{MANIFEST}: key 'disks[{index}]"
