@@ -61,7 +61,7 @@ def urunc_config() -> str:
         [monitors.qemu]
         accelerator = "tcg"
         [guests.linux]
-        parameters = {json.dumps(SPARED)}
+        parameters = {json.dumps(("quiet", *SPARED))}
         [monitors.firecracker]
         path = "{firecracker}"
         [monitors.hvt]

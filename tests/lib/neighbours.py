@@ -80,7 +80,7 @@ def linux(path: pathlib.Path, place: Network, script: str, **annotations: str) -
     bundle = Bundle(path, "linux", "qemu", accelerator="tcg", initrd="/initrd.cpio", **annotations)
     bundle.add("unikernel", PARTS / "linux/vmlinux")
     bundle.add("initrd.cpio", PARTS / "linux/initrd.cpio")
-    bundle.config["vm"] = spared()
+    bundle.config["vm"] = spared("quiet")
     bundle.config["linux"]["resources"]["memory"]["limit"] = 320 << 20
     bundle.args("/init", "/bin/sh", "-c", script)
     bundle.network(place.path)

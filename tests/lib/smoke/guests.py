@@ -155,7 +155,7 @@ def stdin(side: Guests) -> None:
     need("qemu")
     with side.named() as name:
         side.linux("echo ready; read word; echo got $word; exit 2", "-di", "--name", name)
-        side.engine.wait_for(name, "\nready")
+        side.engine.wait_for(name, "ready")
         side.engine("attach", name, check=False, stdin="hello\n")
         assert side.see("wait", name).out == "5\n"
         assert "\ngot hello" in side.logs(name).out
@@ -166,7 +166,7 @@ def tty(side: Guests) -> None:
     need("qemu")
     words = ("run", "--rm", "-it", "--runtime", side.runtime, "linux", "/init", "/bin/sh", "-c")
     script = "echo ready; read word; echo got $word; exit 2"
-    code, shown = side.engine.on_terminal(*words, script, keys="hello\r", after="\nready")
+    code, shown = side.engine.on_terminal(*words, script, keys="hello\r", after="ready")
     assert "\ngot hello\r" in shown
     assert code == 5
 
