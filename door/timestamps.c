@@ -42,7 +42,7 @@ bool write_stamps(const char *path, const char *id)
         int length =
             snprintf(line, sizeof line,
                      "{\"containerID\":\"%s\",\"timestampID\":\"TS%02d\",\"timestampName\":\"%s\","
-                     "\"timestampNS\":%lld%09ld}\n",
+                     "\"timestampNS\":%lld%09ld,\"by\":\"door\"}\n",
                      id, stamps[index].number, stamps[index].name,
                      (long long)stamps[index].when.tv_sec, stamps[index].when.tv_nsec);
 

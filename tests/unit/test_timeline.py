@@ -19,24 +19,34 @@ START_NS = 1_700_000_000_000_000_000
 
 
 def test_a_table() -> None:
-    stamps = [(0, START_NS), (1, START_NS + 1_000_000), (18, START_NS + 4_000_000)]
+    stamps = [
+        (0, START_NS, ""),
+        (13, START_NS + 1_000_000, "the door"),
+        (18, START_NS + 4_000_000, ""),
+    ]
     assert timeline.render("box", stamps) == (
         "box: 4.0 ms\n"
         "     phase                              at ms    took\n"
         "TS00 create invoked                      0.00    0.00  ▏\n"
-        "TS01 spec read                           1.00    1.00  ██████\n"
+        "TS13 start sent to init, by the door     1.00    1.00  ██████\n"
         "TS18 execve of the monitor               4.00    3.00        ██████████████████\n"
     )
 
 
 def test_one_stamp() -> None:
-    assert "box: 0.0 ms" in timeline.render("box", [(0, START_NS)])
+    assert "box: 0.0 ms" in timeline.render("box", [(0, START_NS, "")])
 
 
 @given(st.lists(st.integers(0, 99_999_000_000), min_size=1, max_size=25), st.data())
 def test_80_columns(offsets: list[int], data: st.DataObject) -> None:
     ids = st.sampled_from([*NAMES, 42])
-    stamps = [(data.draw(ids), START_NS + offset) for offset in sorted(offsets)]
+    who = st.sampled_from(["", "the door"])
+
+    def stamp(offset: int) -> tuple[int, int, str]:
+        number = data.draw(ids)
+        return number, START_NS + offset, data.draw(who) if number in (11, 12, 13) else ""
+
+    stamps = [stamp(offset) for offset in sorted(offsets)]
     lines = timeline.render("box", stamps).splitlines()
     assert len(lines) == len(stamps) + 2
     assert max(map(len, lines)) <= 80

@@ -74,7 +74,8 @@ DESCRIPTIONS = {
     ),
     "plan": (
         "Shows what `create` would decide, and why: guest, monitor, memory, network, the monitor's "
-        "command line, the steps of its init, and what of config.json has no effect. Needs no "
+        "command line, the steps of its init, which verbs then take Python, and what of "
+        "config.json has no effect. Needs no "
         "root, and makes nothing. The network is not known before the container is there: its "
         "place is marked, unless --id or --facts tells it.",
         "With --diff the same is done for a second bundle, and what differs is printed. With "

@@ -8,12 +8,13 @@ are marked.
 
 from __future__ import annotations
 
+import posix
 import sys
 
 from urunc import logs
 from urunc.bundle import image, spec
 from urunc.bundle.document import read_document
-from urunc.cli import plan_text
+from urunc.cli import by_door, plan_text
 from urunc.cli.create import bundle_directory
 from urunc.cli.options import BUNDLE, DIRECTORY, FILE, FLAG, VALUE, Arguments
 from urunc.cli.plan_text import Ordinary, Shown
@@ -96,7 +97,17 @@ def _look(path: str, arguments: Arguments, config: Config) -> Shown | Ordinary:
     unikernel = image.read(parsed, config)
     identifier = arguments.get("--id", "ID")
     prepared = prepare.prepare(identifier, parsed, unikernel, config)
-    return _shown(prepared, parsed, _facts(arguments), f"{arguments.root}/{identifier}", config)
+    directory = f"{arguments.root}/{identifier}"
+    door = by_door.expected(
+        prepared.plan,
+        parsed.hooks,
+        systemd=arguments.has("--systemd-cgroup"),
+        configuration=arguments.get("--config"),
+        switch=posix.environ.get(b"URUNC_DOOR", b"").decode(errors="replace"),
+    )
+    if arguments.get("--id") and "URUNC_DOOR=off" not in door.values():
+        door = by_door.left(directory, door)
+    return _shown(prepared, parsed, _facts(arguments), directory, door, config)
 
 
 def _rendered(found: Shown | Ordinary, arguments: Arguments) -> str:
@@ -148,7 +159,12 @@ def _script(found: Shown | Ordinary, arguments: Arguments) -> str:
 
 
 def _shown(
-    prepared: Prepared, parsed: Spec, facts: NetFacts | None, directory: str, config: Config
+    prepared: Prepared,
+    parsed: Spec,
+    facts: NetFacts | None,
+    directory: str,
+    door: dict[str, str],
+    config: Config,
 ) -> Shown:
     plan = prepared.plan
     net = facts or NetFacts(
@@ -170,6 +186,7 @@ def _shown(
         steps=build(plan, user, launch, parsed, f"{directory}/root", ready, storage),
         attributes=attributes.describe(parsed),
         limits=_limits(parsed),
+        door=door,
         warnings=[*plan.warnings, *prepared.omissions(net, storage)],
     )
 
@@ -195,6 +212,7 @@ def _document(shown: Shown | Ordinary) -> dict[str, Any]:
         "steps": [step.describe() for step in shown.steps],
         "attributes": shown.attributes,
         "limits": shown.limits,
+        "door": shown.door,
         "netDevices": dict(shown.spec.net_devices),
         "hooks": {kind: plain(hooks) for kind, hooks in shown.spec.hooks.items()},
         "warnings": shown.warnings,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from urunc import logs
+from urunc.cli import by_door
 from urunc.init.root_steps import Bind, Step
 from urunc.record import record
 from urunc.state import CHANNEL
@@ -44,6 +45,8 @@ class Shown:
     steps: list[Step]
     attributes: list[str]
     limits: list[str]
+    door: dict[str, str]
+    """Verb → why it takes Python, "" for the door (by_door.py)."""
     warnings: list[str]
 
 
@@ -57,6 +60,7 @@ def ordinary(found: Ordinary) -> str:
 def text(shown: Shown) -> str:
     """The whole of a unikernel's container, for people."""
     rows = _summary(shown.plan, shown.launch, shown.net, known=shown.known)
+    rows.append(("door", by_door.in_words(shown.door)))
     rows += [("warning", text) for text in shown.warnings]
     hooks = [
         f"{kind} {' '.join(map(_shell, (hook.path, *hook.args[1:])))}"
