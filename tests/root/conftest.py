@@ -18,3 +18,9 @@ def bundle(tmp_path: pathlib.Path) -> Bundle:
     made.add("unikernel", PARTS / "probe-bare.spt")
     made.args("probe.hang")
     return made
+
+
+@pytest.fixture
+def with_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The door is on, also where all tests run without it: for those that are about it."""
+    monkeypatch.delenv("URUNC_DOOR", raising=False)

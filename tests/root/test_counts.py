@@ -17,6 +17,8 @@ import pytest
 from lib import counts
 from lib.support import need
 
+pytestmark = pytest.mark.usefixtures("with_door")
+
 TOLERANCES: dict[str, tuple[float, int]] = {
     "(memory)": (0, 6),
     "(waiting)": (0, 6),

@@ -29,6 +29,8 @@ from lib.support import (
     nothing_left,
 )
 
+pytestmark = pytest.mark.usefixtures("with_door")
+
 WORD = "URUNC_DOOR"
 
 

@@ -13,6 +13,8 @@ from lib.doors import handed_over, make_door
 from lib.support import PARTS, Bundle, Network, Urunc, need
 from urunc.cli.by_door import UNLESS_GONE
 
+pytestmark = pytest.mark.usefixtures("with_door")
+
 DONE = {"start": "", "state": "", "kill": "", "delete": ""}
 
 

@@ -16,6 +16,8 @@ from lib.shims import Shim, box, runc_options
 from lib.support import RUN, Bundle, need, nothing_left
 from urunc.shim.ttrpc import StatusError
 
+pytestmark = pytest.mark.usefixtures("with_door")
+
 CHILDRENS_FAULTS = 8
 """The field of proc_pid_stat(5), counted from the state on."""
 
