@@ -119,6 +119,10 @@ class Journal:
             )
         return len(recorded) - len(left)
 
+    def forget(self, kind: str) -> None:
+        """Take the records of a kind out: nothing of it is to be removed any more."""
+        self._write([entry for entry in self._entries() if entry["kind"] != kind])
+
     def take_back(self, kept: int) -> None:
         """Remove what was recorded after the first `kept` resources.
 

@@ -198,6 +198,10 @@ def resource_class(kind: str) -> type[Resource] | None:
     """The class of a kind of resource, None for an unknown one: Journal's `registry`."""
     if kind in KINDS:
         return KINDS[kind]
+    if kind == "devices":
+        from urunc.net.host_devices import MovedDevices
+
+        return MovedDevices
     from urunc.net.resources import KINDS as NETWORK
 
     return NETWORK.get(kind)

@@ -215,9 +215,11 @@ ROWS = (
     Row(
         "linux.netDevices.*.name", "effect",
         "before hooks run, the device is moved from the runtime's network namespace, renamed and "
-        "set up with its addresses; the guest then has it like any interface. A failed `create` "
-        "returns it with its addresses and routes. A device that the kernel refuses to move stays "
-        "where it is",
+        "set up with its addresses; the guest then has it like any interface. A `create` that "
+        "fails returns it with its addresses and routes, and `delete` does after one that was "
+        "killed. Otherwise no verb moves it out of its namespace, as the specification demands: "
+        "when that goes, the kernel returns hardware and removes other devices. A device that the "
+        "kernel refuses to move stays where it is",
         "root/rare",
     ),
     Row(

@@ -193,6 +193,48 @@ def test_a_device_that_is_refused_stays_as_it_is(
         ip("netns", "del", inside)
 
 
+def test_a_create_that_is_killed(urunc: Urunc, tmp_path: pathlib.Path, home: str) -> None:
+    """Nothing but a mount keeps the namespace that `create` has moved them to, and a `veth` in it
+    would be gone: `delete` gives them back, also two with one hardware address."""
+    for name in ("twin1", "twin2"):
+        ip("-n", home, "link", "add", name, "type", "veth", "peer", "name", f"{name}-peer")
+        ip("-n", home, "link", "set", name, "address", "02:00:00:00:00:02", "up")
+        ip("-n", home, "link", "set", f"{name}-peer", "up")
+    ip("-n", home, "route", "add", "default", "via", "10.99.0.1", "dev", "uplink")
+    bundle = probe(tmp_path / "b")
+    bundle.config["linux"]["netDevices"] = {
+        "uplink": {"name": "net7"}, "twin1": {"name": "en%d"}, "twin2": {},
+    }  # fmt: skip
+    kill = {"path": "/bin/sh", "args": ["sh", "-c", "kill -KILL $PPID"]}
+    bundle.config["hooks"] = {"createRuntime": [kill]}
+    identifier = urunc.new_id()
+    with nothing_left(urunc.root), network_unchanged(f"/run/netns/{home}"):
+        made = urunc("create", "--bundle", str(bundle.write()), identifier, check=False)
+        assert made.returncode == -9
+        assert {"uplink", "twin1", "twin2"}.isdisjoint(devices(home))
+        urunc("delete", "--force", identifier)
+
+
+def test_a_device_is_the_namespace_s(urunc: Urunc, tmp_path: pathlib.Path, home: str) -> None:
+    """Whoever owns the namespace owns what is in it: a whole `create` leaves no mount and no record
+    of a device, and no `delete` moves one out (config-linux.md)."""
+    bundle = probe(tmp_path / "b")
+    bundle.config["linux"]["netDevices"] = {"uplink": {"name": "net7"}}
+    inside = f"{home}-in"
+    ip("netns", "add", inside)
+    try:
+        bundle.network(f"/run/netns/{inside}")
+        mounts = pathlib.Path("/proc/self/mountinfo").read_text()
+        container = urunc.create(bundle)
+        assert pathlib.Path("/proc/self/mountinfo").read_text() == mounts
+        assert '"devices"' not in (urunc.root / container.id / "journal").read_text()
+        container.delete("--force")
+        assert "net7" in devices(inside)
+        assert "uplink" not in devices(home)
+    finally:
+        ip("netns", "del", inside)
+
+
 @pytest.mark.parametrize("name", ["a%d%d", "a%s", "a%", "b/c", "sixteen-letters.", "\ud800", "a\0"])
 def test_a_device_s_name_that_is_none(urunc: Urunc, bundle: Bundle, name: str) -> None:
     bundle.config["linux"]["netDevices"] = {"uplink": {"name": name}}

@@ -46,7 +46,7 @@ ROOMS = {
     "guest_channel": "linux",
     "ids": "bundle linux",
     "journal": "linux state",
-    "journaled": "cgroup.systemd journal linux net.resources",
+    "journaled": "cgroup.systemd journal linux net.host_devices net.resources",
     "monitor_client": "linux",
     "ordinary": "config linux places programs state",
     "places": "linux",

@@ -169,7 +169,7 @@ class Creation:
         self.provide()
         self._prepare()
         self._fork()
-        self.network.move_devices(self.init.pid)
+        self.network.move_devices(self.init.pid, self.directory.path, self.journal)
         self._run_hooks()
         try:
             net = self.network.connect(plan, user, self.init.pid, self.journal, hooked=self.hooked)
@@ -181,7 +181,9 @@ class Creation:
         self._complete(net, launch)
         self._await()
         self._record()
-        self._let_go_of_device()  # the last thing, for it is not mounted again on failure
+        self._let_go_of_device()  # the last that can fail, for it is not mounted again then
+        self.network.let_go(self.journal)
+        self._leave_recipe()
         return self.state
 
     def realize(self, net: NetFacts) -> tuple[NetFacts, Launch]:
@@ -199,8 +201,6 @@ class Creation:
     def roll_back(self) -> None:
         """Take back everything; a failure here is a warning, for the error that led here matters
         more."""
-        for problem in self.network.give_back():
-            logs.warn(problem)
         self.init.kill()
         try:
             self.joiner.finish()
@@ -438,6 +438,8 @@ class Creation:
                     f"write pid file '{self.options.pid_file}': {reason(error)}"
                 ) from None
         self.state.save(self.text)
+
+    def _leave_recipe(self) -> None:
         if self.recipe:
             from urunc.lifecycle import recipe
 

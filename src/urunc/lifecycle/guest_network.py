@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from urunc.bundle.spec import Spec
     from urunc.journal import Journal
-    from urunc.net.host_devices import Moved
+    from urunc.net.host_devices import MovedDevices
     from urunc.plan.model import MonitorUser, Plan
 
 
@@ -25,7 +25,7 @@ class GuestNetwork:
 
     def __init__(self, spec: Spec) -> None:
         self._spec = spec
-        self._moved: Moved | None = None
+        self._moved: MovedDevices | None = None
         self.found = NOTHING
         self.identity: tuple[int, int] | tuple[()] = ()
         """(device, inode) of the namespace, () where nobody looked into it."""
@@ -39,16 +39,19 @@ class GuestNetwork:
         if plan.network.mode != "none" and not self._has_empty_network(plan, hooked=hooked):
             load(plan)
 
-    def move_devices(self, pid: int) -> None:
+    def move_devices(self, pid: int, directory: str, journal: Journal) -> None:
         """The host's network devices that the container of this init shall have."""
         if self._spec.net_devices:
             from urunc.net.host_devices import move
 
-            self._moved = move(self._spec.net_devices, f"/proc/{pid}/ns/net")
+            namespace = f"/proc/{pid}/ns/net"
+            self._moved = move(self._spec.net_devices, namespace, directory, journal)
 
-    def give_back(self) -> list[str]:
-        """Put moved devices back where they were; what went wrong, in words."""
-        return self._moved.give_back() if self._moved else []
+    def let_go(self, journal: Journal) -> None:
+        """The devices are the business of the namespace's owner from now on."""
+        if self._moved:
+            self._moved.let_go()
+            journal.forget(self._moved.kind)
 
     def connect(
         self, plan: Plan, user: MonitorUser, pid: int, journal: Journal, *, hooked: bool
@@ -92,7 +95,7 @@ class GuestNetwork:
     def _note_devices(self) -> None:
         """Warn of moved devices that are there, and not the guest's."""
         had = {interface.name for interface in self.found.interfaces}
-        for name in self._moved.names() if self._moved else ():
+        for name in self._moved.inside if self._moved else ():
             if name not in had:
                 logs.warn(
                     f"linux.netDevices: '{name}' is in the network namespace, and not the guest's"

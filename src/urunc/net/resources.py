@@ -47,6 +47,26 @@ IPV4_REDIRECTS = "ipv4/conf/all/accept_redirects"
 """The kernel turns this off when forwarding is turned on, and on again with it off."""
 
 
+def path_to(namespace: tuple[int, int], path: str) -> str:
+    """A path that leads to the namespace of an identity: the given one or a bind mount, such as an
+    engine's; "" for none."""
+    if _is_at(path, namespace):
+        return path
+    for line in read_text("/proc/self/mountinfo", 1 << 24).splitlines():
+        fields = line.split(" ")
+        ours = len(fields) > 4 and fields[3] == f"net:[{namespace[1]}]"
+        if ours and _is_at(fields[4], namespace):  # it may be below another mount
+            return fields[4]
+    return ""
+
+
+def _is_at(path: str, namespace: tuple[int, int]) -> bool:
+    try:
+        return identity(path) == namespace
+    except OSError:
+        return False
+
+
 class NetworkResource(Resource):
     """A resource in a network namespace: `namespace` is a path to it, (`device`, `inode`) its
     identity."""
@@ -97,22 +117,8 @@ class NetworkResource(Resource):
         return ""
 
     def find(self) -> str:
-        """A path that still leads to the namespace, the recorded one or a bind mount of an
-        engine's; "" for none."""
-        if self._is_at(self.namespace):
-            return self.namespace
-        for line in read_text("/proc/self/mountinfo", 1 << 24).splitlines():
-            fields = line.split(" ")
-            ours = len(fields) > 4 and fields[3] == f"net:[{self.inode}]"
-            if ours and self._is_at(fields[4]):  # it may be below another mount
-                return fields[4]
-        return ""
-
-    def _is_at(self, path: str) -> bool:
-        try:
-            return identity(path) == (self.device, self.inode)
-        except OSError:
-            return False
+        """A path that still leads to the namespace, "" for none."""
+        return path_to((self.device, self.inode), self.namespace)
 
 
 class Tap(NetworkResource):
