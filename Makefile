@@ -111,7 +111,7 @@ counts: build parts ## write the table of what each verb asks of the kernel, for
 bench: build parts ## all times against runc's and other peers': numbers and pictures in build/bench (5 minutes, quiet machine)
 	@mkdir -p $(BUILD)/bench; rm -f $(BUILD)/bench/*; failed=; \
 	for bench in $(BENCHES); do echo "== $$bench"; \
-		PATH="$(PARTS)/bin:$$PATH" $(PYTHON) bench/$$bench --urunc $(BUILD)/prefix/bin/urunc --parts $(PARTS) \
+		PATH="$$PATH:$(PARTS)/bin" $(PYTHON) bench/$$bench --urunc $(BUILD)/prefix/bin/urunc --parts $(PARTS) \
 			--results $(BUILD)/bench/results.json || failed="$$failed $$bench"; \
 	done; \
 	if $(VENV)/python -c 'import matplotlib' 2>/dev/null; then \
@@ -125,16 +125,16 @@ bench-docs: ## put what `make bench` has measured into docs/ and README
 	$(MAKE) --no-print-directory tables
 
 overhead: build parts ## measure what each monitor needs of the memory limit for itself
-	PATH="$(PARTS)/bin:$$PATH" $(PYTHON) bench/overhead --urunc $(BUILD)/prefix/bin/urunc --parts $(PARTS) --search
+	PATH="$$PATH:$(PARTS)/bin" $(PYTHON) bench/overhead --urunc $(BUILD)/prefix/bin/urunc --parts $(PARTS) --search
 
 engine: build parts ## times and memory of containerd's shims, urunc's against runc's
-	PATH="$(PARTS)/bin:$$PATH" $(PYTHON) bench/engine --urunc $(BUILD)/prefix/bin/urunc --parts $(PARTS)
+	PATH="$$PATH:$(PARTS)/bin" $(PYTHON) bench/engine --urunc $(BUILD)/prefix/bin/urunc --parts $(PARTS)
 
 network: build parts ## latency and throughput to guests against a plain process
-	PATH="$(PARTS)/bin:$$PATH" $(PYTHON) bench/network --urunc $(BUILD)/prefix/bin/urunc --parts $(PARTS)
+	PATH="$$PATH:$(PARTS)/bin" $(PYTHON) bench/network --urunc $(BUILD)/prefix/bin/urunc --parts $(PARTS)
 
 storage: build parts ## what each way of a root filesystem to a guest costs
-	PATH="$(PARTS)/bin:$$PATH" $(PYTHON) bench/storage --urunc $(BUILD)/prefix/bin/urunc --parts $(PARTS)
+	PATH="$$PATH:$(PARTS)/bin" $(PYTHON) bench/storage --urunc $(BUILD)/prefix/bin/urunc --parts $(PARTS)
 
 install: $(MODULE) $(STATIC) $(DOOR) $(SHIM) ## install below PREFIX (default /usr/local), beside other versions
 	@set -e; library="$(DESTDIR)$(PREFIX)/lib/urunc/$(VERSION)"; \

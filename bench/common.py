@@ -16,6 +16,7 @@ import json
 import os
 import pathlib
 import platform
+import random
 import shutil
 import socket
 import statistics
@@ -25,7 +26,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 HERE = pathlib.Path(__file__).resolve().parent.parent
 PREFIX = "com.urunc.unikernel."
@@ -52,6 +53,7 @@ MOUNTS = [
 KERNELS = {"spt": "probe-bare.spt", "hvt": "probe-bare.hvt"}
 """The probe without devices, by monitor; else it is probe.pvh."""
 
+Side = TypeVar("Side")
 Bundler = Callable[[pathlib.Path, pathlib.Path, str], None]
 """Makes a bundle in a directory, of the parts, for a monitor."""
 
@@ -176,6 +178,16 @@ def timed(argv: Sequence[str], **environment: str) -> float:
         raise SystemExit(f"{' '.join(argv)}: exit code {code}\n{said}")
     os.close(messages)
     return took_ms
+
+
+def in_turn(turns: int, sides: Sequence[Side]) -> Iterator[tuple[bool, Side]]:
+    """Each side once a turn, in an order of its own each turn: what a life leaves to the kernel
+    (namespaces, control groups), it does while the next one is measured. With each, whether it
+    counts."""
+    order = random.Random(turns)
+    for turn in range(turns + WARM):
+        for side in order.sample(sides, len(sides)):
+            yield turn >= WARM, side
 
 
 def adopt() -> None:
