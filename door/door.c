@@ -23,11 +23,17 @@
 
 static char **words;
 static bool only;
+static struct call *understood; /* NULL where the command line was not, or once it is Python's */
 
 void hand_over(void)
 {
+    const struct call *call = understood;
+
+    understood = NULL;
     if (only)
         _exit(NOT_MINE);
+    if (call != NULL)
+        become_ordinary(call, words);
     become_python(words);
 }
 
@@ -254,8 +260,8 @@ int main(int argc, char **argv)
         const char *name;
         int (*run)(const struct call *call);
     } verbs[] = {{"start", start}, {"state", state}, {"kill", end}, {"delete", delete}};
+    static struct call call = {.configuration = ""};
     const char *door = getenv("URUNC_DOOR");
-    struct call call = {.configuration = ""};
 
     words = argv;
     if (argc < 1)
@@ -266,10 +272,12 @@ int main(int argc, char **argv)
         hand_over();
     if (!streams_are_open())
         hand_over();
+    understood = &call;
     signal(SIGPIPE, SIG_IGN);
     for (size_t index = 0; index < sizeof verbs / sizeof *verbs; index++) {
         if (strcmp(call.verb, verbs[index].name) == 0)
             return verbs[index].run(&call);
     }
+    understood = NULL;
     hand_over();
 }

@@ -64,7 +64,15 @@ struct recipe {
 void open_recipe(struct recipe *recipe, const struct call *call, bool lock);
 enum status status_of(const struct recipe *recipe);
 int pidfd_of(const struct recipe *recipe); /* of the container's process; -1 where it has ended */
-char *next(char **place);                  /* the next field; hands over where there is none */
+/* Fields that end with a NUL: where they begin, the next one, the next one as a number. Both of
+ * these hand over where there is none. */
+char *fields_of(const struct bytes *content);
+char *next(char **place);
+long long number(char **place);
+void check_unchanged(int directory, const char *path, const char *known); /* or hands over */
+
+/* ordinary.c */
+void become_ordinary(const struct call *call, char **words); /* comes back where that is Python's */
 
 /* network.c */
 int open_in_namespace(const char *path, const char *identity); /* a netlink socket; -1: not there */

@@ -36,7 +36,13 @@ char *next(char **place)
     return field;
 }
 
-static long long number(char **place)
+char *fields_of(const struct bytes *content)
+{
+    end = content->start + content->length;
+    return content->start;
+}
+
+long long number(char **place)
 {
     char *field = next(place), *after;
     long long value = strtoll(field, &after, 10);
@@ -74,7 +80,7 @@ static bool is_this_boot(const char *identity)
            strncmp(now.start, identity, now.length - 1) == 0;
 }
 
-static void check_unchanged(int directory, const char *path, const char *known)
+void check_unchanged(int directory, const char *path, const char *known)
 {
     struct stat facts;
     char now[160] = "";
@@ -131,8 +137,7 @@ void open_recipe(struct recipe *recipe, const struct call *call, bool lock)
     free(path);
     if (!read_file(recipe->directory, RECIPE, &content))
         hand_over();
-    end = content.start + content.length;
-    read_fields(recipe, content.start, call->configuration);
+    read_fields(recipe, fields_of(&content), call->configuration);
 }
 
 /* The process's command and its one-letter state (proc_pid_stat(5)); false where another one has

@@ -10,6 +10,8 @@ both.
 The runtime is the caller's (the shim's BinaryName), else `ordinary.runtime` of the configuration,
 else runc, else crun, by PATH; without PATH, as in the last call that had one, since Podman gives it
 to `create` alone. It gets the very arguments that urunc got, so output and exit codes are its own.
+Which one it was is noted, for the door (door/ordinary.c): start, state, kill and delete of such a
+container need no Python.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from urunc.linux.files import (
     make_directories,
     read_bytes,
     read_text,
+    stamp,
     unlink,
     write_whole,
 )
@@ -32,11 +35,15 @@ from urunc.state import is_ours
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import NoReturn
 
     from urunc.config import Config
 
 RUNTIMES = ("runc", "crun")
+RECIPES = ("ordinary.recipe", "ordinary-without-path.recipe")
+"""For the door (door/ordinary.c): what `find` found, and all that it looked at."""
+FIRST = "urunc ordinary 1"
 MARKS = (b"\n# An installed program of urunc:", b"urunc-launcher:/")
 """What urunc's own installed programs hold: the script (launcher/urunc.in), and the compiled one
 that hands over to it (door/launcher.c)."""
@@ -79,24 +86,63 @@ def find(config: Config, preferred: str = "") -> str:
     )
 
 
+def note(config: Config, program: str) -> None:
+    """Note that `find` came to this program without a preferred one, for the door, which has no
+    other directory to look for it than root's."""
+    directory = f"{runtime_directory()}/{COMMON}/programs"
+    if posix.geteuid() or not directory.startswith("/run/urunc.d/"):
+        return
+    path = posix.environ.get(b"PATH", b"").decode("utf-8", "surrogateescape")
+    looked_at = [*config.files(), f"{directory}/ordinary"]
+    asked = config.get("ordinary.runtime")
+    if not asked.startswith("/"):
+        for where in (path, DEFAULT_PATH):
+            looked_at += _candidates((asked,) if asked else RUNTIMES, where)
+    looked_at = list(dict.fromkeys((*looked_at, program)))
+    stamps = (text for file in looked_at for text in (file, stamp(file)))
+    fields = (FIRST, config.path, path, str(len(looked_at)), *stamps, program)
+    content = "".join(f"{field}\0" for field in fields).encode("utf-8", "surrogateescape")
+    file = f"{directory}/{RECIPES[not path]}"
+    try:
+        if read_bytes(file, len(content) + 1) == content:
+            return
+    except OSError:
+        pass
+    try:
+        make_directories(directory, 0o700)
+        write_whole(file, content)
+    except OSError:
+        pass  # the verbs do without
+
+
+def _candidates(names: tuple[str, ...], where: str) -> Iterator[str]:
+    """What is tried of these names on this PATH, up to the first that is there."""
+    for name in names:
+        for directory in where.split(":"):
+            if directory.startswith("/"):
+                yield f"{directory}/{name}"
+                if posix.access(f"{directory}/{name}", posix.X_OK):
+                    return
+
+
 def _by_path() -> str:
     """The first of RUNTIMES on PATH, "" for none. Where it is another than without PATH, that is
     noted: verbs on its containers may come without one."""
-    note = f"{runtime_directory()}/{COMMON}/programs/ordinary"
+    noted_at = f"{runtime_directory()}/{COMMON}/programs/ordinary"
     standard = next(filter(None, (find_program(name, DEFAULT_PATH) for name in RUNTIMES)), "")
     if not posix.environ.get(b"PATH"):
         try:
-            noted = read_text(note)
+            noted = read_text(noted_at)
         except OSError:
             return standard
         return noted if posix.access(noted, posix.X_OK) else standard
     path = next(filter(None, map(find_program, RUNTIMES)), "")
     try:
         if path == standard:
-            unlink(note)
+            unlink(noted_at)
         elif path:
-            make_directories(note.rpartition("/")[0], 0o700)
-            write_whole(note, path.encode())
+            make_directories(noted_at.rpartition("/")[0], 0o700)
+            write_whole(noted_at, path.encode())
     except OSError:
         pass  # not root: nothing to note it in
     return path

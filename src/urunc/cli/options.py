@@ -113,9 +113,12 @@ class Arguments:
 
     def hand_over(self, config: Config | None = None) -> NoReturn:
         """Become the ordinary runtime with the very same arguments; raises HostError."""
-        from urunc.ordinary import become, find
+        from urunc.ordinary import become, find, note
 
-        path = find(config or self.config(), self.runtime)
+        config = config or self.config()
+        path = find(config, self.runtime)
+        if not self.runtime:
+            note(config, path)
         become(path, [*self.runtime_words, *self.argv], self.root)
 
 
