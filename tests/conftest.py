@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from lib.patience import patient
 from lib.support import Network, Urunc, need
 
+# To rewrite the assertions of all files takes seconds, in each worker: what a run compiles is kept
+# for the next, whatever the environment says, which still counts for what tests start.
+sys.dont_write_bytecode = False
 pytest_plugins = ["lib.examples", "lib.workers", "lib.seen"]
 
 KINDS = {
@@ -32,10 +36,18 @@ name is a marker (`./test -m endings`)."""
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test with its kind."""
     for item in items:
-        name = item.path.stem.removeprefix("test_")
-        for kind, patterns in KINDS.items():
-            if any(fnmatch(name, pattern) for pattern in patterns.split()):
-                item.add_marker(kind)
+        for kind in kinds_of(item.path.stem.removeprefix("test_")):
+            item.add_marker(kind)
+
+
+@functools.cache
+def kinds_of(name: str) -> list[str]:
+    """The kinds of the tests in a file, by its name."""
+    return [
+        kind
+        for kind, patterns in KINDS.items()
+        if any(fnmatch(name, pattern) for pattern in patterns.split())
+    ]
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

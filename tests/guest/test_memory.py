@@ -92,6 +92,7 @@ def test_the_least_memory(urunc: Urunc, tmp_path: pathlib.Path, form: str, kerne
         bundle.add("unikernel", file)
         bundle.add("initrd.cpio", PARTS / "linux/initrd.cpio")
         bundle.args("/init", "/bin/sh", "-c", "echo it runs")
+        bundle.config["vm"] = {"kernel": {"parameters": ["quiet"]}}
     else:
         configure(urunc, form, **{"guests.linux.kernel": str(file)})
         bundle = linux(tmp_path / "b", "echo it runs", rootfs=form)

@@ -26,6 +26,7 @@ import tempfile
 import textwrap
 import time
 import uuid
+from collections.abc import Callable
 
 from lib.busybox import BUSYBOX
 from lib.patience import patient, pause, until
@@ -85,6 +86,8 @@ class Engine(Place):
     """Where `network inspect` has the host's address."""
     removal: tuple[str, ...] = ("rm", "--force")
     """The words that remove a container at once."""
+    following: tuple[str, ...] = ("--follow",)
+    """The words with which `logs` goes on, and ends when it is killed."""
     own_init: tuple[str, ...] = ()
     """Words that name a program for `--init`, where the engine's package has none."""
     states: tuple[str, ...] = ()
@@ -287,17 +290,39 @@ class Engine(Place):
         return self.run(sys.executable, "-I", "-c", UDP, address, str(port), payload).stdout.strip()
 
     def wait_for(self, container: str, text: str, times: int = 1, timeout_s: float = 30) -> str:
-        """Wait until a container's log holds a text so many times; returns the whole log."""
+        """Wait until a container's log holds a text so many times; returns the log so far. One
+        client follows the log: to ask again and again takes more CPU time than the guest does."""
         log = ""
 
         def says() -> bool:
             nonlocal log
-            result = self("logs", container, check=False)
-            log = result.stdout + result.stderr
+            log = self._followed(container, lambda so_far: so_far.count(text) >= times, timeout_s)
             return log.count(text) >= times
 
         until(says, lambda: f"no {text!r} in the log of {container}:\n{log}", timeout_s)
         return log
+
+    def _followed(self, container: str, enough: Callable[[str], bool], timeout_s: float) -> str:
+        """A container's log until it is enough, or ends: with the container, or with the time."""
+        log = b""
+        end = time.monotonic() + patient(timeout_s)
+        with subprocess.Popen(
+            [*self.prefix, *self.command("logs", *self.following, container)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env=os.environ | ENVIRONMENT,
+        ) as client:  # fmt: skip
+            try:
+                assert client.stdout
+                while not enough(log.decode(errors="replace")):
+                    left_s = max(0, end - time.monotonic())
+                    if not select.select([client.stdout], [], [], left_s)[0]:
+                        break
+                    if not (more := os.read(client.stdout.fileno(), 65536)):
+                        break
+                    log += more
+            finally:
+                kill(client)
+        return log.decode(errors="replace")
 
     def address(self, container: str, network: str) -> str:
         """A container's address in a network."""

@@ -122,6 +122,7 @@ class RootlessPodman(Podman):
 
     states = (f"{USER_DIRECTORY}/urunc/*", f"{USER_DIRECTORY}/urunc.d/users/*")
     driver = "vfs"
+    following = ()  # in its user namespace is a process more, which would stay
     home = "/run/home"
     daemons = f"""
         echo guest:x:{USER}:{USER}::/run/home:/bin/sh >>/etc/passwd
