@@ -35,11 +35,11 @@ def script(command: list[str]) -> str:
 
 
 def tell(here: pathlib.Path, name: str) -> None:
-    """Name the job to the machine, which answers with its name."""
+    """Name the job to the machine, which answers with its name. It may be slow: how long is waited
+    is for the caller to say, who ends this process."""
     lock = (here / "jobs.lock").open("w")
     with lock, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        line.settimeout(600)
         line.connect(str(here / "jobs.sock"))
         line.sendall(f"{name}\n".encode())
         heard = b""
