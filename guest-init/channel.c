@@ -78,7 +78,16 @@ static void obey(char *line, pid_t application)
         limit_processes(line + 5);
     else if (sscanf(line, "closed %d", &stream) == 1)
         close_stream(stream);
-    else if (sscanf(line, "window %hu %hu", &window.ws_row, &window.ws_col) == 2)
+    else if (strcmp(line, "hold") == 0) {
+        hold_application();
+        tell("held\n");
+    } else if (strcmp(line, "go") == 0)
+        let_application_go();
+    else if (strncmp(line, "again ", 6) == 0) {
+        go_on_as_another(line + 6);
+        tell("told\n");
+        let_application_go();
+    } else if (sscanf(line, "window %hu %hu", &window.ws_row, &window.ws_col) == 2)
         (void)(resize_terminal(&window) || ioctl(STDIN_FILENO, TIOCSWINSZ, &window));
     else
         warn("what the host says is not understood: %s", line);

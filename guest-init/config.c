@@ -127,6 +127,7 @@ void read_configuration(const char *path)
     size_t size;
     char *at, *end;
 
+    records = NULL;
     wait_for(path);
     at = contents(path, &size);
     end = at + size;

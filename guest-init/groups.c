@@ -62,6 +62,25 @@ void join_group(void)
         fail("cannot make a control group namespace: %m");
 }
 
+/* Until the kernel says that all of them stand still. */
+bool freeze_group(bool still)
+{
+    long end = seconds_now() + WAIT_S;
+    char line[128] = "";
+    int fd;
+
+    if (!mounted || !write_group(GROUP "/cgroup.freeze", still ? "1" : "0"))
+        return false;
+    fd = open(GROUP "/cgroup.events", O_RDONLY | O_CLOEXEC);
+    while (still && fd >= 0 && pread(fd, line, sizeof line - 1, 0) > 0 &&
+           strstr(line, "frozen 1") == NULL)
+        if (!pause_before(end))
+            fail("the application does not stand still");
+    if (fd >= 0)
+        close(fd);
+    return true;
+}
+
 bool has_group(void)
 {
     return mounted;

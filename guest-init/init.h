@@ -54,7 +54,7 @@ struct record {
     int count;
     struct record *next;
 };
-void read_configuration(const char *path);
+void read_configuration(const char *path); /* in place of what was read before */
 const struct record *first(const char *key);
 const struct record *following(const struct record *record);
 const char *field(const struct record *record, int number); /* "" where there is none */
@@ -92,6 +92,7 @@ void mount_process_filesystem(void);
 void mount_groups(void);
 void mount_volumes(void);
 void write_files(void);
+void renew_files(void); /* with what the configuration says by now */
 void make_working_directory(void);
 void hide_paths(void);
 
@@ -115,6 +116,8 @@ int returned_rest_ms(void); /* until it is to be looked at all the same, -1 for 
 
 /* network.c */
 void set_up_network(void);
+void leave_network(void); /* addresses and routes are no more */
+void renew_network(void); /* by another configuration of the same devices */
 
 /* transport.c */
 int open_transport(const struct record *record); /* `virtio PORT` or `vsock PORT` */
@@ -147,6 +150,7 @@ void finish_streams(bool hurry, int channel);
 void make_group(void);
 bool has_group(void); /* the kernel may have none */
 void join_group(void);
+bool freeze_group(bool still); /* false where there is none that can be frozen */
 void limit_processes(const char *limit);
 
 /* memory.c */
@@ -159,6 +163,12 @@ pid_t prepare_application(void); /* forks what waits to become the application *
 void start_application(void);
 void signal_application(pid_t application, int signal);
 int ending_signal(int signal); /* what ended it, where it was killed in another's place */
+
+/* again.c: the guest is saved, and goes on as another container's */
+void name_machine(void);
+void hold_application(void);
+void let_application_go(void);
+void go_on_as_another(const char *words); /* SECONDS.NANOSECONDS SEED */
 
 /* credentials.c */
 uid_t application_user(void);

@@ -20,16 +20,6 @@
 
 #define CLOSED_MS 100 /* how often a channel is looked at that nobody listens to now */
 
-static void name_machine(void)
-{
-    const char *name = setting("hostname"), *domain = setting("domainname");
-
-    if (name && sethostname(name, strlen(name)) != 0)
-        fail("cannot set the hostname: %m");
-    if (domain && setdomainname(domain, strlen(domain)) != 0)
-        fail("cannot set the domainname: %m");
-}
-
 /* net.ipv4.ip_forward, or with slashes where a part has a dot. */
 static void set_kernel_parameters(void)
 {

@@ -332,26 +332,40 @@ static bool is_mounted(const char *path)
     return elsewhere;
 }
 
-/* A file in memory, bound on its place: what is there, in the image or in a volume, is not ours to
- * write to. */
-static void bind_file(const char *path, mode_t mode, const char *content)
+#define MANY_FILES 8 /* more than names have */
+
+static const char *bound[MANY_FILES]; /* the places of FILES/0 and so on */
+static int bound_count;
+
+static void write_file(const char *copy, int flags, mode_t mode, const char *content)
 {
-    static int count;
-    char *copy = text(FILES "/%d", count++);
-    int fd = open(copy, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode), target;
-    struct stat found;
+    int fd = open(copy, O_WRONLY | O_CLOEXEC | flags, mode);
 
     for (size_t left = strlen(content); fd >= 0 && left > 0;) {
         ssize_t written = write(fd, content, left);
 
         if (written < 0)
-            fail("cannot write %s: %m", path);
+            fail("cannot write %s: %m", copy);
         content += written;
         left -= written;
     }
     if (fd < 0 || fchmod(fd, mode) != 0)
-        fail("cannot write %s: %m", path);
+        fail("cannot write %s: %m", copy);
     close(fd);
+}
+
+/* A file in memory, bound on its place: what is there, in the image or in a volume, is not ours to
+ * write to. */
+static void bind_file(const char *path, mode_t mode, const char *content)
+{
+    char *copy = text(FILES "/%d", bound_count);
+    int target;
+    struct stat found;
+
+    if (bound_count == MANY_FILES)
+        fail("more than %d files", MANY_FILES);
+    bound[bound_count++] = path;
+    write_file(copy, O_CREAT | O_EXCL, mode, content);
     target = find_or_make(path, FILE_);
     if (fstat(target, &found) != 0 || S_ISDIR(found.st_mode))
         fail("%s is no file", path);
@@ -373,6 +387,15 @@ void write_files(void)
         if (strcmp(field(record, 3), "asked") == 0 || !is_mounted(path))
             bind_file(path, number(field(record, 1), 8, "file"), field(record, 2));
     }
+}
+
+void renew_files(void)
+{
+    for (const struct record *record = first("file"); record; record = following(record))
+        for (int i = 0; i < bound_count; i++)
+            if (strcmp(bound[i], field(record, 0)) == 0)
+                write_file(text(FILES "/%d", i), O_TRUNC, number(field(record, 1), 8, "file"),
+                           field(record, 2));
 }
 
 void make_working_directory(void)

@@ -102,6 +102,32 @@ static void change_link(int index, unsigned mtu)
         fail("net: cannot set up device %d: %m", index);
 }
 
+/* Its routes go with it, and the addresses of IPv6. */
+static void shut_link(int index)
+{
+    struct message message;
+    struct ifinfomsg *link = begin(&message, RTM_NEWLINK, 0, sizeof *link);
+
+    link->ifi_index = index;
+    link->ifi_change = IFF_UP;
+    if (request(&message) != 0)
+        fail("net: cannot shut device %d: %m", index);
+}
+
+static void remove_address(int index, const char *word)
+{
+    struct address address = parse_address(word);
+    struct message message;
+    struct ifaddrmsg *fields = begin(&message, RTM_DELADDR, 0, sizeof *fields);
+
+    fields->ifa_family = address.family;
+    fields->ifa_prefixlen = address.prefix;
+    fields->ifa_index = index;
+    add(&message, IFA_LOCAL, address.bytes, address.size);
+    if (request(&message) != 0 && errno != EADDRNOTAVAIL)
+        fail("net: cannot remove the address %s: %m", word);
+}
+
 static void add_address(int index, const char *word)
 {
     struct address address = parse_address(word);
@@ -306,15 +332,67 @@ static void set_up(const struct device *of)
     }
 }
 
-void set_up_network(void)
+static void open_netlink(void)
 {
     netlink = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
     if (netlink < 0)
         fail("net: no rtnetlink: %m");
+}
+
+void set_up_network(void)
+{
+    open_netlink();
     change_link(if_nametoindex("lo"), 0);
     find_devices();
     name_devices();
     for (int i = 0; i < device_count; i++)
         set_up(&devices[i]);
+    close(netlink);
+}
+
+static void change_hardware_address(int index, const char *mac)
+{
+    struct message message;
+    unsigned char octets[6];
+    struct ifinfomsg *link = begin(&message, RTM_NEWLINK, 0, sizeof *link);
+
+    if (sscanf(mac, "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx", &octets[0], &octets[1], &octets[2],
+               &octets[3], &octets[4], &octets[5]) != 6)
+        fail("net: %s is no hardware address", mac);
+    link->ifi_index = index;
+    add(&message, IFLA_ADDRESS, octets, sizeof octets);
+    if (request(&message) != 0)
+        fail("net: cannot have the hardware address %s: %m", mac);
+}
+
+void leave_network(void)
+{
+    open_netlink();
+    for (int i = 0; i < device_count; i++) {
+        const struct record *record = devices[i].record;
+
+        for (int j = 1; j < record->count; j++)
+            if (strncmp(field(record, j), "addr=", 5) == 0)
+                remove_address(devices[i].index, field(record, j) + 5);
+        shut_link(devices[i].index);
+    }
+    close(netlink);
+}
+
+void renew_network(void)
+{
+    const struct record *record = first("net");
+
+    open_netlink();
+    for (int i = 0; i < device_count; i++, record = following(record)) {
+        const char *mac = record ? item(record, "mac=") : NULL;
+
+        if (record == NULL)
+            fail("net: there were %d devices", device_count);
+        devices[i].record = record;
+        if (mac)
+            change_hardware_address(devices[i].index, mac);
+        set_up(&devices[i]);
+    }
     close(netlink);
 }

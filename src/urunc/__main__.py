@@ -122,7 +122,8 @@ def run(
         sys.stdout.write(of_verb(verb, module))
         return 0
     _apply_globals(arguments, () if verb in ("create", "run") else arguments.words)
-    logs.container = arguments.words[0] if arguments.words and verb != "cache" else ""
+    of_container = arguments.words and verb not in ("cache", "snapshot")
+    logs.container = arguments.words[0] if of_container else ""
     code: int = module.main(arguments)
     return code
 

@@ -28,6 +28,9 @@ LEAST_ROOTFS_MIB = 16
 # config`.
 FIRMWARE = ("auto", "qboot", "seabios")
 ON_UNKNOWN = ("warn", "refuse")
+SNAPSHOTS = ("never", "asked", "always")
+"""Which containers start from a snapshot: none, those whose annotation asks for it, or all but
+those whose annotation says otherwise."""
 NETWORK_MODES: tuple[NetworkMode, ...] = ("dynamic", "pod", "shared", "none")
 AUTO_MODE = "auto"
 """The mode by where the container is: `pod` in a pod, else `dynamic`."""
@@ -61,6 +64,11 @@ SCHEMA: dict[str, Any] = {
     "users.first": 2_000_000_000,
     "users.count": 65_536,
     "security.selinux_type": "",
+    "start.snapshots": "never",
+    "start.directory": "/var/lib/urunc/snapshots",
+    "start.limit_mib": 8192,
+    "start.ready": "",
+    "start.wait_s": 120,
     "storage.rootfs": [],
     "storage.rootfs_size_mib": 0,
     "storage.rootfs_size_limit_mib": 16_384,
@@ -73,8 +81,8 @@ SCHEMA: dict[str, Any] = {
     "storage.image_limit_mib": 16_384,
     "storage.build_timeout_s": 600,
     "annotations.allow": [
-        "accelerator", "console", "disks", "memory", "network", "ports", "rootfs", "rootfsSize",
-        "vcpus", "volumes",
+        "accelerator", "console", "disks", "memory", "network", "ports", "ready", "rootfs",
+        "rootfsSize", "start", "vcpus", "volumes",
     ],
     "annotations.host_devices": [],
     "annotations.unknown": "warn",
@@ -208,6 +216,12 @@ def _check(pattern: str, value: Any) -> str:
         return f"'{value}' is none of auto, kvm, tcg"
     if pattern == "monitors.*.firmware" and value not in FIRMWARE:
         return f"'{value}' is none of {', '.join(FIRMWARE)}"
+    if pattern == "start.snapshots" and value not in SNAPSHOTS:
+        return f"'{value}' is none of {', '.join(SNAPSHOTS)}"
+    if pattern == "start.ready" and value:
+        from urunc.bundle.ready import problem_of
+
+        return problem_of(value)
     if pattern == "annotations.unknown" and value not in ON_UNKNOWN:
         return f"'{value}' is none of {', '.join(ON_UNKNOWN)}"
     if pattern == "network.mode" and value not in (AUTO_MODE, *NETWORK_MODES):
@@ -222,7 +236,9 @@ def _check(pattern: str, value: Any) -> str:
         and not value.startswith("/")
     ):
         return f"'{value}' is not an absolute path"
-    if pattern == "storage.cache" and (not value.startswith("/") or value.endswith("/")):
+    if pattern in ("storage.cache", "start.directory") and (
+        not value.startswith("/") or value.endswith("/")
+    ):
         return f"'{value}' is not an absolute path of a directory"
     if pattern in ("storage.rootfs", "guests.*.filesystems"):
         from urunc.storage.facts import ROOT_FORMATS

@@ -8,7 +8,10 @@ is lost that is said after start. `channel.out` brings `ready` once the applicat
 where the guest's kernel killed a process of it for want of memory, and `exit N`, the application's
 exit code as a shell has it. What was said stays there for whoever else looks: one who wants to know
 at the end must hold the reading end before the monitor ends, for a FIFO that nobody has open is
-empty. The guest is not trusted: what it says is bounded, and at worst a wrong exit code of its own.
+empty. For a guest that is saved there are `hold` and `go`, between which its application stands
+still (`held`), and `again TIME SEED` to go on as another container (`told`).
+
+The guest is not trusted: what it says is bounded, and at worst a wrong exit code of its own.
 """
 
 from __future__ import annotations
@@ -33,6 +36,10 @@ class Said:
     """The application's exit code."""
     kills: int = 0
     """How often the guest's memory ran out, and processes were killed for it."""
+    held: bool = False
+    """Whether its application was made to stand still once."""
+    told: bool = False
+    """Whether it has gone on as another container's."""
 
 
 def make(directory: str, uid: int, gid: int) -> None:
@@ -68,7 +75,13 @@ def said(fd: int) -> Said:
         word, _, number = line.partition(b" ")
         if word == b"exit" and number.isdigit() and int(number[:4]) < 256:
             code = int(number[:4])
-    return Said(ready=b"ready" in lines, code=code, kills=lines.count(b"oom"))
+    return Said(
+        ready=b"ready" in lines,
+        code=code,
+        kills=lines.count(b"oom"),
+        held=b"held" in lines,
+        told=b"told" in lines,
+    )
 
 
 def last_words(fd: int) -> Said:
@@ -101,6 +114,24 @@ def limit_processes(directory: str, most: int) -> bool:
     """Limit the application to `most` tasks, UNLIMITED (-1) for any number; False as in
     `signal`."""
     return _tell(directory, b"pids %s\n" % (b"max" if most < 0 else b"%d" % most))
+
+
+def hold(directory: str) -> bool:
+    """Have the application stand still; False as in `signal`."""
+    return _tell(directory, b"hold\n")
+
+
+def let_go(directory: str) -> bool:
+    """Have it go on; False as in `signal`."""
+    return _tell(directory, b"go\n")
+
+
+def tell_again(directory: str, now_ns: int, seed: bytes) -> bool:
+    """Have the guest's init read its configuration anew, set the clock (nanoseconds since the
+    Epoch) and the random numbers (64 bytes), and let the application go on; False as in
+    `signal`."""
+    seconds, rest = divmod(now_ns, 10**9)
+    return _tell(directory, f"again {seconds}.{rest:09} {seed.hex()}\n".encode())
 
 
 def closed(directory: str, stream: int) -> bool:

@@ -36,6 +36,9 @@ NAMES = {
     17: "storage ready",
     18: "execve of the monitor",
     19: "saved guest goes on",
+    20: "snapshot's key known",
+    21: "saved guest taken up",
+    22: "guest knows who it is",
 }
 
 enabled = posix.environ.get(b"URUNC_TIMESTAMPS") == b"1"

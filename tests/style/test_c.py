@@ -39,18 +39,19 @@ INTEL_ONLY = {"guests-src/probe", "guests-src/solo5-double"}
 # guest-init: which file calls functions, or reads variables, of which others; all may call those of
 # messages.c, which calls nobody's (what ends after a failure is handed in by main.c).
 CALLS = {
+    "again": "config groups kernel mounts network",
     "application": "config credentials groups mounts paths streams",
     "archive": "config kernel",
     "attach": "paths",
-    "channel": "application config groups streams transport",
+    "channel": "again application config groups streams transport",
     "config": "kernel",
     "credentials": "config",
     "end": "channel config held kernel returned streams",
-    "groups": "config",
+    "groups": "config kernel",
     "held": "",
     "kernel": "",
-    "main": "application channel config end groups kernel memory mounts network returned root "
-    "streams",
+    "main": "again application channel config end groups kernel memory mounts network returned "
+    "root streams",
     "memory": "channel",
     "messages": "",
     "mounts": "attach config groups held kernel options paths root tmpfs",

@@ -26,19 +26,20 @@ ROOMS = {
     " programs state",
     "net": "bundle.network_files directory journal linux plan.model state",
     "cgroup": "bundle journal journaled linux plan.device_nodes plan.model state",
-    "snapshot": "linux monitors net.facts plan.model plan.network storage.facts storage.sparse",
+    "snapshot": "bundle.ready linux monitors net.facts plan.model plan.network storage.facts"
+    " storage.sparse",
     "init": "bundle config guest_channel ids linux monitors plan.device_nodes plan.model programs"
     " state storage.facts storage.virtiofsd timing",
     "lifecycle": "bundle cgroup config directory filters guest_channel guests ids init journal"
     " journaled linux monitor_client monitors net plan snapshot state storage timing users",
     "cli": "bundle cgroup config doctor features guest_channel guests ids init lifecycle linux"
-    " monitors net.facts ordinary plan state storage timing users",
+    " monitors net.facts ordinary plan snapshot.store state storage timing users",
     "doctor": "config linux monitors ordinary plan.compatibility plan.host programs storage.mkfs"
     " storage.virtiofsd",
     "shim": "__main__ bundle cgroup config features guest_channel lifecycle linux monitors"
     " programs snapshot.files state storage.detached_mounts tomltext",
     "__main__": "cli ordinary places state timing",
-    "config": "linux.files storage.facts tomltext",
+    "config": "bundle.ready linux.files storage.facts tomltext",
     "directory": "linux state",
     "features": "bundle cgroup.systemd config filters guests linux monitors ordinary programs"
     " storage.options",

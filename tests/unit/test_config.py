@@ -134,7 +134,7 @@ def test_unknown_keys(file: pathlib.Path, text: str, line: int, words: str, hint
             "[annotations]\nallow = ['vcpus', 'vcpu']\n",
             2,
             "'annotations.allow': unknown 'vcpu', known: accelerator, console, disks, memory, "
-            "network, ports, rootfs, rootfsSize, vcpus, volumes",
+            "network, ports, ready, rootfs, rootfsSize, start, vcpus, volumes",
         ),
     ],
 )

@@ -51,8 +51,10 @@ OVERRIDES = (
     "memory",
     "network",
     "ports",
+    "ready",
     "rootfs",
     "rootfsSize",
+    "start",
     "vcpus",
     "volumes",
 )
@@ -167,7 +169,7 @@ def claims(document: Any, bundle: str, config: Config) -> bool:
         return False
     if config.get("ordinary.guest"):
         return True
-    if isinstance(annotations, dict) and _said(annotations, KEYS):
+    if isinstance(annotations, dict) and annotated(annotations, KEYS):
         return True
     path = root.get("path") if isinstance(root, dict) else None
     if not isinstance(path, str) or not path:
@@ -177,7 +179,7 @@ def claims(document: Any, bundle: str, config: Config) -> bool:
 
 def read(spec: Spec, config: Config) -> UnikernelImage:
     """The image of a container that claims to be a unikernel's. Raises ImageError."""
-    found = _said(spec.annotations, KEYS)
+    found = annotated(spec.annotations, KEYS)
     source = "config.json: annotation"
     remarks = strangers(spec.annotations, config)
     if not found:
@@ -187,13 +189,7 @@ def read(spec: Spec, config: Config) -> UnikernelImage:
     if not found and config.get("ordinary.guest"):
         found, source = _ordinary(config)
     values = _decode(found, source, config)
-    overrides = _said(spec.annotations, OVERRIDES)
-    for key in overrides:
-        if key not in config.get("annotations.allow"):
-            where = config.source("annotations.allow")
-            raise ImageError(
-                f"annotation '{PREFIX}{key}': not allowed on this machine", f"set in {where}"
-            )
+    overrides = _overrides(spec, config)
     mount_rootfs = [_truth(values, key, source) for key in ("useDMBlock", "mountRootfs")]
     machine = spec.machine
     for key, said in (
@@ -234,7 +230,22 @@ def read(spec: Spec, config: Config) -> UnikernelImage:
     )
 
 
-def _said(annotations: Mapping[str, str], keys: tuple[str, ...]) -> dict[str, str]:
+def _overrides(spec: Spec, config: Config) -> dict[str, str]:
+    found = annotated(spec.annotations, OVERRIDES)
+    for key in found:
+        if key not in config.get("annotations.allow"):
+            where = config.source("annotations.allow")
+            raise ImageError(
+                f"annotation '{PREFIX}{key}': not allowed on this machine", f"set in {where}"
+            )
+    if "start" in found or "ready" in found:
+        from urunc.bundle.ready import check
+
+        check(found)
+    return found
+
+
+def annotated(annotations: Mapping[str, str], keys: tuple[str, ...]) -> dict[str, str]:
     """What annotations say to a container. Those of a pod are those of all its containers:
     `KEY.NAME` is for the container of a name alone, and goes before `KEY`."""
     own_name = container_name(annotations)

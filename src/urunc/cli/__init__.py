@@ -29,6 +29,7 @@ VERBS = {
     "config": "config",
     "timeline": "timeline",
     "cache": "cache",
+    "snapshot": "snapshot",
     "completion": "completion",
     "doctor": "doctor",
 }

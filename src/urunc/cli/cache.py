@@ -62,7 +62,7 @@ def _list(entries: list[CacheEntry], *, as_json: bool) -> None:
     for entry in entries:
         key, _, image_format = entry.name.partition(".")
         sizes = _mib(entry.size_bytes), _mib(entry.disk_bytes)
-        times = _time(entry.made_s), _time(entry.used_s)
+        times = time_shown(entry.made_s), time_shown(entry.used_s)
         rows.append((key[:KEY_SHOWN], image_format, *sizes, *times, entry.source))
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     for row in rows:
@@ -82,7 +82,7 @@ def _prune(path: str, arguments: Arguments, *, as_json: bool) -> None:
             raise UsageError(f"option '--keep-mib': '{keep}' is not a whole number")
         removed = cache.shrink(path, int(keep) * cache.MIB)
     else:
-        removed = cache.shrink(path, -1, recent_s=_seconds(arguments.get("--unused-for")))
+        removed = cache.shrink(path, -1, recent_s=seconds_of(arguments.get("--unused-for")))
     if as_json:
         sys.stdout.write(dumps([_plain(entry) for entry in removed]) + "\n")
         return
@@ -92,7 +92,8 @@ def _prune(path: str, arguments: Arguments, *, as_json: bool) -> None:
     sys.stdout.write(f"{len(removed)} images removed, {_mib(disk_bytes)} MiB of the disk\n")
 
 
-def _seconds(text: str) -> int:
+def seconds_of(text: str) -> int:
+    """The seconds of a time as `--unused-for` has it; raises UsageError."""
     text = text or UNUSED_FOR
     if text[-1] not in SECONDS or not text[:-1].isdecimal():
         raise UsageError(
@@ -119,7 +120,7 @@ def _mib(size_bytes: int) -> str:
     return f"{size_bytes / cache.MIB:.1f}"
 
 
-def _time(seconds: int) -> str:
+def time_shown(seconds: int) -> str:
     """How long ago a time (seconds since the Epoch) is, in the largest unit that fits."""
     ago = max(int(time()) - seconds, 0)
     unit = next((unit for unit in "dhm" if ago >= SECONDS[unit]), "s")

@@ -94,6 +94,13 @@ DESCRIPTIONS = {
         "A guest that has no shared folder gets its root file system as an image. Images are kept, "
         "and shared by containers of the same layers. `prune` removes what no container uses.",
     ),
+    "snapshot": (
+        "Snapshots are what containers start from that ask for it (docs/warm-start.md); the first "
+        "container of a kind makes it. `inspect` shows what is known of one, and with --verify "
+        "reads it to the end; KEY may be cut short. `warm` starts a container of a bundle, waits "
+        "until its snapshot is there, and deletes the container. `prune` removes what is not in "
+        "use at the moment.",
+    ),
     "doctor": (
         "Each line is fine, a note (a limit that one can live with) or a problem, and says what to "
         "type or to set. KVM is not only opened: a guest of a few bytes is run, and network "
@@ -135,6 +142,11 @@ EXAMPLES = {
     "cache": (
         ("what there is", "urunc cache list"),
         ("all that was not used for a day", "urunc cache prune --unused-for 24h"),
+    ),
+    "snapshot": (
+        ("what there is", "urunc snapshot list"),
+        ("have one made ahead", "urunc snapshot warm /run/bundles/web"),
+        ("all that was not used for a day", "urunc snapshot prune --unused-for 24h"),
     ),
     "completion": (("in ~/.bashrc", 'eval "$(urunc completion bash)"'),),
 }

@@ -426,7 +426,9 @@ class Creation:
         )
         from urunc.lifecycle import recipe
 
-        self.recipe = recipe.draft(self.state, plan, self.network, self.journal)
+        self.recipe = recipe.draft(
+            self.state, plan, self.network, self.journal, self.config.get("start.snapshots")
+        )
         self.text = dumps(self.state.document)
 
     def _record(self) -> None:

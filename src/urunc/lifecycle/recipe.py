@@ -40,8 +40,11 @@ class Draft:
     """What is behind them, up to the network's dump."""
 
 
-def draft(state: State, plan: Plan, network: GuestNetwork, journal: Journal) -> Draft:
-    """The recipe of a container whose journal and state are complete."""
+def draft(
+    state: State, plan: Plan, network: GuestNetwork, journal: Journal, snapshots: str
+) -> Draft:
+    """The recipe of a container whose journal and state are complete; `snapshots` is the
+    configuration's start.snapshots."""
     document = state.document
     pid, start_time = document["initProcess"]
     groups = state.group_paths
@@ -52,7 +55,7 @@ def draft(state: State, plan: Plan, network: GuestNetwork, journal: Journal) -> 
         rest=(
             *_state_text(state),
             state.timestamps,
-            *_start(state, plan, network),
+            *(_start(state, plan, network) if snapshots == "never" else ("", "", "")),
             *("" if actions is None else "yes", oom_file(groups) if groups else ""),
             *(text for action in actions or () for text in action),
             "",

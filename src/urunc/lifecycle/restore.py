@@ -11,31 +11,29 @@ from __future__ import annotations
 
 import posix
 
-from urunc import guest_channel, logs, monitors, timing
+from urunc import logs, timing
 from urunc.bundle import image
 from urunc.directory import Directory
 from urunc.errors import (
     Error,
     ExistsError,
     HostError,
-    MonitorError,
     SnapshotError,
     WrongStatusError,
     reason,
 )
-from urunc.lifecycle.checkpoint import connect, has_ended
 from urunc.lifecycle.create import Creation, create
 from urunc.lifecycle.delete import end
+from urunc.lifecycle.loading import Loading
 from urunc.lifecycle.run_hooks import run_hooks
 from urunc.lifecycle.start import let_go
 from urunc.linux import _linux
 from urunc.linux.files import O_PATH, exists, open_in_root, unlink
-from urunc.monitor_client import NONSENSE
 from urunc.net.facts import NetFacts
-from urunc.plan.model import as_planned, unflatten
+from urunc.plan.model import as_planned
 from urunc.plan.prepare import within_pod
 from urunc.record import replace
-from urunc.snapshot import fit, lend
+from urunc.snapshot import fit
 from urunc.snapshot.files import Reading, digest
 from urunc.snapshot.guard import Guard
 from urunc.snapshot.host import host_for
@@ -53,8 +51,7 @@ if TYPE_CHECKING:
     from urunc.bundle.spec import Spec
     from urunc.config import Config
     from urunc.lifecycle.create import CreateOptions
-    from urunc.monitor_client import Control
-    from urunc.monitors import Launch, Monitor, Snapshots
+    from urunc.monitors import Launch, Snapshots
     from urunc.plan.model import Plan, PlannedFile
     from urunc.plan.prepare import Prepared
     from urunc.snapshot.manifest import SavedDisk
@@ -65,8 +62,6 @@ NO_EXCHANGE = (
     "the image's file system cannot exchange two files at once (renameat2(2), RENAME_EXCHANGE): "
     "keep the bundle on another"
 )
-READY = b"ready\n"
-"""What urunc's init in the guest has said before it was saved."""
 
 
 class Restoring:
@@ -187,7 +182,7 @@ class Restoring:
             if status != CREATED:
                 raise WrongStatusError(f"restore '{identifier}': container is {status}")
             let_go(state, None)
-            _Loading(state, config, self.saved).run()
+            Loading(state, config, self.saved).run()
             timing.stamp(19)
         finally:
             directory.unlock()
@@ -363,78 +358,3 @@ class _Restoration(Creation):
 
 def _targets(targets: Iterable[str]) -> str:
     return ", ".join(f"'{target}'" for target in targets) or "none"
-
-
-class _Loading:
-    """A monitor that waits for its guest."""
-
-    def __init__(self, state: State, config: Config, saved: Reading) -> None:
-        self.state = state
-        self.saved = saved
-        self.plan, self.chosen = state.read_by("plan", unflatten)
-        self.monitor: Monitor = monitors.load(self.plan.monitor, config)
-
-    def run(self) -> None:
-        """Have it load the guest, which goes on; raises MonitorError."""
-        state = self.state
-        try:
-            control = connect(self.state, self.monitor)
-            try:
-                self._load(control)
-            finally:
-                control.close()
-            if self.plan.application.channel == "virtio":
-                self._say_ready()
-            control = connect(self.state, self.monitor)
-            try:
-                self.monitor.order(control, "resume")
-            finally:
-                control.close()
-        except MonitorError as error:
-            gone = has_ended(state)
-            why = f"{self.plan.monitor} ended: its console has the reason" if gone else error
-            raise MonitorError(f"restore '{state.id}' from '{self.saved.path}': {why}") from None
-
-    def _load(self, control: Control) -> None:
-        snapshots = self.monitor.snapshots()
-        assert snapshots
-        state = self.state
-        files = {name: self.saved.files[name] for name in snapshots.files}
-        paths: dict[str, str] = {}
-        here = fit.interfaces_of(self.plan, state.read("net", NetFacts))
-        before = self.saved.manifest.interfaces
-        taps = {old.tap: new.tap for old, new in zip(before, here, strict=True)}
-        own: list[int] = []
-        try:
-            if snapshots.lent:
-                paths = lend.lend(state.pid, self.chosen.user, files, read_only=True)
-            for name in () if snapshots.lent else snapshots.files:
-                files[name] = lend.to_read(files[name])
-                own.append(files[name])
-            version = self.plan.host.program.version
-            snapshots.load(control, files, paths, version, taps)
-        except NONSENSE as error:
-            raise MonitorError(f"an answer that makes no sense: {error!r}") from None
-        finally:
-            for fd in own:
-                posix.close(fd)
-            if paths:
-                self._take_back(snapshots.files)
-
-    def _take_back(self, names: tuple[str, ...]) -> None:
-        """What was lent, unless the monitor has ended, and with it the mounts."""
-        try:
-            lend.take_back(self.state.pid, names)
-        except HostError as error:
-            if not has_ended(self.state):
-                logs.warn(f"restore '{self.state.id}': {error.message}")
-
-    def _say_ready(self) -> None:
-        """What the guest's init does not say again, to who listens now."""
-        path = f"{self.state.directory}/{guest_channel.OUT}"
-        try:
-            fd = posix.open(path, posix.O_WRONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
-            posix.write(fd, READY)
-            posix.close(fd)
-        except OSError as error:
-            raise MonitorError(f"the channel of the guest's init: {reason(error)}") from None

@@ -45,7 +45,14 @@ def start(root: str, identifier: str, config: Config) -> State:
         if status != CREATED:
             raise _wrong_status(identifier, status)
         changed = _look_again(state, config)
-        let_go(state, changed)
+        if config.get("start.snapshots") != "never":
+            from urunc.lifecycle import warm
+
+            way = warm.begin(state, config, changed)
+            let_go(state, way.letter)
+            way.follow()
+        else:
+            let_go(state, changed)
     finally:
         directory.unlock()
     try:

@@ -206,6 +206,15 @@ class Snapshots:
         that takes it up."""
         raise NotImplementedError
 
+    def words(self, launch: Launch) -> tuple[str, ...]:
+        """What the guest is told when it boots."""
+        raise NotImplementedError
+
+    def logging(self, launch: Launch, path: str) -> Launch | None:
+        """The launch of a monitor that also writes what its guest prints to a FIFO, for as long as
+        somebody reads it; None where it cannot."""
+        return None
+
     def waiting(self, launch: Launch) -> Launch:
         """The launch of a monitor that waits for a saved guest in place of booting one."""
         raise NotImplementedError

@@ -52,6 +52,9 @@ class FirecrackerSnapshots(Snapshots):
                 found.append(f"{key}: {dumps(seen)}")
         return tuple(found)
 
+    def words(self, launch: Launch) -> tuple[str, ...]:
+        return (dumps(loads(launch.files[CONFIGURATION])["boot-source"]),)
+
     def waiting(self, launch: Launch) -> Launch:
         argv = list(launch.argv)
         index = argv.index("--config-file")

@@ -67,6 +67,23 @@ class QemuSnapshots(Snapshots):
                 found.append(word)
         return tuple(found)
 
+    def words(self, launch: Launch) -> tuple[str, ...]:
+        argv = launch.argv
+        return tuple(
+            argv[index + 1]
+            for index, word in enumerate(argv[:-1])
+            if word in ("-append", "-initrd")
+        )
+
+    def logging(self, launch: Launch, path: str) -> Launch | None:
+        argv = list(launch.argv)
+        for index, word in enumerate(argv[1:], 1):
+            if argv[index - 1] == "-chardev" and not word.startswith(
+                ("pipe,id=channel", "socket,id=share")
+            ):
+                argv[index] = f"{word},logfile={path},logappend=on"
+        return Launch(**{**launch.__dict__, "argv": tuple(argv)})
+
     def waiting(self, launch: Launch) -> Launch:
         return Launch(**{**launch.__dict__, "argv": (*launch.argv, "-incoming", "defer")})
 

@@ -28,6 +28,8 @@ UMOUNT_NOFOLLOW = 8
 RESTRICTED = mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV | mounts.MOUNT_ATTR_NOEXEC
 PLACE = f"{RUN}/snapshot"
 """The directory of lent files in the monitor's root."""
+LOG = f"{RUN}/console.log"
+"""A FIFO there, by which what the guest prints is heard until it is ready."""
 
 
 def lend(
@@ -63,6 +65,25 @@ def lend(
         for tree in trees.values():
             posix.close(tree)
     return places
+
+
+def make_log(pid: int, user: MonitorUser) -> int:
+    """The reading end of a FIFO at LOG in the root of an init that is to become the monitor. Raises
+    HostError."""
+
+    def make() -> None:
+        posix.setegid(user.gid)
+        posix.seteuid(user.uid)
+        posix.mkfifo(LOG, 0o600)
+
+    try:
+        _call_in_mounts(pid, make)
+        return posix.open(
+            f"/proc/{pid}/root{LOG}",
+            posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC | posix.O_NOFOLLOW,
+        )
+    except OSError as error:
+        raise HostError(f"listen to the guest's console: {reason(error)}") from None
 
 
 def to_read(fd: int) -> int:
