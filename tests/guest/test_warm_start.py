@@ -109,6 +109,8 @@ def test_what_differs_boots(warm: Warm, tmp_path: pathlib.Path, monitor: str) ->
     """Other words, another memory, another ready mark: another key. Not asked: as ever."""
     bundle = asking(tmp_path / "b", monitor, "probe.hang")
     warm.saved(bundle)
+    shown = warm.urunc("plan", "--bundle", str(bundle.path)).stdout
+    assert "from a snapshot, if there is one of its key" in shown
     bundle.args("app", "probe.beat=20", "probe.hang", "other")
     warm.saved(bundle, 2)
     bundle.config["linux"]["resources"]["memory"]["limit"] += 4 << 20
@@ -166,6 +168,8 @@ def test_what_cannot_be(warm: Warm, tmp_path: pathlib.Path) -> None:
 
     bundle = asking(tmp_path / "b", "qemu", "probe.hang", start="snapshot")
     boots(bundle, "nobody can give a unikraft guest new random numbers")
+    shown = warm.urunc("plan", "--bundle", str(bundle.path)).stdout
+    assert "boots: nobody can give" in shown
     bundle.config["annotations"][START] = "snapshot same-random"
     bundle.config["annotations"][READY] = "init"
     boots(bundle, "the ready mark is 'init'")

@@ -22,10 +22,17 @@ and whether `delete` is in the recipe."""
 
 
 def expected(
-    plan: Plan, hooks: Container[str], *, systemd: bool, configuration: str, switch: str
+    plan: Plan,
+    hooks: Container[str],
+    *,
+    systemd: bool,
+    configuration: str,
+    switch: str,
+    warm: bool = False,
 ) -> dict[str, str]:
     """Verb → why it takes Python, "" where it does not, as far as the plan tells. `kill` is that
-    with SIGKILL: any other signal takes Python. `switch` is the environment's URUNC_DOOR."""
+    with SIGKILL: any other signal takes Python. `switch` is the environment's URUNC_DOOR,
+    `warm` whether a snapshot may be asked for."""
     verbs = dict.fromkeys(("start", "state", "kill", "delete"), "")
     if switch == "off":
         return dict.fromkeys(verbs, "URUNC_DOOR=off")
@@ -36,6 +43,8 @@ def expected(
         verbs["delete"] = UNLESS_GONE
     if "poststart" in hooks:
         verbs["start"] = "poststart hooks"
+    elif warm:
+        verbs["start"] = "it may be from a snapshot"
     if "poststop" in hooks:
         verbs["delete"] = "poststop hooks"
     elif systemd:

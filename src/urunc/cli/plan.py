@@ -23,6 +23,8 @@ from urunc.ids import ids_of
 from urunc.init import attributes
 from urunc.init.setup import ATTACH, Ready, build
 from urunc.jsontext import dumps, loads
+from urunc.lifecycle.recipe import may_be_warm
+from urunc.lifecycle.warm import foreseen
 from urunc.linux.files import read_text
 from urunc.net.facts import Interface, NetFacts
 from urunc.plan import prepare
@@ -103,6 +105,7 @@ def _look(path: str, arguments: Arguments, config: Config) -> Shown | Ordinary:
         parsed.hooks,
         systemd=arguments.has("--systemd-cgroup"),
         configuration=arguments.get("--config"),
+        warm=may_be_warm(config.get("start.snapshots"), parsed.annotations),
         switch=posix.environ.get(b"URUNC_DOOR", b"").decode(errors="replace"),
     )
     if arguments.get("--id") and "URUNC_DOOR=off" not in door.values():
@@ -186,6 +189,7 @@ def _shown(
         steps=build(plan, user, launch, parsed, f"{directory}/root", ready, storage),
         attributes=attributes.describe(parsed),
         limits=_limits(parsed),
+        start=foreseen(plan, net, storage, parsed.annotations, config),
         door=door,
         warnings=[*plan.warnings, *prepared.omissions(net, storage)],
     )
@@ -213,6 +217,7 @@ def _document(shown: Shown | Ordinary) -> dict[str, Any]:
         "attributes": shown.attributes,
         "limits": shown.limits,
         "door": shown.door,
+        "start": shown.start,
         "netDevices": dict(shown.spec.net_devices),
         "hooks": {kind: plain(hooks) for kind, hooks in shown.spec.hooks.items()},
         "warnings": shown.warnings,

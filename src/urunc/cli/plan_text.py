@@ -47,6 +47,8 @@ class Shown:
     limits: list[str]
     door: dict[str, str]
     """Verb → why it takes Python, "" for the door (by_door.py)."""
+    start: str
+    """Whether it is from a snapshot, "" where nobody has asked for that."""
     warnings: list[str]
 
 
@@ -61,6 +63,7 @@ def text(shown: Shown) -> str:
     """The whole of a unikernel's container, for people."""
     rows = _summary(shown.plan, shown.launch, shown.net, known=shown.known)
     rows.append(("door", by_door.in_words(shown.door)))
+    rows += [("start", shown.start)] if shown.start else []
     rows += [("warning", text) for text in shown.warnings]
     hooks = [
         f"{kind} {' '.join(map(_shell, (hook.path, *hook.args[1:])))}"

@@ -20,6 +20,8 @@ from urunc.state import CREATED, FILE, JOURNAL, RUNNING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from urunc.config import Config
     from urunc.journal import Journal
     from urunc.lifecycle.guest_network import GuestNetwork
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 NAME = "recipe"
 FIRST = "urunc recipe 1"
+WISH = "com.urunc.unikernel.start"
 
 
 @record
@@ -55,7 +58,7 @@ def draft(
         rest=(
             *_state_text(state),
             state.timestamps,
-            *(_start(state, plan, network) if snapshots == "never" else ("", "", "")),
+            *_start(state, plan, network, snapshots),
             *("" if actions is None else "yes", oom_file(groups) if groups else ""),
             *(text for action in actions or () for text in action),
             "",
@@ -87,6 +90,14 @@ def write(draft: Draft, state: State, network: GuestNetwork, config: Config) -> 
         pass  # the verbs do without
 
 
+def may_be_warm(snapshots: str, annotations: Iterable[str]) -> bool:
+    """Whether the configuration (start.snapshots) or an annotation may want a start from a
+    snapshot."""
+    return snapshots == "always" or (
+        snapshots != "never" and any(key.startswith(WISH) for key in annotations)
+    )
+
+
 def _state_text(state: State) -> list[str]:
     """The state object: up to its status, on to its pid, the rest."""
     text = dumps(state.oci(RUNNING), indent=2)
@@ -96,7 +107,7 @@ def _state_text(state: State) -> list[str]:
     return [before + key, middle, after]
 
 
-def _start(state: State, plan: Plan, network: GuestNetwork) -> list[str]:
+def _start(state: State, plan: Plan, network: GuestNetwork, snapshots: str) -> list[str]:
     """start's letter, what it looks at first, and where."""
     how = ""
     if plan.network.nic_count:
@@ -105,7 +116,7 @@ def _start(state: State, plan: Plan, network: GuestNetwork) -> list[str]:
         shared = plan.network.mode == "shared"
         if shared or network.found.resolver or (files and how == "empty"):
             return ["", "", ""]
-    if state.has_hooks("poststart"):
+    if state.has_hooks("poststart") or may_be_warm(snapshots, state.document["annotations"]):
         return ["", "", ""]
     letter = whole(Start(launch=None, state=dumps(state.oci(CREATED)))).decode()
     return [letter, how, " ".join(map(str, network.identity))]

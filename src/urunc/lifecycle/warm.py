@@ -22,7 +22,7 @@ from urunc.lifecycle.warm_save import Booting, Saving
 from urunc.linux.files import write_whole
 from urunc.monitors import Launch
 from urunc.net.facts import NetFacts
-from urunc.plan.model import CONFIG_DISK, unflatten
+from urunc.plan.model import CONFIG_DISK, as_planned, unflatten
 from urunc.record import replace
 from urunc.snapshot import fit, store
 from urunc.snapshot.host import host_for
@@ -33,12 +33,14 @@ from urunc.storage.facts import StorageFacts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     from urunc.bundle.ready import Wish
     from urunc.config import Config
     from urunc.init.letters import MonitorExec
     from urunc.monitors import Snapshots
+    from urunc.plan.model import Plan
     from urunc.snapshot.files import Reading
     from urunc.snapshot.store import Place
     from urunc.state import State
@@ -71,6 +73,21 @@ def begin(state: State, config: Config, changed: MonitorExec | None) -> Booting:
     except (Error, OSError) as error:
         _warn(state, str(error))
         return booting
+
+
+def foreseen(
+    plan: Plan, net: NetFacts, storage: StorageFacts, annotations: Mapping[str, str], config: Config
+) -> str:
+    """How a container will start, for `plan`: "" where nobody has asked for a snapshot."""
+    overrides = annotated(annotations, OVERRIDES)
+    wish, why = wish_of(overrides, config.get("start.snapshots"), config.get("start.ready"))
+    if wish is None:
+        return f"boots: {why}" if why else ""
+    made = Made(0, plan, as_planned(plan), storage, net, cache.location(config))
+    problem = made.problem(wish, monitors.load(plan.monitor, config).snapshots())
+    if problem:
+        return f"boots: {problem}"
+    return "from a snapshot, if there is one of its key; else it boots, and one is made of it"
 
 
 def _warn(state: State, why: str) -> None:
