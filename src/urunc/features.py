@@ -13,7 +13,7 @@ from __future__ import annotations
 import posix
 
 from urunc import OCI_VERSION, __version__, ordinary
-from urunc.bundle.image import PREFIX
+from urunc.bundle.pods import PREFIX
 from urunc.bundle.rare_keys import MEMORY_FLAGS, MEMORY_MODES
 from urunc.bundle.spec import HOOKS
 from urunc.cgroup.systemd import ANNOTATION

@@ -8,14 +8,16 @@ import json
 import os
 import pathlib
 import signal
+import subprocess
 import time
 from typing import Any
 
 import pytest
 
+from lib.patience import until
 from lib.rooted import configure, linux
 from lib.saves import MONITORS, probe
-from lib.support import Bundle, Container, Network, Urunc, ip, need, nothing_left, until
+from lib.support import Bundle, Container, Network, Urunc, ip, need, nothing_left
 
 START, READY = "com.urunc.unikernel.start", "com.urunc.unikernel.ready"
 
@@ -121,6 +123,21 @@ def test_what_differs_boots(warm: Warm, tmp_path: pathlib.Path, monitor: str) ->
     container = warm.start(bundle)
     assert not warm.log.read_text()
     container.delete("--force")
+
+
+def test_a_line_through_a_pipe(warm: Warm, tmp_path: pathlib.Path) -> None:
+    """QEMU's guest is heard although its output goes to somebody else; Firecracker's cannot be."""
+    for monitor in ("qemu", "firecracker"):
+        bundle = asking(tmp_path / monitor, monitor, "probe.burn=3000")
+        words = warm.urunc.command("run", "--bundle", str(bundle.write()), warm.urunc.new_id())
+        warm.log.write_text("")
+        with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+            assert process.stdout
+            assert b'"beat"' in process.stdout.read()
+        assert process.returncode == 0
+        expected = ": saved as" if monitor == "qemu" else "standard output is no file"
+        assert warm.said(expected), warm.log.read_text()
+    assert len(warm.sealed()) == 1
 
 
 Damage = Any

@@ -17,7 +17,8 @@ import pytest
 from lib.made import config, document, elf, pvh_note
 from urunc import guests, monitors
 from urunc.bundle import image, spec
-from urunc.bundle.image import PREFIX, UnikernelImage
+from urunc.bundle.image import UnikernelImage
+from urunc.bundle.pods import PREFIX
 from urunc.config import Config
 from urunc.errors import ImageError
 

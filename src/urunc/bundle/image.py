@@ -14,7 +14,7 @@ from errno import ENOENT, ENOTDIR
 from urunc import guests, logs, monitors
 from urunc.bundle import elf
 from urunc.bundle.elf import Binary
-from urunc.bundle.pods import container_name, is_in_pod, is_sandbox
+from urunc.bundle.pods import PREFIX, annotated, container_name, is_in_pod, is_sandbox
 from urunc.errors import ImageError, reason
 from urunc.jsontext import loads
 from urunc.linux.files import S_IFBLK, S_IFMT, S_IFREG, open_in_root, read_descriptor
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from urunc.bundle.spec import Spec
     from urunc.config import Config
 
-PREFIX = "com.urunc.unikernel."
 KEYS = (
     "unikernelType",
     "hypervisor",
@@ -242,19 +241,6 @@ def _overrides(spec: Spec, config: Config) -> dict[str, str]:
         from urunc.bundle.ready import check
 
         check(found)
-    return found
-
-
-def annotated(annotations: Mapping[str, str], keys: tuple[str, ...]) -> dict[str, str]:
-    """What annotations say to a container. Those of a pod are those of all its containers:
-    `KEY.NAME` is for the container of a name alone, and goes before `KEY`."""
-    own_name = container_name(annotations)
-    found = {}
-    for key in keys:
-        for name in (f"{key}.{own_name}", key) if own_name else (key,):
-            if PREFIX + name in annotations:
-                found[key] = annotations[PREFIX + name]
-                break
     return found
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What annotations of engines say of a container's place in its pod."""
+"""What annotations of engines say of a container's place in its pod, and which of ours are its."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+PREFIX = "com.urunc.unikernel."
+"""Of our own annotations."""
 CONTAINER_TYPES = ("io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType")
 """How containerd and CRI-O tell a pod's own container; Podman before 5.0 says it as CRI-O does."""
 POD = "io.kubernetes.cri-o.SandboxID"
@@ -30,3 +32,16 @@ def is_in_pod(annotations: Mapping[str, str]) -> bool:
 def container_name(annotations: Mapping[str, str]) -> str:
     """Its name in the pod, "" if it has none."""
     return next((annotations[key] for key in CONTAINER_NAMES if key in annotations), "")
+
+
+def annotated(annotations: Mapping[str, str], keys: tuple[str, ...]) -> dict[str, str]:
+    """What annotations say to a container. Those of a pod are those of all its containers:
+    `KEY.NAME` is for the container of a name alone, and goes before `KEY`."""
+    own_name = container_name(annotations)
+    found = {}
+    for key in keys:
+        for name in (f"{key}.{own_name}", key) if own_name else (key,):
+            if PREFIX + name in annotations:
+                found[key] = annotations[PREFIX + name]
+                break
+    return found

@@ -7,7 +7,7 @@ from __future__ import annotations
 import posix
 
 from urunc import OCI_VERSION
-from urunc.bundle.image import PREFIX
+from urunc.bundle.pods import PREFIX
 from urunc.cli.create import bundle_directory
 from urunc.cli.options import BUNDLE, FLAG, VALUE, Arguments
 from urunc.errors import ExistsError, HostError, reason

@@ -17,9 +17,9 @@ from urunc.directory import locked
 from urunc.errors import Error, HostError, MonitorError, SnapshotError, WrongStatusError, reason
 from urunc.guest_channel import Said
 from urunc.lifecycle.delete import end, remove
-from urunc.linux import process
+from urunc.lifecycle.reach import connect, has_ended
 from urunc.linux.files import S_IFMT, S_IFREG, open_in_root
-from urunc.monitor_client import NONSENSE, Control
+from urunc.monitor_client import NONSENSE
 from urunc.monitors import MIB, Launch
 from urunc.net.facts import NetFacts
 from urunc.plan.model import unflatten
@@ -36,15 +36,8 @@ from urunc.storage.facts import StorageFacts
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from urunc.config import Config
-    from urunc.monitors import Monitor
     from urunc.state import State
 
-SAVE_TIMEOUT_S = 600.0
-"""How long a monitor may take to save or load all of a guest's memory."""
-APPEAR_TIMEOUT_S = 30.0
-"""How long a monitor may take until it listens."""
-INTERVAL_S = 0.001
-ENDING_S = 1.0
 GUARD_S = 10.0
 """How long a monitor whose saving was broken off may refuse to go on."""
 GUARD_INTERVAL_S = 0.02
@@ -75,30 +68,6 @@ def checkpoint(
         if not leave_running:
             remove(root, container.directory, config, force=True)
     return manifest
-
-
-def connect(state: State, monitor: Monitor) -> Control:
-    """A connection to a monitor's control socket, once it is there: the monitor may have begun only
-    now. Raises MonitorError."""
-    until = monotonic() + APPEAR_TIMEOUT_S
-    while True:
-        try:
-            return Control(state.pid, monitor.control_socket, SAVE_TIMEOUT_S)
-        except MonitorError:
-            if monotonic() > until or state.status() == STOPPED:
-                raise
-        sleep(INTERVAL_S)
-
-
-def has_ended(state: State) -> bool:
-    """Whether a monitor that has failed is ending: its socket is closed before it is gone."""
-    pidfd = state.pidfd()
-    if pidfd is None:
-        return True
-    try:
-        return process.wait_gone(pidfd, ENDING_S)
-    finally:
-        posix.close(pidfd)
 
 
 class _Disk:

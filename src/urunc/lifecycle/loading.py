@@ -11,7 +11,7 @@ import posix
 
 from urunc import guest_channel, logs, monitors
 from urunc.errors import HostError, MonitorError, reason
-from urunc.lifecycle.checkpoint import connect, has_ended
+from urunc.lifecycle.reach import connect, has_ended
 from urunc.monitor_client import NONSENSE
 from urunc.net.facts import NetFacts
 from urunc.plan.model import unflatten

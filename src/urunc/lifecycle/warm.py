@@ -11,14 +11,13 @@ from __future__ import annotations
 import posix
 from time import clock_gettime_ns, monotonic, sleep
 
-from urunc import guest_channel, guests, logs, monitors, timing
-from urunc.bundle.image import OVERRIDES, annotated
+from urunc import guest_channel, logs, monitors, timing
+from urunc.bundle.pods import annotated
 from urunc.bundle.ready import wish_of
 from urunc.errors import Error, HostError, MonitorError, SnapshotError, reason
 from urunc.init.letters import monitor_exec
-from urunc.lifecycle.delete import end
+from urunc.lifecycle.booting import Booting
 from urunc.lifecycle.loading import Loading
-from urunc.lifecycle.warm_save import Booting, Saving
 from urunc.linux.files import write_whole
 from urunc.monitors import Launch
 from urunc.net.facts import NetFacts
@@ -28,7 +27,6 @@ from urunc.snapshot import fit, store
 from urunc.snapshot.host import host_for
 from urunc.snapshot.key import Made
 from urunc.snapshot.manifest import SAVED
-from urunc.storage import cache, sparse
 from urunc.storage.facts import StorageFacts
 
 TYPE_CHECKING = False
@@ -52,6 +50,8 @@ TOLD_S = 60.0
 INTERVAL_S = 0.001
 SEED_BYTES = 64
 REALTIME = 0
+KEYS = ("start", "ready")
+"""Annotations."""
 KEY = "snapshot"
 """The file in a container's directory with the key of the snapshot that it comes from, or that is
 to be made of it."""
@@ -62,7 +62,7 @@ def begin(state: State, config: Config, changed: MonitorExec | None) -> Booting:
     the network has changed since `create`. Nothing has happened to it yet."""
     booting = Booting()
     booting.letter = changed
-    overrides = annotated(state.document["annotations"], OVERRIDES)
+    overrides = annotated(state.document["annotations"], KEYS)
     wish, why = wish_of(overrides, config.get("start.snapshots"), config.get("start.ready"))
     if wish is None:
         if why:
@@ -79,15 +79,21 @@ def foreseen(
     plan: Plan, net: NetFacts, storage: StorageFacts, annotations: Mapping[str, str], config: Config
 ) -> str:
     """How a container will start, for `plan`: "" where nobody has asked for a snapshot."""
-    overrides = annotated(annotations, OVERRIDES)
+    overrides = annotated(annotations, KEYS)
     wish, why = wish_of(overrides, config.get("start.snapshots"), config.get("start.ready"))
     if wish is None:
         return f"boots: {why}" if why else ""
-    made = Made(0, plan, as_planned(plan), storage, net, cache.location(config))
+    made = Made(0, plan, as_planned(plan), storage, net, _cache(config))
     problem = made.problem(wish, monitors.load(plan.monitor, config).snapshots())
     if problem:
         return f"boots: {problem}"
     return "from a snapshot, if there is one of its key; else it boots, and one is made of it"
+
+
+def _cache(config: Config) -> str:
+    from urunc.storage import cache
+
+    return cache.location(config)
 
 
 def _warn(state: State, why: str) -> None:
@@ -104,12 +110,10 @@ class _Wanted:
         self.plan, self.chosen = state.read_by("plan", unflatten)
         self.net = state.read("net", NetFacts)
         storage = state.read("storage", StorageFacts)
-        self.made = Made(
-            state.pid, self.plan, self.chosen, storage, self.net, cache.location(config)
-        )
+        shared = _cache(config) if storage.disks else ""
+        self.made = Made(state.pid, self.plan, self.chosen, storage, self.net, shared)
         self.storage = storage
         monitor = monitors.load(self.plan.monitor, config)
-        guests.load(self.plan.guest, config)
         snapshots = monitor.snapshots()
         problem = self.made.problem(wish, snapshots)
         if problem or snapshots is None:
@@ -150,6 +154,8 @@ class _Wanted:
             raise
 
     def _boot(self, key: str, why: str) -> Booting:
+        from urunc.lifecycle.warm_save import Saving
+
         logs.info(f"start '{self.state.id}': it boots, to be saved as {key[:12]}: {why}")
         return Saving(self.state, self.config, self.wish, self.snapshots, self.launch, key)
 
@@ -178,6 +184,8 @@ class _Wanted:
         """The writable layer as it was when the guest was saved: its kernel has it mounted."""
         if self.made.upper < 0:
             return
+        from urunc.storage import sparse
+
         disk = saved.manifest.disks[self.made.upper]
         if disk.kind != SAVED:
             raise SnapshotError(f"disk '{disk.target}': it was not saved")
@@ -221,6 +229,8 @@ class _Taking(Booting):
             # nobody else has to meet with it
             self._place.release()
             store.drop(self._place.directory, self._place.key)
+            from urunc.lifecycle.delete import end
+
             end(self._state, self._config.get("timeouts.kill_s"))
             raise
         finally:

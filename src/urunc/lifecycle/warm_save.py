@@ -16,6 +16,7 @@ from urunc import guest_channel, logs, timing
 from urunc.bundle.ready import AFTER, INIT, LINE, PORT
 from urunc.errors import Error, SnapshotError
 from urunc.init.letters import monitor_exec
+from urunc.lifecycle.booting import Booting
 from urunc.linux.files import S_IFMT, S_IFREG
 from urunc.monitors import MIB
 from urunc.net.facts import NetFacts
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from urunc.bundle.ready import Wish
     from urunc.config import Config
-    from urunc.init.letters import MonitorExec
     from urunc.monitors import Launch, Snapshots
     from urunc.state import State
 
@@ -39,16 +39,6 @@ SETTLE_S = 0.05
 """For a guest to close the connection by which it was seen to answer."""
 CONNECT_S = 0.2
 TAIL_BYTES = 1 << 12
-
-
-class Booting:
-    """The guest boots, as ever."""
-
-    letter: MonitorExec | None = None
-    """Another launch than the one that init knows; None for that one."""
-
-    def follow(self) -> None:
-        """What is to be done once init has become the monitor; raises Error."""
 
 
 class Saving(Booting):

@@ -45,6 +45,9 @@ NOT_SEEN = frozenset(
 )  # fmt: skip
 """Options whose values are the host's side of a device, or read only when the guest boots."""
 
+OTHER_CHARDEVS = ("pipe,id=channel", "socket,id=share")
+"""What is not for something that the guest prints."""
+
 
 class QemuSnapshots(Snapshots):
     """What it does by QMP."""
@@ -76,12 +79,16 @@ class QemuSnapshots(Snapshots):
         )
 
     def logging(self, launch: Launch, path: str) -> Launch | None:
-        argv = list(launch.argv)
-        for index, word in enumerate(argv[1:], 1):
-            if argv[index - 1] == "-chardev" and not word.startswith(
-                ("pipe,id=channel", "socket,id=share")
-            ):
-                argv[index] = f"{word},logfile={path},logappend=on"
+        log = f"logfile={path},logappend=on"
+        argv: list[str] = []
+        for word in launch.argv:
+            before = argv[-1:]
+            if before == ["-serial"] and word == "stdio":
+                argv[-1:] = ["-chardev", f"stdio,id=console,{log}", "-serial"]
+                word = "chardev:console"
+            elif before == ["-chardev"] and not word.startswith(OTHER_CHARDEVS):
+                word = f"{word},{log}"
+            argv.append(word)
         return Launch(**{**launch.__dict__, "argv": tuple(argv)})
 
     def waiting(self, launch: Launch) -> Launch:
