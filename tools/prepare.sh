@@ -12,8 +12,8 @@ PACKAGES_IF='virtiofsd'
 # What the tests run guests with beside, in places of their own (tests/lib/places); they use no service of these packages.
 # The last three: shells whose completions are tested, and what prints manual pages.
 ENGINES='containerd docker.io podman netavark aardvark-dns containernetworking-plugins iptables nftables slirp4netns
-    zsh fish groff-base'
-ENGINES_IF='docker-cli passt'
+    zsh fish groff-base python3-yaml skopeo'
+ENGINES_IF='docker-cli docker-registry passt'
 # What the tests count with (tests/lib/counts.py).
 COUNTERS='strace valgrind'
 

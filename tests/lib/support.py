@@ -70,7 +70,7 @@ def _may_mount() -> bool:
     return os.geteuid() == 0 and subprocess.run(["unshare", "-m", "-n", "true"]).returncode == 0
 
 
-PROGRAMS = ("nft", "pasta", "slirp4netns", "strace")
+PROGRAMS = ("docker-registry", "nft", "pasta", "skopeo", "slirp4netns", "strace")
 PROBES: dict[str, Callable[[], object]] = {
     "root": _may_mount,
     "kvm": lambda: _opens("/dev/kvm"),

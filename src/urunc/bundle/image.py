@@ -187,7 +187,7 @@ def read(spec: Spec, config: Config) -> UnikernelImage:
         source = FILE
     if not found and config.get("ordinary.guest"):
         found, source = _ordinary(config)
-    values = _decode(found, source, config)
+    values = decode(found, source, config)
     overrides = _overrides(spec, config)
     mount_rootfs = [_truth(values, key, source) for key in ("useDMBlock", "mountRootfs")]
     machine = spec.machine
@@ -290,7 +290,7 @@ def _from_file(root: str) -> tuple[dict[str, str], list[str]]:
     return found, remarks
 
 
-def _decode(found: dict[str, str], source: str, config: Config) -> dict[str, str]:
+def decode(found: dict[str, str], source: str, config: Config) -> dict[str, str]:
     """The values as text: all plain or all base64, told apart by the two whose values are known
     words."""
     for key in ("unikernelType", "hypervisor"):

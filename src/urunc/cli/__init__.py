@@ -30,6 +30,7 @@ VERBS = {
     "timeline": "timeline",
     "cache": "cache",
     "snapshot": "snapshot",
+    "image": "image",
     "completion": "completion",
     "doctor": "doctor",
 }

@@ -101,6 +101,15 @@ DESCRIPTIONS = {
         "until its snapshot is there, and deletes the container. `prune` removes what is not in "
         "use at the moment.",
     ),
+    "image": (
+        "`build` makes an OCI image of a unikernel from build files (TOML, or bunnyfiles), or from "
+        "options alone; the words after -- are then the guest's command. Several files, or one "
+        "with several platforms, make one image for all of them. The same input gives the same "
+        "bytes; SOURCE_DATE_EPOCH sets its times. Needs no root and no daemon.",
+        "`inspect` says what an image, an archive, a folder or a kernel is: framework and version, "
+        "what it needs, which monitors of this machine run it, and what in it is odd. The exit "
+        "code is 1 if no monitor here runs it.",
+    ),
     "doctor": (
         "Each line is fine, a note (a limit that one can live with) or a problem, and says what to "
         "type or to set. KVM is not only opened: a guest of a few bytes is run, and network "
@@ -147,6 +156,17 @@ EXAMPLES = {
         ("what there is", "urunc snapshot list"),
         ("have one made ahead", "urunc snapshot warm /run/bundles/web"),
         ("all that was not used for a day", "urunc snapshot prune --unused-for 24h"),
+    ),
+    "image": (
+        (
+            "an archive that Docker, Podman and ctr load",
+            "urunc image build --output archive:hello.tar hello.toml",
+        ),
+        (
+            "of a kernel alone, into Docker",
+            "urunc image build --output docker --name a --kernel k -- /a",
+        ),
+        ("what it is, and what runs it here", "urunc image inspect hello.tar"),
     ),
     "completion": (("in ~/.bashrc", 'eval "$(urunc completion bash)"'),),
 }

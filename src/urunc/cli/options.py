@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 FLAG, VALUE, FILE, DIRECTORY = "flag", "VALUE", "FILE", "DIRECTORY"
 """Kinds of options; that of an option with few values is those values, as `text|json`. All but FLAG
-take a value, and stand for it in the help."""
+take a value, and stand for it in the help; one that ends in `...` may be given several times."""
 
 GLOBAL = {
     "--root": (DIRECTORY, "directory for the containers' state (default: /run/urunc)"),
@@ -78,6 +78,8 @@ class Arguments:
         self.runtime_words = runtime_words
         """Global options that the ordinary runtime gets, and no verb of ours."""
         self.options: dict[str, str] = {}
+        self.many: dict[str, list[str]] = {}
+        """All values of the options that may be given several times."""
         self.words: list[str] = []
         self.root = ""
         """--root, once the command line is read."""
@@ -170,6 +172,8 @@ def parse(
             index += 1
         if "|" in kind:
             one_of(f"option '{name}': ", value, kind.split("|"))
+        if kind.endswith("..."):
+            into.many.setdefault(name, []).append(value)
         into.options[name] = value
     return index
 

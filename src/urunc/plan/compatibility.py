@@ -13,6 +13,7 @@ FILES = ("initrd", "block", "mountRootfs")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from urunc.bundle.elf import Binary
     from urunc.bundle.image import UnikernelImage
     from urunc.config import Config
     from urunc.guests import Guest
@@ -31,7 +32,7 @@ def check_pair(given: Inputs) -> None:
             f"it runs on: {', '.join(sorted(guest.monitors))}",
         )
     check_program(monitor, host, config)
-    _check_binary(given.image, monitor, host)
+    check_kernel(given.image.binary, given.image.kernel.path, monitor, host.architecture)
     _check_files(given.image, guest, monitor)
 
 
@@ -58,16 +59,16 @@ def check_program(monitor: Monitor, host: HostFacts, config: Config) -> None:
         )
 
 
-def _check_binary(image: UnikernelImage, monitor: Monitor, host: HostFacts) -> None:
-    binary, path = image.binary, image.kernel.path
+def check_kernel(binary: Binary, path: str, monitor: Monitor, architecture: str) -> None:
+    """Whether a monitor boots a kernel on a machine; raises ImageError."""
     if not binary.format:
         raise ImageError(f"unikernel '{path}': neither an ELF file nor a Linux kernel image")
-    runs = {host.architecture, *(("i386",) if host.architecture == "x86_64" else ())}
+    runs = {architecture, *(("i386",) if architecture == "x86_64" else ())}
     if binary.machine not in runs:
         raise ImageError(
-            f"unikernel '{path}': built for {binary.machine}, this machine is {host.architecture}"
+            f"unikernel '{path}': built for {binary.machine}, this machine is {architecture}"
         )
-    if binary.format not in monitor.formats.get(host.architecture, ()):
+    if binary.format not in monitor.formats.get(architecture, ()):
         hint = (
             "Firecracker wants the uncompressed ELF kernel (vmlinux)"
             if binary.format == "bzimage"
