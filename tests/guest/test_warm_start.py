@@ -140,6 +140,41 @@ def test_a_line_through_a_pipe(warm: Warm, tmp_path: pathlib.Path) -> None:
     assert len(warm.sealed()) == 1
 
 
+def test_the_verb(warm: Warm, tmp_path: pathlib.Path) -> None:
+    """A snapshot is made ahead, shown, used, read to its end, and removed."""
+    urunc = warm.urunc
+    bundle = asking(tmp_path / "b", "qemu", "probe.hang")
+    with nothing_left(urunc.root):
+        done = urunc("snapshot", "warm", str(bundle.write()))
+    key = done.stdout.splitlines()[-1]
+    assert [path.name for path in warm.sealed()] == [key]
+    assert "0 snapshots removed" in urunc("snapshot", "prune").stdout
+    container = warm.start(bundle)
+    assert warm.said("from the snapshot") and not urunc("snapshot", "list").stdout.count(
+        "(damaged)"
+    )
+    container.delete("--force")
+    (entry,) = json.loads(urunc("snapshot", "list", "--format", "json").stdout)
+    assert (entry["key"], entry["hits"], entry["monitor"]) == (key, 1, "qemu")
+    found = json.loads(urunc("snapshot", "inspect", key[:8], "--verify").stdout)
+    assert found["manifest"]["guest"] == "unikraft" and found["bytes"] == entry["bytes"] > 0
+    state = warm.path / key / "guest/state"
+    with state.open("r+b") as file:
+        file.write(b"x")
+    done = urunc("snapshot", "inspect", key, "--verify", check=False)
+    assert done.returncode == 1 and "not as they were written" in done.stderr
+    assert f"removed {key}" in urunc("snapshot", "prune", "--all").stdout
+    assert not warm.sealed()
+    for words, text in (
+        (("inspect", key), "there is none"),
+        (("list", "--all"), "option '--all': only with prune"),
+        (("show",), "show"),
+        (("prune", "--unused-for", "x"), "is not a time"),
+    ):
+        done = urunc("snapshot", *words, check=False)
+        assert done.returncode == 1 and text in done.stderr, done.stderr
+
+
 Damage = Any
 DAMAGE: dict[str, tuple[Damage, str]] = {
     "cut": (lambda guest, file: os.truncate(file, file.stat().st_size - 4096), "bytes are not"),
