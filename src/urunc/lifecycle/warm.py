@@ -24,7 +24,6 @@ from urunc.net.facts import NetFacts
 from urunc.plan.model import CONFIG_DISK, as_planned, unflatten
 from urunc.record import replace
 from urunc.snapshot import fit, store
-from urunc.snapshot.host import host_for
 from urunc.snapshot.key import Made
 from urunc.snapshot.manifest import SAVED
 from urunc.storage.facts import StorageFacts
@@ -162,7 +161,7 @@ class _Wanted:
     def _take(self, key: str, place: Place) -> Booting:
         saved = place.read()
         try:
-            fit.check_plan(saved.manifest, self.plan, host_for(self.plan.machine.accelerator))
+            fit.check_plan(saved.manifest, self.plan, self.made.host)
             self._check_files(saved)
             # nothing else can fail any more: from here on the disk is not empty
             self._fill_layer(saved)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from urunc.monitors import Launch, Snapshots
     from urunc.net.facts import NetFacts
     from urunc.plan.model import Chosen, Plan
+    from urunc.snapshot.host import Host
     from urunc.storage.facts import StorageFacts
 
 SCHEMA = 1
@@ -51,6 +52,14 @@ class Made:
         self.net = net
         self.cache = cache
         """The directory of the images that containers share."""
+        self._host: Host | None = None
+
+    @property
+    def host(self) -> Host:
+        """This machine, looked at once: some kernels measure their processors for that."""
+        if self._host is None:
+            self._host = host_for(self.plan.machine.accelerator)
+        return self._host
 
     @property
     def told(self) -> bool:
@@ -104,7 +113,7 @@ class Made:
         """The key; raises SnapshotError where a file cannot be read. `salt` is this machine's own:
         a key says nothing to whoever guesses at what is in it, such as a password."""
         plan = self.plan
-        host = host_for(plan.machine.accelerator)
+        host = self.host
         program = plan.host.program
         words = [salt, str(SCHEMA), __version__, plan.guest, plan.kernel.version, plan.monitor]
         words += [program.version, self._program(program.path), plan.machine.architecture]
