@@ -158,14 +158,16 @@ def test_namespace_that_stays(podman: Podman) -> None:
         podman.run("ip", "netns", "delete", "kept")
 
 
-def test_pod(podman: Podman) -> None:
-    """A guest and an ordinary container of a pod of Podman's have one address and a network."""
-    need("solo5")
+@pytest.mark.parametrize("image", ["solo5", "probe"])
+def test_pod(podman: Podman, image: str) -> None:
+    """A guest, on spt or Firecracker, and an ordinary container of a pod of Podman's, which says
+    that it is one in other words from 5.0 on, have one address and a network."""
+    need(*(("solo5",) if image == "solo5" else ("firecracker", "kvm")))
     groups = ("--cgroup-parent", f"/{podman.group}")
     made = podman("pod", "create", *groups, "--name", "pod", "--network", "app", "-p", "7007:7/udp",
                   "--infra-image", "box", "--infra-command", "/bin/busybox sleep 600")  # fmt: skip
     try:
-        guest(podman, "run -d", "--pod", "pod", image="solo5")
+        guest(podman, "run -d", "--pod", "pod", image=image)
         podman.wait_for("guest", '"serving"')
         podman("run", "-d", "--pod", "pod", "--name", "beside", "box")
         assert podman.udp("127.0.0.1", 7007, "published") == "published"
