@@ -397,11 +397,12 @@ def test_v2_devices(v2: Urunc, bundle: Bundle) -> None:
 
 def test_v2_without_a_controller(v2: Urunc, bundle: Bundle) -> None:
     """A limit that the hierarchy has no controller for is an error that says so."""
+    look = [*v2.prefix, "cat", "/sys/fs/cgroup/cgroup.controllers"]
+    if "memory" in subprocess.run(look, capture_output=True, text=True, check=True).stdout.split():
+        pytest.skip("this machine's v2 hierarchy has the memory controller")
     bundle.config["linux"]["resources"] = {"memory": {"limit": 64 * MIB}}
     path = str(bundle.write())
     refused = v2("create", "--bundle", path, v2.new_id(), check=False)
-    if refused.returncode == 0:
-        pytest.skip("this machine's v2 hierarchy has the memory controller")
     assert "limit 'memory.max'" in refused.stderr
     assert "no such file" in refused.stderr
 
