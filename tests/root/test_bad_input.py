@@ -19,8 +19,6 @@ from lib.patience import patient
 from lib.support import PARTS, PREFIX, Bundle, Urunc, need, nothing_left
 
 Change = Callable[[Bundle], object]
-EMULATED = {f"{PREFIX}accelerator": "tcg"}
-"""For a guest that gets no warning on a machine without KVM either."""
 
 
 def solo5_notes(target: int, *devices: tuple[str, int]) -> bytes:
@@ -267,8 +265,7 @@ def test_plan_warns_as_create_does(urunc: Urunc, bundle: Bundle) -> None:
     standard error, too; nothing goes to the administrator's log."""
     log = urunc.root.parent / "urunc.log"
     urunc.config.write_text(f'{urunc.config.read_text()}[log]\nfile = "{log}"\n')
-    bundle.config["annotations"] |= EMULATED
-    bundle.config["annotations"][f"{PREFIX}consol"] = "boot"
+    bundle.config["annotations"] |= {f"{PREFIX}accelerator": "tcg", f"{PREFIX}consol": "boot"}
     bundle.config["annotations"][f"{PREFIX}ports"] = "80"
     container = urunc.create(bundle)
     told = [
@@ -318,7 +315,7 @@ def test_the_administrators_log(urunc: Urunc, bundle: Bundle, form: str) -> None
     own.write_text("before\n")
     urunc.config.write_text(f'{urunc.config.read_text()}[log]\nfile = "{own}"\n')
     urunc.options = ["--log", str(engines), "--log-format", form]
-    bundle.config["annotations"] |= EMULATED | {f"{PREFIX}memmory": "64\n"}
+    bundle.config["annotations"] |= {f"{PREFIX}accelerator": "tcg", f"{PREFIX}memmory": "64\n"}
     container = urunc.create(bundle)
     assert f"warning: annotation '{PREFIX}memmory': unknown" in container.console.read_text()
     bundle.config["annotations"][f"{PREFIX}memory"] = "none\n"
