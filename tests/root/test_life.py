@@ -229,7 +229,8 @@ def test_interface_that_left(urunc: Urunc, bundle: Bundle, network: Network) -> 
 
 
 def test_start_lets_go_at_once(urunc: Urunc, bundle: Bundle) -> None:
-    """From the FIFO's opening (TS13) to the monitor's execve (TS18): 2 ms, in the best of five."""
+    """From the FIFO's opening (TS13) to the monitor's execve (TS18): 2 ms, in the best of five;
+    more where the processor is slow."""
     took_ms = []
     for _ in range(5):
         container = urunc.create(bundle, URUNC_TIMESTAMPS="1")
@@ -241,7 +242,7 @@ def test_start_lets_go_at_once(urunc: Urunc, bundle: Bundle) -> None:
                 stamps[entry["timestampID"]] = entry["timestampNS"]
         took_ms.append((stamps["TS18"] - stamps["TS13"]) / 1e6)
         container.delete("--force")
-    assert min(took_ms) < 2, took_ms
+    assert min(took_ms) < patient(2), took_ms
     assert set(stamps) == {f"TS{number:02}" for number in range(19)}
     assert "TS18 execve of the monitor" in urunc("timeline", "--file", str(urunc.stamps)).stdout
 
