@@ -33,7 +33,7 @@ def main() -> NoReturn:
     try:
         code = run(sys.argv[1:])
     except Error as error:
-        logs.error(str(error))
+        logs.error(str(error), error.kind)
         code = error.exit_code
     except BrokenPipeError:
         code = 1  # the reader of our output has gone; it wants no message
@@ -44,7 +44,8 @@ def main() -> NoReturn:
             raise
         logs.error(
             f"internal error: {type(error).__name__}: {error} "
-            "(--debug shows where; please report it)"
+            "(--debug shows where; please report it)",
+            "internal",
         )
         code = 1
     try:

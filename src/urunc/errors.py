@@ -19,6 +19,12 @@ class Error(Exception):
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
 
+    @property
+    def kind(self) -> str:
+        """What went wrong, in a word or two for logs and metrics: `host`, `not_found`."""
+        name = type(self).__name__.removesuffix("Error")
+        return "".join(f"_{letter}" if letter.isupper() else letter for letter in name)[1:].lower()
+
 
 class UsageError(Error):
     """The command line is wrong."""

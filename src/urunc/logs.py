@@ -29,6 +29,7 @@ take_warning: Callable[[str], None] | None = None
 """Who takes warnings instead of `path` and standard error: whoever forked this process."""
 later = ""
 """A warning from before it was known where to (launcher/another.py), for the next `greet`."""
+KIND = "kind="
 _seen: set[str] = set()
 
 
@@ -53,9 +54,10 @@ def info(message: str) -> None:
         _emit("info", message)
 
 
-def error(message: str) -> None:
-    """Report the error that ends this process; only `__main__` calls it."""
-    _emit("error", message)
+def error(message: str, kind: str = "") -> None:
+    """Report the error that ends this process; only `__main__` and the shim's workers call it.
+    `kind` is for the administrator's file (errors.Error.kind)."""
+    _emit("error", message, kind)
 
 
 def detail(message: str) -> None:
@@ -64,7 +66,7 @@ def detail(message: str) -> None:
         _emit("debug", message)
 
 
-def _emit(level: str, message: str) -> bool:
+def _emit(level: str, message: str, kind: str = "") -> bool:
     """Whether it was said on standard error."""
     written = False
     if path or file:
@@ -72,7 +74,8 @@ def _emit(level: str, message: str) -> bool:
         line = f'time="{now}" level={level} msg={dumps(message)}'
         alone = not path and not take_warning
         if file and file != path and (alone or level in ("warning", "error")):
-            of = f" container={dumps(container)}" if container else ""
+            of = f" {KIND}{kind}" if kind else ""
+            of += f" container={dumps(container)}" if container else ""
             written = _append(file, line + of)
         if path:
             if json_format:

@@ -326,7 +326,7 @@ def test_the_administrators_log(urunc: Urunc, bundle: Bundle, form: str) -> None
     stamp = r'time="\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"'
     said = rf"annotation '{PREFIX}memmory': unknown, .*"
     assert re.fullmatch(rf'{stamp} level=warning msg="{said}" container="{container.id}"', warning)
-    assert re.fullmatch(rf'{stamp} level=error msg=".*" container="{other}"', error)
+    assert re.fullmatch(rf'{stamp} level=error msg=".*" kind=\w+ container="{other}"', error)
     assert len(engines.read_text().splitlines()) == 2
     container.delete("--force")
     own.unlink()

@@ -34,8 +34,10 @@ ROOMS = {
     "lifecycle": "bundle cgroup config directory filters guest_channel guests ids init journal"
     " journaled linux monitor_client monitors net plan snapshot state storage timing users",
     "cli": "bundle cgroup config doctor features guest_channel guests ids image init lifecycle"
-    " linux monitors net.facts ordinary plan snapshot.store state storage timing users",
+    " linux metrics monitors net.facts ordinary plan snapshot.store state storage timestamps timing"
+    " users",
     "image": "bundle config guests linux monitors plan.compatibility plan.host storage.cpio",
+    "metrics": "cgroup config linux state storage.cache timestamps timing",
     "doctor": "config linux monitors ordinary plan.compatibility plan.host programs storage.mkfs"
     " storage.virtiofsd",
     "shim": "__main__ bundle cgroup config features guest_channel lifecycle linux monitors"
@@ -55,6 +57,7 @@ ROOMS = {
     "places": "linux",
     "programs": "linux places",
     "state": "linux",
+    "timestamps": "linux",
     "timing": "",
     "users": "bundle config ids journal journaled places plan.model programs",
 }

@@ -123,7 +123,10 @@ def test_the_administrators_log(tmp_path: pathlib.Path, monkeypatch: pytest.Monk
         code=1, message="an error", hint="a hint", warnings=("a warning",)
     )
     said = [line.split(" ", 1)[1] for line in file.read_text().splitlines()]
-    assert said == ['level=warning msg="a warning"', 'level=error msg="an error (a hint)"']
+    assert said == [
+        'level=warning msg="a warning"',
+        'level=error msg="an error (a hint)" kind=host',
+    ]
 
 
 def become(

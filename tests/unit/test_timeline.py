@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from urunc.cli import timeline
 from urunc.cli.options import Arguments
 from urunc.errors import HostError, NotFoundError
+from urunc.timestamps import Stamp
 from urunc.timing import NAMES
 
 START_NS = 1_700_000_000_000_000_000
@@ -20,9 +21,9 @@ START_NS = 1_700_000_000_000_000_000
 
 def test_a_table() -> None:
     stamps = [
-        (0, START_NS, ""),
-        (13, START_NS + 1_000_000, "the door"),
-        (18, START_NS + 4_000_000, ""),
+        Stamp(container="box", number=0, now_ns=START_NS),
+        Stamp(container="box", number=13, now_ns=START_NS + 1_000_000, by_door=True),
+        Stamp(container="box", number=18, now_ns=START_NS + 4_000_000),
     ]
     assert timeline.render("box", stamps) == (
         "box: 4.0 ms\n"
@@ -34,23 +35,25 @@ def test_a_table() -> None:
 
 
 def test_one_stamp() -> None:
-    assert "box: 0.0 ms" in timeline.render("box", [(0, START_NS, "")])
+    assert "box: 0.0 ms" in timeline.render(
+        "box", [Stamp(container="box", number=0, now_ns=START_NS)]
+    )
 
 
 @given(st.lists(st.integers(0, 99_999_000_000), min_size=1, max_size=25), st.data())
 def test_80_columns(offsets: list[int], data: st.DataObject) -> None:
     ids = st.sampled_from([*NAMES, 42])
-    who = st.sampled_from(["", "the door"])
 
-    def stamp(offset: int) -> tuple[int, int, str]:
+    def stamp(offset: int) -> Stamp:
         number = data.draw(ids)
-        return number, START_NS + offset, data.draw(who) if number in (11, 12, 13) else ""
+        by_door = number in (11, 12, 13) and data.draw(st.booleans())
+        return Stamp(container="box", number=number, now_ns=START_NS + offset, by_door=by_door)
 
     stamps = [stamp(offset) for offset in sorted(offsets)]
     lines = timeline.render("box", stamps).splitlines()
     assert len(lines) == len(stamps) + 2
     assert max(map(len, lines)) <= 80
-    assert lines[2].startswith(f"TS{stamps[0][0]:02}")
+    assert lines[2].startswith(f"TS{stamps[0].number:02}")
     assert all(len(name) <= 32 for name in NAMES.values())
 
 

@@ -28,6 +28,7 @@ VERBS = {
     "plan": "plan",
     "config": "config",
     "timeline": "timeline",
+    "metrics": "metrics",
     "cache": "cache",
     "snapshot": "snapshot",
     "image": "image",

@@ -117,6 +117,14 @@ DESCRIPTIONS = {
         "no engine is called. The exit code is 1 if there is a problem. Ask as root what root's "
         "engines will meet.",
     ),
+    "metrics": (
+        "Containers and the memory that they use, failures by kind, what starts took in all and by "
+        "phase, and the cache, in the text format of Prometheus. It reads what urunc has written "
+        "anyway: the records of containers, the log (`log.file`) and the timestamps of containers "
+        "made with URUNC_TIMESTAMPS=1. Nothing has to run: a timer that writes into the directory "
+        "of node_exporter's textfile collector will do. --listen is for machines without one.",
+        "Containers are looked for below --root, and where containerd and Docker keep theirs.",
+    ),
     "completion": (
         "The script is for bash, zsh or fish, and completes verbs, options, their values and the "
         "ids of containers. `make install` installs all three.",
@@ -167,6 +175,14 @@ EXAMPLES = {
             "urunc image build --output docker --name a --kernel k -- /a",
         ),
         ("what it is, and what runs it here", "urunc image inspect hello.tar"),
+    ),
+    "metrics": (
+        ("what there is now", "urunc metrics"),
+        (
+            "for node_exporter, from a timer",
+            "urunc metrics --output /var/lib/prometheus/node-exporter/urunc.prom",
+        ),
+        ("for Prometheus itself", "urunc metrics --listen 127.0.0.1:9464"),
     ),
     "completion": (("in ~/.bashrc", 'eval "$(urunc completion bash)"'),),
 }

@@ -7,14 +7,8 @@ import sys
 
 from urunc.cli.options import FILE, Arguments
 from urunc.errors import HostError, NotFoundError, reason
-from urunc.jsontext import loads
-from urunc.linux.files import read_text
+from urunc.timestamps import Stamp, read
 from urunc.timing import NAMES
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    Stamp = tuple[int, int, str]
-    """A timestamp's id, nanoseconds, and who carried the phase out where that was not Python."""
 
 OPTIONS = {"--file": (FILE, "file of timestamps (default: the configured one)")}
 USAGE = "[--file FILE] [ID]"
@@ -29,46 +23,37 @@ def main(arguments: Arguments) -> int:
     path = arguments.get("--file") or arguments.config().get("timestamps.file")
     stamps = _read(path)
     if not wanted and stamps:
-        wanted = stamps[-1][0]
-    mine = [stamp for container, stamp in stamps if container == wanted]
+        wanted = stamps[-1].container
+    mine = [stamp for stamp in stamps if stamp.container == wanted]
     if not mine:
         raise NotFoundError(f"timeline: no timestamps of '{wanted}' in '{path}'", HOW)
     # an id may have been used before: the last container with it counts
-    births = [index for index, stamp in enumerate(mine) if stamp[0] == 0]
-    mine = sorted(mine[births[-1] if births else 0 :], key=lambda item: item[1])
+    births = [index for index, stamp in enumerate(mine) if stamp.number == 0]
+    mine = sorted(mine[births[-1] if births else 0 :], key=lambda stamp: stamp.now_ns)
     sys.stdout.write(render(wanted, mine))
     return 0
 
 
-def _read(path: str) -> list[tuple[str, Stamp]]:
+def _read(path: str) -> list[Stamp]:
     try:
-        text = read_text(path, 1 << 26)
+        return read(path)
     except OSError as error:
         raise HostError(f"read timestamps '{path}': {reason(error)}", HOW) from None
-    found = []
-    for line in text.splitlines():
-        try:
-            entry = loads(line)
-            number = int(entry["timestampID"].removeprefix("TS"))
-            who = "the door" if entry.get("by") == "door" else ""
-            found.append((entry["containerID"], (number, int(entry["timestampNS"]), who)))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            continue  # a line cut short by a crash, or another program's
-    return found
 
 
 def render(container: str, stamps: list[Stamp]) -> str:
     """The table for stamps in order of time, at 80 columns."""
-    first_ns = stamps[0][1]
-    total_ns = max(stamps[-1][1] - first_ns, 1)
+    first_ns = stamps[0].now_ns
+    total_ns = max(stamps[-1].now_ns - first_ns, 1)
     lines = [f"{container}: {total_ns / 1e6:.1f} ms", f"{'':5}{'phase':32}{'at ms':>8}{'took':>8}"]
     before_ns = first_ns
-    for identifier, now_ns, who in stamps:
+    for stamp in stamps:
+        identifier, now_ns = stamp.number, stamp.now_ns
         start = (before_ns - first_ns) * BAR_COLUMNS // total_ns
         length = max((now_ns - first_ns) * BAR_COLUMNS // total_ns - start, 0)
         bar = " " * start + ("█" * length or "▏")
         at, took = (now_ns - first_ns) / 1e6, (now_ns - before_ns) / 1e6
-        name = NAMES.get(identifier, "?") + (f", by {who}" if who else "")
+        name = NAMES.get(identifier, "?") + ", by the door" * stamp.by_door
         lines.append(f"TS{identifier:02} {name:32}{at:8.2f}{took:8.2f}  {bar}".rstrip())
         before_ns = now_ns
     return "\n".join(lines) + "\n"

@@ -198,7 +198,7 @@ def become(
     before: Callable[[], None] | None,
 ) -> NoReturn:
     """What a worker is from its fork on; `fd` is the file of its answer."""
-    answer = Answer(code=1)
+    answer, kind = Answer(code=1), "internal"
     answering = _Answering(fd)
     try:
         gc.disable()  # it ends before that is worth anything
@@ -221,7 +221,7 @@ def become(
             posix.chdir(directory)
         answer = Answer(code=work())
     except Error as error:
-        answer = _refusal(error)
+        answer, kind = _refusal(error), error.kind
     except OSError as error:
         named = f" '{error.filename}'" if error.filename else ""
         answer = Answer(code=1, message=f"{error.strerror or error}{named}")
@@ -230,7 +230,7 @@ def become(
     finally:
         try:
             if answer.message:
-                logs.error(answer.text)
+                logs.error(answer.text, kind)
             if answer.code:  # success needs no words, each of which costs copied pages
                 answering.end(answer)
         finally:
