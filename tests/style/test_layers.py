@@ -37,7 +37,7 @@ ROOMS = {
     " linux metrics monitors net.facts ordinary plan snapshot.store state storage timestamps timing"
     " users",
     "image": "bundle config guests linux monitors plan.compatibility plan.host storage.cpio",
-    "metrics": "cgroup config linux state storage.cache timestamps timing",
+    "metrics": "cgroup config linux snapshot.store state storage.cache timestamps timing",
     "doctor": "config linux monitors ordinary plan.compatibility plan.host programs storage.mkfs"
     " storage.virtiofsd",
     "shim": "__main__ bundle cgroup config features guest_channel lifecycle linux monitors"

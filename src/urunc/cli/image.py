@@ -40,7 +40,7 @@ OPTIONS = {
     "--format": ("text|json", "form of the output (default: text)"),
 }
 USAGE = "build|inspect [OPTION...] [FILE|REFERENCE...] [-- COMMAND...]"
-SUMMARY = "Build an image of a unikernel, or say what one is and what runs it."
+SUMMARY = "Build an image of a unikernel, or say what one is."
 WORDS = ("build", "inspect")
 WITH_KERNEL = (
     *("--initrd", "--block", "--mount-point", "--file", "--mount-rootfs", "--guest"),

@@ -33,7 +33,7 @@ OPTIONS = {
     ),
 }
 USAGE = "list|inspect KEY|prune|warm BUNDLE [OPTION...]"
-SUMMARY = "Show, remove or make the snapshots that containers start from."
+SUMMARY = "Show, remove or make snapshots that containers start from."
 WORDS = ("list", "inspect", "prune", "warm")
 TAKING = {"inspect": "KEY", "warm": "BUNDLE"}
 ONLY_FOR = {"--verify": "inspect", "--all": "prune", "--unused-for": "prune"}

@@ -296,7 +296,7 @@ class Engine(Place):
 
         def says() -> bool:
             nonlocal log
-            log = self._followed(container, lambda so_far: so_far.count(text) >= times, timeout_s)
+            log = self._followed(container, lambda log: log.count(text) >= times, timeout_s)
             return log.count(text) >= times
 
         until(says, lambda: f"no {text!r} in the log of {container}:\n{log}", timeout_s)
@@ -305,6 +305,10 @@ class Engine(Place):
     def _followed(self, container: str, enough: Callable[[str], bool], timeout_s: float) -> str:
         """A container's log until it is enough, or ends: with the container, or with the time."""
         log = b""
+
+        def so_far() -> str:
+            return log.decode(errors="replace").replace("\r\n", "\n")
+
         end = time.monotonic() + patient(timeout_s)
         with subprocess.Popen(
             [*self.prefix, *self.command("logs", *self.following, container)],
@@ -313,7 +317,7 @@ class Engine(Place):
         ) as client:  # fmt: skip
             try:
                 assert client.stdout
-                while not enough(log.decode(errors="replace")):
+                while not enough(so_far()):
                     left_s = max(0, end - time.monotonic())
                     if not select.select([client.stdout], [], [], left_s)[0]:
                         break
@@ -322,7 +326,7 @@ class Engine(Place):
                     log += more
             finally:
                 kill(client)
-        return log.decode(errors="replace")
+        return so_far()
 
     def address(self, container: str, network: str) -> str:
         """A container's address in a network."""
