@@ -15,14 +15,14 @@ NONE = dict.fromkeys(("start", "state", "kill", "delete"), "")
 @pytest.mark.parametrize(
     ("verbs", "words"),
     [
-        (NONE, "start, state, kill KILL, delete"),
+        (NONE, "start, state, kill KILL, delete without Python"),
         (
             NONE | {"delete": "poststop hooks"},
-            "start, state, kill KILL; delete takes Python (poststop hooks)",
+            "start, state, kill KILL without Python; delete takes Python (poststop hooks)",
         ),
         (
             NONE | {"start": "its network", "delete": "its network"},
-            "state, kill KILL; start, delete take Python (its network)",
+            "state, kill KILL without Python; start, delete take Python (its network)",
         ),
         (
             dict.fromkeys(NONE, "URUNC_DOOR=off"),

@@ -80,7 +80,7 @@ def left(directory: str, verbs: dict[str, str]) -> dict[str, str]:
 
 
 def in_words(verbs: dict[str, str]) -> str:
-    """For people: `start, state, kill KILL; delete takes Python (poststop hooks)`."""
+    """For people: `start, state, kill KILL without Python; delete takes Python (hooks)`."""
     names = {"kill": "kill KILL"}
     own = ", ".join(names.get(verb, verb) for verb, why in verbs.items() if not why)
     others: dict[str, list[str]] = {}
@@ -91,4 +91,4 @@ def in_words(verbs: dict[str, str]) -> str:
         f"{', '.join(them)} take{'s' * (len(them) == 1)} Python ({why})"
         for why, them in others.items()
     ]
-    return "; ".join([*([own] if own else []), *parts])
+    return "; ".join([*([f"{own} without Python"] if own else []), *parts])
