@@ -15,6 +15,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 from lib.patience import patient
 from lib.support import Network, Urunc, need
+from urunc import logs
 
 # To rewrite the assertions of all files takes seconds, in each worker: what a run compiles is kept
 # for the next, whatever the environment says, which still counts for what tests start.
@@ -58,6 +59,15 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     if item.config.getoption("timeout") is None and limit_s:
         item.add_marker(pytest.mark.timeout(patient(float(limit_s))), append=False)
     return (yield)
+
+
+@pytest.fixture(autouse=True)
+def fresh_logs() -> Iterator[None]:
+    """Where messages go, which a test of a whole verb sets in this very process, is as it was."""
+    before = {name: value for name, value in vars(logs).items() if not name.startswith("__")}
+    yield
+    vars(logs).update(before)
+    logs._seen.clear()
 
 
 @pytest.fixture

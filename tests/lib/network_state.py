@@ -50,12 +50,21 @@ def network_state(path: str) -> dict[str, set[str]]:
 
 def network_unchanged(path: str) -> contextlib.AbstractContextManager[None]:
     """Compare the network namespace at a path before and after the block: what it is once its
-    devices have found their peers, which a busy kernel tells them in its own time."""
-    command = ["nsenter", f"--net={path}", "ip", "link"]
+    devices have found their peers, and its addresses have their routes, which a busy kernel sees to
+    in its own time."""
+
+    def show(command: str) -> str:
+        enter = ["nsenter", f"--net={path}", "ip", *command.split()]
+        return subprocess.run(enter, capture_output=True, text=True, check=True).stdout
 
     def settled() -> bool:
-        shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        return "NO-CARRIER" not in shown
+        if "NO-CARRIER" in show("link"):
+            return False
+        addresses = re.findall(r"inet6 ([0-9a-f:]+)", show("-6 addr show up"))
+        if not addresses:
+            return True
+        routes = show("-6 route show table local")
+        return all(f"local {address} " in routes for address in addresses)
 
     tried(settled, 2)
     return unchanged(lambda: network_state(path))

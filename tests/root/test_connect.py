@@ -238,8 +238,8 @@ def test_a_pod_s_network_that_comes_late(network: Network, place: Place) -> None
         assert len(later.spare_taps) == 1
         tap = later.interfaces[0].tap
         ip("-n", network.inside, "addr", "add", "fd00:77::2/64", "dev", "eth0", "nodad")
-        # the kernel ends that in its own time; were it forwarding by then, it would join the
-        # subnet's anycast address twice, and leave it once
+        # were the kernel forwarding before it has seen to that, it would join the subnet's anycast
+        # address twice, and leave it once
         local = ("-n", network.inside, "-6", "route", "show", "table", "local")
         until(lambda: "local fd00:77::2" in ip(*local))
         ip("-n", network.inside, "link", "set", "eth0", "mtu", "1400")

@@ -231,14 +231,17 @@ def test_ends_of_children(loop: Loop) -> None:
 
 
 def test_a_failure_after_an_end(loop: Loop, capfd: pytest.CaptureFixture[str]) -> None:
-    """It is in the log, and the others' ends are told all the same."""
+    """It is in the log, and the others' ends are told all the same, also of those who ended before
+    the loop's first turn."""
     told: list[Answer] = []
 
     def fail(_answer: Answer) -> None:
         raise OSError(28, "No space left on device")
 
-    loop.await_worker(start(lambda: 0, fail))
-    loop.await_worker(start(lambda: 0, told.append))
+    workers = start(lambda: 0, fail), start(lambda: 0, told.append)
+    for made in workers:
+        loop.await_worker(made)
+        os.waitid(os.P_PID, made.pid, os.WEXITED | os.WNOWAIT)
     loop.leave()
     loop.run(lambda _connection, _called: None, ())
     assert told == [Answer(code=0)]

@@ -106,6 +106,7 @@ class Loop:
     ) -> None:
         """Serve until there is nothing left to serve: `serve` answers a call, at once or later."""
         self._wake = _wake_on_children()
+        self._reap(0)  # who has ended before that wakes nobody
         while not self._leaving or self._has_work(sources):
             self._turn(serve, sources)
 
