@@ -180,8 +180,8 @@ def test_a_link_of_the_nodes_is_followed_within_the_node(node: Node) -> None:
 CUT = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
-from installer import job, nodes, program
-from installer.host import Host
+from urunc.installer import job, nodes, program
+from urunc.installer.host import Host
 import pathlib
 class Dying(Host):
     left = int(sys.argv[3])
@@ -232,7 +232,7 @@ def test_cut_short_between_any_two_steps(node: Node, verb: str, newest: bool) ->
         node.put_back(not_installed)
     steps = 0
     while True:
-        words = (str(PROJECT / "deploy"), str(node.root), str(steps), verb)
+        words = (str(PROJECT / "src"), str(node.root), str(steps), verb)
         result = node.run(sys.executable, "-c", CUT, *words, check=False)
         now = dump(node)
         found = {name: value for name, value in runtimes(now).items() if name != "urunc"}
@@ -259,7 +259,7 @@ def test_cut_short_before_its_record_is_there(node: Node) -> None:
     node.write(MAIN, PLAIN)
     bare = directories(node)
     for steps in range(20):
-        words = (str(PROJECT / "deploy"), str(node.root), str(steps), "install")
+        words = (str(PROJECT / "src"), str(node.root), str(steps), "install")
         node.run(sys.executable, "-c", CUT, *words, check=False)
         recorded = node.path("/usr/local/lib/urunc/install.json").exists()
         install(node, verb="uninstall")
@@ -358,11 +358,11 @@ def test_a_pod_runs_programs_in_the_nodes_namespaces(tmp_path: pathlib.Path) -> 
     in it."""
     need("root")
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from installer.host import Host;"
+        "import sys; sys.path.insert(0, sys.argv[1]); from urunc.installer.host import Host;"
         "host = Host(sys.argv[2]); print(host.prefix()[0]);"
         "print(host.run('readlink', '/proc/self/ns/mnt', '/proc/1/ns/mnt').stdout)"
     )
-    words = [sys.executable, "-c", code, str(PROJECT / "deploy"), str(tmp_path)]
+    words = [sys.executable, "-c", code, str(PROJECT / "src"), str(tmp_path)]
     pod = 'mount --bind / "$0"; exec "$@"'
     first = 'unshare --mount sh -c "$@"; exit $?'
     command = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--mount-proc"]

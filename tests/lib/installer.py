@@ -127,13 +127,13 @@ def handlers(node: Node) -> set[str]:
 QUICK = """
 import runpy, sys
 sys.argv = sys.argv[1:]
-sys.path.insert(0, sys.argv[0].rpartition("/")[0])
-import installer.nodes
-find = installer.nodes.find
+sys.path.insert(0, sys.argv[0].rpartition("/deploy/")[0] + "/src")
+import urunc.installer.nodes
+find = urunc.installer.nodes.find
 def quick(*words):
     node = find(*words)
     node.start_s = 3
     return node
-installer.nodes.find = quick
+urunc.installer.nodes.find = quick
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

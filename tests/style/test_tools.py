@@ -47,7 +47,7 @@ SHELL = sorted(
 )
 PROGRAMS = [name for name in SCRIPTS if not name.endswith((".py", ".in"))]
 LINTED = ("src", "tests", "bench", "deploy", "launcher", "guests-src", "setup.py", *PROGRAMS)
-TYPED = ("src", "tests/unit", "tests/style", "tests/lib", "deploy/installer")
+TYPED = ("src", "tests/unit", "tests/style", "tests/lib")
 BENCHES = [name for name in PROGRAMS if name.startswith("bench/")]
 WRITERS = ("launcher/bundle.py", "launcher/manual.py")
 MAKER = "guests-src/linux/imagetool.py"

@@ -5,19 +5,14 @@ from __future__ import annotations
 
 import json
 import pathlib
-import sys
 import tomllib
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-DEPLOY = pathlib.Path(__file__).resolve().parent.parent.parent / "deploy"
-sys.path.insert(0, str(DEPLOY))
-from installer import config_text  # noqa: E402 (found by sys.path)
-from installer.host import Failure, Host  # noqa: E402 (found by sys.path)
-
-sys.path.remove(str(DEPLOY))
+from urunc.installer import config_text
+from urunc.installer.host import Failure, Host
 
 NAMES = st.text("abcdef*./-_ ]\"'#", min_size=1, max_size=12)
 BLANKS = st.sampled_from(["", " ", "\n", "  # a ] comment\n", "\t"])

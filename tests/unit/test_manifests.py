@@ -11,10 +11,12 @@ import pathlib
 import re
 import shutil
 import subprocess
-import sys
 from typing import Any
 
 import pytest
+
+import urunc
+from urunc.installer.command import parser
 
 kubernetes_validate = pytest.importorskip("kubernetes_validate")
 yaml = pytest.importorskip("yaml")
@@ -124,11 +126,6 @@ def test_the_chart_names_values_that_there_are() -> None:
 def test_the_installer_takes_its_arguments(name: str) -> None:
     (item,) = objects((DEPLOY / f"kubernetes/{name}.yaml").read_text())
     spec = item["spec"]["template"]["spec"]
-    sys.path.insert(0, str(DEPLOY))
-    try:
-        from installer.cli import parser
-    finally:
-        sys.path.remove(str(DEPLOY))
     for container in spec["initContainers"]:
         options = parser().parse_args(container["args"])
         assert options.host == container["volumeMounts"][0]["mountPath"]
@@ -142,8 +139,6 @@ def test_the_installer_takes_its_arguments(name: str) -> None:
 
 
 def test_the_version_is_urunc_s() -> None:
-    import urunc
-
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert chart["appVersion"] == urunc.__version__
     assert (

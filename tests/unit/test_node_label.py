@@ -9,19 +9,14 @@ import pathlib
 import shutil
 import ssl
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
 
-DEPLOY = pathlib.Path(__file__).resolve().parent.parent.parent / "deploy"
-sys.path.insert(0, str(DEPLOY))
-from installer.host import Failure  # noqa: E402 (found by sys.path)
-from installer.label import label  # noqa: E402 (found by sys.path)
-
-sys.path.remove(str(DEPLOY))
+from urunc.installer.host import Failure
+from urunc.installer.label import label
 
 
 class Server(http.server.BaseHTTPRequestHandler):

@@ -3,16 +3,9 @@
 
 from __future__ import annotations
 
-import pathlib
-import sys
-
 import pytest
 
-DEPLOY = pathlib.Path(__file__).resolve().parent.parent.parent / "deploy"
-sys.path.insert(0, str(DEPLOY))
-from installer.nodes import Runtime  # noqa: E402 (found by sys.path)
-
-sys.path.remove(str(DEPLOY))
+from urunc.installer.node import Runtime
 
 PATH = "/usr/local/bin/containerd-shim-urunc-v2"
 RUNC, URUNC = "io.containerd.runc.v2", "io.containerd.urunc.v2"

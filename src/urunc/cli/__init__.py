@@ -34,6 +34,8 @@ VERBS = {
     "image": "image",
     "completion": "completion",
     "doctor": "doctor",
+    "install": "install",
+    "uninstall": "uninstall",
 }
 
 """A verb → its module, in the order of `urunc --help`."""

@@ -117,6 +117,20 @@ DESCRIPTIONS = {
         "no engine is called. The exit code is 1 if there is a problem. Ask as root what root's "
         "engines will meet.",
     ),
+    "install": (
+        "Adds urunc to the configuration of an engine: to Docker's daemon.json, to a drop-in of "
+        "Podman's, containerd 2's or CRI-O's, to the file of containerd 1 that counts, to k3s's "
+        "and RKE2's own drop-in or template. It prints what changes, keeps a copy of each file "
+        "(.before-urunc), and asks the engine's own program what it makes of the new files before "
+        "they are in place: the runtime `urunc` may be all that is different. Then the engine is "
+        "restarted, or where that is enough has to read its files again (Docker); if it is not "
+        "well afterwards, the old files are put back. From a wheel, urunc itself is copied to "
+        "--prefix first. Once more is nothing to do.",
+    ),
+    "uninstall": (
+        "Takes out what `urunc install` has put in, so that the files are what they were, and "
+        "urunc itself where that command has copied it and no other engine knows it.",
+    ),
     "metrics": (
         "Containers and the memory that they use, failures by kind, what starts took in all and by "
         "phase, and the cache, in the text format of Prometheus. It reads what urunc has written "
@@ -147,6 +161,11 @@ EXAMPLES = {
             "urunc restore --detach --image-path saved web",
         ),
     ),
+    "install": (
+        ("what would change for Docker", "urunc install --dry-run docker"),
+        ("whether Podman knows urunc", "urunc install --check podman"),
+    ),
+    "uninstall": (("out of Docker's configuration", "urunc uninstall docker"),),
     "spec": (
         ("a Unikraft kernel on Firecracker", "urunc spec --type unikraft --hypervisor firecracker"),
         ("any image's root file system as a Linux guest", "urunc spec --mount-rootfs"),

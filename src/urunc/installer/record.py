@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, fields
 
-from installer.host import Failure, Host
+from urunc.installer.host import Failure, Host
 
 SCHEMA = 1
 
@@ -21,6 +21,9 @@ class Record:
     """The file's content."""
 
     engine: str = ""
+    """The kind of the last run's (node.Node.kind)."""
+    engines: list[str] = field(default_factory=list)
+    """The kinds of all that know this urunc."""
     versions: list[str] = field(default_factory=list)
     programs: list[str] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from installer import config_text
-from installer.host import Failure, Host
+from urunc.installer import config_text
+from urunc.installer.host import Failure, Host
 
 Parsed = dict[str, Any]
 COPIES = "urunc-installer-"

@@ -12,12 +12,11 @@ import difflib
 import posixpath
 from dataclasses import dataclass
 
-from installer import nodes, program, record, service
-from installer.host import Failure, Host
-from installer.nodes import HANDLER, Changes, Node
-from installer.record import Record
+from urunc.installer import program, record, service
+from urunc.installer.host import Failure, Host
+from urunc.installer.node import BACKUP, HANDLER, Changes, Node, Runtime
+from urunc.installer.record import Record
 
-BACKUP = ".before-urunc"
 DEVICES = ("/dev/kvm", "/dev/net/tun")
 MONITORS = (
     *("qemu-system-x86_64", "qemu-system-aarch64"),
@@ -44,9 +43,10 @@ class Job:
         if self.shim and not source.has_shim:
             raise Failure(f"{source.prefix}: has no shim of urunc's own (--shim urunc)")
         host.say(node.name)
-        runtime = nodes.Runtime(self.prefix, self.shim)
+        runtime = Runtime(self.prefix, self.shim)
         changes = node.changes(runtime)
-        known.engine = node.kind
+        engines = [*known.engines]
+        self._take_up(node, known)
         changed = False
         old: dict[str, bytes | None] = {}
         if not here:
@@ -59,7 +59,7 @@ class Job:
             for path, content in old.items():
                 self._put_back(path, content)
             raise
-        if changed or not host.exists(record.path(self.prefix)):
+        if changed or known.engines != engines or not host.exists(record.path(self.prefix)):
             self._save(known)
         if host.dry:
             host.say("nothing was changed (--dry-run)" if changed else "nothing to do")
@@ -67,7 +67,17 @@ class Job:
             host.say(
                 f"urunc {source.version} {'is installed' if changed else 'was installed already'}"
             )
+            host.say(f"to use it: {node.use}")
         return changed
+
+    def _take_up(self, node: Node, known: Record) -> None:
+        """Note the engine; raises Failure where a run for another was cut short."""
+        if known.pending and known.engine not in ("", node.kind):
+            raise Failure(
+                f"a run for {known.engine} was cut short: please run that again, and then this"
+            )
+        known.note("engines", *filter(None, (known.engine, node.kind)))
+        known.engine = node.kind
 
     def _may_replace(self, wanted: program.Program, known: Record) -> None:
         for path, content in wanted.files.items():
@@ -142,7 +152,9 @@ class Job:
                 host.write(path, old, 0o600)
             for path, new in changes.items():
                 host.remove(path) if new is None else host.write(path, new)
-            if self.restart == "none" or not known.ran:
+            if not node.is_service:
+                self._see(node, installs=installs)
+            elif self.restart == "none" or not known.ran:
                 host.say(f"{node.kind} was not restarted: it takes this at its next start")
             else:
                 self._restart(node, ailed, installs=installs)
@@ -160,15 +172,18 @@ class Job:
             reason = service.wait_until_well(node, node.start_s)
             if reason and reason != ailed:
                 raise Failure(reason)
-            if node.has_runtime() != installs:
-                raise Failure(
-                    f"its configuration has {'no' if installs else 'still a'} '{HANDLER}'"
-                )
+            service.wait_until_known(node, node.start_s if node.reloads else 0, known=installs)
+            self._see(node, installs=installs)
         except Failure as error:
             raise Restarted(
                 f"{node.kind} is not well with the new configuration: {error}"
             ) from error
         self.host.say(f"{node.kind} is well{f', as far as it was: {reason}' if reason else ''}")
+
+    def _see(self, node: Node, *, installs: bool) -> None:
+        """Raises Failure where the engine does not have urunc, or still has it."""
+        if node.has_runtime() != installs:
+            raise Failure(f"its configuration has {'no' if installs else 'still a'} '{HANDLER}'")
 
     def _back(self, node: Node, known: Record, *, restarts: bool) -> None:
         """Put the files back as they were, and the engine with them."""
@@ -218,6 +233,11 @@ class Job:
             host.remove_unfinished(record.path(self.prefix))
             host.say("nothing to do")
             return False
+        if node:
+            self._take_up(node, known)
+            others = [kind for kind in known.engines if kind != node.kind]
+            if others:
+                return self._leave(node, changes, known, others)
         left = program.containers(host)
         if left and not self.force:
             raise Failure(
@@ -244,6 +264,17 @@ class Job:
         host.say("nothing was changed (--dry-run)" if host.dry else "urunc is uninstalled")
         return True
 
+    def _leave(self, node: Node, changes: Changes, known: Record, others: list[str]) -> bool:
+        """Take urunc out of one engine's configuration, and keep it for the others."""
+        self._configure(node, changes, known, installs=False)
+        for path in changes:
+            self.host.remove(path + BACKUP)
+        known.backups = [path for path in known.backups if path.removesuffix(BACKUP) not in changes]
+        known.engines, known.engine = others, others[-1]
+        self._save(known)
+        self.host.say(f"{node.kind} has no urunc any more; {', '.join(others)} still has")
+        return True
+
     def verify(self, node: Node) -> bool:
         """Say what there is of urunc on the node; False where something lacks."""
         host = self.host
@@ -262,14 +293,16 @@ class Job:
         else:
             row("program", False, f"no {path}")
         try:
-            found = node.runtimes(node.view({})).get(HANDLER)
-            kind = found.get("runtime_type", "?") if found else f"no runtime '{HANDLER}'"
-            row("configuration", bool(found), f"{node.kind}: {kind}")
+            told = node.runtimes(node.view({})).get(HANDLER) or {}
+            kind = told.get("runtime_type") or told.get("path") or f"runtime '{HANDLER}'"
+            found = node.has_runtime()
+            row("configuration", found, f"{node.kind}: {kind if found else f'no {kind}'}")
         except Failure as error:
             row("configuration", False, str(error))
         host.say(f"ok   engine: {node.name}")
-        ailment = service.ailment(node)
-        row("service", not ailment, ailment or f"{node.kind} answers at {node.socket}")
+        if node.is_service:
+            ailment = service.ailment(node)
+            row("service", not ailment, ailment or f"{node.kind} answers at {node.socket}")
         if record.load(host, self.prefix).pending:
             row("installation", False, "a run was cut short: please run `install` again")
         for device in DEVICES:

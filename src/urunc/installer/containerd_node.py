@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kinds of node, and for each which files make urunc one of its runtimes.
+"""containerd's configuration, and that of k3s and RKE2, which bring a containerd.
 
-`changes` says what files shall hold; it reads the node and asks the engine (engine_view.py), and
-changes nothing. Which file gets urunc's lines depends on what the engine does with its files:
+Which file gets urunc's lines depends on what the engine does with its files:
 
 - containerd 2 merges what it imports: a drop-in of our own.
 - containerd 1 replaces a plugin's whole table by an imported one, and its default runtimes by any
@@ -10,7 +9,6 @@ changes nothing. Which file gets urunc's lines depends on what the engine does w
   there by default among them.
 - k3s and RKE2 write containerd's configuration at each start: a drop-in where they import such,
   else marked lines in the template, on top of their own (`base`).
-- CRI-O merges its drop-ins.
 """
 
 from __future__ import annotations
@@ -18,104 +16,30 @@ from __future__ import annotations
 import functools
 import posixpath
 import re
-from dataclasses import dataclass
 from typing import Any
 
-from installer import config_text, containerd, engine_view
-from installer.host import DIRECTORIES, Failure, Host
+from urunc.installer import config_text, containerd, engine_view
+from urunc.installer.host import DIRECTORIES, Failure, Host
+from urunc.installer.node import HANDLER, Changes, Node, Runtime, Version
 
-HANDLER = "urunc"
-ANNOTATIONS = ["com.urunc.unikernel.*"]
-KINDS = ("k3s", "rke2", "crio", "containerd")
 RANCHER = "/var/lib/rancher"
 DROP_IN = "/etc/containerd/conf.d/urunc.toml"
-CRIO_DROP_IN = "/etc/crio/crio.conf.d/99-urunc.conf"
-
-Changes = dict[str, str | None]
-Version = tuple[int, ...]
-ASKS, ASKS_ALL = (2, 0, 0), (2, 2, 8)
-"""From which version on containerd's CRI plugin asks shims for the features that it tells a
-kubelet: those of runc's type, and all."""
 BESIDE = (((1, 6, 30), (1, 7)), ((1, 7, 16), (2**16,)))
 """Versions of containerd (from, before) in which relative patterns start beside the file."""
 
 
-@dataclass
-class Runtime:
-    """What the engine is told: the programs of urunc's below the prefix."""
-
-    prefix: str
-    shim: bool
-    """Whether pods have urunc's own containerd shim; it tells the cgroup driver by the path."""
-
-    @property
-    def program(self) -> str:
-        return f"{self.prefix}/bin/urunc"
-
-    def containerd(self, version: Version, *, systemd: bool) -> dict[str, Any]:
-        """The runtime's table for a version of containerd."""
-        common = {"pod_annotations": ANNOTATIONS, "container_annotations": ANNOTATIONS}
-        if self.shim:
-            path = f"{self.prefix}/bin/containerd-shim-urunc-v2"
-            if ASKS <= version < ASKS_ALL:
-                return {"runtime_type": "io.containerd.runc.v2", "runtime_path": path, **common}
-            named = {} if self.prefix == "/usr/local" else {"runtime_path": path}
-            return {"runtime_type": "io.containerd.urunc.v2", **named, **common}
-        options = {"BinaryName": self.program, "SystemdCgroup": systemd}
-        return {"runtime_type": "io.containerd.runc.v2", **common, "options": options}
-
-    def crio(self, monitor: str) -> dict[str, Any]:
-        """The same for CRI-O, which gives a pod's annotations to its containers unasked (and does
-        not start if `allowed_annotations` has one that it does not know)."""
-        values = {
-            "runtime_path": self.program,
-            "runtime_type": "oci",
-            "runtime_root": "/run/urunc",
-        }
-        return values | ({"monitor_path": monitor} if monitor else {})
-
-
-@dataclass
-class Node:
-    """What of engines a node has."""
-
-    host: Host
-    kind: str
-    program: str
-    config: str
-    socket: str
-    units: tuple[str, ...]
-    ctr: tuple[str, ...] = ()
-    start_s: float = 90
-    why: str = ""
-    """How the program was found."""
-
-    @property
-    def name(self) -> str:
-        """The engine and its program, for messages."""
-        return f"{self.kind}: {self.program}{f' ({self.why})' if self.why else ''}"
+class ContainerdNode(Node):
+    """A containerd, or one of k3s's or RKE2's."""
 
     def view(self, changed: Changes) -> engine_view.Parsed:
-        """The engine's view of its configuration with these files changed."""
-        if self.kind == "crio":
-            return engine_view.crio(
-                self.host, self.program, posixpath.dirname(CRIO_DROP_IN), changed
-            )
         return engine_view.containerd(
             self.host, self.program, self.config, changed, beside=self.has_patterns_beside
         )
 
     def runtimes(self, parsed: engine_view.Parsed) -> dict[str, Any]:
-        """The runtimes in such a view."""
-        if self.kind == "crio":
-            found = parsed.get("crio", {}).get("runtime", {}).get("runtimes", {})
-            return found if isinstance(found, dict) else {}
         return engine_view.runtimes(parsed)
 
     def clean(self) -> Changes:
-        """The files as they would be without urunc, where that is not how they are."""
-        if self.kind == "crio":
-            return {CRIO_DROP_IN: None} if self.host.exists(CRIO_DROP_IN) else {}
         found: Changes = {}
         main = self.host.read(self.config)
         known = [self.config, *self._templates()]
@@ -152,83 +76,24 @@ class Node:
 
     @property
     def is_rendered(self) -> bool:
-        """Whether the engine's configuration is written anew at each start."""
         return self.kind in ("k3s", "rke2")
 
-    def changes(self, runtime: Runtime) -> Changes:
-        """What each file shall hold: all that differs from now, and nothing that does not."""
-        clean = self.clean()
-        before = self.view(clean)
-        if HANDLER in self.runtimes(before):
-            raise Failure(
-                f"the node has a runtime '{HANDLER}' that this installer did not make: "
-                "please remove it from the configuration first"
-            )
-        if self.kind == "crio":
-            wanted, seen = self._crio(runtime, before), None
-        else:
-            wanted, seen = self._containerd(runtime, before, clean)
-        self._check(before, self.view({**clean, **(seen or wanted)}))
-        return self._to_write({**clean, **wanted})
-
-    def removal(self) -> Changes:
-        """The same to take urunc out."""
-        clean = self.clean()
-        if clean and not self.is_rendered:
-            after = self.view(clean)
-            if HANDLER in self.runtimes(after):
-                raise Failure(f"the configuration would still have a runtime '{HANDLER}'")
-        return self._to_write(clean)
-
-    def has_runtime(self) -> bool:
-        """Whether the engine's configuration, as it is now, has urunc."""
-        return HANDLER in self.runtimes(self.view({}))
-
-    def _to_write(self, changes: Changes) -> Changes:
-        """What is not so already, in an order in which nothing is imported that is not there; what
-        the engine writes itself is left to it."""
-        found = {
-            path: new
-            for path, new in changes.items()
-            if new != self.host.read(path) and not (self.is_rendered and path == self.config)
-        }
-        rank = {path: 2 if new is None else int(path == self.config) for path, new in found.items()}
-        return dict(sorted(found.items(), key=lambda item: rank[item[0]]))
-
-    def _check(self, before: engine_view.Parsed, after: engine_view.Parsed) -> None:
-        """Nothing but urunc may be different."""
-        runtimes = self.runtimes(after)
-        if HANDLER not in runtimes:
-            others = [path for path in self._imported(self.host.read(self.config) or "", {})
-                      if path not in self._drop_ins()] if self.kind != "crio" else []  # fmt: skip
-            if others:
-                raise Failure(
-                    f"{self.config}: the lines have no effect: of {', '.join(others)}, which it "
-                    "imports, one replaces them; please add the runtime there (docs/kubernetes.md)"
-                )
-            raise Failure(
-                f"{self.config}: {self.program} sees no runtime '{HANDLER}' in it with urunc's "
-                "lines: is that the program that reads this file? (--engine, --config)"
-            )
-        del runtimes[HANDLER]
-        ignored = ("imports",)
-        found = engine_view.differences(
-            {name: value for name, value in before.items() if name not in ignored},
-            {name: value for name, value in after.items() if name not in ignored},
+    def missing(self) -> str:
+        others = [
+            path
+            for path in self._imported(self.host.read(self.config) or "", {})
+            if path not in self._drop_ins()
+        ]
+        if not others:
+            return super().missing()
+        return (
+            f"{self.config}: the lines have no effect: of {', '.join(others)}, which it imports, "
+            "one replaces them; please add the runtime there (docs/kubernetes.md)"
         )
-        if found:
-            raise Failure(f"{self.config}: more would change than urunc: {'; '.join(found[:5])}")
 
-    def _crio(self, runtime: Runtime, before: engine_view.Parsed) -> Changes:
-        monitors = [value.get("monitor_path", "") for value in self.runtimes(before).values()]
-        values = runtime.crio(next(filter(None, monitors), ""))
-        lines = config_text.table(("crio", "runtime", "runtimes", HANDLER), values)
-        return {CRIO_DROP_IN: config_text.made(lines)}
-
-    def _containerd(
+    def wanted(
         self, runtime: Runtime, before: engine_view.Parsed, clean: Changes
     ) -> tuple[Changes, Changes | None]:
-        """The files, and which of them the engine is asked about, where those are others."""
         disabled = {"cri", "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime"}
         if disabled & set(before.get("disabled_plugins", [])):
             raise Failure(
@@ -331,7 +196,8 @@ class Node:
         return self.version >= (2,)
 
 
-def _rancher(host: Host, kind: str) -> Node | None:
+def find_rancher(host: Host, kind: str) -> Node | None:
+    """k3s's or RKE2's containerd."""
     agent = f"{RANCHER}/{kind}/agent/etc/containerd"
     if not host.exists(agent):
         return None
@@ -344,7 +210,7 @@ def _rancher(host: Host, kind: str) -> Node | None:
         "rke2": ("rke2-server.service", "rke2-agent.service"),
     }[kind]
     ctr = host.program("ctr", directories=directories)
-    return Node(
+    return ContainerdNode(
         host,
         kind,
         program,
@@ -356,28 +222,14 @@ def _rancher(host: Host, kind: str) -> Node | None:
     )
 
 
-def _crio(host: Host) -> Node | None:
-    program = host.program("crio")
-    if not program or not host.exists("/etc/crio"):
-        return None
-    socket = engine_view.listen(host, program, posixpath.dirname(CRIO_DROP_IN))
-    return Node(
-        host,
-        "crio",
-        program,
-        "/etc/crio/crio.conf",
-        socket or "/run/crio/crio.sock",
-        ("crio.service",),
-    )
-
-
-def _containerd(host: Host, config: str, socket: str) -> Node | None:
+def find_containerd(host: Host, config: str, socket: str) -> Node | None:
+    """The node's own containerd."""
     engine = containerd.find(host, config, socket)
     if not engine:
         return None
     beside = posixpath.dirname(engine.program)
     ctr = host.program("ctr", directories=(beside, *DIRECTORIES))
-    return Node(
+    return ContainerdNode(
         host,
         "containerd",
         engine.program,
@@ -387,34 +239,3 @@ def _containerd(host: Host, config: str, socket: str) -> Node | None:
         (ctr,) if ctr else (),
         why=engine.why,
     )
-
-
-def find(host: Host, kind: str = "auto", config: str = "", socket: str = "") -> Node:
-    """The node's engine. Of several, k3s's and RKE2's own go first, since other engines are then
-    somebody else's; of CRI-O and containerd, the one that runs."""
-    makers = {
-        "k3s": lambda: _rancher(host, "k3s"),
-        "rke2": lambda: _rancher(host, "rke2"),
-        "crio": lambda: _crio(host),
-        "containerd": lambda: _containerd(host, config, socket),
-    }
-    if kind != "auto":
-        node = makers[kind]()
-        if not node:
-            looked = f": {containerd.places(host, socket)}" if kind == "containerd" else ""
-            raise Failure(f"no {kind} on this node{looked}")
-    else:
-        found = [node for name in KINDS if (node := makers[name]())]
-        if not found:
-            raise Failure(
-                f"no containerd, CRI-O, k3s or RKE2 on this node: {containerd.places(host, socket)}"
-            )
-        node = found[0]
-        if node.kind == "crio" and len(found) > 1:
-            active = [other for other in found if host.exists(other.socket)]
-            if len(active) != 1:
-                raise Failure("this node has CRI-O and containerd: please name one (--engine)")
-            node = active[0]
-    node.config = config or node.config
-    node.socket = socket or node.socket
-    return node

@@ -1,21 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line."""
+"""The command line of deploy/install, for the nodes of a Kubernetes cluster."""
 
 from __future__ import annotations
 
 import argparse
-import fcntl
 import os
 import pathlib
 import signal
 import sys
 
-from installer import nodes, program
-from installer.host import Failure, Host
-from installer.job import Job
-from installer.label import label
-
-HERE = pathlib.Path(__file__).resolve().parent.parent
+from urunc.installer import nodes, program
+from urunc.installer.host import Failure, Host, locked
+from urunc.installer.job import Job
+from urunc.installer.label import label
+from urunc.installer.node import Node
 
 
 def parser() -> argparse.ArgumentParser:
@@ -61,16 +59,16 @@ def parser() -> argparse.ArgumentParser:
     return own
 
 
-def source(options: argparse.Namespace) -> program.Source:
-    """What to install: the directories that the options name, or else those beside this program."""
-    places = [HERE.parent / "prefix", HERE.parent / "build/prefix"]
+def source(options: argparse.Namespace, here: pathlib.Path) -> program.Source:
+    """What to install: the directories that the options name, or else those below `here`."""
+    places = [here / "prefix", here / "build/prefix"]
     prefix = pathlib.Path(options.source) if options.source else None
     prefix = prefix or next((place for place in places if place.is_dir()), places[-1])
-    python = pathlib.Path(options.python) if options.python else HERE.parent / "python"
-    return program.Source(prefix, HERE.parent / "launcher", python if python.is_dir() else None)
+    python = pathlib.Path(options.python) if options.python else here / "python"
+    return program.Source(prefix, here / "launcher", python if python.is_dir() else None)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, here: pathlib.Path) -> int:
     """Run a verb, with /run of the node locked against other installers: the exit code. Raises
     Failure."""
     if options.verb == "label":
@@ -80,11 +78,11 @@ def run(options: argparse.Namespace) -> int:
         signal.sigwait({signal.SIGTERM, signal.SIGINT})
         return 0
     host = Host(options.host, dry=getattr(options, "dry_run", False))
-    lock = os.open(host.path("/run") if host.exists("/run") else host.root, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise Failure("another installer works on this node") from None
+    with locked(host):
+        return _work(options, host, here)
+
+
+def _work(options: argparse.Namespace, host: Host, here: pathlib.Path) -> int:
     prefix = "/" + options.prefix.strip("/")
     job = Job(
         host,
@@ -93,7 +91,7 @@ def run(options: argparse.Namespace) -> int:
         force=getattr(options, "force", False),
         shim=getattr(options, "shim", "runc") == "urunc",
     )
-    node: nodes.Node | None
+    node: Node | None
     try:
         node = nodes.find(host, options.engine, options.config, options.socket)
     except Failure as error:
@@ -102,7 +100,7 @@ def run(options: argparse.Namespace) -> int:
         host.say(f"only urunc's own files are removed: {error}")
         node = None
     if options.verb == "install" and node:
-        job.install(node, source(options))
+        job.install(node, source(options, here))
     elif options.verb == "verify" and node:
         return 0 if job.verify(node) else 1
     else:
@@ -110,15 +108,16 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def main() -> int:
-    """The command line, with a Failure on standard error and as exit code 1."""
+def main(here: pathlib.Path) -> int:
+    """The command line of the program in `here`/deploy, with a Failure on standard error and as
+    exit code 1."""
     options = parser().parse_args()
     if options.verb == "wait":
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     try:
         if options.verb not in ("label", "wait") and os.geteuid() != 0:
             raise Failure("needs root")
-        return run(options)
+        return run(options, here)
     except Failure as error:
         print(f"install: {error}", file=sys.stderr)
         return 1

@@ -10,16 +10,11 @@ from __future__ import annotations
 
 import os
 import posixpath
-import re
-import shlex
 from dataclasses import dataclass
 
-from installer import engine_view
-from installer.host import DIRECTORIES, Host
+from urunc.installer import engine_view, units
+from urunc.installer.host import DIRECTORIES, Host
 
-UNIT_DIRECTORIES = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system",
-                "/usr/lib/systemd/system", "/lib/systemd/system")  # fmt: skip
-"""systemd.unit(5), the strongest first."""
 MORE_DIRECTORIES = ("/opt/containerd/bin", "/opt/bin", "/opt/local/bin")
 CONFIG, SOCKET = "/etc/containerd/config.toml", "/run/containerd/containerd.sock"
 OPTIONS = {"--config": "config", "-c": "config", "--address": "socket", "-a": "socket"}
@@ -104,42 +99,11 @@ def _by_socket(host: Host, socket: str) -> Engine | None:
 
 def _by_unit(host: Host) -> Engine | None:
     """What systemd would start."""
-    command = ""
-    for path in _unit_files(host):
-        for line in re.sub(r"\\\n", " ", host.read(path) or "").splitlines():
-            name, equals, value = line.partition("=")
-            if equals and name.strip() == "ExecStart":
-                command = value.strip() or ""
-    try:
-        words = shlex.split(command.lstrip("@-:+!|"))
-    except ValueError:
-        return None
-    if not words:
-        return None
-    if not words[0].startswith("/"):  # systemd.service(5): of a fixed list of directories
-        words[0] = host.program(words[0])
-    engine = _by_words(host, words)
+    words = units.command(host, "containerd.service")
+    engine = _by_words(host, words) if words else None
     if engine:
         engine.why = "of containerd.service"
     return engine
-
-
-def _unit_files(host: Host) -> list[str]:
-    """The unit's file and its drop-ins, in the order in which they count."""
-    name = "containerd.service"
-    main = next(
-        (
-            f"{directory}/{name}"
-            for directory in UNIT_DIRECTORIES
-            if host.exists(f"{directory}/{name}")
-        ),
-        "",
-    )
-    drop_ins: dict[str, str] = {}
-    for directory in reversed(UNIT_DIRECTORIES):
-        for path in host.matching(f"{directory}/{name}.d/*.conf"):
-            drop_ins[posixpath.basename(path)] = path
-    return [*([main] if main else []), *(drop_ins[key] for key in sorted(drop_ins))]
 
 
 def _by_words(host: Host, words: list[str]) -> Engine | None:

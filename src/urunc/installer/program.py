@@ -10,12 +10,14 @@ interpreter that the node will run it with.
 from __future__ import annotations
 
 import hashlib
+import os
 import pathlib
 import re
 import shutil
 from dataclasses import dataclass
 
-from installer.host import DIRECTORIES, Failure, Host
+import urunc
+from urunc.installer.host import DIRECTORIES, Failure, Host
 
 SHIM = "containerd-shim-urunc-v2"
 SCRIPTS = ("launch", SHIM)
@@ -30,6 +32,8 @@ ASK = (
     "print(os.path.realpath(sys.executable), *sys.version_info[:2], u.MAGIC_NUMBER.hex())"
 )
 LEAST = (3, 11)
+WHEEL = "prefix"
+"""The directory in a wheel's package that has what a PREFIX has but the modules (setup.py)."""
 PROGRAMS = ("guest-init", "supervisor", "urunc-door")
 
 
@@ -38,8 +42,9 @@ class Source:
     """What there is to install: a PREFIX that `make install` made, and the launcher's sources."""
 
     prefix: pathlib.Path
-    launcher: pathlib.Path
-    python: pathlib.Path | None
+    launcher: pathlib.Path | None = None
+    """None: as it was installed."""
+    python: pathlib.Path | None = None
     """A relocatable interpreter, for nodes without one."""
 
     def __post_init__(self) -> None:
@@ -55,8 +60,19 @@ class Source:
         if not found:
             raise Failure(f"{directory}/urunc: not an installed urunc")
         self.modules, self.version = pathlib.Path(found[1].decode()), found[2].decode()
-        if not self.modules.is_dir():  # staged with DESTDIR, or moved
-            self.modules = self.prefix / "lib/urunc" / self.version
+        self.is_home = self.modules.parents[2] == self.prefix.resolve()
+        """Whether it was installed there, to stay, and not staged with DESTDIR, packed or moved."""
+        here = self.prefix / "lib/urunc" / self.version
+        if not self.is_home and here.is_dir():
+            self.modules = here
+        self.package = self.modules / "urunc"
+        if not self.package.is_dir():  # of a wheel
+            self.package = self.prefix.parent
+
+    @property
+    def tools(self) -> pathlib.Path:
+        """The directory of the launcher's sources."""
+        return self.launcher or self.modules / "launcher"
 
     @property
     def scripts(self) -> dict[str, str]:
@@ -67,13 +83,34 @@ class Source:
     def has_shim(self) -> bool:
         return SHIM in self.programs
 
-    def files(self) -> list[pathlib.Path]:
-        """The modules, the compiled one, and the programs beside them."""
-        modules = [
-            file for file in (self.modules / "urunc").rglob("*") if file.suffix in (".py", ".so")
-        ]
-        programs = [self.modules / name for name in PROGRAMS if (self.modules / name).exists()]
-        return sorted(file.relative_to(self.modules) for file in [*modules, *programs])
+    def files(self) -> dict[str, pathlib.Path]:
+        """The modules, the compiled one, and the programs beside them, by their paths in a
+        version's directory."""
+        found = {
+            f"urunc/{file.relative_to(self.package)}": file
+            for file in self.package.rglob("*")
+            if file.suffix in (".py", ".so") and WHEEL not in file.relative_to(self.package).parts
+        }
+        found |= {name: self.modules / name for name in PROGRAMS if (self.modules / name).exists()}
+        return dict(sorted(found.items()))
+
+
+def own() -> Source:
+    """The urunc that runs: below the PREFIX where it is installed, or in a wheel; raises Failure
+    where it is neither."""
+    package = pathlib.Path(urunc.__path__[0])
+    if (package.parent / SCRIPTS[0]).exists():
+        prefix = package.parents[3]
+        python = prefix.parent / "python"  # of a tarball
+        return Source(prefix, python=python if python.is_dir() else None)
+    if (package / WHEEL).is_dir():
+        return Source(package / WHEEL)
+    raise Failure(f"{package}: not installed (make install)")
+
+
+def home(source: Source) -> str:
+    """The PREFIX to choose for a source where none is named: its own, if it is one."""
+    return str(source.prefix) if source.is_home else "/usr/local"
 
 
 @dataclass
@@ -121,12 +158,12 @@ def wanted(host: Host, source: Source, prefix: str) -> Program:
     root = f"{prefix}/lib/urunc"
     python = interpreter(host, source, f"{root}/{source.version}")
     digest = hashlib.sha256(f"{prefix}\0{python.path}\0{python.magic}".encode())
-    for file in source.files():
-        digest.update(f"\0{file}\0".encode() + (source.modules / file).read_bytes())
+    for name, file in source.files().items():
+        digest.update(f"\0{name}\0".encode() + file.read_bytes())
     for script in source.scripts.values():
         digest.update(script.encode())
     for name in ("another.py", "bundle.py", "start.py"):
-        digest.update((source.launcher / name).read_bytes())
+        digest.update((source.tools / name).read_bytes())
     value = digest.hexdigest()
     directory = f"{root}/{source.version}"
     if host.exists(directory) and host.read(f"{directory}/digest") != value:
@@ -170,10 +207,10 @@ def place(host: Host, source: Source, program: Program) -> None:
     brought = source.python if program.interpreter.brought else None
     python = program.interpreter.path
     try:
-        for file in source.files():
-            (here / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(source.modules / file, here / file)
-        shutil.copytree(source.launcher, beside / "launcher")
+        for name, file in source.files().items():
+            (here / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, here / name)
+        shutil.copytree(source.tools, beside / "launcher")
         if brought:
             shutil.copytree(brought, beside / "python", symlinks=True)
             python = f"{tools}/python/bin/python3"
@@ -209,9 +246,11 @@ def check(host: Host, program: Program) -> None:
 
 
 def in_use(host: Host, directory: str) -> bool:
-    """Whether a process runs a version's code: its compiled module is mapped."""
+    """Whether another process runs a version's code: its compiled module is mapped."""
     wanted = f"{directory}/"
     for maps in pathlib.Path("/proc").glob("[0-9]*/maps"):
+        if maps.parent.name == str(os.getpid()):
+            continue
         try:
             if wanted in maps.read_text(errors="replace"):
                 return True

@@ -12,8 +12,8 @@ import shlex
 import signal
 import time
 
-from installer.host import Failure
-from installer.nodes import Node
+from urunc.installer.host import Failure
+from urunc.installer.node import Node
 
 CHECK_S = 1.0
 
@@ -56,13 +56,24 @@ def wait_until_well(node: Node, seconds: float) -> str:
         time.sleep(CHECK_S)
 
 
+def wait_until_known(node: Node, seconds: float, *, known: bool) -> None:
+    """Wait until the engine has urunc, or has it no more, no longer than this: a daemon reads its
+    configuration again in its own time."""
+    end = time.monotonic() + seconds
+    while node.has_runtime() != known and time.monotonic() < end:
+        time.sleep(CHECK_S / 5)
+
+
 def restart(node: Node, how: str) -> str:
-    """Restart the engine: by a command line (`how`), or by `systemd`, `openrc` or `signal`, where
-    `auto` takes the first that is there. What was done, in words; raises Failure."""
+    """Have the engine read its configuration, by SIGHUP where that is enough, else restart it: by a
+    command line (`how`), or by `systemd`, `openrc` or `signal`, where `auto` takes the first that
+    is there. What was done, in words; raises Failure."""
     host = node.host
     if how not in ("auto", "systemd", "openrc", "signal"):
         host.run(*shlex.split(how), timeout_s=node.start_s)
         return how
+    if how == "auto" and node.reloads:
+        return _reload(node)
     if how in ("auto", "systemd") and host.exists("/run/systemd/system"):
         for unit in node.units:
             if host.run("systemctl", "is-enabled", unit, check=False).returncode == 0 or (
@@ -82,6 +93,15 @@ def restart(node: Node, how: str) -> str:
         f"no way to restart {node.kind} was found: please give the command (--restart) or "
         "do it yourself (--restart none)"
     )
+
+
+def _reload(node: Node) -> str:
+    """SIGHUP to the engine; raises Failure where it is out of sight."""
+    pid = listener(node)
+    if pid <= 0:
+        raise Failure(f"cannot see the process at {node.socket}")
+    os.kill(pid, signal.SIGHUP)
+    return f"SIGHUP to {pid}: it reads its configuration again"
 
 
 def _by_signal(node: Node) -> str:

@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from installer.host import Failure
+from urunc.installer.host import Failure
 
 BEGIN = "# >>> urunc: made by its installer, and removed by it >>>\n"
 JOINED = "# >>> urunc: made by its installer, and removed by it, with the newline before >>>\n"

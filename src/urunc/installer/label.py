@@ -12,7 +12,7 @@ import ssl
 import urllib.error
 import urllib.request
 
-from installer.host import Failure
+from urunc.installer.host import Failure
 
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 

@@ -9,6 +9,7 @@ run can leave them out and a test can end the process between any two.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import glob
 import os
 import pathlib
@@ -17,7 +18,7 @@ import socket
 import stat
 import struct
 import subprocess
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 DIRECTORIES = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 """Where the node's services look for programs."""
@@ -26,6 +27,20 @@ LINKS = 40
 
 class Failure(Exception):
     """What stops the installer; the message is for whoever runs it."""
+
+
+@contextlib.contextmanager
+def locked(host: Host) -> Iterator[None]:
+    """Have /run of the node locked against other installers; raises Failure."""
+    lock = os.open(host.path("/run") if host.exists("/run") else host.root, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Failure("another installer works on this node") from None
+        yield
+    finally:
+        os.close(lock)
 
 
 class Host:
