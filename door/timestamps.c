@@ -35,7 +35,8 @@ bool write_stamps(const char *path, const char *id)
 
     if (*path == '\0')
         return true;
-    fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
+    /* whether a link in its place is followed is for Python to say (open_log in linux/files.py) */
+    fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
     if (fd < 0)
         return false;
     for (int index = 0; index < count; index++) {

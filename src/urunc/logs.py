@@ -13,6 +13,7 @@ import posix
 from time import gmtime, strftime
 
 from urunc.jsontext import dumps
+from urunc.linux.files import open_log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -102,9 +103,8 @@ def _say(level: str, message: str) -> None:
 
 def _append(name: str, line: str) -> bool:
     """Append a line; whether the file could be opened. Does not wait for a FIFO's reader."""
-    flags = posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT | posix.O_CLOEXEC | posix.O_NONBLOCK
     try:
-        fd = posix.open(name, flags, 0o644)
+        fd = open_log(name, posix.O_NONBLOCK)
     except OSError:
         return False
     try:

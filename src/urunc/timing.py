@@ -13,6 +13,8 @@ from __future__ import annotations
 import posix
 from time import clock_gettime_ns
 
+from urunc.linux.files import open_log
+
 CLOCK_REALTIME = 0
 
 NAMES = {
@@ -57,9 +59,7 @@ def open_file(file: str, container: str, *, always: bool = False) -> None:
     if not enabled or _fd >= 0:
         return
     try:
-        _fd = posix.open(
-            file, posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT | posix.O_CLOEXEC, 0o644
-        )
+        _fd = open_log(file)
     except OSError as error:
         from urunc import logs
 

@@ -4,15 +4,18 @@ runs, with what, in which order, and what its failure does."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
+import subprocess
 import time
 from typing import Any
 
 import pytest
 
 from lib.busybox import BUSYBOX
+from lib.patience import until
 from lib.support import PARTS, Bundle, Urunc, need, nothing_left
 
 KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
@@ -90,6 +93,50 @@ def test_what_a_hook_is_given(urunc: Urunc, bundle: Bundle, tmp_path: pathlib.Pa
     assert set(rest) >= {"ONE=1", "PATH=/bin:/usr/bin", "any name"}
     assert not [line for line in rest if line.startswith(("HOME=", "URUNC", "LS_COLORS="))]
     container.delete("--force")
+
+
+@pytest.mark.parametrize("names", [[], ["CAP_CHOWN", "CAP_KILL"]])
+def test_a_program_of_the_image_has_no_more_than_the_application(
+    urunc: Urunc, bundle: Bundle, names: list[str]
+) -> None:
+    """startContainer's programs are the image's: the image's root is the only one that they can
+    reach, and their capabilities are among process.capabilities."""
+    if names:
+        sets = ("bounding", "effective", "permitted")
+        bundle.config["process"]["capabilities"] = dict.fromkeys(sets, names)
+    script = "busybox mount -t tmpfs none /out; echo $? >/mounted; exec busybox sleep 61.25"
+    bundle.add("out/file", b"")
+    bundle.config["hooks"] = {"startContainer": [inside(script, env=["PATH=/bin"])]}
+    container = urunc.create(bundle)
+    starting = subprocess.Popen(urunc.command("start", container.id), stderr=subprocess.DEVNULL)
+    pid = until(lambda: next(iter(running("busybox\0sleep\x0061.25\0")), 0))
+    status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    facts = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    wanted = (1 << 0 | 1 << 5) if names else 0
+    for name in ("CapPrm", "CapEff", "CapBnd"):
+        assert int(facts[name], 16) == wanted, name
+    assert int(facts["CapInh"], 16) == int(facts["CapAmb"], 16) == 0
+    assert (bundle.root / "mounted").read_text() == "1\n"
+    mounts = pathlib.Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
+    assert len(mounts) == 1, mounts
+    assert mounts[0].split()[3].endswith(f"{bundle.root}"), mounts
+    for number in ("0", "1", "2"):
+        opened = os.readlink(f"/proc/{pid}/fd/{number}")
+        assert opened.startswith("/memfd:hook-"), opened
+    assert sorted(os.listdir(f"/proc/{pid}/fd")) == ["0", "1", "2"]
+    os.kill(pid, 9)
+    assert starting.wait() == 1
+    container.delete("--force")
+
+
+def running(words: str) -> list[int]:
+    """The processes with this command line."""
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if path.read_text() == words:
+                found.append(int(path.parent.name))
+    return found
 
 
 @pytest.mark.parametrize("kind", ["prestart", "createRuntime", "createContainer"])

@@ -55,6 +55,8 @@ class Setup:
     create_hooks: tuple[Hook, ...]
     start_hooks: tuple[Hook, ...]
     """createContainer's and startContainer's."""
+    hook_capabilities: int
+    """The capabilities that startContainer's may have at most: their programs are the image's."""
 
 
 @record

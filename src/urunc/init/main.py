@@ -15,7 +15,7 @@ letters.py has what is said and how.
 from __future__ import annotations
 
 import posix
-from errno import EACCES
+from errno import EACCES, EINVAL
 from select import POLLIN, poll
 
 from urunc import timing
@@ -24,8 +24,8 @@ from urunc.init import hooks
 from urunc.init.letters import Channel, Done, Problem, RunHooks, line, start_of, whole
 from urunc.init.root_steps import PrivateMounts
 from urunc.init.steps import PR_SET_DUMPABLE, unpack
-from urunc.linux import _linux, cgroups, namespaces, seccomp
-from urunc.linux.files import read_descriptor, write_all
+from urunc.linux import _linux, cgroups, mounts, namespaces, seccomp
+from urunc.linux.files import O_PATH, read_descriptor, write_all
 from urunc.state import INIT_NAME
 
 TYPE_CHECKING = False
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from urunc.init.letters import MonitorExec, Prepare, Setup
+
+PR_CAPBSET_DROP = 24
 
 
 def main(setup: Setup, channel: Channel) -> NoReturn:
@@ -168,8 +170,7 @@ def _help(setup: Setup, channel: Channel) -> NoReturn:
     """The helper's side."""
     try:
         _close_others(3, {channel.read_fd, channel.write_fd})
-        posix.chdir(setup.image_root)
-        posix.chroot(".")
+        _enter_image(setup)
         channel.send(Done())
         letter = channel.receive()
         if isinstance(letter, RunHooks):
@@ -181,6 +182,36 @@ def _help(setup: Setup, channel: Channel) -> NoReturn:
         channel.send(Problem(error=f"startContainer hooks: {reason(error)}"))
     finally:
         posix._exit(0)
+
+
+def _enter_image(setup: Setup) -> None:
+    """Make the image's root this process's only one, in a mount namespace of its own, and give up
+    what the application may not have: its hooks' programs are the image's, and root could leave a
+    chroot(2)."""
+    posix.chdir(setup.image_root)
+    _linux.unshare(namespaces.CLONE_NEWNS)
+    mounts.make_private()
+    here = posix.open(".", O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    root = mounts.clone(here, recursive=True)
+    posix.close(here)
+    _linux.move_mount(root, ".")
+    posix.fchdir(root)
+    posix.close(root)
+    mounts.enter()
+    _limit_bounding(setup.hook_capabilities)
+    _linux.capset(0)  # root's programs get at their execve what the bounding set leaves
+
+
+def _limit_bounding(mask: int) -> None:
+    """Drop every capability from the bounding set but these."""
+    for number in range(64):
+        if not mask >> number & 1:
+            try:
+                _linux.prctl(PR_CAPBSET_DROP, number)
+            except OSError as error:
+                if error.errno == EINVAL:
+                    return  # the kernel knows no more
+                raise
 
 
 def _hear(helper: Channel) -> None:

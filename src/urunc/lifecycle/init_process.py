@@ -68,6 +68,7 @@ class InitProcess:
             keep_descriptors=preserve_fds,
             create_hooks=spec.hooks.get("createContainer", ()),
             start_hooks=spec.hooks.get("startContainer", ()),
+            hook_capabilities=_hook_capabilities(spec),
         )
         to_init, from_init = posix.pipe(), posix.pipe()
 
@@ -143,6 +144,15 @@ class InitProcess:
                 posix.waitpid(self.pid, 0)
             except OSError:
                 pass
+
+
+def _hook_capabilities(spec: Spec) -> int:
+    """What the application may have (process.capabilities.bounding), for programs of its image."""
+    if not spec.capabilities or "startContainer" not in spec.hooks:
+        return 0
+    from urunc.linux.capabilities import mask
+
+    return int(mask(spec.capabilities["bounding"]), 16)
 
 
 def _prepared(ready: Ready, streams: Streams | None) -> frozenset[int]:

@@ -5,7 +5,7 @@ of."""
 from __future__ import annotations
 
 import posix
-from errno import EAGAIN, EEXIST, EINTR, ENOENT
+from errno import EAGAIN, EEXIST, EINTR, ELOOP, ENOENT
 
 from urunc.linux import _linux
 
@@ -20,6 +20,8 @@ RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_IN_ROOT = 0x10
 RACES = 128
 """How often a path is tried that the kernel lost sight of."""
+LINKS = 8
+"""How many links to a log lead on."""
 
 S_IFMT = 0o170000
 S_IFDIR = 0o040000
@@ -106,11 +108,12 @@ def write_lines(path: str, lines: Iterable[str]) -> None:
 def write_whole(path: str, content: bytes, mode: int = 0o600) -> None:
     """Write a file so that a reader sees the old content or the new, never a part (rename(2))."""
     temporary = f"{path}.{posix.getpid()}.tmp"
-    fd = posix.open(
-        temporary,
-        posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC | posix.O_NOFOLLOW,
-        mode,
-    )
+    flags = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC
+    try:
+        fd = posix.open(temporary, flags, mode)
+    except FileExistsError:  # of a process that was killed; or somebody's link, which is not opened
+        posix.unlink(temporary)
+        fd = posix.open(temporary, flags, mode)
     try:
         try:
             write_all(fd, content)
@@ -120,6 +123,30 @@ def write_whole(path: str, content: bytes, mode: int = 0o600) -> None:
     except OSError:
         unlink(temporary)
         raise
+
+
+def open_log(path: str, flags: int = 0) -> int:
+    """Open a file to append to, made if it is not there (mode 0644); raises OSError.
+
+    A link in its place is followed only if it is root's or the caller's, as fs.protected_symlinks
+    has it for some directories (proc_sys_fs(5)); ELOOP for others'.
+    """
+    flags |= posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT | posix.O_CLOEXEC | posix.O_NOFOLLOW
+    for _ in range(LINKS):
+        try:
+            return posix.open(path, flags, 0o644)
+        except OSError as error:
+            if error.errno != ELOOP:
+                raise
+        link = posix.open(path, O_PATH | posix.O_NOFOLLOW | posix.O_CLOEXEC)
+        try:
+            if posix.fstat(link).st_uid not in (0, posix.geteuid()):
+                break
+            target = posix.readlink("", dir_fd=link)  # of this very link, whatever is there by now
+        finally:
+            posix.close(link)
+        path = target if target.startswith("/") else f"{path.rpartition('/')[0] or '.'}/{target}"
+    raise OSError(ELOOP, "it is somebody else's symbolic link", path)
 
 
 def append(path: str, content: bytes, mode: int = 0o600) -> None:

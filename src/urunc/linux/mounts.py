@@ -5,6 +5,7 @@ short uses."""
 from __future__ import annotations
 
 import posix
+from errno import EINVAL
 
 from urunc.linux import _linux
 from urunc.linux.files import AT_FDCWD
@@ -111,6 +112,16 @@ def pivot(new_root: str) -> None:
     _linux.pivot_root(".", ".")
     _linux.umount2(".", MNT_DETACH)
     posix.chdir("/")
+
+
+def enter() -> None:
+    """Make the mount point that the working directory is the root, whatever the root is now."""
+    try:
+        pivot(".")
+    except OSError as error:
+        if error.errno != EINVAL:
+            raise
+        move_root(".")  # an initramfs, which pivot_root(2) refuses
 
 
 def move_root(new_root: str) -> None:
