@@ -138,6 +138,60 @@ def test_the_daemons_life(urunc: Urunc, tmp_path: pathlib.Path, own_pids: bool) 
         container.delete()
 
 
+def status(pid: int) -> dict[str, str]:
+    text = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+
+
+FILES = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 4 | 1 << 6 | 1 << 7 | 1 << 31
+"""CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SETGID, SETUID, SETFCAP: not DAC_READ_SEARCH, MKNOD, or any
+that is about more than files."""
+
+
+def of_daemon(pid: int) -> bool:
+    """Whether it is a virtiofsd that has closed itself in, which it does when its monitor comes."""
+    facts = status(pid)
+    return facts["Name"].strip() == "virtiofsd" and facts["Seccomp"] == "2"
+
+
+def test_what_the_daemon_and_the_supervisor_have(urunc: Urunc, tmp_path: pathlib.Path) -> None:
+    """Somebody who takes over the daemon has the shared directories, and no way to make a device or
+    to open a file by its handle; the supervisor has no more than its monitor."""
+    need("root", "linux", "qemu", "virtiofsd")
+    configure(urunc, KIND)
+    with urunc.config.open("a") as file:
+        file.write("monitors.qemu.supervisor = true\n")
+    bundle = linux(tmp_path / "b", "sleep 100", rootfs=KIND)
+    (bundle.root / "shared").touch()
+    with nothing_left(urunc.root):
+        container = urunc.create(bundle)
+        container.start()
+        serving = until(lambda: [x for x in daemons(container) if of_daemon(x)])
+        for pid, name in daemons(container).items():
+            facts = status(pid)
+            assert int(facts["CapBnd"], 16) == 0, name
+            if name == "virtiofsd":
+                assert os.listdir(f"/proc/{pid}/root") == ["root"]
+                table = pathlib.Path(f"/proc/{pid}/mountinfo").read_text()
+                assert len(table.splitlines()) == 2, table  # the directory, and the root in it
+                rights = int(facts["CapEff"], 16)
+                assert rights & ~FILES == 0
+                assert pid in serving or rights == 0
+            else:
+                monitor = status(container.pid)
+                assert monitor["Name"] == "supervisor" != name
+                for key in ("Uid", "Gid", "Groups", "NoNewPrivs"):
+                    assert facts[key] == monitor[key], key
+                assert facts["NoNewPrivs"] == "1" and int(facts["Uid"].split()[0]) > 0
+                for key in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+                    assert int(facts[key], 16) == int(monitor[key], 16) == 0, key
+                roots = [f"/proc/{x}/root" for x in (pid, container.pid)]
+                assert os.path.samefile(*roots)
+        for pid in serving:
+            assert status(pid)["Seccomp"] == "2"
+        container.delete("--force")
+
+
 def test_nine_p(urunc: Urunc, tmp_path: pathlib.Path) -> None:
     """The monitor's user reads and writes; what that one may not, the guest has in its memory."""
     need("root", "linux", "qemu")

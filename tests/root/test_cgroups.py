@@ -423,6 +423,18 @@ def test_no_control_groups_at_all(urunc: Urunc, bundle: Bundle) -> None:
         container.delete("--force")
 
 
+@pytest.mark.parametrize(
+    "path", ["/../urunc-out", "/a/../../urunc-out", "../urunc-out", "/", ".", "/./"]
+)
+def test_a_group_that_leads_out(urunc: Urunc, bundle: Bundle, path: str) -> None:
+    """linux.cgroupsPath names a group of the container's own, below the hierarchy's root."""
+    bundle.config["linux"]["cgroupsPath"] = path
+    with nothing_left(urunc.root):
+        refused = urunc("create", "--bundle", str(bundle.write()), urunc.new_id(), check=False)
+    assert refused.returncode == 1
+    assert "linux.cgroupsPath: '" in refused.stderr
+
+
 def test_control_groups_that_are_not_ours(urunc: Urunc, bundle: Bundle) -> None:
     """Read-only ones, as in a container: without limits a guest runs."""
     with Hierarchy("read-only") as place:

@@ -16,6 +16,7 @@ PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
 PAGES = [*PROJECT.glob("*.md"), *sorted((PROJECT / "docs").rglob("*.md"))]
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 TEST = re.compile(r"\btest_[\w*]+")
+CASE = re.compile(r"\b(\w+/test_\w+)::(test_\w+)")
 HEADING = re.compile(r"^#+ +(.*?) *$", re.MULTILINE)
 
 
@@ -61,10 +62,16 @@ def test_every_page_is_reached() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
 def test_the_tests_that_it_names(page: pathlib.Path) -> None:
-    """`guest/test_network`, also without the directory, and for several `test_node_*`."""
+    """`guest/test_network`, also without the directory, and for several `test_node_*`; one test
+    alone as `guest/test_network::test_guest_answers`."""
+    text = page.read_text()
     files = {path.stem for path in (PROJECT / "tests").rglob("test_*.py")}
-    named = TEST.findall(page.read_text())
+    named = TEST.findall(CASE.sub("", text))
     missing = [name for name in named if not fnmatch.filter(files, name)]
+    for file, test in CASE.findall(text):
+        path = PROJECT / f"tests/{file}.py"
+        if not path.exists() or f"\ndef {test}(" not in path.read_text():
+            missing.append(f"{file}::{test}")
     assert missing == []
 
 

@@ -50,6 +50,7 @@ ROOMS = {
     " storage.options",
     "filters": "bundle.document linux.seccomp",
     "guest_channel": "linux",
+    "logs": "linux.files",
     "ids": "bundle linux",
     "journal": "linux state",
     "journaled": "cgroup.systemd journal linux net.host_devices net.resources",
@@ -59,7 +60,7 @@ ROOMS = {
     "programs": "linux places",
     "state": "linux",
     "timestamps": "linux",
-    "timing": "",
+    "timing": "linux.files",
     "users": "bundle config ids journal journaled places plan.model programs",
 }
 """Room, or module beside the rooms → what it may import beside itself and EVERYWHERE: rooms, or

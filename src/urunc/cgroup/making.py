@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def locate(identifier: str, asked: str) -> Groups:
     """The container's groups in cgroupfs; `asked` is linux.cgroupsPath. Raises SpecError."""
     parts = asked.split("/")
-    if asked and (".." in parts or not asked.strip("/")):
+    if asked and (".." in parts or "." in parts or not asked.strip("/")):
         raise SpecError(
             f"config.json: linux.cgroupsPath: '{asked}' does not name a group of its own"
         )

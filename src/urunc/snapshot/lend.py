@@ -20,7 +20,7 @@ from urunc.monitors import RUN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from urunc.plan.model import MonitorUser
 
@@ -44,8 +44,7 @@ def lend(
     def attach() -> None:
         _take_back(places.values())
         # in a user namespace's file system nobody but its own users can own what is made
-        posix.setegid(user.gid)
-        posix.seteuid(user.uid)
+        _become(user.uid, user.gid)
         posix.mkdir(PLACE, 0o700)
         for path in places.values():
             flags = posix.O_CREAT | posix.O_EXCL | posix.O_WRONLY | posix.O_NOFOLLOW
@@ -72,8 +71,7 @@ def make_log(pid: int, user: MonitorUser) -> int:
     HostError."""
 
     def make() -> None:
-        posix.setegid(user.gid)
-        posix.seteuid(user.uid)
+        _become(user.uid, user.gid)
         posix.mkfifo(LOG, 0o600)
 
     try:
@@ -104,22 +102,37 @@ def to_read(fd: int) -> int:
 def take_back(pid: int, names: tuple[str, ...]) -> None:
     """Take them away again; what the monitor has open or mapped it keeps. Raises HostError."""
     try:
-        _call_in_mounts(pid, lambda: _take_back(f"{PLACE}/{name}" for name in names))
+        _call_in_mounts(pid, lambda: _take_back([f"{PLACE}/{name}" for name in names]))
     except OSError as error:
         raise HostError(f"take files back from the monitor: {reason(error)}") from None
 
 
-def _take_back(paths: Iterable[str]) -> None:
+def _take_back(paths: Collection[str]) -> None:
     for path in paths:
         try:
             _linux.umount2(path, mounts.MNT_DETACH | UMOUNT_NOFOLLOW)
         except OSError:
             pass  # nothing is mounted there
-        unlink(path)
+    facts = posix.stat(RUN)
+    _become(facts.st_uid, facts.st_gid)  # a link of the monitor's leads where it may go itself
     try:
+        for path in paths:
+            unlink(path)
         posix.rmdir(PLACE)
     except FileNotFoundError:
         pass
+    finally:
+        posix.seteuid(posix.getuid())
+
+
+def _become(uid: int, gid: int) -> None:
+    """Have the monitor's rights to files and no more, until seteuid(2) of the real user."""
+    try:
+        posix.setgroups([])
+    except OSError:
+        pass  # denied in a user namespace of an ordinary user, who has no group of root's either
+    posix.setegid(gid)
+    posix.seteuid(uid)
 
 
 def _call_in_mounts(pid: int, function: Callable[[], None]) -> None:
