@@ -18,11 +18,14 @@ APPLETS = (
     "wc", "wget", "yes",
 )  # fmt: skip
 
-SPARED = ("mitigations=off", "cryptomgr.notests", "noreplace-smp", "nolapic_timer")
+SPARED = (
+    "mitigations=off", "cryptomgr.notests", "noreplace-smp", "nolapic_timer",
+    "initcall_blacklist=init_kprobe_trace,crypto_kdf108_init,load_system_certificate_list,slab_sysfs_init",
+)  # fmt: skip
 """Words of the kernel's line that spare a boot under emulation CPU time: 0.2 s the first two, code
 that the kernel rewrites and emulation translates anew, and tests of what these tests do not ask
-about; 0.2 s the last two, code that is rewritten for one CPU, and a wait of 100 ms for a timer's
-speed."""
+about; 0.2 s the next two, code that is rewritten for one CPU, and a wait of 100 ms for a timer's
+speed; 0.2 s the last, parts of the kernel that no test has to do with."""
 
 
 def spared(*words: str) -> dict[str, object]:
