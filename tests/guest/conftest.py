@@ -12,7 +12,8 @@ import pytest
 
 from lib.linux_guest import Guest, image, initrd, root_tree
 from lib.rooted import populate
-from lib.support import need
+from lib.support import Urunc, need
+from lib.warm import Warm
 
 
 @pytest.fixture(scope="session")
@@ -69,3 +70,11 @@ def overlay(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
     subprocess.run(["mount", "-t", "overlay", "o", "-o", options, root], check=True)
     yield directory
     subprocess.run(["umount", root], check=True)
+
+
+@pytest.fixture
+def warm(urunc: Urunc, tmp_path: pathlib.Path) -> Warm:
+    """Snapshots in a directory of the test's, for containers that ask for them."""
+    found = Warm(urunc, tmp_path)
+    found.configure()
+    return found
