@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Guests that containerd saves and restores, by ctr and urunc's shim."""
+"""Guests that containerd saves and restores, by ctr and urunc's shim, and those that start from a
+snapshot of urunc's own."""
 
 from __future__ import annotations
 
+import json
 import pathlib
 import shutil
+import textwrap
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +19,12 @@ from lib.places.containerd import Containerd
 from lib.support import PARTS, URUNC, need
 
 WORDS = ("app", "probe.burn=3000")
+WARM = """
+[start]
+snapshots = "asked"
+directory = "/run/warm"
+"""
+ASKS = ("start=snapshot same-random", "ready=line:beat")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +37,8 @@ def containerd(urunc_config: str, tmp_path_factory: pytest.TempPathFactory) -> I
         hypervisor="firecracker",
         binary="/probe",
     )
-    with containerd_with(Containerd(str(URUNC), urunc_config), probe) as place:
+    config = textwrap.dedent(urunc_config) + WARM
+    with containerd_with(Containerd(str(URUNC), config), probe) as place:
         yield place
 
 
@@ -61,3 +71,33 @@ def test_a_container_from_another(containerd: Containerd) -> None:
     until(lambda: status(containerd, "two") == "STOPPED")
     containerd("tasks", "delete", "two")
     containerd("containers", "delete", "one", "two")
+
+
+def test_a_start_from_a_snapshot(containerd: Containerd, tmp_path: pathlib.Path) -> None:
+    """The second container of an image does not boot: it goes on, and is heard and ended as the
+    first."""
+    asks = [word for pair in ASKS for word in ("--annotation", f"com.urunc.unikernel.{pair}")]
+    limit = ("--memory-limit", str(140 << 20))
+
+    def launched(name: str) -> str:
+        console = tmp_path / name
+        log = ("--log-uri", f"file://{console}")
+        options = ("-d", *limit, *asks, *log)
+        containerd.launch(name, "fc", "app", "probe.beat=20", "probe.hang", options=options)
+        until(lambda: "beat" in console.read_text(), "no beat", 30)
+        return console.read_text()
+
+    def hits() -> list[int]:
+        said = containerd.run(str(URUNC), "snapshot", "list", "--format", "json").stdout
+        return [entry["hits"] for entry in json.loads(said)]
+
+    assert "cmdline" in launched("first")
+    until(lambda: hits() == [0], "it is not saved", 30)
+    assert "cmdline" not in launched("second")
+    assert hits() == [1]
+    for name in ("first", "second"):
+        assert status(containerd, name) == "RUNNING"
+        containerd("tasks", "kill", "-s", "KILL", name)
+        until(lambda name=name: status(containerd, name) == "STOPPED")  # type: ignore[misc]
+        containerd("tasks", "delete", name, check=False)
+        containerd("containers", "delete", name)
