@@ -35,7 +35,7 @@ ROOMS = {
     " journaled linux monitor_client monitors net plan snapshot state storage timing users",
     "cli": "bundle cgroup config doctor features guest_channel guests ids image init installer"
     " lifecycle linux metrics monitors net.facts ordinary plan snapshot.store state storage"
-    " timestamps timing users",
+    " timestamps timing trial users",
     "installer": "",
     "image": "bundle config guests linux monitors plan.compatibility plan.host storage.cpio",
     "metrics": "cgroup config linux snapshot.store state storage.cache timestamps timing",
@@ -43,6 +43,7 @@ ROOMS = {
     " storage.virtiofsd",
     "shim": "__main__ bundle cgroup config features guest_channel lifecycle linux monitors"
     " programs snapshot.files state storage.detached_mounts tomltext",
+    "trial": "bundle.pods config doctor.kvm guests image linux monitors",
     "__main__": "cli ordinary places state timing",
     "config": "bundle.ready linux.files storage.facts tomltext",
     "directory": "linux state",
@@ -216,9 +217,13 @@ def test_guests_and_monitors_know_of_each_other_only_words() -> None:
 
 
 # loaded only where systemd makes the control groups; only for a script
-OFF_THE_WAY = {"doctor", "image", "installer"}
+OFF_THE_WAY = {"doctor", "image", "installer", "trial"}
 """Rooms that no container's life goes through."""
-RARE = {"urunc.cgroup.systemd": {"ctypes"}, "urunc.cli.by_hand": {"re"}}
+RARE = {
+    "urunc.cgroup.systemd": {"ctypes"},
+    "urunc.cli.by_hand": {"re"},
+    "urunc.cli.trial": {"os"},
+}
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if room_of(name) not in OFF_THE_WAY])

@@ -32,6 +32,7 @@ VERBS = {
     "cache": "cache",
     "snapshot": "snapshot",
     "image": "image",
+    "try": "trial",
     "completion": "completion",
     "doctor": "doctor",
     "install": "install",

@@ -110,6 +110,18 @@ DESCRIPTIONS = {
         "what it needs, which monitors of this machine run it, and what in it is odd. The exit "
         "code is 1 if no monitor here runs it.",
     ),
+    "try": (
+        "Finds out what it is given (a reference, which skopeo fetches, an OCI layout, an archive "
+        "of an image, a folder with a root file system, or a kernel), unpacks it into a directory "
+        "of its own, chooses guest and monitor, and runs it in the foreground. An image with "
+        "neither a kernel nor annotations is run by Linux: by the kernel of the configuration, "
+        "else by this machine's newest below /boot. What follows -- is its command.",
+        "Root's guests get a network behind NAT, with ports by -p. A port leads to the guest from "
+        "127.0.0.1 and ::1, or from the address that is named (0.0.0.0 and :: are all); a client "
+        "that comes before the guest has booted waits for it. Nothing stays when the guest ends, "
+        "at Ctrl-C or at SIGTERM; a second one ends a guest that does not stop. The exit code is "
+        "the guest's. While it runs, `urunc list` shows it.",
+    ),
     "doctor": (
         "Each line is fine, a note (a limit that one can live with) or a problem, and says what to "
         "type or to set. KVM is not only opened: a guest of a few bytes is run, and network "
@@ -194,6 +206,11 @@ EXAMPLES = {
             "urunc image build --output docker --name a --kernel k -- /a",
         ),
         ("what it is, and what runs it here", "urunc image inspect hello.tar"),
+    ),
+    "try": (
+        ("a kernel alone", "urunc try --guest unikraft ./kernel -- /app"),
+        ("a server, at http://127.0.0.1:8080", "urunc try -p 8080:80 ./image.tar"),
+        ("a shell in an ordinary image", "urunc try -it docker.io/library/alpine -- sh"),
     ),
     "metrics": (
         ("what there is now", "urunc metrics"),

@@ -311,9 +311,13 @@ def _add(
     elif last.startswith(WHITEOUT):
         _remove(below, "/".join([*above, last.removeprefix(WHITEOUT)]))
     elif member.isdir():
-        added[name] = Entry(mode=stat.S_IFDIR | member.mode & 0o7777)
+        added[name] = Entry(
+            mode=stat.S_IFDIR | member.mode & 0o7777, uid=member.uid, gid=member.gid
+        )
     elif member.issym():
-        added[name] = Entry(mode=stat.S_IFLNK | 0o777, target=member.linkname)
+        added[name] = Entry(
+            mode=stat.S_IFLNK | 0o777, target=member.linkname, uid=member.uid, gid=member.gid
+        )
     elif member.islnk():
         target = "/".join(part for part in member.linkname.split("/") if part not in ("", "."))
         found = added.get(target) or below.get(target)
@@ -328,8 +332,9 @@ def _add(
             return content
 
         added[name] = Entry(
-            mode=stat.S_IFREG | member.mode & 0o7777, size_bytes=member.size, open=opened
-        )
+            mode=stat.S_IFREG | member.mode & 0o7777, size_bytes=member.size, open=opened,
+            uid=member.uid, gid=member.gid,
+        )  # fmt: skip
 
 
 def _remove(entries: dict[str, Entry], name: str, *, itself: bool = True) -> None:

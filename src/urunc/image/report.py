@@ -54,10 +54,23 @@ class Report:
     runs: tuple[tuple[str, bool, str], ...]
     """(monitor, whether it runs here, why or why not)."""
     odd: tuple[str, ...]
+    says: dict[str, str]
+    """The annotations that it gives by itself or, if it is another tool's, would have: short key →
+    value."""
 
 
 def inspect(reference: str, config: Config) -> Report:
     """Look at an image, archive, folder or kernel. Raises ImageError, HostError."""
+    with ExitStack() as stack:
+        return look_into(reference, config, stack)[1]
+
+
+def look_into(
+    reference: str, config: Config, stack: ExitStack, guest: str = ""
+) -> tuple[Image | None, Report]:
+    """The image, whose content can be read until the stack is closed (None for a kernel's file),
+    and what there is to say of it. `guest` is the framework if the caller knows better. Raises
+    ImageError, HostError."""
     if os.path.isfile(reference):
         with open(reference, "rb") as file:
             head = file.read(0x240)
@@ -66,24 +79,27 @@ def inspect(reference: str, config: Config) -> Report:
                 or head[0x202:0x206] == b"HdrS"
                 or head[0x38:0x3C] == b"ARM\x64"
             ):
-                return _report(
-                    "kernel", _Said(), reference, kernels.look(file.fileno(), reference), config
-                )
-    host = ARCHITECTURES.get(os.uname().machine, "amd64")
-    with ExitStack() as stack:
-        image = images.load(reference, host, stack)
-        said = _said(image, config)
-        facts = None
-        if said.kernel:
-            entry = image.find(said.kernel)
-            if entry and entry.open:
-                facts = look(entry, said.kernel, tempfile.gettempdir())
-            else:
-                said.odd.append(f"'binary': there is no file '{said.kernel}' in the image")
-        for key, path in (("initrd", said.initrd), *(("block", path) for path in said.blocks)):
-            if path and image.find(path) is None:
-                said.odd.append(f"'{key}': there is no file '{path}' in the image")
-        return _report(image.kind, said, said.kernel, facts, config)
+                said = _Said()
+                said.guest = guest
+                facts = kernels.look(file.fileno(), reference)
+                return None, _report("kernel", said, reference, facts, config)
+    image = images.load(reference, ARCHITECTURES.get(os.uname().machine, "amd64"), stack)
+    said = _said(image, config)
+    said.guest = guest or said.guest
+    found = None
+    if said.kernel:
+        entry = image.find(said.kernel)
+        if entry and entry.open:
+            found = look(entry, said.kernel, tempfile.gettempdir())
+        else:
+            said.odd.append(f"'binary': there is no file '{said.kernel}' in the image")
+    if found and said.lone and not said.guest and not may_boot(found):
+        said, found = _Said(), None
+        said.is_ordinary = True
+    for key, path in (("initrd", said.initrd), *(("block", path) for path in said.blocks)):
+        if path and image.find(path) is None:
+            said.odd.append(f"'{key}': there is no file '{path}' in the image")
+    return image, _report(image.kind, said, said.kernel, found, config)
 
 
 class _Said:
@@ -93,10 +109,13 @@ class _Said:
         self.made_by = ""
         self.guest = self.monitor = self.kernel = self.initrd = self.version = ""
         self.blocks: list[str] = []
+        self.values: dict[str, str] = {}
         self.rootfs = False
         self.command: tuple[str, ...] = ()
         self.odd: list[str] = []
         self.is_ordinary = False
+        self.lone = False
+        """Whether its kernel is merely the one file that can be."""
 
 
 def _said(image: Image, config: Config) -> _Said:
@@ -145,6 +164,7 @@ def _said(image: Image, config: Config) -> _Said:
 
 
 def _take(said: _Said, found: dict[str, str]) -> None:
+    said.values = found
     said.guest, said.monitor = found.get("unikernelType", ""), found.get("hypervisor", "")
     said.kernel, said.initrd = found.get("binary", ""), found.get("initrd", "")
     said.version = found.get("unikernelVersion", "")
@@ -185,6 +205,7 @@ def _lone(image: Image, said: _Said) -> None:
     if len(files) == 1 or len(named) == 1:
         said.kernel = f"/{(named or files)[0]}"
         said.made_by = "nobody who says so: a kernel alone"
+        said.lone = True
         said.odd.append(f"no {FILE}: engines run it as an ordinary container; build it again")
     else:
         said.is_ordinary = True
@@ -219,7 +240,26 @@ def _report(what: str, said: _Said, path: str, facts: Kernel | None, config: Con
         command=said.command,
         runs=_runs(guest, facts, path, config) if facts else (),
         odd=tuple(said.odd),
+        says=said.values or _would_say(said),
     )
+
+
+def may_boot(facts: Kernel) -> bool:
+    """Whether a file looks like a kernel, and not like a program of Linux's."""
+    binary = facts.binary
+    known = facts.guest or facts.multiboot or binary.pvh or binary.solo5_target
+    return bool(known) or binary.format != "elf"
+
+
+def _would_say(said: _Said) -> dict[str, str]:
+    found = {
+        "unikernelType": said.guest,
+        "hypervisor": said.monitor,
+        "binary": said.kernel,
+        "initrd": said.initrd,
+        "unikernelVersion": said.version,
+    }
+    return {key: value for key, value in found.items() if value}
 
 
 def _facts(facts: Kernel | None) -> tuple[str, ...]:

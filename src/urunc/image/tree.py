@@ -37,6 +37,9 @@ class Entry:
     """Of a symbolic link."""
     open: Callable[[], IO[bytes]] | None = None
     """Opens a regular file's content."""
+    uid: int = 0
+    gid: int = 0
+    """Its owner, where it was found; what is written here is root's."""
 
 
 def of_bytes(content: bytes, mode: int = 0o644) -> Entry:
@@ -49,14 +52,19 @@ def of_file(path: str) -> Entry:
     for what is none of these."""
     facts = os.lstat(path)
     if stat.S_ISLNK(facts.st_mode):
-        return Entry(mode=stat.S_IFLNK | 0o777, target=os.readlink(path))
+        return Entry(
+            mode=stat.S_IFLNK | 0o777, target=os.readlink(path), uid=facts.st_uid, gid=facts.st_gid
+        )
     if stat.S_ISDIR(facts.st_mode):
-        return Entry(mode=stat.S_IFDIR | stat.S_IMODE(facts.st_mode))
+        return Entry(mode=facts.st_mode, uid=facts.st_uid, gid=facts.st_gid)
     if not stat.S_ISREG(facts.st_mode):
         raise ImageError(
             f"'{path}': neither a file, a directory nor a link", "remove it from the folder"
         )
-    return Entry(mode=facts.st_mode, size_bytes=facts.st_size, open=lambda: open(path, "rb"))
+    return Entry(
+        mode=facts.st_mode, size_bytes=facts.st_size, open=lambda: open(path, "rb"),
+        uid=facts.st_uid, gid=facts.st_gid,
+    )  # fmt: skip
 
 
 class Tree:
