@@ -24,7 +24,7 @@ READ_ONLY = ["/proc/sys", "/proc/bus"]
 
 def listing(directory: pathlib.Path) -> dict[str, tuple[object, ...]]:
     """All that is in a directory: what changes if anything there does."""
-    found = {}
+    found: dict[str, tuple[object, ...]] = {}
     for path in sorted(directory.rglob("*")):
         facts = path.lstat()
         found[str(path)] = (facts.st_ino, facts.st_mode, facts.st_uid, facts.st_size,
