@@ -37,7 +37,7 @@ CFLAGS ?= -O2 -Wall -Wextra -Werror
 # Of how many installs before this one of the same version the code stays: shims that run have no other (launcher/start.py).
 KEPT := 3
 
-.PHONY: help build parts tools kubernetes check unit coverage root guest interop cluster machines machines-v2 tables counts bench bench-docs overhead engine network storage install uninstall clean
+.PHONY: help build parts tools kubernetes check unit coverage root guest interop cluster machines machines-v2 trust tables counts bench bench-docs overhead engine network storage install uninstall clean
 
 help: ## show this
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -101,6 +101,10 @@ machines: ## README's two commands in other distributions (MACHINES=debian-13), 
 
 machines-v2: ## tests/root in virtual machines with cgroup v2 alone, with the kernels of these distributions
 	tools/machines --v2 $(or $(MACHINES),debian-12 debian-13 debian-sid)
+
+trust: build parts ## the tests that docs/security.md and docs/known-faults.md name, and every fault of tests/root/test_faults
+	URUNC_TEST_FAULTS=all $(PYTEST) tests/root/test_faults.py $$(grep -oh '\w*/test_\w*::test_\w*' \
+		docs/security.md docs/known-faults.md | sort -u | sed 's|\(.*\)::|tests/\1.py::|')
 
 tables: ## write the tables of docs/ that are made of what the tests see
 	PYTHONPATH=src:tests $(VENV)/python tests/lib/tables.py

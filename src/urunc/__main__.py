@@ -14,7 +14,7 @@ import sys
 from urunc import OCI_VERSION, __version__, logs, timing
 from urunc.cli import FOREIGN, VERBS
 from urunc.cli.options import GLOBAL, Arguments, parse
-from urunc.errors import Error, UsageError, reason
+from urunc.errors import Error, HostError, UsageError, reason
 from urunc.state import is_ours
 
 TYPE_CHECKING = False
@@ -125,7 +125,17 @@ def run(
     _apply_globals(arguments, () if verb in ("create", "run") else arguments.words)
     of_container = arguments.words and verb not in ("cache", "snapshot")
     logs.container = arguments.words[0] if of_container else ""
-    code: int = module.main(arguments)
+    try:
+        code: int = module.main(arguments)
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # the machine's, where nobody knows more of it
+        if logs.debug:
+            raise
+        file = f" '{error.filename}'" if error.filename else ""
+        raise HostError(
+            f"{verb} {logs.container}".rstrip() + f": {reason(error)}{file}", "--debug shows where"
+        ) from None
     return code
 
 

@@ -5,10 +5,11 @@ on it."""
 from __future__ import annotations
 
 import posix
+from errno import ENOENT, ENOTDIR
 from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 
 from urunc.errors import ExistsError, HostError, reason
-from urunc.linux.files import append, exists, make_directories, remove_tree
+from urunc.linux.files import append, exists, make_directories, remove_tree, unlink
 from urunc.state import FILE, JOURNAL, OLD_FILE, State, check_id, load, not_found
 
 
@@ -22,21 +23,28 @@ class Directory:
 
     def make(self) -> None:
         """Make the directory, locked; ExistsError where the id is taken."""
+        made = False
         try:
             make_directories(self.path.rpartition("/")[0], 0o711)
             posix.mkdir(self.path, 0o711)
+            made = True
             append(f"{self.path}/{JOURNAL}", b"")
         except FileExistsError:
             raise ExistsError(
                 f"create '{self.identifier}': container with given ID already exists"
             ) from None
         except OSError as error:
-            self._unmake()
+            if made:
+                self._unmake()
             raise HostError(
                 f"create '{self.identifier}': make directory '{self.path}': {reason(error)}",
                 "--root names another place for the state of containers",
             ) from None
-        self.lock()
+        try:
+            self.lock()
+        except HostError:
+            self.remove()
+            raise
 
     def remove(self) -> None:
         """Remove the directory; HostError where that cannot be, and then it is a container's still,
@@ -51,9 +59,10 @@ class Directory:
 
     def _unmake(self) -> None:
         try:
+            unlink(f"{self.path}/{JOURNAL}")
             posix.rmdir(self.path)
         except OSError:
-            pass  # it was not made
+            pass  # the error that led here matters more
 
     def lock(self, *, wait: bool = True) -> bool:
         """Have the directory alone; NotFoundError where there is none. Without `wait`, False where
@@ -61,8 +70,10 @@ class Directory:
         while True:
             try:
                 fd = posix.open(self.path, posix.O_DIRECTORY | posix.O_RDONLY | posix.O_CLOEXEC)
-            except OSError:
-                raise not_found(self.identifier) from None
+            except OSError as error:
+                if error.errno in (ENOENT, ENOTDIR):
+                    raise not_found(self.identifier) from None
+                raise HostError(f"lock '{self.path}': {reason(error)}") from None
             try:
                 flock(fd, LOCK_EX if wait else LOCK_EX | LOCK_NB)
             except BlockingIOError:

@@ -16,6 +16,7 @@ from lib.support import URUNC
 ASK = "import sys, importlib.util as u; print(sys.version_info >= (3, 11), u.MAGIC_NUMBER.hex())"
 PLACES = ("/usr/bin/python3.1[1-9]", "/usr/local/bin/python3.1[1-9]",
           os.path.expanduser("~/.pyenv/versions/*/bin/python3.1[1-9]"))  # fmt: skip
+SHIM = "containerd-shim-urunc-v2"
 OTHER = b"none"
 """The magic number of no Python."""
 
@@ -36,14 +37,23 @@ def another() -> str:
     return list(pythons().values())[-1]
 
 
-def moved(directory: pathlib.Path) -> pathlib.Path:
-    """The script `launch` of a copy of the installed library, which no Python is the right one
-    for."""
+def moved(directory: pathlib.Path, *, other: bool = True) -> pathlib.Path:
+    """The script `launch` of a copy of the installed library, which no Python is the right one for
+    (or without `other`, the usual one)."""
     (installed,) = (URUNC.parent.parent / "lib/urunc").glob("[0-9]*")
     library = directory / "library"
     shutil.copytree(installed, library)
-    launch = library / "launch"
-    launch.write_text(launch.read_text().replace(str(installed), str(library)))
+    for name in ("launch", SHIM):
+        script = library / name
+        script.write_text(script.read_text().replace(str(installed), str(library)))
+    if other:
+        spoil(library)
+    return library / "launch"
+
+
+def spoil(library: pathlib.Path) -> None:
+    """Have a library's code be another Python's, as where the interpreter has been replaced."""
     _, *rest = marshal.loads((library / "index").read_bytes())
-    (library / "index").write_bytes(marshal.dumps((OTHER, *rest), 2))
-    return launch
+    whole = library / "index.new"
+    whole.write_bytes(marshal.dumps((OTHER, *rest), 2))
+    whole.rename(library / "index")

@@ -4,16 +4,19 @@ containers are there: every verb works, says so once, and is quick again when bu
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
-from lib.another_python import another, moved, pythons
+from lib.another_python import another, moved, pythons, spoil
+from lib.shims import Shim
 from lib.support import PROJECT, URUNC, Bundle, Urunc, need, nothing_left
 
 DOOR = PROJECT / "launcher/door.py"
@@ -42,6 +45,50 @@ def test_life(urunc: Urunc, bundle: Bundle, tmp_path: pathlib.Path) -> None:
         later.start()
         new("delete", "--force", later.id)
     assert sorted(file for file in launch.parent.rglob("*") if file.is_file()) == known
+
+
+def test_the_doctor_says_it(tmp_path: pathlib.Path) -> None:
+    """Before anybody wonders why it is slow, with the command that mends it."""
+    need("installed")
+    launch = moved(tmp_path)
+    command = [another(), "-ISXutf8", str(launch), "doctor", "--format", "json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    (found,) = [item for item in json.loads(done.stdout) if item["subject"] == "Python"]
+    assert found["level"] == "problem"
+    assert WARNING in found["advice"] and f"{launch.parent}/launcher/bundle.py" in found["advice"]
+
+
+@pytest.fixture
+def shim(tmp_path: pathlib.Path, bundle: Bundle) -> Iterator[Shim]:
+    """A shim of the copied library, whose Python is the right one at first."""
+    need("root", "installed")
+    launch = moved(tmp_path, other=False)
+    target = tmp_path / "containerd-shim-urunc-v2"
+    built = URUNC.with_name(target.name)
+    door = [sys.executable, *map(str, (DOOR, built, target, launch.with_name(target.name)))]
+    subprocess.run(door, check=True)
+    target.chmod(0o755)
+    with nothing_left(), contextlib.closing(Shim(tmp_path, bundle, str(target))) as made:
+        yield made
+
+
+def test_a_shim_that_runs_meanwhile(shim: Shim, tmp_path: pathlib.Path) -> None:
+    """It answers on, with the code that it has; the next one starts with the other Python."""
+    assert shim.start() == ""
+    shim.create()
+    shim("Start")
+    spoil(tmp_path / "library")
+    assert shim("State")["status"] == 2  # running
+    shim("Kill", signal=9)
+    assert shim("Wait")["exit_status"] == 137
+    shim("Delete")
+    shim.leave()
+    assert shim.start() == ""
+    shim.create()
+    shim("Start")
+    shim.end(137)
+    assert WARNING in shim.said()
 
 
 def test_bundled_anew(tmp_path: pathlib.Path) -> None:

@@ -397,6 +397,8 @@ def _kernel(
         fd, facts = _host_file(path, f"{key} of {config.source(key)}")
     try:
         return facts, elf.inspect(fd, path)
+    except OSError as error:
+        raise ImageError(f"read '{path}': {reason(error)}") from None
     finally:
         posix.close(fd)
 
