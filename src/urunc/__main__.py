@@ -125,11 +125,17 @@ def run(
     _apply_globals(arguments, () if verb in ("create", "run") else arguments.words)
     of_container = arguments.words and verb not in ("cache", "snapshot")
     logs.container = arguments.words[0] if of_container else ""
+    return _main(verb, module, arguments)
+
+
+def _main(verb: str, module: Any, arguments: Arguments) -> int:
+    """A verb's own part; HostError where the machine refuses something, and nobody knows more of
+    it."""
     try:
         code: int = module.main(arguments)
     except BrokenPipeError:
         raise
-    except OSError as error:  # the machine's, where nobody knows more of it
+    except OSError as error:
         if logs.debug:
             raise
         file = f" '{error.filename}'" if error.filename else ""
