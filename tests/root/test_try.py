@@ -72,7 +72,7 @@ def place(tmp_path: pathlib.Path, urunc: Urunc) -> Iterator[pathlib.Path]:
     yield directory
     until(lambda: not left(directory), "something is left", 10)
     assert not urunc.root.exists() or not list(urunc.root.iterdir())
-    assert forwarding.read_text() == before
+    until(lambda: forwarding.read_text() == before, "forwarding is another")
 
 
 def page(address: str, port: int, path: str = "/") -> str:

@@ -43,7 +43,7 @@ ROOMS = {
     " storage.virtiofsd",
     "shim": "__main__ bundle cgroup config features guest_channel lifecycle linux monitors"
     " programs snapshot.files state storage.detached_mounts tomltext",
-    "trial": "bundle.pods config doctor.kvm guests image linux monitors",
+    "trial": "bundle.pods config doctor.kvm guests image linux monitors places plan.host",
     "__main__": "cli ordinary places state timing",
     "config": "bundle.ready linux.files storage.facts tomltext",
     "directory": "linux state",

@@ -116,11 +116,11 @@ DESCRIPTIONS = {
         "of its own, chooses guest and monitor, and runs it in the foreground. An image with "
         "neither a kernel nor annotations is run by Linux: by the kernel of the configuration, "
         "else by this machine's newest below /boot. What follows -- is its command.",
-        "Root's guests get a network behind NAT, with ports by -p. A port leads to the guest from "
-        "127.0.0.1 and ::1, or from the address that is named (0.0.0.0 and :: are all); a client "
-        "that comes before the guest has booted waits for it. Nothing stays when the guest ends, "
-        "at Ctrl-C or at SIGTERM; a second one ends a guest that does not stop. The exit code is "
-        "the guest's. While it runs, `urunc list` shows it.",
+        "The guest gets a network behind NAT; without root by pasta, if it is installed. A port "
+        "of -p leads to it from 127.0.0.1 and ::1, or from the address that is named (0.0.0.0 and "
+        ":: are all); a client that comes before the guest has booted waits for it. Nothing stays "
+        "when the guest ends, at Ctrl-C or at SIGTERM; a second one ends a guest that does not "
+        "stop. The exit code is the guest's. While it runs, `urunc list` shows it.",
     ),
     "doctor": (
         "Each line is fine, a note (a limit that one can live with) or a problem, and says what to "

@@ -88,19 +88,33 @@ class _Trial:
         self.directory = mkdtemp(prefix="urunc-try-")
         self.id = f"try-{self.directory.rpartition('-')[2]}"
         self.bundle = f"{self.directory}/bundle"
+        self.problem = ""
+        """Why KVM does not do."""
 
     def run(self, listeners: list[Listener]) -> int:
         from urunc.trial.keeper import Keeper
-        from urunc.trial.nat import Nat
+        from urunc.trial.nat import Nat, check_tun
+        from urunc.trial.rootless import SETTINGS, Rootless
 
         keeper = Keeper(self._clean)
         started = False
         try:
             os.makedirs(f"{self.bundle}/rootfs")
+            if self.networked:
+                check_tun()
             subject = self._resolve()
             self.config.values |= subject.settings
+            for key in ("cache", "private"):
+                self.config.values[f"storage.{key}"] = f"{self.directory}/{key}"
             started = True
-            made = keeper.start(Nat() if self.networked else None, listeners)
+            place: Nat | Rootless | None = Nat() if self.networked else None
+            if os.geteuid():
+                place = Rootless(networked=self.networked)
+                self.config.values |= SETTINGS
+                subject.annotations["network"] = "shared"
+            if not self.networked:
+                subject.annotations["network"] = "none"
+            made = keeper.start(place, listeners)
             self._write(subject, made)
             self._say(subject, made, listeners)
             return self._carry()
@@ -113,7 +127,7 @@ class _Trial:
     def _resolve(self) -> Subject:
         from contextlib import ExitStack
 
-        from urunc.trial.subject import Wishes, resolve
+        from urunc.trial.subject import Wishes, kvm_problem, resolve
 
         reference, *words = self.arguments.words
         wishes = Wishes(
@@ -123,6 +137,8 @@ class _Trial:
             words=tuple(words),
             terminal=self.arguments.has("--tty"),
         )
+        if self.arguments.get("--accelerator", "auto") == "auto":
+            self.problem = kvm_problem()
         with ExitStack() as stack:
             return resolve(reference, wishes, f"{self.bundle}/rootfs", self.config, stack)
 
@@ -132,10 +148,8 @@ class _Trial:
 
         arguments = self.arguments
         accelerator = arguments.get("--accelerator", "auto")
-        if accelerator == "auto" and subject.annotations.get("hypervisor") == "qemu":
-            from urunc.trial.subject import accelerator as fitting
-
-            accelerator = fitting(subject.annotations["unikernelType"])
+        if accelerator == "auto" and self.problem:
+            accelerator = "tcg" if subject.annotations["hypervisor"] == "qemu" else "auto"
         machine = bundle.Machine(
             memory=arguments.get("--memory"),
             cpus=arguments.get("--cpus"),
@@ -155,6 +169,10 @@ class _Trial:
         """What is tried, and where it will answer: not on the guest's console's stream."""
         kind = subject.annotations
         say = [f"{subject.what}: {kind['unikernelType']} on {kind['hypervisor']}, as {self.id}"]
+        if self.problem and kind["hypervisor"] != "spt":
+            emulates = kind["hypervisor"] == "qemu"
+            then = "it is emulated (TCG)" if emulates else "--monitor qemu would emulate it"
+            say.append(f"{self.problem}: {then}")
         say += [*subject.remarks, *(made.remarks if made else ())]
         say += [
             f"{item.port.shown(item.address)} -> port {item.port.guest} of the guest"

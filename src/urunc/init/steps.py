@@ -156,7 +156,13 @@ class User(Step):
     def execute(self) -> None:
         _linux.drop_bounding()
         if not self.keep_groups:
-            posix.setgroups(list(self.groups))
+            try:
+                posix.setgroups(list(self.groups))
+            except PermissionError:
+                # an ordinary user's namespace denies it to its root, too (user_namespaces(7)): the
+                # groups stay those of that user, who has made the container
+                if self.groups:
+                    raise
         posix.setresgid(self.gid, self.gid, self.gid)
         posix.setresuid(self.uid, self.uid, self.uid)
         _linux.capset(0)

@@ -14,8 +14,6 @@ import socket
 from contextlib import suppress
 from time import monotonic
 
-from urunc.record import record
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -30,18 +28,12 @@ CLIENTS = 256
 """UDP clients of a port that are remembered; the longest silent one is forgotten first."""
 
 
-@record
-class Guest:
-    """Where the guest is, best address first."""
-
-    addresses: tuple[str, ...]
-
-
 class Forwarder:
     """All ports of one guest."""
 
-    def __init__(self, guest: Guest, answered: Callable[[Listener], None]) -> None:
-        self.guest = guest
+    def __init__(self, addresses: tuple[str, ...], answered: Callable[[Listener], None]) -> None:
+        """`addresses` are the guest's, best first; `answered` is told where it answered first."""
+        self.addresses = addresses
         self.answered = answered
         self.first = True
         self._since = monotonic()
@@ -56,7 +48,7 @@ class Forwarder:
                 await asyncio.start_server(self._handler(item), sock=item.socket)
             else:
                 await loop.create_datagram_endpoint(
-                    lambda item=item: _Datagrams(self.guest, item.port.guest),  # type: ignore[misc]
+                    lambda item=item: _Datagrams(self.addresses[0], item.port.guest),  # type: ignore[misc]
                     sock=item.socket,
                 )
         tcp = [item for item in listeners if item.port.protocol == "tcp"]
@@ -87,7 +79,7 @@ class Forwarder:
         self, item: Listener
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         while True:
-            for address in self.guest.addresses:
+            for address in self.addresses:
                 with suppress(OSError, TimeoutError):
                     found = await asyncio.wait_for(
                         asyncio.open_connection(address, item.port.guest), CONNECT_S
@@ -112,8 +104,8 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 class _Datagrams(asyncio.DatagramProtocol):
     """A UDP port: each client has a socket of its own towards the guest, and so its answers."""
 
-    def __init__(self, guest: Guest, port: int) -> None:
-        self.guest, self.port = guest, port
+    def __init__(self, address: str, port: int) -> None:
+        self.address, self.port = address, port
         self.clients: dict[object, socket.socket] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -133,12 +125,9 @@ class _Datagrams(asyncio.DatagramProtocol):
             old = self.clients.pop(next(iter(self.clients)))
             loop.remove_reader(old)
             old.close()
-        address = self.guest.addresses[0]
-        opened = socket.socket(
-            socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM
-        )
+        opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         opened.setblocking(False)
-        opened.connect((address, self.port))
+        opened.connect((self.address, self.port))
         loop.add_reader(opened, self._back, opened, client)
         return opened
 

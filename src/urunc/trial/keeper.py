@@ -18,8 +18,10 @@ from contextlib import suppress
 from urunc.errors import Error, HostError, reason
 from urunc.jsontext import dumps, loads
 from urunc.record import plain, rebuild
-from urunc.trial.forward import Forwarder, Guest
+from urunc.trial import rootless
+from urunc.trial.forward import Forwarder
 from urunc.trial.nat import Made, Nat
+from urunc.trial.rootless import Rootless
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,23 +43,26 @@ class Keeper:
         self._pid = 0
         self._line, self._far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
-    def start(self, nat: Nat | None, listeners: list[Listener]) -> Made | None:
-        """Fork it; what it has made, None without a network. Raises HostError."""
+    def start(self, place: Nat | Rootless | None, listeners: list[Listener]) -> Made | None:
+        """Fork it; the network that it has made, None without one. Without root, this process is
+        root of a user namespace afterwards. Raises HostError."""
         sys.stdout.flush()
         parent = os.pidfd_open(os.getpid())
         self._pid = os.fork()
         if not self._pid:
             self._line.close()
-            _keep(self._far, parent, nat, listeners, self._clean)
+            _keep(self._far, parent, place, listeners, self._clean)
         os.close(parent)
         self._far.close()
         for item in listeners:
             item.socket.close()
+        if isinstance(place, Rootless):
+            rootless.enter()
+            self._line.send(b"entered")
         answer = self._line.recv(ANSWER_BYTES)
         ended = {"error": "network: its process ended", "hint": ""}
         document: dict[str, Any] = loads(answer.decode()) if answer else ended
         if "error" in document:
-            self.end()
             raise HostError(document["error"], document["hint"])
         return rebuild(Made, document["made"]) if document["made"] else None
 
@@ -81,7 +86,7 @@ class Keeper:
 def _keep(
     line: socket.socket,
     parent: int,
-    nat: Nat | None,
+    place: Nat | Rootless | None,
     listeners: list[Listener],
     clean: Callable[[], None],
 ) -> None:
@@ -94,25 +99,41 @@ def _keep(
     os.dup2(nothing, 1)
     code = 1
     try:
-        made = nat.make() if nat else None
+        made = _make(place, line, listeners)
         line.send(dumps({"made": plain(made) if made else None}).encode())
-        asyncio.run(_serve(line, parent, made, listeners))
+        asyncio.run(_serve(line, parent, made if isinstance(place, Nat) else None, listeners))
         code = 0
     except Error as error:
-        line.send(dumps({"error": error.message, "hint": error.hint}).encode())
+        with suppress(OSError):
+            line.send(dumps({"error": error.message, "hint": error.hint}).encode())
     except OSError as error:
         with suppress(OSError):
             line.send(dumps({"error": f"network: {reason(error)}", "hint": ""}).encode())
     finally:
         try:
-            clean()
-        except Error as error:
+            if isinstance(place, Rootless):
+                place.within(clean)
+            else:
+                clean()
+        except (Error, OSError) as error:
             sys.stderr.write(f"urunc: error: clean up: {error}\n")
         finally:
-            if nat:
-                nat.remove()
+            if place:
+                place.remove()
             sys.stderr.flush()
             os._exit(code)
+
+
+def _make(
+    place: Nat | Rootless | None, line: socket.socket, listeners: list[Listener]
+) -> Made | None:
+    if place is None:
+        return None
+    if isinstance(place, Nat):
+        return place.make()
+    if line.recv(ANSWER_BYTES) != b"entered":
+        raise HostError("user namespace: not to be had")
+    return place.make(listeners, _answered)
 
 
 async def _serve(
@@ -123,8 +144,8 @@ async def _serve(
     line.setblocking(False)
     for source in (parent, line.fileno()):
         loop.add_reader(source, ended.set)
-    if made and listeners:
-        await Forwarder(Guest(addresses=made.addresses), _answered).serve(listeners)
+    if made:
+        await Forwarder(made.addresses, _answered).serve(listeners)
     await ended.wait()
 
 

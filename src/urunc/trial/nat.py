@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import subprocess
 from contextlib import suppress
+from errno import EACCES
 from ipaddress import ip_network
 from shutil import which
 
@@ -25,6 +26,7 @@ PREFIX = "utry"
 """Of the names of devices and tables; a number follows."""
 SUBNET, SUBNET6 = "10.209", "fd75:7275:6e63:f"
 NETWORKS = 256
+TUN = "/dev/net/tun"
 DEVICES = "/sys/class/net"
 FORWARDING = "/proc/sys/net/ipv4/ip_forward"
 NO_IPV6 = "/proc/sys/net/ipv6/conf/all/disable_ipv6"
@@ -54,6 +56,17 @@ class Made:
     addresses: tuple[str, ...]
     """The guest's."""
     remarks: tuple[str, ...]
+
+
+def check_tun() -> None:
+    """Raise HostError where no TAP device can be made."""
+    try:
+        os.close(os.open(TUN, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        hint = "modprobe tun, or --net none"
+        if error.errno == EACCES:
+            hint = f"as root: chmod 0666 {TUN}, as most distributions have it; or --net none"
+        raise HostError(f"'{TUN}': {reason(error)}: the guest can have no network", hint) from None
 
 
 class Nat:

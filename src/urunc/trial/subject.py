@@ -14,6 +14,7 @@ from urunc.errors import HostError, ImageError, reason
 from urunc.image import kernels, report
 from urunc.image.images import Image
 from urunc.image.tree import Entry, of_file
+from urunc.plan.host import device
 from urunc.record import record
 from urunc.trial.unpack import unpack
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 KERNEL, INITRD = "/.boot/kernel", "/.boot/initrd"
 BOOT = "/boot"
+KVM = "/dev/kvm"
 PREFERRED = ("qemu", "firecracker", "spt", "hvt")
 """Monitors in the order of choice: QEMU runs without KVM, too."""
 PACKAGES = {"qemu": f"qemu-system-{'arm' if os.uname().machine == 'aarch64' else 'x86'}"}
@@ -276,12 +278,13 @@ def _subject(
     )
 
 
-def accelerator(guest: str) -> str:
-    """QEMU's for a guest where nobody says one: tcg where KVM opens, but runs no ordinary guest, as
-    within a virtual machine; else auto, which emulates where there is no KVM."""
-    del guest
+def kvm_problem() -> str:
+    """Why KVM, which opens, runs no ordinary guest, as within a virtual machine; "" where it does,
+    or where it does not even open, which monitors know how to take."""
+    if device(KVM, opened=True).problem:
+        return ""
     try:
-        works, lacking = kvm.runs()
-    except OSError:
-        return "auto"
-    return "tcg" if not works or lacking else "auto"
+        runs, lacking = kvm.runs()
+    except OSError as error:
+        return f"{KVM} opens, but has no machine: {reason(error)}"
+    return f"{KVM} runs no ordinary guest: {lacking}" if lacking or not runs else ""
