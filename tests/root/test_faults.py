@@ -13,22 +13,34 @@ import contextlib
 import itertools
 import os
 import pathlib
+import re
+import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from lib.faults import KINDS, Ended, Place, verb
 from lib.network_state import network_unchanged
-from lib.support import PARTS, PREFIX, Bundle, Network, Urunc, need, nothing_left
+from lib.patience import until
+from lib.support import PARTS, PREFIX, Bundle, Network, Urunc, ip, need, nothing_left
 
+SYSTEM_CALLS = (
+    *("openat", "openat2", "read", "write", "flock", "unlink", "unlinkat", "rmdir", "fchown"),
+    *("fchmod", "getdents64", "setns", "socket", "sendto", "recvfrom", "kill", "pidfd_open"),
+    *("pidfd_send_signal", "poll", "ppoll", "fork", "vfork", "clone"),
+)
+"""Those of the door that can be made to fail."""
 ALL = os.environ.get("URUNC_TEST_FAULTS") == "all"
 
 
 class Life:
     """A container's verbs in this process's own copy of urunc, and what is on the machine."""
 
-    def __init__(self, urunc: Urunc, bundle: Bundle, directory: pathlib.Path) -> None:
+    def __init__(
+        self, urunc: Urunc, bundle: Bundle, network: Network, directory: pathlib.Path
+    ) -> None:
         self.urunc = urunc
+        self.network = network
         self.bundle = bundle
         self.output = directory / "output"
         self.id = urunc.new_id()
@@ -64,10 +76,24 @@ class Life:
             "files": sorted(map(str, self.urunc.root.rglob("*"))),
             "groups": groups,
             "users": users,
+            "links": re.findall(r"^\d+: ([^@:]+)", ip("-n", self.network.inside, "link"), re.M),
             "mounts": [line for line in table if self.id in line],
             "disk": (facts.st_uid, facts.st_gid, facts.st_mode),
             "image": sorted(map(str, self.bundle.root.rglob("*"))),
         }
+
+    def by_door(self, *words: str, options: list[str]) -> subprocess.CompletedProcess[str]:
+        """A verb of the installed program, under strace."""
+        command = ["strace", "-qq", *options, *self.urunc.command(*words)]
+        return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+
+    def calls(self, *words: str) -> list[tuple[str, int]]:
+        """The system calls that a verb makes, with which time it is."""
+        options = ["-o", str(self.output), "-e", f"trace={','.join(SYSTEM_CALLS)}"]
+        done = self.by_door(*words, options=options)
+        assert done.returncode == 0, done.stderr
+        names = [line.partition("(")[0] for line in self.output.read_text().splitlines()]
+        return [(name, names[: index + 1].count(name)) for index, name in enumerate(names)]
 
     def usual(self) -> dict[str, list[Place]]:
         """The places of each verb where nothing goes wrong."""
@@ -95,13 +121,16 @@ class Life:
         left = self.look()["files"]
         if name == "create" and ended.code > 0 and left and "clean up" not in ended.said:
             problems.append(f"create left {left}: {ended.said}")
-        removed = self.urunc("delete", "--force", self.id, check=False)
-        if removed.returncode:
-            problems.append(f"delete --force: {removed.stderr}")
+        return "; ".join([*problems, *self.removed()])
+
+    def removed(self) -> list[str]:
+        """`delete --force`, and what it did not do."""
+        done = self.urunc("delete", "--force", self.id, check=False)
+        problems = [f"delete --force: {done.stderr}"] if done.returncode else []
         after = self.look()
-        problems += [f"left: {key}: {value}" for key, value in after.items()
-                     if value != self.before[key]]  # fmt: skip
-        return "; ".join(problems)
+        left = [f"left: {key}: {after[key]}" for key in after if after[key] != self.before[key]]
+        self.before = after  # what is left is told of once
+        return problems + left
 
     def lives(self) -> None:
         """The next container of that name."""
@@ -121,14 +150,15 @@ def life(urunc: Urunc, network: Network, tmp_path: pathlib.Path) -> Iterator[Lif
     bundle.network(network.path)
     bundle.config["annotations"][f"{PREFIX}network"] = "dynamic"
     network.connect()
-    yield Life(urunc, bundle, tmp_path)
+    yield Life(urunc, bundle, network, tmp_path)
 
 
 def chosen(places: list[Place]) -> list[tuple[Place, str]]:
     """The faults to try."""
     if ALL:
         return list(itertools.product(places, KINDS))
-    first = [place for place in places if place.time == 1]
+    # a way into a namespace and back is several
+    first = [place for place in places if place.time == 1 or place.call == "setns"]
     return list(zip(first, itertools.cycle(KINDS)))
 
 
@@ -142,6 +172,46 @@ def test_a_fault_at_each_call(life: Life, network: Network, name: str) -> None:
         for fault in faults:
             if problem := life.suffer(name, fault):
                 problems.append(f"{fault[0]} with {fault[1]}: {problem}")
+        print(f"{name}: {len(faults)} faults")
+        assert not problems, "\n".join([f"{len(problems)} of {len(faults)}", *problems])
         life.lives()
-    print(f"{name}: {len(faults)} faults")
-    assert not problems, "\n".join([f"{len(problems)} of {len(faults)}", *problems])
+
+
+@pytest.mark.usefixtures("with_door")
+@pytest.mark.timeout(0 if ALL else 300)
+@pytest.mark.parametrize("name", ["start", "delete"])
+def test_a_fault_of_the_door(life: Life, network: Network, name: str) -> None:
+    """The compiled program, by strace: each third system call, with the next kind in turn (all,
+    with each kind)."""
+    need("strace")
+    words = [name, life.id]
+    problems = []
+
+    def prepare() -> None:
+        assert life.create().code == 0
+        if name == "delete":
+            life.urunc("start", life.id)
+            life.urunc("kill", life.id, "KILL")
+            until(lambda: life.urunc.state(life.id)["status"] == "stopped")
+
+    with nothing_left(life.urunc.root), network_unchanged(network.path):
+        life.lives()
+        prepare()
+        found = life.calls(*words)
+        assert 10 < len(found) < 100  # else it has become Python
+        life.urunc("delete", "--force", life.id)
+        each = itertools.product(found, KINDS)
+        faults = list(each) if ALL else list(zip(found[::3], itertools.cycle(KINDS), strict=False))
+        for (call, time), kind in faults:
+            prepare()
+            what = "signal=SIGKILL" if kind == "SIGKILL" else f"error={kind}"
+            options = ["-o", str(life.output), "-e", f"inject={call}:{what}:when={time}"]
+            done = life.by_door(*words, options=options)
+            wrong = []
+            if "internal error" in done.stderr or "Traceback" in done.stderr:
+                wrong.append(f"is no error that is told: {done.stderr}")
+            wrong += life.removed()
+            problems += [f"{call} #{time} with {kind}: {text}" for text in wrong]
+        print(f"{name} by the door: {len(faults)} faults")
+        assert not problems, "\n".join([f"{len(problems)} of {len(faults)}", *problems])
+        life.lives()

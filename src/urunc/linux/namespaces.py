@@ -35,6 +35,8 @@ KINDS = {
 }
 
 NS_GET_NSTYPE = 0xB703  # ioctl_ns(2), Linux 4.11
+RETURNS = 10
+"""How often a thread tries to come back from another network namespace."""
 CLONE_NEWNS = KINDS["mount"][0]
 CLONE_NEWPID = KINDS["pid"][0]
 CLONE_NEWNET = KINDS["network"][0]
@@ -119,25 +121,43 @@ def join(path: str, kind: int) -> None:
 def call_in_network(path: str, function: Callable[[], T]) -> T:
     """Call a function in the network namespace at a path and come back, whatever happens.
 
+    Should the kernel have no memory for the way back even when asked again (create_new_namespaces
+    in kernel/nsproxy.c), that is an OSError, and who asks later is still told which namespace is
+    the host's.
+
     A network namespace belongs to a thread. The root of a user namespace has no way back into the
     host's: there it is a thread of its own that goes, and ends.
     """
     home = open_namespace("/proc/thread-self/ns/net")
     facts = posix.fstat(home)
     _homes.append((facts.st_dev, facts.st_ino))
+    away = False
     try:
         try:
             _linux.setns(home, CLONE_NEWNET)  # is there a way back?
         except PermissionError:
             return _call_in_thread(path, function)
         join(path, CLONE_NEWNET)
+        away = True
         try:
             return function()
         finally:
-            _linux.setns(home, CLONE_NEWNET)
+            _come_back(home)
+            away = False
     finally:
-        _homes.pop()
+        if not away:
+            _homes.pop()
         posix.close(home)
+
+
+def _come_back(home: int) -> None:
+    for attempt in range(RETURNS):
+        try:
+            _linux.setns(home, CLONE_NEWNET)
+            return
+        except OSError:
+            if attempt == RETURNS - 1:
+                raise
 
 
 def change_network(path: str, function: Callable[[], T]) -> T:
