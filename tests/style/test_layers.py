@@ -39,8 +39,8 @@ ROOMS = {
     "installer": "",
     "image": "bundle config guests linux monitors plan.compatibility plan.host storage.cpio",
     "metrics": "cgroup config linux snapshot.store state storage.cache timestamps timing",
-    "doctor": "config linux monitors ordinary plan.compatibility plan.host programs storage.mkfs"
-    " storage.virtiofsd",
+    "doctor": "config guest_channel linux monitors net.facts ordinary plan.compatibility plan.host"
+    " plan.model programs state storage.mkfs storage.virtiofsd",
     "shim": "__main__ bundle cgroup config features guest_channel lifecycle linux monitors"
     " programs snapshot.files state storage.detached_mounts tomltext",
     "trial": "bundle.pods config doctor.kvm guests image linux monitors places plan.host",

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`urunc doctor`: looks at this machine and says what is wrong and what to do."""
+"""`urunc doctor`: looks at this machine, or at one container, and says what is wrong and what to
+do."""
 
 from __future__ import annotations
 
@@ -7,16 +8,19 @@ import sys
 
 from urunc import config as configuration
 from urunc import logs
-from urunc.cli.options import Arguments
+from urunc.cli.options import FILE, Arguments
 from urunc.doctor import engines, machine, parts
 from urunc.doctor.finding import Finding, fine, problem
-from urunc.errors import Error
+from urunc.errors import Error, HostError, UsageError, reason
 from urunc.jsontext import dumps
 from urunc.record import plain
 
-OPTIONS = {"--format": ("text|json", "form of the output (default: text)")}
-USAGE = "[--format text|json]"
-SUMMARY = "Look at this machine, and say what is wrong and what to type."
+OPTIONS = {
+    "--format": ("text|json", "form of the output (default: text)"),
+    "--console": (FILE, "of a container: a file with what it has printed"),
+}
+USAGE = "[OPTION...] [ID]"
+SUMMARY = "Look at this machine, or at one container, and say what is wrong."
 WIDTH, SUBJECT = 80, 22
 """Columns of a line, and those of what is looked at."""
 COLOURS = {"fine": "32", "note": "33", "problem": "31"}
@@ -25,7 +29,31 @@ COLOURS = {"fine": "32", "note": "33", "problem": "31"}
 
 def main(arguments: Arguments) -> int:
     """1 if something does not work."""
-    arguments.only()
+    found = _of_container(arguments) if arguments.words else _of_machine(arguments)
+    if arguments.get("--format", "text") == "json":
+        sys.stdout.write(dumps([plain(item) for item in found], indent=2) + "\n")
+    else:
+        for item in found:
+            sys.stdout.write(_lines(item))
+    return int(any(item.level == "problem" for item in found))
+
+
+def _of_container(arguments: Arguments) -> list[Finding]:
+    from urunc.doctor import container
+    from urunc.state import check_id, load
+
+    (identifier,) = arguments.only("container id")
+    state = load(arguments.root, check_id(identifier))
+    file = arguments.get("--console")
+    try:
+        return container.findings(state, file)
+    except OSError as error:
+        raise HostError(f"console '{file}': {reason(error)}") from None
+
+
+def _of_machine(arguments: Arguments) -> list[Finding]:
+    if arguments.get("--console"):
+        raise UsageError("option '--console': only with a container's ID")
     found = [_python(), *machine.findings()]
     try:
         config = arguments.config(log=False)
@@ -33,13 +61,7 @@ def main(arguments: Arguments) -> int:
         found += parts.findings(config)
     except Error as error:
         found.append(problem("configuration", error.message, error.hint))
-    found += engines.findings()
-    if arguments.get("--format", "text") == "json":
-        sys.stdout.write(dumps([plain(item) for item in found], indent=2) + "\n")
-    else:
-        for item in found:
-            sys.stdout.write(_lines(item))
-    return int(any(item.level == "problem" for item in found))
+    return found + engines.findings()
 
 
 def _python() -> Finding:

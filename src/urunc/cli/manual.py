@@ -128,6 +128,11 @@ DESCRIPTIONS = {
         "devices and rules are tried in a namespace that ends with the trial. Nothing is left, and "
         "no engine is called. The exit code is 1 if there is a problem. Ask as root what root's "
         "engines will meet.",
+        "With a container's ID: what its monitor does, whether urunc's init has started the "
+        "application, how many frames the guest has sent, what was left out when it was made, and "
+        "what the last lines of its console mean, as far as they are known. The console is the "
+        "file that it goes to, or the log of Docker, Podman or a kubelet's engine, or the file "
+        "that is named.",
     ),
     "install": (
         "Adds urunc to the configuration of an engine: to Docker's daemon.json, to a drop-in of "
@@ -177,6 +182,7 @@ EXAMPLES = {
         ("what would change for Docker", "urunc install --dry-run docker"),
         ("whether Podman knows urunc", "urunc install --check podman"),
     ),
+    "doctor": (("why a guest does not answer", "urunc doctor web"),),
     "uninstall": (("out of Docker's configuration", "urunc uninstall docker"),),
     "spec": (
         ("a Unikraft kernel on Firecracker", "urunc spec --type unikraft --hypervisor firecracker"),
