@@ -240,8 +240,9 @@ static void put_back(struct bytes data)
     if (data.length == 0)
         return;
     fd = memfd_create("input", MFD_CLOEXEC);
+    close(0); /* and not dup2(2): gcc 16 takes a standard input that stays open for a leak */
     if (fd < 0 || !write_all(fd, data.start, data.length) || lseek(fd, 0, SEEK_SET) != 0 ||
-        dup2(fd, 0) != 0) {
+        fcntl(fd, F_DUPFD, 0) != 0) {
         dprintf(2, "containerd-shim-urunc-v2: standard input: %s\n", strerror(errno));
         _exit(1);
     }

@@ -99,7 +99,7 @@ def test_containerd(image: pathlib.Path, snapshotter: str, kind: str) -> None:
     has made of it: containers share as long as that is the same."""
     need("containerd", "installed")
     with taken_down(Containerd(str(URUNC))) as place:
-        place("images", "import", "--snapshotter", snapshotter, str(image))
+        place.import_for(snapshotter, image)
         options = ("--detach", "--snapshotter", snapshotter)
         for name in ("a", "b"):
             command = ("/bin/busybox", "sleep", "1000")

@@ -24,6 +24,7 @@ from lib.installer import (
     dump,
     install,
     made_node,
+    needs_containerd_1,
     refused,
     runtimes,
 )
@@ -71,10 +72,12 @@ def whole_life(node: Node, config: str | None, *, drop_in: bool) -> None:
     ids=["no file", "no runtimes", "runtimes", "version 1", "empty", "version"],
 )
 def test_containerd_1(node: Node, config: str | None) -> None:
+    needs_containerd_1()
     whole_life(node, config, drop_in=False)
 
 
 def test_containerd_1_whose_import_replaces_the_plugins_table(node: Node) -> None:
+    needs_containerd_1()
     runc = f'[plugins.{V2}.containerd.runtimes.runc]\nruntime_type = "io.containerd.runc.v2"\n'
     other = f"version = 2\n{runc}"
     node.write("/etc/containerd/conf.d/99-other.toml", other)
@@ -87,6 +90,7 @@ def test_containerd_1_whose_import_replaces_the_plugins_table(node: Node) -> Non
 def test_containerd_1_whose_import_means_something_else(node: Node) -> None:
     """A relative pattern, which containerd looked for where it was started, and beside the file
     from 1.6.30 and 1.7.16 on; there it replaces the plugin's table."""
+    needs_containerd_1()
     other = f'version = 2\n[plugins.{V2}.containerd.runtimes.runc]\nruntime_type = "a.b.c"\n'
     node.write("/etc/containerd/conf.d/99-other.toml", other)
     whole_life(node, 'imports = ["conf.d/*.toml"]\n' + PLAIN, drop_in=False)
@@ -129,6 +133,7 @@ def test_containerd_2(node: Node, config: str | None) -> None:
 def test_what_cannot_be_is_refused_before_anything_changes(
     node: Node, config: str, reason: str
 ) -> None:
+    needs_containerd_1()
     node.write(MAIN, config)
     assert reason in refused(node)
     assert not node.path("/usr/local/bin/urunc").exists()
@@ -335,6 +340,7 @@ def test_a_shim_of_its_own_another_prefix_and_a_python_brought_along(
     node: Node, tmp_path: pathlib.Path
 ) -> None:
     """As on a node whose /usr is read-only and has no Python: all below /opt."""
+    needs_containerd_1()
     node.write(MAIN, WITH_RUNTIMES)
     source, python = tmp_path / "prefix", tmp_path / "python"
     shutil.copytree(PREFIX, source)

@@ -22,6 +22,7 @@ from lib.installer import (
     handlers,
     install,
     made_node,
+    needs_containerd_1,
     refused,
     runtimes,
     supervised,
@@ -33,8 +34,7 @@ node = pytest.fixture(made_node)
 
 @pytest.mark.parametrize("newest", [False, True], ids=["1", "2"])
 def test_a_running_containerd_knows_urunc(node: Node, newest: bool) -> None:
-    if newest:
-        containerd2(node)
+    containerd2(node) if newest else needs_containerd_1()
     node.write(MAIN, V3_PLAIN if newest else PLAIN)
     supervised(node)
     said = install(node).stdout
@@ -53,6 +53,7 @@ def test_a_running_containerd_knows_urunc(node: Node, newest: bool) -> None:
 
 
 def test_a_containerd_that_does_not_come_back_gets_its_old_files(node: Node) -> None:
+    needs_containerd_1()
     node.write(MAIN, WITH_RUNTIMES)
     node.write("/refuse", "")
     supervised(node)
@@ -81,6 +82,7 @@ def test_a_containerd_that_was_not_well_before(node: Node) -> None:
 
 def test_cut_short_before_the_restart(node: Node) -> None:
     """The files are in place, and the engine has not read them: the next run restarts it."""
+    needs_containerd_1()
     node.write(MAIN, PLAIN)
     supervised(node)
     install(node, "--restart", "none")
@@ -173,8 +175,7 @@ def test_a_socket_of_the_configuration(
 ) -> None:
     """Where containerd listens is what its file says, if it is started without --address; version 4
     has it in a plugin's table."""
-    if newest:
-        containerd2(node)
+    containerd2(node) if newest else needs_containerd_1()
     base = V3_PLAIN if newest else PLAIN + "\n"
     head, rest = base.split("\n", 1)
     if table == SERVER:
@@ -219,6 +220,7 @@ def test_where_it_was_looked_for(node: Node) -> None:
 
 def test_a_program_that_does_not_read_the_file(node: Node) -> None:
     """containerd 1 does not know a version 3, in which there is no import to blame."""
+    needs_containerd_1()
     node.write(MAIN, V3_PLAIN)
     said = refused(node)
     assert "import" not in said

@@ -39,7 +39,7 @@ def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]
     path = image(tmp_path_factory.mktemp("images"))
     with taken_down(Containerd(str(URUNC), CONFIG, copies=COPYING)) as place:
         for snapshotter in SNAPSHOTTERS:
-            place("images", "import", "--snapshotter", snapshotter, str(path))
+            place.import_for(snapshotter, path)
         yield place
 
 

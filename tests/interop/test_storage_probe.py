@@ -53,7 +53,7 @@ def test_containerd(image: pathlib.Path, urunc_config: str) -> None:
     with taken_down(Containerd(str(URUNC), urunc_config)) as place:
         for snapshotter in ("overlayfs", "native"):
             options = ("--snapshotter", snapshotter)
-            place("images", "import", *options, str(image))
+            place.import_for(snapshotter, image)
             done = place.launch("guest", "disk", options=("--rm", *options), check=False)
             assert done.returncode == 5, done
             has_the_disk(done.stdout)

@@ -8,6 +8,7 @@ have Go; without it what needs one is skipped.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -73,6 +74,13 @@ def containerd2(node: Node) -> None:
         shutil.copy(TOOLS / name, node.local / "bin" / name)
     # as containerd's own installation has it; the distribution's unit has the other one
     node.write("/etc/systemd/system/containerd.service", UNIT)
+
+
+def needs_containerd_1() -> None:
+    """Skip where the machine's containerd is a 2.x, which merges files."""
+    said = subprocess.run([shutil.which("containerd") or "false", "--version"], capture_output=True)
+    if re.search(rb"\s1\.\d+\.\d+", said.stdout) is None:
+        pytest.skip("needs a containerd 1 of the machine's")
 
 
 def install(

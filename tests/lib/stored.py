@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -115,6 +116,7 @@ def script(asked: dict[str, str], code: int = 0, **words: str) -> tuple[str, ...
 def answers(said: str) -> dict[str, str]:
     """What a guest answered to each question. (A line's end is what a terminal makes of it where
     there is one.)"""
+    said = re.sub(r"sh: line \d+: ", "sh: ", said)  # as newer shells of busybox say it
     parts = said.replace("\r\n", "\n").split("== ")[1:]
     return {name: text for name, _, text in (part.partition("\n") for part in parts)}
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -72,7 +73,9 @@ def test_debians(debian: tuple[Machine, pathlib.Path]) -> None:
     (code,) = library.glob("code.*")
     assert machine("/usr/bin/containerd-shim-urunc-v2", "-v").returncode == 0
     assert "create" in machine("/usr/bin/urunc", "completion", "bash").stdout
-    assert machine("dpkg", "--verify", "urunc").stdout == ""
+    said = machine("dpkg", "--verify", "urunc", check=False).stdout.splitlines()
+    # a small machine's dpkg may be told to leave documentation out
+    assert [line for line in said if not re.search("missing +/usr/share/(doc|man)", line)] == []
 
     # the machine's Python has become another: its code is of no use to this one
     code.unlink()

@@ -9,8 +9,11 @@ bridge. Needs root, and the package containerd (with runc); for pods, CNI's plug
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import pathlib
+import re
 import subprocess
 
 from lib.places import cni, registry
@@ -63,6 +66,20 @@ class Containerd(Engine):
                 >>"$here/containerd.log" 2>&1 || sleep 0.1
         done) &
         """
+
+    @functools.cached_property
+    def version(self) -> tuple[int, ...]:
+        """containerd's."""
+        said = subprocess.run([self.program, "--version"], capture_output=True, text=True).stdout
+        found = re.search(r"\sv?(\d+)\.(\d+)\.(\d+)", said)
+        assert found, said
+        return tuple(map(int, found.groups()))
+
+    def import_for(self, snapshotter: str, image: pathlib.Path) -> None:
+        """`ctr images import`, unpacked for a snapshotter: containerd 2 does that for the one
+        of its configuration alone."""
+        local = ("--local",) if self.version >= (2,) else ()
+        self("images", "import", *local, "--snapshotter", snapshotter, str(image))
 
     @property
     def socket(self) -> str:
