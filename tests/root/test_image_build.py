@@ -9,10 +9,8 @@ import json
 import os
 import pathlib
 import signal
-import socket
 import subprocess
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -49,39 +47,6 @@ def test_a_container_of_an_image(urunc: Urunc, tmp_path: pathlib.Path) -> None:
     urunc("kill", container.id, "KILL")
     container.wait_stopped()
     container.delete()
-
-
-@pytest.fixture
-def registry(tmp_path: pathlib.Path) -> Iterator[str]:
-    """The address of a registry on loopback."""
-    need("docker-registry", "skopeo")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    config = tmp_path / "registry.yml"
-    config.write_text(
-        f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {tmp_path}/kept}}}}\n"
-        f"http: {{addr: '{address}'}}\n"
-    )
-    with (tmp_path / "registry.log").open("w") as log:
-        process = subprocess.Popen(
-            ["docker-registry", "serve", config], stdout=log, stderr=subprocess.STDOUT
-        )
-    try:
-        until(lambda: _answers(address), "the registry answers")
-        yield address
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _answers(address: str) -> bool:
-    host, _, port = address.partition(":")
-    try:
-        socket.create_connection((host, int(port))).close()
-    except OSError:
-        return False
-    return True
 
 
 def test_a_registry(registry: str) -> None:

@@ -132,6 +132,20 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return directory
 
 
+def test_a_registry(urunc: Urunc, place: pathlib.Path, registry: str) -> None:
+    """By its reference, as an engine would take it."""
+    need("root", "solo5", "probe")
+    reference = f"{registry}/hello:1"
+    words = ("--kernel", SPT, "--guest", "rumprun", "--name", "hello", "--", "app", "pulled")
+    built = ("image", "build", "--output", f"docker://{reference}", *words)
+    subprocess.run([URUNC, *built], check=True)
+    done = urunc("try", "--net", "none", reference, TMPDIR=str(place))
+    assert "app pulled" in done.stdout
+    nobody = urunc("try", f"{registry}/nobody:1", check=False, TMPDIR=str(place))
+    assert nobody.returncode == 1
+    assert "manifest unknown" in nobody.stderr
+
+
 @pytest.mark.parametrize("kind", ["layout", "archive.tar", "folder", "kernel", "skopeo"])
 def test_kinds(urunc: Urunc, place: pathlib.Path, images: pathlib.Path, kind: str) -> None:
     """What is tried comes as any of these; its own command, or ours."""

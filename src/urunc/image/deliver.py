@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 from urunc.errors import HostError, ImageError, UsageError, reason
 from urunc.image import blobs
 from urunc.image.build import MANIFEST_TYPE, descriptor
+from urunc.image.images import is_local
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,9 +94,7 @@ def _push(files: list[Blob], index: Blob, target: str, directory: str) -> None:
 
 def _plain(target: str) -> list[str]:
     """A registry on loopback is asked without TLS, as Docker does."""
-    host = target.removeprefix("docker://").partition("/")[0].rpartition(":")[0]
-    local = host in ("localhost", "[::1]") or host.startswith("127.")
-    return ["--dest-tls-verify=false"] if local else []
+    return ["--dest-tls-verify=false"] if is_local(target) else []
 
 
 def _call(words: list[str], archive: Blob | None = None) -> None:

@@ -115,6 +115,8 @@ def _pulled(reference: str, architecture: str, stack: ExitStack) -> Image:
     words = ["skopeo", "copy", "--quiet"]
     if not source.startswith(("docker-daemon:", "containers-storage:")):
         words.append("--all")
+    if is_local(source):
+        words.append("--src-tls-verify=false")
     done = run(
         [*words, source, f"oci:{directory}/image"], check=False, capture_output=True, text=True
     )
@@ -125,6 +127,13 @@ def _pulled(reference: str, architecture: str, stack: ExitStack) -> Image:
             "a reference is REGISTRY/NAME:TAG, or with a transport of skopeo's in front",
         )
     return _oci(_in_folder(f"{directory}/image"), "image", architecture, stack)
+
+
+def is_local(reference: str) -> bool:
+    """Whether a reference is of a registry on loopback, which is asked without TLS, as Docker
+    does."""
+    host = reference.removeprefix("docker://").partition("/")[0].rpartition(":")[0]
+    return host in ("localhost", "[::1]") or host.startswith("127.")
 
 
 def _in_folder(path: str) -> Callable[[str], IO[bytes]]:

@@ -57,6 +57,8 @@ def document(
         if not name or not equals:
             raise UsageError(f"option '--env': '{text}' is not NAME=VALUE")
     inherited = subject.environment
+    if machine.terminal:
+        inherited = (*inherited, f"TERM={os.environ.get('TERM') or 'xterm'}")
     if "mountRootfs" in annotations and not any(text.startswith("PATH=") for text in inherited):
         inherited = (SEARCH, *inherited)
     uid, gid = owner(subject.user, root)
