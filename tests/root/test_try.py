@@ -132,6 +132,17 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return directory
 
 
+def test_a_disk(urunc: Urunc, place: pathlib.Path) -> None:
+    """A kernel that declares one gets it, and a copy at that; its network is there, too."""
+    need("root", "tun", "solo5", "probe")
+    disk = place / "disk"
+    disk.write_bytes(bytes(1 << 20))
+    done = urunc("try", "--block", str(disk), str(PARTS / "probe.spt"), TMPDIR=str(place))
+    assert "kernel: rumprun on spt" in done.stderr
+    lacking = urunc("try", str(PARTS / "probe.spt"), check=False, TMPDIR=str(place))
+    assert "declares the block devices 'rootfs', but 0 given" in lacking.stderr
+
+
 def test_a_registry(urunc: Urunc, place: pathlib.Path, registry: str) -> None:
     """By its reference, as an engine would take it."""
     need("root", "solo5", "probe")

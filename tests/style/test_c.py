@@ -27,6 +27,7 @@ HOW: dict[str, tuple[str, ...]] = {
     "door": ("-std=gnu11", "-Os"),
     "guest-init": ("-std=gnu11", "-Os"),
     "src/urunc/linux": ("-O2", "-fPIC", f"-I{sysconfig.get_path('include')}"),
+    "guests-src/kv": ("-std=gnu11", "-Os"),
     "guests-src/linux": ("-Os",),
     "guests-src/probe": (
         *("-std=gnu11", "-O2", "-ffreestanding", "-mgeneral-regs-only", "-mno-red-zone"),

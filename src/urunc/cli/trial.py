@@ -39,6 +39,7 @@ OPTIONS = {
     "--monitor": (VALUE, "the monitor (default: the image's, else one that runs it here)"),
     "--accelerator": ("auto|kvm|tcg", "QEMU's (default: KVM where it runs guests, else tcg)"),
     "--initrd": (FILE, "an initrd for a kernel that is a file alone"),
+    "--block": (FILE, "a block image for a kernel that is a file alone"),
     "--net": ("auto|none", "the network: auto, or none (default: auto)"),
     "--interactive": (FLAG, "-i: pass standard input on to the guest"),
     "--tty": (FLAG, "-t: give the guest's console a terminal (-it: both)"),
@@ -134,6 +135,7 @@ class _Trial:
             guest=self.arguments.get("--guest"),
             monitor=self.arguments.get("--monitor"),
             initrd=self.arguments.get("--initrd"),
+            block=self.arguments.get("--block"),
             words=tuple(words),
             terminal=self.arguments.has("--tty"),
         )

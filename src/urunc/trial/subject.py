@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from urunc.config import Config
     from urunc.image.report import Report
 
-KERNEL, INITRD = "/.boot/kernel", "/.boot/initrd"
+KERNEL, INITRD, BLOCK = "/.boot/kernel", "/.boot/initrd", "/.boot/block"
 BOOT = "/boot"
 KVM = "/dev/kvm"
 PREFERRED = ("qemu", "firecracker", "spt", "hvt")
@@ -41,6 +41,7 @@ class Wishes:
     guest: str = ""
     monitor: str = ""
     initrd: str = ""
+    block: str = ""
     words: tuple[str, ...] = ()
     terminal: bool = False
 
@@ -83,8 +84,9 @@ def resolve(reference: str, wishes: Wishes, root: str, config: Config, stack: Ex
         unpack(image, root)
     else:
         raise ImageError(f"'{reference}': holds no files", "a root file system, or a kernel")
-    if wishes.initrd:
-        _copy(wishes.initrd, f"{root}{INITRD}")
+    for source, target in ((wishes.initrd, INITRD), (wishes.block, BLOCK)):
+        if source:
+            _copy(source, f"{root}{target}")
     if ordinary:
         return _linux(reference, image, found, wishes, root, config)
     _fits(reference, found)
@@ -95,6 +97,8 @@ def resolve(reference: str, wishes: Wishes, root: str, config: Config, stack: Ex
         annotations["binary"] = KERNEL
     if wishes.initrd:
         annotations["initrd"] = INITRD
+    if wishes.block:
+        annotations["block"] = BLOCK
     return _subject(image, found, wishes, annotations, {}, remarks)
 
 
