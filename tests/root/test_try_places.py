@@ -134,6 +134,20 @@ def test_the_way_out(machine: list[str], tmp_path: pathlib.Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_firewall(machine: list[str], tmp_path: pathlib.Path) -> None:
+    """Rules that drop what is forwarded are named; the guest runs all the same."""
+    need("tun", "qemu", "nft", "probe")
+    chain = "type filter hook forward priority 0; policy drop;"
+    for words in (
+        ["table", "ip", "filter"],
+        ["chain", "ip", "filter", "FORWARD", f"{{ {chain} }}"],
+    ):
+        assert run(*machine, "nft", "add", *words).returncode == 0
+    done = run(*machine, *TRY, PVH, TMPDIR=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "FORWARD has the policy DROP): no way out for the guest" in done.stderr
+
+
 def test_without_root(machine: list[str], home: pathlib.Path) -> None:
     """The same for an ordinary user, by pasta."""
     need("pasta", "qemu", "nft", "probe")

@@ -11,7 +11,7 @@ from contextlib import suppress
 from urunc import logs
 from urunc.cli.create import create
 from urunc.cli.options import FILE, FLAG, VALUE, Arguments
-from urunc.errors import NotFoundError, UsageError, WrongStatusError
+from urunc.errors import HostError, NotFoundError, UsageError, WrongStatusError, reason
 from urunc.jsontext import dumps
 from urunc.lifecycle.start import start
 
@@ -86,7 +86,12 @@ class _Trial:
         from tempfile import mkdtemp
 
         self.arguments, self.config, self.networked = arguments, config, networked
-        self.directory = mkdtemp(prefix="urunc-try-")
+        try:
+            self.directory = mkdtemp(prefix="urunc-try-")
+        except OSError as error:
+            raise HostError(
+                f"make a temporary directory: {reason(error)}", "TMPDIR names where"
+            ) from None
         self.id = f"try-{self.directory.rpartition('-')[2]}"
         self.bundle = f"{self.directory}/bundle"
         self.problem = ""
@@ -98,7 +103,6 @@ class _Trial:
         from urunc.trial.rootless import SETTINGS, Rootless
 
         keeper = Keeper(self._clean)
-        started = False
         try:
             os.makedirs(f"{self.bundle}/rootfs")
             if self.networked:
@@ -107,7 +111,6 @@ class _Trial:
             self.config.values |= subject.settings
             for key in ("cache", "private"):
                 self.config.values[f"storage.{key}"] = f"{self.directory}/{key}"
-            started = True
             place: Nat | Rootless | None = Nat() if self.networked else None
             if os.geteuid():
                 place = Rootless(networked=self.networked)
@@ -119,10 +122,12 @@ class _Trial:
             self._write(subject, made)
             self._say(subject, made, listeners)
             return self._carry()
+        except OSError as error:
+            raise HostError(
+                f"try: {reason(error)}", "df shows which disk is full; TMPDIR names another one"
+            ) from None
         finally:
-            if started:
-                keeper.end()
-            else:
+            if not keeper.end():
                 self._clean()
 
     def _resolve(self) -> Subject:

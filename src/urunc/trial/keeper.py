@@ -66,10 +66,10 @@ class Keeper:
             raise HostError(document["error"], document["hint"])
         return rebuild(Made, document["made"]) if document["made"] else None
 
-    def end(self) -> None:
-        """Have it remove everything, and wait until it has. Can be repeated."""
+    def end(self) -> bool:
+        """Have it remove everything, and wait until it has; whether there was one."""
         if not self._pid:
-            return
+            return False
         with suppress(OSError):
             self._line.send(b"end")
         while True:
@@ -81,6 +81,7 @@ class Keeper:
             except ChildProcessError:
                 break
         self._pid = 0
+        return True
 
 
 def _keep(

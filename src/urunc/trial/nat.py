@@ -48,6 +48,13 @@ NOT_OURS = f'iifname != "{PREFIX}*" oifname != "{PREFIX}*" drop'
 """Where forwarding is on for our sake alone, this machine is no router for anyone else."""
 
 
+DROPPED = (
+    "this machine's rules drop what is forwarded (iptables: FORWARD has the policy DROP): no way "
+    "out for the guest, unless they let {name} through (with Docker: iptables -I DOCKER-USER -i "
+    "{name} -j ACCEPT, and the same with -o)"
+)
+
+
 @record
 class Made:
     """What the others need to know of a network."""
@@ -181,7 +188,14 @@ class Nat:
                 self.forwarding = True
             except OSError as error:
                 return (f"'{FORWARDING}': {reason(error)}: no way out for the guest",)
-        return ()
+        return (DROPPED.format(name=self.name),) if _drops() else ()
+
+
+def _drops() -> bool:
+    """Whether iptables' rules, as Docker sets them, drop what nobody allows to be forwarded."""
+    words = ["nft", "list", "chain", "ip", "filter", "FORWARD"]
+    done = subprocess.run(words, check=False, capture_output=True, text=True)
+    return "policy drop" in done.stdout
 
 
 def _ip(*words: str) -> str:
