@@ -25,6 +25,7 @@
 
 #define BUFFER (1 << 17) /* a datagram of a dump is 32 KiB at most */
 #define MOST_OWN 64      /* TAP devices of ours */
+#define RETURNS 10       /* how often to try to come back from a namespace */
 
 static char datagram[BUFFER];
 static unsigned sequence;
@@ -41,11 +42,28 @@ static bool is_of(int namespace, const char *identity)
     return strcmp(now, identity) == 0;
 }
 
+/* The kernel may have no memory for it. Python must not go on from here: it would take the container's
+ * namespace for the host's, in which it changes nothing. */
+static void come_back(int home)
+{
+    static const char message[] = "urunc: error: come back from the container's network namespace: "
+                                  "the kernel refused it (try again)\n";
+
+    for (int attempt = 0; attempt < RETURNS; attempt++)
+        if (setns(home, CLONE_NEWNET) == 0)
+            return;
+    if (write(2, message, sizeof message - 1) < 0)
+        _exit(1);
+    _exit(1);
+}
+
 int open_in_namespace(const char *path, const char *identity)
 {
     int home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
     int there = open(path, O_RDONLY | O_CLOEXEC), fd = -1;
 
+    if (there < 0 && errno != ENOENT && errno != ENOTDIR)
+        hand_over(); /* whether it is there cannot be told */
     if (home < 0 || is_of(home, identity))
         hand_over(); /* it is this program's own, in which nothing is changed */
     if (there >= 0 && (*identity == '\0' || is_of(there, identity))) {
@@ -53,7 +71,8 @@ int open_in_namespace(const char *path, const char *identity)
         if (setns(home, CLONE_NEWNET) != 0 || setns(there, CLONE_NEWNET) != 0)
             hand_over();
         fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
-        if (setns(home, CLONE_NEWNET) != 0 || fd < 0)
+        come_back(home);
+        if (fd < 0)
             hand_over();
     }
     close(home);

@@ -98,7 +98,12 @@ def create(
     timing.open_file(config.get("timestamps.file"), identifier)
     directory = Directory(root, identifier)
     directory.make()
-    creation = (making or Creation)(directory, spec, prepared, config, options)
+    try:
+        creation = (making or Creation)(directory, spec, prepared, config, options)
+    except BaseException:
+        directory.remove()
+        directory.unlock()
+        raise
     try:
         state = creation.run()
     except BaseException as error:
