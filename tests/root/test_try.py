@@ -107,6 +107,21 @@ def test_ports(urunc: Urunc, place: pathlib.Path) -> None:
     assert '"event":"exit","code":7' in tried.shown.read_text()
 
 
+def test_two_at_once(urunc: Urunc, place: pathlib.Path) -> None:
+    """Forwarding is on until the second has ended, whichever has switched it on."""
+    need("root", "tun", "nft", "solo5", "probe")
+    running = []
+    for name in ("first", "second"):
+        (place / name).mkdir()
+        words = ("--guest", "rumprun", SPT, "--", "app", "probe.hang")
+        running.append(Tried(urunc, place / name, *words))
+        running[-1].until_said("app probe.hang")
+    for tried in running:
+        assert pathlib.Path("/proc/sys/net/ipv4/ip_forward").read_text() == "1\n"
+        tried.process.terminate()
+        assert tried.wait()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_ends(urunc: Urunc, place: pathlib.Path, number: signal.Signals) -> None:
     """Ctrl-C, SIGTERM, and even SIGKILL leave nothing."""

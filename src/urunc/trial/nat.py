@@ -26,6 +26,8 @@ PREFIX = "utry"
 """Of the names of devices and tables; a number follows."""
 SUBNET, SUBNET6 = "10.209", "fd75:7275:6e63:f"
 NETWORKS = 256
+SWITCHED = "urunc-try-forwarding"
+"""The alias of a device of a trial for which forwarding was switched on."""
 TUN = "/dev/net/tun"
 DEVICES = "/sys/class/net"
 FORWARDING = "/proc/sys/net/ipv4/ip_forward"
@@ -82,7 +84,7 @@ class Nat:
     def __init__(self) -> None:
         self.name = ""
         self.forwarding = False
-        """Whether we have switched it on."""
+        """Whether it is on for the sake of trials alone."""
         self._rules: subprocess.Popen[str] | None = None
         self._host = self._inner = -1
 
@@ -162,8 +164,10 @@ class Nat:
         """Let the guest reach out; what of it is not to be had, in words."""
         if not which("nft"):
             return ("nft(8) is not installed (apt-get install nftables): no way out for the guest",)
-        forwarded = _read(FORWARDING) == "1"
-        text = RULES.format(name=self.name, v4=v4, v6=v6, others="" if forwarded else NOT_OURS)
+        self.forwarding = _read(FORWARDING) != "1" or _switched()
+        text = RULES.format(
+            name=self.name, v4=v4, v6=v6, others=NOT_OURS if self.forwarding else ""
+        )
         self._rules = subprocess.Popen(
             ["nft", "-i"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True,
@@ -181,14 +185,20 @@ class Nat:
         if not said.endswith("}\n"):
             why = " ".join(said.split())[:200] or "it ended"
             return (f"nft: {why}: no way out for the guest",)
-        if not forwarded:
+        if self.forwarding:
+            _ip("link", "set", self.name, "alias", SWITCHED)
             try:
                 with open(FORWARDING, "w") as file:
                     file.write("1")
-                self.forwarding = True
             except OSError as error:
                 return (f"'{FORWARDING}': {reason(error)}: no way out for the guest",)
         return (DROPPED.format(name=self.name),) if _drops() else ()
+
+
+def _switched() -> bool:
+    """Whether another trial has switched forwarding on: the last one switches it off."""
+    names = [name for name in os.listdir(DEVICES) if name.startswith(PREFIX)]
+    return any(_read(f"{DEVICES}/{name}/ifalias") == SWITCHED for name in names)
 
 
 def _drops() -> bool:
