@@ -25,7 +25,7 @@ MACHINE = {"capabilities": {kind: ["CAP_SYS_BOOT", "CAP_SYS_ADMIN", "CAP_DAC_OVE
                             for kind in ("bounding", "effective", "permitted")}}  # fmt: skip
 """What it takes to end the machine oneself, in place of urunc's init."""
 
-SMALL = {"monitors.qemu.memory_mib": 112}
+SMALL = {"monitors.qemu.memory_mib": 160}
 """A guest whose memory soon runs out."""
 KERNEL = tuple(int(number) for number in platform.release().split("-")[0].split(".")[:2])
 

@@ -23,7 +23,7 @@ from lib.stored import AS_LINUX, COPYING, annotation_words, image
 from lib.support import PREFIX, URUNC, need, unchanged
 
 ALL_GUESTS = '[ordinary]\nguest = "linux"\n'
-SMALL = COPYING.replace("[monitors.qemu]\n", "[monitors.qemu]\nmemory_mib = 112\n")
+SMALL = COPYING.replace("[monitors.qemu]\n", "[monitors.qemu]\nmemory_mib = 160\n")
 """Guests whose memory soon runs out."""
 SUPERVISED = SMALL.replace("[monitors.qemu]\n", "[monitors.qemu]\nsupervisor = true\n")
 PANIC = "echo c >/proc/sysrq-trigger; busybox sleep 60"
