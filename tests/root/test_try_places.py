@@ -72,7 +72,9 @@ def machine() -> Iterator[list[str]]:
         ip("-n", HOST, "route", "add", "default", "via", "192.0.2.1")
         created = not configured.parent.exists()
         configured.mkdir(parents=True)
-        undo.callback(configured.parent.rmdir if created else lambda: None)
+        if created:
+            undo.enter_context(contextlib.suppress(OSError))  # another worker's are there
+            undo.callback(configured.parent.rmdir)
         undo.callback(shutil.rmtree, configured)
         (configured / "resolv.conf").write_text("nameserver 127.0.0.53\nnameserver 192.0.2.1\n")
         yield ["ip", "netns", "exec", HOST]

@@ -20,7 +20,7 @@ OPTIONS = {
     "--console": (FILE, "of a container: a file with what it has printed"),
 }
 USAGE = "[OPTION...] [ID]"
-SUMMARY = "Look at this machine, or at one container, and say what is wrong."
+SUMMARY = "Say what is wrong with this machine, or with a container."
 WIDTH, SUBJECT = 80, 22
 """Columns of a line, and those of what is looked at."""
 COLOURS = {"fine": "32", "note": "33", "problem": "31"}
