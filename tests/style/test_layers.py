@@ -41,6 +41,7 @@ ROOMS = {
     "metrics": "cgroup config linux snapshot.store state storage.cache timestamps timing",
     "doctor": "config guest_channel linux monitors net.facts ordinary plan.compatibility plan.host"
     " plan.model programs state storage.mkfs storage.virtiofsd",
+    "testing": "bundle.elf guests monitors net.facts storage.facts",
     "shim": "__main__ bundle cgroup config features guest_channel lifecycle linux monitors"
     " programs snapshot.files state storage.detached_mounts tomltext",
     "trial": "bundle.pods config doctor.kvm guests image linux monitors places plan.host",
@@ -217,7 +218,7 @@ def test_guests_and_monitors_know_of_each_other_only_words() -> None:
 
 
 # loaded only where systemd makes the control groups; only for a script
-OFF_THE_WAY = {"doctor", "image", "installer", "trial"}
+OFF_THE_WAY = {"doctor", "image", "installer", "testing", "trial"}
 """Rooms that no container's life goes through."""
 RARE = {
     "urunc.cgroup.systemd": {"ctypes"},

@@ -4,10 +4,11 @@
 A guest turns a Request into Words; no monitor's option appears here or in any guest. A guest's
 module is pure: it reads nothing and makes nothing. A new one is a module whose `GUEST` is a
 subclass of Guest, an entry in BUILT_IN and a golden file. A package from outside registers its
-class under the entry-point group `urunc.guests`. A guest whose whole dialect is one line of text
-needs only `guests.NAME.cmdline` in the configuration (template.py).
+class under the entry-point group `urunc.guests`, and states the CONTRACT that it was written for. A
+guest whose whole dialect is one line of text needs only `guests.NAME.cmdline` in the configuration
+(template.py). HACKING.md is the guide, urunc.testing holds a guest against this contract.
 
-The public names here are what plugins build on, and stay.
+The public names here are what plugins build on, and stay while CONTRACT does.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from urunc.storage.facts import Root, Volume
     from urunc.vocabulary import Accelerator, ChannelKind, StopOrder
 
+CONTRACT = 1
+"""This contract's version. It changes when a class that was written for the one before may no
+longer work: a name or a field is gone, or means something else. What is only added, with a default,
+leaves it as it is."""
 STOP_REQUESTS: tuple[StopOrder, ...] = ("acpi-power-button", "ctrl-alt-del")
 """Signals by which a machine can ask its guest to stop, the gentler one first."""
 SHARE_TAG = "share"
@@ -208,6 +213,9 @@ class Devices:
 class Guest:
     """A guest framework. Subclasses set the attributes and write `words`."""
 
+    contract = 0
+    """The CONTRACT that the class was written for, as a number: from another package a class that
+    states none, or another, is refused. urunc's own need not say."""
     name = ""
     monitors: frozenset[str] = frozenset()
     """Names of the monitors that it is known to run on; empty: any."""
@@ -316,7 +324,9 @@ def load(name: str, config: Config) -> Guest:
         plugins = _plugins()
         if name not in plugins:
             raise ImageError(f"guest '{name}': unknown", f"known: {', '.join(names(config))}")
-        guest = plugins[name].load()()
+        from urunc.plugins import made
+
+        guest = made("guest", plugins[name], Guest, CONTRACT)
     checked: Guest = guest
     return checked
 
@@ -332,7 +342,7 @@ def host_name(name: str) -> str:
     otherwise."""
     if not all(letter.isalnum() or letter in "-_." for letter in name):
         raise ImageError(
-            f"hostname: '{name}' cannot stand in the guest's command line",
+            f"hostname: {name!r} cannot stand in the guest's command line",
             "letters, digits, hyphens and dots only",
         )
     return name
@@ -345,7 +355,7 @@ def joined(words: Iterable[str], guest: str) -> str:
     for word in parts:
         if not word or word.split() != [word]:
             raise ImageError(
-                f"command line of {guest}: the argument '{word}' is empty or holds blanks",
+                f"command line of {guest}: the argument {word!r} is empty or holds blanks",
                 f"{guest} splits its command line at blanks; write the argument without them",
             )
     return " ".join(parts)

@@ -59,18 +59,20 @@ class Template(Guest):
         )
 
     def _word(self, word: str, values: dict[str, str]) -> str:
-        for name in FIELDS:
-            field = "{" + name + "}"
-            if field in word:
-                if not values[name]:
-                    return ""
-                word = word.replace(field, values[name])
-        if "{" in word and "}" in word:
-            raise ConfigError(
-                f"guests.{self.name}.cmdline: unknown field in '{word}'",
-                f"known: {', '.join(FIELDS)}",
-            )
-        return word
+        # a value is not looked at again: it may hold braces of its own
+        text = ""
+        while "{" in word and "}" in word.partition("{")[2]:
+            before, _, rest = word.partition("{")
+            name, _, word = rest.partition("}")
+            if name not in FIELDS:
+                raise ConfigError(
+                    f"guests.{self.name}.cmdline: unknown field in '{before}{{{name}}}{word}'",
+                    f"known: {', '.join(FIELDS)}",
+                )
+            if not values[name]:
+                return ""
+            text += before + values[name]
+        return text + word
 
 
 GUEST = Template

@@ -4,9 +4,10 @@
 A monitor turns a Machine into a Launch; no guest's dialect appears here or in any monitor, and no
 monitor imports another. A monitor's module is pure. A new one is a module whose table `MONITORS`
 names a subclass of Monitor, an entry in BUILT_IN and a golden file. A package from outside
-registers its class under the entry-point group `urunc.monitors`.
+registers its class under the entry-point group `urunc.monitors`, and states the CONTRACT that it
+was written for. HACKING.md is the guide, urunc.testing holds a monitor against this contract.
 
-The public names here are what plugins build on, and stay.
+The public names here are what plugins build on, and stay while CONTRACT does.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ BUILT_IN = {
 }
 """A monitor's name → its module."""
 
+CONTRACT = 1
+"""This contract's version, which changes as guests.CONTRACT does."""
 MIB = 1 << 20
 GIB = 1 << 30
 RUN = "/run"
@@ -247,6 +250,8 @@ class Monitor:
     """A virtual machine monitor or sandbox monitor. Subclasses set the attributes and write
     `launch` and `program_name`. Paths are in the monitor's root."""
 
+    contract = 0
+    """The CONTRACT that the class was written for, as in guests.Guest."""
     name = ""
     architectures: frozenset[str] = frozenset(("x86_64", "aarch64"))
     minimum_version: tuple[int, ...] = (0,)
@@ -391,7 +396,9 @@ def load(name: str, config: Config) -> Monitor:
         plugins = _plugins()
         if name not in plugins:
             raise ImageError(f"monitor '{name}': unknown", f"known: {', '.join(names())}")
-        monitor = plugins[name].load()()
+        from urunc.plugins import made
+
+        monitor = made("monitor", plugins[name], Monitor, CONTRACT)
     checked: Monitor = monitor
     return checked
 
