@@ -4,7 +4,7 @@
     from urunc.testing import guest_checks, monitor_checks
 
     @pytest.mark.parametrize("check", guest_checks(MyGuest), ids=str)
-    def test_contract(check):
+    def test(check):
         check()
 
 Each check is a function without arguments that raises AssertionError with what is wrong and the
