@@ -13,7 +13,7 @@ import posixpath
 from dataclasses import dataclass
 
 from urunc.installer import engine_view, units
-from urunc.installer.host import DIRECTORIES, Host
+from urunc.installer.host import DIRECTORIES, Host, started_with
 
 MORE_DIRECTORIES = ("/opt/containerd/bin", "/opt/bin", "/opt/local/bin")
 CONFIG, SOCKET = "/etc/containerd/config.toml", "/run/containerd/containerd.sock"
@@ -79,8 +79,7 @@ def _by_socket(host: Host, socket: str) -> Engine | None:
     try:
         program = os.readlink(f"/proc/{pid}/exe").removesuffix(DELETED)
         root = os.readlink(f"/proc/{pid}/root")
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            words = [os.fsdecode(word) for word in file.read().split(b"\0")[:-1]]
+        words = started_with(pid, "cmdline")
     except OSError:
         return None
     # as we see it: that process may have a root of its own

@@ -13,14 +13,13 @@ Which file gets urunc's lines depends on what the engine does with its files:
 
 from __future__ import annotations
 
-import functools
 import posixpath
 import re
 from typing import Any
 
 from urunc.installer import config_text, containerd, engine_view
 from urunc.installer.host import DIRECTORIES, Failure, Host
-from urunc.installer.node import HANDLER, Changes, Node, Runtime, Version
+from urunc.installer.node import HANDLER, Changes, Node, Runtime
 
 RANCHER = "/var/lib/rancher"
 DROP_IN = "/etc/containerd/conf.d/urunc.toml"
@@ -175,15 +174,6 @@ class ContainerdNode(Node):
                 f"{self.kind} 1.{minor}.{patch} has no base template to add to: "
                 "please update it to 1.28 or newer"
             )
-
-    @functools.cached_property
-    def version(self) -> Version:
-        """containerd's."""
-        said = self.host.run(self.program, "--version").stdout
-        found = re.search(r"\sv?(\d+)\.(\d+)\.(\d+)", said)
-        if not found:
-            raise Failure(f"{self.program} --version: no version in {said.strip()!r}")
-        return tuple(map(int, found.groups()))
 
     @property
     def has_patterns_beside(self) -> bool:

@@ -8,23 +8,21 @@ from typing import Any
 
 from urunc.installer import config_text, engine_view
 from urunc.installer.host import Host
-from urunc.installer.node import HANDLER, Changes, Node, Runtime
+from urunc.installer.node import HANDLER, Changes, DropInNode, Node, Runtime
 
 DROP_IN = "/etc/crio/crio.conf.d/99-urunc.conf"
 
 
-class CrioNode(Node):
+class CrioNode(DropInNode):
     """A CRI-O."""
+
+    drop_in = DROP_IN
 
     def view(self, changed: Changes) -> engine_view.Parsed:
         return engine_view.crio(self.host, self.program, posixpath.dirname(DROP_IN), changed)
 
     def runtimes(self, parsed: engine_view.Parsed) -> dict[str, Any]:
-        found = parsed.get("crio", {}).get("runtime", {}).get("runtimes", {})
-        return found if isinstance(found, dict) else {}
-
-    def clean(self) -> Changes:
-        return {DROP_IN: None} if self.host.exists(DROP_IN) else {}
+        return engine_view.table(parsed, "crio", "runtime", "runtimes")
 
     def wanted(
         self, runtime: Runtime, before: engine_view.Parsed, clean: Changes

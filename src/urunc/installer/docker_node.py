@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import posixpath
-import re
-import socket as sockets
 from typing import Any
 
 from urunc.installer import engine_view, json_text, units
-from urunc.installer.host import Failure, Host
-from urunc.installer.node import BACKUP, HANDLER, SHIM_TYPE, Changes, Node, Runtime, Version
+from urunc.installer.host import Failure, Host, started_with
+from urunc.installer.node import BACKUP, HANDLER, SHIM_TYPE, Changes, Node, Runtime
 
 CONFIG, SOCKET = "/etc/docker/daemon.json", "/run/docker.sock"
 WHERE = ("runtimes", HANDLER)
@@ -102,15 +99,6 @@ class DockerNode(Node):
         return super().has_runtime()
 
     @functools.cached_property
-    def version(self) -> Version:
-        """dockerd's."""
-        said = self.host.run(self.program, "--version").stdout
-        found = re.search(r"version (\d+)\.(\d+)\.(\d+)", said)
-        if not found:
-            raise Failure(f"{self.program} --version: no version in {said.strip()!r}")
-        return tuple(map(int, found.groups()))
-
-    @functools.cached_property
     def words(self) -> list[str]:
         """The daemon's command line, or the one that its service would have."""
         return _words(self.host, self.socket)
@@ -140,8 +128,7 @@ def _words(host: Host, socket: str) -> list[str]:
     pid = host.listener(socket)
     if pid > 0:
         try:
-            with open(f"/proc/{pid}/cmdline", "rb") as file:
-                words = [os.fsdecode(word) for word in file.read().split(b"\0")[:-1]]
+            words = started_with(pid, "cmdline")
         except OSError:
             words = []
         if words and posixpath.basename(words[0]) == "dockerd":
@@ -153,19 +140,14 @@ def _words(host: Host, socket: str) -> list[str]:
 
 def _info(host: Host, socket: str) -> dict[str, Any]:
     """What the daemon says of itself (Docker Engine API, SystemInfo)."""
-    directory = os.open(host.path(socket).parent, os.O_PATH | os.O_DIRECTORY)
     try:
-        with sockets.socket(sockets.AF_UNIX) as client:
-            client.settimeout(20)
-            client.connect(f"/proc/self/fd/{directory}/{posixpath.basename(socket)}")
+        with host.connected(socket, 20) as client:
             client.sendall(b"GET /info HTTP/1.0\r\nHost: docker\r\n\r\n")
             with client.makefile("rb") as answer:
                 _, _, body = answer.read().partition(b"\r\n\r\n")
         found = json.loads(body)
     except (OSError, ValueError) as error:
         raise Failure(f"{socket}: no answer of dockerd's: {error}") from None
-    finally:
-        os.close(directory)
     return found if isinstance(found, dict) else {}
 
 

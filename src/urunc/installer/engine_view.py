@@ -28,13 +28,17 @@ def plugin(version: int) -> str:
     return PLUGIN[min(max(version, 1), 3)]
 
 
+def table(parsed: Parsed, *names: str) -> dict[str, Any]:
+    """The table that these names lead to, {} where there is none."""
+    found: Any = parsed
+    for name in names:
+        found = found.get(name, {}) if isinstance(found, dict) else {}
+    return found if isinstance(found, dict) else {}
+
+
 def runtimes(parsed: Parsed) -> dict[str, Any]:
     """The runtimes of a configuration, as the version it is written in has them."""
-    found: Any = parsed
-    name = plugin(parsed.get("version", 1))
-    for step in ("plugins", name, "containerd", "runtimes"):
-        found = found.get(step, {}) if isinstance(found, dict) else {}
-    return found if isinstance(found, dict) else {}
+    return table(parsed, "plugins", plugin(parsed.get("version", 1)), "containerd", "runtimes")
 
 
 def default_runtime(parsed: Parsed) -> str:

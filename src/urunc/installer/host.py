@@ -43,6 +43,12 @@ def locked(host: Host) -> Iterator[None]:
         os.close(lock)
 
 
+def started_with(pid: int, what: str) -> list[str]:
+    """The texts of a process's `cmdline` or `environ` (proc(5)); raises OSError."""
+    with open(f"/proc/{pid}/{what}", "rb") as file:
+        return [os.fsdecode(text) for text in file.read().split(b"\0")[:-1]]
+
+
 class Host:
     """A node. Paths are the node's own, absolute."""
 
@@ -117,23 +123,28 @@ class Host:
                     return f"{directory}/{name}"
         return ""
 
-    def listener(self, path: str) -> int:
-        """The pid of who listens at a socket; 0 if nobody does, -1 if it is out of sight."""
+    @contextlib.contextmanager
+    def connected(self, path: str, timeout_s: float = 5) -> Iterator[socket.socket]:
+        """A client of a socket; raises OSError."""
         here = self.path(path)
-        try:  # by its directory: there are 107 bytes for a path
-            directory = os.open(here.parent, os.O_PATH | os.O_DIRECTORY)
-        except OSError:
-            return 0
+        # by its directory: there are 107 bytes for a path
+        directory = os.open(here.parent, os.O_PATH | os.O_DIRECTORY)
         try:
             with socket.socket(socket.AF_UNIX) as client:
-                client.settimeout(5)
+                client.settimeout(timeout_s)
                 client.connect(f"/proc/self/fd/{directory}/{here.name}")
+                yield client
+        finally:
+            os.close(directory)
+
+    def listener(self, path: str) -> int:
+        """The pid of who listens at a socket; 0 if nobody does, -1 if it is out of sight."""
+        try:
+            with self.connected(path) as client:
                 size = struct.calcsize("3i")
                 data = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
         except OSError:
             return 0
-        finally:
-            os.close(directory)
         return int(struct.unpack("3i", data)[0]) or -1
 
     def write(self, path: str, text: str | bytes, mode: int = 0o644) -> bool:

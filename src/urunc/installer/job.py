@@ -172,7 +172,6 @@ class Job:
             reason = service.wait_until_well(node, node.start_s)
             if reason and reason != ailed:
                 raise Failure(reason)
-            service.wait_until_known(node, node.start_s if node.reloads else 0, known=installs)
             self._see(node, installs=installs)
         except Failure as error:
             raise Restarted(
@@ -182,7 +181,7 @@ class Job:
 
     def _see(self, node: Node, *, installs: bool) -> None:
         """Raises Failure where the engine does not have urunc, or still has it."""
-        if node.has_runtime() != installs:
+        if not service.settles(node, known=installs):
             raise Failure(f"its configuration has {'no' if installs else 'still a'} '{HANDLER}'")
 
     def _back(self, node: Node, known: Record, *, restarts: bool) -> None:

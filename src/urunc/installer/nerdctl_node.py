@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from urunc.installer import engine_view
 from urunc.installer.containerd_node import find_containerd
-from urunc.installer.host import DIRECTORIES, Failure, Host
+from urunc.installer.host import DIRECTORIES, Failure, Host, started_with
 from urunc.installer.node import HANDLER, SHIM_TYPE, Changes, Node, Runtime
 
 
@@ -18,10 +17,6 @@ class NerdctlNode(Node):
     @property
     def use(self) -> str:
         return f"nerdctl run --rm --runtime {SHIM_TYPE} IMAGE"
-
-    @property
-    def reloads(self) -> bool:
-        return True
 
     def view(self, changed: Changes) -> engine_view.Parsed:
         return {}
@@ -53,10 +48,9 @@ class NerdctlNode(Node):
         pid = self.host.listener(self.socket)
         if pid > 0:
             try:
-                with open(f"/proc/{pid}/environ", "rb") as file:
-                    for item in file.read().split(b"\0"):
-                        if item.startswith(b"PATH="):
-                            return os.fsdecode(item[5:]).split(":")
+                for item in started_with(pid, "environ"):
+                    if item.startswith("PATH="):
+                        return item.removeprefix("PATH=").split(":")
             except OSError:
                 pass
         return list(DIRECTORIES)

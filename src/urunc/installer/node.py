@@ -7,6 +7,8 @@ the engine (engine_view.py), and changes nothing.
 
 from __future__ import annotations
 
+import functools
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -76,6 +78,15 @@ class Node(ABC):
     start_s: float = 90
     why: str = ""
     """How the program was found."""
+
+    @functools.cached_property
+    def version(self) -> Version:
+        """The program's; raises Failure."""
+        said = self.host.run(self.program, "--version").stdout
+        found = re.search(r"\sv?(\d+)\.(\d+)\.(\d+)", said)
+        if not found:
+            raise Failure(f"{self.program} --version: no version in {said.strip()!r}")
+        return tuple(map(int, found.groups()))
 
     @property
     def is_rendered(self) -> bool:
@@ -179,3 +190,13 @@ class Node(ABC):
         )
         if found:
             raise Failure(f"{self.config}: more would change than urunc: {'; '.join(found[:5])}")
+
+
+class DropInNode(Node):
+    """An engine that merges a file of urunc's own, with nothing else in it."""
+
+    drop_in = ""
+    """Its path."""
+
+    def clean(self) -> Changes:
+        return {self.drop_in: None} if self.host.exists(self.drop_in) else {}

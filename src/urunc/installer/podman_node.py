@@ -8,7 +8,7 @@ from typing import Any
 
 from urunc.installer import config_text, engine_view
 from urunc.installer.host import Failure, Host
-from urunc.installer.node import HANDLER, Changes, Node, Runtime
+from urunc.installer.node import HANDLER, Changes, DropInNode, Node, Runtime
 
 DROP_IN = "/etc/containers/containers.conf.d/urunc.conf"
 FILES = ("/usr/share/containers/containers.conf", "/etc/containers/containers.conf")
@@ -16,8 +16,10 @@ KNOWN = ["crun", "runc", "kata", "runsc", "youki", "krun"]
 """Podman's own list of runtimes whose log is JSON, if no file has one (containers-common 0.60)."""
 
 
-class PodmanNode(Node):
+class PodmanNode(DropInNode):
     """A podman."""
+
+    drop_in = DROP_IN
 
     @property
     def is_service(self) -> bool:
@@ -42,17 +44,13 @@ class PodmanNode(Node):
             text = changed[path] if path in changed else self.host.read(path)
             if text is None:
                 continue
-            table = config_text.parse(text, path).get("engine", {})
-            runtimes = {**engine.get("runtimes", {}), **table.get("runtimes", {})}
-            engine |= {**table, "runtimes": runtimes}
+            table = engine_view.table(config_text.parse(text, path), "engine")
+            runtimes = [engine_view.table(each, "runtimes") for each in (engine, table)]
+            engine |= {**table, "runtimes": {**runtimes[0], **runtimes[1]}}
         return engine
 
     def runtimes(self, parsed: engine_view.Parsed) -> dict[str, Any]:
-        found = parsed["engine"].get("runtimes", {})
-        return found if isinstance(found, dict) else {}
-
-    def clean(self) -> Changes:
-        return {DROP_IN: None} if self.host.exists(DROP_IN) else {}
+        return engine_view.table(parsed, "engine", "runtimes")
 
     def wanted(
         self, runtime: Runtime, before: engine_view.Parsed, clean: Changes

@@ -56,12 +56,15 @@ def wait_until_well(node: Node, seconds: float) -> str:
         time.sleep(CHECK_S)
 
 
-def wait_until_known(node: Node, seconds: float, *, known: bool) -> None:
-    """Wait until the engine has urunc, or has it no more, no longer than this: a daemon reads its
-    configuration again in its own time."""
-    end = time.monotonic() + seconds
-    while node.has_runtime() != known and time.monotonic() < end:
+def settles(node: Node, *, known: bool) -> bool:
+    """Whether the engine has urunc (`known`), or has it no more. One that reads its configuration
+    again does that in its own time, and is asked until then."""
+    end = time.monotonic() + (node.start_s if node.reloads else 0)
+    while node.has_runtime() != known:
+        if time.monotonic() >= end:
+            return False
         time.sleep(CHECK_S / 5)
+    return True
 
 
 def restart(node: Node, how: str) -> str:

@@ -28,9 +28,8 @@ class Port:
 
     def shown(self, address: str) -> str:
         """Where it answers, as one types it."""
-        where = f"[{address}]" if ":" in address else address
         scheme = "http://" if self.protocol == "tcp" and self.guest in (80, 8000, 8080) else ""
-        return f"{scheme}{where}:{self.host}{'/udp' if self.protocol == 'udp' else ''}"
+        return f"{scheme}{_written(address)}:{self.host}{'/udp' if self.protocol == 'udp' else ''}"
 
 
 @record
@@ -40,6 +39,11 @@ class Listener:
     port: Port
     address: str
     socket: socket.socket
+
+
+def _written(address: str) -> str:
+    """An address as it stands before a port."""
+    return f"[{address}]" if ":" in address else address
 
 
 def parse(text: str) -> Port:
@@ -88,16 +92,7 @@ def _is_address(text: str) -> bool:
     return False
 
 
-def settle(ports: list[Port]) -> list[Port]:
-    """The ports with a number for each, which is free now; raises HostError."""
-    settled = []
-    for port in ports:
-        with ExitStack() as stack:
-            settled.append(open_at(port, stack)[0].port)
-    return settled
-
-
-def open_at(port: Port, stack: ExitStack | None = None) -> list[Listener]:
+def open_at(port: Port, stack: ExitStack) -> list[Listener]:
     """Listen at a port's addresses; of several, those that this machine does not have (IPv6 where
     it is off) are left out. The sockets are closed with the stack, or right now on errors. Raises
     HostError."""
@@ -126,18 +121,15 @@ def open_at(port: Port, stack: ExitStack | None = None) -> list[Listener]:
                 protocol=port.protocol,
             )
             found.append(Listener(port=settled, address=address, socket=opened))
-        kept = mine.pop_all()
-    if stack is not None:
-        stack.enter_context(kept)
+        stack.enter_context(mine.pop_all())
     return found
 
 
 def _refused(port: Port, address: str, number: int, error: OSError) -> HostError:
-    where = f"[{address}]" if ":" in address else address
     hint = "give it an address of this machine"
     if error.errno == EADDRINUSE:
         letter = "u" if port.protocol == "udp" else "t"
         hint = f"choose another (-p :{port.guest} takes a free one); ss -l{letter}np says whose"
     elif number and number < 1024:
         hint = "ports below 1024 are root's: choose a higher one"
-    return HostError(f"port {where}:{number}/{port.protocol}: {reason(error)}", hint)
+    return HostError(f"port {_written(address)}:{number}/{port.protocol}: {reason(error)}", hint)

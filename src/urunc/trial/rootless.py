@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from urunc.trial.ports import Listener
 
 PR_SET_DUMPABLE = 4
-MS_PRIVATE_REC = 0x44000
 PASTA_S = 5.0
 SUBNETS = "10.209.0.0/16"
 GUEST = "10.209.1.2"
