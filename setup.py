@@ -12,9 +12,9 @@ from setuptools.command.build_ext import build_ext
 
 PROJECT = pathlib.Path(__file__).resolve().parent
 LINUX = PROJECT / "src/urunc/linux"
-
-
-LEFT_OUT = shutil.ignore_patterns("urunc", "index", "code.*", "__pycache__")
+PROGRAMS = ("guest-init", "supervisor")
+"""Static ones, which are in the package beside the modules."""
+LEFT_OUT = shutil.ignore_patterns("urunc", "index", "code.*", "__pycache__", *PROGRAMS)
 """Of an installed version's directory, what is in the wheel already, or for one interpreter."""
 
 
@@ -23,23 +23,29 @@ class Build(build_ext):
 
     def run(self) -> None:
         super().run()
-        package = PROJECT / "src/urunc" if self.inplace else pathlib.Path(self.build_lib) / "urunc"
-        command = ["make", "-C", str(PROJECT / "guest-init"), f"OUT={package.resolve()}"]
-        subprocess.run(command, check=True)
-        if not self.inplace:
-            stage(package / "prefix")
+        if self.inplace:
+            make("-C", "guest-init", f"OUT={PROJECT / 'src/urunc'}")
+        else:
+            stage(pathlib.Path(self.build_lib) / "urunc")
 
 
-def stage(target: pathlib.Path) -> None:
-    """A PREFIX without the modules (urunc.installer.program.WHEEL)."""
+def make(*words: str) -> None:
+    """Run make(1) in the project."""
+    subprocess.run(["make", "--no-print-directory", *words], check=True, cwd=PROJECT)
+
+
+def stage(package: pathlib.Path) -> None:
+    """The programs, and a PREFIX without the modules (urunc.installer.program.WHEEL)."""
+    target = package / "prefix"
     with tempfile.TemporaryDirectory() as staged:
-        words = ["install", "PREFIX=/usr/local", f"DESTDIR={staged}"]
-        subprocess.run(["make", "--no-print-directory", "-C", str(PROJECT), *words], check=True)
+        make("install", "PREFIX=/usr/local", f"DESTDIR={staged}")
         prefix = pathlib.Path(staged, "usr/local")
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(prefix / "bin", target / "bin")
         for library in (prefix / "lib/urunc").iterdir():
             shutil.copytree(library, target / "lib/urunc" / library.name, ignore=LEFT_OUT)
+            for name in PROGRAMS:
+                shutil.copy(library / name, package / name)
 
 
 setup(

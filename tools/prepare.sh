@@ -54,15 +54,15 @@ known() {
 install_packages() {
     # shellcheck disable=SC2046,SC2086 # lists of words
     wanted=$(missing $1)
-    # shellcheck disable=SC2046,SC2086
+    # shellcheck disable=SC2046,SC2086 # lists of words
     more=$(known $(missing $2))
     [ -n "$wanted$more" ] || return 0
     apt-get update -qq
-    # shellcheck disable=SC2046,SC2086
+    # shellcheck disable=SC2046,SC2086 # lists of words
     wanted=$wanted$(known $(missing $2))
     say "installing with apt-get:$wanted"
     export DEBIAN_FRONTEND=noninteractive
-    # shellcheck disable=SC2046,SC2086
+    # shellcheck disable=SC2046,SC2086 # lists of words
     apt-get install -y -qq --no-remove --no-install-recommends $wanted >"$logs/apt.log" 2>&1 </dev/null || {
         tail -n 20 "$logs/apt.log"
         return 1

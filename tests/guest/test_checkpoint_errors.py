@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from lib.patience import patient, until
-from lib.saves import MONITORS, beating, probe, restore, save
+from lib.saves import MONITORS, beating, goes_on, probe, restore, save
 from lib.support import PREFIX, Bundle, Container, Network, Urunc, ip, nothing_left
 from urunc.snapshot.files import digest
 
@@ -27,13 +27,6 @@ BEATS = ("probe.beat=50", "probe.hang")
 @pytest.fixture(params=MONITORS)
 def bundle(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Bundle:
     return probe(tmp_path / "b", request.param, *BEATS)
-
-
-def goes_on(container: Container) -> None:
-    """It runs, and its clock, too."""
-    assert container.status() == "running"
-    size = len(container.shown())
-    until(lambda: len(container.shown()) > size)
 
 
 def refused(urunc: Urunc, *words: str) -> str:

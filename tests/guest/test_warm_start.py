@@ -252,7 +252,7 @@ def test_linux(warm: Warm, tmp_path: pathlib.Path, network: Network) -> None:
         with nothing_left(warm.urunc.root):
             container = warm.start(bundle)
             assert warm.said("from the snapshot")
-            until(lambda: container.shown().count("\n") > 1, "it does not speak", 60)  # noqa: B023
+            until(lambda: container.shown().count("\n") > 1, "it does not speak", 60)  # noqa: B023 (called in its own round)
             network.ping()
             words = container.shown().splitlines()[0].split()
             assert words[1:5] == ["two", mac, "10.123.0.7", "two"]

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 import pytest
 
 from lib.patience import until
-from lib.saves import MONITORS
-from lib.support import Container, Network, nothing_left
+from lib.saves import MONITORS, goes_on
+from lib.support import Network, nothing_left
 from lib.warm import READY, Warm, asking
 from urunc.snapshot import store
 
@@ -31,12 +31,6 @@ def saver(identifier: str) -> int:
         if b"start" in words and identifier.encode() in words:
             return int(path.parent.name)
     return 0
-
-
-def goes_on(container: Container) -> None:
-    """Wait until the guest has said more."""
-    size = len(container.shown())
-    until(lambda: len(container.shown()) > size, "it does not go on")
 
 
 @pytest.fixture

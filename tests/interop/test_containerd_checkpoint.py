@@ -95,9 +95,11 @@ def test_a_start_from_a_snapshot(containerd: Containerd, tmp_path: pathlib.Path)
     until(lambda: hits() == [0], "it is not saved", 30)
     assert "cmdline" not in launched("second")
     assert hits() == [1]
-    for name in ("first", "second"):
+    names = ("first", "second")
+    for name in names:
         assert status(containerd, name) == "RUNNING"
         containerd("tasks", "kill", "-s", "KILL", name)
-        until(lambda name=name: status(containerd, name) == "STOPPED")  # type: ignore[misc]
+    until(lambda: all(status(containerd, name) == "STOPPED" for name in names))
+    for name in names:
         containerd("tasks", "delete", name, check=False)
-        containerd("containers", "delete", name)
+    containerd("containers", "delete", *names)

@@ -8,7 +8,7 @@ import pathlib
 import subprocess
 from typing import Any
 
-from lib.patience import patient
+from lib.patience import patient, until
 from lib.support import PARTS, Bundle, Container, Urunc, need
 
 MONITORS = ("firecracker", "qemu")
@@ -33,6 +33,13 @@ def beating(urunc: Urunc, bundle: Bundle) -> Container:
     container.start()
     container.event("beat")
     return container
+
+
+def goes_on(container: Container) -> None:
+    """It runs, and its clock, too."""
+    assert container.status() == "running"
+    size = len(container.shown())
+    until(lambda: len(container.shown()) > size, "it does not go on")
 
 
 def save(container: Container, image: pathlib.Path, *options: str) -> dict[str, Any]:

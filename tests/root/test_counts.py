@@ -10,6 +10,7 @@ what to do when more is meant, and shows what it costs:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -61,6 +62,16 @@ def compare(row: str, stored: dict[str, Any], found: dict[str, Any]) -> list[str
     return said
 
 
+def once_at_least(look: Callable[[], list[str]]) -> list[str]:
+    """What is not as it should be the last time; a busy machine may count a call more once."""
+    said = [""]
+    for _ in range(TRIES):
+        said = look()
+        if not said:
+            break
+    return said
+
+
 def zero(names: Any) -> dict[str, int]:
     return dict.fromkeys(names, 0)
 
@@ -69,25 +80,26 @@ def test_as_stored() -> None:
     stored = counts.tables().get(counts.place())
     if stored is None:
         pytest.skip(f"no table for {counts.place()}: `make counts` writes one")
-    said = [""]
-    for _ in range(TRIES):
+
+    def look() -> list[str]:
         found = counts.asked()
         assert stored.keys() == found.keys()
-        said = [line for row in stored for line in compare(row, stored[row], found[row])]
-        if not said:
-            break
+        return [line for row in stored for line in compare(row, stored[row], found[row])]
+
+    said = once_at_least(look)
     assert not said, "\n".join([*said, "where this is meant: make counts"])
 
 
 def test_beside_others() -> None:
     """No verb looks at other containers, but for `list`: nothing grows with their number."""
-    said = [""]
-    for _ in range(TRIES):
+    listed: list[int] = []
+
+    def look() -> list[str]:
         least, found = counts.asked(str(NEIGHBOURS))
-        listed = [sum(side.pop("list")["calls"].values()) for side in (least, found)]
-        said = [line for verb in least for line in compare(verb, least[verb], found[verb])]
-        if not said:
-            break
+        listed[:] = [sum(side.pop("list")["calls"].values()) for side in (least, found)]
+        return [line for verb in least for line in compare(verb, least[verb], found[verb])]
+
+    said = once_at_least(look)
     assert not said, "\n".join(said)
     each = (listed[1] - listed[0]) / NEIGHBOURS
     assert each <= LIST_EACH, f"list: {each} system calls for each container"

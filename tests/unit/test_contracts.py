@@ -94,9 +94,9 @@ def changed(**members: Any) -> type[Guest]:
     return type("Bad", (Good,), {"__doc__": "A made-up guest.", **members})
 
 
-def remembered(self: Guest, request: Request) -> Words:
+def remembered(self: Good, request: Request) -> Words:
     vars(self).setdefault("seen", []).append(request)
-    return Good.words(self, request)  # type: ignore[arg-type]
+    return Good.words(self, request)
 
 
 def of_the_clock(_guest: Guest, request: Request) -> Words:
@@ -115,7 +115,7 @@ WRONG: dict[str, tuple[type[Guest], str]] = {
     ),
     "what is dropped is said to be taken": (changed(takes_environment=True), "environment"),
     "a list in place of a tuple": (
-        changed(words=lambda _, asked: Words(program="", words=list(asked.args))),  # type: ignore[arg-type]
+        changed(words=lambda _, asked: Words(program="", words=list(asked.args))),  # type: ignore[arg-type]  # on purpose
         "a list, not a tuple",
     ),
     "another error": (

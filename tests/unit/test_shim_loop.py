@@ -303,13 +303,13 @@ def test_a_create_that_fails_in_the_shim(
 
     monkeypatch.setattr("urunc.shim.lives.write_whole", fail)
     with pytest.raises(OSError, match="No space left"):
-        shim.service.lives.create(create)  # type: ignore[arg-type]
+        shim.service.lives.create(create)  # type: ignore[arg-type]  # a double
     assert shim.service.tasks.get("two") is None
 
 
 def test_a_container_that_is_made_and_not_found(shim: Shim, create: Call) -> None:
     """Who called hears of it, and it is deleted: nobody else would."""
-    shim.service.lives.create(create)  # type: ignore[arg-type]
+    shim.service.lives.create(create)  # type: ignore[arg-type]  # a double
     shim.pending.pop()(Answer(code=0))  # it has left no init.pid
     assert (shim.said, create.codes) == (["refusal"], [UNKNOWN])
     shim.pending.pop()(Answer(code=0))

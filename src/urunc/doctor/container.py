@@ -10,7 +10,7 @@ import time
 from urunc import guest_channel
 from urunc.doctor import console, words
 from urunc.doctor.finding import Finding, fine, note, problem
-from urunc.linux import cgroups
+from urunc.linux import cgroups, process
 from urunc.linux.files import read_text
 from urunc.net.facts import NetFacts
 from urunc.plan.model import unflatten
@@ -79,9 +79,10 @@ def _monitor(state: State, plan: Plan, *, paused: bool) -> Iterator[Finding]:
     if paused:
         yield note("monitor", "it is paused", f"urunc resume {state.id}")
         return
-    before = _cpu_s(state.pid)
+    before = process.cpu_ticks(state.pid)
     time.sleep(SAMPLE_S)
-    share = (_cpu_s(state.pid) - before) / SAMPLE_S
+    ticks = process.cpu_ticks(state.pid) - before
+    share = ticks / os.sysconf("SC_CLK_TCK") / SAMPLE_S
     text = f"process {state.pid} uses {share * 100:.0f} % of a processor"
     if share >= BUSY:
         yield note("monitor", f"{text}: it works, or spins", "twice the same says which")
@@ -89,15 +90,6 @@ def _monitor(state: State, plan: Plan, *, paused: bool) -> Iterator[Finding]:
         yield fine("monitor", f"{text}: the guest waits for something")
     else:
         yield fine("monitor", text)
-
-
-def _cpu_s(pid: int) -> float:
-    """The processor time of a process and its threads (proc(5), stat)."""
-    try:
-        fields = read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _init(plan: Plan, said: guest_channel.Said) -> Iterator[Finding]:

@@ -91,7 +91,10 @@ class Source:
             for file in self.package.rglob("*")
             if file.suffix in (".py", ".so") and WHEEL not in file.relative_to(self.package).parts
         }
-        found |= {name: self.modules / name for name in PROGRAMS if (self.modules / name).exists()}
+        for name in PROGRAMS:  # a wheel has what its own modules run in the package
+            for directory in (self.modules, self.package):
+                if (directory / name).exists():
+                    found[name] = directory / name
         return dict(sorted(found.items()))
 
 

@@ -25,24 +25,31 @@ def stat(pid: int) -> tuple[str, str, int] | None:
     """(command, one-letter state, start time in ticks) of a process; None where there is none."""
     if pid <= 0:
         return None
-    try:
-        text = read_bytes(f"/proc/{pid}/stat", 4096).decode("ascii", "replace")
-    except OSError:
-        return None
-    head, _, tail = text.rpartition(")")
-    fields = tail.split()
-    if len(fields) < 20:
-        return None
-    return head.partition("(")[2], fields[0], int(fields[19])
+    command, fields = _fields(pid)
+    return (command, fields[0], int(fields[19])) if len(fields) > 19 else None
 
 
 def parent(pid: int) -> int:
     """The pid of a process's parent; 0 where the process is gone."""
+    _, fields = _fields(pid)
+    return int(fields[1]) if fields else 0
+
+
+def cpu_ticks(pid: int) -> int:
+    """The processor time that a process and its threads have used, in clock ticks; 0 where it is
+    gone."""
+    _, fields = _fields(pid)
+    return int(fields[11]) + int(fields[12]) if fields else 0
+
+
+def _fields(pid: int) -> tuple[str, list[str]]:
+    """(command, what comes after it) of proc_pid_stat(5); no fields where there is no process."""
     try:
         text = read_bytes(f"/proc/{pid}/stat", 4096).decode("ascii", "replace")
     except OSError:
-        return 0
-    return int(text.rpartition(")")[2].split()[1])
+        return "", []
+    head, _, tail = text.rpartition(")")
+    return head.partition("(")[2], tail.split()
 
 
 _boot_id = ""

@@ -220,8 +220,7 @@ def _mount(item: Mapping[str, Any], target: str, below: str) -> None:
             if on or off:
                 _at(target, below, lambda path: _set(path, on, off))
         for change in options.propagation:
-            # B023: the function is called at once, in its own round
-            _at(target, below, lambda path: _linux.mount(None, path, None, change, None))  # noqa: B023
+            _at(target, below, lambda path: _linux.mount(None, path, None, change, None))  # noqa: B023 (called at once)
     except (OSError, HostError) as error:
         if mounted:
             _detach(target, below)

@@ -141,7 +141,7 @@ class Terminal:
         try:
             if fd == self._listener:
                 # socket.accept() is Python's, in a module of its own, and typeshed has no other
-                accepted, _ = self._sockets[fd]._accept()  # type: ignore[attr-defined]
+                accepted, _ = self._sockets[fd]._accept()  # type: ignore[attr-defined]  # _socket's own
                 peer = Socket(AF_UNIX, SOCK_STREAM, 0, accepted)
                 peer.setblocking(False)
                 self._sockets[accepted] = peer

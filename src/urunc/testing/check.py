@@ -4,16 +4,20 @@ comparisons."""
 
 from __future__ import annotations
 
+import copy
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache, partial
 from typing import Any, get_args, get_origin, get_type_hints
 
 from urunc.errors import Error
+from urunc.record import plain
 
 IMPURE = ("os.", "socket.", "subprocess.", "shutil.", "tempfile.", "fcntl.", "ctypes.", "syslog.")
 """Beginnings of the audit events (sys.audit) that a pure function never raises, beside `open`."""
-_watched: list[list[str]] = []
+_listening: list[list[str]] = []
+"""Where events go, the innermost `pure` last."""
 
 
 class Check:
@@ -28,6 +32,15 @@ class Check:
 
     def __str__(self) -> str:
         return self.name
+
+
+def checks_of(
+    kind: str, make: Callable[[], Any], runs: Mapping[str, Callable[[Any], None]]
+) -> list[Check]:
+    """The checks of what `make` returns, a guest or a monitor (`kind`): each is called with
+    `make`."""
+    name = make().name or kind
+    return [Check(f"{name}-{check}", partial(run, make)) for check, run in runs.items()]
 
 
 def problems(checks: Iterable[Check]) -> list[str]:
@@ -102,25 +115,49 @@ def all_differ(field: str, results: Iterable[tuple[str, Any]], told: str) -> Non
         seen[result] = what
 
 
+def repeatable(
+    what: str, kind: str, make: Callable[[], Any], asked: Any, call: Callable[[Any], object]
+) -> None:
+    """Whether a call of a guest's or monitor's (`kind`) gives the same for the same request or
+    machine (`asked`), of another instance, too, and changes nothing."""
+    instance, given = make(), type(asked).__name__.lower()
+    before, state, fixed = plain(asked), copy.deepcopy(vars(instance)), _fixed(instance)
+    result = call(instance)
+    if plain(asked) != before:
+        raise wrong(what, f"changes its {given}")
+    if vars(instance) != state or _fixed(instance) != fixed:
+        raise wrong(what, f"changes the {kind}")
+    if call(instance) != result or call(make()) != result:
+        raise wrong(what, f"two calls with one {given} differ")
+
+
+def _fixed(instance: object) -> dict[str, str]:
+    return {name: repr(value) for name, value in vars(type(instance)).items()}
+
+
 @contextmanager
 def pure(what: str) -> Iterator[None]:
     """Whether what runs within touches no file, process or socket."""
-    if not _watched:
-        sys.addaudithook(_hear)
-        _watched.append([])
+    _hook()
     events: list[str] = []
-    _watched.append(events)
+    _listening.append(events)
     try:
         yield
     finally:
-        _watched.remove(events)
+        _listening.pop()
     if events:
         raise wrong(what, f"not pure: {', '.join(sorted(set(events)))}")
 
 
+@cache
+def _hook() -> None:
+    """Have this process's events heard: a hook cannot be taken back."""
+    sys.addaudithook(_hear)
+
+
 def _hear(event: str, arguments: tuple[Any, ...]) -> None:
-    if len(_watched) > 1 and (event == "open" or event.startswith(IMPURE)):
-        _watched[-1].append(f"{event} {arguments[0]!r}" if arguments else event)
+    if _listening and (event == "open" or event.startswith(IMPURE)):
+        _listening[-1].append(f"{event} {arguments[0]!r}" if arguments else event)
 
 
 def typed(instance: object, base: type) -> None:
@@ -161,8 +198,8 @@ def _fits(value: object, hint: Any) -> bool:
     if not isinstance(value, kind):
         return False
     inner = get_args(hint)
-    if kind in (tuple, frozenset) and inner and isinstance(inner[0], type):
-        return all(isinstance(item, inner[0]) for item in value)  # type: ignore[attr-defined]
+    if isinstance(value, (tuple, frozenset)) and inner and isinstance(inner[0], type):
+        return all(isinstance(item, inner[0]) for item in value)
     return True
 
 

@@ -3,23 +3,24 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from urunc.bundle.elf import Binary
 from urunc.errors import ImageError
 from urunc.guests import STOP_REQUESTS, Devices, Guest, Request, Setting, Words
-from urunc.record import plain
 from urunc.storage.facts import DISKS, ROOT_FORMATS, SHARES
 from urunc.testing.cases import HUGE, NO_IPV4, ODD, SIX, disk, nic, request, root, volume
 from urunc.testing.check import (
     Check,
     all_differ,
+    checks_of,
     known,
     one_line,
     outcome,
     pure,
+    repeatable,
     text,
     texts,
     typed,
@@ -33,8 +34,7 @@ NOT_TOLD = "a part was left out without a refusal or an omission:"
 
 def guest_checks(make: Callable[[], Guest]) -> list[Check]:
     """The checks of a guest; `make` is its class, or a function that returns an instance."""
-    name = make().name or "guest"
-    checks = {
+    runs: dict[str, Callable[[Any], None]] = {
         "attributes": _attributes,
         "arguments": _arguments,
         "environment": _environment,
@@ -47,10 +47,7 @@ def guest_checks(make: Callable[[], Guest]) -> list[Check]:
         "repeatable": _repeatable,
         "pure": _pure,
     }
-    return [
-        Check(f"{name}-{check}", lambda run=run: run(make))  # type: ignore[misc]
-        for check, run in checks.items()
-    ]
+    return checks_of("guest", make, runs)
 
 
 def _words(guest: Guest, what: str, asked: Request) -> Words | None:
@@ -257,7 +254,7 @@ def _cautions(make: Callable[[], Guest]) -> None:
                     architecture="x86_64", accelerator="kvm", memory_bytes=memory,
                 )  # fmt: skip
                 what = f"cautions of {setting!r}"
-                told = outcome(what, ImageError, lambda s=setting: guest.cautions(s))  # type: ignore[misc]
+                told = outcome(what, ImageError, partial(guest.cautions, setting))
                 for line in told or ():
                     one_line(what, line)
 
@@ -270,18 +267,10 @@ def _full() -> Request:
 
 
 def _repeatable(make: Callable[[], Guest]) -> None:
-    """The same request gives the same words, from another instance too, and nothing changes."""
-    guest, asked = make(), _full()
-    before, state = plain(asked), copy.deepcopy(vars(guest))
-    fixed = {name: repr(value) for name, value in vars(type(guest)).items()}
-    words = guest.words(asked)
-    guest.omissions(asked)
-    if plain(asked) != before:
-        raise wrong("words", "changes its request")
-    if vars(guest) != state or {n: repr(v) for n, v in vars(type(guest)).items()} != fixed:
-        raise wrong("words", "changes the guest")
-    if guest.words(asked) != words or make().words(asked) != words:
-        raise wrong("words", "two calls with one request differ")
+    asked = _full()
+    repeatable(
+        "words", "guest", make, asked, lambda guest: (guest.words(asked), guest.omissions(asked))
+    )
 
 
 def _pure(make: Callable[[], Guest]) -> None:

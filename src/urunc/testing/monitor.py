@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from urunc.errors import ImageError
 from urunc.guests import STOP_REQUESTS, Words
 from urunc.monitors import GIB, MIB, RUN, Launch, Machine, Monitor, Need, Program, Snapshots
-from urunc.record import plain, replace
+from urunc.record import replace
 from urunc.storage.facts import SHARES
 from urunc.testing.cases import (
     HUGE,
@@ -24,10 +23,12 @@ from urunc.testing.cases import (
 from urunc.testing.check import (
     Check,
     all_differ,
+    checks_of,
     known,
     one_line,
     outcome,
     pure,
+    repeatable,
     text,
     texts,
     typed,
@@ -41,8 +42,7 @@ LOST = "a part was left out:"
 
 def monitor_checks(make: Callable[[], Monitor]) -> list[Check]:
     """The checks of a monitor; `make` is its class, or a function that returns an instance."""
-    name = make().name or "monitor"
-    checks = {
+    runs: dict[str, Callable[[Any], None]] = {
         "attributes": _attributes,
         "launch": _launch,
         "words": _words,
@@ -52,10 +52,7 @@ def monitor_checks(make: Callable[[], Monitor]) -> list[Check]:
         "repeatable": _repeatable,
         "pure": _pure,
     }
-    return [
-        Check(f"{name}-{check}", lambda run=run: run(make))  # type: ignore[misc]
-        for check, run in checks.items()
-    ]
+    return checks_of("monitor", make, runs)
 
 
 def _versions(monitor: Monitor) -> tuple[str, ...]:
@@ -281,18 +278,8 @@ def _full(monitor: Monitor) -> Machine:
 
 
 def _repeatable(make: Callable[[], Monitor]) -> None:
-    """The same machine gives the same launch, from another instance too, and nothing changes."""
-    monitor, by = make(), program()
-    asked = _full(monitor)
-    before, state = plain(asked), copy.deepcopy(vars(monitor))
-    fixed = {name: repr(value) for name, value in vars(type(monitor)).items()}
-    launch = monitor.launch(asked, by)
-    if plain(asked) != before:
-        raise wrong("launch", "changes its machine")
-    if vars(monitor) != state or {n: repr(v) for n, v in vars(type(monitor)).items()} != fixed:
-        raise wrong("launch", "changes the monitor")
-    if monitor.launch(asked, by) != launch or make().launch(asked, by) != launch:
-        raise wrong("launch", "two calls with one machine differ")
+    by, asked = program(), _full(make())
+    repeatable("launch", "monitor", make, asked, lambda monitor: monitor.launch(asked, by))
 
 
 def _pure(make: Callable[[], Monitor]) -> None:

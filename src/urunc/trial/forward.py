@@ -12,11 +12,13 @@ from __future__ import annotations
 import asyncio
 import socket
 from contextlib import suppress
+from functools import partial
 from time import monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from typing import Any
 
     from urunc.trial.ports import Listener
 
@@ -47,10 +49,8 @@ class Forwarder:
             if item.port.protocol == "tcp":
                 await asyncio.start_server(self._handler(item), sock=item.socket)
             else:
-                await loop.create_datagram_endpoint(
-                    lambda item=item: _Datagrams(self.addresses[0], item.port.guest),  # type: ignore[misc]
-                    sock=item.socket,
-                )
+                protocol = partial(_Datagrams, self.addresses[0], item.port.guest)
+                await loop.create_datagram_endpoint(protocol, sock=item.socket)
         tcp = [item for item in listeners if item.port.protocol == "tcp"]
         if tcp:
             task = loop.create_task(self._watch(tcp[0]))
@@ -106,20 +106,21 @@ class _Datagrams(asyncio.DatagramProtocol):
 
     def __init__(self, address: str, port: int) -> None:
         self.address, self.port = address, port
-        self.clients: dict[object, socket.socket] = {}
+        self.clients: dict[Any, socket.socket] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The port is open."""
+        assert isinstance(transport, asyncio.DatagramTransport)
         self.transport = transport
 
-    def datagram_received(self, data: bytes, client: object) -> None:
+    def datagram_received(self, data: bytes, client: Any) -> None:
         """Pass a client's datagram on."""
         known = self.clients.pop(client, None) or self._new(client)
         self.clients[client] = known
         with suppress(OSError):
             known.send(data)
 
-    def _new(self, client: object) -> socket.socket:
+    def _new(self, client: Any) -> socket.socket:
         loop = asyncio.get_running_loop()
         while len(self.clients) >= CLIENTS:
             old = self.clients.pop(next(iter(self.clients)))
@@ -131,7 +132,7 @@ class _Datagrams(asyncio.DatagramProtocol):
         loop.add_reader(opened, self._back, opened, client)
         return opened
 
-    def _back(self, opened: socket.socket, client: object) -> None:
+    def _back(self, opened: socket.socket, client: Any) -> None:
         with suppress(OSError):
             data = opened.recv(1 << 16)
-            self.transport.sendto(data, client)  # type: ignore[attr-defined]
+            self.transport.sendto(data, client)

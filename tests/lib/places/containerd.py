@@ -37,6 +37,14 @@ def available() -> bool:
     return os.geteuid() == 0 and all(map(os.path.exists, PROGRAMS))
 
 
+def version_of(program: str) -> tuple[int, ...]:
+    """A containerd's."""
+    said = subprocess.run([program, "--version"], capture_output=True, text=True).stdout
+    found = re.search(r"\sv?(\d+)\.(\d+)\.(\d+)", said)
+    assert found, said
+    return tuple(map(int, found.groups()))
+
+
 class Containerd(Engine):
     """The place: `with Containerd(urunc) as containerd: containerd("tasks", "ls")`.
 
@@ -70,10 +78,7 @@ class Containerd(Engine):
     @functools.cached_property
     def version(self) -> tuple[int, ...]:
         """containerd's."""
-        said = subprocess.run([self.program, "--version"], capture_output=True, text=True).stdout
-        found = re.search(r"\sv?(\d+)\.(\d+)\.(\d+)", said)
-        assert found, said
-        return tuple(map(int, found.groups()))
+        return version_of(self.program)
 
     def import_for(self, snapshotter: str, image: pathlib.Path) -> None:
         """`ctr images import`, unpacked for a snapshotter: containerd 2 does that for the one
